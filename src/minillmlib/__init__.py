@@ -1,0 +1,117 @@
+"""minillmlib: one small, async-first interface to large language models over HTTP."""
+
+from minillmlib.blocking import iterate, run
+from minillmlib.errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    BillingError,
+    ConflictError,
+    ConnectError,
+    ContentFilterError,
+    ContextLengthError,
+    EmptyThreadError,
+    IncompleteStreamError,
+    InvalidParameterError,
+    LocalModelError,
+    MalformedResponseError,
+    MiniLLMError,
+    MissingExtraError,
+    ModelLoadingError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
+    ReadError,
+    RedirectError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    ServerError,
+    ServerTimeoutError,
+    TlsError,
+    TransportError,
+)
+from minillmlib.generator import GeneratorInfo
+from minillmlib.providers.anthropic import AnthropicProvider
+from minillmlib.providers.chat_completions import ChatDialect
+from minillmlib.providers.contract import Provider
+from minillmlib.providers.generic import GenericProvider
+from minillmlib.providers.openai import OpenAiProvider
+from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
+from minillmlib.tree.node import ChatNode, StreamingCompletion
+from minillmlib.values.auth import Auth, AuthKind, Secret
+from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
+from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
+from minillmlib.values.parameters import CompletionParameters, NodeCompletionParameters
+from minillmlib.values.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.values.usage import Usage
+from minillmlib.version import __version__
+
+__all__ = [
+    "AnthropicProvider",
+    "ApiError",
+    "Auth",
+    "AuthKind",
+    "AuthenticationError",
+    "BadRequestError",
+    "BillingError",
+    "ChatDialect",
+    "ChatNode",
+    "CompletionParameters",
+    "CompletionResponse",
+    "ConflictError",
+    "ConnectError",
+    "ContentFilterError",
+    "ContentPart",
+    "ContextLengthError",
+    "CostOutcome",
+    "CostResolution",
+    "EmptyThreadError",
+    "FinishReason",
+    "GeneratorInfo",
+    "GenericProvider",
+    "HttpRequest",
+    "HttpResponse",
+    "IncompleteStreamError",
+    "InvalidParameterError",
+    "LocalModelError",
+    "MalformedResponseError",
+    "Message",
+    "MessageContent",
+    "MiniLLMError",
+    "MissingExtraError",
+    "ModelLoadingError",
+    "NodeCompletionParameters",
+    "NotFoundError",
+    "OpenAiProvider",
+    "OpenRouterProvider",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "Provider",
+    "RateLimitError",
+    "ReadError",
+    "RedirectError",
+    "RequestTimeoutError",
+    "RequestTooLargeError",
+    "Role",
+    "Secret",
+    "ServerError",
+    "ServerTimeoutError",
+    "StreamChunk",
+    "StreamingCompletion",
+    "TextPart",
+    "TlsError",
+    "TokenPrice",
+    "Transport",
+    "TransportError",
+    "Usage",
+    "__version__",
+    "iterate",
+    "run",
+]
+
+for _name in __all__:
+    if isinstance(globals()[_name], type) or callable(globals()[_name]):
+        globals()[_name].__module__ = __name__
+del _name

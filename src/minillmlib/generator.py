@@ -1,0 +1,237 @@
+"""A model, and everything that is needed to reach it."""
+
+import os
+from typing import Self, TypeAlias
+from urllib.parse import urlsplit
+
+import msgspec
+
+from minillmlib.credentials import (
+    ClaudeSubscriptionToken,
+    CredentialSource,
+    EnvironmentKey,
+    FixedCredential,
+)
+from minillmlib.errors import InvalidParameterError
+from minillmlib.providers.anthropic import AnthropicProvider
+from minillmlib.providers.contract import Provider
+from minillmlib.providers.generic import GenericProvider
+from minillmlib.providers.openai import OpenAiProvider
+from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.transport.contract import Transport
+from minillmlib.values.auth import Auth, Secret, check_header_name, check_header_text
+from minillmlib.values.costs import TokenPrice
+
+__all__ = ["GeneratorInfo"]
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENROUTER_URL = "https://openrouter.ai/api/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
+LOCAL_MODEL = "SmolLM2-135M-Instruct"
+LOCAL_URL = "http://127.0.0.1:0/v1"  # the transport puts the port in when the server runs
+
+NO_CREDENTIAL = FixedCredential(Auth.none())
+
+
+class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """A model, bound to a provider, an address, a credential and perhaps a price.
+
+    Start from a preset and change it with the `with_*` methods; each gives a changed copy.
+    A key from the environment is read when a request is built, so such a generator can be
+    pickled without its secret. Its text form shows neither keys nor header values.
+    """
+
+    name: str
+    base_url: str
+    model: str
+    provider: Provider
+    credential: CredentialSource = NO_CREDENTIAL
+    headers: Headers = ()
+    token_price: TokenPrice | None = None
+    transport: Transport | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("name", "model"):
+            _check_word(getattr(self, what), what)
+        _check_base_url(self.base_url)
+        if not isinstance(self.provider, Provider):
+            raise InvalidParameterError(
+                f"the provider must be a Provider object, not {self.provider!r}"
+            )
+
+    @classmethod
+    def openrouter(cls, model: str) -> Self:
+        """A model at OpenRouter, with the key in `OPENROUTER_API_KEY`."""
+        return cls(
+            name="openrouter",
+            base_url=OPENROUTER_URL,
+            model=model,
+            provider=OpenRouterProvider(),
+            credential=EnvironmentKey("OPENROUTER_API_KEY"),
+        )
+
+    @classmethod
+    def openai(cls, model: str) -> Self:
+        """A model at OpenAI, with the key in `OPENAI_API_KEY`."""
+        return cls(
+            name="openai",
+            base_url=OPENAI_URL,
+            model=model,
+            provider=OpenAiProvider(),
+            credential=EnvironmentKey("OPENAI_API_KEY"),
+        )
+
+    @classmethod
+    def anthropic(cls, model: str) -> Self:
+        """A model at Anthropic on its native wire, with the key in `ANTHROPIC_API_KEY`."""
+        return cls(
+            name="anthropic",
+            base_url=ANTHROPIC_URL,
+            model=model,
+            provider=AnthropicProvider(),
+            credential=EnvironmentKey("ANTHROPIC_API_KEY"),
+        )
+
+    @classmethod
+    def claude_subscription(cls, model: str) -> Self:
+        """A model at Anthropic, paid by a Claude Pro or Max plan instead of an API key.
+
+        The token comes from `ANTHROPIC_AUTH_TOKEN`, else from Claude Code's own file. Anthropic
+        may refuse such tokens to other programs; the error then says so.
+        """
+        return cls(
+            name="claude_subscription",
+            base_url=ANTHROPIC_URL,
+            model=model,
+            provider=AnthropicProvider(),
+            credential=ClaudeSubscriptionToken(),
+        )
+
+    @classmethod
+    def custom(cls, name: str, base_url: str, model: str) -> Self:
+        """A server of your own that speaks the OpenAI wire; open unless you add a key.
+
+        `base_url` is everything before `/chat/completions`.
+        """
+        return cls(name=name, base_url=base_url, model=model, provider=GenericProvider())
+
+    @classmethod
+    def local(cls, model_file: str | os.PathLike[str] | None = None) -> Self:
+        """A model on this machine, without a key: SmolLM2-135M, or any GGUF file.
+
+        The first call starts the model's server, which ends with this process; the very first
+        also downloads the model (93 MB, once). SmolLM2-135M is a tiny model for trying things
+        out. Needs `minillmlib[local]`.
+        """
+        from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
+
+        return cls(
+            name="local",
+            base_url=LOCAL_URL,
+            model=LOCAL_MODEL if model_file is None else os.path.basename(model_file),  # noqa: PTH119
+            provider=GenericProvider(),
+            token_price=TokenPrice(0, 0),
+            transport=LocalTransport(model_file),
+        )
+
+    @classmethod
+    def from_spec(cls, spec: str) -> Self:
+        """A generator from one string, for configuration files and command lines.
+
+        `"openrouter:google/gemini-2.5-flash-lite"`, `"openai:gpt-4o-mini"`,
+        `"anthropic:claude-haiku-4-5"`, `"claude_subscription:claude-haiku-4-5"`, `"local"`, or
+        `"local:path/to/model.gguf"`.
+        """
+        preset, _, model = spec.partition(":")
+        makers = {
+            "openrouter": cls.openrouter,
+            "openai": cls.openai,
+            "anthropic": cls.anthropic,
+            "claude_subscription": cls.claude_subscription,
+            "local": cls.local,
+        }
+        if spec == "local":
+            return cls.local()
+        if preset not in makers or not model:
+            raise InvalidParameterError(
+                f"{spec!r} is not a model; write provider:model with one of the providers "
+                f"{', '.join(makers)}, or just local"
+            )
+        return makers[preset](model)
+
+    def replace(self, **changes: object) -> Self:
+        """A copy with some fields changed."""
+        unknown = [field for field in changes if field not in self.__struct_fields__]
+        if unknown:
+            known = ", ".join(self.__struct_fields__)
+            raise InvalidParameterError(f"there is no field {unknown[0]!r}; the fields are {known}")
+        return msgspec.structs.replace(self, **changes)
+
+    def with_api_key(self, api_key: str) -> Self:
+        """A copy with this key; the provider picks the header."""
+        return self.replace(credential=FixedCredential(Auth.api_key(Secret(api_key))))
+
+    def with_api_key_from_env(self, variable: str) -> Self:
+        """A copy that takes its key from this variable where it is set, else as before."""
+        return self.replace(credential=EnvironmentKey(variable, self.credential))
+
+    def with_bearer_token(self, token: str) -> Self:
+        """A copy that always sends `Authorization: Bearer` with this token."""
+        auth = Auth.bearer_token(Secret(token, "the token"))
+        return self.replace(credential=FixedCredential(auth))
+
+    def with_header(self, name: str, value: str) -> Self:
+        """A copy that sends one more header, in place of any other of that name."""
+        check_header_name(name)
+        check_header_text(value, f"the value of the header {name}")
+        others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
+        return self.replace(headers=(*others, (name, value)))
+
+    def with_token_price(self, token_price: TokenPrice) -> Self:
+        """A copy with this price, for providers that count tokens but name no cost."""
+        return self.replace(token_price=token_price)
+
+    def with_provider(self, provider: Provider) -> Self:
+        """A copy that speaks another wire."""
+        return self.replace(provider=provider)
+
+    def with_base_url(self, base_url: str) -> Self:
+        """A copy at another address. The credential goes there too."""
+        return self.replace(base_url=base_url)
+
+    def with_transport(self, transport: Transport) -> Self:
+        """A copy whose requests all go through this transport."""
+        return self.replace(transport=transport)
+
+    def __repr__(self) -> str:
+        shown = f"{self.name}:{self.model} at {self.base_url}, {self.credential!r}"
+        names = ", ".join(name for name, _ in self.headers)
+        return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
+
+
+def _check_word(text: str, what: str) -> None:
+    if not isinstance(text, str) or not text.strip() or not text.isprintable():
+        raise InvalidParameterError(f"the {what} must be a line of text, not {text!r}")
+
+
+def _check_base_url(base_url: str) -> None:
+    """A base URL is an origin and perhaps a path; `InvalidParameterError` for anything else."""
+    _check_word(base_url, "base_url")
+    try:
+        parts = urlsplit(base_url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        has_port_in_range = parts.port is None or parts.port >= 0
+    except ValueError:
+        is_address = has_port_in_range = False
+    if not (is_address and has_port_in_range and base_url.isascii()) or " " in base_url:
+        raise InvalidParameterError(
+            "the base_url must look like https://host/path or http://host:port/path"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise InvalidParameterError(
+            "the base_url must not hold a user name or password; use with_api_key"
+        )
+    if parts.query or parts.fragment:
+        raise InvalidParameterError("the base_url must not hold a query or fragment")

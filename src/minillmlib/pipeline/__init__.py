@@ -1,0 +1,1 @@
+"""From a thread to an answer: plan, encode, exchange, parse, settle."""

@@ -1,0 +1,297 @@
+"""The chat-completions dialect: OpenAI's wire, which most servers speak with an accent.
+
+Pure functions of facts. What differs between servers is a field of `ChatDialect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from minillmlib.errors import MalformedResponseError, ServerError
+from minillmlib.providers.failures import error_from_payload, is_error_payload
+from minillmlib.providers.fields import add_extra, write_parameters
+from minillmlib.values.json import JsonObject, JsonValue, convert_json, decode_json, excerpt
+from minillmlib.values.messages import ContentPart, Message
+from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.responses import (
+    CompletionResponse,
+    FinishReason,
+    StreamChunk,
+    settled_finish,
+)
+from minillmlib.values.usage import Usage
+
+__all__ = [
+    "ALL_FIELDS",
+    "OPENAI_FIELDS",
+    "ChatDialect",
+    "Count",
+    "build_body",
+    "parse_chunk",
+    "parse_completion",
+    "parse_usage",
+]
+
+OPENAI_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "max_tokens": "max_completion_tokens",
+        "temperature": "temperature",
+        "top_p": "top_p",
+        "frequency_penalty": "frequency_penalty",
+        "presence_penalty": "presence_penalty",
+        "stop": "stop",
+        "seed": "seed",
+    }
+)
+
+ALL_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        **OPENAI_FIELDS,
+        "top_k": "top_k",
+        "repetition_penalty": "repetition_penalty",
+    }
+)
+
+UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
+
+# JSON numbers are exact up to here; a larger count is nobody's bill.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts in which servers of this wire differ.
+
+    Attributes:
+        name: What the wire is called in error messages.
+        fields: The generation fields the server knows, and its words for them.
+        has_stream_options: Whether usage in a stream must be asked for by `stream_options`.
+    """
+
+    name: str = "the chat-completions wire"
+    fields: Mapping[str, str] = ALL_FIELDS
+    has_stream_options: bool = True
+
+
+def build_body(  # noqa: PLR0913 - the contract's five, and the facts
+    dialect: ChatDialect,
+    model: str,
+    messages: Sequence[Message],
+    params: CompletionParameters,
+    *,
+    stream: bool,
+    include_usage: bool,
+) -> JsonObject:
+    """The body of a request."""
+    body: JsonObject = {"model": model, "messages": [_message_body(m) for m in messages]}
+    body |= write_parameters(params, dialect.fields, dialect.name)
+    if stream:
+        body["stream"] = True
+        if include_usage and dialect.has_stream_options:
+            body["stream_options"] = {"include_usage": True}
+    return add_extra(body, params.extra)
+
+
+def _message_body(message: Message) -> JsonObject:
+    content = message.content
+    if isinstance(content, str):
+        return {"role": message.role, "content": content}
+    return {"role": message.role, "content": [_part_body(part) for part in content]}
+
+
+def _part_body(part: ContentPart) -> JsonObject:
+    return {"type": "text", "text": part.text}
+
+
+class _Said(msgspec.Struct):
+    """A message or a delta. Mistral sends content as a list of typed pieces."""
+
+    content: str | list[JsonObject] | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: _Said | None = None
+    delta: _Said | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    error: JsonValue = None
+
+
+class _Body(msgspec.Struct):
+    """The parts we read of a completion or of a chunk. Relays send ids of any type."""
+
+    id: JsonValue = None
+    model: JsonValue = None
+    object: JsonValue = None
+    choices: list[_Choice] | None = None
+    usage: JsonValue = None
+    error: JsonValue = None
+
+
+_chunk_decoder = msgspec.json.Decoder(_Body)
+
+
+def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionResponse:
+    """A whole answer. Raises an `ApiError` for an error sent with status 200."""
+    if is_error_payload(raw):
+        raise error_from_payload(raw)
+    body = convert_json(raw, _Body)
+    choice = _first_choice(body)
+    if choice is None or choice.message is None:
+        raise MalformedResponseError(f"the answer has no choices: {excerpt(repr(raw))}")
+    text = _text_of(choice.message)
+    _refuse_failed(choice, text)
+    return CompletionResponse(
+        id=_string(body.id),
+        model=_string(body.model),
+        content=text,
+        finish_reason=settled_finish(FinishReason.of(choice.finish_reason), choice.message.refusal),
+        raw_finish_reason=choice.native_finish_reason or choice.finish_reason,
+        refusal=choice.message.refusal,
+        usage=usage_of(raw),
+        raw_response=raw,
+    )
+
+
+def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
+    """One event of a stream, or None for one that says nothing.
+
+    An error is looked for before the choices: servers send it with empty choices too.
+    """
+    text = data.strip()
+    if text == "[DONE]":
+        return StreamChunk(is_end=True)
+    if not text or text.startswith(":"):  # relays send their keep-alives as data
+        return None
+    body = _decode_chunk(text)
+    choice = _first_choice(body)
+    return StreamChunk(
+        id=_string(body.id),
+        model=_string(body.model),
+        usage=usage_of(decode_json(text)) if _may_hold_usage(body, choice) else None,
+        **_said_in(choice),
+    )
+
+
+def _decode_chunk(text: str) -> _Body:
+    try:
+        body = _chunk_decoder.decode(text)
+    except (ValueError, RecursionError) as error:
+        payload = decode_json(text)
+        if is_error_payload(payload):
+            raise error_from_payload(payload) from None
+        raise MalformedResponseError(
+            f"a stream event has an unexpected shape ({error}): {excerpt(text)}"
+        ) from None
+    if body.error or body.object == "error":
+        raise error_from_payload(decode_json(text), partial=_partial_of(body))
+    return body
+
+
+def _said_in(choice: _Choice | None) -> JsonObject:
+    if choice is None:
+        return {}
+    said = choice.delta or choice.message
+    text = _text_of(said) if said else ""
+    _refuse_failed(choice, text)
+    return {
+        "delta": text,
+        "refusal": said.refusal if said else None,
+        # Some servers keep "" here until the end.
+        "finish_reason": FinishReason.of(choice.finish_reason or None),
+        "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
+    }
+
+
+def _may_hold_usage(body: _Body, choice: _Choice | None) -> bool:
+    return body.usage is not None or choice is None or bool(choice.finish_reason)
+
+
+def _first_choice(body: _Body) -> _Choice | None:
+    """The choice with index 0: of several, the one that is the answer."""
+    for choice in body.choices or ():
+        if choice.index == 0:
+            return choice
+    return None
+
+
+def _refuse_failed(choice: _Choice, partial: str) -> None:
+    if choice.error:
+        raise error_from_payload({"error": choice.error}, partial=partial)
+    if FinishReason.of(choice.finish_reason) is FinishReason.ERROR:
+        raise ServerError(
+            f"the server broke the answer off ({choice.finish_reason})",
+            status=200,
+            code=choice.finish_reason,
+            partial=partial,
+        )
+
+
+def _partial_of(body: _Body) -> str:
+    choice = _first_choice(body)
+    said = choice and (choice.delta or choice.message)
+    return _text_of(said) if said else ""
+
+
+def _text_of(said: _Said) -> str:
+    if not isinstance(said.content, list):
+        return said.content or ""
+    texts = (piece.get("text") for piece in said.content if piece.get("type") == "text")
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _string(value: JsonValue) -> str:
+    return value if isinstance(value, str) else ""
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Count | None = None
+
+
+def parse_usage(raw: JsonValue) -> Usage | None:
+    """The usage of a body or chunk in disjoint buckets, or None if it has none to trust.
+
+    Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record in
+    which they exceed it contradicts itself and is not used, nor is one with a count that is
+    negative, fractional or absurd.
+    """
+    try:
+        usage = msgspec.convert(raw["usage"], _Usage)
+    except (ValueError, TypeError, KeyError):
+        return None
+    details = usage.prompt_tokens_details or _PromptDetails()
+    read = details.cached_tokens or usage.prompt_cache_hit_tokens or 0
+    written = details.cache_write_tokens or 0
+    uncached = usage.prompt_tokens - read - written
+    if uncached < 0:
+        return None
+    completion = usage.completion_tokens or 0
+    if usage.total_tokens is not None:  # xAI and Gemini leave reasoning out of completion_tokens
+        completion = max(completion, usage.total_tokens - usage.prompt_tokens)
+    reasoning = usage.completion_tokens_details or _CompletionDetails()
+    return Usage(
+        uncached_input_tokens=uncached,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        completion_tokens=completion,
+        reasoning_tokens=reasoning.reasoning_tokens or 0,
+    )

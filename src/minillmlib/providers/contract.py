@@ -1,0 +1,89 @@
+"""The contract of a provider: everything in which one vendor's API differs from another's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from minillmlib.providers import chat_completions
+from minillmlib.providers.chat_completions import ChatDialect
+from minillmlib.values.auth import Auth
+from minillmlib.values.costs import CostOutcome, TokenPrice
+from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.responses import CompletionResponse, StreamChunk
+from minillmlib.values.usage import Usage
+
+__all__ = ["Provider"]
+
+
+class Provider:
+    """Translates our values to one wire and back.
+
+    The defaults speak the chat-completions dialect: override what differs. A provider does no
+    I/O and keeps no state, so one instance serves any number of calls at once. What a method
+    cannot represent it refuses with `InvalidParameterError`; what a server sends that is not
+    an answer it refuses with `MalformedResponseError` or an `ApiError`.
+    """
+
+    dialect: ClassVar[ChatDialect] = ChatDialect()
+
+    def endpoint_url(self, base: str) -> str:
+        """The address of a completion request, from the generator's base URL."""
+        return f"{base.rstrip('/')}/chat/completions"
+
+    def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
+        """The headers that prove who sends the request."""
+        secret = auth.secret()
+        return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []
+
+    def build_request(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: CompletionParameters,
+        *,
+        stream: bool,
+        include_usage: bool,
+    ) -> JsonObject:
+        """The JSON body of a request. `include_usage` asks for token counts in a stream."""
+        return chat_completions.build_body(
+            self.dialect, model, messages, params, stream=stream, include_usage=include_usage
+        )
+
+    def parse_response(self, raw: JsonValue) -> CompletionResponse:
+        """The answer in a decoded body that came with a success status."""
+        return chat_completions.parse_completion(raw, self.parse_usage)
+
+    def parse_chunk(self, data: str) -> StreamChunk | None:
+        """What one event of a stream says, or None if it says nothing."""
+        return chat_completions.parse_chunk(data, self.parse_usage)
+
+    def parse_usage(self, raw: JsonValue) -> Usage | None:
+        """The token counts in a decoded body or event, or None if there are none to trust."""
+        return chat_completions.parse_usage(raw)
+
+    def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
+        """Whether a stream goes on to token counts after its finish reason.
+
+        If it may not, the stream is over at the finish reason; else counts are awaited for a
+        short grace.
+        """
+        return requested
+
+    def cost_of(self, usage: Usage, price: TokenPrice | None) -> CostOutcome:
+        """What the counted tokens cost: as the provider says, else by `price`."""
+        if usage.native_cost is not None:
+            return CostOutcome.resolved(usage.native_cost, usage)
+        if price is not None:
+            return CostOutcome.resolved(price.cost_of(usage), usage)
+        return CostOutcome.unpriced(usage)
+
+    def resolve_post_stream(self, base: str, response_id: str) -> str | None:
+        """The address at which the cost of a past answer can be asked, if there is one."""
+        del base, response_id
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -1,0 +1,322 @@
+"""A server's own account of a failure, as one of our errors.
+
+One table serves all wires, since the vendors' words do not collide and gateways answer in
+each other's dialects anyway. What is looked at, in this order: the message (a few causes
+hide behind a general code), the symbolic codes, then the number.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from minillmlib.errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    BillingError,
+    ConflictError,
+    ContentFilterError,
+    ContextLengthError,
+    MalformedResponseError,
+    ModelLoadingError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    RateLimitError,
+    RedirectError,
+    RequestTooLargeError,
+    ServerError,
+    ServerTimeoutError,
+)
+from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt
+
+__all__ = ["error_from_payload", "error_from_reply", "is_error_payload"]
+
+MESSAGE_CHARS = 2000
+NO_HEADERS: Mapping[str, str] = {}
+
+_BY_MESSAGE: tuple[tuple[str, type[ApiError]], ...] = (
+    ("prompt is too long", ContextLengthError),
+    ("maximum context length", ContextLengthError),
+    ("available context size", ContextLengthError),
+    ("context size has been exceeded", ContextLengthError),
+    ("request too large for", RequestTooLargeError),
+    ("credit balance", BillingError),
+    ("extra usage", BillingError),
+    ("only authorized for use with claude code", AuthenticationError),
+    ("oauth authentication is currently not supported", AuthenticationError),
+    ("loading model", ModelLoadingError),
+)
+
+_BY_WORD: dict[str, type[ApiError]] = {
+    "context_length_exceeded": ContextLengthError,
+    "exceed_context_size_error": ContextLengthError,
+    "token_limit_exceeded": ContextLengthError,
+    "invalid_api_key": AuthenticationError,
+    "authentication": AuthenticationError,
+    "authentication_error": AuthenticationError,
+    "insufficient_quota": BillingError,
+    "billing_error": BillingError,
+    "payment_required": BillingError,
+    "permission_denied": PermissionDeniedError,
+    "permission_error": PermissionDeniedError,
+    "content_filter": ContentFilterError,
+    "content_policy_violation": ContentFilterError,
+    "refusal": ContentFilterError,
+    "model_not_found": NotFoundError,
+    "not_found": NotFoundError,
+    "not_found_error": NotFoundError,
+    "payload_too_large": RequestTooLargeError,
+    "request_too_large": RequestTooLargeError,
+    "conflict_error": ConflictError,
+    "rate_limit_exceeded": RateLimitError,
+    "rate_limit_error": RateLimitError,
+    "capacity_exhausted": RateLimitError,
+    "overloaded_error": OverloadedError,
+    "provider_overloaded": OverloadedError,
+    "temporarily_unavailable": OverloadedError,
+    "timeout": ServerTimeoutError,
+    "timeout_error": ServerTimeoutError,
+    "api_error": ServerError,
+    "provider_unavailable": ServerError,
+    "server_error": ServerError,
+}
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: AuthenticationError,
+    402: BillingError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: ServerTimeoutError,
+    409: ConflictError,
+    413: RequestTooLargeError,
+    429: RateLimitError,
+    503: OverloadedError,
+    504: ServerTimeoutError,
+    524: ServerTimeoutError,
+    529: OverloadedError,
+}
+
+_ADVICE: dict[type[ApiError], str] = {
+    AuthenticationError: "check that the key is right and meant for this address",
+    BillingError: "add credit or raise the limit at the provider; waiting does not help",
+    ContextLengthError: "shorten the conversation or lower max_tokens",
+    NotFoundError: "check the model's name and the base_url",
+    RequestTooLargeError: "send less in one request",
+}
+
+_SUBSCRIPTION_ADVICE = (
+    "the vendor restricts subscription tokens to its own programs; "
+    "use an API key with GeneratorInfo.anthropic(model)"
+)
+
+
+class _Account(msgspec.Struct, frozen=True):
+    """What an error body says, whatever its shape."""
+
+    message: str
+    words: tuple[str, ...] = ()
+    number: int | None = None
+    retry_after: JsonValue = None
+    is_moderation: bool = False
+    request_id: str | None = None
+
+
+def is_error_payload(payload: JsonValue) -> bool:
+    """Whether a JSON body that came with a success status is in truth an error."""
+    match payload:
+        case {"error": error} if error:
+            return True
+        case {"object": "error"} | {"type": "error"}:
+            return True
+        case [{"error": error}, *_] if error:
+            return True
+    return False
+
+
+def error_from_reply(status: int, headers: Mapping[str, str], body: str) -> ApiError:
+    """The error for an answer whose status is not a success."""
+    if 300 <= status < 400:
+        return _redirect_error(status, headers)
+    try:
+        payload = decode_json(body)
+    except MalformedResponseError:
+        account = _Account(message=_page_title(body) or excerpt(body) or "(no text)")
+    else:
+        account = _account_of(payload)
+    return _error(account, status, headers)
+
+
+def error_from_payload(
+    payload: JsonValue,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] = NO_HEADERS,
+    partial: str = "",
+) -> ApiError:
+    """The error for a JSON body or stream event that reports a failure inside a success."""
+    error = _error(_account_of(payload), status, headers)
+    error.partial = partial
+    return error
+
+
+def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiError:
+    kind = _kind_of(account, status)
+    advice = _ADVICE.get(kind)
+    if kind in (AuthenticationError, BillingError) and _is_about_subscription(account.message):
+        advice = _SUBSCRIPTION_ADVICE
+    said = excerpt(account.message, MESSAGE_CHARS)
+    where = f"with status {status}" if status >= 400 else "inside a successful response"
+    return kind(
+        f"the server reported an error {where}: {said}" + (f" ({advice})" if advice else ""),
+        status=status,
+        code=account.words[0] if account.words else None,
+        retry_after_secs=_retry_after_secs(headers, account.retry_after),
+        request_id=request_id_of(headers) or account.request_id,
+    )
+
+
+def _kind_of(account: _Account, status: int) -> type[ApiError]:
+    if status == 413:  # Groq calls it a rate limit, but the one request is too large
+        return RequestTooLargeError
+    if account.is_moderation:
+        return ContentFilterError
+    message = account.message.lower()
+    for phrase, kind in _BY_MESSAGE:
+        if phrase in message:
+            return kind
+    for word in account.words:
+        if word in _BY_WORD:
+            return _BY_WORD[word]
+    return _kind_of_number(status if status >= 400 else account.number)
+
+
+def _kind_of_number(number: int | None) -> type[ApiError]:
+    if number in _BY_STATUS:
+        return _BY_STATUS[number]
+    if number is not None and 400 <= number < 500:
+        return BadRequestError
+    # A failure inside a success that gives no number is the server's own.
+    return ServerError if number is None or number >= 500 else ApiError
+
+
+def _account_of(payload: JsonValue) -> _Account:
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    if not isinstance(payload, dict):
+        return _Account(message=excerpt(repr(payload)))
+    error = payload.get("error")
+    fields: JsonObject = error if isinstance(error, dict) else payload
+    metadata = _object(fields.get("metadata"))
+    availability = _object(fields.get("availability"))
+    return _Account(
+        message=_message_of(error if isinstance(error, str) else fields, metadata),
+        words=tuple(_words(fields, metadata, availability)),
+        number=_number(fields.get("code")),
+        retry_after=availability.get("retry_after"),
+        is_moderation=bool(metadata.get("reasons")),
+        request_id=_text(payload.get("request_id")),
+    )
+
+
+def _message_of(said: str | JsonObject, metadata: JsonObject) -> str:
+    if isinstance(said, str):
+        return said
+    message = said.get("message") or said.get("detail")
+    if isinstance(message, dict):
+        message = message.get("detail") or message
+    if isinstance(message, list):
+        message = "; ".join(_complaint(item) for item in message)
+    raw = metadata.get("raw")
+    detail = f" (upstream: {excerpt(str(raw))})" if raw else ""
+    return (message if isinstance(message, str) else repr(message or said)) + detail
+
+
+def _complaint(item: JsonValue) -> str:
+    """One validation error of FastAPI's kind: where, and what."""
+    fields = _object(item)
+    place = fields.get("loc")
+    path = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"{path}: {fields.get('msg', item)}"
+
+
+def _words(*places: JsonObject) -> Iterator[str]:
+    for fields in places:
+        for key in ("code", "type", "error_type", "status"):
+            word = fields.get(key)
+            if isinstance(word, str) and word not in ("", "error") and not word.isdigit():
+                yield word
+
+
+def _number(code: JsonValue) -> int | None:
+    if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _object(value: JsonValue) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: JsonValue) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _is_about_subscription(message: str) -> bool:
+    said = message.lower()
+    return "claude code" in said or "extra usage" in said or "oauth" in said
+
+
+def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
+    target = excerpt(headers.get("location", "(nowhere)"))
+    return RedirectError(
+        f"the server answered with a redirect ({status}) to {target}; redirects are not "
+        "followed, so that key and prompt stay with one server: set base_url to the right one",
+        status=status,
+        request_id=request_id_of(headers),
+    )
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The server's name for the exchange, under any of the vendors' headers."""
+    for name in ("x-request-id", "request-id", "x-generation-id"):
+        if name in headers:
+            return excerpt(headers[name])
+    return None
+
+
+def _page_title(body: str) -> str | None:
+    """The title of an HTML page, which is what a gateway's error page says in short."""
+    lower = body[:65536].lower()
+    start = lower.find("<title>")
+    end = lower.find("</title>", start)
+    if start < 0 or end < 0:
+        return None
+    return "an HTML page: " + excerpt(body[start + len("<title>") : end])
+
+
+def _retry_after_secs(headers: Mapping[str, str], in_body: JsonValue) -> float | None:
+    candidates: tuple[Callable[[], float], ...] = (
+        lambda: float(headers["retry-after-ms"]) / 1000,
+        lambda: float(headers["retry-after"]),
+        lambda: _secs_until(headers["retry-after"]),
+        lambda: float(in_body),
+    )
+    for candidate in candidates:
+        try:
+            secs = candidate()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(secs) and secs > 0:
+            return secs
+    return None
+
+
+def _secs_until(date: str) -> float:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - costs half of our import
+
+    return parsedate_to_datetime(date).timestamp() - time.time()

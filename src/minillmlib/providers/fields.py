@@ -1,0 +1,42 @@
+"""From parameters to the keys of a body, with nothing dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from minillmlib.errors import InvalidParameterError
+from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.parameters import CompletionParameters
+
+__all__ = ["add_extra", "write_parameters"]
+
+# Every generation field; a wire names those it can carry.
+FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name != "extra")
+
+
+def write_parameters(
+    params: CompletionParameters, keys: Mapping[str, str], wire: str
+) -> JsonObject:
+    """The body keys of the fields that are set; `keys` maps a field to the wire's own word.
+
+    Raises `InvalidParameterError` for a field that is set but that the wire does not have.
+    """
+    body: JsonObject = {}
+    for field in FIELDS:
+        value = getattr(params, field)
+        if value is None:
+            continue
+        if field not in keys:
+            raise InvalidParameterError(f"{wire} has no {field}; leave it out for this provider")
+        body[keys[field]] = value
+    return body
+
+
+def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
+    """`body` with the caller's own keys. Raises `InvalidParameterError` for a key given twice."""
+    for key in extra:
+        if key in body:
+            raise InvalidParameterError(
+                f"extra[{key!r}] collides with a key that is already set; set it in one place"
+            )
+    return {**body, **extra}

@@ -1,0 +1,31 @@
+"""Any server that speaks the chat-completions wire."""
+
+from __future__ import annotations
+
+from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
+from minillmlib.providers.contract import Provider
+
+__all__ = ["GenericProvider"]
+
+_DIALECT = ChatDialect(name="the OpenAI-compatible wire")
+_LEGACY = ChatDialect(name=_DIALECT.name, fields={**ALL_FIELDS, "max_tokens": "max_tokens"})
+
+
+class GenericProvider(Provider):
+    """vLLM, llama.cpp, LM Studio, TGI, Ollama and the like.
+
+    Args:
+        legacy_token_limit: Send `max_tokens`, for servers that do not know
+            `max_completion_tokens`.
+    """
+
+    def __init__(self, *, legacy_token_limit: bool = False) -> None:
+        self.legacy_token_limit = legacy_token_limit
+
+    @property
+    def dialect(self) -> ChatDialect:  # type: ignore[override]  # a fact of the instance here
+        """The facts of this server."""
+        return _LEGACY if self.legacy_token_limit else _DIALECT
+
+    def __repr__(self) -> str:
+        return f"GenericProvider(legacy_token_limit={self.legacy_token_limit})"

@@ -1,0 +1,16 @@
+"""OpenAI's own chat-completions API."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
+from minillmlib.providers.contract import Provider
+
+__all__ = ["OpenAiProvider"]
+
+
+class OpenAiProvider(Provider):
+    """OpenAI, which refuses keys it does not know."""
+
+    dialect: ClassVar[ChatDialect] = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)

@@ -1,0 +1,63 @@
+"""OpenRouter: the chat-completions wire with native costs."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import ClassVar
+
+import msgspec
+
+from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
+from minillmlib.providers.contract import Provider
+from minillmlib.values.json import JsonValue
+from minillmlib.values.usage import Usage
+
+__all__ = ["OpenRouterProvider"]
+
+
+class OpenRouterProvider(Provider):
+    """OpenRouter, which says what each request cost and always sends usage."""
+
+    dialect: ClassVar[ChatDialect] = ChatDialect(
+        name="OpenRouter",
+        fields={**ALL_FIELDS, "max_tokens": "max_tokens"},
+        has_stream_options=False,
+    )
+
+    def parse_usage(self, raw: JsonValue) -> Usage | None:
+        """The counts, with the cost OpenRouter states beside them."""
+        usage = super().parse_usage(raw)
+        if usage is None:
+            return None
+        return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
+
+    def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
+        """Always: OpenRouter needs no asking."""
+        del requested
+        return True
+
+
+class _Details(msgspec.Struct):
+    upstream_inference_cost: Decimal | None = None
+
+
+class _Cost(msgspec.Struct):
+    cost: Decimal | None = None
+    is_byok: bool = False
+    cost_details: _Details | None = None
+
+
+def _native_cost(usage: JsonValue) -> Decimal | None:
+    """USD for the request. With the user's own key at the vendor, both bills count.
+
+    Without one, `upstream_inference_cost` repeats `cost`: to add it would double the bill.
+    """
+    try:
+        bill = msgspec.convert(usage, _Cost)
+    except ValueError:
+        return None
+    parts = [bill.cost]
+    if bill.is_byok:
+        parts.append(bill.cost_details and bill.cost_details.upstream_inference_cost)
+    known = [part for part in parts if part is not None and part.is_finite() and part >= 0]
+    return sum(known, Decimal(0)) if len(known) == len(parts) else None

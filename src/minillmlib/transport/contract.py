@@ -1,0 +1,60 @@
+"""What the rest of the library needs of an HTTP engine, and nothing more."""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+__all__ = ["HttpRequest", "HttpResponse", "Transport"]
+
+
+class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One POST with a JSON body, complete with its credential. Never kept on an error."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"HttpRequest(url={self.url!r}, body={len(self.body)} bytes)"
+
+
+class HttpResponse(Protocol):
+    """The status and headers of an answer, and its body piece by piece."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, with names in lower case."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece of the body as it arrives, `b""` at its proper end.
+
+        Raises `ReadError` if the connection breaks before that end.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives the connection back if the body was read to its end, else closes it.
+
+        Takes effect at once, without a turn of the event loop; calling it again does nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """Sends a request. An engine keeps no clock beyond a bound on connecting."""
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Sends `request` once and returns when the headers of the answer are there.
+
+        Never follows a redirect, never sends twice. Raises `ConnectError` when nothing was
+        sent, `ReadError` when the connection broke afterwards.
+        """
+        ...

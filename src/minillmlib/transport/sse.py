@@ -1,0 +1,93 @@
+"""Server-sent events: bytes in, events out, by the WHATWG rules for event streams."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["SseDecoder", "SseEvent"]
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class SseEvent(NamedTuple):
+    """One dispatched event. `id` is the last id the stream has named."""
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+class SseDecoder:
+    """Turns the bytes of an event stream into events, cut in any way whatever.
+
+    Works on bytes, since only CR, LF and CRLF end a line here: text methods also split at
+    U+2028, U+0085 and others that stand unescaped inside JSON. Each byte costs O(1).
+
+    One departure from the standard: a field `error` is taken as the data of an `error` event.
+    llama.cpp's server reported failures that way (llama.cpp#14566), and to ignore the field
+    would turn them into an empty success.
+    """
+
+    __slots__ = ("_after_cr", "_data", "_event", "_id", "_is_first_line", "_pending")
+
+    def __init__(self) -> None:
+        self._pending: list[bytes] = []  # the pieces of a line that has not ended
+        self._after_cr = False  # the last byte was a CR: an LF now belongs to it
+        self._is_first_line = True
+        self._data: list[str] = []
+        self._event = ""
+        self._id = ""
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """The events that `data` completes. An event ends with its blank line."""
+        if not data:
+            return []
+        if self._after_cr:
+            data = data.removeprefix(b"\n")
+        events: list[SseEvent] = []
+        # For bytes, splitlines knows just the three line ends of the standard.
+        for line in data.splitlines(keepends=True):
+            if line[-1] not in b"\r\n":
+                self._pending.append(line)
+                break
+            event = self._take_line(line.rstrip(b"\r\n"))
+            if event is not None:
+                events.append(event)
+        self._after_cr = data.endswith(b"\r")
+        return events
+
+    def _take_line(self, line: bytes) -> SseEvent | None:
+        if self._pending:
+            self._pending.append(line)
+            line = b"".join(self._pending)
+            self._pending.clear()
+        if self._is_first_line:
+            self._is_first_line = False
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        if not line:
+            return self._dispatch()
+        if not line.startswith(b":"):
+            self._take_field(line)
+        return None
+
+    def _take_field(self, line: bytes) -> None:
+        name, _, raw = line.partition(b":")
+        value = raw.removeprefix(b" ").decode("utf-8", "replace")
+        match name:
+            case b"data":
+                self._data.append(value)
+            case b"event":
+                self._event = value
+            case b"id" if "\0" not in value:
+                self._id = value
+            case b"error":
+                self._event = "error"
+                self._data.append(value)
+
+    def _dispatch(self) -> SseEvent | None:
+        event = None
+        if self._data:
+            event = SseEvent("\n".join(self._data), self._event or "message", self._id)
+            self._data.clear()
+        self._event = ""
+        return event

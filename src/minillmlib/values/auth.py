@@ -1,0 +1,123 @@
+"""Secrets, and how a request proves who sends it."""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from typing import NoReturn
+
+from minillmlib.errors import InvalidParameterError
+
+__all__ = ["Auth", "AuthKind", "Secret", "check_header_name", "check_header_text"]
+
+HIDDEN = "[hidden]"
+MAX_PRINTABLE_ASCII = 0x7E
+MIN_PRINTABLE_ASCII = 0x20
+
+
+def check_header_text(text: str, what: str) -> str:
+    """`text` if it may stand in an HTTP header, else an error that shows only the position."""
+    for position, char in enumerate(text):
+        if not MIN_PRINTABLE_ASCII <= ord(char) <= MAX_PRINTABLE_ASCII:
+            raise InvalidParameterError(
+                f"{what} has a character that no HTTP header can carry "
+                f"(position {position + 1} of {len(text)}); check how it was copied or read"
+            )
+    return text
+
+
+def check_header_name(name: str) -> str:
+    """`name` if it is a valid HTTP header name (RFC 9110, 5.1), else `InvalidParameterError`."""
+    allowed = "!#$%&'*+-.^_`|~"
+    if not name or not all((c.isascii() and c.isalnum()) or c in allowed for c in name):
+        raise InvalidParameterError(f"{name!r} is not a valid HTTP header name")
+    return name
+
+
+class Secret:
+    """A text that is never printed, pickled, copied or encoded by accident.
+
+    Surrounding white space is dropped, since keys are often read from files. Raises
+    `InvalidParameterError` if nothing is left or if a character cannot stand in a header;
+    the message tells the position, never the text.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str, what: str = "the key") -> None:
+        if not isinstance(text, str):
+            raise InvalidParameterError(f"{what} must be a string, not {type(text).__name__}")
+        stripped = text.strip()
+        if not stripped:
+            raise InvalidParameterError(f"{what} is empty")
+        self._text = check_header_text(stripped, what)
+
+    def expose_secret(self) -> str:
+        """The text itself. Meant for building a header, at the moment of sending."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    __hash__ = None  # type: ignore[assignment]  # a hash would let the text be guessed
+
+    def __repr__(self) -> str:
+        return f"Secret({HIDDEN})"
+
+    def __str__(self) -> str:
+        return HIDDEN
+
+    def __format__(self, _spec: str) -> str:
+        return HIDDEN
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a secret cannot be pickled or copied; "
+            "let the key come from an environment variable (with_api_key_from_env)"
+        )
+
+
+class AuthKind(enum.Enum):
+    """What kind of proof an `Auth` carries; the provider chooses the header."""
+
+    NONE = "none"
+    API_KEY = "api_key"
+    BEARER_TOKEN = "bearer_token"  # noqa: S105 - the name of a kind
+
+
+class Auth:
+    """The proof that one request carries, resolved at the moment it is built."""
+
+    __slots__ = ("_secret", "kind")
+
+    def __init__(self, kind: AuthKind, secret: Secret | None = None) -> None:
+        self.kind = kind
+        self._secret = secret
+
+    @classmethod
+    def none(cls) -> Auth:
+        """No proof: an open server."""
+        return cls(AuthKind.NONE)
+
+    @classmethod
+    def api_key(cls, secret: Secret) -> Auth:
+        """A key whose header the provider chooses."""
+        return cls(AuthKind.API_KEY, secret)
+
+    @classmethod
+    def bearer_token(cls, secret: Secret) -> Auth:
+        """A token that always goes into `Authorization: Bearer`."""
+        return cls(AuthKind.BEARER_TOKEN, secret)
+
+    def secret(self) -> Secret | None:
+        """The key or token, or None for an open server."""
+        return self._secret
+
+    def redact(self, text: str) -> str:
+        """`text` without the secret, for texts in which a server may have echoed it."""
+        return text if self._secret is None else text.replace(self._secret.expose_secret(), HIDDEN)
+
+    def __repr__(self) -> str:
+        return f"Auth({self.kind.value})"

@@ -1,0 +1,55 @@
+"""JSON that comes from outside, and text of it that may be shown to a person."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
+
+__all__ = ["JsonObject", "JsonValue", "convert_json", "decode_json", "encode_json", "excerpt"]
+
+# The one place where Any is allowed: JSON whose shape nobody has checked yet.
+JsonValue: TypeAlias = Any
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+T = TypeVar("T")
+
+EXCERPT_CHARS = 200
+
+
+def decode_json(data: bytes | str) -> JsonValue:
+    """The value of a JSON text. Raises `MalformedResponseError` for anything else."""
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise MalformedResponseError(
+            f"the server sent what is not JSON ({error}): {excerpt(data)}"
+        ) from None
+
+
+def convert_json(value: JsonValue, shape: type[T]) -> T:
+    """`value` checked against `shape`; the error names the place that does not fit."""
+    try:
+        return msgspec.convert(value, shape)
+    except (ValueError, RecursionError) as error:
+        raise MalformedResponseError(
+            f"the server's answer has an unexpected shape ({error}): {excerpt(repr(value))}"
+        ) from None
+
+
+def encode_json(value: JsonValue) -> bytes:
+    """The JSON text of a value of ours. Raises `InvalidParameterError` if it has none."""
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidParameterError(f"the request cannot be written as JSON: {error}") from None
+
+
+def excerpt(data: bytes | str, limit: int = EXCERPT_CHARS) -> str:
+    """The start of a foreign text on one line, safe to print: no control characters."""
+    text = data[: limit * 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
+    line = " ".join(text[: limit * 2].split())
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return shown if len(shown) <= limit else shown[:limit] + "\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,104 @@
+"""Messages: who said what."""
+
+import enum
+from collections.abc import Iterable
+from typing import Self, TypeAlias
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError
+
+__all__ = ["ContentPart", "Message", "MessageContent", "Role", "TextPart", "content_text"]
+
+
+class Role(enum.StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    """A piece of text beside other parts of one message."""
+
+    text: str
+
+    def as_text(self) -> str | None:
+        """The text of this part, or None for a part that is not text."""
+        return self.text
+
+
+ContentPart: TypeAlias = TextPart
+MessageContent: TypeAlias = str | tuple[ContentPart, ...]
+
+
+def content_text(content: MessageContent) -> str:
+    """All text of a content, joined."""
+    if isinstance(content, str):
+        return content
+    return "".join(part.text for part in content)
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of a conversation.
+
+    `content` is a text or a tuple of parts. Raises `InvalidParameterError` for anything else.
+    """
+
+    role: Role
+    content: MessageContent
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
+        if not isinstance(self.content, str):
+            msgspec.structs.force_setattr(self, "content", _checked_parts(self.content))
+
+    @classmethod
+    def system(cls, content: str | Iterable[ContentPart]) -> Self:
+        """Instructions to the model."""
+        return cls(role=Role.SYSTEM, content=_as_content(content))
+
+    @classmethod
+    def user(cls, content: str | Iterable[ContentPart]) -> Self:
+        """What the person says."""
+        return cls(role=Role.USER, content=_as_content(content))
+
+    @classmethod
+    def assistant(cls, content: str | Iterable[ContentPart]) -> Self:
+        """What the model says."""
+        return cls(role=Role.ASSISTANT, content=_as_content(content))
+
+    @property
+    def text(self) -> str | None:
+        """All text of the message, or None if it has no text."""
+        return content_text(self.content) or None
+
+
+def _checked_role(role: str) -> Role:
+    try:
+        return Role(role)
+    except ValueError:
+        roles = ", ".join(Role)
+        raise InvalidParameterError(f"{role!r} is not a role; roles are {roles}") from None
+
+
+def _as_content(content: str | Iterable[ContentPart]) -> MessageContent:
+    if isinstance(content, str):
+        return content
+    try:
+        return tuple(content)
+    except TypeError:
+        raise _wrong_content(content) from None
+
+
+def _checked_parts(parts: object) -> tuple[ContentPart, ...]:
+    if isinstance(parts, list | tuple) and parts and all(isinstance(p, TextPart) for p in parts):
+        return tuple(parts)
+    raise _wrong_content(parts)
+
+
+def _wrong_content(content: object) -> InvalidParameterError:
+    return InvalidParameterError(
+        f"a message's content is a string or a sequence of parts, not {type(content).__name__}"
+    )

@@ -1,0 +1,173 @@
+"""What a caller may ask of a completion."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Self, TypeAlias, TypeVar
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError
+from minillmlib.values.costs import TokenPrice
+from minillmlib.values.json import JsonValue
+
+__all__ = ["CompletionParameters", "NodeCompletionParameters", "ParametersLike", "node_parameters"]
+
+
+_FLOAT = (int, float)
+_INT = (int,)
+
+# Least values that no wire undercuts; what else a vendor allows, its server knows best.
+_NUMBERS: dict[str, tuple[tuple[type, ...], float | None]] = {
+    "max_tokens": (_INT, 0),
+    "temperature": (_FLOAT, 0),
+    "top_p": (_FLOAT, 0),
+    "top_k": (_INT, 0),
+    "frequency_penalty": (_FLOAT, None),
+    "presence_penalty": (_FLOAT, None),
+    "repetition_penalty": (_FLOAT, 0),
+    "seed": (_INT, None),
+}
+
+ParametersT = TypeVar("ParametersT", "CompletionParameters", "NodeCompletionParameters")
+
+
+def _replaced(value: ParametersT, changes: Mapping[str, JsonValue]) -> ParametersT:
+    unknown = [name for name in changes if name not in value.__struct_fields__]
+    if unknown:
+        known = ", ".join(value.__struct_fields__)
+        raise InvalidParameterError(f"there is no field {unknown[0]!r}; the fields are {known}")
+    return msgspec.structs.replace(value, **changes)
+
+
+def _check_number(name: str, value: object, kinds: tuple[type, ...], least: float | None) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        wanted = "a whole number" if kinds == (int,) else "a finite number"
+        raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
+    if least is not None and value < least:
+        raise InvalidParameterError(f"{name} must be at least {least}, not {value!r}")
+
+
+def _checked_stop(stop: object) -> tuple[str, ...]:
+    sequences = (stop,) if isinstance(stop, str) else stop
+    if isinstance(sequences, list | tuple) and all(isinstance(s, str) for s in sequences):
+        return tuple(sequences)
+    raise InvalidParameterError(f"stop must be a sequence of strings, not {stop!r}")
+
+
+class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of the model, in one vocabulary for all wires.
+
+    A field that is not set is not sent. A field that a wire cannot carry is an
+    `InvalidParameterError` that names it, before anything is sent.
+
+    Attributes:
+        max_tokens: Most tokens the model may write; each wire has its own key for it.
+        temperature: Randomness, 0 or more.
+        top_p: Nucleus sampling, 0 to 1.
+        top_k: Sample only from so many most likely tokens.
+        frequency_penalty: Against repeating tokens by their count.
+        presence_penalty: Against repeating tokens at all.
+        repetition_penalty: The multiplicative kind of open models.
+        stop: Sequences at which the model stops; they are not part of the answer.
+        seed: For reproducible sampling where a server supports it.
+        extra: Further keys of the request body, for what only one provider knows. A key that
+            a field above also writes is an error.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] | None = None
+    seed: int | None = None
+    extra: Mapping[str, JsonValue] = {}
+
+    def __post_init__(self) -> None:
+        for name, (kinds, least) in _NUMBERS.items():
+            _check_number(name, getattr(self, name), kinds, least)
+        if self.stop is not None:
+            msgspec.structs.force_setattr(self, "stop", _checked_stop(self.stop))
+        if not isinstance(self.extra, Mapping):
+            raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
+        msgspec.structs.force_setattr(self, "extra", dict(self.extra))
+
+    def replace(self, **changes: JsonValue) -> Self:
+        """A copy with some fields changed."""
+        return _replaced(self, changes)
+
+    def with_max_tokens(self, max_tokens: int) -> Self:
+        """A copy with this limit on the answer."""
+        return self.replace(max_tokens=max_tokens)
+
+    def with_temperature(self, temperature: float) -> Self:
+        """A copy with this randomness."""
+        return self.replace(temperature=temperature)
+
+    def with_stop(self, stop: Iterable[str]) -> Self:
+        """A copy with these stop sequences."""
+        return self.replace(stop=stop)
+
+
+class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """How one call behaves, around what is asked of the model.
+
+    Attributes:
+        params: What is asked of the model.
+        system_prompt: Put in front if the conversation has no system message.
+        token_price: The price of this call, before the generator's own.
+        timeout_secs: Bound on the whole call, or, when streaming, on the silence between two
+            pieces. None is the default (600 whole, 120 of silence); 0 is no bound.
+    """
+
+    params: CompletionParameters = CompletionParameters()
+    system_prompt: str | None = None
+    token_price: TokenPrice | None = None
+    timeout_secs: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.params, CompletionParameters):
+            raise InvalidParameterError("params must be a CompletionParameters")
+        if self.system_prompt is not None and not isinstance(self.system_prompt, str):
+            raise InvalidParameterError("system_prompt must be a string")
+        if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
+            raise InvalidParameterError("token_price must be a TokenPrice")
+        _check_number("timeout_secs", self.timeout_secs, (int, float), 0)
+
+    def replace(self, **changes: JsonValue) -> Self:
+        """A copy with some fields changed."""
+        return _replaced(self, changes)
+
+    def with_params(self, params: CompletionParameters) -> Self:
+        """A copy that asks this of the model."""
+        return self.replace(params=params)
+
+    def with_system_prompt(self, system_prompt: str) -> Self:
+        """A copy with this system message for conversations that have none."""
+        return self.replace(system_prompt=system_prompt)
+
+    def with_token_price(self, token_price: TokenPrice) -> Self:
+        """A copy with this price, which goes before the generator's own."""
+        return self.replace(token_price=token_price)
+
+
+ParametersLike: TypeAlias = NodeCompletionParameters | CompletionParameters | None
+
+
+def node_parameters(params: ParametersLike) -> NodeCompletionParameters:
+    """The full settings of a call from what a caller may pass for them."""
+    match params:
+        case None:
+            return NodeCompletionParameters()
+        case NodeCompletionParameters():
+            return params
+        case CompletionParameters():
+            return NodeCompletionParameters(params=params)
+    raise InvalidParameterError(
+        "params must be CompletionParameters or NodeCompletionParameters, "
+        f"not {type(params).__name__}"
+    )

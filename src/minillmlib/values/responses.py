@@ -1,0 +1,170 @@
+"""What comes back from a model, whole or in chunks, and how chunks become a whole."""
+
+import enum
+
+import msgspec
+
+from minillmlib.values.costs import CostOutcome
+from minillmlib.values.json import JsonValue
+from minillmlib.values.usage import Usage
+
+__all__ = ["CompletionResponse", "FinishReason", "ResponseFold", "StreamChunk"]
+
+
+class FinishReason(enum.StrEnum):
+    """Why the model stopped, in one vocabulary for all wires."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    PAUSE = "pause"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def of(cls, raw: str | None) -> "FinishReason | None":
+        """The normalized reason for a wire's own word; None for None, `UNKNOWN` for news."""
+        return None if raw is None else _FINISH_REASONS.get(raw, cls.UNKNOWN)
+
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "": FinishReason.STOP,
+    "stop": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+    "eos_token": FinishReason.STOP,
+    "COMPLETE": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "max_tokens": FinishReason.LENGTH,
+    "model_length": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "tool_call": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "refusal": FinishReason.CONTENT_FILTER,
+    "pause_turn": FinishReason.PAUSE,
+    "error": FinishReason.ERROR,
+    "insufficient_system_resource": FinishReason.ERROR,
+}
+
+
+class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One whole answer of a model.
+
+    `content` is what it wrote, `refusal` its words (or the vendor's) for not answering;
+    `finish_reason` is then `CONTENT_FILTER`. `raw_finish_reason` is the wire's own word, and
+    `raw_response` the whole body as it came (None when streamed). `usage` is None when the
+    server sent no usable counts; `cost` then says so.
+    """
+
+    id: str = ""
+    model: str = ""
+    content: str = ""
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    refusal: str | None = None
+    usage: Usage | None = None
+    cost: CostOutcome = CostOutcome.unknown()
+    request_id: str | None = None
+    raw_response: JsonValue = None
+
+    @property
+    def text(self) -> str:
+        """What the model said: its answer, or its words of refusal."""
+        return self.content or self.refusal or ""
+
+
+class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of a streamed answer; `delta` is the new text.
+
+    `is_end` is the wire's own end marker: whatever follows it is not part of the answer.
+    """
+
+    id: str = ""
+    model: str = ""
+    delta: str = ""
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    refusal: str | None = None
+    usage: Usage | None = None
+    is_end: bool = False
+
+
+class ResponseFold:
+    """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
+
+    __slots__ = (
+        "_deltas", "_has_final_usage", "_refusals", "_usage", "finish_reason", "has_ended",
+        "id", "model", "raw_finish_reason",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.model = ""
+        self.finish_reason: FinishReason | None = None
+        self.raw_finish_reason: str | None = None
+        self.has_ended = False
+        self._usage: Usage | None = None
+        self._has_final_usage = False
+        self._deltas: list[str] = []
+        self._refusals: list[str] = []
+
+    def add(self, chunk: StreamChunk) -> None:
+        """Takes in the next chunk, in the order of arrival."""
+        if chunk.delta:
+            self._deltas.append(chunk.delta)
+        if chunk.refusal:
+            self._refusals.append(chunk.refusal)
+        self.id = self.id or chunk.id
+        self.model = self.model or chunk.model
+        self.has_ended = self.has_ended or chunk.is_end
+        if chunk.finish_reason is not None and self.finish_reason is None:
+            self.finish_reason = chunk.finish_reason
+            self.raw_finish_reason = chunk.raw_finish_reason
+        if chunk.usage is not None:
+            self._usage = chunk.usage if self._usage is None else self._usage.merge(chunk.usage)
+            self._has_final_usage = self.finish_reason is not None
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._deltas)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The counts, once they are final: those sent before the finish are not the bill."""
+        return self._usage if self._has_final_usage else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the wire said that the answer is finished.
+
+        An end marker without a reason is enough only after text: some servers never give a
+        reason (earendil-works/pi#6225), others end an overflow that way without a word
+        (lmstudio-bug-tracker#2339).
+        """
+        return self.finish_reason is not None or (self.has_ended and bool(self._deltas))
+
+    def response(self) -> CompletionResponse:
+        """Everything added so far, as one answer."""
+        refusal = "".join(self._refusals) or None
+        return CompletionResponse(
+            id=self.id,
+            model=self.model,
+            content=self.text,
+            finish_reason=settled_finish(self.finish_reason, refusal),
+            raw_finish_reason=self.raw_finish_reason,
+            refusal=refusal,
+            usage=self.usage,
+        )
+
+
+def settled_finish(reason: FinishReason | None, refusal: str | None) -> FinishReason:
+    """The reason of a finished answer: a refusal outranks the wire's plain `stop`."""
+    if refusal is not None and reason in (None, FinishReason.STOP):
+        return FinishReason.CONTENT_FILTER
+    return FinishReason.UNKNOWN if reason is None else reason

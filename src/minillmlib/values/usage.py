@@ -1,0 +1,52 @@
+"""Token counts in buckets that add up."""
+
+from decimal import Decimal
+from typing import Self
+
+import msgspec
+
+__all__ = ["Usage"]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request consumed, in tokens.
+
+    The three input buckets are disjoint: their sum is the whole input, whatever a wire calls
+    it. `completion_tokens` includes `reasoning_tokens`. `native_cost` is what the provider
+    itself says the request cost in USD, if it says so.
+    """
+
+    uncached_input_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    native_cost: Decimal | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole input: uncached, read from a cache and written to it."""
+        return self.uncached_input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def merge(self, later: Self) -> Self:
+        """One record from two of the same request, since a stream may send counts twice.
+
+        Counts on a wire are cumulative, so nothing is ever added. The input buckets belong
+        together and come from the record that knows more input (a tie: the later one);
+        Anthropic's second record, for example, may hold no input at all.
+        """
+        wider = self if self.prompt_tokens > later.prompt_tokens else later
+        return msgspec.structs.replace(
+            self,
+            uncached_input_tokens=wider.uncached_input_tokens,
+            cache_read_tokens=wider.cache_read_tokens,
+            cache_write_tokens=wider.cache_write_tokens,
+            completion_tokens=max(self.completion_tokens, later.completion_tokens),
+            reasoning_tokens=max(self.reasoning_tokens, later.reasoning_tokens),
+            native_cost=self.native_cost if later.native_cost is None else later.native_cost,
+        )

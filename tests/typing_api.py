@@ -1,0 +1,43 @@
+"""Checked by mypy, never run: the public names have the types a caller relies on."""
+
+from typing import assert_type
+
+from minillmlib import (
+    ChatNode,
+    CompletionParameters,
+    CompletionResponse,
+    GeneratorInfo,
+    Message,
+    NodeCompletionParameters,
+    StreamChunk,
+    StreamingCompletion,
+    TokenPrice,
+    iterate,
+    run,
+)
+
+
+async def conversation(generator: GeneratorInfo) -> None:
+    root = ChatNode.root("Be brief.")
+    answer = await root.chat("Hello", generator, CompletionParameters(max_tokens=5))
+    assert_type(answer, ChatNode)
+    assert_type(answer.text, str | None)
+    assert_type(answer.parent, ChatNode | None)
+    assert_type(answer.response, CompletionResponse | None)
+    assert_type(answer.thread(), list[Message])
+    async with answer.chat_streaming("More", generator) as stream:
+        assert_type(stream, StreamingCompletion)
+        async for chunk in stream:
+            assert_type(chunk, StreamChunk)
+    assert_type(stream.node, ChatNode)
+    assert_type(ChatNode.from_messages([Message.user("Hi")]), tuple[ChatNode, ChatNode])
+
+
+def blocking(generator: GeneratorInfo) -> None:
+    params = NodeCompletionParameters().with_params(CompletionParameters().with_max_tokens(5))
+    assert_type(params, NodeCompletionParameters)
+    answer = run(ChatNode.root("Be brief.").chat("Hello", generator, params))
+    assert_type(answer, ChatNode)
+    for chunk in iterate(answer.complete_streaming(generator)):
+        assert_type(chunk, StreamChunk)
+    assert_type(generator.with_token_price(TokenPrice(1.0, "5.0")), GeneratorInfo)
