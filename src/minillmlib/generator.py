@@ -1,8 +1,9 @@
 """A model, and everything that is needed to reach it."""
 
 import os
+from collections.abc import Callable
 from typing import Self, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -20,6 +21,7 @@ from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.transport.contract import Transport
 from minillmlib.values.auth import Auth, Secret, check_header_name, check_header_text
+from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 
 __all__ = ["GeneratorInfo"]
@@ -145,7 +147,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_default
         `"local:path/to/model.gguf"`.
         """
         preset, _, model = spec.partition(":")
-        makers = {
+        makers: dict[str, Callable[[str], Self]] = {
             "openrouter": cls.openrouter,
             "openai": cls.openai,
             "anthropic": cls.anthropic,
@@ -163,11 +165,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_default
 
     def replace(self, **changes: object) -> Self:
         """A copy with some fields changed."""
-        unknown = [field for field in changes if field not in self.__struct_fields__]
-        if unknown:
-            known = ", ".join(self.__struct_fields__)
-            raise InvalidParameterError(f"there is no field {unknown[0]!r}; the fields are {known}")
-        return msgspec.structs.replace(self, **changes)
+        return replaced(self, changes)
 
     def with_api_key(self, api_key: str) -> Self:
         """A copy with this key; the provider picks the header."""
@@ -211,27 +209,32 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_default
         return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
 
 
-def _check_word(text: str, what: str) -> None:
+def _check_word(text: object, what: str) -> None:
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         raise InvalidParameterError(f"the {what} must be a line of text, not {text!r}")
 
 
 def _check_base_url(base_url: str) -> None:
-    """A base URL is an origin and perhaps a path; `InvalidParameterError` for anything else."""
+    """A base URL is an origin and perhaps a path. The error never shows a password in it."""
     _check_word(base_url, "base_url")
-    try:
-        parts = urlsplit(base_url)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
-        has_port_in_range = parts.port is None or parts.port >= 0
-    except ValueError:
-        is_address = has_port_in_range = False
-    if not (is_address and has_port_in_range and base_url.isascii()) or " " in base_url:
+    parts = _split_url(base_url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidParameterError(
             "the base_url must look like https://host/path or http://host:port/path"
         )
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise InvalidParameterError(
             "the base_url must not hold a user name or password; use with_api_key"
         )
     if parts.query or parts.fragment:
         raise InvalidParameterError("the base_url must not hold a query or fragment")
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """The parts of a URL with a valid port and only characters that a URL may have."""
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.port is None or parts.port >= 0
+    except ValueError:
+        return None
+    return parts if is_valid and url.isascii() and " " not in url else None

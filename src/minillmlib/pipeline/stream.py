@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
+import time
 import warnings
 from collections import deque
 from collections.abc import Coroutine
@@ -160,7 +160,7 @@ class CompletionStream:
         if self._fold.finish_reason is None:
             return await events.next_events()
         try:
-            return await events.next_events(max(0.0, self._grace_ends - _now()))
+            return await events.next_events(max(0.0, self._grace_ends - time.monotonic()))
         except TransportError:
             return None  # the answer was finished; only its token counts are lost
 
@@ -173,7 +173,7 @@ class CompletionStream:
         had_finished = self._fold.finish_reason is not None
         self._fold.add(chunk)
         if self._fold.finish_reason is not None and not had_finished:
-            self._grace_ends = _now() + USAGE_GRACE_SECS
+            self._grace_ends = time.monotonic() + USAGE_GRACE_SECS
         if chunk.delta or chunk.refusal or self._fold.finish_reason is not None:
             self._ready.append(chunk)
 
@@ -238,7 +238,3 @@ def _error_payload(data: str) -> JsonValue:
         return decode_json(data)
     except MalformedResponseError:
         return {"message": excerpt(data)}
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -58,6 +58,6 @@ def _native_cost(usage: JsonValue) -> Decimal | None:
         return None
     parts = [bill.cost]
     if bill.is_byok:
-        parts.append(bill.cost_details and bill.cost_details.upstream_inference_cost)
+        parts.append((bill.cost_details or _Details()).upstream_inference_cost)
     known = [part for part in parts if part is not None and part.is_finite() and part >= 0]
     return sum(known, Decimal(0)) if len(known) == len(parts) else None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from minillmlib.transport.contract import Transport
 
-__all__ = ["default_transport"]
+__all__ = ["default_transport", "set_default_transport"]
+
+_default: Transport | None = None
 
 
-@cache
 def default_transport() -> Transport:
     """The process's shared engine. The HTTP library is imported at the first call."""
-    from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
+    global _default  # noqa: PLW0603 - the one lazily made client
+    if _default is None:
+        from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
 
-    return AiohttpTransport()
+        _default = AiohttpTransport()
+    return _default
+
+
+def set_default_transport(transport: Transport | None) -> Transport | None:
+    """Puts another engine in its place; returns the one before."""
+    global _default  # noqa: PLW0603 - see above
+    previous, _default = _default, transport
+    return previous

@@ -6,15 +6,18 @@ per read, so a server that drips bytes outlives them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from minillmlib.errors import RequestTimeoutError, TransportError
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
+
+if TYPE_CHECKING:
+    from asyncio import Timeout
 
 __all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
 
@@ -78,7 +81,7 @@ class EventStream:
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
-            async with asyncio.timeout(secs):
+            async with _clock(secs):
                 await _read_all(self._response)
         except (TimeoutError, TransportError):
             pass  # the answer is complete; only the connection is lost
@@ -100,8 +103,9 @@ async def _read_all(response: HttpResponse) -> bytes:
 @asynccontextmanager
 async def _within(secs: float | None, what: str) -> AsyncIterator[None]:
     """Bounds a wait. Never spans a `yield` to the caller of the library."""
+    clock = _clock(secs)
     try:
-        async with asyncio.timeout(secs) as clock:
+        async with clock:
             yield
     except TimeoutError:
         if clock.expired():
@@ -110,3 +114,9 @@ async def _within(secs: float | None, what: str) -> AsyncIterator[None]:
                 "raise timeout_secs if the model may take longer"
             ) from None
         raise
+
+
+def _clock(secs: float | None) -> Timeout:
+    import asyncio  # noqa: PLC0415 - a third of our import, and a running loop has it already
+
+    return asyncio.timeout(secs)

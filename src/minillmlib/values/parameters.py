@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeGuard
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonValue
 
@@ -28,25 +29,21 @@ _NUMBERS: dict[str, tuple[tuple[type, ...], float | None]] = {
     "seed": (_INT, None),
 }
 
-ParametersT = TypeVar("ParametersT", "CompletionParameters", "NodeCompletionParameters")
-
-
-def _replaced(value: ParametersT, changes: Mapping[str, JsonValue]) -> ParametersT:
-    unknown = [name for name in changes if name not in value.__struct_fields__]
-    if unknown:
-        known = ", ".join(value.__struct_fields__)
-        raise InvalidParameterError(f"there is no field {unknown[0]!r}; the fields are {known}")
-    return msgspec.structs.replace(value, **changes)
-
 
 def _check_number(name: str, value: object, kinds: tuple[type, ...], least: float | None) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
-        wanted = "a whole number" if kinds == (int,) else "a finite number"
+    if not _is_finite_number(value) or not isinstance(value, kinds):
+        wanted = "a whole number" if kinds == _INT else "a finite number"
         raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
     if least is not None and value < least:
         raise InvalidParameterError(f"{name} must be at least {least}, not {value!r}")
+
+
+def _is_finite_number(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _checked_stop(stop: object) -> tuple[str, ...]:
@@ -98,7 +95,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
-        return _replaced(self, changes)
+        return replaced(self, changes)
 
     def with_max_tokens(self, max_tokens: int) -> Self:
         """A copy with this limit on the answer."""
@@ -140,7 +137,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
-        return _replaced(self, changes)
+        return replaced(self, changes)
 
     def with_params(self, params: CompletionParameters) -> Self:
         """A copy that asks this of the model."""
