@@ -57,7 +57,8 @@ class CompletionStream:
         self._auth = Auth.none()
         self._events: EventStream | None = None
         self._fold = ResponseFold()
-        self._ready: deque[StreamChunk] = deque()
+        self._pending: deque[SseEvent] = deque()  # arrived, not yet read
+        self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
         self._grace_ends = 0.0
         self._response: CompletionResponse | None = None
         self._is_delivered = False
@@ -144,17 +145,19 @@ class CompletionStream:
         self._phase = _Phase.ENDING
 
     async def _read_more(self) -> None:
+        """Takes one event at a time, so that an error never overtakes the text before it."""
         events = self._open_events()
         with reading(self._auth, events.headers):
+            if self._pending:
+                self._take(self._pending.popleft())
+                if self._is_over():
+                    self._complete()
+                return
             batch = await self._next_batch(events)
             if batch is None:
                 self._complete()
-                return
-            for event in batch:
-                self._take(event)
-                if self._is_over():
-                    self._complete()
-                    return
+            else:
+                self._pending.extend(batch)
 
     async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
         if self._fold.finish_reason is None:

@@ -12,6 +12,7 @@ __all__ = ["Auth", "AuthKind", "Secret", "check_header_name", "check_header_text
 
 HIDDEN = "[hidden]"
 MAX_PRINTABLE_ASCII = 0x7E
+SHORTEST_SECRET = 6  # a shorter one hides nothing, and cutting it out would garble any text
 MIN_PRINTABLE_ASCII = 0x20
 
 
@@ -117,7 +118,8 @@ class Auth:
 
     def redact(self, text: str) -> str:
         """`text` without the secret, for texts in which a server may have echoed it."""
-        return text if self._secret is None else text.replace(self._secret.expose_secret(), HIDDEN)
+        secret = "" if self._secret is None else self._secret.expose_secret()
+        return text.replace(secret, HIDDEN) if len(secret) >= SHORTEST_SECRET else text
 
     def __repr__(self) -> str:
         return f"Auth({self.kind.value})"

@@ -55,7 +55,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             rate = getattr(self, name)
-            if rate is not None:
+            if rate is not None or name in ("input", "output"):
                 msgspec.structs.force_setattr(self, name, _checked_rate(rate, name))
 
     def with_cache_rates(self, read: Rate, write: Rate) -> Self:

@@ -51,8 +51,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
-        if not isinstance(self.content, str):
-            msgspec.structs.force_setattr(self, "content", _checked_parts(self.content))
+        if type(self.content) is not str:
+            msgspec.structs.force_setattr(self, "content", _checked_content(self.content))
 
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:
@@ -92,10 +92,13 @@ def _as_content(content: str | Iterable[ContentPart]) -> MessageContent:
         raise _wrong_content(content) from None
 
 
-def _checked_parts(parts: object) -> tuple[ContentPart, ...]:
-    if isinstance(parts, list | tuple) and parts and all(isinstance(p, TextPart) for p in parts):
-        return tuple(parts)
-    raise _wrong_content(parts)
+def _checked_content(content: object) -> MessageContent:
+    if isinstance(content, str):  # an enum, a template's text: from here on plain text
+        return str.__str__(content)
+    if isinstance(content, list | tuple) and content:
+        if all(isinstance(part, TextPart) for part in content):
+            return tuple(content)
+    raise _wrong_content(content)
 
 
 def _wrong_content(content: object) -> InvalidParameterError:

@@ -1,0 +1,393 @@
+"""Generators: presets, credentials, and what is sent because of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import time
+
+import msgspec
+import pytest
+
+import minillmlib
+from minillmlib import (
+    AnthropicProvider,
+    Auth,
+    AuthenticationError,
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    GenericProvider,
+    InvalidParameterError,
+    OpenAiProvider,
+    OpenRouterProvider,
+    Secret,
+    TokenPrice,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+CANARY = "sk-canary-0123456789"
+ANSWER = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
+CLAUDE = {"content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}
+
+
+def request_of(generator: GeneratorInfo, params: CompletionParameters | None = None):
+    """What a chat sends: address, headers by lower-case name, decoded body."""
+    claude = isinstance(generator.provider, AnthropicProvider)
+    transport = ScriptedTransport([ScriptedReply.json(CLAUDE if claude else ANSWER)])
+    minillmlib.run(ChatNode.root("s").chat("u", generator.with_transport(transport), params))
+    (request,) = transport.requests
+    headers = {name.lower(): value for name, value in request.headers}
+    return request.url, headers, msgspec.json.decode(request.body)
+
+
+@pytest.mark.parametrize(
+    ("preset", "variable", "url", "header", "value"),
+    [
+        ("openrouter", "OPENROUTER_API_KEY", "https://openrouter.ai/api/v1/chat/completions",
+         "authorization", f"Bearer {CANARY}"),
+        ("openai", "OPENAI_API_KEY", "https://api.openai.com/v1/chat/completions",
+         "authorization", f"Bearer {CANARY}"),
+        ("anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com/v1/messages",
+         "x-api-key", CANARY),
+        ("claude_subscription", "ANTHROPIC_AUTH_TOKEN", "https://api.anthropic.com/v1/messages",
+         "authorization", f"Bearer {CANARY}"),
+    ],
+)  # fmt: skip
+def test_a_preset_goes_to_its_vendor_with_the_key_from_its_variable(
+    preset, variable, url, header, value, monkeypatch
+):
+    monkeypatch.setenv(variable, CANARY + "\n")
+    sent_to, headers, body = request_of(getattr(GeneratorInfo, preset)("some/model"))
+    assert sent_to == url
+    assert headers[header] == value
+    assert body["model"] == "some/model"
+    assert headers["content-type"] == "application/json"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["user-agent"] == f"minillmlib/{minillmlib.__version__}"
+
+
+def test_a_subscription_token_carries_the_oauth_beta_and_a_key_does_not(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_API_KEY", CANARY)
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", CANARY)
+    _, by_key, _ = request_of(GeneratorInfo.anthropic("m"))
+    _, by_token, _ = request_of(GeneratorInfo.claude_subscription("m"))
+    assert by_key["anthropic-version"] == by_token["anthropic-version"] == "2023-06-01"
+    assert "anthropic-beta" not in by_key
+    assert "authorization" not in by_key
+    assert by_token["anthropic-beta"] == "oauth-2025-04-20"
+    assert "x-api-key" not in by_token
+
+
+@pytest.mark.parametrize("preset", ["openrouter", "openai", "anthropic"])
+@pytest.mark.parametrize("key", [None, "", "  \n"])
+def test_without_a_key_the_call_fails_before_anything_is_sent_and_names_the_variable(
+    preset, key, monkeypatch
+):
+    variable = f"{preset.upper()}_API_KEY"
+    if key is not None:
+        monkeypatch.setenv(variable, key)
+    transport = ScriptedTransport([])
+    generator = getattr(GeneratorInfo, preset)("m").with_transport(transport)
+    for call in (ChatNode.root("s").chat("u", generator),
+                 anext(ChatNode.root("s").chat_streaming("u", generator))):  # fmt: skip
+        with pytest.raises(AuthenticationError, match=variable) as caught:
+            minillmlib.run(as_coroutine(call))
+        assert caught.value.status is None
+    assert transport.requests == []
+
+
+async def as_coroutine(awaitable):
+    return await awaitable
+
+
+def test_the_environment_is_read_at_each_request(monkeypatch):
+    generator = GeneratorInfo.openai("m")
+    monkeypatch.setenv("OPENAI_API_KEY", "first")
+    assert request_of(generator)[1]["authorization"] == "Bearer first"
+    monkeypatch.setenv("OPENAI_API_KEY", "second")
+    assert request_of(generator)[1]["authorization"] == "Bearer second"
+
+
+def test_a_key_from_the_environment_changes_nothing_when_unset(monkeypatch):
+    custom = GeneratorInfo.custom("c", "http://localhost:1/v1", "m").with_api_key_from_env("MINE")
+    assert "authorization" not in request_of(custom)[1]
+    monkeypatch.setenv("OPENAI_API_KEY", "preset")
+    other = GeneratorInfo.openai("m").with_api_key_from_env("MINE")
+    assert request_of(other)[1]["authorization"] == "Bearer preset"
+    monkeypatch.setenv("MINE", "mine")
+    assert request_of(custom)[1]["authorization"] == "Bearer mine"
+    assert request_of(other)[1]["authorization"] == "Bearer mine"
+
+
+def test_every_variable_that_was_tried_is_named():
+    generator = GeneratorInfo.openai("m").with_api_key_from_env("MINE")
+    with pytest.raises(AuthenticationError, match="MINE or OPENAI_API_KEY"):
+        request_of(generator)
+
+
+def test_the_provider_picks_the_header_of_a_key_but_a_bearer_token_is_always_bearer():
+    claude = GeneratorInfo.anthropic("m")
+    assert request_of(claude.with_api_key("k"))[1]["x-api-key"] == "k"
+    assert request_of(claude.with_bearer_token("t"))[1]["authorization"] == "Bearer t"
+    custom = GeneratorInfo.custom("c", "http://localhost:1/v1/", "m")
+    assert request_of(custom.with_api_key("k"))[1]["authorization"] == "Bearer k"
+    assert request_of(custom)[0] == "http://localhost:1/v1/chat/completions"
+
+
+def test_headers_are_added_and_win_over_our_own():
+    generator = (
+        GeneratorInfo.custom("c", "http://localhost:1/v1", "m")
+        .with_header("X-Tenant", "acme")
+        .with_header("user-agent", "mine")
+        .with_header("x-tenant", "other")
+    )
+    _, headers, _ = request_of(generator)
+    assert headers["x-tenant"] == "other"
+    assert headers["user-agent"] == "mine"
+
+
+def test_builders_change_copies():
+    base = GeneratorInfo.openai("m")
+    for changed in (
+        base.with_api_key("k"), base.with_bearer_token("t"), base.with_header("A", "b"),
+        base.with_token_price(TokenPrice(1, 2)), base.with_provider(AnthropicProvider()),
+        base.with_base_url("http://localhost:1"), base.with_api_key_from_env("X"),
+    ):  # fmt: skip
+        assert changed is not base
+    assert base == base.replace(model="m")
+    assert (base.headers, base.token_price, base.base_url) == (
+        (), None, "https://api.openai.com/v1")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "provider", "model"),
+    [
+        ("openrouter:google/gemini-2.5-flash-lite", OpenRouterProvider,
+         "google/gemini-2.5-flash-lite"),
+        ("openrouter:meta/llama:free", OpenRouterProvider, "meta/llama:free"),
+        ("openai:gpt-4o-mini", OpenAiProvider, "gpt-4o-mini"),
+        ("anthropic:claude-haiku-4-5", AnthropicProvider, "claude-haiku-4-5"),
+        ("claude_subscription:claude-haiku-4-5", AnthropicProvider, "claude-haiku-4-5"),
+        ("local", GenericProvider, "SmolLM2-135M-Instruct"),
+        ("local:folder/file.gguf", GenericProvider, "file.gguf"),
+    ],
+)  # fmt: skip
+def test_a_spec_is_a_generator_in_one_string(spec, provider, model):
+    generator = GeneratorInfo.from_spec(spec)
+    assert type(generator.provider) is provider
+    assert generator.model == model
+
+
+@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "azure:m", ":m", "local:"])
+def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
+    with pytest.raises(InvalidParameterError, match="openrouter, openai, anthropic"):
+        GeneratorInfo.from_spec(spec)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:8000", "ftp://host/v1", "http://", "https://host:99999/v1", "http://[::1/v1",
+     "http://user:pass-canary@host/v1", "https://host/v1?key=1", "https://host/v1#x",
+     "https://host/a b", "https://höst/v1", "https://host/v1\n", None, 3],
+)  # fmt: skip
+def test_a_base_url_is_checked_when_it_is_given(url):
+    with pytest.raises(InvalidParameterError, match="base_url") as caught:
+        GeneratorInfo.custom("c", url, "m")
+    assert "pass-canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["", " ", "a\nb", None])
+def test_a_model_name_is_a_line_of_text(model):
+    with pytest.raises(InvalidParameterError, match="model"):
+        GeneratorInfo.openai(model)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\r\nX: y", "schlüssel", "a\0b", "", "  "])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key):
+    for build in (GeneratorInfo.openai("m").with_api_key, GeneratorInfo.openai("m").with_bearer_token):
+        with pytest.raises(InvalidParameterError) as caught:
+            build(key)
+        assert len(key) < 2 or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("a b", "x"), ("", "x"), ("A:", "x"), ("A", "x\ny")])
+def test_a_header_that_could_smuggle_another_is_refused(name, value):
+    with pytest.raises(InvalidParameterError):
+        GeneratorInfo.openai("m").with_header(name, value)
+
+
+def test_a_secret_is_never_printed_pickled_or_encoded():
+    secret = Secret(CANARY)
+    generator = GeneratorInfo.openai("m").with_api_key(CANARY).with_header("X-Key", CANARY)
+    auth = Auth.api_key(secret)
+    shown = [repr(secret), str(secret), f"{secret:>40}", repr(generator), str(generator), repr(auth),
+             repr(generator.credential), repr(vars(generator.provider))]  # fmt: skip
+    assert CANARY not in "".join(shown)
+    for spoil in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(InvalidParameterError, match="environment"):
+            spoil(secret)
+    with pytest.raises(InvalidParameterError, match="environment"):
+        pickle.dumps(generator)
+    with pytest.raises(TypeError):
+        json.dumps(secret)
+    with pytest.raises(TypeError):
+        msgspec.json.encode(secret)
+    with pytest.raises(TypeError):
+        hash(secret)
+    assert secret == Secret(f" {CANARY}\r\n")
+    assert secret != Secret("other")
+    assert secret != CANARY
+    assert secret.expose_secret() == CANARY
+
+
+def test_a_key_that_a_server_echoes_is_cut_out_of_the_error():
+    echo = {"error": {"message": f"Incorrect API key provided: {CANARY}."}}
+    replies = [ScriptedReply.json(echo, status=401), ScriptedReply.json(echo)]
+    transport = ScriptedTransport(replies)
+    generator = GeneratorInfo.openai("m").with_api_key(CANARY).with_transport(transport)
+    for _ in replies:
+        with pytest.raises(minillmlib.ApiError, match=r"provided: \[hidden\]") as caught:
+            minillmlib.run(ChatNode.root("s").chat("u", generator))
+        assert CANARY not in repr(caught.value.__dict__)
+
+
+def test_a_generator_with_its_key_in_the_environment_can_be_pickled(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    for generator in (GeneratorInfo.openai("m"), GeneratorInfo.claude_subscription("m"),
+                      GeneratorInfo.local("model.gguf")):  # fmt: skip
+        data = pickle.dumps(generator)
+        assert CANARY.encode() not in data
+        assert repr(pickle.loads(data)) == repr(generator)
+    assert request_of(pickle.loads(pickle.dumps(GeneratorInfo.openai("m"))))
+
+
+def credential_file(folder, **oauth):
+    folder.joinpath(".credentials.json").write_text(json.dumps({"claudeAiOauth": oauth}))
+
+
+def test_a_subscription_token_comes_from_the_file_that_is_kept_fresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    generator = GeneratorInfo.claude_subscription("m")
+    credential_file(tmp_path, accessToken="one", expiresAt=(time.time() + 60) * 1000)
+    assert request_of(generator)[1]["authorization"] == "Bearer one"
+    credential_file(tmp_path, accessToken="two", expiresAt=None)
+    assert request_of(generator)[1]["authorization"] == "Bearer two"
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "override")
+    assert request_of(generator)[1]["authorization"] == "Bearer override"
+
+
+def no_file(_path):
+    pass
+
+
+def expired(path):
+    credential_file(path.parent, accessToken=CANARY, expiresAt=1000)
+
+
+def cut(path):
+    path.write_text('{"claudeAiOauth": {"accessToken": "' + CANARY)
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def too_large(path):
+    path.write_bytes(b" " * 2_000_000)
+
+
+@pytest.mark.parametrize("make", [no_file, expired, cut, pipe, too_large, os.mkdir])
+def test_without_a_usable_subscription_token_the_call_fails_loudly(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    make(tmp_path / ".credentials.json")
+    with pytest.raises(AuthenticationError, match="credentials.json") as caught:
+        request_of(GeneratorInfo.claude_subscription("m"))
+    assert caught.value.status is None
+    assert CANARY not in str(caught.value)
+
+
+def test_a_rejected_subscription_token_is_explained():
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message":
+            "This credential is only authorized for use with Claude Code."}}  # fmt: skip
+    transport = ScriptedTransport([ScriptedReply.json(body, status=400)])
+    generator = GeneratorInfo.claude_subscription("m").with_bearer_token("t")
+    with pytest.raises(AuthenticationError, match=r"GeneratorInfo\.anthropic"):
+        minillmlib.run(ChatNode.root("s").chat("u", generator.with_transport(transport)))
+
+
+FULL = CompletionParameters(
+    max_tokens=9, temperature=0.5, top_p=0.9, frequency_penalty=0.1, presence_penalty=0.2,
+    stop=["END"], seed=7,
+)  # fmt: skip
+
+
+def test_parameters_are_sent_under_each_wires_own_names():
+    custom = GeneratorInfo.custom("c", "http://localhost:1/v1", "m")
+    openai = {"temperature": 0.5, "top_p": 0.9, "frequency_penalty": 0.1, "presence_penalty": 0.2,
+              "stop": ["END"], "seed": 7}  # fmt: skip
+    for provider, limit in [(OpenAiProvider(), "max_completion_tokens"),
+                            (OpenRouterProvider(), "max_tokens"),
+                            (GenericProvider(), "max_completion_tokens"),
+                            (GenericProvider(legacy_token_limit=True), "max_tokens")]:  # fmt: skip
+        _, _, body = request_of(custom.with_provider(provider), FULL)
+        del body["model"], body["messages"]
+        assert body == openai | {limit: 9}
+    more = CompletionParameters(top_k=3, repetition_penalty=1.1)
+    assert request_of(custom, more)[2]["top_k"] == 3
+    for_claude = CompletionParameters(max_tokens=9, temperature=0.5, top_p=0.9, top_k=3, stop=["X"])
+    _, _, body = request_of(custom.with_provider(AnthropicProvider()), for_claude)
+    assert body == {
+        "model": "m", "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 3,
+        "stop_sequences": ["X"], "system": "s",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "u"}]}],
+    }  # fmt: skip
+
+
+def test_what_is_not_set_is_not_sent_except_the_limit_anthropic_demands():
+    custom = GeneratorInfo.custom("c", "http://localhost:1/v1", "m")
+    assert request_of(custom)[2].keys() == {"model", "messages"}
+    body = request_of(custom.with_provider(AnthropicProvider()))[2]
+    assert body.keys() == {"model", "messages", "system", "max_tokens"}
+    assert body["max_tokens"] == 4096
+
+
+@pytest.mark.parametrize(
+    ("provider", "field"),
+    [(OpenAiProvider(), "top_k"), (OpenAiProvider(), "repetition_penalty"),
+     *((AnthropicProvider(), name) for name in (
+         "seed", "frequency_penalty", "presence_penalty", "repetition_penalty"))],
+)  # fmt: skip
+def test_a_field_the_wire_cannot_carry_is_an_error_that_names_it(provider, field):
+    generator = GeneratorInfo.custom("c", "http://localhost:1/v1", "m").with_provider(provider)
+    with pytest.raises(InvalidParameterError, match=field):
+        request_of(generator, CompletionParameters(**{field: 1}))
+
+
+@pytest.mark.parametrize("provider", [OpenAiProvider(), AnthropicProvider(), GenericProvider()])
+def test_extra_keys_are_sent_but_none_may_collide(provider):
+    generator = GeneratorInfo.custom("c", "http://localhost:1/v1", "m").with_provider(provider)
+    assert request_of(generator, CompletionParameters(extra={"top_a": 1}))[2]["top_a"] == 1
+    clash = CompletionParameters(temperature=1, extra={"temperature": 0})
+    with pytest.raises(InvalidParameterError, match="temperature"):
+        request_of(generator, clash)
+    with pytest.raises(InvalidParameterError, match="JSON"):
+        request_of(generator, CompletionParameters(extra={"x": object()}))
+
+
+def test_anthropic_gets_alternating_turns_without_empty_blocks():
+    transport = ScriptedTransport([ScriptedReply.json(CLAUDE)])
+    generator = GeneratorInfo.anthropic("m").with_api_key("k").with_transport(transport)
+    leaf = ChatNode.root("s").add_user("a").add_user(" ").add_user("b").add_assistant("")
+    minillmlib.run(leaf.chat("c", generator))
+    body = msgspec.json.decode(transport.requests[0].body)
+    texts = [{"type": "text", "text": text} for text in "abc"]
+    assert body["messages"] == [{"role": "user", "content": texts}]
+
+
+def test_anthropic_without_a_user_message_is_an_error_that_says_so():
+    generator = GeneratorInfo.anthropic("m").with_api_key("k")
+    with pytest.raises(InvalidParameterError, match="user message"):
+        minillmlib.run(ChatNode.root("s").complete(generator))
