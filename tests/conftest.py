@@ -37,4 +37,3 @@ def local_server():
 
     with LocalServer() as server:
         yield server
-

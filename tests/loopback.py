@@ -13,12 +13,11 @@ class Exchange:
     """One request as it came, and the wire to answer on."""
 
     def __init__(self, head: bytes, body: bytes, writer: asyncio.StreamWriter, connection: int):
+        self.seen: list[Exchange] = []  # all exchanges so far, with this one
         lines = head.decode("latin-1").split("\r\n")
         self.request_line = lines[0]
-        self.headers = dict(
-            (name.lower(), value.strip())
-            for name, _, value in (line.partition(":") for line in lines[1:] if line)
-        )
+        parted = (line.partition(":") for line in lines[1:] if line)
+        self.headers = {name.lower(): value.strip() for name, _, value in parted}
         self.body = body
         self.connection = connection
         self.has_hung_up = asyncio.Event()
@@ -66,6 +65,7 @@ async def serving(handler: Handler):
                 body = await reader.readexactly(int(length or 0))
                 exchange = Exchange(head, body, writer, connection)
                 exchanges.append(exchange)
+                exchange.seen = list(exchanges)
                 watcher = asyncio.create_task(watch(reader, exchange))
                 await handler(exchange)
                 watcher.cancel()

@@ -207,7 +207,10 @@ def test_a_model_name_is_a_line_of_text(model):
 
 @pytest.mark.parametrize("key", ["a\nb", "a\r\nX: y", "schlüssel", "a\0b", "", "  "])
 def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key):
-    for build in (GeneratorInfo.openai("m").with_api_key, GeneratorInfo.openai("m").with_bearer_token):
+    for build in (
+        GeneratorInfo.openai("m").with_api_key,
+        GeneratorInfo.openai("m").with_bearer_token,
+    ):
         with pytest.raises(InvalidParameterError) as caught:
             build(key)
         assert len(key) < 2 or key not in str(caught.value)

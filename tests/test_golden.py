@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from conftest import GOLDEN, golden_generator
 
 import minillmlib
+from conftest import GOLDEN, golden_generator
 from minillmlib import ChatNode, CostResolution, FinishReason, IncompleteStreamError, Usage
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -135,8 +135,10 @@ LEFT_OUT = {"openai_forced_tool_finish_stop.json"}
 
 def reply_of(name: str, status: int = 200) -> ScriptedReply:
     data = (GOLDEN / name).read_bytes()
-    return ScriptedReply.events(data) if name.endswith(".sse") else ScriptedReply.json(
-        data, status=status
+    return (
+        ScriptedReply.events(data)
+        if name.endswith(".sse")
+        else ScriptedReply.json(data, status=status)
     )
 
 

@@ -330,7 +330,7 @@ def test_the_transport_passes_on_everything_but_the_origin_and_the_credentials(s
             self.sent = request
 
     recorder = Recorder()
-    monkeypatch.setattr("minillmlib.transport.engine.default_transport", lambda: recorder)
+    monkeypatch.setattr("minillmlib.transport.engine.shared_engine", lambda: recorder)
     asked = HttpRequest(
         url="https://elsewhere.invalid:8443/v1/messages?beta=true",
         headers=(("Authorization", "Bearer theirs"), ("X-Api-Key", "theirs"), ("x-other", "1")),

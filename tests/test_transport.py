@@ -7,9 +7,9 @@ import socket
 import time
 
 import pytest
-from loopback import serving
 
 import minillmlib
+from loopback import serving
 from minillmlib import (
     ChatNode,
     ConnectError,
@@ -111,6 +111,44 @@ async def test_a_server_that_hangs_up_is_a_read_error():
         with pytest.raises(ReadError):
             await ROOT.chat("u", at(url))
     assert len(exchanges) == 1, "a request is never sent twice by the engine"
+
+
+async def test_a_kept_connection_that_the_server_has_closed_is_replaced_at_once():
+    async def answer_and_close(exchange):
+        await exchange.answer(ANSWER)
+        if exchange.connection == 1:
+            exchange._writer.close()
+
+    async with serving(answer_and_close) as (url, exchanges):
+        for _ in range(3):
+            assert (await ROOT.chat("u", at(url))).text == "ok"
+    assert [exchange.connection for exchange in exchanges] == [1, 2, 2]
+
+
+async def test_a_kept_connection_that_closes_under_the_request_is_replaced_once():
+    async def reset_the_second(exchange):
+        if len(exchange.seen) == 2:
+            return exchange.hang_up()
+        return await exchange.answer(ANSWER)
+
+    async with serving(reset_the_second) as (url, exchanges):
+        assert (await ROOT.chat("u", at(url))).text == "ok"
+        assert (await ROOT.chat("u", at(url))).text == "ok"
+    assert [exchange.connection for exchange in exchanges] == [1, 1, 2]
+
+
+async def test_a_server_that_dies_at_work_is_not_asked_again():
+    async def die_at_work(exchange):
+        if len(exchange.seen) == 2:
+            await asyncio.sleep(1.2)
+            return exchange.hang_up()
+        return await exchange.answer(ANSWER)
+
+    async with serving(die_at_work) as (url, exchanges):
+        await ROOT.chat("u", at(url))
+        with pytest.raises(ReadError):
+            await ROOT.chat("u", at(url))
+    assert len(exchanges) == 2
 
 
 async def test_an_answer_shorter_than_promised_is_a_read_error():
@@ -221,12 +259,11 @@ async def test_a_slow_reader_is_not_a_silent_server():
             await asyncio.sleep(0.05)
         await exchange.end()
 
-    async with serving(quick) as (url, _):
-        async with ROOT.chat_streaming("u", at(url), SHORT) as stream:
-            text = ""
-            async for chunk in stream:
-                text += chunk.delta
-                await asyncio.sleep(0.4)
+    async with serving(quick) as (url, _), ROOT.chat_streaming("u", at(url), SHORT) as stream:
+        text = ""
+        async for chunk in stream:
+            text += chunk.delta
+            await asyncio.sleep(0.4)
     assert text == "okok"
 
 

@@ -28,6 +28,7 @@ from minillmlib.errors import (
     RequestTooLargeError,
     ServerError,
     ServerTimeoutError,
+    StaleConnectionError,
     TlsError,
     TransportError,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "Secret",
     "ServerError",
     "ServerTimeoutError",
+    "StaleConnectionError",
     "StreamChunk",
     "StreamingCompletion",
     "TextPart",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator
 from typing import TypeVar
 
 from minillmlib.tree.node import StreamingCompletion
@@ -24,7 +24,7 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     return run_in_background(coroutine)
 
 
-def iterate(stream: StreamingCompletion) -> Iterator[StreamChunk]:
+def iterate(stream: StreamingCompletion) -> Generator[StreamChunk, None, None]:
     """The chunks of a stream in a plain `for` loop; leaving the loop closes the connection."""
     try:
         while (chunk := run(_next_chunk(stream))) is not None:

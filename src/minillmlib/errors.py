@@ -7,6 +7,7 @@
     │   ├── ConnectError             no connection could be made; nothing was sent
     │   │   └── TlsError             the server's certificate or protocol was refused
     │   ├── ReadError                the connection broke while we sent or read
+    │   │   └── StaleConnectionError a kept connection was closed before we used it again
     │   └── RequestTimeoutError      a clock ran out (also a TimeoutError)
     ├── ApiError                     the server said no, by status or inside a 200
     │   ├── BadRequestError          400, 412, 422
@@ -63,6 +64,7 @@ __all__ = [
     "RequestTooLargeError",
     "ServerError",
     "ServerTimeoutError",
+    "StaleConnectionError",
     "TlsError",
     "TransportError",
 ]
@@ -111,6 +113,14 @@ class TlsError(ConnectError):
 
 class ReadError(TransportError):
     """The connection broke while the request was sent or the answer was read."""
+
+
+class StaleConnectionError(ReadError):
+    """A kept connection turned out to be closed before any byte of an answer came.
+
+    A transport raises it; the library then sends once more, so callers see it only when that
+    fails in the same way.
+    """
 
 
 class RequestTimeoutError(TransportError, TimeoutError):

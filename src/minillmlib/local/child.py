@@ -54,6 +54,10 @@ def _serve(settings: dict[str, object]) -> _Server:
     params.n_ctx = settings["n_ctx"]
     # Several threads wait for each other at every layer, so a busy machine stops them all.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["n_threads"]
+    if settings["temperature"] is not None:
+        params.sampling.temp = settings["temperature"]
+    if settings["n_predict"] is not None:
+        params.n_predict = settings["n_predict"]
     params.ui = False
     params.verbosity = 1  # errors only: they are the text of a failed start
     server: _Server = xllamacpp.Server(params)

@@ -32,13 +32,19 @@ WHEEL_PLATFORMS = r"linux-(x86_64|aarch64)|macosx-.*-(arm64|x86_64|universal2)|w
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child is told on its standard input."""
+    """What the child is told on its standard input.
+
+    `temperature` and `n_predict`, the most tokens of an answer, hold for requests that name
+    none; None leaves the engine's own defaults.
+    """
 
     model: str
     alias: str
     key: str
     n_ctx: int = 4096
     n_threads: int = 1
+    temperature: float | None = None
+    n_predict: int | None = None
 
     def __repr__(self) -> str:
         return f"Settings(model={self.model!r}, alias={self.alias!r})"

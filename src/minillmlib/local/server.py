@@ -19,6 +19,10 @@ __all__ = ["LocalServer", "shared_server"]
 GGUF_MAGIC = b"GGUF"
 END_PATIENCE_SECS = 2.0
 
+# So small a model is right only when it takes no chances, and may not find an end by itself.
+DEMO_TEMPERATURE = 0.0
+DEMO_TOKENS = 512
+
 
 class LocalServer:
     """Serves a model at 127.0.0.1 from a child process, which ends with this one at the latest.
@@ -121,7 +125,14 @@ class LocalServer:
     def _settings(self) -> Settings:
         check_engine()
         if self._model is None:
-            return Settings(model=str(default_model_path()), alias=MODEL_NAME, key=self._key)
+            path = str(default_model_path())
+            return Settings(
+                model=path,
+                alias=MODEL_NAME,
+                key=self._key,
+                temperature=DEMO_TEMPERATURE,
+                n_predict=DEMO_TOKENS,
+            )
         _check_file(self._model)
         return Settings(model=str(self._model), alias=self._model.stem, key=self._key)
 

@@ -33,13 +33,13 @@ class LocalTransport(msgspec.Struct, frozen=True):
         Raises what `LocalServer.start` raises, what `Transport.send` raises, and
         `LocalModelError` when the server's process ended during the exchange.
         """
-        from minillmlib.transport.engine import default_transport  # noqa: PLC0415 - only now needed
+        from minillmlib.transport.engine import shared_engine  # noqa: PLC0415 - only now needed
 
         server = shared_server(self.model)
         if not server.is_running:
             await asyncio.to_thread(server.start)
         try:
-            return await default_transport().send(_addressed(request, server))
+            return await shared_engine().send(_addressed(request, server))
         except (ConnectError, ReadError) as error:
             end = await asyncio.to_thread(server.describe_end)
             if end is None:

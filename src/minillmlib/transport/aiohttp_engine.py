@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,13 +17,25 @@ from minillmlib.errors import (
     InvalidParameterError,
     MiniLLMError,
     ReadError,
+    StaleConnectionError,
     TlsError,
 )
 from minillmlib.transport.contract import HttpRequest
 
 __all__ = ["AiohttpTransport"]
 
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
+
 CONNECT_TIMEOUT_SECS = 10.0
+
+# A connection that was closed before shows it within a round trip. What fails later failed at
+# work, and to send it again could cost twice.
+STALE_SECS = 1.0
+
+# Holds something once the request at work has opened a connection of its own.
+_opened: ContextVar[list[bool]] = ContextVar("_opened")
 
 # First match wins, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
@@ -52,13 +67,23 @@ class AiohttpTransport:
         session = await self._session()
         # A kept connection that the server has closed is noticed only in the loop's next turn.
         await asyncio.sleep(0)
+        opened: list[bool] = []
+        _opened.set(opened)
+        started = time.monotonic()
         try:
             response = await session.post(
                 request.url, headers=request.headers, data=request.body, allow_redirects=False
             )
         except _FOREIGN as error:
             # Foreign errors may hold the request's headers, so they are not chained.
-            raise _translated(error, request.url) from None
+            failure = _translated(error, request.url)
+            if (
+                not opened
+                and type(failure) is ReadError
+                and time.monotonic() < started + STALE_SECS
+            ):
+                raise StaleConnectionError(str(failure)) from None
+            raise failure from None
         return _AiohttpResponse(response, request.url)
 
     async def _session(self) -> aiohttp.ClientSession:
@@ -75,13 +100,26 @@ class AiohttpTransport:
             del self._pools[loop]
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Tells the request at work when it gets a connection of its own instead of a kept one."""
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
+    ) -> ResponseHandler:
+        _opened.get().append(True)
+        return await super()._create_connection(req, traces, timeout)
+
+
 class _Pool:
     """A session that ends with the event loop it was made in."""
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=_Connector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),

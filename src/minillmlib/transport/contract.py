@@ -55,6 +55,7 @@ class Transport(Protocol):
         """Sends `request` once and returns when the headers of the answer are there.
 
         Never follows a redirect, never sends twice. Raises `ConnectError` when nothing was
-        sent, `ReadError` when the connection broke afterwards.
+        sent, `StaleConnectionError` when a connection kept from before was already closed,
+        `ReadError` when the connection broke otherwise.
         """
         ...

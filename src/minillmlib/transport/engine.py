@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from minillmlib.transport.contract import Transport
 
-__all__ = ["default_transport", "set_default_transport"]
+__all__ = ["default_transport", "set_default_transport", "shared_engine"]
 
-_default: Transport | None = None
+_override: Transport | None = None
 
 
 def default_transport() -> Transport:
-    """The process's shared engine. The HTTP library is imported at the first call."""
-    global _default  # noqa: PLW0603 - the one lazily made client
-    if _default is None:
-        from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
-
-        _default = AiohttpTransport()
-    return _default
+    """What carries the requests of generators without a transport of their own."""
+    return _override or shared_engine()
 
 
 def set_default_transport(transport: Transport | None) -> Transport | None:
-    """Puts another engine in its place; returns the one before."""
-    global _default  # noqa: PLW0603 - see above
-    previous, _default = _default, transport
+    """Puts a transport in the engine's place, or None to take it out; returns the one before."""
+    global _override
+    previous, _override = _override, transport
     return previous
+
+
+@cache
+def shared_engine() -> Transport:
+    """The process's one engine. The HTTP library is imported at the first call."""
+    from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
+
+    return AiohttpTransport()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from minillmlib.errors import RequestTimeoutError, TransportError
+from minillmlib.errors import RequestTimeoutError, StaleConnectionError, TransportError
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
 
@@ -35,7 +35,7 @@ async def exchange(
 ) -> HttpReply:
     """Sends and reads the whole answer within `timeout_secs` in all (None: no bound)."""
     async with _within(timeout_secs, "the whole answer"):
-        response = await transport.send(request)
+        response = await _send(transport, request)
         try:
             return HttpReply(response.status, response.headers, await _read_all(response))
         finally:
@@ -47,7 +47,7 @@ async def open_events(
 ) -> EventStream:
     """Sends and waits for the headers, at most `silence_secs`."""
     async with _within(silence_secs, "the first byte of the answer"):
-        return EventStream(await transport.send(request), silence_secs)
+        return EventStream(await _send(transport, request), silence_secs)
 
 
 class EventStream:
@@ -91,6 +91,18 @@ class EventStream:
     def close(self) -> None:
         """Ends the exchange at once."""
         self._response.close()
+
+
+async def _send(transport: Transport, request: HttpRequest) -> HttpResponse:
+    """Sends, and once more if only a kept connection had been closed under our feet.
+
+    A server may close an idle connection at any moment, also while we write to it, so every
+    client that keeps connections meets this.
+    """
+    try:
+        return await transport.send(request)
+    except StaleConnectionError:
+        return await transport.send(request)
 
 
 async def _read_all(response: HttpResponse) -> bytes:

@@ -95,9 +95,9 @@ def _as_content(content: str | Iterable[ContentPart]) -> MessageContent:
 def _checked_content(content: object) -> MessageContent:
     if isinstance(content, str):  # an enum, a template's text: from here on plain text
         return str.__str__(content)
-    if isinstance(content, list | tuple) and content:
-        if all(isinstance(part, TextPart) for part in content):
-            return tuple(content)
+    parts = tuple(content) if isinstance(content, list | tuple) else ()
+    if parts and all(isinstance(part, TextPart) for part in parts):
+        return parts
     raise _wrong_content(content)
 
 

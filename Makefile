@@ -1,0 +1,47 @@
+# `make chat` and `make test` need nothing but Python 3.11 or later; both install into .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+WORKERS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help chat test check format requirements
+
+help:  ## Show what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
+	$(BIN)/minillmlib chat "What is the capital of France?"
+
+test: $(VENV)/develop  ## Install what the tests need, and run all of them
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+
+format: $(VENV)/develop  ## Format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+requirements: $(VENV)/develop  ## Pin the development tools anew
+	$(BIN)/pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --output-file requirements/dev.txt requirements/dev.in
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/program: $(VENV)/pyvenv.cfg pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cli,local]'
+	@touch $@
+
+$(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

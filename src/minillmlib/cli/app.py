@@ -1,0 +1,152 @@
+"""The commands and their options, and how each way of ending becomes an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, TypeAlias
+
+import typer
+
+from minillmlib import ChatNode, CompletionParameters, GeneratorInfo, MiniLLMError, __version__
+from minillmlib.cli.talk import answer, converse
+from minillmlib.cli.terminal import abandon_output, prepare_streams, show_dim, show_error
+
+__all__ = ["run_app"]
+
+MODEL_VARIABLE = "MINILLMLIB_MODEL"
+DEMO_LINE = (
+    "This is SmolLM2-135M, a tiny demo model. "
+    f"For a real one: --model openai:gpt-4o-mini, or set {MODEL_VARIABLE}."
+)
+
+FAILED = 1
+USED_WRONGLY = 2
+INTERRUPTED = 128 + 2  # what a shell says of a program that SIGINT ended
+PIPE_CLOSED = 128 + 13  # and SIGPIPE
+
+Prompt: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="PROMPT", help="The question. Piped input is added to it, or is the question."
+    ),
+]
+FirstMessage: TypeAlias = Annotated[
+    str | None, typer.Argument(metavar="MESSAGE", help="Asked at once; the prompt follows.")
+]
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=MODEL_VARIABLE,
+        metavar="PROVIDER:MODEL",
+        help="Like openai:gpt-4o-mini. Without it a tiny local demo model answers.",
+    ),
+]
+System: TypeAlias = Annotated[
+    str, typer.Option("--system", "-s", metavar="TEXT", help="The system prompt.")
+]
+MaxTokens: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, metavar="NUMBER", help="Most tokens of an answer.")
+]
+Temperature: TypeAlias = Annotated[
+    float | None, typer.Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
+]
+
+DEFAULT_SYSTEM = "You are a helpful assistant."
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def run_app() -> None:
+    """Runs the command that the arguments name and exits with its code."""
+    prepare_streams()
+    app()
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        sys.stdout.write(f"minillmlib {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Talk to a large language model from the terminal."""
+    del version
+
+
+@app.command()
+def ask(
+    prompt: Prompt = None,
+    model: Model = None,
+    system: System = DEFAULT_SYSTEM,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+) -> None:
+    """Ask one question. The answer goes to standard output as it comes."""
+    with _exit_codes():
+        question = _question(prompt)
+        params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
+        answer(ChatNode.root(system), question, _generator(model), params)
+
+
+@app.command()
+def chat(
+    message: FirstMessage = None,
+    model: Model = None,
+    system: System = DEFAULT_SYSTEM,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+) -> None:
+    """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves."""
+    with _exit_codes():
+        params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
+        converse(ChatNode.root(system), message, _generator(model), params)
+
+
+def _question(prompt: str | None) -> str:
+    """The argument, what is piped in, or both with a blank line between."""
+    piped = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
+    parts = [part for part in (prompt, piped) if part and part.strip()]
+    if not parts:
+        show_error('there is no question; give one, as in: minillmlib ask "What is HTTP?"')
+        raise typer.Exit(USED_WRONGLY)
+    return "\n\n".join(parts)
+
+
+def _generator(model: str | None) -> GeneratorInfo:
+    if model is not None:
+        return GeneratorInfo.from_spec(model)
+    show_dim(DEMO_LINE)
+    return GeneratorInfo.local()
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turns what ends a command into its exit code, with at most one line about it."""
+    try:
+        yield
+    except MiniLLMError as error:
+        show_error(str(error))
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends even the cleaning up
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        abandon_output()
+        raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        abandon_output()
+        show_error(f"the standard input or output failed: {error.strerror or error}")
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,225 @@
+"""What servers report when they fail, in every dialect, and which error it becomes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+from email.utils import format_datetime
+
+import pytest
+
+import minillmlib
+from minillmlib import ApiError, ChatNode, GeneratorInfo, MiniLLMError
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+ROOT = ChatNode.root("s")
+
+
+def failure(body: bytes | str, status: int, headers: dict[str, str] | None = None) -> ApiError:
+    data = body.encode() if isinstance(body, str) else body
+    reply = ScriptedReply(pieces=(data,), status=status, headers=headers or {})
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    with pytest.raises(MiniLLMError) as caught:
+        minillmlib.run(ROOT.chat("u", generator.with_transport(ScriptedTransport([reply]))))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "is_retryable"),
+    [
+        (400, "BadRequestError", False), (401, "AuthenticationError", False),
+        (402, "BillingError", False), (403, "PermissionDeniedError", False),
+        (404, "NotFoundError", False), (408, "ServerTimeoutError", True),
+        (409, "ConflictError", True), (412, "BadRequestError", False),
+        (413, "RequestTooLargeError", False), (418, "BadRequestError", False),
+        (422, "BadRequestError", False), (429, "RateLimitError", True),
+        (500, "ServerError", True), (502, "ServerError", True), (503, "OverloadedError", True),
+        (504, "ServerTimeoutError", True), (524, "ServerTimeoutError", True),
+        (529, "OverloadedError", True), (599, "ServerError", True),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("body", ['{"error":{"message":"why"}}', "", "<html><title>why</title>"])
+def test_a_status_is_enough_to_know_the_kind(status, kind, is_retryable, body):
+    error = failure(body, status)
+    assert (type(error).__name__, error.status, error.is_retryable) == (kind, status, is_retryable)
+    assert str(status) in str(error)
+    assert not body or "why" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('{"error":"plain text"}', "plain text"),
+        ('{"error":"msg","error_type":"validation"}', "msg"),
+        ('{"object":"error","message":"flat","code":400}', "flat"),
+        ('{"detail":"Not here"}', "Not here"),
+        ('{"detail":[{"loc":["body","messages",0],"msg":"Field required"}]}',
+         "body.messages.0: Field required"),
+        ('{"object":"error","message":{"detail":[{"loc":["body","x"],"msg":"bad"}]}}',
+         "body.x: bad"),
+        ('[{"error":{"code":400,"message":"array","status":"INVALID_ARGUMENT"}}]', "array"),
+        ('{"type":"error","error":{"type":"invalid_request_error","message":"claude"}}', "claude"),
+        ('{"error":{"message":"outer","metadata":{"raw":"inner","provider_name":"P"}}}',
+         "outer (upstream: inner)"),
+        ("Internal Server Error", "Internal Server Error"),
+        ("<html><head><title>\n 502 Bad\x1b[31m Gateway </title>", "an HTML page: 502 Bad"),
+        ("null", "None"), ("[]", "[]"), ("3", "3"), ('{"error":{}}', "{}"),
+        ('{"error":{"message":{"deep":1}}}', "deep"),
+    ],
+)  # fmt: skip
+def test_the_servers_words_are_found_in_every_shape(body, said):
+    error = failure(body, 400)
+    assert said in str(error)
+    assert "\x1b" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "number"), [("'server_error'", None), ("502", 502), ("'429'", 429), ("null", None)]
+)
+def test_an_error_inside_a_success_is_known_by_its_own_code(code, number):
+    body = '{"error":{"message":"x","code":' + code.replace("'", '"') + "}}"
+    kind = "RateLimitError" if number == 429 else "ServerError"
+    assert type(failure(body, 200)).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("headers", "secs"),
+    [
+        ({"retry-after": "7"}, 7), ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25), ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "-3"}, None), ({"retry-after": "0"}, None),
+        ({"retry-after": "nan"}, None), ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None), ({"retry-after": ""}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_the_wait_a_server_asks_for_is_read_and_nonsense_is_not(headers, secs):
+    assert failure("{}", 429, headers).retry_after_secs == secs
+
+
+def test_the_wait_may_be_a_date():
+    date = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=90)
+    error = failure("{}", 429, {"retry-after": format_datetime(date, usegmt=True)})
+    assert 80 < error.retry_after_secs < 91
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", " \n", "null", "[]", "{}", '{"choices":null}', '{"choices":[]}', "3", '"text"',
+     '{"choices":[{}]}', '{"choices":[{"message":3}]}', '{"choices":{"a":1}}', "<html></html>",
+     "[" * 100_000, '{"choices":[{"message":{"content":3}}]}', "\xff\xfe", "{" * 1000],
+)  # fmt: skip
+@pytest.mark.parametrize("claude", [False, True], ids=["chat completions", "messages"])
+def test_a_success_that_is_no_completion_is_malformed(body, claude):
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    if claude:
+        generator = generator.with_provider(minillmlib.AnthropicProvider())
+    reply = ScriptedReply(pieces=(body.encode("latin-1"),), headers={})
+    with pytest.raises(minillmlib.MalformedResponseError) as caught:
+        minillmlib.run(ROOT.chat("u", generator.with_transport(ScriptedTransport([reply]))))
+    assert not caught.value.is_retryable
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "event",
+    [b"{", b"[1]", b"3", b'"text"', b'{"choices":[{"delta":{"content":3}}]}', b"[" * 100_000,
+     b'{"choices":{"index":0}}', b"\xff"],
+)  # fmt: skip
+def test_an_event_that_cannot_be_read_is_an_error_and_never_skipped(event):
+    good = b'data: {"choices":[{"index":0,"delta":{"content":"ok"}}]}\n\n'
+    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+    reply = ScriptedReply.events(good + b"data: " + event + b"\n\n" + end)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
+    with pytest.raises(minillmlib.MalformedResponseError) as caught:
+        list(minillmlib.iterate(stream))
+    assert caught.value.partial == "ok"
+
+
+@pytest.mark.parametrize("keep_alive", [b"data:\n\n", b"data: : ping\n\n", b": ping\n\n",
+                                        b"event: ping\ndata: {}\n\n"])  # fmt: skip
+def test_keep_alives_say_nothing(keep_alive):
+    end = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
+    reply = ScriptedReply.events(keep_alive + end)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
+    assert "".join(chunk.delta for chunk in minillmlib.iterate(stream)) == "ok"
+
+
+def test_an_error_event_is_an_error_in_any_dialect():
+    reply = ScriptedReply.events(b'event: error\ndata: {"error":"model crashed"}\n\n')
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
+    with pytest.raises(minillmlib.ServerError, match="model crashed"):
+        list(minillmlib.iterate(stream))
+
+
+def test_an_end_marker_without_reason_is_enough_after_text_but_not_without():
+    done = b"data: [DONE]\n\n"
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"ok"}}]}\n\n'
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    transport = ScriptedTransport([ScriptedReply.events(said + done), ScriptedReply.events(done)])
+    generator = generator.with_transport(transport)
+    stream = ROOT.chat_streaming("u", generator)
+    list(minillmlib.iterate(stream))
+    assert stream.response.finish_reason is minillmlib.FinishReason.UNKNOWN
+    with pytest.raises(minillmlib.IncompleteStreamError):
+        list(minillmlib.iterate(ROOT.chat_streaming("u", generator)))
+
+
+def test_text_after_the_end_marker_is_not_part_of_the_answer():
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
+    reply = ScriptedReply.events(said + b"data: [DONE]\n\n" + said)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
+    assert "".join(chunk.delta for chunk in minillmlib.iterate(stream)) == "ok"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ['{"prompt_tokens":-1,"completion_tokens":1}', '{"prompt_tokens":true}', '"many"', "3", "[]",
+     '{"prompt_tokens":"3","completion_tokens":1}', "{}", "null",
+     '{"prompt_tokens":1e30,"completion_tokens":1}',
+     '{"prompt_tokens":99999999999999999999,"completion_tokens":1}',
+     '{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":6}}'],
+)  # fmt: skip
+def test_counts_that_cannot_be_true_are_dropped_and_the_cost_is_unknown(usage):
+    choice = '{"choices":[{"index":0,"message":{"content":"ok"},"finish_reason":"stop"}]'
+    reply = ScriptedReply.json(f'{choice},"usage":{usage}}}'.encode())
+    price = minillmlib.TokenPrice(1, 1)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_token_price(price)
+    call = ROOT.chat("u", generator.with_transport(ScriptedTransport([reply])))
+    response = minillmlib.run(call).response
+    assert response.usage is None
+    assert response.cost.resolution is minillmlib.CostResolution.UNKNOWN
+
+
+def test_tokens_outside_completion_tokens_are_found_by_the_total():
+    usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 42}
+    choice = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
+    reply = ScriptedReply.json({"choices": [choice], "usage": usage})
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    call = ROOT.chat("u", generator.with_transport(ScriptedTransport([reply])))
+    assert minillmlib.run(call).response.usage.completion_tokens == 32
+
+
+def test_errors_can_be_pickled_with_their_facts():
+    error = failure('{"error":{"message":"x","code":"y"}}', 429, {"retry-after": "7"})
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (type(error), str(error))
+    assert (again.status, again.code, again.retry_after_secs) == (429, "y", 7)
+
+
+class Careless(minillmlib.Provider):
+    """A provider that trusts what the server sends."""
+
+    def parse_response(self, raw):
+        return minillmlib.CompletionResponse(content=raw["output"]["text"])
+
+
+@pytest.mark.parametrize("raw", [{}, {"output": None}, {"output": []}, [], 3])
+def test_a_careless_provider_still_fails_with_our_error(raw):
+    transport = ScriptedTransport([ScriptedReply.json(raw)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(Careless())
+    with pytest.raises(minillmlib.MalformedResponseError, match="could not read"):
+        minillmlib.run(ROOT.chat("u", generator.with_transport(transport)))

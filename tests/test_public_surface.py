@@ -1,0 +1,109 @@
+"""The door: what is public, that it is explained, and what importing it does not do."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minillmlib
+import minillmlib.local
+import minillmlib.testing
+
+DOORS = [minillmlib, minillmlib.testing, minillmlib.local]
+SOURCE = Path(minillmlib.__file__).parent
+
+
+def test_all_is_sorted_and_complete():
+    public = {
+        name for name, value in vars(minillmlib).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }  # fmt: skip
+    assert minillmlib.__all__ == sorted(minillmlib.__all__)
+    assert set(minillmlib.__all__) == public | {"__version__"}
+
+
+def test_public_objects_say_where_they_are_imported_from():
+    for name in minillmlib.__all__:
+        value = getattr(minillmlib, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__ == "minillmlib", name
+
+
+def public_objects():
+    for door in DOORS:
+        for name in door.__all__:
+            value = getattr(door, name)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                yield f"{door.__name__}.{name}", value
+
+
+def members_of(value):
+    if not inspect.isclass(value):
+        return
+    for name, attribute in vars(value).items():
+        member = getattr(attribute, "__func__", attribute)
+        if not name.startswith("_") and (
+            inspect.isfunction(member) or isinstance(member, property)
+        ):
+            yield name, member
+
+
+@pytest.mark.parametrize(("name", "value"), list(public_objects()))
+def test_everything_public_has_a_docstring(name, value):
+    assert inspect.getdoc(value), name
+    for member_name, member in members_of(value):
+        assert inspect.getdoc(member), f"{name}.{member_name}"
+
+
+def in_new_process(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_opens_no_socket_and_no_file_and_brings_no_http_library():
+    program = """
+import sys
+opened = []
+def watch(event, args):
+    if event.startswith("socket.") and event != "socket.gethostname" or event == "subprocess.Popen":
+        opened.append(event)
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        opened.append(args)
+sys.addaudithook(watch)
+import minillmlib
+http = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "http.client", "urllib.request"}
+print(opened, sorted(http & set(sys.modules)), "asyncio" in sys.modules)
+"""
+    assert in_new_process(program) == "[] [] False\n"
+
+
+def test_the_http_library_comes_with_the_first_request():
+    program = """
+import sys, minillmlib as m
+from minillmlib.testing import ScriptedTransport
+generator = m.GeneratorInfo.custom("c", "http://127.0.0.1:1/v1", "m")
+print("aiohttp" in sys.modules)
+try:
+    m.run(m.ChatNode.root("s").chat("u", generator))
+except m.ConnectError:
+    print("aiohttp" in sys.modules)
+"""
+    assert in_new_process(program) == "False\nTrue\n"
+
+
+def test_no_function_is_longer_than_fifty_lines_and_no_file_than_550():
+    import ast
+
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 550, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{path}:{node.lineno}"
