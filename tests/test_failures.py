@@ -6,6 +6,7 @@ import datetime as dt
 import pickle
 from email.utils import format_datetime
 
+import msgspec
 import pytest
 
 import minillmlib
@@ -192,6 +193,27 @@ def test_counts_that_cannot_be_true_are_dropped_and_the_cost_is_unknown(usage):
     response = minillmlib.run(call).response
     assert response.usage is None
     assert response.cost.resolution is minillmlib.CostResolution.UNKNOWN
+
+
+def test_counts_sent_before_the_finish_are_not_the_bill():
+    start = {"type": "message_start", "message": {"id": "1", "model": "m", "usage":
+             {"input_tokens": 9, "output_tokens": 1}}}  # fmt: skip
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    events = (b"data: " + msgspec.json.encode(event) + b"\n\n" for event in (start, end))
+    transport = ScriptedTransport([ScriptedReply.events(*events)])
+    generator = GeneratorInfo.anthropic("m").with_api_key("k").with_transport(transport)
+    stream = ROOT.chat_streaming("u", generator)
+    list(minillmlib.iterate(stream))
+    assert stream.response.usage is None
+
+
+def test_the_first_of_two_finish_reasons_counts():
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"%b"}]}\n\n'
+    reply = ScriptedReply.events(event % b"length" + event % b"stop")
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
+    list(minillmlib.iterate(stream))
+    assert stream.response.finish_reason is minillmlib.FinishReason.LENGTH
 
 
 def test_tokens_outside_completion_tokens_are_found_by_the_total():

@@ -390,6 +390,18 @@ def test_anthropic_gets_alternating_turns_without_empty_blocks():
     assert body["messages"] == [{"role": "user", "content": texts}]
 
 
+def test_anthropic_gets_all_system_texts_joined_and_no_blank_one():
+    history = [minillmlib.Message.system(text) for text in ("a", " ", "b")]
+    _, leaf = ChatNode.from_messages([*history, minillmlib.Message.user("u")])
+    transport = ScriptedTransport([ScriptedReply.json(CLAUDE)] * 2)
+    generator = GeneratorInfo.anthropic("m").with_api_key("k").with_transport(transport)
+    minillmlib.run(leaf.complete(generator))
+    minillmlib.run(ChatNode.root(" ").chat("u", generator))
+    joined, none = (msgspec.json.decode(request.body) for request in transport.requests)
+    assert joined["system"] == "a\n\nb"
+    assert "system" not in none
+
+
 def test_anthropic_without_a_user_message_is_an_error_that_says_so():
     generator = GeneratorInfo.anthropic("m").with_api_key("k")
     with pytest.raises(InvalidParameterError, match="user message"):

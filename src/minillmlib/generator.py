@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,7 +38,7 @@ LOCAL_URL = "http://127.0.0.1:0/v1"  # the transport puts the port in when the s
 NO_CREDENTIAL = FixedCredential(Auth.none())
 
 
-class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A model, bound to a provider, an address, a credential and perhaps a price.
 
     Start from a preset and change it with the `with_*` methods; each gives a changed copy.
@@ -129,13 +130,14 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, repr_omit_default
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
+        path = None if model_file is None else Path(model_file).absolute()
         return cls(
             name="local",
             base_url=LOCAL_URL,
-            model=LOCAL_MODEL if model_file is None else os.path.basename(model_file),  # noqa: PTH119
+            model=LOCAL_MODEL if path is None else path.name,
             provider=GenericProvider(),
             token_price=TokenPrice(0, 0),
-            transport=LocalTransport(model_file),
+            transport=LocalTransport(path),
         )
 
     @classmethod
