@@ -1,4 +1,4 @@
-# `make chat` and `make test` need nothing but Python 3.11 or later; both install into .venv.
+# `make install` and `make test` need nothing but Python 3.11 or later; both install into .venv.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -6,10 +6,12 @@ BIN    := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test check format requirements
+.PHONY: help install chat test check format requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+install: $(VENV)/program  ## Install the library and its command line into .venv
 
 chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 	$(BIN)/minillmlib chat "What is the capital of France?"

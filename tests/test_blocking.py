@@ -66,14 +66,34 @@ def test_an_interrupt_cancels_the_coroutine():
 
     async def wait():
         try:
+            await asyncio.sleep(0.1)
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
         finally:
+            await asyncio.sleep(0.1)
             cancelled.set()
 
     with pytest.raises(KeyboardInterrupt):
         run(wait())
-    assert cancelled.wait(2)
+    assert cancelled.is_set(), "run() waits for the coroutine's own cleaning up"
+
+
+@pytest.mark.parametrize("wrong", [42, None, "x"])
+def test_run_takes_coroutines_and_iterate_takes_streams(wrong):
+    with pytest.raises(InvalidParameterError, match="coroutine"):
+        run(wrong)
+    with pytest.raises(InvalidParameterError, match="stream"):
+        iterate(wrong)
+
+
+def test_a_stream_given_to_run_and_a_coroutine_given_to_iterate_are_told_apart():
+    root = ChatNode.root("s")
+    with pytest.raises(InvalidParameterError, match="iterate"):
+        run(root.chat_streaming("u", scripted()))
+    coroutine = root.chat("u", scripted())
+    with pytest.raises(InvalidParameterError, match="coroutine"):
+        iterate(coroutine)
+    coroutine.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -87,28 +107,40 @@ def test_a_forked_process_gets_a_loop_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_a_program_that_used_run_ends_without_a_word(tmp_path):
-    program = (
-        "import http.server, threading, minillmlib as m\n"
-        'body = b\'{"choices":[{"index":0,"message":{"content":"ok"}}]}\'\n'
-        "class Handler(http.server.BaseHTTPRequestHandler):\n"
-        "    protocol_version = 'HTTP/1.1'\n"
-        "    def log_message(self, *args): pass\n"
-        "    def do_POST(self):\n"
-        "        self.rfile.read(int(self.headers['content-length']))\n"
-        "        self.send_response(200); self.send_header('content-length', str(len(body)))\n"
-        "        self.end_headers(); self.wfile.write(body)\n"
-        "server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)\n"
-        "threading.Thread(target=server.serve_forever, daemon=True).start()\n"
-        "generator = m.GeneratorInfo.custom('t', f'http://127.0.0.1:{server.server_port}', 'm')\n"
-        "print(m.run(m.ChatNode.root('s').chat('u', generator)).text)\n"
-    )
+SERVER = """
+import http.server, threading, minillmlib as m
+body = b'{"choices":[{"index":0,"message":{"content":"ok"}}]}'
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *args): pass
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+generator = m.GeneratorInfo.custom("t", f"http://127.0.0.1:{server.server_port}", "m")
+root = m.ChatNode.root("s")
+"""
+
+
+def in_new_process(*arguments: str) -> tuple[str, int, str]:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
-    noise = [line for line in done.stderr.splitlines() if "minillmlib" in line or "aiohttp" in line]
-    assert (done.stdout, done.returncode, noise) == ("ok\n", 0, [])
+    return done.stdout, done.returncode, done.stderr
+
+
+def test_a_program_that_used_run_leaves_nothing_open():
+    program = SERVER + "print(m.run(root.chat('u', generator)).text)"
+    out, code, err = in_new_process("-X", "dev", "-c", program)
+    noise = [line for line in err.splitlines() if "minillmlib" in line or "aiohttp" in line]
+    assert (out, code, noise) == ("ok\n", 0, [])
+
+
+def test_a_program_that_leaves_a_stream_half_read_ends_without_a_word():
+    program = SERVER + "left = m.iterate(root.chat_streaming('u', generator)); next(left)"
+    assert in_new_process("-c", program) == ("", 0, "")

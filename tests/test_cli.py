@@ -322,14 +322,14 @@ def test_text_that_the_output_cannot_encode_is_written_out(service):
 
 
 def test_a_refusal_is_the_answer(service):
-    assert run(service, "ask", "refuse") == (0, "I will not.\n", "")
+    noted = "the answer was refused or filtered\n"
+    assert run(service, "ask", "refuse") == (0, "I will not.\n", noted)
 
 
 @pytest.mark.parametrize(
     ("arguments", "changes", "problem"),
     [
         (["fail"], {}, r"no [bold]such"),
-        (["x"], {"MINILLMLIB_MODEL": "gpt"}, "'gpt' is not a model"),
         (["x"], {"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
         (["x"], {"SERVER": "http://127.0.0.1:1/v1"}, "127.0.0.1"),
     ],
@@ -340,6 +340,12 @@ def test_an_error_is_one_readable_line_and_code_1(service, arguments, changes, p
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert problem in err
     assert err[:-1].isprintable()
+
+
+def test_a_wrong_model_name_is_a_wrong_use(service):
+    code, out, err = run(service, "ask", "x", MINILLMLIB_MODEL="gpt")
+    assert (code, out) == (2, "")
+    assert "'gpt' is not a model" in err
 
 
 @pytest.mark.parametrize(
@@ -534,7 +540,7 @@ def test_without_a_model_the_local_one_answers_and_says_that_it_is_a_demo(servic
 )
 def test_the_program_as_it_is_installed_answers():
     done = subprocess.run(
-        [sys.executable, "-m", "minillmlib.cli", "ask"],
+        [sys.executable, "-m", "minillmlib", "ask"],
         input=b"What is the capital of France?",
         capture_output=True,
         check=False,

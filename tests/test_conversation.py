@@ -82,6 +82,12 @@ def test_a_message_list_becomes_a_linear_thread():
     assert ChatNode.from_messages([Message.user("only")])[1].parent is None
 
 
+@pytest.mark.parametrize("wrong", [None, 3])
+def test_what_is_no_list_of_messages_is_refused(wrong):
+    with pytest.raises(InvalidParameterError, match="list of Message"):
+        ChatNode.from_messages(wrong)
+
+
 def test_an_empty_message_list_is_an_error():
     with pytest.raises(EmptyThreadError):
         ChatNode.from_messages([])
@@ -93,7 +99,7 @@ def test_a_list_of_something_else_is_an_error_that_names_it(wrong):
         ChatNode.from_messages([wrong])
 
 
-@pytest.mark.parametrize("content", [None, 3, {"a": 1}, [], ["text"]])
+@pytest.mark.parametrize("content", [None, 3, {"a": 1}, [], ["text"], b"text"])
 def test_content_that_is_no_text_is_refused(content):
     with pytest.raises(InvalidParameterError):
         ChatNode.root("a").add_user(content)
@@ -119,7 +125,9 @@ async def test_chat_adds_both_turns_and_complete_adds_one():
     again = await answer.add_user("More").complete(scripted(said("Yes.")))
     assert (roles(again), again.text) == ("s u a u a", "Yes.")
     assert again.response.id == "1"
-    assert again.parent.response is None
+    assert (again.is_generated, again.parent.is_generated) == (True, False)
+    with pytest.raises(InvalidParameterError, match="not generated"):
+        _ = again.parent.response
 
 
 async def test_the_prompt_is_the_path_to_the_node_and_nothing_else():
@@ -194,6 +202,87 @@ async def test_a_stream_left_early_adds_nothing_and_one_read_to_its_end_adds_the
         assert [chunk.delta async for chunk in stream if chunk.delta] == ["a", "b"]
     assert (stream.node.text, stream.response.content) == ("ab", "ab")
     assert root.children() == [stream.node.parent]
+
+
+class Gate:
+    """A server that answers when the test opens the gate, and counts what was closed."""
+
+    def __init__(self, *pieces: bytes, kind: str = "text/event-stream"):
+        self.opened, self.asked, self.closed = asyncio.Event(), asyncio.Event(), 0
+        self.status, self.headers, self.pieces = 200, {"content-type": kind}, list(pieces)
+
+    async def send(self, _request):
+        self.asked.set()
+        await self.opened.wait()
+        return self
+
+    async def read(self):
+        await asyncio.sleep(0)
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def close(self):
+        self.closed += 1
+
+
+TEXT = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+END = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+WHOLE = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
+
+
+async def read(stream) -> str:
+    return "".join([chunk.delta async for chunk in stream])
+
+
+@pytest.mark.parametrize("gate", [Gate(TEXT, END), Gate(WHOLE, kind="application/json")])
+async def test_a_stream_closed_while_it_opens_adds_nothing_and_keeps_no_connection(gate):
+    gate.__init__(*gate.pieces, kind=gate.headers["content-type"])
+    root = ChatNode.root("s")
+    stream = root.chat_streaming("u", scripted().with_transport(gate))
+    reader = asyncio.create_task(read(stream))
+    await gate.asked.wait()
+    await stream.aclose()
+    gate.opened.set()
+    assert await reader == ""
+    assert root.children() == []
+    assert gate.closed > 0
+
+
+async def test_a_stream_is_read_by_one_task_at_a_time():
+    gate = Gate(TEXT, END)
+    stream = ChatNode.root("s").chat_streaming("u", scripted().with_transport(gate))
+    reader = asyncio.create_task(read(stream))
+    await gate.asked.wait()
+    with pytest.raises(InvalidParameterError, match="one task"):
+        await anext(stream)
+    gate.opened.set()
+    assert await reader == "a"
+    assert stream.node.text == "a"
+
+
+def test_a_stream_is_read_in_one_event_loop():
+    gate = Gate(TEXT, END)
+    stream = ChatNode.root("s").chat_streaming("u", scripted().with_transport(gate))
+
+    async def first():
+        gate.opened.set()
+        return await anext(stream)
+
+    assert asyncio.run(first()).delta == "a"
+    with pytest.raises(InvalidParameterError, match="event loop"):
+        asyncio.run(read(stream))
+    asyncio.run(stream.aclose())
+
+
+async def test_a_slow_reader_does_not_lose_the_counts_that_come_after_the_finish(monkeypatch):
+    monkeypatch.setattr("minillmlib.pipeline.stream.USAGE_GRACE_SECS", 0.05)
+    finish, done = END.split(b"data: [DONE]")
+    counted = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
+    gate = Gate(TEXT, finish, counted, b"data: [DONE]" + done)
+    gate.opened.set()
+    stream = ChatNode.root("s").chat_streaming("u", scripted().with_transport(gate))
+    async for _ in stream:
+        await asyncio.sleep(0.1)
+    assert stream.response.usage.prompt_tokens == 3
 
 
 async def test_complete_streaming_continues_from_the_node_itself():

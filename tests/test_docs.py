@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -49,6 +51,22 @@ def run_page(page: str, world: World) -> dict:
         for number, block in enumerate(blocks_of(page), start=1):
             exec(compile(block, f"{page}, block {number}", "exec"), namespace)
     return namespace
+
+
+def test_the_blocks_of_a_page_type_check(tmp_path):
+    """The examples are what callers copy, so they must pass a type checker, too."""
+    files = []
+    for page in PAGES:
+        file = tmp_path / (page.replace("/", "_").replace("-", "_").removesuffix(".md") + ".py")
+        file.write_text("\n\n".join(blocks_of(page)))
+        files.append(str(file))
+    relaxed = ["--allow-untyped-defs", "--allow-untyped-calls"]  # adapters in the guide are short
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *relaxed, "--cache-dir", str(tmp_path / "cache"),
+         "--config-file", "", *files],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture

@@ -84,6 +84,29 @@ def test_an_error_inside_a_success_is_known_by_its_own_code(code, number):
 
 
 @pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (401, '"type":"api_error"', "AuthenticationError"),
+        (429, '"type":"api_error"', "RateLimitError"),
+        (503, '"type":"server_error"', "OverloadedError"),
+        (400, '"type":"server_error"', "BadRequestError"),
+        (404, '"code":"timeout"', "NotFoundError"),
+        (429, '"type":"insufficient_quota"', "BillingError"),
+        (429, '"message":"You reached your monthly spend limit"', "BillingError"),
+        (400, '"message":"error loading model: no such file"', "BadRequestError"),
+        (200, '"type":"invalid_request_error"', "BadRequestError"),
+        (200, '"code":"unsupported_value"', "BadRequestError"),
+        (200, '"type":"api_error"', "ServerError"), (200, '"type":"timeout_error"', "ServerTimeoutError"),
+        (200, '"code":3230', "ServerError"), (200, '"code":true', "ServerError"),
+    ],
+)  # fmt: skip
+def test_a_status_says_more_than_a_general_word_and_a_special_word_more_than_a_status(
+    status, error, kind
+):
+    assert type(failure('{"error":{' + error + "}}", status)).__name__ == kind
+
+
+@pytest.mark.parametrize(
     ("headers", "secs"),
     [
         ({"retry-after": "7"}, 7), ({"retry-after": "1.5"}, 1.5),
@@ -230,6 +253,106 @@ def test_errors_can_be_pickled_with_their_facts():
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again)) == (type(error), str(error))
     assert (again.status, again.code, again.retry_after_secs) == (429, "y", 7)
+
+
+KEY = "sk-canary-" + "0123456789" * 9
+
+
+@pytest.mark.parametrize("padding", [0, 90, 150, 195, 1900, 1950, 1990])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(401, "{}"), (401, '{{"error":{{"message":"{}","code":"{}"}}}}'), (200, '{{"choices":"{}"}}'),
+     (500, '{{"detail":[{{"loc":["{}"],"msg":"{}"}}],"request_id":"{}"}}'), (200, "<html>{}")],
+)  # fmt: skip
+def test_a_key_is_cut_out_before_a_text_is_shortened(padding, status, body):
+    echo = "x" * padding + KEY
+    reply = ScriptedReply(pieces=(body.replace("{}", echo).replace("{{", "{").replace("}}", "}").encode(),),
+                          status=status)  # fmt: skip
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_api_key(KEY)
+    with pytest.raises(MiniLLMError) as caught:
+        minillmlib.run(ROOT.chat("u", generator.with_transport(ScriptedTransport([reply]))))
+    shown = repr(caught.value) + repr(vars(caught.value))
+    assert "sk-canary" not in shown
+    assert "0123456789" not in shown
+
+
+@pytest.mark.parametrize("depth", range(900, 1010, 5))
+@pytest.mark.parametrize("status", [200, 400])
+def test_json_of_any_depth_is_an_error_of_ours(depth, status):
+    for body in ("[" * depth + "]" * depth, '{"error":' * depth + "1" + "}" * depth):
+        assert isinstance(failure(body, status), MiniLLMError)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"type": "unknown", "message": "text"}, {"type": "unknown", "delta": "x"},
+     {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "text": 3}},
+     {"type": "content_block_start", "index": 0, "content_block": {"type": "new", "text": {}}},
+     {"type": "message_start", "message": {"id": None, "model": None}}, {"type": "ping"}],
+)  # fmt: skip
+def test_what_anthropic_may_add_later_does_not_break_an_answer(event):
+    said = {
+        "type": "content_block_delta",
+        "index": 1,
+        "delta": {"type": "text_delta", "text": "ok"},
+    }
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    events = (b"data: " + msgspec.json.encode(item) + b"\n\n" for item in (event, said, end))
+    transport = ScriptedTransport([ScriptedReply.events(*events)])
+    generator = GeneratorInfo.anthropic("m").with_api_key("k").with_transport(transport)
+    chunks = minillmlib.iterate(ROOT.chat_streaming("u", generator))
+    assert "".join(chunk.delta for chunk in chunks) == "ok"
+
+
+def test_input_counts_that_the_second_record_leaves_out_are_kept_from_the_first():
+    start = {
+        "type": "message_start",
+        "message": {"usage": {"input_tokens": 100, "output_tokens": 1}},
+    }
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+           "usage": {"cache_read_input_tokens": 5000, "output_tokens": 7}}  # fmt: skip
+    events = (b"data: " + msgspec.json.encode(item) + b"\n\n" for item in (start, end))
+    transport = ScriptedTransport([ScriptedReply.events(*events)])
+    generator = GeneratorInfo.anthropic("m").with_api_key("k").with_transport(transport)
+    stream = ROOT.chat_streaming("u", generator)
+    list(minillmlib.iterate(stream))
+    usage = stream.response.usage
+    assert (usage.uncached_input_tokens, usage.cache_read_tokens) == (100, 5000)
+    assert usage.completion_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("provider", "usage"),
+    [(minillmlib.GenericProvider(), {"prompt_tokens": 10}),
+     (minillmlib.GenericProvider(), {"prompt_tokens": 10, "completion_tokens": None}),
+     (minillmlib.AnthropicProvider(), {"output_tokens": 5})],
+)  # fmt: skip
+def test_a_count_that_is_missing_is_unknown_and_not_zero(provider, usage):
+    body = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}], "usage": usage,
+            "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}  # fmt: skip
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(provider)
+    priced = generator.with_token_price(minillmlib.TokenPrice(1, 1))
+    call = ROOT.chat("u", priced.with_transport(ScriptedTransport([ScriptedReply.json(body)])))
+    assert minillmlib.run(call).response.cost.resolution is minillmlib.CostResolution.UNKNOWN
+
+
+def test_an_absurd_native_cost_is_not_believed():
+    for cost in ("9e999999", -1, True, "x", 1e300):
+        body = {"choices": [{"message": {"content": "ok"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}}  # fmt: skip
+        transport = ScriptedTransport([ScriptedReply.json(body)])
+        generator = GeneratorInfo.openrouter("m").with_api_key("k").with_transport(transport)
+        outcome = minillmlib.run(ROOT.chat("u", generator)).response.cost
+        assert outcome.resolution is minillmlib.CostResolution.UNPRICED
+
+
+def test_an_empty_refusal_is_none():
+    message = {"content": "ok", "refusal": ""}
+    body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    call = ROOT.chat("u", generator.with_transport(ScriptedTransport([ScriptedReply.json(body)])))
+    response = minillmlib.run(call).response
+    assert (response.refusal, response.finish_reason) == (None, minillmlib.FinishReason.STOP)
 
 
 class Careless(minillmlib.Provider):

@@ -40,6 +40,7 @@ def request_of(generator: GeneratorInfo, params: CompletionParameters | None = N
     minillmlib.run(ChatNode.root("s").chat("u", generator.with_transport(transport), params))
     (request,) = transport.requests
     headers = {name.lower(): value for name, value in request.headers}
+    assert len(headers) == len(request.headers), "no header is sent twice"
     return request.url, headers, msgspec.json.decode(request.body)
 
 
@@ -181,7 +182,7 @@ def test_a_spec_is_a_generator_in_one_string(spec, provider, model):
     assert generator.model == model
 
 
-@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "azure:m", ":m", "local:"])
+@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "azure:m", ":m", "local:", None, 3])
 def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
     with pytest.raises(InvalidParameterError, match="openrouter, openai, anthropic"):
         GeneratorInfo.from_spec(spec)
@@ -191,12 +192,45 @@ def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
     "url",
     ["", "localhost:8000", "ftp://host/v1", "http://", "https://host:99999/v1", "http://[::1/v1",
      "http://user:pass-canary@host/v1", "https://host/v1?key=1", "https://host/v1#x",
-     "https://host/a b", "https://höst/v1", "https://host/v1\n", None, 3],
+     "https://host/a b", "https://höst/v1", "https://a..b/v1",
+        "https://host/v1?",
+        "http://user:pass-canary@host/v1\n",
+        "https://host\n/v1", None, 3],
 )  # fmt: skip
 def test_a_base_url_is_checked_when_it_is_given(url):
     with pytest.raises(InvalidParameterError, match="base_url") as caught:
         GeneratorInfo.custom("c", url, "m")
     assert "pass-canary" not in str(caught.value)
+
+
+def test_white_space_around_a_base_url_is_dropped():
+    generator = GeneratorInfo.custom("c", " http://localhost:1/v1\n", "m")
+    assert generator.base_url == "http://localhost:1/v1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda g: g.with_transport(3), lambda g: g.with_token_price(3), lambda g: g.with_provider("x"),
+     lambda g: g.with_provider(OpenAiProvider), lambda g: g.with_api_key_from_env(None),
+     lambda g: g.with_api_key_from_env(""), lambda g: g.with_header("x", None),
+     lambda g: g.with_header(3, "x"), lambda g: g.with_header("Content-Length", "5"),
+     lambda g: g.with_api_key(3), lambda g: g.replace(credential=CANARY),
+     lambda g: g.replace(headers={}), lambda g: g.replace(nothing=1),
+     lambda g: g.local(["x"]), lambda g: g.custom("c", None, "m")],
+)  # fmt: skip
+def test_what_a_generator_cannot_use_is_refused_when_it_is_given(change):
+    with pytest.raises(InvalidParameterError) as caught:
+        change(GeneratorInfo.openai("m"))
+    assert CANARY not in str(caught.value)
+
+
+def test_generators_made_alike_are_equal():
+    for make in (lambda: GeneratorInfo.openai("m"), lambda: GeneratorInfo.claude_subscription("m"),
+                 lambda: GeneratorInfo.custom("c", "http://h/v1", "m"), GeneratorInfo.local):  # fmt: skip
+        assert make() == make() == pickle.loads(pickle.dumps(make()))
+    assert GeneratorInfo.openai("m") != GeneratorInfo.openai("n")
+    assert GenericProvider() != GenericProvider(legacy_token_limit=True)
+    assert GenericProvider() != OpenAiProvider()
 
 
 @pytest.mark.parametrize("model", ["", " ", "a\nb", None])
@@ -378,6 +412,8 @@ def test_extra_keys_are_sent_but_none_may_collide(provider):
         request_of(generator, clash)
     with pytest.raises(InvalidParameterError, match="JSON"):
         request_of(generator, CompletionParameters(extra={"x": object()}))
+    with pytest.raises(InvalidParameterError, match="stream"):
+        request_of(generator, CompletionParameters(extra={"stream": True}))
 
 
 def test_anthropic_gets_alternating_turns_without_empty_blocks():
@@ -388,6 +424,21 @@ def test_anthropic_gets_alternating_turns_without_empty_blocks():
     body = msgspec.json.decode(transport.requests[0].body)
     texts = [{"type": "text", "text": text} for text in "abc"]
     assert body["messages"] == [{"role": "user", "content": texts}]
+
+
+def test_a_parameter_that_cannot_be_sent_is_reported_before_a_missing_key():
+    with pytest.raises(InvalidParameterError, match="seed"):
+        call = ChatNode.root("s").chat(
+            "u", GeneratorInfo.anthropic("m"), CompletionParameters(seed=1)
+        )
+        minillmlib.run(call)
+
+
+def test_anthropic_refuses_a_message_without_visible_text_instead_of_dropping_it():
+    generator = GeneratorInfo.anthropic("m").with_api_key("k")
+    leaf = ChatNode.root("s").add_user("a").add_assistant("b")
+    with pytest.raises(InvalidParameterError, match="visible"):
+        minillmlib.run(leaf.chat(" ", generator))
 
 
 def test_anthropic_gets_all_system_texts_joined_and_no_blank_one():

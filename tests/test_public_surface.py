@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,17 @@ def test_everything_public_has_a_docstring(name, value):
     assert inspect.getdoc(value), name
     for member_name, member in members_of(value):
         assert inspect.getdoc(member), f"{name}.{member_name}"
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_and_type_hints_work_for_everything_public(door):
+    assert pydoc.render_doc(door)
+    for _, value in public_objects():
+        assert pydoc.render_doc(value)
+        typing.get_type_hints(value)
+        for _, member in members_of(value):
+            if inspect.isfunction(member):
+                typing.get_type_hints(member)
 
 
 def in_new_process(program: str) -> str:

@@ -137,6 +137,57 @@ async def test_a_kept_connection_that_closes_under_the_request_is_replaced_once(
     assert [exchange.connection for exchange in exchanges] == [1, 1, 2]
 
 
+async def test_the_second_try_takes_a_new_connection_though_others_are_kept():
+    async def once_each(exchange):
+        if sum(seen.connection == exchange.connection for seen in exchange.seen) > 1:
+            return exchange.hang_up()
+        await asyncio.sleep(0.05)
+        return await exchange.answer(ANSWER)
+
+    async with serving(once_each) as (url, exchanges):
+        await asyncio.gather(*(ROOT.chat("u", at(url)) for _ in range(5)))
+        assert (await ROOT.chat("u", at(url))).text == "ok"
+    assert len(exchanges) == 7
+
+
+async def test_an_answer_that_had_begun_is_never_asked_for_again():
+    async def begin_and_close(exchange):
+        if len(exchange.seen) == 2:
+            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-")
+            return exchange._writer.close()
+        return await exchange.answer(ANSWER)
+
+    async with serving(begin_and_close) as (url, exchanges):
+        await ROOT.chat("u", at(url))
+        with pytest.raises(ReadError):
+            await ROOT.chat("u", at(url))
+    assert len(exchanges) == 2
+
+
+async def test_an_error_whose_body_breaks_off_keeps_its_status():
+    async def cut(exchange):
+        await exchange.send(b"HTTP/1.1 401 No\r\nContent-Length: 500\r\n\r\n{")
+        exchange._writer.close()
+
+    async with serving(cut) as (url, _):
+        with pytest.raises(minillmlib.AuthenticationError, match="401"):
+            await ROOT.chat("u", at(url))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_compressed_answer_is_refused_and_says_what_to_do(streaming):
+    async def compressed(exchange):
+        head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n"
+        await exchange.send(head + b"\x1f\x8b")
+
+    async with serving(compressed) as (url, _):
+        with pytest.raises(minillmlib.MalformedResponseError, match="compress"):
+            if streaming:
+                await collect(ROOT.chat_streaming("u", at(url)))
+            else:
+                await ROOT.chat("u", at(url))
+
+
 async def test_a_server_that_dies_at_work_is_not_asked_again():
     async def die_at_work(exchange):
         if len(exchange.seen) == 2:
@@ -318,6 +369,24 @@ async def test_leaving_a_stream_closes_its_connection_at_once():
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.wait_for(exchanges[1].has_hung_up.wait(), 0.5)
+
+
+async def test_a_stream_that_is_dropped_closes_its_connection_soon_and_warns():
+    async def endless(exchange):
+        await exchange.start_events()
+        while not exchange.has_hung_up.is_set():
+            await exchange.chunk(SAID)
+            await asyncio.sleep(0.01)
+
+    async def read_one():
+        async for chunk in ROOT.chat_streaming("u", at(url)):
+            return chunk.delta
+        return ""
+
+    async with serving(endless) as (url, exchanges):
+        with pytest.warns(ResourceWarning, match="async with"):
+            assert await read_one() == "ok"
+        await asyncio.wait_for(exchanges[0].has_hung_up.wait(), 1)
 
 
 @pytest.mark.parametrize("ending", ["clean", "reset", "cut inside a chunk"])

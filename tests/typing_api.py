@@ -19,14 +19,14 @@ from minillmlib import (
 
 async def conversation(generator: GeneratorInfo) -> None:
     root = ChatNode.root("Be brief.")
-    answer = await root.chat("Hello", generator, CompletionParameters(max_tokens=5))
+    answer = await root.chat("Hello", generator, CompletionParameters(max_tokens=5, stop=["x"]))
     assert_type(answer, ChatNode)
     assert_type(answer.text, str | None)
     assert_type(answer.parent, ChatNode | None)
-    assert_type(answer.response, CompletionResponse | None)
+    assert_type(answer.response, CompletionResponse)
     assert_type(answer.thread(), list[Message])
     async with answer.chat_streaming("More", generator) as stream:
-        assert_type(stream, StreamingCompletion)
+        assert_type(stream, StreamingCompletion[ChatNode])
         async for chunk in stream:
             assert_type(chunk, StreamChunk)
     assert_type(stream.node, ChatNode)

@@ -1,6 +1,7 @@
 """minillmlib: one small, async-first interface to large language models over HTTP."""
 
 from minillmlib.blocking import iterate, run
+from minillmlib.credentials import CredentialSource
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
@@ -33,6 +34,7 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.providers.contract import Provider
@@ -40,7 +42,7 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
-from minillmlib.tree.node import ChatNode, StreamingCompletion
+from minillmlib.tree.node import ChatNode
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
@@ -68,6 +70,7 @@ __all__ = [
     "ContextLengthError",
     "CostOutcome",
     "CostResolution",
+    "CredentialSource",
     "EmptyThreadError",
     "FinishReason",
     "GeneratorInfo",
@@ -113,7 +116,6 @@ __all__ = [
     "run",
 ]
 
-for _name in __all__:
-    if isinstance(globals()[_name], type) or callable(globals()[_name]):
-        globals()[_name].__module__ = __name__
-del _name
+for _public in (globals()[_name] for _name in __all__):
+    if callable(_public):
+        _public.__module__ = __name__

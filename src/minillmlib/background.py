@@ -24,16 +24,33 @@ _current: _BackgroundLoop | None = None
 
 def run_in_background(coroutine: Coroutine[object, object, T]) -> T:
     """Runs `coroutine` in the process's background loop and waits for its result."""
+    if not asyncio.iscoroutine(coroutine):
+        raise InvalidParameterError(
+            f"run() takes a coroutine, as in run(node.chat(...)), not {type(coroutine).__name__}; "
+            "a stream is read with iterate()"
+        )
     background = _background_loop()
-    if threading.get_ident() == background.thread.ident:
+    if threading.get_ident() == background.thread.ident or background.loop.is_closed():
         coroutine.close()
-        raise InvalidParameterError("run() would wait for itself here; use await")
-    future = asyncio.run_coroutine_threadsafe(coroutine, background.loop)
+        raise InvalidParameterError(
+            "run() cannot be used from inside a coroutine that run() runs (use await), "
+            "nor after the program has ended"
+        )
+    finished = threading.Event()
+    future = asyncio.run_coroutine_threadsafe(_signalling(coroutine, finished), background.loop)
     try:
         return future.result()
     except BaseException:
-        future.cancel()
+        if future.cancel():
+            finished.wait(END_SECS)  # for the coroutine's own cleaning up
         raise
+
+
+async def _signalling(coroutine: Coroutine[object, object, T], finished: threading.Event) -> T:
+    try:
+        return await coroutine
+    finally:
+        finished.set()
 
 
 class _BackgroundLoop:
@@ -51,18 +68,35 @@ class _BackgroundLoop:
         if self.process_id != os.getpid():
             return  # a forked child: the loop runs in the parent
         with contextlib.suppress(TimeoutError):
-            closing = self.loop.shutdown_asyncgens()
-            asyncio.run_coroutine_threadsafe(closing, self.loop).result(END_SECS)
+            asyncio.run_coroutine_threadsafe(_end_tasks(), self.loop).result(END_SECS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(END_SECS)
         if not self.loop.is_running():
             self.loop.close()
 
 
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _forget() -> None:
+    """In a forked child: the loop runs in the parent, where another thread may hold the lock."""
+    global _current, _start_lock
+    _current, _start_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def _background_loop() -> _BackgroundLoop:
-    """The process's loop; a forked child gets one of its own."""
+    """The process's loop, made at the first use."""
     global _current  # noqa: PLW0603 - the one lazily made loop
     with _start_lock:
-        if _current is None or _current.process_id != os.getpid():
+        if _current is None:
             _current = _BackgroundLoop()
         return _current

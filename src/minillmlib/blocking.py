@@ -1,11 +1,11 @@
 """The blocking door: the same library for code that is not asynchronous."""
 
-from __future__ import annotations
-
 from collections.abc import Coroutine, Generator
+from contextlib import suppress
 from typing import TypeVar
 
-from minillmlib.tree.node import StreamingCompletion
+from minillmlib.errors import InvalidParameterError
+from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.values.responses import StreamChunk
 
 __all__ = ["iterate", "run"]
@@ -24,14 +24,24 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     return run_in_background(coroutine)
 
 
-def iterate(stream: StreamingCompletion) -> Generator[StreamChunk, None, None]:
+def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
     """The chunks of a stream in a plain `for` loop; leaving the loop closes the connection."""
+    if not isinstance(stream, StreamingCompletion):
+        raise InvalidParameterError(
+            "iterate() takes a stream, as from node.chat_streaming(...), "
+            f"not {type(stream).__name__}"
+        )
+    return _chunks(stream)
+
+
+def _chunks(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
     try:
         while (chunk := run(_next_chunk(stream))) is not None:
             yield chunk
     finally:
-        run(stream.aclose())
+        with suppress(InvalidParameterError):  # the program has ended, and its loop with it
+            run(stream.aclose())
 
 
-async def _next_chunk(stream: StreamingCompletion) -> StreamChunk | None:
+async def _next_chunk(stream: StreamingCompletion[object]) -> StreamChunk | None:
     return await anext(stream, None)

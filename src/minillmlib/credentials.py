@@ -1,16 +1,14 @@
 """Where a credential comes from. It is read when a request is built, and never kept."""
 
-from __future__ import annotations
-
 import os
-import stat
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from minillmlib.errors import AuthenticationError, InvalidParameterError
+from minillmlib.files import read_small_file
 from minillmlib.values.auth import Auth, Secret
 
 __all__ = [
@@ -24,62 +22,58 @@ SUBSCRIPTION_VARIABLE = "ANTHROPIC_AUTH_TOKEN"
 CREDENTIAL_FILE_BYTES = 1_000_000
 
 
+@runtime_checkable
 class CredentialSource(Protocol):
     """Gives the proof for a request at the moment the request is built."""
 
-    def resolve(self, tried: tuple[str, ...] = ()) -> Auth:
-        """The proof. `tried` names the variables that were looked up in vain before.
-
-        Raises `AuthenticationError` when there is none; nothing has been sent then.
-        """
+    def resolve(self) -> Auth:
+        """The proof. Raises `AuthenticationError` when there is none; nothing was sent then."""
         ...
 
 
-class FixedCredential:
+class FixedCredential(msgspec.Struct, frozen=True):
     """A credential given in the program. It refuses to be pickled with its generator."""
 
-    __slots__ = ("auth",)
+    auth: Auth
 
-    def __init__(self, auth: Auth) -> None:
-        self.auth = auth
-
-    def resolve(self, tried: tuple[str, ...] = ()) -> Auth:
+    def resolve(self) -> Auth:
         """The credential as given."""
-        del tried
         return self.auth
 
     def __repr__(self) -> str:
         return repr(self.auth)
 
 
-class EnvironmentKey:
-    """An API key in an environment variable; without it, what `otherwise` gives."""
+class EnvironmentKey(msgspec.Struct, frozen=True):
+    """An API key in the first of some environment variables that is set.
 
-    __slots__ = ("otherwise", "variable")
+    Without any, what `otherwise` gives; a blank variable counts as not set.
+    """
 
-    def __init__(self, variable: str, otherwise: CredentialSource | None = None) -> None:
-        self.variable = variable
-        self.otherwise = otherwise
+    variables: tuple[str, ...]
+    otherwise: CredentialSource | None = None
 
-    def resolve(self, tried: tuple[str, ...] = ()) -> Auth:
-        """The key of the variable. A blank variable counts as not set."""
-        key = os.environ.get(self.variable, "")
-        if key.strip():
-            return Auth.api_key(Secret(key, f"the key in {self.variable}"))
-        tried = (*tried, self.variable)
+    def resolve(self) -> Auth:
+        """The key. `AuthenticationError` names the variables if there is none."""
+        for variable in self.variables:
+            if os.environ.get(variable, "").strip():
+                return Auth.api_key(Secret(os.environ[variable], f"the key in {variable}"))
         if self.otherwise is not None:
-            return self.otherwise.resolve(tried)
-        names = " or ".join(dict.fromkeys(tried))
+            return self.otherwise.resolve()
         raise AuthenticationError(
-            f"no API key: set the environment variable {names}, or give the key with "
-            "with_api_key(...); nothing was sent"
+            f"no API key: set the environment variable {' or '.join(self.variables)}, or give "
+            "the key with with_api_key(...); nothing was sent"
         )
 
+    def before(self, variable: str) -> "EnvironmentKey":
+        """The same, with one more variable to look at first."""
+        return EnvironmentKey((variable, *self.variables), self.otherwise)
+
     def __repr__(self) -> str:
-        return f"EnvironmentKey({self.variable})"
+        return f"EnvironmentKey({', '.join(self.variables)})"
 
 
-class ClaudeSubscriptionToken:
+class ClaudeSubscriptionToken(msgspec.Struct, frozen=True):
     """The token of a Claude Pro or Max plan.
 
     From `ANTHROPIC_AUTH_TOKEN` if set, else from the file that Claude Code keeps fresh
@@ -87,23 +81,20 @@ class ClaudeSubscriptionToken:
     request and never written.
     """
 
-    __slots__ = ()
-
-    def resolve(self, tried: tuple[str, ...] = ()) -> Auth:
+    def resolve(self) -> Auth:
         """The token; `AuthenticationError` if there is none or it has expired."""
-        del tried
-        token = os.environ.get(SUBSCRIPTION_VARIABLE, "")
-        if token.strip():
+        if os.environ.get(SUBSCRIPTION_VARIABLE, "").strip():
+            token = os.environ[SUBSCRIPTION_VARIABLE]
             return Auth.bearer_token(Secret(token, f"the token in {SUBSCRIPTION_VARIABLE}"))
         return Auth.bearer_token(_token_in_file(_credential_path()))
-
-    def __repr__(self) -> str:
-        return "ClaudeSubscriptionToken()"
 
 
 class _OAuth(msgspec.Struct):
     accessToken: str  # noqa: N815 - the file's own names
     expiresAt: int | float | str | None = None  # noqa: N815
+
+    def __repr__(self) -> str:
+        return "_OAuth()"
 
 
 class _CredentialFile(msgspec.Struct):
@@ -112,16 +103,16 @@ class _CredentialFile(msgspec.Struct):
 
 def _credential_path() -> Path:
     folder = os.environ.get("CLAUDE_CONFIG_DIR")
-    return (Path(folder) if folder else Path.home() / ".claude") / ".credentials.json"
+    try:
+        return (Path(folder) if folder else Path.home() / ".claude") / ".credentials.json"
+    except RuntimeError:
+        raise _no_token("the home folder is not known") from None
 
 
 def _token_in_file(path: Path) -> Secret:
     try:
-        content = _read_small_file(path)
-        login = msgspec.json.decode(content, type=_CredentialFile).claudeAiOauth
+        login = msgspec.json.decode(_read(path), type=_CredentialFile).claudeAiOauth
         token = Secret(login.accessToken, f"the token in {path}")
-    except OSError as error:
-        raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
     except (msgspec.MsgspecError, ValueError, RecursionError, InvalidParameterError):
         raise _no_token(f"{path} holds no usable claudeAiOauth.accessToken") from None
     if _has_expired(login.expiresAt):
@@ -129,23 +120,18 @@ def _token_in_file(path: Path) -> Secret:
     return token
 
 
-def _read_small_file(path: Path) -> bytes:
-    # O_NONBLOCK, so that a pipe in the file's place cannot hold us up.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError("it is not a regular file")
-        if facts.st_size > CREDENTIAL_FILE_BYTES:
-            raise OSError("it is too large")
-        return file.read(CREDENTIAL_FILE_BYTES)
+def _read(path: Path) -> bytes:
+    try:
+        return read_small_file(path, CREDENTIAL_FILE_BYTES)
+    except OSError as error:
+        raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def _has_expired(expires_at: float | str | None) -> bool:
     """Whether a time in milliseconds has passed. The file holds null or text at times."""
     try:
         return float(expires_at or "inf") / 1000 < time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
 
 

@@ -33,8 +33,6 @@
 `is_retryable` says whether the same call may succeed later without a change.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 __all__ = [

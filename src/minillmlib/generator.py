@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import UnionType
 from typing import Self, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
@@ -35,6 +36,9 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 LOCAL_MODEL = "SmolLM2-135M-Instruct"
 LOCAL_URL = "http://127.0.0.1:0/v1"  # the transport puts the port in when the server runs
 
+# What an HTTP engine writes itself; two of a kind would desynchronize the connection.
+FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection", "host")
+
 NO_CREDENTIAL = FixedCredential(Auth.none())
 
 
@@ -58,11 +62,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for what in ("name", "model"):
             _check_word(getattr(self, what), what)
-        _check_base_url(self.base_url)
-        if not isinstance(self.provider, Provider):
-            raise InvalidParameterError(
-                f"the provider must be a Provider object, not {self.provider!r}"
-            )
+        msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
+        _check_type(self.provider, Provider, "provider")
+        _check_type(self.credential, CredentialSource, "credential")
+        _check_type(self.token_price, TokenPrice | None, "token_price")
+        _check_type(self.transport, Transport | None, "transport")
+        _check_headers(self.headers)
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
@@ -72,7 +77,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             base_url=OPENROUTER_URL,
             model=model,
             provider=OpenRouterProvider(),
-            credential=EnvironmentKey("OPENROUTER_API_KEY"),
+            credential=EnvironmentKey(("OPENROUTER_API_KEY",)),
         )
 
     @classmethod
@@ -83,7 +88,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             base_url=OPENAI_URL,
             model=model,
             provider=OpenAiProvider(),
-            credential=EnvironmentKey("OPENAI_API_KEY"),
+            credential=EnvironmentKey(("OPENAI_API_KEY",)),
         )
 
     @classmethod
@@ -94,7 +99,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             base_url=ANTHROPIC_URL,
             model=model,
             provider=AnthropicProvider(),
-            credential=EnvironmentKey("ANTHROPIC_API_KEY"),
+            credential=EnvironmentKey(("ANTHROPIC_API_KEY",)),
         )
 
     @classmethod
@@ -130,7 +135,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
-        path = None if model_file is None else Path(model_file).absolute()
+        path = None if model_file is None else _absolute(model_file)
         return cls(
             name="local",
             base_url=LOCAL_URL,
@@ -148,7 +153,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         `"anthropic:claude-haiku-4-5"`, `"claude_subscription:claude-haiku-4-5"`, `"local"`, or
         `"local:path/to/model.gguf"`.
         """
-        preset, _, model = spec.partition(":")
+        preset, _, model = str(spec).partition(":")
         makers: dict[str, Callable[[str], Self]] = {
             "openrouter": cls.openrouter,
             "openai": cls.openai,
@@ -175,7 +180,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_api_key_from_env(self, variable: str) -> Self:
         """A copy that takes its key from this variable where it is set, else as before."""
-        return self.replace(credential=EnvironmentKey(variable, self.credential))
+        _check_word(variable, "environment variable")
+        if isinstance(self.credential, EnvironmentKey):
+            return self.replace(credential=self.credential.before(variable))
+        return self.replace(credential=EnvironmentKey((variable,), self.credential))
 
     def with_bearer_token(self, token: str) -> Self:
         """A copy that always sends `Authorization: Bearer` with this token."""
@@ -184,8 +192,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_header(self, name: str, value: str) -> Self:
         """A copy that sends one more header, in place of any other of that name."""
-        check_header_name(name)
-        check_header_text(value, f"the value of the header {name}")
+        _check_header(name, value)
         others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return self.replace(headers=(*others, (name, value)))
 
@@ -211,25 +218,65 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
 
 
+def _check_type(value: object, kind: type | UnionType, what: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, type):
+        # The value is not shown: it may be a key in the wrong place.
+        raise InvalidParameterError(
+            f"the {what} of a generator must be {_name_of(kind)}, not {type(value).__name__}"
+        )
+
+
+def _name_of(kind: type | UnionType) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
+
+
+def _check_headers(headers: object) -> None:
+    if not isinstance(headers, tuple):
+        raise InvalidParameterError("headers are (name, value) pairs; add them with with_header")
+    for name, value in headers:
+        _check_header(name, value)
+
+
+def _check_header(name: object, value: object) -> None:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise InvalidParameterError("the name and the value of a header must be strings")
+    if check_header_name(name).lower() in FRAMING_HEADERS:
+        raise InvalidParameterError(f"the header {name} belongs to the connection; leave it out")
+    check_header_text(value, f"the value of the header {name}")
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(path).absolute()
+    except TypeError:
+        raise InvalidParameterError(
+            f"a model file is given by its path, not by a {type(path).__name__}"
+        ) from None
+
+
 def _check_word(text: object, what: str) -> None:
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
-        raise InvalidParameterError(f"the {what} must be a line of text, not {text!r}")
+        shown = repr(text) if isinstance(text, str) and "@" not in text else type(text).__name__
+        raise InvalidParameterError(f"the {what} must be a line of text, not {shown}")
 
 
-def _check_base_url(base_url: str) -> None:
+def _checked_base_url(base_url: object) -> str:
     """A base URL is an origin and perhaps a path. The error never shows a password in it."""
-    _check_word(base_url, "base_url")
-    parts = _split_url(base_url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidParameterError(
-            "the base_url must look like https://host/path or http://host:port/path"
-        )
-    if "@" in parts.netloc:
+    url = base_url.strip() if isinstance(base_url, str) else base_url
+    _check_word(url, "base_url")
+    assert isinstance(url, str)
+    if "@" in url:
         raise InvalidParameterError(
             "the base_url must not hold a user name or password; use with_api_key"
         )
-    if parts.query or parts.fragment:
+    parts = _split_url(url)
+    if parts is None or parts.scheme not in ("http", "https") or not _is_host(parts.hostname):
+        raise InvalidParameterError(
+            f"the base_url must look like https://host/path or http://host:port/path, not {url!r}"
+        )
+    if "?" in url or "#" in url:
         raise InvalidParameterError("the base_url must not hold a query or fragment")
+    return url
 
 
 def _split_url(url: str) -> SplitResult | None:
@@ -240,3 +287,10 @@ def _split_url(url: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if is_valid and url.isascii() and " " not in url else None
+
+
+def _is_host(name: str | None) -> bool:
+    """Whether a resolver takes the name: labels of 1 to 63 characters."""
+    if not name:
+        return False
+    return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))

@@ -4,8 +4,6 @@ Everything below the transport is replaced, so requests are built and answers ar
 same code as in production.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
@@ -31,6 +29,10 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     headers: Mapping[str, str] = {}
     breaks_off: bool = False
+
+    def __post_init__(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        msgspec.structs.force_setattr(self, "headers", headers)
 
     @classmethod
     def json(cls, value: JsonValue, *, status: int = 200) -> Self:

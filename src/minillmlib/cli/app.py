@@ -10,9 +10,17 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from minillmlib import ChatNode, CompletionParameters, GeneratorInfo, MiniLLMError, __version__
+from minillmlib import (
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    InvalidParameterError,
+    MiniLLMError,
+    __version__,
+)
 from minillmlib.cli.talk import answer, converse
-from minillmlib.cli.terminal import abandon_output, prepare_streams, show_dim, show_error
+from minillmlib.cli.terminal import abandon_output, prepare_streams, show_error, show_note
+from minillmlib.local import check_engine
 
 __all__ = ["run_app"]
 
@@ -58,7 +66,12 @@ Temperature: TypeAlias = Annotated[
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def run_app() -> None:
@@ -128,7 +141,8 @@ def _question(prompt: str | None) -> str:
 def _generator(model: str | None) -> GeneratorInfo:
     if model is not None:
         return GeneratorInfo.from_spec(model)
-    show_dim(DEMO_LINE)
+    check_engine()
+    show_note(DEMO_LINE)
     return GeneratorInfo.local()
 
 
@@ -139,7 +153,8 @@ def _exit_codes() -> Iterator[None]:
         yield
     except MiniLLMError as error:
         show_error(str(error))
-        raise typer.Exit(FAILED) from None
+        is_misuse = isinstance(error, InvalidParameterError)
+        raise typer.Exit(USED_WRONGLY if is_misuse else FAILED) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends even the cleaning up
         raise typer.Exit(INTERRUPTED) from None

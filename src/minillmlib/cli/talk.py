@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from minillmlib import ChatNode, CompletionParameters, GeneratorInfo, MiniLLMError, iterate
-from minillmlib.cli.terminal import AnswerPrinter, prompted_lines, show_dim, show_error
-from minillmlib.cli.wording import closing_line
+from minillmlib import (
+    ChatNode,
+    CompletionParameters,
+    CompletionResponse,
+    GeneratorInfo,
+    MiniLLMError,
+    iterate,
+)
+from minillmlib.cli.terminal import (
+    AnswerPrinter,
+    is_watched,
+    prompted_lines,
+    show_dim,
+    show_error,
+    show_note,
+)
+from minillmlib.cli.wording import closing_line, remark
 
 __all__ = ["answer", "converse"]
 
@@ -29,8 +43,17 @@ def answer(
         printer.break_off()
         raise
     printer.finish(stream.response.text)
-    show_dim(closing_line(stream.response))
+    _close(stream.response)
     return stream.node
+
+
+def _close(response: CompletionResponse) -> None:
+    """The last line; of it, what ails the answer goes to scripts as well."""
+    ailment = remark(response)
+    if is_watched():
+        show_dim(closing_line(response))
+    elif ailment:
+        show_note(ailment)
 
 
 def converse(

@@ -18,10 +18,12 @@ from minillmlib.cli.wording import one_line, visible
 __all__ = [
     "AnswerPrinter",
     "abandon_output",
+    "is_watched",
     "prepare_streams",
     "prompted_lines",
     "show_dim",
     "show_error",
+    "show_note",
 ]
 
 PROMPT = "> "
@@ -46,10 +48,20 @@ def abandon_output() -> None:
         os.close(nowhere)
 
 
+def is_watched() -> bool:
+    """Whether a person sees what goes to standard error."""
+    return sys.stderr.isatty()
+
+
 def show_dim(line: str) -> None:
     """A line beside the answer, if a person sees it."""
-    if sys.stderr.isatty():
+    if is_watched():
         _show(line, "dim")
+
+
+def show_note(line: str) -> None:
+    """A line beside the answer that a script's log should have, too."""
+    _show(line, "dim")
 
 
 def show_error(problem: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minillmlib import CompletionResponse, CostOutcome, CostResolution, FinishReason, Usage
 
-__all__ = ["closing_line", "one_line", "visible"]
+__all__ = ["closing_line", "one_line", "remark", "visible"]
 
 # A terminal obeys control characters, and bidi controls reorder what a person reads.
 _KEPT = "\n\t"
@@ -41,12 +41,15 @@ def one_line(text: str) -> str:
 
 def closing_line(response: CompletionResponse) -> str:
     """The counts and the cost of an answer, and why it ended if that is not plain."""
-    parts = [_tokens(response.usage), _cost(response.cost)]
+    parts = [_tokens(response.usage), _cost(response.cost), remark(response)]
+    return " · ".join(part for part in parts if part)
+
+
+def remark(response: CompletionResponse) -> str | None:
+    """Why the answer is not what it seems, or None for one that is whole."""
     if response.finish_reason in _REMARKS:
-        parts.append(_REMARKS[response.finish_reason])
-    elif not response.text:
-        parts.append("the answer has no text")
-    return " · ".join(parts)
+        return _REMARKS[response.finish_reason]
+    return None if response.text else "the answer has no text"
 
 
 def _tokens(usage: Usage | None) -> str:

@@ -6,7 +6,8 @@ not what a language model can do.
 
 from __future__ import annotations
 
+from minillmlib.local.process import check_engine
 from minillmlib.local.server import LocalServer
 from minillmlib.local.transport import LocalTransport
 
-__all__ = ["LocalServer", "LocalTransport"]
+__all__ = ["LocalServer", "LocalTransport", "check_engine"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minillmlib.pipeline.encode import encode
 from minillmlib.pipeline.plan import Call
-from minillmlib.pipeline.read import read_reply, reading, settle, transport_of
+from minillmlib.pipeline.read import read_reply
 from minillmlib.transport.exchange import exchange
 from minillmlib.values.responses import CompletionResponse
 
@@ -13,9 +13,6 @@ __all__ = ["complete"]
 
 async def complete(call: Call) -> CompletionResponse:
     """Sends `call` once and returns the whole answer with its cost."""
-    auth = call.generator.credential.resolve()
-    request = encode(call, auth)
-    reply = await exchange(transport_of(call), request, call.timeout_secs)
-    with reading(auth, reply.headers):
-        response = read_reply(call, reply.status, reply.headers, reply.body)
-    return settle(call, response)
+    request, auth = encode(call)
+    reply = await exchange(call.transport, request, call.timeout_secs)
+    return read_reply(call, auth, reply.status, reply.headers, reply.body)

@@ -11,8 +11,12 @@ from minillmlib.version import __version__
 __all__ = ["encode"]
 
 
-def encode(call: Call, auth: Auth) -> HttpRequest:
-    """The request for `call`. The caller's own headers come last and win."""
+def encode(call: Call) -> tuple[HttpRequest, Auth]:
+    """The request for `call` and the credential it carries.
+
+    The body comes first, so that a parameter the wire cannot carry is reported even where no
+    credential is set, and no secret is near when it fails.
+    """
     generator = call.generator
     body = generator.provider.build_request(
         generator.model,
@@ -21,23 +25,23 @@ def encode(call: Call, auth: Auth) -> HttpRequest:
         stream=call.stream,
         include_usage=True,
     )
+    data = encode_json(body)
+    auth = generator.credential.resolve()
+    url = generator.provider.endpoint_url(generator.base_url)
+    return HttpRequest(url=url, headers=_headers(call, auth), body=data), auth
+
+
+def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
+    """All headers; of two with one name the later wins, so the caller's own come last."""
     headers = [
         ("Content-Type", "application/json"),
         ("Accept", "text/event-stream" if call.stream else "application/json"),
         # No compression: a small answer could grow without bound, and text streams gain little.
         ("Accept-Encoding", "identity"),
         ("User-Agent", f"minillmlib/{__version__}"),
-        *generator.provider.auth_headers(auth),
-        *generator.headers,
+        *call.generator.provider.auth_headers(auth),
+        *call.generator.headers,
     ]
-    return HttpRequest(
-        url=generator.provider.endpoint_url(generator.base_url),
-        headers=_last_of_each_name(headers),
-        body=encode_json(body),
-    )
-
-
-def _last_of_each_name(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     chosen = {
         check_header_name(name).lower(): (name, check_header_text(value, f"the header {name}"))
         for name, value in headers

@@ -8,6 +8,8 @@ import msgspec
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
+from minillmlib.transport.contract import Transport
+from minillmlib.transport.engine import default_transport
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
@@ -24,6 +26,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     settings: NodeCompletionParameters
     stream: bool
+
+    @property
+    def transport(self) -> Transport:
+        """What carries this call."""
+        return self.generator.transport or default_transport()
 
     @property
     def timeout_secs(self) -> float | None:
@@ -58,6 +65,6 @@ def plan(
 
 
 def _with_system(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
-    if system_prompt is None or any(message.role is Role.SYSTEM for message in messages):
+    if not system_prompt or any(message.role is Role.SYSTEM for message in messages):
         return tuple(messages)
     return (Message.system(system_prompt), *messages)

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.plan import Call
 from minillmlib.providers.failures import error_from_reply, request_id_of
-from minillmlib.transport.contract import Transport
-from minillmlib.transport.engine import default_transport
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
 from minillmlib.values.responses import CompletionResponse
 
-__all__ = ["read_reply", "reading", "settle", "transport_of"]
+__all__ = ["read_reply", "read_safely", "settle"]
 
-
-def transport_of(call: Call) -> Transport:
-    """The transport that carries this call."""
-    return call.generator.transport or default_transport()
+T = TypeVar("T")
 
 
 def read_reply(
-    call: Call, status: int, headers: Mapping[str, str], body: bytes
+    call: Call, auth: Auth, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
-    """The response in a whole answer. Raises what the answer says went wrong."""
-    if not 200 <= status < 300:
-        raise error_from_reply(status, headers, body.decode("utf-8", "replace"))
-    if not body.strip():
-        raise MalformedResponseError(f"the server answered with status {status} and no text")
-    response = call.generator.provider.parse_response(decode_json(body))
+    """The settled response in a whole answer. Raises what the answer says went wrong."""
+
+    def read(text: str) -> CompletionResponse:
+        if not 200 <= status < 300:
+            raise error_from_reply(status, headers, text)
+        if not text.strip():
+            raise MalformedResponseError(f"the server answered with status {status} and no text")
+        return settle(call, call.generator.provider.parse_response(decode_json(text)))
+
+    response = read_safely(auth, headers, read, body.decode("utf-8", "replace"))
     return msgspec.structs.replace(response, request_id=request_id_of(headers))
 
 
@@ -48,22 +47,30 @@ def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
     return msgspec.structs.replace(response, cost=cost)
 
 
-@contextmanager
-def reading(auth: Auth, headers: Mapping[str, str]) -> Iterator[None]:
-    """Makes every failure to understand a server one of our errors, free of the secret.
+def read_safely(auth: Auth, headers: Mapping[str, str], read: Callable[[str], T], text: str) -> T:
+    """`read(text)`, in which every failure is one of our errors and free of the secret.
 
-    A provider may be the caller's own, so what it raises over an unexpected shape is a
-    `MalformedResponseError` too. Servers echo keys in their error texts: they are cut out here.
+    A provider may be the caller's own, so whatever it raises over an unexpected shape is a
+    `MalformedResponseError` too. Servers echo keys in what they report: a failure over such a
+    text is made anew from the text without the key, so that no error ever held it.
     """
     try:
-        yield
+        return _read_without_secret(auth, read, text)
     except MiniLLMError as error:
-        error.args = tuple(auth.redact(str(arg)) for arg in error.args)
         error.request_id = error.request_id or request_id_of(headers)
         raise
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise MalformedResponseError(
-            f"the provider could not read the server's answer "
-            f"({type(error).__name__}: {auth.redact(str(error))})",
+            f"the provider could not read the server's answer ({type(error).__name__}: {error})",
             request_id=request_id_of(headers),
         ) from error
+
+
+def _read_without_secret(auth: Auth, read: Callable[[str], T], text: str) -> T:
+    try:
+        return read(text)
+    except Exception:
+        hidden = auth.redact(text)
+        if hidden == text:
+            raise
+    return read(hidden)

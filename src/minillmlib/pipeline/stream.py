@@ -1,14 +1,12 @@
 """One streamed completion: chunks as they come, and at the end the same response as a whole."""
 
-from __future__ import annotations
-
 import enum
 import time
 import warnings
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
@@ -21,7 +19,7 @@ from minillmlib.errors import (
 )
 from minillmlib.pipeline.encode import encode
 from minillmlib.pipeline.plan import Call
-from minillmlib.pipeline.read import read_reply, reading, settle, transport_of
+from minillmlib.pipeline.read import read_reply, read_safely, settle
 from minillmlib.providers.failures import error_from_payload, request_id_of
 from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.transport.sse import SseEvent
@@ -29,9 +27,11 @@ from minillmlib.values.auth import Auth
 from minillmlib.values.json import JsonValue, decode_json, excerpt
 from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
 
-__all__ = ["CompletionStream"]
+__all__ = ["StreamingCompletion"]
 
-USAGE_GRACE_SECS = 2.0  # how long token counts may come after the finish reason
+NodeT_co = TypeVar("NodeT_co", covariant=True)
+
+USAGE_GRACE_SECS = 2.0  # how long we wait for token counts after the finish reason
 LINGER_SECS = 0.25  # how long the connection may take to end after the end marker
 
 
@@ -44,35 +44,49 @@ class _Phase(enum.Enum):
     OVER = enum.auto()
 
 
-class CompletionStream:
-    """The chunks of one answer, by `async for`.
+class StreamingCompletion(Generic[NodeT_co]):
+    """The chunks of an answer as they come, by `async for`.
 
-    A class and not an asynchronous generator, so that dropping it in the middle of a loop
-    ends the connection at once.
+    Best used with `async with`, which ends the connection when left early; a stream that is
+    dropped in the middle ends its connection too, with a `ResourceWarning`. Once the loop has
+    come to its end, `node` is the new assistant node and `response` the whole answer. A stream
+    that is left early or fails adds nothing to the tree.
+
+    It belongs to one task and one event loop at a time: `InvalidParameterError` for others.
     """
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, keep: Callable[[CompletionResponse], NodeT_co]) -> None:
         self._call = call
+        self._keep = keep
         self._phase = _Phase.NEW
+        self._is_busy = False
         self._auth = Auth.none()
         self._events: EventStream | None = None
         self._fold = ResponseFold()
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
-        self._grace_ends = 0.0
+        self._grace_secs = USAGE_GRACE_SECS
         self._response: CompletionResponse | None = None
-        self._is_delivered = False
+        self._result: tuple[CompletionResponse, NodeT_co] | None = None
 
     @property
     def response(self) -> CompletionResponse:
         """The whole answer, once the stream was read to its end."""
-        if self._response is None or not self._is_delivered:
+        return self._finished()[0]
+
+    @property
+    def node(self) -> NodeT_co:
+        """The assistant's node, once the stream was read to its end."""
+        return self._finished()[1]
+
+    def _finished(self) -> tuple[CompletionResponse, NodeT_co]:
+        if self._result is None:
             raise InvalidParameterError("the stream has not been read to its end")
-        return self._response
+        return self._result
 
     async def __aenter__(self) -> Self:
         if self._phase is _Phase.NEW:
-            await self._guarded(self._open())
+            await self._guarded(self._open)
         return self
 
     async def __aexit__(
@@ -95,88 +109,98 @@ class CompletionStream:
         while not self._ready:
             match self._phase:
                 case _Phase.NEW:
-                    await self._guarded(self._open())
+                    await self._guarded(self._open)
                 case _Phase.READING:
-                    await self._guarded(self._read_more())
+                    await self._guarded(self._read_more)
                 case _Phase.ENDING:
-                    await self._guarded(self._finish())
+                    await self._guarded(self._finish)
                 case _Phase.OVER:
                     raise StopAsyncIteration
         return self._ready.popleft()
 
-    async def _guarded(self, step: Coroutine[None, None, None]) -> None:
+    async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
         """Runs one step; whatever goes wrong ends the stream and carries the text so far."""
+        if self._is_busy or (self._events is not None and not self._events.is_of_this_loop()):
+            raise InvalidParameterError("a stream is read by one task of one event loop at a time")
+        self._is_busy = True
         try:
-            await step
+            await step()
         except MiniLLMError as error:
+            if self._phase is _Phase.OVER and isinstance(error, TransportError):
+                return  # closed by aclose while this step waited
             error.partial = self._fold.text + error.partial
             self._close()
             raise
         except BaseException:
             self._close()
             raise
+        finally:
+            self._is_busy = False
 
     async def _open(self) -> None:
         call = self._call
         self._phase = _Phase.READING
-        self._auth = call.generator.credential.resolve()
-        request = encode(call, self._auth)
-        self._events = await open_events(transport_of(call), request, call.timeout_secs)
-        if not _is_event_stream(self._events):
-            with reading(self._auth, self._events.headers):
-                await self._take_whole(self._events)
+        request, self._auth = encode(call)
+        events = await open_events(call.transport, request, call.timeout_secs)
+        self._events = events
+        if self._phase is _Phase.OVER:  # by aclose, while we waited
+            self._close()
+        elif not _is_event_stream(events):
+            await self._take_whole(events)
 
     async def _take_whole(self, events: EventStream) -> None:
         """For an error, and for a server that answers a request for a stream in one piece."""
         body = await events.read_body()
-        response = read_reply(self._call, events.status, events.headers, body)
-        self._response = response
-        self._ready.append(
-            StreamChunk(
-                id=response.id,
-                model=response.model,
-                delta=response.content,
-                finish_reason=response.finish_reason,
-                raw_finish_reason=response.raw_finish_reason,
-                refusal=response.refusal,
-                usage=response.usage,
-            )
+        response = read_reply(self._call, self._auth, events.status, events.headers, body)
+        chunk = StreamChunk(
+            id=response.id,
+            model=response.model,
+            delta=response.content,
+            finish_reason=response.finish_reason,
+            raw_finish_reason=response.raw_finish_reason,
+            refusal=response.refusal,
+            usage=response.usage,
         )
-        self._phase = _Phase.ENDING
+        self._complete(response, chunk)
 
     async def _read_more(self) -> None:
         """Takes one event at a time, so that an error never overtakes the text before it."""
         events = self._open_events()
-        with reading(self._auth, events.headers):
-            if self._pending:
-                self._take(self._pending.popleft())
-                if self._is_over():
-                    self._complete()
-                return
+        if not self._pending:
             batch = await self._next_batch(events)
             if batch is None:
-                self._complete()
+                self._complete(self._folded(events))
             else:
                 self._pending.extend(batch)
+            return
+        event = self._pending.popleft()
+        read = self._read_error if event.event == "error" else self._read_chunk
+        chunk = read_safely(self._auth, events.headers, read, event.data)
+        if chunk is not None:
+            self._take(chunk)
+            if self._is_over():
+                self._complete(self._folded(events))
 
     async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
         if self._fold.finish_reason is None:
             return await events.next_events()
+        # Only our own waiting counts, never the time a caller takes over a chunk.
+        started = time.monotonic()
         try:
-            return await events.next_events(max(0.0, self._grace_ends - time.monotonic()))
+            return await events.next_events(self._grace_secs)
         except TransportError:
             return None  # the answer was finished; only its token counts are lost
+        finally:
+            self._grace_secs = max(0.0, self._grace_secs - (time.monotonic() - started))
 
-    def _take(self, event: SseEvent) -> None:
-        if event.event == "error":
-            raise error_from_payload(_error_payload(event.data))
-        chunk = self._call.generator.provider.parse_chunk(event.data)
-        if chunk is None:
-            return
-        had_finished = self._fold.finish_reason is not None
+    def _read_chunk(self, data: str) -> StreamChunk | None:
+        return self._call.generator.provider.parse_chunk(data)
+
+    def _read_error(self, data: str) -> StreamChunk | None:
+        raise error_from_payload(_error_payload(data))
+
+    def _take(self, chunk: StreamChunk) -> None:
         self._fold.add(chunk)
-        if self._fold.finish_reason is not None and not had_finished:
-            self._grace_ends = time.monotonic() + USAGE_GRACE_SECS
         if chunk.delta or chunk.refusal or self._fold.finish_reason is not None:
             self._ready.append(chunk)
 
@@ -188,28 +212,30 @@ class CompletionStream:
             return False
         return not self._call.generator.provider.emits_stream_usage(requested=True)
 
-    def _complete(self) -> None:
+    def _folded(self, events: EventStream) -> CompletionResponse:
         if not self._fold.is_complete:
             raise IncompleteStreamError(
                 "the stream ended without the wire's end signal, so the answer may be cut; "
-                "`partial` of this error holds the text so far"
+                "`partial` of this error holds the text so far",
+                request_id=request_id_of(events.headers),
             )
-        self._response = self._fold.response()
-        self._phase = _Phase.ENDING
+        folded = self._fold.response()
+        response = read_safely(self._auth, events.headers, lambda _: settle(self._call, folded), "")
+        return msgspec.structs.replace(response, request_id=request_id_of(events.headers))
+
+    def _complete(self, response: CompletionResponse, *chunks: StreamChunk) -> None:
+        if self._phase is not _Phase.OVER:
+            self._response = response
+            self._ready.extend(chunks)
+            self._phase = _Phase.ENDING
 
     async def _finish(self) -> None:
-        events, response = self._open_events(), self._response
-        assert response is not None
-        await events.linger(LINGER_SECS)
-        request_id = request_id_of(events.headers)
-        response = msgspec.structs.replace(response, request_id=request_id)
-        self._response = settle(self._call, response)
-        self._is_delivered = True
+        """The caller has taken the last chunk: only now the answer is kept."""
+        await self._open_events().linger(LINGER_SECS)
+        if self._phase is _Phase.OVER or self._response is None:
+            return
+        self._result = (self._response, self._keep(self._response))
         self._close()
-        self._deliver(self._response)
-
-    def _deliver(self, response: CompletionResponse) -> None:
-        """Called once, when the last chunk was taken. For classes that keep the answer."""
 
     def _open_events(self) -> EventStream:
         assert self._events is not None
@@ -222,13 +248,19 @@ class CompletionStream:
             self._events = None
 
     def __del__(self) -> None:
-        if getattr(self, "_events", None) is not None:
+        events: EventStream | None = getattr(self, "_events", None)
+        if events is not None:
+            events.close_from_anywhere()
             warnings.warn(
                 "a completion stream was dropped before its end; use `async with` to leave early",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,
             )
+
+    def __repr__(self) -> str:
+        model = self._call.generator.model
+        return f"<StreamingCompletion of {model}: {self._phase.name.lower()}>"
 
 
 def _is_event_stream(events: EventStream) -> bool:

@@ -1,18 +1,22 @@
 """Anthropic's own Messages API."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError
-from minillmlib.providers.chat_completions import Count
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
 from minillmlib.values.auth import Auth, AuthKind
-from minillmlib.values.json import JsonObject, JsonValue, convert_json, decode_json
+from minillmlib.values.json import (
+    JsonObject,
+    JsonValue,
+    convert_json,
+    decode_json,
+    excerpt,
+    excerpt_of,
+)
 from minillmlib.values.messages import Message, Role, content_text
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import (
@@ -21,7 +25,7 @@ from minillmlib.values.responses import (
     StreamChunk,
     settled_finish,
 )
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Count, Usage
 
 __all__ = ["AnthropicProvider"]
 
@@ -84,9 +88,9 @@ class AnthropicProvider(Provider):
         message = convert_json(raw, _WholeMessage)
         refusal = _refusal(message.stop_reason, message.stop_details)
         return CompletionResponse(
-            id=message.id,
-            model=message.model,
-            content="".join(block.text for block in message.content if block.type == "text"),
+            id=_string(message.id),
+            model=_string(message.model),
+            content="".join(_text_of(block) for block in message.content),
             finish_reason=settled_finish(FinishReason.of(message.stop_reason), refusal),
             raw_finish_reason=message.stop_reason,
             refusal=refusal,
@@ -99,26 +103,28 @@ class AnthropicProvider(Provider):
         raw = decode_json(data)
         if is_error_payload(raw):
             raise error_from_payload(raw)
-        event = convert_json(raw, _Event)
-        match event.type:
-            case "message_start" if event.message:
-                start = event.message
-                return StreamChunk(id=start.id, model=start.model, usage=self.parse_usage(raw))
-            case "content_block_start" if event.content_block:
-                return _text_chunk(event.content_block.type == "text", event.content_block.text)
-            case "content_block_delta" if event.delta:
-                return _text_chunk(event.delta.type == "text_delta", event.delta.text)
-            case "message_delta" if event.delta:
-                return self._end_chunk(event.delta, raw)
-            case "message_stop":
+        match raw:
+            case {"type": "message_start", "message": message}:
+                start = convert_json(message, _StartedMessage)
+                name, model = _string(start.id), _string(start.model)
+                return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
+            case {"type": "content_block_start", "content_block": {"type": "text"} as block}:
+                return _text_chunk(convert_json(block, _Block))
+            case {"type": "content_block_delta", "delta": {"type": "text_delta"} as delta}:
+                return _text_chunk(convert_json(delta, _Block))
+            case {"type": "message_delta", "delta": delta}:
+                return self._end_chunk(convert_json(delta, _End), raw)
+            case {"type": "message_stop"}:
                 return StreamChunk(is_end=True)
-        return None
+            case {"type": str()}:
+                return None
+        raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
 
-    def _end_chunk(self, delta: _Delta, raw: JsonValue) -> StreamChunk:
+    def _end_chunk(self, end: "_End", raw: JsonValue) -> StreamChunk:
         return StreamChunk(
-            finish_reason=FinishReason.of(delta.stop_reason),
-            raw_finish_reason=delta.stop_reason,
-            refusal=_refusal(delta.stop_reason, delta.stop_details),
+            finish_reason=FinishReason.of(end.stop_reason),
+            raw_finish_reason=end.stop_reason,
+            refusal=_refusal(end.stop_reason, end.stop_details),
             usage=self.parse_usage(raw),
         )
 
@@ -127,6 +133,8 @@ class AnthropicProvider(Provider):
         try:
             usage = msgspec.convert(raw.get("message", raw)["usage"], _Usage)
         except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+        if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
         details = usage.output_tokens_details or _OutputDetails()
         return Usage(
@@ -155,14 +163,14 @@ def _turns(messages: Sequence[Message]) -> list[JsonObject]:
         if message.role is Role.SYSTEM:
             continue
         blocks = list(_blocks(message))
+        if not blocks and message is messages[-1]:
+            raise InvalidParameterError("Anthropic takes no message without visible text")
         if turns and turns[-1]["role"] is message.role:
             turns[-1]["content"].extend(blocks)
         elif blocks:
             turns.append({"role": message.role, "content": blocks})
     if not turns:
-        raise InvalidParameterError(
-            "Anthropic needs at least one user message with text besides the system prompt"
-        )
+        raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
     return turns
 
 
@@ -173,13 +181,32 @@ def _blocks(message: Message) -> Iterator[JsonObject]:
     return ({"type": "text", "text": text} for text in texts if text.strip())
 
 
-def _text_chunk(is_text: bool, text: str) -> StreamChunk | None:  # noqa: FBT001 - private
-    return StreamChunk(delta=text) if is_text and text else None
-
-
 class _StopDetails(msgspec.Struct):
     category: str | None = None
     explanation: str | None = None
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: JsonValue = ""
+
+
+class _WholeMessage(msgspec.Struct):
+    content: list[_Block]
+    id: JsonValue = None
+    model: JsonValue = None
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+
+
+class _StartedMessage(msgspec.Struct):
+    id: JsonValue = None
+    model: JsonValue = None
+
+
+class _End(msgspec.Struct):
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
 
 
 def _refusal(stop_reason: str | None, details: _StopDetails | None) -> str | None:
@@ -189,36 +216,22 @@ def _refusal(stop_reason: str | None, details: _StopDetails | None) -> str | Non
     return details.explanation or f"the model refused ({details.category or 'no reason given'})"
 
 
-class _Block(msgspec.Struct):
-    type: str = ""
-    text: str = ""
+def _text_of(block: _Block) -> str:
+    """The text of a text block or delta; other kinds of block have none."""
+    if block.type not in ("text", "text_delta"):
+        return ""
+    if not isinstance(block.text, str):
+        raise MalformedResponseError(f"a text block holds {excerpt_of(block.text)}")
+    return block.text
 
 
-class _WholeMessage(msgspec.Struct):
-    content: list[_Block]
-    id: str = ""
-    model: str = ""
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
+def _text_chunk(block: _Block) -> StreamChunk | None:
+    text = _text_of(block)
+    return StreamChunk(delta=text) if text else None
 
 
-class _StartedMessage(msgspec.Struct):
-    id: str = ""
-    model: str = ""
-
-
-class _Delta(msgspec.Struct):
-    type: str = ""
-    text: str = ""
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    message: _StartedMessage | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
+def _string(value: JsonValue) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class _OutputDetails(msgspec.Struct):

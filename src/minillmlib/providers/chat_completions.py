@@ -3,18 +3,22 @@
 Pure functions of facts. What differs between servers is a field of `ChatDialect`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, ServerError
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
-from minillmlib.values.json import JsonObject, JsonValue, convert_json, decode_json, excerpt
+from minillmlib.values.json import (
+    JsonObject,
+    JsonValue,
+    convert_json,
+    decode_json,
+    excerpt,
+    excerpt_of,
+)
 from minillmlib.values.messages import ContentPart, Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import (
@@ -23,43 +27,35 @@ from minillmlib.values.responses import (
     StreamChunk,
     settled_finish,
 )
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Count, Usage
 
 __all__ = [
     "ALL_FIELDS",
     "OPENAI_FIELDS",
     "ChatDialect",
-    "Count",
     "build_body",
     "parse_chunk",
     "parse_completion",
     "parse_usage",
 ]
 
-OPENAI_FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "max_tokens": "max_completion_tokens",
-        "temperature": "temperature",
-        "top_p": "top_p",
-        "frequency_penalty": "frequency_penalty",
-        "presence_penalty": "presence_penalty",
-        "stop": "stop",
-        "seed": "seed",
-    }
-)
+OPENAI_FIELDS: Mapping[str, str] = {
+    "max_tokens": "max_completion_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "stop": "stop",
+    "seed": "seed",
+}
 
-ALL_FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        **OPENAI_FIELDS,
-        "top_k": "top_k",
-        "repetition_penalty": "repetition_penalty",
-    }
-)
+ALL_FIELDS: Mapping[str, str] = {
+    **OPENAI_FIELDS,
+    "top_k": "top_k",
+    "repetition_penalty": "repetition_penalty",
+}
 
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
-
-# JSON numbers are exact up to here; a larger count is nobody's bill.
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +68,7 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str = "the chat-completions wire"
-    fields: Mapping[str, str] = ALL_FIELDS
+    fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
     has_stream_options: bool = True
 
 
@@ -114,7 +110,7 @@ class _Said(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     message: _Said | None = None
     delta: _Said | None = None
     finish_reason: str | None = None
@@ -143,16 +139,17 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     body = convert_json(raw, _Body)
     choice = _first_choice(body)
     if choice is None or choice.message is None:
-        raise MalformedResponseError(f"the answer has no choices: {excerpt(repr(raw))}")
+        raise MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
     text = _text_of(choice.message)
+    refusal = choice.message.refusal or None
     _refuse_failed(choice, text)
     return CompletionResponse(
         id=_string(body.id),
         model=_string(body.model),
         content=text,
-        finish_reason=settled_finish(FinishReason.of(choice.finish_reason), choice.message.refusal),
+        finish_reason=settled_finish(FinishReason.of(choice.finish_reason), refusal),
         raw_finish_reason=choice.native_finish_reason or choice.finish_reason,
-        refusal=choice.message.refusal,
+        refusal=refusal,
         usage=usage_of(raw),
         raw_response=raw,
     )
@@ -215,7 +212,7 @@ def _may_hold_usage(body: _Body, choice: _Choice | None) -> bool:
 def _first_choice(body: _Body) -> _Choice | None:
     """The choice with index 0: of several, the one that is the answer."""
     for choice in body.choices or ():
-        if choice.index == 0:
+        if not choice.index:  # some servers leave it out
             return choice
     return None
 
@@ -284,14 +281,17 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     uncached = usage.prompt_tokens - read - written
     if uncached < 0:
         return None
-    completion = usage.completion_tokens or 0
-    if usage.total_tokens is not None:  # xAI and Gemini leave reasoning out of completion_tokens
-        completion = max(completion, usage.total_tokens - usage.prompt_tokens)
+    # xAI and Gemini leave reasoning out of completion_tokens, but not out of the total.
+    total = usage.total_tokens
+    counts = (usage.completion_tokens, None if total is None else total - usage.prompt_tokens)
+    known = [count for count in counts if count is not None]
+    if not known:
+        return None
     reasoning = usage.completion_tokens_details or _CompletionDetails()
     return Usage(
         uncached_input_tokens=uncached,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        completion_tokens=completion,
+        completion_tokens=max(known),
         reasoning_tokens=reasoning.reasoning_tokens or 0,
     )

@@ -1,9 +1,6 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import ClassVar
 
 from minillmlib.providers import chat_completions
 from minillmlib.providers.chat_completions import ChatDialect
@@ -27,7 +24,7 @@ class Provider:
     an answer it refuses with `MalformedResponseError` or an `ApiError`.
     """
 
-    dialect: ClassVar[ChatDialect] = ChatDialect()
+    dialect: ChatDialect = ChatDialect()
 
     def endpoint_url(self, base: str) -> str:
         """The address of a completion request, from the generator's base URL."""
@@ -84,6 +81,12 @@ class Provider:
         """The address at which the cost of a past answer can be asked, if there is one."""
         del base, response_id
         return None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -32,12 +32,12 @@ from minillmlib.errors import (
     ServerError,
     ServerTimeoutError,
 )
-from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt
+from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 
-__all__ = ["error_from_payload", "error_from_reply", "is_error_payload"]
+__all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
 
 MESSAGE_CHARS = 2000
-NO_HEADERS: Mapping[str, str] = {}
+CODE_CHARS = 100
 
 _BY_MESSAGE: tuple[tuple[str, type[ApiError]], ...] = (
     ("prompt is too long", ContextLengthError),
@@ -47,9 +47,10 @@ _BY_MESSAGE: tuple[tuple[str, type[ApiError]], ...] = (
     ("request too large for", RequestTooLargeError),
     ("credit balance", BillingError),
     ("extra usage", BillingError),
+    ("spend limit", BillingError),
+    ("api usage limits", BillingError),
     ("only authorized for use with claude code", AuthenticationError),
     ("oauth authentication is currently not supported", AuthenticationError),
-    ("loading model", ModelLoadingError),
 )
 
 _BY_WORD: dict[str, type[ApiError]] = {
@@ -60,6 +61,7 @@ _BY_WORD: dict[str, type[ApiError]] = {
     "authentication": AuthenticationError,
     "authentication_error": AuthenticationError,
     "insufficient_quota": BillingError,
+    "exceeded_current_quota_error": BillingError,
     "billing_error": BillingError,
     "payment_required": BillingError,
     "permission_denied": PermissionDeniedError,
@@ -79,11 +81,28 @@ _BY_WORD: dict[str, type[ApiError]] = {
     "overloaded_error": OverloadedError,
     "provider_overloaded": OverloadedError,
     "temporarily_unavailable": OverloadedError,
-    "timeout": ServerTimeoutError,
-    "timeout_error": ServerTimeoutError,
-    "api_error": ServerError,
-    "provider_unavailable": ServerError,
-    "server_error": ServerError,
+}
+
+# Words so general that a status says more; they count only inside a success.
+_BY_GENERAL_WORD: dict[str, type[ApiError]] = {
+    **dict.fromkeys(("timeout", "timeout_error"), ServerTimeoutError),
+    **dict.fromkeys(("api_error", "provider_unavailable", "server", "server_error"), ServerError),
+    **dict.fromkeys(
+        (
+            "integer_below_min_value",
+            "invalid_prompt",
+            "invalid_request",
+            "invalid_request_error",
+            "invalid_value",
+            "max_tokens_exceeded",
+            "string_above_max_length",
+            "string_too_long",
+            "unprocessable",
+            "unsupported_parameter",
+            "unsupported_value",
+        ),
+        BadRequestError,
+    ),
 }
 
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -151,15 +170,9 @@ def error_from_reply(status: int, headers: Mapping[str, str], body: str) -> ApiE
     return _error(account, status, headers)
 
 
-def error_from_payload(
-    payload: JsonValue,
-    *,
-    status: int = 200,
-    headers: Mapping[str, str] = NO_HEADERS,
-    partial: str = "",
-) -> ApiError:
+def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
     """The error for a JSON body or stream event that reports a failure inside a success."""
-    error = _error(_account_of(payload), status, headers)
+    error = _error(_account_of(payload), 200, {})
     error.partial = partial
     return error
 
@@ -174,7 +187,7 @@ def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiErr
     return kind(
         f"the server reported an error {where}: {said}" + (f" ({advice})" if advice else ""),
         status=status,
-        code=account.words[0] if account.words else None,
+        code=excerpt(account.words[0], CODE_CHARS) if account.words else None,
         retry_after_secs=_retry_after_secs(headers, account.retry_after),
         request_id=request_id_of(headers) or account.request_id,
     )
@@ -185,30 +198,36 @@ def _kind_of(account: _Account, status: int) -> type[ApiError]:
         return RequestTooLargeError
     if account.is_moderation:
         return ContentFilterError
-    message = account.message.lower()
-    for phrase, kind in _BY_MESSAGE:
-        if phrase in message:
-            return kind
-    for word in account.words:
-        if word in _BY_WORD:
-            return _BY_WORD[word]
-    return _kind_of_number(status if status >= 400 else account.number)
+    told = _kind_of_message(account.message.lower(), status) or _kind_of_words(account, _BY_WORD)
+    if told is not None:
+        return told
+    if status >= 400:
+        return _kind_of_number(status)
+    return _kind_of_words(account, _BY_GENERAL_WORD) or _kind_of_number(account.number)
+
+
+def _kind_of_message(message: str, status: int) -> type[ApiError] | None:
+    if status == 503 and "loading model" in message:
+        return ModelLoadingError
+    return next((kind for phrase, kind in _BY_MESSAGE if phrase in message), None)
+
+
+def _kind_of_words(account: _Account, kinds: Mapping[str, type[ApiError]]) -> type[ApiError] | None:
+    return next((kinds[word] for word in account.words if word in kinds), None)
 
 
 def _kind_of_number(number: int | None) -> type[ApiError]:
     if number in _BY_STATUS:
         return _BY_STATUS[number]
-    if number is not None and 400 <= number < 500:
-        return BadRequestError
-    # A failure inside a success that gives no number is the server's own.
-    return ServerError if number is None or number >= 500 else ApiError
+    # A failure inside a success that gives no usual number is the server's own.
+    return BadRequestError if number is not None and 400 <= number < 500 else ServerError
 
 
 def _account_of(payload: JsonValue) -> _Account:
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return _Account(message=excerpt(repr(payload)))
+        return _Account(message=excerpt_of(payload))
     error = payload.get("error")
     fields: JsonObject = error if isinstance(error, dict) else payload
     metadata = _object(fields.get("metadata"))
@@ -232,8 +251,9 @@ def _message_of(said: str | JsonObject, metadata: JsonObject) -> str:
     if isinstance(message, list):
         message = "; ".join(_complaint(item) for item in message)
     raw = metadata.get("raw")
-    detail = f" (upstream: {excerpt(str(raw))})" if raw else ""
-    return (message if isinstance(message, str) else repr(message or said)) + detail
+    shown = raw if isinstance(raw, str) else excerpt_of(raw)
+    detail = f" (upstream: {excerpt(shown)})" if raw else ""
+    return (message if isinstance(message, str) else excerpt_of(message or said)) + detail
 
 
 def _complaint(item: JsonValue) -> str:
@@ -241,7 +261,8 @@ def _complaint(item: JsonValue) -> str:
     fields = _object(item)
     place = fields.get("loc")
     path = ".".join(map(str, place)) if isinstance(place, list) else ""
-    return f"{path}: {fields.get('msg', item)}"
+    said = fields.get("msg", item)
+    return f"{path}: {said if isinstance(said, str) else excerpt_of(said)}"
 
 
 def _words(*places: JsonObject) -> Iterator[str]:
@@ -263,7 +284,7 @@ def _object(value: JsonValue) -> JsonObject:
 
 
 def _text(value: JsonValue) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return excerpt(value) if isinstance(value, str) and value else None
 
 
 def _is_about_subscription(message: str) -> bool:

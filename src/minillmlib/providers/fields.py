@@ -10,6 +10,9 @@ from minillmlib.values.parameters import CompletionParameters
 
 __all__ = ["add_extra", "write_parameters"]
 
+# What the library itself decides.
+RESERVED = ("stream", "stream_options")
+
 # Every generation field; a wire names those it can carry.
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name != "extra")
 
@@ -35,8 +38,9 @@ def write_parameters(
 def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     """`body` with the caller's own keys. Raises `InvalidParameterError` for a key given twice."""
     for key in extra:
-        if key in body:
+        if key in body or key in RESERVED:
             raise InvalidParameterError(
-                f"extra[{key!r}] collides with a key that is already set; set it in one place"
+                f"extra[{key!r}] collides with a key that the call itself sets; "
+                "leave it out of extra"
             )
     return {**body, **extra}

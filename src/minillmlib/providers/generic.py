@@ -1,7 +1,5 @@
 """Any server that speaks the chat-completions wire."""
 
-from __future__ import annotations
-
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
 
@@ -21,11 +19,7 @@ class GenericProvider(Provider):
 
     def __init__(self, *, legacy_token_limit: bool = False) -> None:
         self.legacy_token_limit = legacy_token_limit
-
-    @property
-    def dialect(self) -> ChatDialect:  # type: ignore[override]  # a fact of the instance here
-        """The facts of this server."""
-        return _LEGACY if self.legacy_token_limit else _DIALECT
+        self.dialect = _LEGACY if legacy_token_limit else _DIALECT
 
     def __repr__(self) -> str:
         return f"GenericProvider(legacy_token_limit={self.legacy_token_limit})"

@@ -1,9 +1,5 @@
 """OpenAI's own chat-completions API."""
 
-from __future__ import annotations
-
-from typing import ClassVar
-
 from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
 
@@ -13,4 +9,4 @@ __all__ = ["OpenAiProvider"]
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
-    dialect: ClassVar[ChatDialect] = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)
+    dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)

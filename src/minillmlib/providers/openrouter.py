@@ -1,14 +1,12 @@
 """OpenRouter: the chat-completions wire with native costs."""
 
-from __future__ import annotations
-
 from decimal import Decimal
-from typing import ClassVar
 
 import msgspec
 
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
+from minillmlib.values.costs import MOST_USD
 from minillmlib.values.json import JsonValue
 from minillmlib.values.usage import Usage
 
@@ -18,7 +16,7 @@ __all__ = ["OpenRouterProvider"]
 class OpenRouterProvider(Provider):
     """OpenRouter, which says what each request cost and always sends usage."""
 
-    dialect: ClassVar[ChatDialect] = ChatDialect(
+    dialect = ChatDialect(
         name="OpenRouter",
         fields={**ALL_FIELDS, "max_tokens": "max_tokens"},
         has_stream_options=False,
@@ -59,5 +57,7 @@ def _native_cost(usage: JsonValue) -> Decimal | None:
     parts = [bill.cost]
     if bill.is_byok:
         parts.append((bill.cost_details or _Details()).upstream_inference_cost)
-    known = [part for part in parts if part is not None and part.is_finite() and part >= 0]
+    known = [
+        part for part in parts if part is not None and part.is_finite() and 0 <= part <= MOST_USD
+    ]
     return sum(known, Decimal(0)) if len(known) == len(parts) else None

@@ -1,9 +1,8 @@
 """The aiohttp engine: the only module that knows an HTTP library."""
 
-from __future__ import annotations
-
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
@@ -39,7 +38,7 @@ _opened: ContextVar[list[bool]] = ContextVar("_opened")
 
 # First match wins, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
-    (aiohttp.ClientSSLError, TlsError, "TLS failed with"),
+    (aiohttp.ClientSSLError, TlsError, "no valid TLS (is it an http address?) at"),
     (aiohttp.ClientConnectorError, ConnectError, "could not connect to"),
     (aiohttp.ConnectionTimeoutError, ConnectError, "no connection within 10 s to"),
     (aiohttp.InvalidURL, InvalidParameterError, "not a usable address:"),
@@ -48,8 +47,10 @@ _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
     (aiohttp.ClientPayloadError, ReadError, "the answer broke off before its end:"),
     (aiohttp.ClientError, ReadError, "the connection broke:"),
     (OSError, ReadError, "the connection broke:"),
+    (ValueError, InvalidParameterError, "not a usable address or header for"),
+    (RuntimeError, ReadError, "the event loop is being shut down; nothing can be sent to"),
 )
-_FOREIGN = (aiohttp.ClientError, OSError)
+_FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 
 
 class AiohttpTransport:
@@ -62,9 +63,10 @@ class AiohttpTransport:
     def __init__(self) -> None:
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
-    async def send(self, request: HttpRequest) -> _AiohttpResponse:
+    async def send(self, request: HttpRequest) -> "_AiohttpResponse":
         """Sends `request` once. See `Transport.send`."""
-        session = await self._session()
+        pool = await self._pool()
+        session = pool.single_use if request.on_new_connection else pool.session
         # A kept connection that the server has closed is noticed only in the loop's next turn.
         await asyncio.sleep(0)
         opened: list[bool] = []
@@ -75,29 +77,36 @@ class AiohttpTransport:
                 request.url, headers=request.headers, data=request.body, allow_redirects=False
             )
         except _FOREIGN as error:
-            # Foreign errors may hold the request's headers, so they are not chained.
             failure = _translated(error, request.url)
-            if (
-                not opened
-                and type(failure) is ReadError
-                and time.monotonic() < started + STALE_SECS
-            ):
-                raise StaleConnectionError(str(failure)) from None
-            raise failure from None
-        return _AiohttpResponse(response, request.url)
+            if not opened and _is_stale(error) and time.monotonic() < started + STALE_SECS:
+                failure = StaleConnectionError(str(failure))
+        else:
+            return _AiohttpResponse(response, request.url)
+        # Raised here, since the foreign error may hold the request's headers.
+        raise failure
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _pool(self) -> "_Pool":
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
-        if pool is None or pool.process_id != os.getpid():
+        if pool is None or pool.process_id != os.getpid() or pool.session.closed:
             self._forget_closed_loops()
             pool = self._pools[loop] = _Pool()
             await pool.open()
-        return pool.session
+        return pool
 
     def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self._pools if loop.is_closed()]:
-            del self._pools[loop]
+        for loop in list(self._pools):
+            if loop.is_closed():
+                self._pools.pop(loop, None)
+
+
+def _is_stale(error: BaseException) -> bool:
+    """Whether a kept connection may have been closed before we wrote to it."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return isinstance(error.message, str)  # else it holds the beginning of an answer
+    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
+        error, aiohttp.ClientConnectorError
+    )
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -106,9 +115,9 @@ class _Connector(aiohttp.TCPConnector):
     async def _create_connection(
         self,
         req: aiohttp.ClientRequest,
-        traces: list[Trace],
+        traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
-    ) -> ResponseHandler:
+    ) -> "ResponseHandler":
         _opened.get().append(True)
         return await super()._create_connection(req, traces, timeout)
 
@@ -118,13 +127,8 @@ class _Pool:
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
-        self.session = aiohttp.ClientSession(
-            connector=_Connector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-            auto_decompress=False,
-        )
+        self.session = _session(_Connector(limit=0))
+        self.single_use = _session(_Connector(limit=0, force_close=True))
         self._owner = self._own()
 
     async def open(self) -> None:
@@ -136,6 +140,17 @@ class _Pool:
             yield
         finally:
             await self.session.close()
+            await self.single_use.close()
+
+
+def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        auto_decompress=False,
+    )
 
 
 class _AiohttpResponse:
@@ -157,7 +172,8 @@ class _AiohttpResponse:
         try:
             return await self._response.content.readany()
         except _FOREIGN as error:
-            raise _translated(error, self._url) from None
+            failure = _translated(error, self._url)
+        raise failure
 
     def close(self) -> None:
         self._response.close()
@@ -165,14 +181,18 @@ class _AiohttpResponse:
 
 def _translated(error: BaseException, url: str) -> MiniLLMError:
     parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    origin = f"{parts.scheme}://{parts.netloc}"
     for foreign, ours, what in _ERRORS:
         if isinstance(error, foreign):
-            return ours(f"{what} {origin}{_reason(error)}")
+            advice = "; is the address right, and is the server up?" if ours is ConnectError else ""
+            return ours(f"{what} {origin}{_reason(error)}{advice}")
     raise AssertionError(error)
 
 
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", error)
-    reason = getattr(cause, "strerror", None) or getattr(cause, "reason", None)
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0 and not isinstance(cause, socket.gaierror):
+        return f" ({os.strerror(number)})"
+    reason = getattr(cause, "strerror", None)
     return f" ({reason})" if isinstance(reason, str) and reason else ""

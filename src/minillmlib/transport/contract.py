@@ -9,11 +9,15 @@ __all__ = ["HttpRequest", "HttpResponse", "Transport"]
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST with a JSON body, complete with its credential. Never kept on an error."""
+    """One POST with a JSON body, complete with its credential. Never kept on an error.
+
+    An engine that keeps connections opens one of its own if `on_new_connection`.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    on_new_connection: bool = False
 
     def __repr__(self) -> str:
         return f"HttpRequest(url={self.url!r}, body={len(self.body)} bytes)"

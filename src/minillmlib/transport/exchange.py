@@ -4,20 +4,25 @@ Time is bounded here, by a wall clock around each wait. An HTTP library's own ti
 per read, so a server that drips bytes outlives them.
 """
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from minillmlib.errors import RequestTimeoutError, StaleConnectionError, TransportError
+from minillmlib.errors import (
+    MalformedResponseError,
+    ReadError,
+    RequestTimeoutError,
+    StaleConnectionError,
+    TransportError,
+)
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
+from minillmlib.values.json import excerpt
 
 if TYPE_CHECKING:
-    from asyncio import Timeout
+    from asyncio import AbstractEventLoop, Timeout
 
 __all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
 
@@ -44,7 +49,7 @@ async def exchange(
 
 async def open_events(
     transport: Transport, request: HttpRequest, silence_secs: float | None
-) -> EventStream:
+) -> "EventStream":
     """Sends and waits for the headers, at most `silence_secs`."""
     async with _within(silence_secs, "the first byte of the answer"):
         return EventStream(await _send(transport, request), silence_secs)
@@ -53,7 +58,7 @@ async def open_events(
 class EventStream:
     """The events of one answer. The clock runs only while we wait for the server."""
 
-    __slots__ = ("_decoder", "_response", "_silence_secs", "headers", "status")
+    __slots__ = ("_decoder", "_loop", "_response", "_silence_secs", "headers", "status")
 
     def __init__(self, response: HttpResponse, silence_secs: float | None) -> None:
         self.status = response.status
@@ -61,6 +66,7 @@ class EventStream:
         self._response = response
         self._silence_secs = silence_secs
         self._decoder = SseDecoder()
+        self._loop = _running_loop()
 
     async def next_events(self, within_secs: float | None = None) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body.
@@ -92,6 +98,15 @@ class EventStream:
         """Ends the exchange at once."""
         self._response.close()
 
+    def close_from_anywhere(self) -> None:
+        """Ends the exchange soon, also from a destructor in another thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._response.close)
+
+    def is_of_this_loop(self) -> bool:
+        """Whether the event loop that runs is the one that opened the exchange."""
+        return self._loop is _running_loop()
+
 
 async def _send(transport: Transport, request: HttpRequest) -> HttpResponse:
     """Sends, and once more if only a kept connection had been closed under our feet.
@@ -100,15 +115,29 @@ async def _send(transport: Transport, request: HttpRequest) -> HttpResponse:
     client that keeps connections meets this.
     """
     try:
-        return await transport.send(request)
+        response = await transport.send(request)
     except StaleConnectionError:
-        return await transport.send(request)
+        anew = msgspec.structs.replace(request, on_new_connection=True)
+        response = await transport.send(anew)
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        response.close()
+        raise MalformedResponseError(
+            f"the server compressed its answer ({excerpt(encoding)}) though it was asked not to; "
+            "switch compression off there or at the gateway before it"
+        )
+    return response
 
 
 async def _read_all(response: HttpResponse) -> bytes:
+    """The whole body; of an error's body also a part, since its status says the most."""
     pieces = []
-    while piece := await response.read():
-        pieces.append(piece)
+    try:
+        while piece := await response.read():
+            pieces.append(piece)
+    except ReadError:
+        if response.status < 400:
+            raise
     return b"".join(pieces)
 
 
@@ -128,7 +157,14 @@ async def _within(secs: float | None, what: str) -> AsyncIterator[None]:
         raise
 
 
-def _clock(secs: float | None) -> Timeout:
-    import asyncio  # noqa: PLC0415 - a third of our import, and a running loop has it already
+# asyncio is a third of our import, and a program with a running loop has it already.
+def _clock(secs: float | None) -> "Timeout":
+    import asyncio  # noqa: PLC0415
 
     return asyncio.timeout(secs)
+
+
+def _running_loop() -> "AbstractEventLoop":
+    import asyncio  # noqa: PLC0415
+
+    return asyncio.get_running_loop()

@@ -1,7 +1,5 @@
 """Server-sent events: bytes in, events out, by the WHATWG rules for event streams."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 __all__ = ["SseDecoder", "SseEvent"]

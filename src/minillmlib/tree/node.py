@@ -1,27 +1,28 @@
 """ChatNode: the handle through which a conversation is used."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Self
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.plan import Call, plan
-from minillmlib.pipeline.stream import CompletionStream
+from minillmlib.pipeline.plan import plan
+from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.values.json import excerpt
 from minillmlib.values.messages import ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
 from minillmlib.values.responses import CompletionResponse
 
-__all__ = ["ChatNode", "StreamingCompletion"]
+__all__ = ["ChatNode"]
 
 
 class ChatNode:
     """One message in a conversation tree.
 
-    A handle: cheap to make, equal to every other handle of the same node. Holding any node
+    Made by `ChatNode.root` or `ChatNode.from_messages`, never directly. A handle: cheap to
+    make, equal to every other handle of the same node. Holding any node
     keeps its whole tree alive. Nodes are never changed, only added, so any number of tasks may
     branch from one node at once.
     """
@@ -33,16 +34,20 @@ class ChatNode:
         self._index = index
 
     @classmethod
-    def root(cls, system_prompt: str) -> ChatNode:
+    def root(cls, system_prompt: str) -> Self:
         """A new conversation; the root is the system prompt."""
         return cls(Tree(Message.system(system_prompt)), 0)
 
     @classmethod
-    def from_messages(cls, messages: Sequence[Message]) -> tuple[ChatNode, ChatNode]:
+    def from_messages(cls, messages: Sequence[Message]) -> tuple[Self, Self]:
         """A linear conversation from a list: its root and its leaf.
 
         Raises `EmptyThreadError` for an empty list.
         """
+        if not isinstance(messages, Sequence):
+            raise InvalidParameterError(
+                f"from_messages takes a list of Message objects, not {type(messages).__name__}"
+            )
         for message in messages:
             if not isinstance(message, Message):
                 raise InvalidParameterError(
@@ -70,33 +75,44 @@ class ChatNode:
         return self.message.role
 
     @property
-    def response(self) -> CompletionResponse | None:
-        """The response this node came from (usage, cost, finish reason), if a model wrote it."""
-        return self._tree.response(self._index)
+    def is_generated(self) -> bool:
+        """Whether a model wrote this message in a call of this library."""
+        return self._tree.response(self._index) is not None
 
     @property
-    def parent(self) -> ChatNode | None:
+    def response(self) -> CompletionResponse:
+        """The response this node came from: finish reason, usage, cost, the raw answer.
+
+        Raises `InvalidParameterError` for a message that was not generated (`is_generated`).
+        """
+        response = self._tree.response(self._index)
+        if response is None:
+            raise InvalidParameterError("this message was not generated, so it has no response")
+        return response
+
+    @property
+    def parent(self) -> Self | None:
         """The node before this one, or None at the root."""
         index = self._tree.parent(self._index)
-        return None if index == NO_NODE else ChatNode(self._tree, index)
+        return None if index == NO_NODE else self._at(index)
 
-    def children(self) -> list[ChatNode]:
+    def children(self) -> list[Self]:
         """The alternate continuations of this node, oldest first."""
-        return [ChatNode(self._tree, index) for index in self._tree.children(self._index)]
+        return [self._at(index) for index in self._tree.children(self._index)]
 
     def thread(self) -> list[Message]:
         """The messages from the root to this node. O(depth)."""
         return self._tree.thread(self._index)
 
-    def add_user(self, content: str | Iterable[ContentPart]) -> ChatNode:
+    def add_user(self, content: str | Iterable[ContentPart]) -> Self:
         """Adds what the person says as a child; returns the new node."""
         return self._add(Message.user(content))
 
-    def add_assistant(self, content: str | Iterable[ContentPart]) -> ChatNode:
+    def add_assistant(self, content: str | Iterable[ContentPart]) -> Self:
         """Adds what the model is to have said as a child; returns the new node."""
         return self._add(Message.assistant(content))
 
-    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> ChatNode:
+    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self:
         """Asks the model to continue from this node; returns the assistant's node.
 
         The path from the root to this node is the whole context, and the answer becomes a
@@ -109,7 +125,7 @@ class ChatNode:
         content: str | Iterable[ContentPart],
         generator: GeneratorInfo,
         params: ParametersLike = None,
-    ) -> ChatNode:
+    ) -> Self:
         """Says something and returns the assistant's node.
 
         Both nodes are added when the answer is there. On any error, and when cancelled, the
@@ -119,34 +135,38 @@ class ChatNode:
 
     def complete_streaming(
         self, generator: GeneratorInfo, params: ParametersLike = None
-    ) -> StreamingCompletion:
+    ) -> StreamingCompletion[Self]:
         """Like `complete`, but chunk by chunk; the request is sent when reading begins."""
-        return StreamingCompletion(self, plan(self.thread(), generator, params, stream=True), ())
+        call = plan(self.thread(), generator, params, stream=True)
+        return StreamingCompletion(call, partial(self._keep, ()))
 
     def chat_streaming(
         self,
         content: str | Iterable[ContentPart],
         generator: GeneratorInfo,
         params: ParametersLike = None,
-    ) -> StreamingCompletion:
+    ) -> StreamingCompletion[Self]:
         """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
         said = Message.user(content)
         call = plan([*self.thread(), said], generator, params, stream=True)
-        return StreamingCompletion(self, call, (said,))
+        return StreamingCompletion(call, partial(self._keep, (said,)))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message
-    ) -> ChatNode:
+    ) -> Self:
         call = plan([*self.thread(), *said], generator, params, stream=False)
         return self._keep(said, await complete(call))
 
-    def _add(self, message: Message) -> ChatNode:
-        return ChatNode(self._tree, self._tree.append(self._index, message))
+    def _add(self, message: Message) -> Self:
+        return self._at(self._tree.append(self._index, message))
 
-    def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> ChatNode:
+    def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> Self:
         answer = Message.assistant(response.text)
         index = self._tree.append(self._index, *said, answer, response=response)
-        return ChatNode(self._tree, index)
+        return self._at(index)
+
+    def _at(self, index: int) -> Self:
+        return type(self)(self._tree, index)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChatNode):
@@ -158,28 +178,3 @@ class ChatNode:
 
     def __repr__(self) -> str:
         return f"<ChatNode {self._index} {self.role.value}: {excerpt(self.text or '', 60)!r}>"
-
-
-class StreamingCompletion(CompletionStream):
-    """The chunks of an answer as they come, by `async for`.
-
-    Best used with `async with`, which ends the connection when left early. Once the last chunk
-    was taken, `node` is the new assistant node and `response` the whole answer. A stream that
-    is left early or fails adds nothing to the tree.
-    """
-
-    def __init__(self, origin: ChatNode, call: Call, said: tuple[Message, ...]) -> None:
-        super().__init__(call)
-        self._origin = origin
-        self._said = said
-        self._node: ChatNode | None = None
-
-    @property
-    def node(self) -> ChatNode:
-        """The assistant's node, once the stream was read to its end."""
-        if self._node is None:
-            raise InvalidParameterError("the stream has not been read to its end")
-        return self._node
-
-    def _deliver(self, response: CompletionResponse) -> None:
-        self._node = self._origin._keep(self._said, response)  # noqa: SLF001 - the same room

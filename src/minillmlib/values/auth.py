@@ -1,10 +1,8 @@
 """Secrets, and how a request proves who sends it."""
 
-from __future__ import annotations
-
 import enum
 import hmac
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from minillmlib.errors import InvalidParameterError
 
@@ -98,17 +96,17 @@ class Auth:
         self._secret = secret
 
     @classmethod
-    def none(cls) -> Auth:
+    def none(cls) -> Self:
         """No proof: an open server."""
         return cls(AuthKind.NONE)
 
     @classmethod
-    def api_key(cls, secret: Secret) -> Auth:
+    def api_key(cls, secret: Secret) -> Self:
         """A key whose header the provider chooses."""
         return cls(AuthKind.API_KEY, secret)
 
     @classmethod
-    def bearer_token(cls, secret: Secret) -> Auth:
+    def bearer_token(cls, secret: Secret) -> Self:
         """A token that always goes into `Authorization: Bearer`."""
         return cls(AuthKind.BEARER_TOKEN, secret)
 
@@ -120,6 +118,14 @@ class Auth:
         """`text` without the secret, for texts in which a server may have echoed it."""
         secret = "" if self._secret is None else self._secret.expose_secret()
         return text.replace(secret, HIDDEN) if len(secret) >= SHORTEST_SECRET else text
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Auth):
+            return NotImplemented
+        return self.kind is other.kind and self._secret == other._secret
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
 
     def __repr__(self) -> str:
         return f"Auth({self.kind.value})"

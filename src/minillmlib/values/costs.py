@@ -9,9 +9,10 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.usage import Usage
 
-__all__ = ["CostOutcome", "CostResolution", "TokenPrice"]
+__all__ = ["MOST_USD", "CostOutcome", "CostResolution", "TokenPrice"]
 
 MILLION = Decimal(1_000_000)
+MOST_USD = Decimal(10**9)  # far above any price; keeps every product exact
 
 Rate: TypeAlias = Decimal | float | str
 
@@ -100,14 +101,14 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return cls(cost=Decimal(0), resolution=CostResolution.UNKNOWN)
 
 
-def _checked_rate(rate: Rate, name: str) -> Decimal:
+def _checked_rate(rate: object, name: str) -> Decimal:
     try:
         value = Decimal(str(rate))
     except InvalidOperation:
         value = Decimal("NaN")
-    if isinstance(rate, bool) or not value.is_finite() or value < 0:
+    if isinstance(rate, bool) or not value.is_finite() or not 0 <= value <= MOST_USD:
         raise InvalidParameterError(
             f"the {name} price must be a number of USD per million tokens, "
-            f"zero or more, not {rate!r}"
+            f"from 0 to {MOST_USD}, not {rate!r}"
         )
     return value

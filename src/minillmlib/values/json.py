@@ -8,7 +8,15 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 
-__all__ = ["JsonObject", "JsonValue", "convert_json", "decode_json", "encode_json", "excerpt"]
+__all__ = [
+    "JsonObject",
+    "JsonValue",
+    "convert_json",
+    "decode_json",
+    "encode_json",
+    "excerpt",
+    "excerpt_of",
+]
 
 # The one place where Any is allowed: JSON whose shape nobody has checked yet.
 JsonValue: TypeAlias = Any
@@ -35,7 +43,7 @@ def convert_json(value: JsonValue, shape: type[T]) -> T:
         return msgspec.convert(value, shape)
     except (ValueError, RecursionError) as error:
         raise MalformedResponseError(
-            f"the server's answer has an unexpected shape ({error}): {excerpt(repr(value))}"
+            f"the server's answer has an unexpected shape ({error}): {excerpt_of(value)}"
         ) from None
 
 
@@ -45,6 +53,14 @@ def encode_json(value: JsonValue) -> bytes:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(f"the request cannot be written as JSON: {error}") from None
+
+
+def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
+    """The start of a decoded JSON value, however deep it is."""
+    try:
+        return excerpt(repr(value), limit)
+    except RecursionError:
+        return "(a value nested too deeply to show)"
 
 
 def excerpt(data: bytes | str, limit: int = EXCERPT_CHARS) -> str:

@@ -1,7 +1,7 @@
 """Messages: who said what."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Self, TypeAlias
 
 import msgspec
@@ -52,7 +52,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
         if type(self.content) is not str:
-            msgspec.structs.force_setattr(self, "content", _checked_content(self.content))
+            msgspec.structs.force_setattr(self, "content", _as_content(self.content))
 
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:
@@ -83,25 +83,20 @@ def _checked_role(role: str) -> Role:
         raise InvalidParameterError(f"{role!r} is not a role; roles are {roles}") from None
 
 
-def _as_content(content: str | Iterable[ContentPart]) -> MessageContent:
-    if isinstance(content, str):
-        return content
-    try:
-        return tuple(content)
-    except TypeError:
-        raise _wrong_content(content) from None
-
-
-def _checked_content(content: object) -> MessageContent:
+def _as_content(content: object) -> MessageContent:
     if isinstance(content, str):  # an enum, a template's text: from here on plain text
         return str.__str__(content)
-    parts = tuple(content) if isinstance(content, list | tuple) else ()
-    if parts and all(isinstance(part, TextPart) for part in parts):
-        return parts
+    if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
+        content = tuple(content)
+        if content and all(isinstance(part, TextPart) for part in content):
+            return content
     raise _wrong_content(content)
 
 
 def _wrong_content(content: object) -> InvalidParameterError:
+    given = type(content).__name__
+    if isinstance(content, tuple) and content:
+        given = f"one with a {type(content[0]).__name__}"
     return InvalidParameterError(
-        f"a message's content is a string or a sequence of parts, not {type(content).__name__}"
+        f"a message's content is a string or a sequence of TextPart(text=...), not {given}"
     )

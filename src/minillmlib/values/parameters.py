@@ -1,7 +1,7 @@
 """What a caller may ask of a completion."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypeAlias, TypeGuard
 
 import msgspec
@@ -46,10 +46,10 @@ def _is_finite_number(value: object) -> TypeGuard[float]:
     return math.isfinite(value)
 
 
-def _checked_stop(stop: object) -> tuple[str, ...]:
+def _checked_stop(stop: object) -> tuple[str, ...] | None:
     sequences = (stop,) if isinstance(stop, str) else stop
     if isinstance(sequences, list | tuple) and all(isinstance(s, str) for s in sequences):
-        return tuple(sequences)
+        return tuple(sequences) or None
     raise InvalidParameterError(f"stop must be a sequence of strings, not {stop!r}")
 
 
@@ -67,7 +67,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         frequency_penalty: Against repeating tokens by their count.
         presence_penalty: Against repeating tokens at all.
         repetition_penalty: The multiplicative kind of open models.
-        stop: Sequences at which the model stops; they are not part of the answer.
+        stop: Texts at which the model stops; they are not part of the answer.
         seed: For reproducible sampling where a server supports it.
         extra: Further keys of the request body, for what only one provider knows. A key that
             a field above also writes is an error.
@@ -80,7 +80,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repetition_penalty: float | None = None
-    stop: tuple[str, ...] | None = None
+    stop: Sequence[str] | None = None
     seed: int | None = None
     extra: Mapping[str, JsonValue] = {}
 
@@ -107,7 +107,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_stop(self, stop: Iterable[str]) -> Self:
         """A copy with these stop sequences."""
-        return self.replace(stop=stop)
+        return self.replace(stop=stop if isinstance(stop, str) else tuple(stop))
 
 
 class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -74,8 +74,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """What the model said: its answer, or its words of refusal."""
-        return self.content or self.refusal or ""
+        """What the model said in the end: its answer, or the words with which it declined."""
+        return self.refusal or self.content
 
 
 class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +136,14 @@ class ResponseFold:
 
     @property
     def usage(self) -> Usage | None:
-        """The counts, once they are final: those sent before the finish are not the bill."""
-        return self._usage if self._has_final_usage else None
+        """The counts, once they are final: those sent before the finish are not the bill.
+
+        No prompt is empty, so a record without input has lost some and is not the bill either.
+        """
+        if self._usage is None or not self._has_final_usage:
+            return None
+        is_whole = self._usage.prompt_tokens > 0 or self._usage.native_cost is not None
+        return self._usage if is_whole else None
 
     @property
     def is_complete(self) -> bool:

@@ -1,11 +1,16 @@
 """Token counts in buckets that add up."""
 
 from decimal import Decimal
-from typing import Self
+from typing import Annotated, Self, TypeAlias
 
 import msgspec
 
-__all__ = ["Usage"]
+__all__ = ["Count", "Usage"]
+
+# A count as wires send it. JSON numbers are exact up to here; a larger one is nobody's bill.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+INPUT_BUCKETS = ("uncached_input_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +42,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         """One record from two of the same request, since a stream may send counts twice.
 
         Counts on a wire are cumulative, so nothing is ever added. The input buckets belong
-        together and come from the record that knows more input (a tie: the later one);
-        Anthropic's second record, for example, may hold no input at all.
+        together: they come from the record that knows more input (a tie: the later one), and
+        only what that record does not hold at all from the other. Anthropic's second record,
+        for example, may leave out any of them.
         """
-        wider = self if self.prompt_tokens > later.prompt_tokens else later
+        wider, other = (self, later) if self.prompt_tokens > later.prompt_tokens else (later, self)
+        fills = other.prompt_tokens != wider.prompt_tokens
+        buckets = {
+            name: getattr(wider, name) or (getattr(other, name) if fills else 0)
+            for name in INPUT_BUCKETS
+        }
         return msgspec.structs.replace(
             self,
-            uncached_input_tokens=wider.uncached_input_tokens,
-            cache_read_tokens=wider.cache_read_tokens,
-            cache_write_tokens=wider.cache_write_tokens,
+            **buckets,
             completion_tokens=max(self.completion_tokens, later.completion_tokens),
             reasoning_tokens=max(self.reasoning_tokens, later.reasoning_tokens),
             native_cost=self.native_cost if later.native_cost is None else later.native_cost,

@@ -1,0 +1,5 @@
+"""`python -m minillmlib` is the program `minillmlib`."""
+
+from minillmlib.cli import main
+
+main()
