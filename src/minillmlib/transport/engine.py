@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from minillmlib.transport.contract import Transport
+from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 
 __all__ = ["default_transport", "set_default_transport", "shared_engine"]
 
@@ -25,7 +25,30 @@ def set_default_transport(transport: Transport | None) -> Transport | None:
 
 @cache
 def shared_engine() -> Transport:
-    """The process's one engine. The HTTP library is imported at the first call."""
+    """The process's one engine."""
+    return _SharedEngine()
+
+
+class _SharedEngine:
+    """The aiohttp engine, imported at the first request.
+
+    That takes a tenth of a second, so it happens beside the event loop, which goes on meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._engine: Transport | None = None
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """See `Transport.send`."""
+        if self._engine is None:
+            import asyncio  # noqa: PLC0415 - a third of our import, and the running loop has it
+
+            self._engine = await asyncio.to_thread(_import_engine)
+        return await self._engine.send(request)
+
+
+@cache
+def _import_engine() -> Transport:
     from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
 
     return AiohttpTransport()
