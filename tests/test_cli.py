@@ -462,7 +462,9 @@ def test_chat_goes_on_after_ctrl_c_and_errors_and_forgets_those_turns(service):
         terminal.type("fail\n")
         terminal.until(r"error: .*no \[bold\]such.*\n")
         terminal.until("> ")
-        terminal.type("half a line" + CTRL_C)
+        terminal.type("half a line")
+        terminal.until("half a line")  # from here on the prompt hears Ctrl-C at once
+        terminal.type(CTRL_C)
         terminal.until(r"\(Ctrl-D leaves\)")
         terminal.until("> ")
         terminal.type("\nagain\n")

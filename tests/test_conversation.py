@@ -247,6 +247,37 @@ async def test_a_stream_closed_while_it_opens_adds_nothing_and_keeps_no_connecti
     assert gate.closed > 0
 
 
+class Stalled(Gate):
+    """A server whose body never comes, and whose connection breaks when it is closed."""
+
+    def __init__(self, kind: str):
+        super().__init__(kind=kind)
+        self.opened.set()
+        self.reading, self.broken = asyncio.Event(), asyncio.Event()
+
+    async def read(self):
+        self.reading.set()
+        await self.broken.wait()
+        if self.headers["content-type"] == "application/json":
+            return b"" if self.pieces == [None] else self.pieces.append(None) or WHOLE
+        raise minillmlib.ReadError("closed")
+
+    def close(self):
+        super().close()
+        self.broken.set()
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_a_stream_closed_while_it_reads_ends_quietly_and_adds_nothing(kind):
+    gate, root = Stalled(kind), ChatNode.root("s")
+    stream = root.chat_streaming("u", scripted().with_transport(gate))
+    reader = asyncio.create_task(read(stream))
+    await gate.reading.wait()
+    await stream.aclose()
+    assert await reader == ""
+    assert root.children() == []
+
+
 async def test_a_stream_is_read_by_one_task_at_a_time():
     gate = Gate(TEXT, END)
     stream = ChatNode.root("s").chat_streaming("u", scripted().with_transport(gate))
@@ -277,7 +308,7 @@ async def test_a_slow_reader_does_not_lose_the_counts_that_come_after_the_finish
     monkeypatch.setattr("minillmlib.pipeline.stream.USAGE_GRACE_SECS", 0.05)
     finish, done = END.split(b"data: [DONE]")
     counted = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
-    gate = Gate(TEXT, finish, counted, b"data: [DONE]" + done)
+    gate = Gate(TEXT, finish, b": ping\n\n", counted, b"data: [DONE]" + done)
     gate.opened.set()
     stream = ChatNode.root("s").chat_streaming("u", scripted().with_transport(gate))
     async for _ in stream:

@@ -49,6 +49,7 @@ ANSWERS = {
     "openai_cache_usage.json": (
         "Capped at twelve months.", STOP, "stop", usage(256, 7168, 1792, 148, 96)),
     "openai_tool_calls_parallel.json": ("", TOOLS, "tool_calls", usage(140, 0, 0, 52)),
+    "openai_forced_tool_finish_stop.json": ("", TOOLS, "stop", usage(120, 0, 0, 18)),
     "openrouter_byok_cost.json": (
         "ok", STOP, "stop", usage(9171, 0, 0, 113, 55, "0.037883475")),
     "openrouter_claude_cache_cost.json": (
@@ -129,8 +130,20 @@ BROKEN_STREAMS = {
     "openrouter_midstream_error_empty_choices.sse": ("ServerError", ""),
 }
 
-# Answers whose point is something that is not read yet: tool calls.
-LEFT_OUT = {"openai_forced_tool_finish_stop.json"}
+# file: the calls it makes, as id, name, arguments
+CALLS = {
+    "openai_forced_tool_finish_stop.json": [
+        ("call_Gg7Hh8Ii9", "read_gauge", '{"station":"mole"}')],
+    "openai_tool_calls_parallel.json": [
+        ("call_Aa1Bb2Cc3", "read_gauge", '{"station":"north pier"}'),
+        ("call_Dd4Ee5Ff6", "list_stations", "{}")],
+    "openai_stream_tool_calls.sse": [
+        ("call_N1", "read_gauge", '{"station":"north pier"}'),
+        ("call_S2", "read_gauge", '{"station":"south pier"}')],
+    "anthropic_stream_tool_use.sse": [
+        ("toolu_01Hn5bQxRk2mYtW8vLcPz4Ds", "read_gauge", '{"station": "north pier"}'),
+        ("toolu_01Zv3sGfJq7aNwEu5rKbXy9T", "list_stations", "{}")],
+}  # fmt: skip
 
 
 def reply_of(name: str, status: int = 200) -> ScriptedReply:
@@ -144,7 +157,8 @@ def reply_of(name: str, status: int = 200) -> ScriptedReply:
 
 def test_every_golden_file_has_an_expectation():
     names = {path.name for path in GOLDEN.iterdir()}
-    assert names == ANSWERS.keys() | FAILURES.keys() | BROKEN_STREAMS.keys() | LEFT_OUT
+    assert names == ANSWERS.keys() | FAILURES.keys() | BROKEN_STREAMS.keys()
+    assert names >= CALLS.keys()
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -163,6 +177,9 @@ async def test_an_answer_is_read_to_the_last_token(name):
     assert (answer.text or "", response.finish_reason) == (text, finish)
     assert response.raw_finish_reason == raw_finish
     assert response.usage == counts
+    calls = [(call.id, call.name, call.arguments) for call in response.tool_calls]
+    assert calls == CALLS.get(name, [])
+    assert answer.tool_calls == response.tool_calls
     assert response.id
     assert response.model
 
@@ -176,6 +193,7 @@ async def test_a_whole_answer_to_a_streaming_request_is_delivered_as_one_chunk(n
     assert len(chunks) == 1
     assert (stream.response.text, stream.response.finish_reason) == (text, finish)
     assert stream.response.usage == counts
+    assert len(stream.node.tool_calls) == len(CALLS.get(name, []))
 
 
 @pytest.mark.parametrize("name", FAILURES)

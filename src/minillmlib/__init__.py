@@ -37,6 +37,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.chat_completions import ChatDialect
+from minillmlib.providers.chat_messages import MediaFacts
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
@@ -45,15 +46,22 @@ from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
+from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
-from minillmlib.values.parameters import CompletionParameters, NodeCompletionParameters
+from minillmlib.values.parameters import (
+    CompletionParameters,
+    NodeCompletionParameters,
+    ResponseFormat,
+)
 from minillmlib.values.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.values.usage import Usage
 from minillmlib.version import __version__
 
 __all__ = [
     "AnthropicProvider",
     "ApiError",
+    "AudioPart",
     "Auth",
     "AuthKind",
     "AuthenticationError",
@@ -71,16 +79,19 @@ __all__ = [
     "CostOutcome",
     "CostResolution",
     "CredentialSource",
+    "DocumentPart",
     "EmptyThreadError",
     "FinishReason",
     "GeneratorInfo",
     "GenericProvider",
     "HttpRequest",
     "HttpResponse",
+    "ImagePart",
     "IncompleteStreamError",
     "InvalidParameterError",
     "LocalModelError",
     "MalformedResponseError",
+    "MediaFacts",
     "Message",
     "MessageContent",
     "MiniLLMError",
@@ -98,6 +109,7 @@ __all__ = [
     "RedirectError",
     "RequestTimeoutError",
     "RequestTooLargeError",
+    "ResponseFormat",
     "Role",
     "Secret",
     "ServerError",
@@ -108,9 +120,14 @@ __all__ = [
     "TextPart",
     "TlsError",
     "TokenPrice",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolDefinition",
     "Transport",
     "TransportError",
     "Usage",
+    "VideoPart",
     "__version__",
     "iterate",
     "run",

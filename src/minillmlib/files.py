@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TypeAlias
 
-__all__ = ["read_small_file"]
+__all__ = ["FilePath", "read_small_file"]
+
+FilePath: TypeAlias = str | os.PathLike[str]
 
 
-def read_small_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+def read_small_file(path: FilePath, max_bytes: int) -> bytes:
     """The content of a regular file of at most `max_bytes`. Raises `OSError` for any other."""
     # O_NONBLOCK, so that a pipe in the file's place cannot hold us up.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))

@@ -26,6 +26,7 @@ from minillmlib.transport.sse import SseEvent
 from minillmlib.values.auth import Auth
 from minillmlib.values.json import JsonValue, decode_json, excerpt
 from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
+from minillmlib.values.tools import ToolCallDelta
 
 __all__ = ["StreamingCompletion"]
 
@@ -159,6 +160,10 @@ class StreamingCompletion(Generic[NodeT_co]):
             finish_reason=response.finish_reason,
             raw_finish_reason=response.raw_finish_reason,
             refusal=response.refusal,
+            tool_calls=tuple(
+                ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+                for index, call in enumerate(response.tool_calls)
+            ),
             usage=response.usage,
         )
         self._complete(response, chunk)
@@ -201,7 +206,8 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     def _take(self, chunk: StreamChunk) -> None:
         self._fold.add(chunk)
-        if chunk.delta or chunk.refusal or self._fold.finish_reason is not None:
+        says = chunk.delta or chunk.refusal or chunk.tool_calls
+        if says or self._fold.finish_reason is not None:
             self._ready.append(chunk)
 
     def _is_over(self) -> bool:

@@ -1,30 +1,32 @@
 """Anthropic's own Messages API."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError, MalformedResponseError
+from minillmlib.errors import MalformedResponseError
+from minillmlib.providers.anthropic_body import build_body
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
-from minillmlib.providers.fields import add_extra, write_parameters
 from minillmlib.values.auth import Auth, AuthKind
 from minillmlib.values.json import (
     JsonObject,
     JsonValue,
     convert_json,
     decode_json,
+    encode_json,
     excerpt,
     excerpt_of,
 )
-from minillmlib.values.messages import Message, Role, content_text
+from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import (
     CompletionResponse,
     FinishReason,
     StreamChunk,
-    settled_finish,
+    whole_response,
 )
+from minillmlib.values.tools import ToolCallDelta
 from minillmlib.values.usage import Count, Usage
 
 __all__ = ["AnthropicProvider"]
@@ -32,15 +34,6 @@ __all__ = ["AnthropicProvider"]
 # The version that still takes temperature, top_p and top_k; 2026-10-21 refuses them.
 API_VERSION = "2023-06-01"
 OAUTH_BETA = "oauth-2025-04-20"
-DEFAULT_MAX_TOKENS = 4096  # the wire demands a limit
-
-_FIELDS: Mapping[str, str] = {
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "stop": "stop_sequences",
-}
 
 
 class AnthropicProvider(Provider):
@@ -72,31 +65,28 @@ class AnthropicProvider(Provider):
     ) -> JsonObject:
         """The body: system text apart, neighbours of one role joined, empty text left out."""
         del include_usage  # always sent
-        body: JsonObject = {"model": model, "messages": _turns(messages)}
-        body |= {"max_tokens": DEFAULT_MAX_TOKENS} | write_parameters(params, _FIELDS, "Anthropic")
-        system = _system_text(messages)
-        if system:
-            body["system"] = system
-        if stream:
-            body["stream"] = True
-        return add_extra(body, params.extra)
+        return build_body(model, messages, params, stream=stream)
 
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
         """The text blocks of the answer, joined."""
         if is_error_payload(raw):
             raise error_from_payload(raw)
         message = convert_json(raw, _WholeMessage)
-        refusal = _refusal(message.stop_reason, message.stop_details)
-        return CompletionResponse(
+        chunk = StreamChunk(
             id=_string(message.id),
             model=_string(message.model),
-            content="".join(_text_of(block) for block in message.content),
-            finish_reason=settled_finish(FinishReason.of(message.stop_reason), refusal),
+            delta="".join(_text_of(block) for block in message.content),
+            finish_reason=FinishReason.of(message.stop_reason),
             raw_finish_reason=message.stop_reason,
-            refusal=refusal,
+            refusal=_refusal(message.stop_reason, message.stop_details),
+            tool_calls=tuple(
+                _call_delta(block, index)
+                for index, block in enumerate(message.content)
+                if block.type == "tool_use"
+            ),
             usage=self.parse_usage(raw),
-            raw_response=raw,
         )
+        return whole_response(chunk, raw)
 
     def parse_chunk(self, data: str) -> StreamChunk | None:
         """One event, told by the `type` inside its JSON. Unknown types say nothing."""
@@ -108,16 +98,14 @@ class AnthropicProvider(Provider):
                 start = convert_json(message, _StartedMessage)
                 name, model = _string(start.id), _string(start.model)
                 return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
-            case {"type": "content_block_start", "content_block": {"type": "text"} as block}:
-                return _text_chunk(convert_json(block, _Block))
-            case {"type": "content_block_delta", "delta": {"type": "text_delta"} as delta}:
-                return _text_chunk(convert_json(delta, _Block))
+            case {"type": "content_block_start", "content_block": {"type": str()} as block}:
+                return _block_chunk(convert_json(block, _Block), _index(raw))
+            case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
+                return _delta_chunk(convert_json(delta, _BlockDelta), _index(raw))
             case {"type": "message_delta", "delta": delta}:
                 return self._end_chunk(convert_json(delta, _End), raw)
-            case {"type": "message_stop"}:
-                return StreamChunk(is_end=True)
-            case {"type": str()}:
-                return None
+            case {"type": str() as kind}:
+                return StreamChunk(is_end=True) if kind == "message_stop" else None
         raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
 
     def _end_chunk(self, end: "_End", raw: JsonValue) -> StreamChunk:
@@ -151,36 +139,6 @@ class AnthropicProvider(Provider):
         return True
 
 
-def _system_text(messages: Sequence[Message]) -> str:
-    texts = (content_text(m.content) for m in messages if m.role is Role.SYSTEM)
-    return "\n\n".join(text for text in texts if text.strip())
-
-
-def _turns(messages: Sequence[Message]) -> list[JsonObject]:
-    """User and assistant turns, alternating: old relays insist on it."""
-    turns: list[JsonObject] = []
-    for message in messages:
-        if message.role is Role.SYSTEM:
-            continue
-        blocks = list(_blocks(message))
-        if not blocks and message is messages[-1]:
-            raise InvalidParameterError("Anthropic takes no message without visible text")
-        if turns and turns[-1]["role"] is message.role:
-            turns[-1]["content"].extend(blocks)
-        elif blocks:
-            turns.append({"role": message.role, "content": blocks})
-    if not turns:
-        raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
-    return turns
-
-
-def _blocks(message: Message) -> Iterator[JsonObject]:
-    """The content blocks; one without visible text would be refused with status 400."""
-    content = message.content
-    texts = (content,) if isinstance(content, str) else (part.text for part in content)
-    return ({"type": "text", "text": text} for text in texts if text.strip())
-
-
 class _StopDetails(msgspec.Struct):
     category: str | None = None
     explanation: str | None = None
@@ -189,6 +147,15 @@ class _StopDetails(msgspec.Struct):
 class _Block(msgspec.Struct):
     type: str
     text: JsonValue = ""
+    id: JsonValue = None
+    name: JsonValue = None
+    input: JsonValue = None
+
+
+class _BlockDelta(msgspec.Struct):
+    type: str
+    text: JsonValue = ""
+    partial_json: JsonValue = ""
 
 
 class _WholeMessage(msgspec.Struct):
@@ -217,17 +184,45 @@ def _refusal(stop_reason: str | None, details: _StopDetails | None) -> str | Non
 
 
 def _text_of(block: _Block) -> str:
-    """The text of a text block or delta; other kinds of block have none."""
-    if block.type not in ("text", "text_delta"):
-        return ""
-    if not isinstance(block.text, str):
-        raise MalformedResponseError(f"a text block holds {excerpt_of(block.text)}")
-    return block.text
+    """The text of a text block; other kinds of block have none."""
+    return _checked_text(block.text) if block.type == "text" else ""
 
 
-def _text_chunk(block: _Block) -> StreamChunk | None:
+def _checked_text(text: JsonValue) -> str:
+    if not isinstance(text, str):
+        raise MalformedResponseError(f"a text block holds {excerpt_of(text)}")
+    return text
+
+
+def _block_chunk(block: _Block, index: int | None) -> StreamChunk | None:
+    if block.type == "tool_use":
+        return StreamChunk(tool_calls=(_call_delta(block, index),))
     text = _text_of(block)
     return StreamChunk(delta=text) if text else None
+
+
+def _delta_chunk(delta: _BlockDelta, index: int | None) -> StreamChunk | None:
+    if delta.type == "text_delta":
+        text = _checked_text(delta.text)
+        return StreamChunk(delta=text) if text else None
+    if delta.type == "input_json_delta":
+        piece = _string(delta.partial_json)
+        call = ToolCallDelta(index=index, arguments=piece)
+        return StreamChunk(tool_calls=(call,)) if piece else None
+    return None
+
+
+def _index(event: JsonObject) -> int | None:
+    index = event.get("index")
+    return index if isinstance(index, int) else None
+
+
+def _call_delta(block: _Block, index: int | None) -> ToolCallDelta:
+    """A call as its block begins; the input of a streamed one is empty and comes in pieces."""
+    arguments = encode_json(block.input).decode() if block.input else ""
+    return ToolCallDelta(
+        index=index, id=_string(block.id), name=_string(block.name), arguments=arguments
+    )
 
 
 def _string(value: JsonValue) -> str:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, ServerError
+from minillmlib.providers.chat_messages import MediaFacts, message_body
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
 from minillmlib.values.json import (
@@ -16,16 +17,24 @@ from minillmlib.values.json import (
     JsonValue,
     convert_json,
     decode_json,
+    encode_json,
     excerpt,
     excerpt_of,
 )
-from minillmlib.values.messages import ContentPart, Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.responses import (
     CompletionResponse,
     FinishReason,
     StreamChunk,
-    settled_finish,
+    whole_response,
+)
+from minillmlib.values.tools import (
+    ToolCallDelta,
+    ToolChoice,
+    ToolDefinition,
+    as_tool,
+    as_tool_choice,
 )
 from minillmlib.values.usage import Count, Usage
 
@@ -65,11 +74,13 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
         name: What the wire is called in error messages.
         fields: The generation fields the server knows, and its words for them.
         has_stream_options: Whether usage in a stream must be asked for by `stream_options`.
+        media: What it takes beside text.
     """
 
     name: str = "the chat-completions wire"
     fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
     has_stream_options: bool = True
+    media: MediaFacts = MediaFacts()
 
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
@@ -82,8 +93,10 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     include_usage: bool,
 ) -> JsonObject:
     """The body of a request."""
-    body: JsonObject = {"model": model, "messages": [_message_body(m) for m in messages]}
+    sent = [message_body(message, dialect.media, dialect.name) for message in messages]
+    body: JsonObject = {"model": model, "messages": sent}
     body |= write_parameters(params, dialect.fields, dialect.name)
+    body |= _structured(params)
     if stream:
         body["stream"] = True
         if include_usage and dialect.has_stream_options:
@@ -91,15 +104,51 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     return add_extra(body, params.extra)
 
 
-def _message_body(message: Message) -> JsonObject:
-    content = message.content
-    if isinstance(content, str):
-        return {"role": message.role, "content": content}
-    return {"role": message.role, "content": [_part_body(part) for part in content]}
+def _structured(params: CompletionParameters) -> JsonObject:
+    """The keys of the fields that are more than a number or a text."""
+    body: JsonObject = {}
+    if params.response_format is not None:
+        body["response_format"] = _format_body(params.response_format)
+    if params.tools:
+        body["tools"] = [_tool_body(as_tool(tool)) for tool in params.tools]
+    if params.tool_choice is not None:
+        body["tool_choice"] = _choice_body(as_tool_choice(params.tool_choice))
+    if params.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = params.parallel_tool_calls
+    return body
 
 
-def _part_body(part: ContentPart) -> JsonObject:
-    return {"type": "text", "text": part.text}
+def _format_body(form: ResponseFormat) -> JsonObject:
+    if form.schema is None:
+        return {"type": "json_object"}
+    schema = {"name": form.name, "schema": form.schema, "strict": form.strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tool_body(tool: ToolDefinition) -> JsonObject:
+    function: JsonObject = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _choice_body(choice: ToolChoice) -> JsonValue:
+    if choice.name is None:
+        return choice.mode
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: JsonValue = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: JsonValue = None
+    function: _Function | None = None
 
 
 class _Said(msgspec.Struct):
@@ -107,6 +156,7 @@ class _Said(msgspec.Struct):
 
     content: str | list[JsonObject] | None = None
     refusal: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -140,19 +190,13 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     choice = _first_choice(body)
     if choice is None or choice.message is None:
         raise MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
-    text = _text_of(choice.message)
-    refusal = choice.message.refusal or None
-    _refuse_failed(choice, text)
-    return CompletionResponse(
-        id=_string(body.id),
-        model=_string(body.model),
-        content=text,
-        finish_reason=settled_finish(FinishReason.of(choice.finish_reason), refusal),
-        raw_finish_reason=choice.native_finish_reason or choice.finish_reason,
-        refusal=refusal,
-        usage=usage_of(raw),
-        raw_response=raw,
+    # A whole message numbers its calls by their place.
+    for position, call in enumerate(choice.message.tool_calls or ()):
+        call.index = position
+    chunk = StreamChunk(
+        id=_string(body.id), model=_string(body.model), usage=usage_of(raw), **_said_in(choice)
     )
+    return whole_response(chunk, raw)
 
 
 def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
@@ -198,11 +242,24 @@ def _said_in(choice: _Choice | None) -> JsonObject:
     _refuse_failed(choice, text)
     return {
         "delta": text,
-        "refusal": said.refusal if said else None,
+        "refusal": (said.refusal or None) if said else None,
+        "tool_calls": tuple(map(_call_delta, said.tool_calls or ())) if said else (),
         # Some servers keep "" here until the end.
         "finish_reason": FinishReason.of(choice.finish_reason or None),
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
     }
+
+
+def _call_delta(call: _Call) -> ToolCallDelta:
+    function = call.function or _Function()
+    arguments = function.arguments
+    if arguments is None:
+        arguments = ""
+    elif not isinstance(arguments, str):  # some servers send the object itself
+        arguments = encode_json(arguments).decode()
+    return ToolCallDelta(
+        index=call.index, id=_string(call.id), name=function.name or "", arguments=arguments
+    )
 
 
 def _may_hold_usage(body: _Body, choice: _Choice | None) -> bool:

@@ -13,8 +13,10 @@ __all__ = ["add_extra", "write_parameters"]
 # What the library itself decides.
 RESERVED = ("stream", "stream_options")
 
-# Every generation field; a wire names those it can carry.
-FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name != "extra")
+# Every field that is a plain value; a wire names those it can carry. The others have a shape
+# of their own on each wire.
+STRUCTURED = ("response_format", "tools", "tool_choice", "parallel_tool_calls", "extra")
+FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
 
 
 def write_parameters(

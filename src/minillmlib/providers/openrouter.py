@@ -5,6 +5,7 @@ from decimal import Decimal
 import msgspec
 
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
+from minillmlib.providers.chat_messages import MediaFacts
 from minillmlib.providers.contract import Provider
 from minillmlib.values.costs import MOST_USD
 from minillmlib.values.json import JsonValue
@@ -20,6 +21,13 @@ class OpenRouterProvider(Provider):
         name="OpenRouter",
         fields={**ALL_FIELDS, "max_tokens": "max_tokens"},
         has_stream_options=False,
+        media=MediaFacts(
+            audio=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
+            has_video=True,
+            has_document_urls=True,
+            has_tool_media=True,
+            tool_id_chars=64,
+        ),
     )
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:

@@ -14,6 +14,7 @@ from minillmlib.values.json import excerpt
 from minillmlib.values.messages import ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
 from minillmlib.values.responses import CompletionResponse
+from minillmlib.values.tools import ToolCall
 
 __all__ = ["ChatNode"]
 
@@ -91,6 +92,11 @@ class ChatNode:
         return response
 
     @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls this message makes; each wants a result before the model goes on."""
+        return self.message.tool_calls
+
+    @property
     def parent(self) -> Self | None:
         """The node before this one, or None at the root."""
         index = self._tree.parent(self._index)
@@ -111,6 +117,15 @@ class ChatNode:
     def add_assistant(self, content: str | Iterable[ContentPart]) -> Self:
         """Adds what the model is to have said as a child; returns the new node."""
         return self._add(Message.assistant(content))
+
+    def add_tool_result(
+        self, call_id: str, content: str | Iterable[ContentPart], *, is_error: bool = False
+    ) -> Self:
+        """Adds what a tool gave for the call with this id; returns the new node.
+
+        Results of parallel calls are chained: each is added to the node of the one before.
+        """
+        return self._add(Message.tool_result(call_id, content, is_error=is_error))
 
     async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self:
         """Asks the model to continue from this node; returns the assistant's node.
@@ -161,7 +176,7 @@ class ChatNode:
         return self._at(self._tree.append(self._index, message))
 
     def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> Self:
-        answer = Message.assistant(response.text)
+        answer = Message.assistant(response.text, response.tool_calls)
         index = self._tree.append(self._index, *said, answer, response=response)
         return self._at(index)
 

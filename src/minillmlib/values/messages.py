@@ -7,6 +7,8 @@ from typing import Self, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.values.tools import ToolCall
 
 __all__ = ["ContentPart", "Message", "MessageContent", "Role", "TextPart", "content_text"]
 
@@ -17,6 +19,7 @@ class Role(enum.StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -29,7 +32,9 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
         return self.text
 
 
-ContentPart: TypeAlias = TextPart
+ContentPart: TypeAlias = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart
+PARTS = (TextPart, MediaPart)
+
 MessageContent: TypeAlias = str | tuple[ContentPart, ...]
 
 
@@ -37,17 +42,22 @@ def content_text(content: MessageContent) -> str:
     """All text of a content, joined."""
     if isinstance(content, str):
         return content
-    return "".join(part.text for part in content)
+    return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation.
 
-    `content` is a text or a tuple of parts. Raises `InvalidParameterError` for anything else.
+    `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
+    assistant's message may hold the `tool_calls` it makes; a message of the role `tool` answers
+    the call `tool_call_id`, and `is_error` tells the model that the tool failed.
     """
 
     role: Role
     content: MessageContent
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    is_error: bool = False
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
@@ -65,9 +75,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         return cls(role=Role.USER, content=_as_content(content))
 
     @classmethod
-    def assistant(cls, content: str | Iterable[ContentPart]) -> Self:
-        """What the model says."""
-        return cls(role=Role.ASSISTANT, content=_as_content(content))
+    def assistant(
+        cls, content: str | Iterable[ContentPart], tool_calls: Iterable[ToolCall] = ()
+    ) -> Self:
+        """What the model says, and the tools it calls."""
+        return cls(role=Role.ASSISTANT, content=_as_content(content), tool_calls=tuple(tool_calls))
+
+    @classmethod
+    def tool_result(
+        cls, call_id: str, content: str | Iterable[ContentPart], *, is_error: bool = False
+    ) -> Self:
+        """What a tool gave, for the call with this id."""
+        return cls(
+            role=Role.TOOL, content=_as_content(content), tool_call_id=call_id, is_error=is_error
+        )
 
     @property
     def text(self) -> str | None:
@@ -88,7 +109,7 @@ def _as_content(content: object) -> MessageContent:
         return str.__str__(content)
     if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
         content = tuple(content)
-        if content and all(isinstance(part, TextPart) for part in content):
+        if content and all(isinstance(part, PARTS) for part in content):
             return content
     raise _wrong_content(content)
 
@@ -98,5 +119,6 @@ def _wrong_content(content: object) -> InvalidParameterError:
     if isinstance(content, tuple) and content:
         given = f"one with a {type(content[0]).__name__}"
     return InvalidParameterError(
-        f"a message's content is a string or a sequence of TextPart(text=...), not {given}"
+        "a message's content is a string or a sequence of parts such as TextPart(text=...), "
+        f"not {given}"
     )

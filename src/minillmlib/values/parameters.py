@@ -9,9 +9,16 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
-from minillmlib.values.json import JsonValue
+from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.tools import ToolChoice, ToolLike, as_tool, as_tool_choice
 
-__all__ = ["CompletionParameters", "NodeCompletionParameters", "ParametersLike", "node_parameters"]
+__all__ = [
+    "CompletionParameters",
+    "NodeCompletionParameters",
+    "ParametersLike",
+    "ResponseFormat",
+    "node_parameters",
+]
 
 
 _FLOAT = (int, float)
@@ -40,6 +47,11 @@ def _check_number(name: str, value: object, kinds: tuple[type, ...], least: floa
         raise InvalidParameterError(f"{name} must be at least {least}, not {value!r}")
 
 
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise InvalidParameterError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+
+
 def _is_finite_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -51,6 +63,27 @@ def _checked_stop(stop: object) -> tuple[str, ...] | None:
     if isinstance(sequences, list | tuple) and all(isinstance(s, str) for s in sequences):
         return tuple(sequences) or None
     raise InvalidParameterError(f"stop must be a sequence of strings, not {stop!r}")
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of the answer: any JSON, or JSON that fits `schema`.
+
+    `strict` asks the vendor to hold the model to the schema; `name` is what it is told it is.
+    """
+
+    schema: JsonObject | None = None
+    name: str = "answer"
+    strict: bool = True
+
+    @classmethod
+    def json(cls) -> Self:
+        """Any JSON."""
+        return cls()
+
+    @classmethod
+    def json_schema(cls, schema: JsonObject, *, name: str = "answer", strict: bool = True) -> Self:
+        """JSON that fits a JSON schema."""
+        return cls(schema=schema, name=name, strict=strict)
 
 
 class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +102,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         repetition_penalty: The multiplicative kind of open models.
         stop: Texts at which the model stops; they are not part of the answer.
         seed: For reproducible sampling where a server supports it.
+        response_format: JSON, or JSON that fits a schema.
+        tools: What the model may call: definitions, OpenAI's dictionaries, or typed functions.
+        tool_choice: Whether it may, must or must not call one, or which.
+        parallel_tool_calls: Whether it may ask for several calls at once.
         extra: Further keys of the request body, for what only one provider knows. A key that
             a field above also writes is an error.
     """
@@ -82,6 +119,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     stop: Sequence[str] | None = None
     seed: int | None = None
+    response_format: ResponseFormat | None = None
+    tools: Sequence[ToolLike] | None = None
+    tool_choice: ToolChoice | str | Mapping[str, JsonValue] | None = None
+    parallel_tool_calls: bool | None = None
     extra: Mapping[str, JsonValue] = {}
 
     def __post_init__(self) -> None:
@@ -89,13 +130,30 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             _check_number(name, getattr(self, name), kinds, least)
         if self.stop is not None:
             msgspec.structs.force_setattr(self, "stop", _checked_stop(self.stop))
+        _check_kind("response_format", self.response_format, ResponseFormat)
+        _check_kind("parallel_tool_calls", self.parallel_tool_calls, bool)
+        self._normalize_tools()
         if not isinstance(self.extra, Mapping):
             raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
         msgspec.structs.force_setattr(self, "extra", dict(self.extra))
 
+    def _normalize_tools(self) -> None:
+        if self.tools is not None:
+            tools = tuple(as_tool(tool) for tool in self.tools) or None
+            msgspec.structs.force_setattr(self, "tools", tools)
+        if self.tool_choice is not None:
+            choice = as_tool_choice(self.tool_choice)
+            msgspec.structs.force_setattr(self, "tool_choice", choice)
+        if not self.tools and (self.tool_choice, self.parallel_tool_calls) != (None, None):
+            raise InvalidParameterError("tool_choice and parallel_tool_calls need tools")
+
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
         return replaced(self, changes)
+
+    def with_json_response(self) -> Self:
+        """A copy that asks for a JSON answer."""
+        return self.replace(response_format=ResponseFormat.json())
 
     def with_max_tokens(self, max_tokens: int) -> Self:
         """A copy with this limit on the answer."""

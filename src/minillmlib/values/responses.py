@@ -6,9 +6,10 @@ import msgspec
 
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import JsonValue
+from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolCalls
 from minillmlib.values.usage import Usage
 
-__all__ = ["CompletionResponse", "FinishReason", "ResponseFold", "StreamChunk"]
+__all__ = ["CompletionResponse", "FinishReason", "ResponseFold", "StreamChunk", "whole_response"]
 
 
 class FinishReason(enum.StrEnum):
@@ -56,8 +57,9 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One whole answer of a model.
 
     `content` is what it wrote, `refusal` its words (or the vendor's) for not answering;
-    `finish_reason` is then `CONTENT_FILTER`. `raw_finish_reason` is the wire's own word, and
-    `raw_response` the whole body as it came (None when streamed). `usage` is None when the
+    `finish_reason` is then `CONTENT_FILTER`. `tool_calls` is what it wants called, with
+    `TOOL_CALLS` as the reason, whatever the wire says. `raw_finish_reason` is the wire's own
+    word, `raw_response` the whole body as it came (None when streamed). `usage` is None when the
     server sent no usable counts; `cost` then says so.
     """
 
@@ -67,6 +69,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
     refusal: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
@@ -90,6 +93,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
     refusal: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] = ()
     usage: Usage | None = None
     is_end: bool = False
 
@@ -98,9 +102,17 @@ class ResponseFold:
     """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
 
     __slots__ = (
-        "_deltas", "_has_final_usage", "_refusals", "_usage", "finish_reason", "has_ended",
-        "id", "model", "raw_finish_reason",
-    )  # fmt: skip
+        "_deltas",
+        "_has_final_usage",
+        "_refusals",
+        "_tool_calls",
+        "_usage",
+        "finish_reason",
+        "has_ended",
+        "id",
+        "model",
+        "raw_finish_reason",
+    )
 
     def __init__(self) -> None:
         self.id = ""
@@ -112,6 +124,7 @@ class ResponseFold:
         self._has_final_usage = False
         self._deltas: list[str] = []
         self._refusals: list[str] = []
+        self._tool_calls = ToolCalls()
 
     def add(self, chunk: StreamChunk) -> None:
         """Takes in the next chunk, in the order of arrival."""
@@ -119,6 +132,8 @@ class ResponseFold:
             self._deltas.append(chunk.delta)
         if chunk.refusal:
             self._refusals.append(chunk.refusal)
+        for delta in chunk.tool_calls:
+            self._tool_calls.add(delta)
         self.id = self.id or chunk.id
         self.model = self.model or chunk.model
         self.has_ended = self.has_ended or chunk.is_end
@@ -158,19 +173,36 @@ class ResponseFold:
     def response(self) -> CompletionResponse:
         """Everything added so far, as one answer."""
         refusal = "".join(self._refusals) or None
+        tool_calls = self._tool_calls.finished()
         return CompletionResponse(
             id=self.id,
             model=self.model,
             content=self.text,
-            finish_reason=settled_finish(self.finish_reason, refusal),
+            finish_reason=_settled(self.finish_reason, refusal, tool_calls),
             raw_finish_reason=self.raw_finish_reason,
             refusal=refusal,
+            tool_calls=tool_calls,
             usage=self.usage,
         )
 
 
-def settled_finish(reason: FinishReason | None, refusal: str | None) -> FinishReason:
-    """The reason of a finished answer: a refusal outranks the wire's plain `stop`."""
-    if refusal is not None and reason in (None, FinishReason.STOP):
-        return FinishReason.CONTENT_FILTER
+def whole_response(chunk: StreamChunk, raw: JsonValue) -> CompletionResponse:
+    """A whole answer from the one chunk that holds all of it, assembled like a stream's."""
+    fold = ResponseFold()
+    fold.add(chunk)
+    response = fold.response()
+    return msgspec.structs.replace(response, usage=chunk.usage, raw_response=raw)
+
+
+def _settled(
+    reason: FinishReason | None, refusal: str | None, tool_calls: tuple[ToolCall, ...]
+) -> FinishReason:
+    """The reason of a finished answer: what it holds outranks a wire's plain `stop`."""
+    if reason in (None, FinishReason.STOP, FinishReason.TOOL_CALLS):
+        if tool_calls:
+            return FinishReason.TOOL_CALLS
+        if refusal is not None:
+            return FinishReason.CONTENT_FILTER
+        if reason is FinishReason.TOOL_CALLS:
+            return FinishReason.STOP
     return FinishReason.UNKNOWN if reason is None else reason

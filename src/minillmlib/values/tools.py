@@ -1,0 +1,303 @@
+"""Tools: what a model may call, what it called, and how fragments of a call come together."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Self, TypeAlias
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
+from minillmlib.values.json import JsonObject, JsonValue, decode_json, encode_json, excerpt_of
+
+__all__ = [
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolCalls",
+    "ToolChoice",
+    "ToolDefinition",
+    "ToolLike",
+    "as_tool",
+    "as_tool_choice",
+]
+
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A function the model may ask for.
+
+    `parameters` is the JSON schema of its arguments, an object. `strict` asks the vendor to
+    hold the model to the schema. Raises `InvalidParameterError` unless the name is 1 to 64
+    letters, digits, `_` or `-`.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: JsonObject = {}
+    strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not isinstance(self.parameters, Mapping):
+            raise InvalidParameterError(f"the parameters of {self.name} must be a JSON schema")
+        schema = {"type": "object", "properties": {}} | dict(self.parameters)
+        msgspec.structs.force_setattr(self, "parameters", schema)
+
+    @classmethod
+    def from_function(cls, function: Callable[..., object]) -> Self:
+        """A definition from a typed Python function: its signature and its docstring.
+
+        The first paragraph of the docstring is the description; a Google style `Args:` section
+        describes the parameters. Raises `InvalidParameterError` for a parameter without a type
+        that JSON can carry.
+        """
+        doc = inspect.getdoc(function) or ""
+        description = " ".join(doc.partition("\n\n")[0].split())
+        return cls(
+            name=function.__name__,
+            description=description or None,
+            parameters=_schema_of(function, _described(doc)),
+        )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidParameterError(
+            f"a tool's name is 1 to 64 letters, digits, _ or -, not {name!r}"
+        )
+
+
+ToolLike: TypeAlias = ToolDefinition | Mapping[str, JsonValue] | Callable[..., object]
+
+
+def as_tool(tool: ToolLike) -> ToolDefinition:
+    """A definition from what callers have: one of ours, OpenAI's dictionary, or a function."""
+    if isinstance(tool, ToolDefinition):
+        return tool
+    if isinstance(tool, Mapping):
+        return _from_openai(tool)
+    if callable(tool):
+        return ToolDefinition.from_function(tool)
+    raise InvalidParameterError(
+        f"a tool is a ToolDefinition, a dictionary or a function, not {type(tool).__name__}"
+    )
+
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the model may, must or must not call a tool, or which one it must call."""
+
+    mode: str
+    name: str | None = None
+
+    @classmethod
+    def auto(cls) -> Self:
+        """The model decides."""
+        return cls(mode="auto")
+
+    @classmethod
+    def none(cls) -> Self:
+        """No call."""
+        return cls(mode="none")
+
+    @classmethod
+    def required(cls) -> Self:
+        """At least one call."""
+        return cls(mode="required")
+
+    @classmethod
+    def tool(cls, name: str) -> Self:
+        """A call of this tool."""
+        return cls(mode="tool", name=name)
+
+
+def as_tool_choice(choice: object) -> ToolChoice:
+    """A choice from one of ours, a mode by name, or OpenAI's dictionary."""
+    match choice:
+        case ToolChoice():
+            return choice
+        case "auto" | "none" | "required":
+            return ToolChoice(mode=str(choice))
+        case {"type": "function", "function": {"name": str(name)}}:
+            return ToolChoice.tool(name)
+    raise InvalidParameterError(
+        "tool_choice is a ToolChoice, 'auto', 'none', 'required' or OpenAI's dictionary, "
+        f"not {choice!r}"
+    )
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call the model asks for. `arguments` is the JSON text exactly as it wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def arguments_json(self) -> JsonValue:
+        """The arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
+        try:
+            return decode_json(self.arguments)
+        except MalformedResponseError:
+            raise MalformedResponseError(
+                f"the model called {self.name} with arguments that are not JSON: "
+                f"{excerpt_of(self.arguments)}"
+            ) from None
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A fragment of a call in a stream. Servers leave out, repeat or misnumber any of it."""
+
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class _Open:
+    """A call whose arguments may still grow."""
+
+    __slots__ = ("id", "name", "pieces")
+
+    def __init__(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id
+        self.name = delta.name
+        self.pieces = [delta.arguments] if delta.arguments else []
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+
+class ToolCalls:
+    """Puts fragments of calls together. O(1) for each fragment that carries an index."""
+
+    __slots__ = ("_by_index", "_calls")
+
+    def __init__(self) -> None:
+        self._calls: list[_Open] = []
+        self._by_index: dict[int, _Open] = {}
+
+    def add(self, delta: ToolCallDelta) -> None:
+        """Takes in the next fragment, in the order of arrival."""
+        call = self._continued(delta)
+        if call is None and not delta.name and not delta.id:
+            return  # it continues something that is no call of ours, such as a server's own tool
+        if call is None:
+            call = _Open(delta)
+            self._calls.append(call)
+        else:
+            self._grow(call, delta)
+        if delta.index is not None:
+            self._by_index[delta.index] = call
+
+    def finished(self) -> tuple[ToolCall, ...]:
+        """The calls. One without an id gets one by its position; no arguments are `{}`."""
+        return tuple(
+            ToolCall(
+                id=call.id or f"call_{position}", name=call.name, arguments=call.arguments or "{}"
+            )
+            for position, call in enumerate(self._calls)
+        )
+
+    def _continued(self, delta: ToolCallDelta) -> _Open | None:
+        """The call that a fragment belongs to, or None if it opens a new one."""
+        candidate = self._candidate(delta)
+        if candidate is None:
+            return None
+        # Ollama numbers every call 0, but each has its own id and a name. A new id without a
+        # name is only a proxy's whim (litellm#40040): it stays the same call.
+        if delta.id and candidate.id and delta.id != candidate.id and delta.name:
+            return None
+        if delta.index is None and not delta.id and delta.name and _is_json(candidate.arguments):
+            return None
+        return candidate
+
+    def _candidate(self, delta: ToolCallDelta) -> _Open | None:
+        if delta.index is not None:
+            return self._by_index.get(delta.index)
+        if delta.id:
+            return next((call for call in self._calls if call.id == delta.id), None)
+        return self._calls[-1] if self._calls else None
+
+    def _grow(self, call: _Open, delta: ToolCallDelta) -> None:
+        call.id = call.id or delta.id
+        if delta.name and delta.name != call.name and not call.pieces:
+            call.name += delta.name
+        if delta.arguments:
+            call.pieces.append(delta.arguments)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        decode_json(text)
+    except MalformedResponseError:
+        return False
+    return True
+
+
+def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
+    function = tool.get("function", tool)
+    if not isinstance(function, Mapping) or "name" not in function:
+        raise InvalidParameterError(
+            "a tool's dictionary must look like {'type': 'function', 'function': {'name': ...}}"
+        )
+    known = {name: function[name] for name in ToolDefinition.__struct_fields__ if name in function}
+    if unknown := [name for name in function if name not in (*known, "type")]:
+        raise InvalidParameterError(f"a tool's dictionary has no key {unknown[0]!r}")
+    return ToolDefinition(**known)
+
+
+def _schema_of(function: Callable[..., object], descriptions: Mapping[str, str]) -> JsonObject:
+    """The JSON schema of a function's parameters, from their annotations and defaults."""
+    signature = inspect.signature(function, eval_str=True)
+    properties: JsonObject = {}
+    definitions: JsonObject = {}
+    for name, parameter in signature.parameters.items():
+        schema, parts = _schema_of_parameter(function.__name__, parameter)
+        definitions |= parts
+        extra = {"description": descriptions[name]} if name in descriptions else {}
+        has_default = parameter.default is not parameter.empty
+        default = {"default": parameter.default} if has_default else {}
+        properties[name] = schema | extra | default
+    encode_json(properties)  # a default that is not JSON cannot be sent
+    required = [n for n, p in signature.parameters.items() if p.default is p.empty]
+    schema = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return schema | ({"$defs": definitions} if definitions else {})
+
+
+def _schema_of_parameter(
+    function: str, parameter: inspect.Parameter
+) -> tuple[JsonObject, JsonObject]:
+    place = f"the parameter {parameter.name!r} of {function}"
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise InvalidParameterError(f"{place} stands for any number; a tool needs named ones")
+    if parameter.annotation is parameter.empty:
+        raise InvalidParameterError(f"{place} needs a type annotation")
+    try:
+        (schema,), parts = msgspec.json.schema_components(
+            [parameter.annotation], ref_template="#/$defs/{name}"
+        )
+    except TypeError as error:
+        raise InvalidParameterError(f"{place} has a type JSON cannot carry: {error}") from None
+    return schema, parts
+
+
+def _described(doc: str) -> dict[str, str]:
+    """The descriptions in the `Args:` section of a Google style docstring."""
+    section = doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    lines = inspect.cleandoc(section).splitlines()
+    described: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        head, colon, text = line.partition(":")
+        if colon and not line.startswith(" "):
+            name = head.partition(" ")[0]
+            described[name] = text.strip()
+        elif name:
+            described[name] += " " + line.strip()
+    return described
