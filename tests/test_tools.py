@@ -391,6 +391,44 @@ def test_json_can_be_asked_for_on_every_wire():
     assert "output_config" not in body
 
 
+ROUTING = minillmlib.ProviderSettings(order=["a", "b"], max_price={"prompt": 1.5})
+
+
+def test_routing_goes_to_openrouter_only_and_the_receipt_says_so():
+    routing = ROUTING.sort_by_throughput().deny_data_collection()
+    params = CompletionParameters(temperature=0).with_openrouter_routing(routing)
+    body = body_of(OpenRouterProvider(), asked("u"), params)
+    assert body["provider"] == {"order": ["a", "b"], "max_price": {"prompt": 1.5},
+                                "sort": "throughput", "data_collection": "deny"}  # fmt: skip
+    for provider in (OpenAiProvider(), GenericProvider(), CLAUDE_WIRE):
+        assert "provider" not in body_of(provider, asked("u"), params)
+    clash = params.replace(extra={"provider": {}})
+    with pytest.raises(InvalidParameterError, match="provider"):
+        body_of(OpenRouterProvider(), asked("u"), clash)
+    with pytest.raises(InvalidParameterError, match="order"):
+        minillmlib.ProviderSettings(order="anthropic")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_receipt_tells_what_was_sent_and_what_was_left_out(streaming):
+    params = CompletionParameters(temperature=0).with_openrouter_routing(ROUTING)
+    for provider, left_out in [
+        (OpenRouterProvider(), set()),
+        (GenericProvider(), {"openrouter_routing"}),
+    ]:
+        transport = ScriptedTransport([ScriptedReply.json(ANSWER)])
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(provider)
+        generator = generator.with_transport(transport)
+        if streaming:
+            stream = asked("u").complete_streaming(generator, params)
+            list(minillmlib.iterate(stream))
+            receipt = stream.response.receipt
+        else:
+            receipt = minillmlib.run(asked("u").complete(generator, params)).response.receipt
+        assert set(receipt.sent) == msgspec.json.decode(transport.requests[0].body).keys()
+        assert receipt.left_out.keys() == left_out
+
+
 def test_a_schema_holds_the_real_model_on_the_openai_wire(local_server):
     schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}},
               "required": ["city"], "additionalProperties": False}  # fmt: skip

@@ -53,7 +53,8 @@ from minillmlib.values.parameters import (
     NodeCompletionParameters,
     ResponseFormat,
 )
-from minillmlib.values.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.values.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
+from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.values.usage import Usage
 from minillmlib.version import __version__
@@ -104,8 +105,10 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "Provider",
+    "ProviderSettings",
     "RateLimitError",
     "ReadError",
+    "Receipt",
     "RedirectError",
     "RequestTimeoutError",
     "RequestTooLargeError",

@@ -7,8 +7,8 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Generic, TypeVar
 
 from minillmlib.errors import InvalidParameterError
 
@@ -22,35 +22,52 @@ _start_lock = threading.Lock()
 _current: _BackgroundLoop | None = None
 
 
-def run_in_background(coroutine: Coroutine[object, object, T]) -> T:
-    """Runs `coroutine` in the process's background loop and waits for its result."""
-    if not asyncio.iscoroutine(coroutine):
-        raise InvalidParameterError(
-            f"run() takes a coroutine, as in run(node.chat(...)), not {type(coroutine).__name__}; "
-            "a stream is read with iterate()"
-        )
+def run_in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:
+    """Runs the coroutine that `make` gives in the process's background loop, to its end.
+
+    `make` is called in that loop, so that no coroutine is left over when Ctrl-C comes between
+    its making and its start.
+    """
     background = _background_loop()
     if threading.get_ident() == background.thread.ident or background.loop.is_closed():
-        coroutine.close()
+        make().close()
         raise InvalidParameterError(
             "run() cannot be used from inside a coroutine that run() runs (use await), "
             "nor after the program has ended"
         )
-    finished = threading.Event()
-    future = asyncio.run_coroutine_threadsafe(_signalling(coroutine, finished), background.loop)
+    job = _Job(make)
     try:
-        return future.result()
+        background.loop.call_soon_threadsafe(job.start)
+        job.done.wait()
     except BaseException:
-        if future.cancel():
-            finished.wait(END_SECS)  # for the coroutine's own cleaning up
+        background.loop.call_soon_threadsafe(job.cancel)
+        job.done.wait(END_SECS)  # for the coroutine's own cleaning up
         raise
+    return job.result()
 
 
-async def _signalling(coroutine: Coroutine[object, object, T], finished: threading.Event) -> T:
-    try:
-        return await coroutine
-    finally:
-        finished.set()
+class _Job(Generic[T]):
+    """One coroutine on its way through the loop. All but `done` and `result` run in the loop."""
+
+    def __init__(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
+        self.done = threading.Event()
+        self._make = make
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._make())
+        self._task.add_done_callback(lambda _: self.done.set())
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._make().close()
+            self.done.set()
+
+    def result(self) -> T:
+        assert self._task is not None
+        return self._task.result()
 
 
 class _BackgroundLoop:

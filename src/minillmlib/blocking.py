@@ -1,6 +1,6 @@
 """The blocking door: the same library for code that is not asynchronous."""
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import TypeVar
 
@@ -19,9 +19,12 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     All calls share one background event loop, so connections are kept between them. Ctrl-C
     cancels the coroutine. Raises `InvalidParameterError` when called from that loop itself.
     """
-    from minillmlib.background import run_in_background  # noqa: PLC0415 - brings asyncio along
-
-    return run_in_background(coroutine)
+    if not isinstance(coroutine, Coroutine):
+        raise InvalidParameterError(
+            f"run() takes a coroutine, as in run(node.chat(...)), not {type(coroutine).__name__}; "
+            "a stream is read with iterate()"
+        )
+    return _in_background(lambda: coroutine)
 
 
 def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
@@ -36,12 +39,18 @@ def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None,
 
 def _chunks(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
     try:
-        while (chunk := run(_next_chunk(stream))) is not None:
+        while (chunk := _in_background(lambda: _next_chunk(stream))) is not None:
             yield chunk
     finally:
         with suppress(InvalidParameterError):  # the program has ended, and its loop with it
-            run(stream.aclose())
+            _in_background(stream.aclose)
 
 
 async def _next_chunk(stream: StreamingCompletion[object]) -> StreamChunk | None:
     return await anext(stream, None)
+
+
+def _in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:
+    from minillmlib.background import run_in_background  # noqa: PLC0415 - brings asyncio along
+
+    return run_in_background(make)

@@ -13,6 +13,6 @@ __all__ = ["complete"]
 
 async def complete(call: Call) -> CompletionResponse:
     """Sends `call` once and returns the whole answer with its cost."""
-    request, auth = encode(call)
-    reply = await exchange(call.transport, request, call.timeout_secs)
-    return read_reply(call, auth, reply.status, reply.headers, reply.body)
+    sent = encode(call)
+    reply = await exchange(call.transport, sent.request, call.timeout_secs)
+    return read_reply(call, sent, reply.status, reply.headers, reply.body)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.auth import Auth, check_header_name, check_header_text
-from minillmlib.values.json import encode_json
+from minillmlib.values.json import JsonObject, encode_json
+from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
-__all__ = ["encode"]
+__all__ = ["Encoded", "encode"]
 
 
-def encode(call: Call) -> tuple[HttpRequest, Auth]:
-    """The request for `call` and the credential it carries.
+class Encoded(msgspec.Struct, frozen=True):
+    """A request, the credential it carries, and the receipt for what it says."""
+
+    request: HttpRequest
+    auth: Auth
+    receipt: Receipt
+
+
+def encode(call: Call) -> Encoded:
+    """The request for `call`.
 
     The body comes first, so that a parameter the wire cannot carry is reported even where no
     credential is set, and no secret is near when it fails.
@@ -28,7 +39,15 @@ def encode(call: Call) -> tuple[HttpRequest, Auth]:
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
-    return HttpRequest(url=url, headers=_headers(call, auth), body=data), auth
+    request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
+    return Encoded(request, auth, _receipt(call, body))
+
+
+def _receipt(call: Call, body: JsonObject) -> Receipt:
+    params = call.settings.params
+    ignored = call.generator.provider.ignored
+    left_out = {name: why for name, why in ignored.items() if getattr(params, name) is not None}
+    return Receipt(sent=tuple(body), left_out=left_out)
 
 
 def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
+from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.plan import Call
 from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.auth import Auth
@@ -15,13 +16,13 @@ from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
 from minillmlib.values.responses import CompletionResponse
 
-__all__ = ["read_reply", "read_safely", "settle"]
+__all__ = ["read_reply", "read_safely", "settle", "signed"]
 
 T = TypeVar("T")
 
 
 def read_reply(
-    call: Call, auth: Auth, status: int, headers: Mapping[str, str], body: bytes
+    call: Call, sent: Encoded, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
     """The settled response in a whole answer. Raises what the answer says went wrong."""
 
@@ -32,8 +33,17 @@ def read_reply(
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         return settle(call, call.generator.provider.parse_response(decode_json(text)))
 
-    response = read_safely(auth, headers, read, body.decode("utf-8", "replace"))
-    return msgspec.structs.replace(response, request_id=request_id_of(headers))
+    response = read_safely(sent.auth, headers, read, body.decode("utf-8", "replace"))
+    return signed(response, sent, headers)
+
+
+def signed(
+    response: CompletionResponse, sent: Encoded, headers: Mapping[str, str]
+) -> CompletionResponse:
+    """The response with what the exchange itself tells: the request id and the receipt."""
+    return msgspec.structs.replace(
+        response, request_id=request_id_of(headers), receipt=sent.receipt
+    )
 
 
 def settle(call: Call, response: CompletionResponse) -> CompletionResponse:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import msgspec
-
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -17,13 +15,12 @@ from minillmlib.errors import (
     MiniLLMError,
     TransportError,
 )
-from minillmlib.pipeline.encode import encode
+from minillmlib.pipeline.encode import Encoded, encode
 from minillmlib.pipeline.plan import Call
-from minillmlib.pipeline.read import read_reply, read_safely, settle
+from minillmlib.pipeline.read import read_reply, read_safely, settle, signed
 from minillmlib.providers.failures import error_from_payload, request_id_of
 from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.transport.sse import SseEvent
-from minillmlib.values.auth import Auth
 from minillmlib.values.json import JsonValue, decode_json, excerpt
 from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
 from minillmlib.values.tools import ToolCallDelta
@@ -61,7 +58,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._keep = keep
         self._phase = _Phase.NEW
         self._is_busy = False
-        self._auth = Auth.none()
+        self._sent: Encoded | None = None
         self._events: EventStream | None = None
         self._fold = ResponseFold()
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
@@ -141,18 +138,18 @@ class StreamingCompletion(Generic[NodeT_co]):
     async def _open(self) -> None:
         call = self._call
         self._phase = _Phase.READING
-        request, self._auth = encode(call)
-        events = await open_events(call.transport, request, call.timeout_secs)
+        sent = self._sent = encode(call)
+        events = await open_events(call.transport, sent.request, call.timeout_secs)
         self._events = events
         if self._phase is _Phase.OVER:  # by aclose, while we waited
             self._close()
         elif not _is_event_stream(events):
-            await self._take_whole(events)
+            await self._take_whole(events, sent)
 
-    async def _take_whole(self, events: EventStream) -> None:
+    async def _take_whole(self, events: EventStream, sent: Encoded) -> None:
         """For an error, and for a server that answers a request for a stream in one piece."""
         body = await events.read_body()
-        response = read_reply(self._call, self._auth, events.status, events.headers, body)
+        response = read_reply(self._call, sent, events.status, events.headers, body)
         chunk = StreamChunk(
             id=response.id,
             model=response.model,
@@ -180,7 +177,7 @@ class StreamingCompletion(Generic[NodeT_co]):
             return
         event = self._pending.popleft()
         read = self._read_error if event.event == "error" else self._read_chunk
-        chunk = read_safely(self._auth, events.headers, read, event.data)
+        chunk = read_safely(self._encoded().auth, events.headers, read, event.data)
         if chunk is not None:
             self._take(chunk)
             if self._is_over():
@@ -226,8 +223,10 @@ class StreamingCompletion(Generic[NodeT_co]):
                 request_id=request_id_of(events.headers),
             )
         folded = self._fold.response()
-        response = read_safely(self._auth, events.headers, lambda _: settle(self._call, folded), "")
-        return msgspec.structs.replace(response, request_id=request_id_of(events.headers))
+        response = read_safely(
+            self._encoded().auth, events.headers, lambda _: settle(self._call, folded), ""
+        )
+        return signed(response, self._encoded(), events.headers)
 
     def _complete(self, response: CompletionResponse, *chunks: StreamChunk) -> None:
         if self._phase is not _Phase.OVER:
@@ -242,6 +241,10 @@ class StreamingCompletion(Generic[NodeT_co]):
             return
         self._result = (self._response, self._keep(self._response))
         self._close()
+
+    def _encoded(self) -> Encoded:
+        assert self._sent is not None
+        return self._sent
 
     def _open_events(self) -> EventStream:
         assert self._events is not None

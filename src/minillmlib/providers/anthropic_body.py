@@ -1,10 +1,9 @@
 """Our messages and parameters as a request body of Anthropic's wire."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
-from minillmlib.providers.fields import add_extra, write_parameters
+from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, Role, TextPart, content_text
@@ -136,7 +135,7 @@ def _safe_id(call_id: str) -> str:
     """The id, or a digest in place of one that another provider made with other characters."""
     if call_id and all(char.isascii() and (char.isalnum() or char in "_-") for char in call_id):
         return call_id
-    return "toolu_" + hashlib.sha256(call_id.encode()).hexdigest()[:24]
+    return stand_in_id(call_id, "toolu_")
 
 
 def _structured(params: CompletionParameters) -> JsonObject:

@@ -1,10 +1,9 @@
 """Our messages as those of the chat-completions wire."""
 
-import hashlib
-
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.providers.fields import stand_in_id
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, Role, TextPart, content_text
@@ -104,4 +103,4 @@ def _short_id(call_id: str, facts: MediaFacts) -> str:
     """The id, or a digest in place of one that another provider made too long for this wire."""
     if len(call_id) <= facts.tool_id_chars:
         return call_id
-    return "call_" + hashlib.sha256(call_id.encode()).hexdigest()[:24]
+    return stand_in_id(call_id, "call_")

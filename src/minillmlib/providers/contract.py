@@ -1,6 +1,6 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from minillmlib.providers import chat_completions
 from minillmlib.providers.chat_completions import ChatDialect
@@ -25,6 +25,9 @@ class Provider:
     """
 
     dialect: ChatDialect = ChatDialect()
+    """The facts of a server that speaks the chat-completions wire."""
+    ignored: Mapping[str, str] = {"openrouter_routing": "only OpenRouter chooses providers"}
+    """Parameters that this provider leaves out without an error, and why."""
 
     def endpoint_url(self, base: str) -> str:
         """The address of a completion request, from the generator's base URL."""

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.parameters import CompletionParameters
 
-__all__ = ["add_extra", "write_parameters"]
+__all__ = ["add_extra", "stand_in_id", "write_parameters"]
 
 # What the library itself decides.
 RESERVED = ("stream", "stream_options")
 
 # Every field that is a plain value; a wire names those it can carry. The others have a shape
 # of their own on each wire.
-STRUCTURED = ("response_format", "tools", "tool_choice", "parallel_tool_calls", "extra")
+STRUCTURED = (
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "openrouter_routing",
+    "extra",
+)
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
 
 
@@ -46,3 +54,8 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
                 "leave it out of extra"
             )
     return {**body, **extra}
+
+
+def stand_in_id(call_id: str, prefix: str) -> str:
+    """An id for a tool call in place of one this wire would refuse: always the same for it."""
+    return prefix + uuid5(NAMESPACE_OID, call_id).hex[:24]

@@ -1,5 +1,6 @@
 """OpenRouter: the chat-completions wire with native costs."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -7,8 +8,11 @@ import msgspec
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MediaFacts
 from minillmlib.providers.contract import Provider
+from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
-from minillmlib.values.json import JsonValue
+from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.usage import Usage
 
 __all__ = ["OpenRouterProvider"]
@@ -29,6 +33,25 @@ class OpenRouterProvider(Provider):
             tool_id_chars=64,
         ),
     )
+
+    ignored: Mapping[str, str] = {}
+
+    def build_request(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: CompletionParameters,
+        *,
+        stream: bool,
+        include_usage: bool,
+    ) -> JsonObject:
+        """The body, with OpenRouter's own routing object."""
+        body = super().build_request(
+            model, messages, params, stream=stream, include_usage=include_usage
+        )
+        if params.openrouter_routing is None:
+            return body
+        return add_extra(body, {"provider": params.openrouter_routing.as_body()})
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The counts, with the cost OpenRouter states beside them."""

@@ -10,6 +10,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolChoice, ToolLike, as_tool, as_tool_choice
 
 __all__ = [
@@ -106,6 +107,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         tools: What the model may call: definitions, OpenAI's dictionaries, or typed functions.
         tool_choice: Whether it may, must or must not call one, or which.
         parallel_tool_calls: Whether it may ask for several calls at once.
+        openrouter_routing: How OpenRouter chooses a provider; others ignore it.
         extra: Further keys of the request body, for what only one provider knows. A key that
             a field above also writes is an error.
     """
@@ -123,6 +125,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[ToolLike] | None = None
     tool_choice: ToolChoice | str | Mapping[str, JsonValue] | None = None
     parallel_tool_calls: bool | None = None
+    openrouter_routing: ProviderSettings | None = None
     extra: Mapping[str, JsonValue] = {}
 
     def __post_init__(self) -> None:
@@ -132,6 +135,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "stop", _checked_stop(self.stop))
         _check_kind("response_format", self.response_format, ResponseFormat)
         _check_kind("parallel_tool_calls", self.parallel_tool_calls, bool)
+        _check_kind("openrouter_routing", self.openrouter_routing, ProviderSettings)
         self._normalize_tools()
         if not isinstance(self.extra, Mapping):
             raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
@@ -154,6 +158,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_json_response(self) -> Self:
         """A copy that asks for a JSON answer."""
         return self.replace(response_format=ResponseFormat.json())
+
+    def with_openrouter_routing(self, routing: ProviderSettings) -> Self:
+        """A copy with these wishes for OpenRouter; other providers ignore them."""
+        return self.replace(openrouter_routing=routing)
 
     def with_max_tokens(self, max_tokens: int) -> Self:
         """A copy with this limit on the answer."""

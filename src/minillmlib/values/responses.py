@@ -9,7 +9,14 @@ from minillmlib.values.json import JsonValue
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolCalls
 from minillmlib.values.usage import Usage
 
-__all__ = ["CompletionResponse", "FinishReason", "ResponseFold", "StreamChunk", "whole_response"]
+__all__ = [
+    "CompletionResponse",
+    "FinishReason",
+    "Receipt",
+    "ResponseFold",
+    "StreamChunk",
+    "whole_response",
+]
 
 
 class FinishReason(enum.StrEnum):
@@ -53,6 +60,13 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 }
 
 
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a call went to the server: the keys of the body, and what was left out and why."""
+
+    sent: tuple[str, ...]
+    left_out: dict[str, str] = {}
+
+
 class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One whole answer of a model.
 
@@ -73,6 +87,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
+    receipt: Receipt | None = None
     raw_response: JsonValue = None
 
     @property

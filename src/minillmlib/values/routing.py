@@ -1,0 +1,66 @@
+"""How OpenRouter chooses among the providers of a model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError
+from minillmlib.values.change import replaced
+from minillmlib.values.json import JsonObject, JsonValue
+
+__all__ = ["ProviderSettings"]
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenRouter's `provider` object. What is not set is not sent.
+
+    Attributes:
+        order: Providers to try, in this order.
+        only: The only providers allowed.
+        ignore: Providers not to use.
+        allow_fallbacks: Whether others may serve when these cannot.
+        require_parameters: Use only providers that know every parameter sent; the others drop
+            what they do not know in silence.
+        data_collection: `"deny"` leaves out providers that may keep prompts.
+        zdr: Only providers with zero data retention.
+        quantizations: The precisions allowed, such as `fp8`.
+        sort: What to prefer: `"price"`, `"throughput"` or `"latency"`.
+        max_price: The highest prices, in USD per million tokens, by OpenRouter's keys.
+    """
+
+    order: Sequence[str] | None = None
+    only: Sequence[str] | None = None
+    ignore: Sequence[str] | None = None
+    allow_fallbacks: bool | None = None
+    require_parameters: bool | None = None
+    data_collection: Literal["allow", "deny"] | None = None
+    zdr: bool | None = None
+    quantizations: Sequence[str] | None = None
+    sort: Literal["price", "throughput", "latency"] | None = None
+    max_price: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("order", "only", "ignore", "quantizations"):
+            slugs = getattr(self, name)
+            if isinstance(slugs, str):
+                raise InvalidParameterError(f"{name} must be a sequence of names, not one string")
+            if slugs is not None:
+                msgspec.structs.force_setattr(self, name, tuple(slugs))
+
+    def replace(self, **changes: JsonValue) -> Self:
+        """A copy with some fields changed."""
+        return replaced(self, changes)
+
+    def sort_by_throughput(self) -> Self:
+        """A copy that prefers the fastest provider."""
+        return self.replace(sort="throughput")
+
+    def deny_data_collection(self) -> Self:
+        """A copy that leaves out providers that may keep prompts."""
+        return self.replace(data_collection="deny")
+
+    def as_body(self) -> JsonObject:
+        """The object as it is sent."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {name: value for name, value in fields.items() if value is not None}
