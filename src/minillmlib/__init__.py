@@ -53,6 +53,7 @@ from minillmlib.values.parameters import (
     NodeCompletionParameters,
     ResponseFormat,
 )
+from minillmlib.values.reasoning import Reasoning, ReasoningConfig, ReasoningDelta
 from minillmlib.values.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
 from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
@@ -108,6 +109,9 @@ __all__ = [
     "ProviderSettings",
     "RateLimitError",
     "ReadError",
+    "Reasoning",
+    "ReasoningConfig",
+    "ReasoningDelta",
     "Receipt",
     "RedirectError",
     "RequestTimeoutError",

@@ -47,6 +47,8 @@ def _receipt(call: Call, body: JsonObject) -> Receipt:
     params = call.settings.params
     ignored = call.generator.provider.ignored
     left_out = {name: why for name, why in ignored.items() if getattr(params, name) is not None}
+    if call.has_foreign_reasoning:
+        left_out["reasoning of earlier turns"] = "it was made by another model"
     return Receipt(sent=tuple(body), left_out=left_out)
 
 

@@ -26,6 +26,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     settings: NodeCompletionParameters
     stream: bool
+    has_foreign_reasoning: bool = False
+
+    @property
+    def origin(self) -> str:
+        """The provider and model, for which sealed reasoning is meant."""
+        return origin_of(self.generator)
 
     @property
     def transport(self) -> Transport:
@@ -56,11 +62,29 @@ def plan(
     if not messages:
         raise EmptyThreadError("there is no message to send")
     settings = node_parameters(params)
+    whole = _with_system(messages, settings.system_prompt)
+    own = _without_foreign_reasoning(whole, origin_of(generator))
     return Call(
         generator=generator,
-        messages=_with_system(messages, settings.system_prompt),
+        messages=own,
         settings=settings,
         stream=stream,
+        has_foreign_reasoning=own != whole,
+    )
+
+
+def origin_of(generator: GeneratorInfo) -> str:
+    """The name under which a generator's reasoning is kept."""
+    return f"{type(generator.provider).__name__}:{generator.model}"
+
+
+def _without_foreign_reasoning(messages: Sequence[Message], origin: str) -> tuple[Message, ...]:
+    """The messages without blocks of other models, which would be refused or leak."""
+    return tuple(
+        message
+        if message.reasoning is None or message.reasoning.origin == origin
+        else msgspec.structs.replace(message, reasoning=None)
+        for message in messages
     )
 
 

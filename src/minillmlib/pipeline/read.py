@@ -34,15 +34,15 @@ def read_reply(
         return settle(call, call.generator.provider.parse_response(decode_json(text)))
 
     response = read_safely(sent.auth, headers, read, body.decode("utf-8", "replace"))
-    return signed(response, sent, headers)
+    return signed(call, response, sent, headers)
 
 
 def signed(
-    response: CompletionResponse, sent: Encoded, headers: Mapping[str, str]
+    call: Call, response: CompletionResponse, sent: Encoded, headers: Mapping[str, str]
 ) -> CompletionResponse:
-    """The response with what the exchange itself tells: the request id and the receipt."""
+    """The response with what the exchange itself tells: who, under which id, and the receipt."""
     return msgspec.structs.replace(
-        response, request_id=request_id_of(headers), receipt=sent.receipt
+        response, origin=call.origin, request_id=request_id_of(headers), receipt=sent.receipt
     )
 
 

@@ -161,6 +161,7 @@ class StreamingCompletion(Generic[NodeT_co]):
                 ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
                 for index, call in enumerate(response.tool_calls)
             ),
+            reasoning=response.reasoning,
             usage=response.usage,
         )
         self._complete(response, chunk)
@@ -203,7 +204,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     def _take(self, chunk: StreamChunk) -> None:
         self._fold.add(chunk)
-        says = chunk.delta or chunk.refusal or chunk.tool_calls
+        says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning
         if says or self._fold.finish_reason is not None:
             self._ready.append(chunk)
 
@@ -226,7 +227,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         response = read_safely(
             self._encoded().auth, events.headers, lambda _: settle(self._call, folded), ""
         )
-        return signed(response, self._encoded(), events.headers)
+        return signed(self._call, response, self._encoded(), events.headers)
 
     def _complete(self, response: CompletionResponse, *chunks: StreamChunk) -> None:
         if self._phase is not _Phase.OVER:

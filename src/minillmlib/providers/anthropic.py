@@ -20,6 +20,7 @@ from minillmlib.values.json import (
 )
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.reasoning import ReasoningDelta
 from minillmlib.values.responses import (
     CompletionResponse,
     FinishReason,
@@ -33,6 +34,7 @@ __all__ = ["AnthropicProvider"]
 
 # The version that still takes temperature, top_p and top_k; 2026-10-21 refuses them.
 API_VERSION = "2023-06-01"
+SEALED = ("thinking", "redacted_thinking")  # blocks that must come back as they were
 OAUTH_BETA = "oauth-2025-04-20"
 
 
@@ -84,6 +86,8 @@ class AnthropicProvider(Provider):
                 for index, block in enumerate(message.content)
                 if block.type == "tool_use"
             ),
+            reasoning="".join(_string(block.thinking) for block in message.content),
+            reasoning_blocks=_sealed_blocks(raw["content"]),
             usage=self.parse_usage(raw),
         )
         return whole_response(chunk, raw)
@@ -99,7 +103,7 @@ class AnthropicProvider(Provider):
                 name, model = _string(start.id), _string(start.model)
                 return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
             case {"type": "content_block_start", "content_block": {"type": str()} as block}:
-                return _block_chunk(convert_json(block, _Block), _index(raw))
+                return _block_chunk(block, _index(raw))
             case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
                 return _delta_chunk(convert_json(delta, _BlockDelta), _index(raw))
             case {"type": "message_delta", "delta": delta}:
@@ -150,12 +154,15 @@ class _Block(msgspec.Struct):
     id: JsonValue = None
     name: JsonValue = None
     input: JsonValue = None
+    thinking: JsonValue = ""
 
 
 class _BlockDelta(msgspec.Struct):
     type: str
     text: JsonValue = ""
     partial_json: JsonValue = ""
+    thinking: JsonValue = ""
+    signature: JsonValue = ""
 
 
 class _WholeMessage(msgspec.Struct):
@@ -194,7 +201,19 @@ def _checked_text(text: JsonValue) -> str:
     return text
 
 
-def _block_chunk(block: _Block, index: int | None) -> StreamChunk | None:
+def _sealed_blocks(content: list[JsonObject]) -> tuple[ReasoningDelta, ...]:
+    return tuple(
+        ReasoningDelta(index=index, fields=block)
+        for index, block in enumerate(content)
+        if block.get("type") in SEALED
+    )
+
+
+def _block_chunk(raw: JsonObject, index: int | None) -> StreamChunk | None:
+    block = convert_json(raw, _Block)
+    if block.type in SEALED and index is not None:
+        sealed = ReasoningDelta(index=index, fields=raw)
+        return StreamChunk(reasoning=_string(block.thinking), reasoning_blocks=(sealed,))
     if block.type == "tool_use":
         return StreamChunk(tool_calls=(_call_delta(block, index),))
     text = _text_of(block)
@@ -209,6 +228,11 @@ def _delta_chunk(delta: _BlockDelta, index: int | None) -> StreamChunk | None:
         piece = _string(delta.partial_json)
         call = ToolCallDelta(index=index, arguments=piece)
         return StreamChunk(tool_calls=(call,)) if piece else None
+    if delta.type in ("thinking_delta", "signature_delta") and index is not None:
+        name = delta.type.removesuffix("_delta")
+        text = _string(getattr(delta, name))
+        sealed = ReasoningDelta(index=index, fields={name: text})
+        return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))
     return None
 
 

@@ -8,6 +8,7 @@ from minillmlib.values.json import JsonObject
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, Role, TextPart, content_text
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
+from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
 
 __all__ = ["build_body"]
@@ -74,6 +75,8 @@ def _blocks(message: Message) -> Iterator[JsonObject]:
     if message.tool_call_id is not None:
         yield _result_block(message, message.tool_call_id)
         return
+    if message.reasoning is not None:
+        yield from message.reasoning.blocks  # signed: they must come back as they were
     yield from _content_blocks(message)
     for call in message.tool_calls:
         yield {
@@ -141,15 +144,32 @@ def _safe_id(call_id: str) -> str:
 def _structured(params: CompletionParameters) -> JsonObject:
     """The keys of the fields that are more than a number or a text."""
     body: JsonObject = {}
+    config: JsonObject = {}
     if params.response_format is not None and params.response_format.schema is not None:
-        form = {"type": "json_schema", "schema": params.response_format.schema}
-        body["output_config"] = {"format": form}
+        config["format"] = {"type": "json_schema", "schema": params.response_format.schema}
+    if params.reasoning is not None:
+        body["thinking"] = _thinking_body(params.reasoning)
+        if params.reasoning.effort not in (None, "none"):
+            config["effort"] = params.reasoning.effort
+    if config:
+        body["output_config"] = config
     if params.tools:
         body["tools"] = [_tool_body(as_tool(tool)) for tool in params.tools]
     if params.tool_choice is not None or params.parallel_tool_calls is not None:
         choice = as_tool_choice(params.tool_choice or "auto")
         body["tool_choice"] = _choice_body(choice, params.parallel_tool_calls)
     return body
+
+
+def _thinking_body(reasoning: ReasoningConfig) -> JsonObject:
+    if reasoning.max_tokens is not None:
+        return {"type": "enabled", "budget_tokens": reasoning.max_tokens}
+    if reasoning.effort == "none":
+        return {"type": "disabled"}
+    if reasoning.effort == "minimal":
+        raise InvalidParameterError("Anthropic has no reasoning effort minimal; use low")
+    # Newer models show nothing of what they think unless they are asked to.
+    return {"type": "adaptive", "display": "summarized"}
 
 
 def _tool_body(tool: ToolDefinition) -> JsonObject:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import MalformedResponseError, ServerError
+from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.providers.chat_messages import MediaFacts, message_body
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
@@ -23,6 +23,7 @@ from minillmlib.values.json import (
 )
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
+from minillmlib.values.reasoning import ReasoningConfig, ReasoningDelta
 from minillmlib.values.responses import (
     CompletionResponse,
     FinishReason,
@@ -75,12 +76,18 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
         fields: The generation fields the server knows, and its words for them.
         has_stream_options: Whether usage in a stream must be asked for by `stream_options`.
         media: What it takes beside text.
+        has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of
+            `reasoning_effort`.
+        reasoning_echo: The key under which an assistant's reasoning goes back to it:
+            `reasoning_details` its blocks, `reasoning_content` its text.
     """
 
     name: str = "the chat-completions wire"
     fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
     has_stream_options: bool = True
     media: MediaFacts = MediaFacts()
+    has_reasoning_object: bool = False
+    reasoning_echo: str | None = None
 
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
@@ -93,10 +100,13 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     include_usage: bool,
 ) -> JsonObject:
     """The body of a request."""
-    sent = [message_body(message, dialect.media, dialect.name) for message in messages]
+    sent = [
+        message_body(message, dialect.media, dialect.name) | _echo(dialect, message)
+        for message in messages
+    ]
     body: JsonObject = {"model": model, "messages": sent}
     body |= write_parameters(params, dialect.fields, dialect.name)
-    body |= _structured(params)
+    body |= _structured(params) | _reasoning_body(dialect, params.reasoning)
     if stream:
         body["stream"] = True
         if include_usage and dialect.has_stream_options:
@@ -116,6 +126,26 @@ def _structured(params: CompletionParameters) -> JsonObject:
     if params.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = params.parallel_tool_calls
     return body
+
+
+def _reasoning_body(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> JsonObject:
+    if reasoning is None:
+        return {}
+    if dialect.has_reasoning_object:
+        fields = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
+        return {"reasoning": {name: value for name, value in fields.items() if value is not None}}
+    if reasoning.effort is None:
+        raise InvalidParameterError(f"{dialect.name} has no reasoning max_tokens; give an effort")
+    return {"reasoning_effort": reasoning.effort}
+
+
+def _echo(dialect: ChatDialect, message: Message) -> JsonObject:
+    """What a model thought, for a server that wants it back."""
+    if message.reasoning is None or dialect.reasoning_echo is None:
+        return {}
+    is_text = dialect.reasoning_echo == "reasoning_content"
+    echo = message.reasoning.text if is_text else message.reasoning.blocks
+    return {dialect.reasoning_echo: echo} if echo else {}
 
 
 def _format_body(form: ResponseFormat) -> JsonObject:
@@ -157,6 +187,9 @@ class _Said(msgspec.Struct):
     content: str | list[JsonObject] | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
+    reasoning_content: JsonValue = None
+    reasoning: JsonValue = None
+    reasoning_details: JsonValue = None
 
 
 class _Choice(msgspec.Struct):
@@ -243,11 +276,42 @@ def _said_in(choice: _Choice | None) -> JsonObject:
     return {
         "delta": text,
         "refusal": (said.refusal or None) if said else None,
+        "reasoning": _thought_in(said) if said else "",
+        "reasoning_blocks": _blocks_in(said) if said else (),
         "tool_calls": tuple(map(_call_delta, said.tool_calls or ())) if said else (),
         # Some servers keep "" here until the end.
         "finish_reason": FinishReason.of(choice.finish_reason or None),
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
     }
+
+
+def _thought_in(said: _Said) -> str:
+    """The reasoning's text, under any of its names, and never twice."""
+    for text in (said.reasoning_content, said.reasoning):
+        if isinstance(text, str) and text:
+            return text
+    pieces = said.content if isinstance(said.content, list) else ()
+    thinking = [piece.get("thinking") for piece in pieces if piece.get("type") == "thinking"]
+    inner = [item for items in thinking if isinstance(items, list) for item in items]
+    parts = [*_details_in(said), *(item for item in inner if isinstance(item, dict))]
+    return "".join(_string(part.get("text")) or _string(part.get("summary")) for part in parts)
+
+
+def _blocks_in(said: _Said) -> tuple[ReasoningDelta, ...]:
+    return tuple(
+        ReasoningDelta(index=_block_index(detail, position), fields=detail)
+        for position, detail in enumerate(_details_in(said))
+    )
+
+
+def _block_index(detail: JsonObject, position: int) -> int:
+    index = detail.get("index")
+    return index if isinstance(index, int) else position
+
+
+def _details_in(said: _Said) -> list[JsonObject]:
+    details = said.reasoning_details if isinstance(said.reasoning_details, list) else []
+    return [detail for detail in details if isinstance(detail, dict)]
 
 
 def _call_delta(call: _Call) -> ToolCallDelta:

@@ -18,6 +18,7 @@ RESERVED = ("stream", "stream_options")
 # of their own on each wire.
 STRUCTURED = (
     "response_format",
+    "reasoning",
     "tools",
     "tool_choice",
     "parallel_tool_calls",

@@ -25,6 +25,8 @@ class OpenRouterProvider(Provider):
         name="OpenRouter",
         fields={**ALL_FIELDS, "max_tokens": "max_tokens"},
         has_stream_options=False,
+        has_reasoning_object=True,
+        reasoning_echo="reasoning_details",
         media=MediaFacts(
             audio=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
             has_video=True,

@@ -13,6 +13,7 @@ from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.values.json import excerpt
 from minillmlib.values.messages import ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
+from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.responses import CompletionResponse
 from minillmlib.values.tools import ToolCall
 
@@ -176,7 +177,13 @@ class ChatNode:
         return self._at(self._tree.append(self._index, message))
 
     def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> Self:
-        answer = Message.assistant(response.text, response.tool_calls)
+        thought = response.reasoning or response.reasoning_blocks
+        reasoning = Reasoning(
+            text=response.reasoning, blocks=response.reasoning_blocks, origin=response.origin
+        )
+        answer = Message.assistant(
+            response.text, response.tool_calls, reasoning=reasoning if thought else None
+        )
         index = self._tree.append(self._index, *said, answer, response=response)
         return self._at(index)
 

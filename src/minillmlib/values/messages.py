@@ -8,6 +8,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.tools import ToolCall
 
 __all__ = ["ContentPart", "Message", "MessageContent", "Role", "TextPart", "content_text"]
@@ -49,8 +50,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation.
 
     `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
-    assistant's message may hold the `tool_calls` it makes; a message of the role `tool` answers
-    the call `tool_call_id`, and `is_error` tells the model that the tool failed.
+    assistant's message may hold the `tool_calls` it makes and the `reasoning` before it; a
+    message of the role `tool` answers the call `tool_call_id`, and `is_error` tells the model
+    that the tool failed.
     """
 
     role: Role
@@ -58,6 +60,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     is_error: bool = False
+    reasoning: Reasoning | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
@@ -76,10 +79,19 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def assistant(
-        cls, content: str | Iterable[ContentPart], tool_calls: Iterable[ToolCall] = ()
+        cls,
+        content: str | Iterable[ContentPart],
+        tool_calls: Iterable[ToolCall] = (),
+        *,
+        reasoning: Reasoning | None = None,
     ) -> Self:
-        """What the model says, and the tools it calls."""
-        return cls(role=Role.ASSISTANT, content=_as_content(content), tool_calls=tuple(tool_calls))
+        """What the model says, the tools it calls, and what it thought before."""
+        return cls(
+            role=Role.ASSISTANT,
+            content=_as_content(content),
+            tool_calls=tuple(tool_calls),
+            reasoning=reasoning,
+        )
 
     @classmethod
     def tool_result(

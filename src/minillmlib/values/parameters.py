@@ -10,6 +10,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolChoice, ToolLike, as_tool, as_tool_choice
 
@@ -104,6 +105,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         stop: Texts at which the model stops; they are not part of the answer.
         seed: For reproducible sampling where a server supports it.
         response_format: JSON, or JSON that fits a schema.
+        reasoning: How much the model may think before it answers.
         tools: What the model may call: definitions, OpenAI's dictionaries, or typed functions.
         tool_choice: Whether it may, must or must not call one, or which.
         parallel_tool_calls: Whether it may ask for several calls at once.
@@ -122,6 +124,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     stop: Sequence[str] | None = None
     seed: int | None = None
     response_format: ResponseFormat | None = None
+    reasoning: ReasoningConfig | None = None
     tools: Sequence[ToolLike] | None = None
     tool_choice: ToolChoice | str | Mapping[str, JsonValue] | None = None
     parallel_tool_calls: bool | None = None
@@ -134,6 +137,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         if self.stop is not None:
             msgspec.structs.force_setattr(self, "stop", _checked_stop(self.stop))
         _check_kind("response_format", self.response_format, ResponseFormat)
+        _check_kind("reasoning", self.reasoning, ReasoningConfig)
         _check_kind("parallel_tool_calls", self.parallel_tool_calls, bool)
         _check_kind("openrouter_routing", self.openrouter_routing, ProviderSettings)
         self._normalize_tools()

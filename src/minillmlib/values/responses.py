@@ -5,7 +5,8 @@ import enum
 import msgspec
 
 from minillmlib.values.costs import CostOutcome
-from minillmlib.values.json import JsonValue
+from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.reasoning import ReasoningBlocks, ReasoningDelta
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolCalls
 from minillmlib.values.usage import Usage
 
@@ -72,9 +73,13 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` is what it wrote, `refusal` its words (or the vendor's) for not answering;
     `finish_reason` is then `CONTENT_FILTER`. `tool_calls` is what it wants called, with
-    `TOOL_CALLS` as the reason, whatever the wire says. `raw_finish_reason` is the wire's own
-    word, `raw_response` the whole body as it came (None when streamed). `usage` is None when the
-    server sent no usable counts; `cost` then says so.
+    `TOOL_CALLS` as the reason, whatever the wire says. `reasoning` is what it thought, as far
+    as it is shown, and `reasoning_blocks` the same as the provider seals it; `origin` is the
+    provider and model that answered.
+
+    `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
+    when streamed). `usage` is None when the server sent no usable counts; `cost` then says so.
+    `receipt` tells what of the call was sent.
     """
 
     id: str = ""
@@ -84,6 +89,9 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    reasoning_blocks: tuple[JsonObject, ...] = ()
+    origin: str = ""
     usage: Usage | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
@@ -97,7 +105,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of a streamed answer; `delta` is the new text.
+    """One piece of a streamed answer; `delta` is the new text, `reasoning` new thought.
 
     `is_end` is the wire's own end marker: whatever follows it is not part of the answer.
     """
@@ -109,6 +117,8 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    reasoning: str = ""
+    reasoning_blocks: tuple[ReasoningDelta, ...] = ()
     usage: Usage | None = None
     is_end: bool = False
 
@@ -117,8 +127,10 @@ class ResponseFold:
     """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
 
     __slots__ = (
+        "_blocks",
         "_deltas",
         "_has_final_usage",
+        "_reasoning",
         "_refusals",
         "_tool_calls",
         "_usage",
@@ -140,6 +152,8 @@ class ResponseFold:
         self._deltas: list[str] = []
         self._refusals: list[str] = []
         self._tool_calls = ToolCalls()
+        self._reasoning: list[str] = []
+        self._blocks = ReasoningBlocks()
 
     def add(self, chunk: StreamChunk) -> None:
         """Takes in the next chunk, in the order of arrival."""
@@ -147,8 +161,12 @@ class ResponseFold:
             self._deltas.append(chunk.delta)
         if chunk.refusal:
             self._refusals.append(chunk.refusal)
-        for delta in chunk.tool_calls:
-            self._tool_calls.add(delta)
+        for call in chunk.tool_calls:
+            self._tool_calls.add(call)
+        if chunk.reasoning:
+            self._reasoning.append(chunk.reasoning)
+        for block in chunk.reasoning_blocks:
+            self._blocks.add(block)
         self.id = self.id or chunk.id
         self.model = self.model or chunk.model
         self.has_ended = self.has_ended or chunk.is_end
@@ -197,6 +215,8 @@ class ResponseFold:
             raw_finish_reason=self.raw_finish_reason,
             refusal=refusal,
             tool_calls=tool_calls,
+            reasoning="".join(self._reasoning),
+            reasoning_blocks=self._blocks.finished(),
             usage=self.usage,
         )
 

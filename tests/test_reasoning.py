@@ -1,0 +1,147 @@
+"""Reasoning: how it is asked for, shown, kept, and sent back to the model that made it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+import minillmlib
+from conftest import GOLDEN, golden_generator
+from minillmlib import (
+    ChatDialect,
+    ChatNode,
+    CompletionParameters,
+    GenericProvider,
+    InvalidParameterError,
+    OpenAiProvider,
+    OpenRouterProvider,
+    ReasoningConfig,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+from test_golden import reply_of
+from test_tools import CHAT, CLAUDE_WIRE, asked, body_of
+
+EFFORT = CompletionParameters(reasoning=ReasoningConfig(effort="low"))
+BUDGET = CompletionParameters(reasoning=ReasoningConfig(max_tokens=2000))
+
+
+def test_an_effort_is_said_in_each_wires_words():
+    for provider in (OpenAiProvider(), GenericProvider()):
+        assert body_of(provider, asked("u"), EFFORT)["reasoning_effort"] == "low"
+    assert body_of(OpenRouterProvider(), asked("u"), EFFORT)["reasoning"] == {"effort": "low"}
+    body = body_of(CLAUDE_WIRE, asked("u"), EFFORT)
+    assert body["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert body["output_config"] == {"effort": "low"}
+    none = CompletionParameters(reasoning=ReasoningConfig(effort="none"))
+    body = body_of(CLAUDE_WIRE, asked("u"), none)
+    assert body["thinking"] == {"type": "disabled"}
+    assert "output_config" not in body
+
+
+def test_a_budget_goes_where_there_is_one_and_is_an_error_elsewhere():
+    assert body_of(OpenRouterProvider(), asked("u"), BUDGET)["reasoning"] == {"max_tokens": 2000}
+    body = body_of(CLAUDE_WIRE, asked("u"), BUDGET)
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    for provider in (OpenAiProvider(), GenericProvider()):
+        with pytest.raises(InvalidParameterError, match="max_tokens"):
+            body_of(provider, asked("u"), BUDGET)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"effort": "low", "max_tokens": 1}, {"effort": "lots"}])
+def test_a_reasoning_that_is_no_choice_is_refused(wrong):
+    with pytest.raises(InvalidParameterError):
+        ReasoningConfig(**wrong)
+
+
+# file: the text of the reasoning, the blocks to keep
+THOUGHTS = {
+    "compat_deepseek_usage.json": ("Use Euclid.", []),
+    "compat_vllm_stream_continuous_usage.sse": ("hm", []),
+    "openrouter_claude_cache_cost.json": ("Look for the cap.", [
+        {"type": "reasoning.text", "text": "Look for the cap.", "signature": "EqQBSampleSig==",
+         "format": "anthropic-claude-v1", "id": None, "index": 0}]),
+    "anthropic_stream_thinking_omitted.sse": ("", [
+        {"type": "thinking", "thinking": "", "signature": "EosnCkYICxIMSampleSig0123456789"}]),
+    "anthropic_stream_thinking_summarized.sse": ("Split 1071 into two parts of 462 and a rest.", [
+        {"type": "thinking", "thinking": "Split 1071 into two parts of 462 and a rest.",
+         "signature": "EqQBCgIYAhIMSampleSigSummarized"},
+        {"type": "redacted_thinking", "data": "EnQKSampleRedactedOpaque=="}]),
+    "openai_text.json": ("", []),
+}  # fmt: skip
+
+
+async def answer_of(name: str) -> ChatNode:
+    generator = golden_generator(name).with_transport(ScriptedTransport([reply_of(name)]))
+    if name.endswith(".sse"):
+        async with ChatNode.root("s").chat_streaming("u", generator) as stream:
+            shown = "".join([chunk.reasoning async for chunk in stream])
+        assert shown == THOUGHTS[name][0]
+        return stream.node
+    return await ChatNode.root("s").chat("u", generator)
+
+
+@pytest.mark.parametrize("name", THOUGHTS)
+async def test_what_a_model_thought_is_on_the_response_and_on_the_node(name):
+    text, blocks = THOUGHTS[name]
+    node = await answer_of(name)
+    assert node.response.reasoning == text
+    assert list(node.response.reasoning_blocks) == blocks
+    kept = node.message.reasoning
+    assert (kept is None) == (not text and not blocks)
+    if kept is not None:
+        assert (kept.text, list(kept.blocks)) == (text, blocks)
+        assert kept.origin == f"{type(golden_generator(name).provider).__name__}:model"
+
+
+def asked_again(node: ChatNode, generator) -> list[dict]:
+    reply = ScriptedReply.json((GOLDEN / "openai_text.json").read_bytes())
+    if isinstance(generator.provider, minillmlib.AnthropicProvider):
+        reply = ScriptedReply.json((GOLDEN / "anthropic_text.json").read_bytes())
+    transport = ScriptedTransport([reply])
+    again = minillmlib.run(node.chat("and?", generator.with_transport(transport)))
+    sent = msgspec.json.decode(transport.requests[0].body)["messages"]
+    left_out = again.response.receipt.left_out
+    is_own = (
+        node.message.reasoning.origin == f"{type(generator.provider).__name__}:{generator.model}"
+    )
+    assert bool(left_out) == (not is_own)
+    return [message for message in sent if message["role"] == "assistant"]
+
+
+def test_sealed_blocks_go_back_unchanged_and_first_to_the_model_that_made_them():
+    name = "anthropic_stream_thinking_summarized.sse"
+    node = minillmlib.run(answer_of(name))
+    (sent,) = asked_again(node, golden_generator(name))
+    assert sent["content"] == [*THOUGHTS[name][1], {"type": "text", "text": "gcd = 21"}]
+
+
+def test_openrouters_details_go_back_to_it():
+    name = "openrouter_claude_cache_cost.json"
+    node = minillmlib.run(answer_of(name))
+    (sent,) = asked_again(node, golden_generator(name))
+    assert sent["reasoning_details"] == THOUGHTS[name][1]
+
+
+@pytest.mark.parametrize("provider", [*CHAT, CLAUDE_WIRE])
+def test_no_other_model_gets_what_one_has_thought(provider):
+    for name in ("anthropic_stream_thinking_summarized.sse", "openrouter_claude_cache_cost.json"):
+        node = minillmlib.run(answer_of(name))
+        other = golden_generator(name).replace(provider=provider, model="another")
+        (sent,) = asked_again(node, other)
+        assert "Sig" not in str(sent)
+        assert "reasoning" not in str(sent)
+
+
+class DeepSeek(minillmlib.Provider):
+    """DeepSeek wants the reasoning back as text."""
+
+    dialect = ChatDialect(name="DeepSeek", reasoning_echo="reasoning_content")
+
+
+def test_a_server_that_wants_the_text_back_gets_it():
+    name = "compat_deepseek_usage.json"
+    generator = golden_generator(name).with_provider(DeepSeek())
+    scripted = generator.with_transport(ScriptedTransport([reply_of(name)]))
+    node = minillmlib.run(ChatNode.root("s").chat("u", scripted))
+    (sent,) = asked_again(node, generator)
+    assert sent["reasoning_content"] == "Use Euclid."
