@@ -8,6 +8,7 @@ import msgspec
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.fill import filled
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.messages import Message, Role
@@ -62,7 +63,8 @@ def plan(
     if not messages:
         raise EmptyThreadError("there is no message to send")
     settings = node_parameters(params)
-    whole = _with_system(messages, settings.system_prompt)
+    whole = _with_system(filled(messages, settings.format_kwargs), settings.system_prompt)
+    whole = _with_beginning(whole, settings.force_prepend, generator)
     own = _without_foreign_reasoning(whole, origin_of(generator))
     return Call(
         generator=generator,
@@ -86,6 +88,18 @@ def _without_foreign_reasoning(messages: Sequence[Message], origin: str) -> tupl
         else msgspec.structs.replace(message, reasoning=None)
         for message in messages
     )
+
+
+def _with_beginning(
+    messages: tuple[Message, ...], beginning: str | None, generator: GeneratorInfo
+) -> tuple[Message, ...]:
+    if not beginning:
+        return messages
+    refusal = generator.provider.prefill_refusal
+    if refusal is not None:
+        raise InvalidParameterError(f"force_prepend cannot be used here: {refusal}")
+    # Vendors refuse a beginning that ends in white space; the answer gets it back whole.
+    return (*messages, Message.assistant(beginning.rstrip() or beginning))
 
 
 def _with_system(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:

@@ -9,6 +9,7 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
+from minillmlib.pipeline.fill import Prefill
 from minillmlib.pipeline.plan import Call
 from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.auth import Auth
@@ -31,10 +32,17 @@ def read_reply(
             raise error_from_reply(status, headers, text)
         if not text.strip():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
-        return settle(call, call.generator.provider.parse_response(decode_json(text)))
+        return settle(call, _begun(call, call.generator.provider.parse_response(decode_json(text))))
 
     response = read_safely(sent.auth, headers, read, body.decode("utf-8", "replace"))
     return signed(call, response, sent, headers)
+
+
+def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
+    """The response with the beginning that the call forced, whether it was repeated or not."""
+    prefill = Prefill(call.settings.force_prepend or "")
+    content = prefill.feed(response.content) + prefill.end()
+    return msgspec.structs.replace(response, content=content)
 
 
 def signed(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+import msgspec
+
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -16,6 +18,7 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.pipeline.encode import Encoded, encode
+from minillmlib.pipeline.fill import Prefill
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.read import read_reply, read_safely, settle, signed
 from minillmlib.providers.failures import error_from_payload, request_id_of
@@ -60,6 +63,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._is_busy = False
         self._sent: Encoded | None = None
         self._events: EventStream | None = None
+        self._prefill = Prefill(call.settings.force_prepend or "")
         self._fold = ResponseFold()
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
@@ -126,7 +130,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         except MiniLLMError as error:
             if self._phase is _Phase.OVER and isinstance(error, TransportError):
                 return  # closed by aclose while this step waited
-            error.partial = self._fold.text + error.partial
+            error.partial = self._fold.text + self._prefill.held + error.partial
             self._close()
             raise
         except BaseException:
@@ -203,6 +207,11 @@ class StreamingCompletion(Generic[NodeT_co]):
         raise error_from_payload(_error_payload(data))
 
     def _take(self, chunk: StreamChunk) -> None:
+        delta = self._prefill.feed(chunk.delta) if chunk.delta else ""
+        if chunk.finish_reason is not None or chunk.is_end:
+            delta += self._prefill.end()
+        if delta != chunk.delta:
+            chunk = msgspec.structs.replace(chunk, delta=delta)
         self._fold.add(chunk)
         says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning
         if says or self._fold.finish_reason is not None:

@@ -29,6 +29,9 @@ class Provider:
     ignored: Mapping[str, str] = {"openrouter_routing": "only OpenRouter chooses providers"}
     """Parameters that this provider leaves out without an error, and why."""
 
+    prefill_refusal: str | None = None
+    """Why no model of this provider continues a given beginning, or None if some do."""
+
     def endpoint_url(self, base: str) -> str:
         """The address of a completion request, from the generator's base URL."""
         return f"{base.rstrip('/')}/chat/completions"

@@ -9,4 +9,5 @@ __all__ = ["OpenAiProvider"]
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
+    prefill_refusal = "OpenAI begins a new answer after an assistant message"
     dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)

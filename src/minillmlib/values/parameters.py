@@ -54,6 +54,19 @@ def _check_kind(name: str, value: object, kind: type) -> None:
         raise InvalidParameterError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
 
 
+def _check_format_kwargs(values: object) -> None:
+    if not isinstance(values, Mapping):
+        raise InvalidParameterError("format_kwargs must be a mapping of names to values")
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise InvalidParameterError(f"a placeholder's name is an identifier, not {name!r}")
+        if not isinstance(value, str | int | float):
+            raise InvalidParameterError(
+                f"the value of the placeholder {name} must be text or a number, "
+                f"not {type(value).__name__}"
+            )
+
+
 def _is_finite_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -186,6 +199,11 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         params: What is asked of the model.
         system_prompt: Put in front if the conversation has no system message.
+        format_kwargs: Values for the `{name}`s in the conversation, filled in at call time.
+            Values are text or numbers and are not looked into again; names without a value
+            stay as they are. The tree keeps the unfilled text.
+        force_prepend: How the answer begins: the model continues from it, and it is part of
+            the answer.
         token_price: The price of this call, before the generator's own.
         timeout_secs: Bound on the whole call, or, when streaming, on the silence between two
             pieces. None is the default (600 whole, 120 of silence); 0 is no bound.
@@ -193,6 +211,8 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     params: CompletionParameters = CompletionParameters()
     system_prompt: str | None = None
+    format_kwargs: Mapping[str, str | int | float] = {}
+    force_prepend: str | None = None
     token_price: TokenPrice | None = None
     timeout_secs: float | None = None
 
@@ -201,6 +221,9 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidParameterError("params must be a CompletionParameters")
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             raise InvalidParameterError("system_prompt must be a string")
+        _check_format_kwargs(self.format_kwargs)
+        msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
+        _check_kind("force_prepend", self.force_prepend, str)
         if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
             raise InvalidParameterError("token_price must be a TokenPrice")
         _check_number("timeout_secs", self.timeout_secs, (int, float), 0)
@@ -216,6 +239,18 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_system_prompt(self, system_prompt: str) -> Self:
         """A copy with this system message for conversations that have none."""
         return self.replace(system_prompt=system_prompt)
+
+    def with_format_kwargs(self, format_kwargs: Mapping[str, str | int | float]) -> Self:
+        """A copy that fills in these values, besides those it has."""
+        return self.replace(format_kwargs={**self.format_kwargs, **format_kwargs})
+
+    def with_format_kwarg(self, name: str, value: str | float) -> Self:
+        """A copy that fills in one more value."""
+        return self.with_format_kwargs({name: value})
+
+    def with_force_prepend(self, text: str) -> Self:
+        """A copy in which the model continues from this beginning."""
+        return self.replace(force_prepend=text)
 
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """A copy with this price, which goes before the generator's own."""

@@ -1,0 +1,145 @@
+"""Placeholders and forced beginnings: what becomes of the text of a conversation."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minillmlib
+from conftest import GOLDEN
+from minillmlib import (
+    AnthropicProvider,
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    GenericProvider,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    OpenAiProvider,
+    TextPart,
+)
+from minillmlib.pipeline.fill import Prefill, filled
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+from test_conversation import said, scripted, streamed
+from test_tools import body_of
+
+
+def texts_sent(leaf: ChatNode, params: NodeCompletionParameters) -> list[str]:
+    return [message["content"] for message in body_of(GenericProvider(), leaf, params)["messages"]]
+
+
+def test_placeholders_are_filled_in_the_whole_thread_at_call_time():
+    leaf = ChatNode.root("You are {who}.").add_user("Hi, {who}, it is {hour}.")
+    params = (
+        NodeCompletionParameters().with_format_kwargs({"who": "Ada"}).with_format_kwarg("hour", 7)
+    )
+    assert texts_sent(leaf, params) == ["You are Ada.", "Hi, Ada, it is 7."]
+    assert leaf.text == "Hi, {who}, it is {hour}.", "the tree keeps what was written"
+    parts = ChatNode.root("s").add_user([TextPart(text="{who}")])
+    assert texts_sent(parts, params)[1] == [{"type": "text", "text": "Ada"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("{a}{a}", "{b}{b}"), ("{unknown}", "{unknown}"), ("{", "{"), ("}{", "}{"), ("{{a}}", "{{b}}"),
+     ("{a.__class__}", "{a.__class__}"), ("{a[0]}", "{a[0]}"), ("{a:>9}", "{a:>9}"), ("{a!r}", "{a!r}"),
+     ("{ a }", "{ a }"), ("{}", "{}"), ('{"a": 1}', '{"a": 1}'), ("{0}", "{0}")],
+)  # fmt: skip
+def test_only_plain_names_are_filled_and_values_are_never_looked_into(text, sent):
+    params = NodeCompletionParameters(format_kwargs={"a": "{b}", "b": "no"})
+    assert texts_sent(ChatNode.root("s").add_user(text), params)[1] == sent
+
+
+@given(st.text(alphabet="{}abx._ "), st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)))
+def test_filling_adds_no_more_than_the_values(text, values):
+    (message,) = filled([minillmlib.Message.user(text or "x")], values)
+    longest = max(map(len, values.values()), default=0)
+    assert len(message.text or "") <= len(text or "x") * (1 + longest)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"a": object()}, {"a b": "x"}, {1: "x"}, [("a", "b")], {"a": None}]
+)
+def test_a_value_that_is_no_text_or_number_is_refused(wrong):
+    with pytest.raises(InvalidParameterError):
+        NodeCompletionParameters(format_kwargs=wrong)
+
+
+BEGIN = NodeCompletionParameters().with_force_prepend("Planets:\n- ")
+
+
+def test_a_forced_beginning_is_the_last_turn_of_the_prompt_without_its_last_white_space():
+    leaf = ChatNode.root("s").add_user("u")
+    last = body_of(GenericProvider(), leaf, BEGIN)["messages"][-1]
+    assert last == {"role": "assistant", "content": "Planets:\n-"}
+    last = body_of(AnthropicProvider(), leaf, BEGIN)["messages"][-1]
+    assert last["content"] == [{"type": "text", "text": "Planets:\n-"}]
+
+
+def test_where_no_model_continues_a_beginning_it_is_an_error_that_says_why():
+    with pytest.raises(InvalidParameterError, match="OpenAI begins a new answer"):
+        body_of(OpenAiProvider(), ChatNode.root("s").add_user("u"), BEGIN)
+
+
+@pytest.mark.parametrize("answer", ["Mercury", "Planets:\n- Mercury", "Plan B", "", "Planets:\n- "])
+async def test_the_beginning_is_part_of_the_answer_exactly_once_whole_and_streamed(answer):
+    is_repeated = answer.startswith("Planets:\n- ")
+    text = answer if is_repeated else "Planets:\n- " + answer
+    whole = await ChatNode.root("s").chat("u", scripted(said(answer)), BEGIN)
+    assert whole.text == text
+    for size in (1, 3, 100):
+        pieces = [answer[i : i + size] for i in range(0, len(answer), size)]
+        stream = ChatNode.root("s").chat_streaming("u", scripted(streamed(*pieces)), BEGIN)
+        assert "".join([chunk.delta async for chunk in stream]) == text
+        assert stream.node.text == text
+    assert [message.role.value for message in whole.thread()] == ["system", "user", "assistant"]
+
+
+@pytest.mark.parametrize("name", ["compat_llamacpp_prefill_echo.json",
+                                  "compat_llamacpp_prefill_stream_no_echo.sse"])  # fmt: skip
+def test_a_real_server_that_repeats_it_only_when_not_streaming_gives_the_same_answer(name):
+    data = (GOLDEN / name).read_bytes()
+    begin = NodeCompletionParameters(force_prepend="Planets:\n-")
+    reply = ScriptedReply.events(data) if name.endswith(".sse") else ScriptedReply.json(data)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ChatNode.root("s").chat_streaming(
+        "u", generator.with_transport(ScriptedTransport([reply])), begin
+    )
+    list(minillmlib.iterate(stream))
+    assert stream.node.text == "Planets:\n- Mercury\n- Venus"
+
+
+async def test_text_that_was_held_back_is_not_lost_when_the_stream_breaks():
+    cut = scripted(streamed("Plan", finish=None))
+    with pytest.raises(minillmlib.IncompleteStreamError) as caught:
+        async for _ in ChatNode.root("s").chat_streaming("u", cut, BEGIN):
+            pass
+    assert caught.value.partial == "Plan"
+
+
+@given(st.text(alphabet="ab", max_size=6), st.lists(st.text(alphabet="ab", max_size=3), max_size=6))
+def test_how_an_answer_is_cut_never_matters_for_its_beginning(beginning, pieces):
+    cut, whole = Prefill(beginning), Prefill(beginning)
+    shown = "".join(map(cut.feed, pieces)) + cut.end()
+    assert shown == whole.feed("".join(pieces)) + whole.end()
+    assert shown.startswith(beginning)
+
+
+def test_a_real_model_continues_a_beginning_on_both_wires(local_server):
+    generator = GeneratorInfo.custom("real", local_server.base_url, "m").with_api_key(
+        local_server.key
+    )
+    params = NodeCompletionParameters(
+        params=CompletionParameters(temperature=0, max_tokens=16), force_prepend="The capital is"
+    )
+    root = ChatNode.root("You are a helpful assistant.")
+    for wire in (generator, generator.with_provider(AnthropicProvider())):
+        whole = minillmlib.run(root.chat("What is the capital of France?", wire, params))
+        stream = root.chat_streaming("What is the capital of France?", wire, params)
+        text = "".join(chunk.delta for chunk in minillmlib.iterate(stream))
+        assert whole.text == text == stream.node.text
+        assert text.startswith("The capital is")
+        assert text.count("The capital is") == 1
+        assert msgspec.json.encode(text)
