@@ -1,7 +1,6 @@
 """Secrets, and how a request proves who sends it."""
 
 import enum
-import hmac
 from typing import NoReturn, Self
 
 from minillmlib.errors import InvalidParameterError
@@ -58,6 +57,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
+        import hmac  # noqa: PLC0415 - brings OpenSSL along, and secrets are seldom compared
+
         return hmac.compare_digest(self._text.encode(), other._text.encode())
 
     __hash__ = None  # type: ignore[assignment]  # a hash would let the text be guessed
