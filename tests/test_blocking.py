@@ -78,6 +78,15 @@ def test_an_interrupt_cancels_the_coroutine():
     assert cancelled.is_set(), "run() waits for the coroutine's own cleaning up"
 
 
+def test_a_coroutine_that_exits_the_program_does_not_hang_it():
+    async def leave():
+        sys.exit(3)
+
+    with pytest.raises(SystemExit):
+        run(leave())
+    assert run(asyncio.sleep(0, "still here")) == "still here"
+
+
 @pytest.mark.parametrize("wrong", [42, None, "x"])
 def test_run_takes_coroutines_and_iterate_takes_streams(wrong):
     with pytest.raises(InvalidParameterError, match="coroutine"):

@@ -132,6 +132,23 @@ def test_no_other_model_gets_what_one_has_thought(provider):
         assert "reasoning" not in str(sent)
 
 
+def test_details_of_different_kinds_stay_apart_though_they_share_a_number():
+    details = [{"type": "reasoning.summary", "summary": "I think", "index": 0},
+               {"type": "reasoning.encrypted", "data": "SEALED", "index": 0}]  # fmt: skip
+    message = {"content": "ok", "reasoning_details": details}
+    whole = ScriptedReply.json({"choices": [{"message": message, "finish_reason": "stop"}]})
+    pieces = [{"choices": [{"index": 0, "delta": {"reasoning_details": [detail]}}]} for detail in (
+        details[0] | {"summary": None}, details[0] | {"summary": "I "}, details[0] | {"summary": "think"},
+        details[1])]  # fmt: skip
+    end = {"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]}
+    events = (b"data: " + msgspec.json.encode(item) + b"\n\n" for item in (*pieces, end))
+    for reply in (whole, ScriptedReply.events(*events)):
+        generator = golden_generator("openrouter").with_transport(ScriptedTransport([reply]))
+        stream = ChatNode.root("s").chat_streaming("u", generator)
+        list(minillmlib.iterate(stream))
+        assert list(stream.response.reasoning_blocks) == details
+
+
 class DeepSeek(minillmlib.Provider):
     """DeepSeek wants the reasoning back as text."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Literal
 
@@ -134,10 +135,58 @@ def test_a_tool_may_be_given_in_any_form_and_goes_out_in_the_wires(tool):
     assert body["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
 
 
-@pytest.mark.parametrize("wrong", [3, {"type": "function"}, {"name": "x", "nonsense": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        3,
+        {"type": "function"},
+        {"name": "x", "nonsense": 1},
+        dict,
+        functools.partial(get_weather),
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"type": "function", "strict": True, "function": {"name": "x"}},
+    ],
+)
 def test_what_is_no_tool_is_refused(wrong):
     with pytest.raises(InvalidParameterError):
         CompletionParameters(tools=[wrong])
+    with pytest.raises(InvalidParameterError):
+        CompletionParameters(tools=wrong)
+
+
+def test_what_is_given_is_copied():
+    schema = {"type": "object", "properties": {"a": {}}}
+    tool = ToolDefinition(name="f", parameters=schema)
+    form = ResponseFormat.json_schema(schema)
+    schema["properties"]["later"] = {}
+    assert "later" not in str(tool.parameters) + str(form.schema)
+
+
+def test_media_are_never_dropped_in_silence():
+    png = ImagePart.from_bytes(PNG)
+    failed = Message.tool_result("c", [TextPart(text="s"), png], is_error=True)
+    calls = [ToolCall(id="c", name="f", arguments="{}")]
+    _, leaf = ChatNode.from_messages([Message.user("u"), Message.assistant("", calls), failed])
+    sent = body_of(OpenRouterProvider(), leaf)["messages"][-1]["content"]
+    assert [part["type"] for part in sent] == ["text", "text", "image_url"]
+    for message in (Message.system([TextPart(text="s"), png]), Message.assistant([png])):
+        _, leaf = ChatNode.from_messages([message, Message.user("u")])
+        with pytest.raises(InvalidParameterError, match="image"):
+            body_of(CLAUDE_WIRE, leaf)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: ImagePart.from_url(None), lambda: ImagePart.from_bytes("abc"), lambda: ImagePart(url=3),
+     lambda: ImagePart.from_bytes(5, "image/png"), lambda: ImagePart.from_file(None),
+     lambda: ImagePart.from_file("a\0b"), lambda: Message.tool_result(1, "x"),
+     lambda: Message.assistant("", [{"id": "x"}]), lambda: Message.assistant("a", reasoning="b"),
+     lambda: Message(role="tool", content="x"), lambda: ResponseFormat.json_schema("no"),
+     lambda: Message(role="user", content="x", tool_call_id="c")],
+)  # fmt: skip
+def test_a_value_of_the_wrong_type_is_refused_when_it_is_made(make):
+    with pytest.raises(InvalidParameterError):
+        make()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +266,7 @@ FRAGMENTS = {
         [("a", "f", '{"x":1}'), ("b", "g", "{}")]),
     "no index and no id": (
         [(None, "", "f", '{"x":1}'), (None, "", "g", "{}")],
-        [("call_0", "f", '{"x":1}'), ("call_1", "g", "{}")]),
+        [(None, "f", '{"x":1}'), (None, "g", "{}")]),
     "starting at 1": ([(1, "a", "f", "{"), (1, "", "", "}")], [("a", "f", "{}")]),
     "a new id on every fragment (litellm#40040)": (
         [(0, "a", "f", "{"), (0, "b", "", '"x":'), (0, "c", "", "1}")], [("a", "f", '{"x":1}')]),
@@ -250,7 +299,12 @@ def streamed_calls(fragments):
 def test_fragments_of_calls_come_together_whatever_the_server_leaves_out(name):
     fragments, calls = FRAGMENTS[name]
     node = streamed_calls(fragments)
-    assert [(call.id, call.name, call.arguments) for call in node.tool_calls] == calls
+    known = {name for name, _, _ in calls}
+    assert [
+        (call.id if call.id in known else None, call.name, call.arguments)
+        for call in node.tool_calls
+    ] == calls
+    assert len({call.id for call in node.tool_calls}) == len(calls)
     assert node.response.finish_reason is minillmlib.FinishReason.TOOL_CALLS
 
 

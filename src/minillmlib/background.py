@@ -52,11 +52,19 @@ class _Job(Generic[T]):
     def __init__(self, make: Callable[[], Coroutine[object, object, T]]) -> None:
         self.done = threading.Event()
         self._make = make
-        self._task: asyncio.Task[T] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._outcome: tuple[T] | BaseException = asyncio.CancelledError()
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._make())
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(lambda _: self.done.set())
+
+    async def _run(self) -> None:
+        """Keeps whatever ends the coroutine for the caller: SystemExit would end the loop."""
+        try:
+            self._outcome = (await self._make(),)
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            self._outcome = error
 
     def cancel(self) -> None:
         if self._task is not None:
@@ -66,8 +74,9 @@ class _Job(Generic[T]):
             self.done.set()
 
     def result(self) -> T:
-        assert self._task is not None
-        return self._task.result()
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome[0]
 
 
 class _BackgroundLoop:

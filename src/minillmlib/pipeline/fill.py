@@ -43,33 +43,27 @@ def _filled_message(message: Message, values: Mapping[str, str | int | float]) -
 class Prefill:
     """Puts the forced beginning back in front of an answer, exactly once.
 
-    Some servers repeat it at the start of their answer and some do not (llama.cpp does both),
-    so the first text is held back for as long as it may still be the repetition.
+    Some servers repeat in a whole answer what was `sent` of the beginning (llama.cpp does), so
+    there it is looked for; no stream is known to repeat it.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._held = ""
-        self._is_settled = not text
-
-    def feed(self, delta: str) -> str:
-        """What may be shown once `delta` has come."""
-        if self._is_settled:
-            return delta
-        self._held += delta
-        if self._text.startswith(self._held) and self._held != self._text:
-            return ""
-        return self.end()
+    def __init__(self, text: str | None) -> None:
+        self._text = text or ""
 
     @property
-    def held(self) -> str:
-        """What has come but is not shown yet."""
-        return "" if self._is_settled else self._held
+    def sent(self) -> str:
+        """The part of the beginning that is sent: vendors refuse white space at its end."""
+        return self._text.rstrip() or self._text
 
-    def end(self) -> str:
-        """What is still to be shown when nothing more comes."""
-        if self._is_settled:
-            return ""
-        self._is_settled = True
-        is_repeated = self._held.startswith(self._text)
-        return self._held if is_repeated else self._text + self._held
+    def first(self, delta: str) -> str:
+        """The first text of a stream with the beginning before it; the rest stays as it is."""
+        text, self._text = self._text + delta, ""
+        return text
+
+    def whole(self, content: str, *, may_repeat: bool) -> str:
+        """A whole answer with the beginning before it."""
+        if may_repeat and self._text and content.startswith(self.sent):
+            rest = content.removeprefix(self.sent)
+            blank = self._text.removeprefix(self.sent)
+            return self._text + rest.removeprefix(blank)
+        return self._text + content

@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.pipeline.fill import filled
+from minillmlib.pipeline.fill import Prefill, filled
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.messages import Message, Role
@@ -98,8 +98,7 @@ def _with_beginning(
     refusal = generator.provider.prefill_refusal
     if refusal is not None:
         raise InvalidParameterError(f"force_prepend cannot be used here: {refusal}")
-    # Vendors refuse a beginning that ends in white space; the answer gets it back whole.
-    return (*messages, Message.assistant(beginning.rstrip() or beginning))
+    return (*messages, Message.assistant(Prefill(beginning).sent))
 
 
 def _with_system(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:

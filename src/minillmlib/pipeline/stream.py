@@ -63,7 +63,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._is_busy = False
         self._sent: Encoded | None = None
         self._events: EventStream | None = None
-        self._prefill = Prefill(call.settings.force_prepend or "")
+        self._prefill = Prefill(call.settings.force_prepend)
         self._fold = ResponseFold()
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
@@ -130,7 +130,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         except MiniLLMError as error:
             if self._phase is _Phase.OVER and isinstance(error, TransportError):
                 return  # closed by aclose while this step waited
-            error.partial = self._fold.text + self._prefill.held + error.partial
+            error.partial = self._fold.text + error.partial
             self._close()
             raise
         except BaseException:
@@ -207,11 +207,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         raise error_from_payload(_error_payload(data))
 
     def _take(self, chunk: StreamChunk) -> None:
-        delta = self._prefill.feed(chunk.delta) if chunk.delta else ""
-        if chunk.finish_reason is not None or chunk.is_end:
-            delta += self._prefill.end()
-        if delta != chunk.delta:
-            chunk = msgspec.structs.replace(chunk, delta=delta)
+        if chunk.delta or chunk.finish_reason is not None:
+            chunk = msgspec.structs.replace(chunk, delta=self._prefill.first(chunk.delta))
         self._fold.add(chunk)
         says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning
         if says or self._fold.finish_reason is not None:

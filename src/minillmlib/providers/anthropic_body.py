@@ -6,7 +6,7 @@ from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
-from minillmlib.values.messages import ContentPart, Message, Role, TextPart, content_text
+from minillmlib.values.messages import ContentPart, Message, Role, TextPart
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
@@ -30,7 +30,9 @@ def build_body(
 ) -> JsonObject:
     """The body: system text apart, neighbours of one role joined, empty text left out."""
     body: JsonObject = {"model": model, "messages": _turns(messages)}
-    body |= {"max_tokens": DEFAULT_MAX_TOKENS} | write_parameters(params, _FIELDS, "Anthropic")
+    thinking = params.reasoning.max_tokens if params.reasoning else None
+    limit = DEFAULT_MAX_TOKENS + (thinking or 0)  # the budget counts against the limit
+    body |= {"max_tokens": limit} | write_parameters(params, _FIELDS, "Anthropic")
     system = _system_text(messages, params.response_format)
     if system:
         body["system"] = system
@@ -41,7 +43,8 @@ def build_body(
 
 
 def _system_text(messages: Sequence[Message], form: ResponseFormat | None) -> str:
-    texts = [content_text(m.content) for m in messages if m.role is Role.SYSTEM]
+    blocks = [block for m in messages if m.role is Role.SYSTEM for block in _content_blocks(m)]
+    texts = [block["text"] for block in blocks]
     if form is not None and form.schema is None:
         texts.append(JSON_INSTRUCTION)
     return "\n\n".join(text for text in texts if text.strip())
@@ -93,6 +96,10 @@ def _content_blocks(message: Message) -> Iterator[JsonObject]:
         parts = (TextPart(text=parts),)
     for part in parts:
         if not isinstance(part, TextPart):
+            if message.role in (Role.SYSTEM, Role.ASSISTANT):
+                raise InvalidParameterError(
+                    f"Anthropic takes no {part.kind} from the {message.role}"
+                )
             yield _media_block(part)
         elif part.text.strip():
             yield {"type": "text", "text": part.text}

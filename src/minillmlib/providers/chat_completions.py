@@ -229,7 +229,9 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     chunk = StreamChunk(
         id=_string(body.id), model=_string(body.model), usage=usage_of(raw), **_said_in(choice)
     )
-    return whole_response(chunk, raw)
+    response = whole_response(chunk, raw)
+    blocks = tuple(_details_in(choice.message))  # nothing to put together
+    return msgspec.structs.replace(response, reasoning_blocks=blocks)
 
 
 def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:

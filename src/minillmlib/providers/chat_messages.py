@@ -6,7 +6,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.fields import stand_in_id
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
-from minillmlib.values.messages import ContentPart, Message, Role, TextPart, content_text
+from minillmlib.values.messages import ContentPart, Message, Role, TextPart
 from minillmlib.values.tools import ToolCall
 
 __all__ = ["MediaFacts", "message_body"]
@@ -44,10 +44,10 @@ def message_body(message: Message, facts: MediaFacts, wire: str) -> JsonObject:
 
 def _content(message: Message, facts: MediaFacts, wire: str) -> str | list[JsonObject]:
     content = message.content
-    if message.is_error:  # the wire has no mark for it
-        return f"Error: {content_text(content)}"
     if isinstance(content, str):
-        return content
+        return f"Error: {content}" if message.is_error else content
+    if message.is_error:  # the wire has no mark for it
+        content = (TextPart(text="Error: "), *content)
     is_text = all(isinstance(part, TextPart) for part in content)
     may_hold_media = message.role is Role.USER or (
         message.role is Role.TOOL and facts.has_tool_media

@@ -52,12 +52,15 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.url is None) == (self.data is None):
             raise InvalidParameterError(f"{self.kind} needs either a url or data")
+        _check_source(self.kind, self.url, self.data)
         if self.data is not None and self.media_type is None:
             msgspec.structs.force_setattr(self, "media_type", self._sniffed(self.data))
 
     @classmethod
     def from_url(cls, url: str) -> Self:
         """A part at an http(s) URL, or in a `data:` URL, which is taken apart."""
+        if not isinstance(url, str):
+            raise InvalidParameterError(f"a URL is a string, not {type(url).__name__}")
         if url.startswith("data:"):
             media_type, data = _split_data_url(url)
             return cls(data=data, media_type=media_type)
@@ -71,17 +74,16 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_bytes(cls, data: bytes, media_type: str | None = None) -> Self:
         """A part from its bytes. The type is told by the content if it is not given."""
-        return cls(data=bytes(data), media_type=media_type)
+        return cls(data=data, media_type=media_type)
 
     @classmethod
     def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
         """A part from a file, whose type is told by its content. At most 50 MB unless set."""
         try:
             return cls(data=read_small_file(path, max_bytes))
-        except OSError as error:
-            raise InvalidParameterError(
-                f"{str(path)!r} cannot be read ({error.strerror or error})"
-            ) from None
+        except (OSError, TypeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidParameterError(f"{str(path)!r} cannot be read ({reason})") from None
 
     def as_text(self) -> None:
         """None: this part is not text."""
@@ -135,6 +137,11 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
     filename: str | None = None
     kind: ClassVar[str] = "document"
     types: ClassVar[str] = "application/pdf"
+
+
+def _check_source(kind: str, url: object, data: object) -> None:
+    if not isinstance(url, str | None) or not isinstance(data, bytes | None):
+        raise InvalidParameterError(f"the url of an {kind} is a string, its data are bytes")
 
 
 def _split_data_url(url: str) -> tuple[str, bytes]:

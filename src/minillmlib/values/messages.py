@@ -64,8 +64,20 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
+        self._check_fields()
         if type(self.content) is not str:
             msgspec.structs.force_setattr(self, "content", _as_content(self.content))
+
+    def _check_fields(self) -> None:
+        if not all(isinstance(call, ToolCall) for call in self.tool_calls):
+            raise InvalidParameterError("tool_calls are ToolCall objects")
+        if not isinstance(self.reasoning, Reasoning | None):
+            raise InvalidParameterError("a message's reasoning is a Reasoning object")
+        is_result = isinstance(self.tool_call_id, str)
+        if is_result != (self.role is Role.TOOL) or not isinstance(self.tool_call_id, str | None):
+            raise InvalidParameterError(
+                "a message of the role tool, and no other, has the id of a call (a string)"
+            )
 
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:

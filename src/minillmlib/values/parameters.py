@@ -1,5 +1,6 @@
 """What a caller may ask of a completion."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypeAlias, TypeGuard
@@ -90,6 +91,10 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "answer"
     strict: bool = True
 
+    def __post_init__(self) -> None:
+        _check_kind("the schema of a response_format", self.schema, dict)
+        msgspec.structs.force_setattr(self, "schema", copy.deepcopy(self.schema))
+
     @classmethod
     def json(cls) -> Self:
         """Any JSON."""
@@ -160,6 +165,8 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     def _normalize_tools(self) -> None:
         if self.tools is not None:
+            if not isinstance(self.tools, list | tuple):
+                raise InvalidParameterError("tools must be a list of tools")
             tools = tuple(as_tool(tool) for tool in self.tools) or None
             msgspec.structs.force_setattr(self, "tools", tools)
         if self.tool_choice is not None:

@@ -28,6 +28,9 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.effort is None) == (self.max_tokens is None):
             raise InvalidParameterError("reasoning needs either an effort or max_tokens")
+        is_count = isinstance(self.max_tokens, int) and not isinstance(self.max_tokens, bool)
+        if self.max_tokens is not None and not (is_count and self.max_tokens > 0):
+            raise InvalidParameterError("the max_tokens of reasoning must be a number above 0")
         if self.effort is not None and self.effort not in EFFORTS:
             raise InvalidParameterError(
                 f"the reasoning effort is one of {', '.join(EFFORTS)}, not {self.effort!r}"
@@ -54,18 +57,27 @@ class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReasoningBlocks:
-    """Puts pieces of blocks together, in the order in which the blocks began."""
+    """Puts pieces of blocks together, in the order in which the blocks began.
 
-    __slots__ = ("_blocks",)
+    A piece goes on with the block of its index, unless it names another type than that block
+    has: OpenRouter numbers a summary and the sealed block beside it alike.
+    """
+
+    __slots__ = ("_blocks", "_by_index")
 
     def __init__(self) -> None:
-        self._blocks: dict[int, dict[str, list[object]]] = {}
+        self._blocks: list[dict[str, list[object]]] = []
+        self._by_index: dict[int, dict[str, list[object]]] = {}
 
     def add(self, delta: ReasoningDelta) -> None:
         """Takes in the next piece."""
-        block = self._blocks.setdefault(delta.index, {})
+        kind = delta.fields.get("type")
+        block = self._by_index.get(delta.index)
+        if block is None or kind not in (None, *block.get("type", [None])):
+            block = self._by_index[delta.index] = {}
+            self._blocks.append(block)
         for name, value in delta.fields.items():
-            if name in GROWING and isinstance(value, str):
+            if name in GROWING and isinstance(value, str) and block.get(name) != [None]:
                 block.setdefault(name, []).append(value)
             elif value is not None or name not in block:
                 block[name] = [value]
@@ -74,7 +86,7 @@ class ReasoningBlocks:
         """The blocks."""
         return tuple(
             {name: _joined(name, pieces) for name, pieces in block.items()}
-            for block in self._blocks.values()
+            for block in self._blocks
         )
 
 

@@ -1,9 +1,11 @@
 """Tools: what a model may call, what it called, and how fragments of a call come together."""
 
+import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self, TypeAlias
+from uuid import uuid4
 
 import msgspec
 
@@ -41,7 +43,7 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
         _check_name(self.name)
         if not isinstance(self.parameters, Mapping):
             raise InvalidParameterError(f"the parameters of {self.name} must be a JSON schema")
-        schema = {"type": "object", "properties": {}} | dict(self.parameters)
+        schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(self.parameters))
         msgspec.structs.force_setattr(self, "parameters", schema)
 
     @classmethod
@@ -55,7 +57,7 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
         doc = inspect.getdoc(function) or ""
         description = " ".join(doc.partition("\n\n")[0].split())
         return cls(
-            name=function.__name__,
+            name=getattr(function, "__name__", ""),
             description=description or None,
             parameters=_schema_of(function, _described(doc)),
         )
@@ -191,12 +193,14 @@ class ToolCalls:
             self._by_index[delta.index] = call
 
     def finished(self) -> tuple[ToolCall, ...]:
-        """The calls. One without an id gets one by its position; no arguments are `{}`."""
+        """The calls. One without an id gets a random one; no arguments are `{}`."""
         return tuple(
             ToolCall(
-                id=call.id or f"call_{position}", name=call.name, arguments=call.arguments or "{}"
+                id=call.id or f"call_{uuid4().hex[:24]}",
+                name=call.name,
+                arguments=call.arguments or "{}",
             )
-            for position, call in enumerate(self._calls)
+            for call in self._calls
         )
 
     def _continued(self, delta: ToolCallDelta) -> _Open | None:
@@ -236,7 +240,13 @@ def _is_json(text: str) -> bool:
 
 
 def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
+    if tool.get("type", "function") != "function":
+        raise InvalidParameterError(
+            f"a tool of the type {tool['type']!r} runs at the vendor; give it by extra"
+        )
     function = tool.get("function", tool)
+    if function is not tool and (odd := set(tool) - {"type", "function"}):
+        raise InvalidParameterError(f"a tool's dictionary has no key {min(odd)!r} beside function")
     if not isinstance(function, Mapping) or "name" not in function:
         raise InvalidParameterError(
             "a tool's dictionary must look like {'type': 'function', 'function': {'name': ...}}"
@@ -249,42 +259,51 @@ def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
 
 def _schema_of(function: Callable[..., object], descriptions: Mapping[str, str]) -> JsonObject:
     """The JSON schema of a function's parameters, from their annotations and defaults."""
-    signature = inspect.signature(function, eval_str=True)
+    parameters = _parameters_of(function)
+    schemas, definitions = _schemas_of(function, parameters)
     properties: JsonObject = {}
-    definitions: JsonObject = {}
-    for name, parameter in signature.parameters.items():
-        schema, parts = _schema_of_parameter(function.__name__, parameter)
-        definitions |= parts
+    for parameter, schema in zip(parameters, schemas, strict=True):
+        name, default = parameter.name, parameter.default
         extra = {"description": descriptions[name]} if name in descriptions else {}
-        has_default = parameter.default is not parameter.empty
-        default = {"default": parameter.default} if has_default else {}
-        properties[name] = schema | extra | default
+        given = {} if default is parameter.empty else {"default": default}
+        properties[name] = schema | extra | given
     encode_json(properties)  # a default that is not JSON cannot be sent
-    required = [n for n, p in signature.parameters.items() if p.default is p.empty]
     schema = {
         "type": "object",
         "properties": properties,
-        "required": required,
+        "required": [p.name for p in parameters if p.default is p.empty],
         "additionalProperties": False,
     }
     return schema | ({"$defs": definitions} if definitions else {})
 
 
-def _schema_of_parameter(
-    function: str, parameter: inspect.Parameter
-) -> tuple[JsonObject, JsonObject]:
-    place = f"the parameter {parameter.name!r} of {function}"
-    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise InvalidParameterError(f"{place} stands for any number; a tool needs named ones")
-    if parameter.annotation is parameter.empty:
-        raise InvalidParameterError(f"{place} needs a type annotation")
+def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     try:
-        (schema,), parts = msgspec.json.schema_components(
-            [parameter.annotation], ref_template="#/$defs/{name}"
-        )
-    except TypeError as error:
-        raise InvalidParameterError(f"{place} has a type JSON cannot carry: {error}") from None
-    return schema, parts
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    except Exception as error:
+        raise InvalidParameterError(
+            f"{function!r} cannot be a tool: its annotations cannot be read ({error})"
+        ) from error
+    for parameter in parameters:
+        place = f"the parameter {parameter.name!r} of {function!r}"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InvalidParameterError(f"{place} stands for any number; a tool needs named ones")
+        if parameter.annotation is parameter.empty:
+            raise InvalidParameterError(f"{place} needs a type annotation")
+    return parameters
+
+
+def _schemas_of(
+    function: Callable[..., object], parameters: Sequence[inspect.Parameter]
+) -> tuple[tuple[JsonObject, ...], JsonObject]:
+    annotations = [parameter.annotation for parameter in parameters]
+    try:
+        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
+    except Exception as error:
+        raise InvalidParameterError(
+            f"{function!r} cannot be a tool: JSON cannot carry a parameter's type ({error})"
+        ) from error
+    return tuple(schemas), parts
 
 
 def _described(doc: str) -> dict[str, str]:
