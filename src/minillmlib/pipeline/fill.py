@@ -60,9 +60,9 @@ class Prefill:
         text, self._text = self._text + delta, ""
         return text
 
-    def whole(self, content: str, *, may_repeat: bool) -> str:
+    def whole(self, content: str) -> str:
         """A whole answer with the beginning before it."""
-        if may_repeat and self._text and content.startswith(self.sent):
+        if self._text and content.startswith(self.sent):
             rest = content.removeprefix(self.sent)
             blank = self._text.removeprefix(self.sent)
             return self._text + rest.removeprefix(blank)

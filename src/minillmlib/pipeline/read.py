@@ -40,8 +40,7 @@ def read_reply(
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with the beginning that the call forced, whether it was repeated or not."""
-    may_repeat = call.generator.provider.repeats_prefill
-    content = Prefill(call.settings.force_prepend).whole(response.content, may_repeat=may_repeat)
+    content = Prefill(call.settings.force_prepend).whole(response.content)
     return msgspec.structs.replace(response, content=content)
 
 

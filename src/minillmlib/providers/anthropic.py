@@ -17,6 +17,7 @@ from minillmlib.values.json import (
     encode_json,
     excerpt,
     excerpt_of,
+    string_or_empty,
 )
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
@@ -75,8 +76,8 @@ class AnthropicProvider(Provider):
             raise error_from_payload(raw)
         message = convert_json(raw, _WholeMessage)
         chunk = StreamChunk(
-            id=_string(message.id),
-            model=_string(message.model),
+            id=string_or_empty(message.id),
+            model=string_or_empty(message.model),
             delta="".join(_text_of(block) for block in message.content),
             finish_reason=FinishReason.of(message.stop_reason),
             raw_finish_reason=message.stop_reason,
@@ -86,7 +87,7 @@ class AnthropicProvider(Provider):
                 for index, block in enumerate(message.content)
                 if block.type == "tool_use"
             ),
-            reasoning="".join(_string(block.thinking) for block in message.content),
+            reasoning="".join(string_or_empty(block.thinking) for block in message.content),
             reasoning_blocks=_sealed_blocks(raw["content"]),
             usage=self.parse_usage(raw),
         )
@@ -100,7 +101,7 @@ class AnthropicProvider(Provider):
         match raw:
             case {"type": "message_start", "message": message}:
                 start = convert_json(message, _StartedMessage)
-                name, model = _string(start.id), _string(start.model)
+                name, model = string_or_empty(start.id), string_or_empty(start.model)
                 return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
             case {"type": "content_block_start", "content_block": {"type": str()} as block}:
                 return _block_chunk(block, _index(raw))
@@ -213,7 +214,7 @@ def _block_chunk(raw: JsonObject, index: int | None) -> StreamChunk | None:
     block = convert_json(raw, _Block)
     if block.type in SEALED and index is not None:
         sealed = ReasoningDelta(index=index, fields=raw)
-        return StreamChunk(reasoning=_string(block.thinking), reasoning_blocks=(sealed,))
+        return StreamChunk(reasoning=string_or_empty(block.thinking), reasoning_blocks=(sealed,))
     if block.type == "tool_use":
         return StreamChunk(tool_calls=(_call_delta(block, index),))
     text = _text_of(block)
@@ -225,12 +226,12 @@ def _delta_chunk(delta: _BlockDelta, index: int | None) -> StreamChunk | None:
         text = _checked_text(delta.text)
         return StreamChunk(delta=text) if text else None
     if delta.type == "input_json_delta":
-        piece = _string(delta.partial_json)
+        piece = string_or_empty(delta.partial_json)
         call = ToolCallDelta(index=index, arguments=piece)
         return StreamChunk(tool_calls=(call,)) if piece else None
     if delta.type in ("thinking_delta", "signature_delta") and index is not None:
         name = delta.type.removesuffix("_delta")
-        text = _string(getattr(delta, name))
+        text = string_or_empty(getattr(delta, name))
         sealed = ReasoningDelta(index=index, fields={name: text})
         return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))
     return None
@@ -245,12 +246,11 @@ def _call_delta(block: _Block, index: int | None) -> ToolCallDelta:
     """A call as its block begins; the input of a streamed one is empty and comes in pieces."""
     arguments = encode_json(block.input).decode() if block.input else ""
     return ToolCallDelta(
-        index=index, id=_string(block.id), name=_string(block.name), arguments=arguments
+        index=index,
+        id=string_or_empty(block.id),
+        name=string_or_empty(block.name),
+        arguments=arguments,
     )
-
-
-def _string(value: JsonValue) -> str:
-    return value if isinstance(value, str) else ""
 
 
 class _OutputDetails(msgspec.Struct):

@@ -20,6 +20,7 @@ from minillmlib.values.json import (
     encode_json,
     excerpt,
     excerpt_of,
+    string_or_empty,
 )
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
@@ -227,7 +228,10 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     for position, call in enumerate(choice.message.tool_calls or ()):
         call.index = position
     chunk = StreamChunk(
-        id=_string(body.id), model=_string(body.model), usage=usage_of(raw), **_said_in(choice)
+        id=string_or_empty(body.id),
+        model=string_or_empty(body.model),
+        usage=usage_of(raw),
+        **_said_in(choice),
     )
     response = whole_response(chunk, raw)
     blocks = tuple(_details_in(choice.message))  # nothing to put together
@@ -247,8 +251,8 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
     body = _decode_chunk(text)
     choice = _first_choice(body)
     return StreamChunk(
-        id=_string(body.id),
-        model=_string(body.model),
+        id=string_or_empty(body.id),
+        model=string_or_empty(body.model),
         usage=usage_of(decode_json(text)) if _may_hold_usage(body, choice) else None,
         **_said_in(choice),
     )
@@ -296,7 +300,9 @@ def _thought_in(said: _Said) -> str:
     thinking = [piece.get("thinking") for piece in pieces if piece.get("type") == "thinking"]
     inner = [item for items in thinking if isinstance(items, list) for item in items]
     parts = [*_details_in(said), *(item for item in inner if isinstance(item, dict))]
-    return "".join(_string(part.get("text")) or _string(part.get("summary")) for part in parts)
+    return "".join(
+        string_or_empty(part.get("text")) or string_or_empty(part.get("summary")) for part in parts
+    )
 
 
 def _blocks_in(said: _Said) -> tuple[ReasoningDelta, ...]:
@@ -324,7 +330,7 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     elif not isinstance(arguments, str):  # some servers send the object itself
         arguments = encode_json(arguments).decode()
     return ToolCallDelta(
-        index=call.index, id=_string(call.id), name=function.name or "", arguments=arguments
+        index=call.index, id=string_or_empty(call.id), name=function.name or "", arguments=arguments
     )
 
 
@@ -363,10 +369,6 @@ def _text_of(said: _Said) -> str:
         return said.content or ""
     texts = (piece.get("text") for piece in said.content if piece.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
-
-
-def _string(value: JsonValue) -> str:
-    return value if isinstance(value, str) else ""
 
 
 class _PromptDetails(msgspec.Struct):

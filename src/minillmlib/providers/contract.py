@@ -32,9 +32,6 @@ class Provider:
     prefill_refusal: str | None = None
     """Why no model of this provider continues a given beginning, or None if some do."""
 
-    repeats_prefill: bool = True
-    """Whether a server may repeat a given beginning in a whole answer."""
-
     def endpoint_url(self, base: str) -> str:
         """The address of a completion request, from the generator's base URL."""
         return f"{base.rstrip('/')}/chat/completions"

@@ -16,6 +16,7 @@ __all__ = [
     "encode_json",
     "excerpt",
     "excerpt_of",
+    "string_or_empty",
 ]
 
 # The one place where Any is allowed: JSON whose shape nobody has checked yet.
@@ -53,6 +54,11 @@ def encode_json(value: JsonValue) -> bytes:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(f"the request cannot be written as JSON: {error}") from None
+
+
+def string_or_empty(value: JsonValue) -> str:
+    """The value if it is a text, else no text: for fields whose type nobody can rely on."""
+    return value if isinstance(value, str) else ""
 
 
 def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
