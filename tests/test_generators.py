@@ -422,7 +422,7 @@ def test_anthropic_gets_alternating_turns_without_empty_blocks():
     leaf = ChatNode.root("s").add_user("a").add_user(" ").add_user("b").add_assistant("")
     minillmlib.run(leaf.chat("c", generator))
     body = msgspec.json.decode(transport.requests[0].body)
-    texts = [{"type": "text", "text": text} for text in "abc"]
+    texts = [{"type": "text", "text": text} for text in ("a\n\nb", "c")]
     assert body["messages"] == [{"role": "user", "content": texts}]
 
 

@@ -85,11 +85,11 @@ async def test_what_a_model_thought_is_on_the_response_and_on_the_node(name):
     text, blocks = THOUGHTS[name]
     node = await answer_of(name)
     assert node.response.reasoning == text
-    assert list(node.response.reasoning_blocks) == blocks
+    assert [block.fields for block in node.response.reasoning_blocks] == blocks
     kept = node.message.reasoning
     assert (kept is None) == (not text and not blocks)
     if kept is not None:
-        assert (kept.text, list(kept.blocks)) == (text, blocks)
+        assert (kept.text, kept.blocks) == (text, node.response.reasoning_blocks)
         assert kept.origin == f"{type(golden_generator(name).provider).__name__}:model"
 
 
@@ -146,7 +146,7 @@ def test_details_of_different_kinds_stay_apart_though_they_share_a_number():
         generator = golden_generator("openrouter").with_transport(ScriptedTransport([reply]))
         stream = ChatNode.root("s").chat_streaming("u", generator)
         list(minillmlib.iterate(stream))
-        assert list(stream.response.reasoning_blocks) == details
+        assert [block.fields for block in stream.response.reasoning_blocks] == details
 
 
 class DeepSeek(minillmlib.Provider):

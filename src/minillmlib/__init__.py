@@ -46,14 +46,19 @@ from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
+from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
 from minillmlib.values.parameters import (
     CompletionParameters,
     NodeCompletionParameters,
     ResponseFormat,
 )
-from minillmlib.values.reasoning import Reasoning, ReasoningConfig, ReasoningDelta
+from minillmlib.values.reasoning import (
+    Reasoning,
+    ReasoningBlock,
+    ReasoningConfig,
+    ReasoningDelta,
+)
 from minillmlib.values.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
 from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
@@ -94,6 +99,7 @@ __all__ = [
     "LocalModelError",
     "MalformedResponseError",
     "MediaFacts",
+    "MediaPart",
     "Message",
     "MessageContent",
     "MiniLLMError",
@@ -110,6 +116,7 @@ __all__ = [
     "RateLimitError",
     "ReadError",
     "Reasoning",
+    "ReasoningBlock",
     "ReasoningConfig",
     "ReasoningDelta",
     "Receipt",

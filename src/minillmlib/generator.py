@@ -48,6 +48,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     Start from a preset and change it with the `with_*` methods; each gives a changed copy.
     A key from the environment is read when a request is built, so such a generator can be
     pickled without its secret. Its text form shows neither keys nor header values.
+
+    `app_url` and `app_title` name the program for OpenRouter's statistics.
     """
 
     name: str
@@ -56,12 +58,17 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider
     credential: CredentialSource = NO_CREDENTIAL
     headers: Headers = ()
+    app_url: str | None = None
+    app_title: str | None = None
     token_price: TokenPrice | None = None
     transport: Transport | None = None
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
             _check_word(getattr(self, what), what)
+        for what in ("app_url", "app_title"):
+            if getattr(self, what) is not None:
+                check_header_text(_worded(getattr(self, what), what), f"the {what}")
         msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
         _check_type(self.provider, Provider, "provider")
         _check_type(self.credential, CredentialSource, "credential")
@@ -252,6 +259,11 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidParameterError(
             f"a model file is given by its path, not by a {type(path).__name__}"
         ) from None
+
+
+def _worded(text: object, what: str) -> str:
+    _check_word(text, what)
+    return str(text)
 
 
 def _check_word(text: object, what: str) -> None:

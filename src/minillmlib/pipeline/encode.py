@@ -44,27 +44,29 @@ def encode(call: Call) -> Encoded:
 
 
 def _receipt(call: Call, body: JsonObject) -> Receipt:
-    params = call.settings.params
-    ignored = call.generator.provider.ignored
-    left_out = {name: why for name, why in ignored.items() if getattr(params, name) is not None}
-    if call.has_foreign_reasoning:
-        left_out["reasoning of earlier turns"] = "it was made by another model"
-    return Receipt(sent=tuple(body), left_out=left_out)
+    generator = call.generator
+    left_out = generator.provider.left_out(generator.model, call.messages, call.settings.params)
+    return Receipt(sent=tuple(body), left_out={**left_out, **call.left_out})
 
 
 def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
     """All headers; of two with one name the later wins, so the caller's own come last."""
+    generator = call.generator
+    provider = generator.provider
     headers = [
         ("Content-Type", "application/json"),
         ("Accept", "text/event-stream" if call.stream else "application/json"),
         # No compression: a small answer could grow without bound, and text streams gain little.
         ("Accept-Encoding", "identity"),
         ("User-Agent", f"minillmlib/{__version__}"),
-        *call.generator.provider.auth_headers(auth),
-        *call.generator.headers,
+        *provider.attribution_headers(generator.app_url, generator.app_title),
+        *provider.auth_headers(auth),
+        *generator.headers,
     ]
-    chosen = {
-        check_header_name(name).lower(): (name, check_header_text(value, f"the header {name}"))
-        for name, value in headers
-    }
+    chosen: dict[str, tuple[str, str]] = {}
+    for name, value in headers:
+        key = check_header_name(name).lower()
+        joins = key in chosen and key in provider.list_headers
+        whole = f"{chosen[key][1]},{value}" if joins else value
+        chosen[key] = (name, check_header_text(whole, f"the header {name}"))
     return tuple(chosen.values())

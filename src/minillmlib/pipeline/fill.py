@@ -1,4 +1,4 @@
-"""What is done to the text of a thread: placeholders filled in, and a beginning put back."""
+"""What is done to a thread before a call: placeholders filled in, neighbours joined."""
 
 from __future__ import annotations
 
@@ -9,61 +9,76 @@ import msgspec
 
 from minillmlib.values.messages import Message, TextPart
 
-__all__ = ["Prefill", "filled"]
+__all__ = ["filled", "filled_text", "merged"]
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
+Values = Mapping[str, str | int | float]
 
-def filled(
-    messages: Sequence[Message], values: Mapping[str, str | int | float]
-) -> tuple[Message, ...]:
-    """The messages with each `{name}` replaced by its value, in one pass. O(text).
+
+def filled_text(text: str, values: Values) -> str:
+    """The text with each `{name}` replaced by its value, in one pass. O(text).
 
     Only plain names are looked up: no attributes, no format codes. A value is text and is not
     looked into again; a name without a value stays as it is.
     """
+    return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
+
+
+def filled(messages: Sequence[Message], values: Values) -> tuple[Message, ...]:
+    """The messages with their placeholders filled in."""
     if not values:
         return tuple(messages)
     return tuple(_filled_message(message, values) for message in messages)
 
 
-def _filled_message(message: Message, values: Mapping[str, str | int | float]) -> Message:
-    def fill(text: str) -> str:
-        return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
-
+def _filled_message(message: Message, values: Values) -> Message:
     if isinstance(message.content, str):
-        return msgspec.structs.replace(message, content=fill(message.content))
+        return msgspec.structs.replace(message, content=filled_text(message.content, values))
     parts = tuple(
-        TextPart(text=fill(part.text)) if isinstance(part, TextPart) else part
+        TextPart(text=filled_text(part.text, values)) if isinstance(part, TextPart) else part
         for part in message.content
     )
     return msgspec.structs.replace(message, content=parts)
 
 
-class Prefill:
-    """Puts the forced beginning back in front of an answer, exactly once.
+def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages with plain neighbours of one role joined, since many servers want turns.
 
-    Some servers repeat in a whole answer what was `sent` of the beginning (llama.cpp does), so
-    there it is looked for; no stream is known to repeat it.
+    Texts are joined by an empty line, and blank ones left out. What has calls, results or reasoning stays by itself, and
+    so does what ends with a cache mark: the mark stays where it was put.
     """
+    turns: list[Message] = []
+    for message in messages:
+        if turns and _are_one_turn(turns[-1], message):
+            turns[-1] = _joined(turns[-1], message)
+        else:
+            turns.append(message)
+    return tuple(turns)
 
-    def __init__(self, text: str | None) -> None:
-        self._text = text or ""
 
-    @property
-    def sent(self) -> str:
-        """The part of the beginning that is sent: vendors refuse white space at its end."""
-        return self._text.rstrip() or self._text
+def _are_one_turn(first: Message, second: Message) -> bool:
+    return (
+        first.role is second.role
+        and first.cache_ttl is None
+        and not any(
+            message.tool_calls or message.tool_call_id or message.reasoning or message.media
+            for message in (first, second)
+        )
+    )
 
-    def first(self, delta: str) -> str:
-        """The first text of a stream with the beginning before it; the rest stays as it is."""
-        text, self._text = self._text + delta, ""
-        return text
 
-    def whole(self, content: str) -> str:
-        """A whole answer with the beginning before it."""
-        if self._text and content.startswith(self.sent):
-            rest = content.removeprefix(self.sent)
-            blank = self._text.removeprefix(self.sent)
-            return self._text + rest.removeprefix(blank)
-        return self._text + content
+def _joined(first: Message, second: Message) -> Message:
+    if isinstance(first.content, str) and isinstance(second.content, str):
+        content = "\n\n".join(text for text in (first.content, second.content) if text.strip())
+        return msgspec.structs.replace(second, content=content)
+    parts = [
+        part
+        for message in (first, second)
+        for part in (
+            (TextPart(text=message.content),)
+            if isinstance(message.content, str)
+            else message.content
+        )
+    ]
+    return msgspec.structs.replace(second, content=tuple(parts))

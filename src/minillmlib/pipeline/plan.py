@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.pipeline.fill import Prefill, filled
+from minillmlib.pipeline.fill import filled, filled_text, merged
+from minillmlib.pipeline.prefill import Prefill
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.messages import Message, Role
@@ -27,7 +28,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     settings: NodeCompletionParameters
     stream: bool
-    has_foreign_reasoning: bool = False
+    left_out: Mapping[str, str] = {}
 
     @property
     def origin(self) -> str:
@@ -62,17 +63,25 @@ def plan(
         )
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings = node_parameters(params)
-    whole = _with_system(filled(messages, settings.format_kwargs), settings.system_prompt)
+    settings = _filled_settings(node_parameters(params))
+    whole = merged(filled(messages, settings.format_kwargs))
+    whole = _with_system(whole, settings.system_prompt)
     whole = _with_beginning(whole, settings.force_prepend, generator)
-    own = _without_foreign_reasoning(whole, origin_of(generator))
+    own, left_out = _own(whole, generator)
     return Call(
-        generator=generator,
-        messages=own,
-        settings=settings,
-        stream=stream,
-        has_foreign_reasoning=own != whole,
+        generator=generator, messages=own, settings=settings, stream=stream, left_out=left_out
     )
+
+
+def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
+    """The settings with the placeholders in their own texts filled in."""
+    if not settings.format_kwargs:
+        return settings
+    texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
+    filled_in = {
+        name: filled_text(text, settings.format_kwargs) for name, text in texts.items() if text
+    }
+    return msgspec.structs.replace(settings, **filled_in)
 
 
 def origin_of(generator: GeneratorInfo) -> str:
@@ -80,14 +89,28 @@ def origin_of(generator: GeneratorInfo) -> str:
     return f"{type(generator.provider).__name__}:{generator.model}"
 
 
-def _without_foreign_reasoning(messages: Sequence[Message], origin: str) -> tuple[Message, ...]:
-    """The messages without blocks of other models, which would be refused or leak."""
-    return tuple(
-        message
-        if message.reasoning is None or message.reasoning.origin == origin
-        else msgspec.structs.replace(message, reasoning=None)
-        for message in messages
-    )
+def _own(
+    messages: Sequence[Message], generator: GeneratorInfo
+) -> tuple[tuple[Message, ...], dict[str, str]]:
+    """The messages without what other models sealed and this wire cannot take back; and why.
+
+    Foreign blocks would be refused, or leak.
+    """
+    origin = origin_of(generator)
+    left_out: dict[str, str] = {}
+    own = []
+    for message in messages:
+        reasoning, media = message.reasoning, message.media
+        if reasoning is not None and reasoning.origin != origin:
+            left_out["reasoning of earlier turns"] = "it was made by another model"
+            reasoning = None
+        kept = tuple(part for part in media if part.kind in generator.provider.answer_media)
+        if kept != media:
+            left_out["media of earlier answers"] = "this wire takes none back from the assistant"
+        if reasoning is not message.reasoning or kept != media:
+            message = msgspec.structs.replace(message, reasoning=reasoning, media=kept)  # noqa: PLW2901
+        own.append(message)
+    return tuple(own), left_out
 
 
 def _with_beginning(
@@ -95,7 +118,7 @@ def _with_beginning(
 ) -> tuple[Message, ...]:
     if not beginning:
         return messages
-    refusal = generator.provider.prefill_refusal
+    refusal = generator.provider.prefill_refusal(generator.model)
     if refusal is not None:
         raise InvalidParameterError(f"force_prepend cannot be used here: {refusal}")
     return (*messages, Message.assistant(Prefill(beginning).sent))

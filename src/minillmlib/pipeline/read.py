@@ -9,8 +9,8 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
-from minillmlib.pipeline.fill import Prefill
 from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.prefill import Prefill
 from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome
@@ -41,7 +41,14 @@ def read_reply(
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with the beginning that the call forced, whether it was repeated or not."""
     content = Prefill(call.settings.force_prepend).whole(response.content)
-    return msgspec.structs.replace(response, content=content)
+    added = len(content) - len(response.content)
+    blocks = tuple(
+        msgspec.structs.replace(block, text_before=block.text_before + added)
+        if block.text_before
+        else block
+        for block in response.reasoning_blocks
+    )
+    return msgspec.structs.replace(response, content=content, reasoning_blocks=blocks)
 
 
 def signed(

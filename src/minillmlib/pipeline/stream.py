@@ -18,8 +18,8 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.pipeline.encode import Encoded, encode
-from minillmlib.pipeline.fill import Prefill
 from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.prefill import Prefill
 from minillmlib.pipeline.read import read_reply, read_safely, settle, signed
 from minillmlib.providers.failures import error_from_payload, request_id_of
 from minillmlib.transport.exchange import EventStream, open_events
@@ -130,7 +130,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         except MiniLLMError as error:
             if self._phase is _Phase.OVER and isinstance(error, TransportError):
                 return  # closed by aclose while this step waited
-            error.partial = self._fold.text + error.partial
+            error.partial = self._fold.text + self._prefill.held + error.partial
             self._close()
             raise
         except BaseException:
@@ -165,6 +165,7 @@ class StreamingCompletion(Generic[NodeT_co]):
                 ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
                 for index, call in enumerate(response.tool_calls)
             ),
+            media=response.media,
             reasoning=response.reasoning,
             usage=response.usage,
         )
@@ -207,12 +208,18 @@ class StreamingCompletion(Generic[NodeT_co]):
         raise error_from_payload(_error_payload(data))
 
     def _take(self, chunk: StreamChunk) -> None:
-        if chunk.delta or chunk.finish_reason is not None:
-            chunk = msgspec.structs.replace(chunk, delta=self._prefill.first(chunk.delta))
+        chunk = self._begun(chunk)
         self._fold.add(chunk)
-        says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning
+        says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media
         if says or self._fold.finish_reason is not None:
             self._ready.append(chunk)
+
+    def _begun(self, chunk: StreamChunk) -> StreamChunk:
+        """The chunk with the forced beginning before the first text, or with text held back."""
+        delta = self._prefill.next(chunk.delta) if chunk.delta else ""
+        if chunk.finish_reason is not None or (chunk.is_end and self._prefill.held):
+            delta += self._prefill.rest()
+        return chunk if delta == chunk.delta else msgspec.structs.replace(chunk, delta=delta)
 
     def _is_over(self) -> bool:
         """Whether nothing that matters can follow."""

@@ -6,6 +6,8 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
+from minillmlib.providers.cache_marks import marks_left_out
+from minillmlib.providers.claude_models import Claude
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.values.auth import Auth, AuthKind
@@ -35,12 +37,26 @@ __all__ = ["AnthropicProvider"]
 
 # The version that still takes temperature, top_p and top_k; 2026-10-21 refuses them.
 API_VERSION = "2023-06-01"
-SEALED = ("thinking", "redacted_thinking")  # blocks that must come back as they were
+# The field that each kind of delta makes longer, in a block that must come back as it was.
+GROWN = {
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "compaction_delta": "content",
+}
 OAUTH_BETA = "oauth-2025-04-20"
 
 
 class AnthropicProvider(Provider):
     """The native `/v1/messages` wire, with an API key or a subscription's token."""
+
+    list_headers = ("anthropic-beta",)
+
+    def prefill_refusal(self, model: str) -> str | None:
+        """Claude's models from 4.6 on refuse it; servers of other models on this wire may not."""
+        claude = Claude.of(model)
+        if claude is None or claude.takes_prefill:
+            return None
+        return f"{model} refuses a beginning, like all of Claude's models from 4.6 on"
 
     def endpoint_url(self, base: str) -> str:
         """`/v1/messages` below `base`, which may or may not end in `/v1` itself."""
@@ -70,28 +86,21 @@ class AnthropicProvider(Provider):
         del include_usage  # always sent
         return build_body(model, messages, params, stream=stream)
 
+    def left_out(
+        self, model: str, messages: Sequence[Message], params: CompletionParameters
+    ) -> dict[str, str]:
+        """OpenRouter's routing, and cache marks beyond the last four."""
+        return super().left_out(model, (), params) | marks_left_out(messages)
+
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
-        """The text blocks of the answer, joined."""
+        """The blocks of the answer, put together as those of a stream are."""
         if is_error_payload(raw):
             raise error_from_payload(raw)
         message = convert_json(raw, _WholeMessage)
-        chunk = StreamChunk(
-            id=string_or_empty(message.id),
-            model=string_or_empty(message.model),
-            delta="".join(_text_of(block) for block in message.content),
-            finish_reason=FinishReason.of(message.stop_reason),
-            raw_finish_reason=message.stop_reason,
-            refusal=_refusal(message.stop_reason, message.stop_details),
-            tool_calls=tuple(
-                _call_delta(block, index)
-                for index, block in enumerate(message.content)
-                if block.type == "tool_use"
-            ),
-            reasoning="".join(string_or_empty(block.thinking) for block in message.content),
-            reasoning_blocks=_sealed_blocks(raw["content"]),
-            usage=self.parse_usage(raw),
-        )
-        return whole_response(chunk, raw)
+        start = StreamChunk(id=string_or_empty(message.id), model=string_or_empty(message.model))
+        blocks = (_block_chunk(block, index) for index, block in enumerate(message.content))
+        chunks = [start, *filter(None, blocks), self._end_chunk(message, raw)]
+        return whole_response(chunks, raw)
 
     def parse_chunk(self, data: str) -> StreamChunk | None:
         """One event, told by the `type` inside its JSON. Unknown types say nothing."""
@@ -113,7 +122,7 @@ class AnthropicProvider(Provider):
                 return StreamChunk(is_end=True) if kind == "message_stop" else None
         raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
 
-    def _end_chunk(self, end: "_End", raw: JsonValue) -> StreamChunk:
+    def _end_chunk(self, end: "_End | _WholeMessage", raw: JsonValue) -> StreamChunk:
         return StreamChunk(
             finish_reason=FinishReason.of(end.stop_reason),
             raw_finish_reason=end.stop_reason,
@@ -164,14 +173,7 @@ class _BlockDelta(msgspec.Struct):
     partial_json: JsonValue = ""
     thinking: JsonValue = ""
     signature: JsonValue = ""
-
-
-class _WholeMessage(msgspec.Struct):
-    content: list[_Block]
-    id: JsonValue = None
-    model: JsonValue = None
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
+    content: JsonValue = ""
 
 
 class _StartedMessage(msgspec.Struct):
@@ -184,16 +186,19 @@ class _End(msgspec.Struct):
     stop_details: _StopDetails | None = None
 
 
+class _WholeMessage(msgspec.Struct):
+    content: list[JsonObject]
+    id: JsonValue = None
+    model: JsonValue = None
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+
+
 def _refusal(stop_reason: str | None, details: _StopDetails | None) -> str | None:
     if stop_reason != "refusal":
         return None
     details = details or _StopDetails()
     return details.explanation or f"the model refused ({details.category or 'no reason given'})"
-
-
-def _text_of(block: _Block) -> str:
-    """The text of a text block; other kinds of block have none."""
-    return _checked_text(block.text) if block.type == "text" else ""
 
 
 def _checked_text(text: JsonValue) -> str:
@@ -202,47 +207,46 @@ def _checked_text(text: JsonValue) -> str:
     return text
 
 
-def _sealed_blocks(content: list[JsonObject]) -> tuple[ReasoningDelta, ...]:
-    return tuple(
-        ReasoningDelta(index=index, fields=block)
-        for index, block in enumerate(content)
-        if block.get("type") in SEALED
-    )
-
-
-def _block_chunk(raw: JsonObject, index: int | None) -> StreamChunk | None:
+def _block_chunk(raw: JsonObject, index: int) -> StreamChunk | None:
+    """A block as it begins, or a whole one. What is neither text nor call is kept as it is."""
     block = convert_json(raw, _Block)
-    if block.type in SEALED and index is not None:
-        sealed = ReasoningDelta(index=index, fields=raw)
-        return StreamChunk(reasoning=string_or_empty(block.thinking), reasoning_blocks=(sealed,))
+    if block.type == "text":
+        text = _checked_text(block.text)
+        return StreamChunk(delta=text) if text else None
     if block.type == "tool_use":
         return StreamChunk(tool_calls=(_call_delta(block, index),))
-    text = _text_of(block)
-    return StreamChunk(delta=text) if text else None
+    sealed = ReasoningDelta(index=index, fields=raw)
+    return StreamChunk(reasoning=string_or_empty(block.thinking), reasoning_blocks=(sealed,))
 
 
-def _delta_chunk(delta: _BlockDelta, index: int | None) -> StreamChunk | None:
+def _delta_chunk(delta: _BlockDelta, index: int) -> StreamChunk | None:
     if delta.type == "text_delta":
         text = _checked_text(delta.text)
         return StreamChunk(delta=text) if text else None
     if delta.type == "input_json_delta":
-        piece = string_or_empty(delta.partial_json)
-        call = ToolCallDelta(index=index, arguments=piece)
-        return StreamChunk(tool_calls=(call,)) if piece else None
-    if delta.type in ("thinking_delta", "signature_delta") and index is not None:
-        name = delta.type.removesuffix("_delta")
-        text = string_or_empty(getattr(delta, name))
-        sealed = ReasoningDelta(index=index, fields={name: text})
-        return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))
-    return None
+        return _input_chunk(string_or_empty(delta.partial_json), index)
+    name = GROWN.get(delta.type)
+    if name is None:
+        return None
+    text = string_or_empty(getattr(delta, name))
+    sealed = ReasoningDelta(index=index, fields={name: text})
+    return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))
 
 
-def _index(event: JsonObject) -> int | None:
+def _input_chunk(piece: str, index: int) -> StreamChunk | None:
+    """A piece of the input of a call, which may be ours to make or the vendor's own."""
+    call = ToolCallDelta(index=index, arguments=piece)
+    sealed = ReasoningDelta(index=index, fields={"input": piece})
+    return StreamChunk(tool_calls=(call,), reasoning_blocks=(sealed,)) if piece else None
+
+
+def _index(event: JsonObject) -> int:
+    """The number of the block; a relay that leaves it out has but one."""
     index = event.get("index")
-    return index if isinstance(index, int) else None
+    return index if isinstance(index, int) else 0
 
 
-def _call_delta(block: _Block, index: int | None) -> ToolCallDelta:
+def _call_delta(block: _Block, index: int) -> ToolCallDelta:
     """A call as its block begins; the input of a streamed one is empty and comes in pieces."""
     arguments = encode_json(block.input).decode() if block.input else ""
     return ToolCallDelta(

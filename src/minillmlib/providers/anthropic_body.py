@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
+from minillmlib.providers.cache_marks import cache_control, kept_marks
+from minillmlib.providers.claude_models import Claude, thinking_budget
 from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
-from minillmlib.values.messages import ContentPart, Message, Role, TextPart
+from minillmlib.values.media import DocumentPart, ImagePart, MediaPart
+from minillmlib.values.messages import Message, Role, TextPart
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
-from minillmlib.values.reasoning import ReasoningConfig
+from minillmlib.values.reasoning import ReasoningBlock
 from minillmlib.values.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
 
 __all__ = ["build_body"]
 
-DEFAULT_MAX_TOKENS = 4096  # the wire demands a limit
+DEFAULT_MAX_TOKENS = 4096
+CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
 JSON_INSTRUCTION = "Answer with one JSON value and nothing else."  # there is no JSON mode
 
 _FIELDS: Mapping[str, str] = {
@@ -29,39 +32,65 @@ def build_body(
     model: str, messages: Sequence[Message], params: CompletionParameters, *, stream: bool
 ) -> JsonObject:
     """The body: system text apart, neighbours of one role joined, empty text left out."""
-    body: JsonObject = {"model": model, "messages": _turns(messages)}
-    thinking = params.reasoning.max_tokens if params.reasoning else None
-    limit = DEFAULT_MAX_TOKENS + (thinking or 0)  # the budget counts against the limit
+    claude = Claude.of(model)
+    if claude is not None:
+        claude.check(params)
+    marked = _marked_blocks(messages)
+    body: JsonObject = {"model": model, "messages": _turns(messages, marked)}
+    thinking = _thinking_body(params, claude)
+    # The wire demands a limit, and the budget counts against it.
+    limit = DEFAULT_MAX_TOKENS + thinking.get("budget_tokens", 0)
     body |= {"max_tokens": limit} | write_parameters(params, _FIELDS, "Anthropic")
-    system = _system_text(messages, params.response_format)
+    system = _system_blocks(messages, marked, params.response_format)
     if system:
         body["system"] = system
-    body |= _structured(params)
+    if thinking:
+        body["thinking"] = thinking
+    body |= _structured(params, claude)
     if stream:
         body["stream"] = True
     return add_extra(body, params.extra)
 
 
-def _system_text(messages: Sequence[Message], form: ResponseFormat | None) -> str:
-    blocks = [block for m in messages if m.role is Role.SYSTEM for block in _content_blocks(m)]
-    texts = [block["text"] for block in blocks]
+def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
+    """The blocks of each message, with the cache marks on the last ones that can bear them."""
+    blocks = [list(_blocks(message)) for message in messages]
+    for place, ttl in kept_marks(messages).items():
+        for block in reversed(blocks[place]):
+            if block["type"] in CACHEABLE:
+                block["cache_control"] = cache_control(ttl)
+                break
+    return blocks
+
+
+def _system_blocks(
+    messages: Sequence[Message], marked: list[list[JsonObject]], form: ResponseFormat | None
+) -> str | list[JsonObject]:
+    """The system text: one text, or blocks where a mark must stand between them."""
+    blocks = [
+        block
+        for message, of_message in zip(messages, marked, strict=True)
+        if message.role is Role.SYSTEM
+        for block in of_message
+    ]
     if form is not None and form.schema is None:
-        texts.append(JSON_INSTRUCTION)
-    return "\n\n".join(text for text in texts if text.strip())
+        blocks.append({"type": "text", "text": JSON_INSTRUCTION})
+    if any("cache_control" in block for block in blocks):
+        return blocks
+    return "\n\n".join(block["text"] for block in blocks)
 
 
-def _turns(messages: Sequence[Message]) -> list[JsonObject]:
+def _turns(messages: Sequence[Message], marked: list[list[JsonObject]]) -> list[JsonObject]:
     """User and assistant turns, alternating: old relays insist on it.
 
     All results of one turn's calls go into one user message, before its text, as the wire
     demands.
     """
     turns: list[JsonObject] = []
-    for message in messages:
+    for message, blocks in zip(messages, marked, strict=True):
         if message.role is Role.SYSTEM:
             continue
         role = "assistant" if message.role is Role.ASSISTANT else "user"
-        blocks = list(_blocks(message))
         if not blocks and message is messages[-1]:
             raise InvalidParameterError("Anthropic takes no message without visible text")
         if turns and turns[-1]["role"] == role:
@@ -77,17 +106,39 @@ def _blocks(message: Message) -> Iterator[JsonObject]:
     """The content blocks; one without visible text would be refused with status 400."""
     if message.tool_call_id is not None:
         yield _result_block(message, message.tool_call_id)
-        return
-    if message.reasoning is not None:
-        yield from message.reasoning.blocks  # signed: they must come back as they were
-    yield from _content_blocks(message)
-    for call in message.tool_calls:
-        yield {
-            "type": "tool_use",
-            "id": _safe_id(call.id),
-            "name": call.name,
-            "input": _input_of(call),
-        }
+    elif message.reasoning is not None and message.reasoning.blocks:
+        yield from _in_their_places(message, message.reasoning.blocks)
+    else:
+        yield from _content_blocks(message)
+        yield from map(_call_block, message.tool_calls)
+
+
+def _in_their_places(message: Message, sealed: Sequence[ReasoningBlock]) -> Iterator[JsonObject]:
+    """The sealed blocks as they came, between the same text and calls as then."""
+    text, calls = message.text or "", message.tool_calls
+    text_done = calls_done = 0
+    for block in sealed:
+        yield from _text_block(text[text_done : block.text_before])
+        yield from map(_call_block, calls[calls_done : block.calls_before])
+        yield block.fields
+        text_done = max(text_done, block.text_before)
+        calls_done = max(calls_done, block.calls_before)
+    yield from _text_block(text[text_done:])
+    yield from map(_call_block, calls[calls_done:])
+
+
+def _text_block(text: str) -> Iterator[JsonObject]:
+    if text.strip():
+        yield {"type": "text", "text": text}
+
+
+def _call_block(call: ToolCall) -> JsonObject:
+    return {
+        "type": "tool_use",
+        "id": _safe_id(call.id),
+        "name": call.name,
+        "input": _input_of(call),
+    }
 
 
 def _content_blocks(message: Message) -> Iterator[JsonObject]:
@@ -95,25 +146,21 @@ def _content_blocks(message: Message) -> Iterator[JsonObject]:
     if isinstance(parts, str):
         parts = (TextPart(text=parts),)
     for part in parts:
-        if not isinstance(part, TextPart):
-            if message.role in (Role.SYSTEM, Role.ASSISTANT):
-                raise InvalidParameterError(
-                    f"Anthropic takes no {part.kind} from the {message.role}"
-                )
+        if isinstance(part, TextPart):
+            yield from _text_block(part.text)
+        elif message.role in (Role.SYSTEM, Role.ASSISTANT):
+            raise InvalidParameterError(f"Anthropic takes no {part.kind} from the {message.role}")
+        else:
             yield _media_block(part)
-        elif part.text.strip():
-            yield {"type": "text", "text": part.text}
 
 
-def _media_block(part: ContentPart) -> JsonObject:
+def _media_block(part: MediaPart) -> JsonObject:
     match part:
         case ImagePart() | DocumentPart():
             title = getattr(part, "filename", None)
             block: JsonObject = {"type": part.kind, "source": _source(part)}
             return block | ({"title": title} if title else {})
-        case AudioPart() | VideoPart():
-            raise InvalidParameterError(f"Anthropic takes no {part.kind}")
-    raise AssertionError(part)
+    raise InvalidParameterError(f"Anthropic takes no {part.kind}")
 
 
 def _source(part: ImagePart | DocumentPart) -> JsonObject:
@@ -148,16 +195,15 @@ def _safe_id(call_id: str) -> str:
     return stand_in_id(call_id, "toolu_")
 
 
-def _structured(params: CompletionParameters) -> JsonObject:
+def _structured(params: CompletionParameters, claude: Claude | None) -> JsonObject:
     """The keys of the fields that are more than a number or a text."""
     body: JsonObject = {}
     config: JsonObject = {}
     if params.response_format is not None and params.response_format.schema is not None:
         config["format"] = {"type": "json_schema", "schema": params.response_format.schema}
-    if params.reasoning is not None:
-        body["thinking"] = _thinking_body(params.reasoning)
-        if params.reasoning.effort not in (None, "none"):
-            config["effort"] = params.reasoning.effort
+    effort = params.reasoning.effort if params.reasoning else None
+    if effort not in (None, "none") and not _is_by_budget(claude):
+        config["effort"] = effort
     if config:
         body["output_config"] = config
     if params.tools:
@@ -168,15 +214,25 @@ def _structured(params: CompletionParameters) -> JsonObject:
     return body
 
 
-def _thinking_body(reasoning: ReasoningConfig) -> JsonObject:
+def _thinking_body(params: CompletionParameters, claude: Claude | None) -> JsonObject:
+    reasoning = params.reasoning
+    if reasoning is None:
+        return {}
     if reasoning.max_tokens is not None:
         return {"type": "enabled", "budget_tokens": reasoning.max_tokens}
     if reasoning.effort == "none":
         return {"type": "disabled"}
+    if _is_by_budget(claude):
+        budget = thinking_budget(str(reasoning.effort), params.max_tokens)
+        return {"type": "enabled", "budget_tokens": budget}
     if reasoning.effort == "minimal":
         raise InvalidParameterError("Anthropic has no reasoning effort minimal; use low")
     # Newer models show nothing of what they think unless they are asked to.
     return {"type": "adaptive", "display": "summarized"}
+
+
+def _is_by_budget(claude: Claude | None) -> bool:
+    return claude is not None and claude.thinking == "budget"
 
 
 def _tool_body(tool: ToolDefinition) -> JsonObject:

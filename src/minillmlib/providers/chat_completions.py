@@ -9,6 +9,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
+from minillmlib.providers.answer_media import media_in
 from minillmlib.providers.chat_messages import MediaFacts, message_body
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
@@ -22,9 +23,10 @@ from minillmlib.values.json import (
     excerpt_of,
     string_or_empty,
 )
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
-from minillmlib.values.reasoning import ReasoningConfig, ReasoningDelta
+from minillmlib.values.reasoning import ReasoningBlock, ReasoningConfig, ReasoningDelta
 from minillmlib.values.responses import (
     CompletionResponse,
     FinishReason,
@@ -145,7 +147,7 @@ def _echo(dialect: ChatDialect, message: Message) -> JsonObject:
     if message.reasoning is None or dialect.reasoning_echo is None:
         return {}
     is_text = dialect.reasoning_echo == "reasoning_content"
-    echo = message.reasoning.text if is_text else message.reasoning.blocks
+    echo = message.reasoning.text if is_text else [b.fields for b in message.reasoning.blocks]
     return {dialect.reasoning_echo: echo} if echo else {}
 
 
@@ -176,18 +178,37 @@ class _Function(msgspec.Struct):
     arguments: JsonValue = None
 
 
+class _Custom(msgspec.Struct):
+    """A call of OpenAI's free kind, whose input is any text."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class _Call(msgspec.Struct):
     index: int | None = None
     id: JsonValue = None
     function: _Function | None = None
+    custom: _Custom | None = None
+
+
+class _Sound(msgspec.Struct):
+    data: str | None = None
+    transcript: str | None = None
 
 
 class _Said(msgspec.Struct):
-    """A message or a delta. Mistral sends content as a list of typed pieces."""
+    """A message or a delta. Mistral sends content as a list of typed pieces.
+
+    `function_call` is the one call of the days before `tool_calls`.
+    """
 
     content: str | list[JsonObject] | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
+    images: list[JsonObject] | None = None
+    audio: _Sound | None = None
     reasoning_content: JsonValue = None
     reasoning: JsonValue = None
     reasoning_details: JsonValue = None
@@ -233,8 +254,9 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
         usage=usage_of(raw),
         **_said_in(choice),
     )
-    response = whole_response(chunk, raw)
-    blocks = tuple(_details_in(choice.message))  # nothing to put together
+    response = whole_response([chunk], raw)
+    # Nothing to put together, though some may share a number.
+    blocks = tuple(ReasoningBlock(fields=detail) for detail in _details_in(choice.message))
     return msgspec.structs.replace(response, reasoning_blocks=blocks)
 
 
@@ -284,7 +306,8 @@ def _said_in(choice: _Choice | None) -> JsonObject:
         "refusal": (said.refusal or None) if said else None,
         "reasoning": _thought_in(said) if said else "",
         "reasoning_blocks": _blocks_in(said) if said else (),
-        "tool_calls": tuple(map(_call_delta, said.tool_calls or ())) if said else (),
+        "tool_calls": _calls_in(said) if said else (),
+        "media": _media_in(said) if said else (),
         # Some servers keep "" here until the end.
         "finish_reason": FinishReason.of(choice.finish_reason or None),
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
@@ -322,8 +345,22 @@ def _details_in(said: _Said) -> list[JsonObject]:
     return [detail for detail in details if isinstance(detail, dict)]
 
 
+def _media_in(said: _Said) -> tuple[MediaPart, ...]:
+    if said.images is None and said.audio is None:
+        return ()
+    return media_in(said.images or (), said.audio.data if said.audio else None)
+
+
+def _calls_in(said: _Said) -> tuple[ToolCallDelta, ...]:
+    if said.function_call is not None:
+        return (_call_delta(_Call(index=0, function=said.function_call)),)
+    return tuple(map(_call_delta, said.tool_calls or ()))
+
+
 def _call_delta(call: _Call) -> ToolCallDelta:
     function = call.function or _Function()
+    if call.custom is not None:
+        function = _Function(name=call.custom.name, arguments=call.custom.input)
     arguments = function.arguments
     if arguments is None:
         arguments = ""
@@ -365,8 +402,9 @@ def _partial_of(body: _Body) -> str:
 
 
 def _text_of(said: _Said) -> str:
+    """The text; of a spoken answer, what was said."""
     if not isinstance(said.content, list):
-        return said.content or ""
+        return said.content or (said.audio and said.audio.transcript) or ""
     texts = (piece.get("text") for piece in said.content if piece.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
 

@@ -5,8 +5,8 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.fields import stand_in_id
 from minillmlib.values.json import JsonObject
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, VideoPart
-from minillmlib.values.messages import ContentPart, Message, Role, TextPart
+from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.values.messages import Message, Role, TextPart
 from minillmlib.values.tools import ToolCall
 
 __all__ = ["MediaFacts", "message_body"]
@@ -20,8 +20,9 @@ class MediaFacts(msgspec.Struct, frozen=True, kw_only=True):
         has_video: Whether it takes films.
         has_document_urls: Whether it fetches documents by their URL.
         has_tool_media: Whether a tool's result may hold more than text.
-        tool_id_chars: The longest id of a tool call; a longer one is shortened, alike in the
+        tool_id_chars: The longest id of a tool call; a longer one is replaced, alike in the
             call and in its result.
+        has_answer_images: Whether images that the model made go back with its message.
     """
 
     audio: tuple[str, ...] = ("wav", "mp3")
@@ -29,6 +30,7 @@ class MediaFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_document_urls: bool = False
     has_tool_media: bool = False
     tool_id_chars: int = 40
+    has_answer_images: bool = False
 
 
 def message_body(message: Message, facts: MediaFacts, wire: str) -> JsonObject:
@@ -39,6 +41,8 @@ def message_body(message: Message, facts: MediaFacts, wire: str) -> JsonObject:
         body["tool_calls"] = [_call_body(call, facts) for call in message.tool_calls]
     if message.tool_call_id is not None:
         body["tool_call_id"] = _short_id(message.tool_call_id, facts)
+    if message.media and facts.has_answer_images:
+        body["images"] = [_part_body(part, facts, wire) for part in message.media]
     return body
 
 
@@ -57,7 +61,7 @@ def _content(message: Message, facts: MediaFacts, wire: str) -> str | list[JsonO
     return [_part_body(part, facts, wire) for part in content]
 
 
-def _part_body(part: ContentPart, facts: MediaFacts, wire: str) -> JsonObject:
+def _part_body(part: TextPart | MediaPart, facts: MediaFacts, wire: str) -> JsonObject:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
@@ -103,4 +107,4 @@ def _short_id(call_id: str, facts: MediaFacts) -> str:
     """The id, or a digest in place of one that another provider made too long for this wire."""
     if len(call_id) <= facts.tool_id_chars:
         return call_id
-    return stand_in_id(call_id, "call_")
+    return stand_in_id(call_id, "call_", facts.tool_id_chars)

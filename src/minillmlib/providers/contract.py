@@ -1,6 +1,7 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from minillmlib.providers import chat_completions
 from minillmlib.providers.chat_completions import ChatDialect
@@ -12,7 +13,9 @@ from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import CompletionResponse, StreamChunk
 from minillmlib.values.usage import Usage
 
-__all__ = ["Provider"]
+__all__ = ["Headers", "Provider"]
+
+Headers: TypeAlias = list[tuple[str, str]]
 
 
 class Provider:
@@ -26,17 +29,39 @@ class Provider:
 
     dialect: ChatDialect = ChatDialect()
     """The facts of a server that speaks the chat-completions wire."""
-    ignored: Mapping[str, str] = {"openrouter_routing": "only OpenRouter chooses providers"}
-    """Parameters that this provider leaves out without an error, and why."""
+    answer_media: tuple[str, ...] = ()
+    """The kinds of generated media that go back to the model with its earlier answers."""
 
-    prefill_refusal: str | None = None
-    """Why no model of this provider continues a given beginning, or None if some do."""
+    list_headers: tuple[str, ...] = ()
+    """Headers that hold a list, so that the caller's values join ours instead of replacing them."""
+
+    def prefill_refusal(self, model: str) -> str | None:
+        """Why this model does not continue a given beginning, or None if it may."""
+        del model
+        return None
+
+    def left_out(
+        self, model: str, messages: Sequence[Message], params: CompletionParameters
+    ) -> dict[str, str]:
+        """What of a call is not sent though no error says so, and why, for the receipt."""
+        del model
+        left_out = {}
+        if params.openrouter_routing is not None:
+            left_out["openrouter_routing"] = "only OpenRouter chooses providers"
+        if any(message.cache_ttl for message in messages):
+            left_out["cache marks"] = "this provider caches by itself"
+        return left_out
+
+    def attribution_headers(self, app_url: str | None, app_title: str | None) -> Headers:
+        """The headers that tell which program a request comes from; most vendors have none."""
+        del app_url, app_title
+        return []
 
     def endpoint_url(self, base: str) -> str:
         """The address of a completion request, from the generator's base URL."""
         return f"{base.rstrip('/')}/chat/completions"
 
-    def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
+    def auth_headers(self, auth: Auth) -> Headers:
         """The headers that prove who sends the request."""
         secret = auth.secret()
         return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []

@@ -57,6 +57,8 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     return {**body, **extra}
 
 
-def stand_in_id(call_id: str, prefix: str) -> str:
+def stand_in_id(call_id: str, prefix: str, most_chars: int = 64) -> str:
     """An id for a tool call in place of one this wire would refuse: always the same for it."""
-    return prefix + uuid5(NAMESPACE_OID, call_id).hex[:24]
+    digest = uuid5(NAMESPACE_OID, call_id).hex[:24]
+    whole = prefix + digest
+    return whole if len(whole) <= most_chars else digest[:most_chars]

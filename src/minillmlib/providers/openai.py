@@ -1,7 +1,13 @@
 """OpenAI's own chat-completions API."""
 
+from collections.abc import Sequence
+
 from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
+from minillmlib.providers.openai_models import check_openai_model
+from minillmlib.values.json import JsonObject
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import CompletionParameters
 
 __all__ = ["OpenAiProvider"]
 
@@ -9,5 +15,24 @@ __all__ = ["OpenAiProvider"]
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
-    prefill_refusal = "OpenAI begins a new answer after an assistant message"
     dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)
+
+    def prefill_refusal(self, model: str) -> str | None:
+        """None of its models does."""
+        del model
+        return "OpenAI begins a new answer after an assistant message"
+
+    def build_request(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: CompletionParameters,
+        *,
+        stream: bool,
+        include_usage: bool,
+    ) -> JsonObject:
+        """The body, once the model is known to take what is asked of it."""
+        check_openai_model(model, params)
+        return super().build_request(
+            model, messages, params, stream=stream, include_usage=include_usage
+        )

@@ -1,13 +1,15 @@
 """OpenRouter: the chat-completions wire with native costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 
+from minillmlib.providers.cache_marks import kept_marks, mark_message, marks_left_out
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MediaFacts
-from minillmlib.providers.contract import Provider
+from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
 from minillmlib.values.json import JsonObject, JsonValue
@@ -33,10 +35,32 @@ class OpenRouterProvider(Provider):
             has_document_urls=True,
             has_tool_media=True,
             tool_id_chars=64,
+            has_answer_images=True,
         ),
     )
 
-    ignored: Mapping[str, str] = {}
+    answer_media = ("image",)
+
+    def prefill_refusal(self, model: str) -> str | None:
+        """What the model's vendor says: Claude's newer models refuse it here, too."""
+        claude = Claude.of(model)
+        if claude is None or claude.takes_prefill:
+            return None
+        return f"{model} refuses a beginning, like all of Claude's models from 4.6 on"
+
+    def attribution_headers(self, app_url: str | None, app_title: str | None) -> Headers:
+        """The program's address and name, for OpenRouter's statistics."""
+        pairs = (("HTTP-Referer", app_url), ("X-OpenRouter-Title", app_title))
+        return [(name, value) for name, value in pairs if value is not None]
+
+    def left_out(
+        self, model: str, messages: Sequence[Message], params: CompletionParameters
+    ) -> dict[str, str]:
+        """Cache marks for models that cache by themselves, or beyond the last four."""
+        unrouted = params.replace(openrouter_routing=None)
+        if Claude.of(model) is None:
+            return super().left_out(model, messages, unrouted)
+        return super().left_out(model, (), unrouted) | marks_left_out(messages)
 
     def build_request(
         self,
@@ -47,13 +71,16 @@ class OpenRouterProvider(Provider):
         stream: bool,
         include_usage: bool,
     ) -> JsonObject:
-        """The body, with OpenRouter's own routing object."""
+        """The body, with OpenRouter's own routing, and cache marks for Claude's models."""
         body = super().build_request(
             model, messages, params, stream=stream, include_usage=include_usage
         )
+        if Claude.of(model) is not None:
+            for place, ttl in kept_marks(messages).items():
+                mark_message(body["messages"][place], ttl)
         if params.openrouter_routing is None:
             return body
-        return add_extra(body, {"provider": params.openrouter_routing.as_body()})
+        return add_extra(body, params.openrouter_routing.as_body())
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The counts, with the cost OpenRouter states beside them."""

@@ -11,9 +11,9 @@ from minillmlib.pipeline.plan import plan
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.values.json import excerpt
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
-from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.responses import CompletionResponse
 from minillmlib.values.tools import ToolCall
 
@@ -98,6 +98,11 @@ class ChatNode:
         return self.message.tool_calls
 
     @property
+    def media(self) -> tuple[MediaPart, ...]:
+        """The images and the sound that the model made beside its text."""
+        return self.message.media
+
+    @property
     def parent(self) -> Self | None:
         """The node before this one, or None at the root."""
         index = self._tree.parent(self._index)
@@ -177,15 +182,8 @@ class ChatNode:
         return self._at(self._tree.append(self._index, message))
 
     def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> Self:
-        thought = response.reasoning or response.reasoning_blocks
-        reasoning = Reasoning(
-            text=response.reasoning, blocks=response.reasoning_blocks, origin=response.origin
-        )
-        answer = Message.assistant(
-            response.text, response.tool_calls, reasoning=reasoning if thought else None
-        )
-        index = self._tree.append(self._index, *said, answer, response=response)
-        return self._at(index)
+        answer = response.to_assistant_message()
+        return self._at(self._tree.append(self._index, *said, answer, response=response))
 
     def _at(self, index: int) -> Self:
         return type(self)(self._tree, index)

@@ -7,9 +7,16 @@ from typing import ClassVar, Self
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.files import FilePath, read_small_file
+from minillmlib.files import FilePath, file_name, read_small_file
 
-__all__ = ["AudioPart", "DocumentPart", "ImagePart", "MediaPart", "VideoPart"]
+__all__ = [
+    "AudioPart",
+    "DocumentPart",
+    "ImagePart",
+    "MediaPart",
+    "VideoPart",
+    "sniffed_type",
+]
 
 MAX_FILE_BYTES = 50_000_000
 
@@ -101,12 +108,12 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def _sniffed(cls, data: bytes) -> str:
-        for start, signature, media_type in _SIGNATURES:
-            if data.startswith(signature, start) and media_type.startswith(cls.types):
-                return media_type
-        raise InvalidParameterError(
-            f"these bytes are no {cls.kind} of a known type; name it with media_type"
-        )
+        media_type = sniffed_type(data, cls.types)
+        if media_type is None:
+            raise InvalidParameterError(
+                f"these bytes are no {cls.kind} of a known type; name it with media_type"
+            )
+        return media_type
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True, tag="image"):
@@ -132,11 +139,25 @@ class VideoPart(MediaPart, frozen=True, kw_only=True, tag="video"):
 
 
 class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
-    """A PDF document."""
+    """A PDF document. `from_file` takes over the file's name."""
 
     filename: str | None = None
     kind: ClassVar[str] = "document"
     types: ClassVar[str] = "application/pdf"
+
+    @classmethod
+    def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
+        """A document from a file, by its content and with its name. At most 50 MB unless set."""
+        part = super().from_file(path, max_bytes=max_bytes)
+        return msgspec.structs.replace(part, filename=file_name(path))
+
+
+def sniffed_type(data: bytes, kind: str) -> str | None:
+    """The media type of that kind (as in `"image/"`) that the first bytes tell, or None."""
+    for start, signature, media_type in _SIGNATURES:
+        if data.startswith(signature, start) and media_type.startswith(kind):
+            return media_type
+    return None
 
 
 def _check_source(kind: str, url: object, data: object) -> None:

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias, get_args
 
 import msgspec
 
@@ -11,7 +11,17 @@ from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPar
 from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.tools import ToolCall
 
-__all__ = ["ContentPart", "Message", "MessageContent", "Role", "TextPart", "content_text"]
+__all__ = [
+    "CacheTtl",
+    "ContentPart",
+    "Message",
+    "MessageContent",
+    "Role",
+    "TextPart",
+    "content_text",
+]
+
+CacheTtl: TypeAlias = Literal["5m", "1h"]
 
 
 class Role(enum.StrEnum):
@@ -50,9 +60,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """One turn of a conversation.
 
     `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
-    assistant's message may hold the `tool_calls` it makes and the `reasoning` before it; a
-    message of the role `tool` answers the call `tool_call_id`, and `is_error` tells the model
-    that the tool failed.
+    assistant's message may hold the `tool_calls` it makes, the `media` it generated and the
+    `reasoning` before it; a message of the role `tool` answers the call `tool_call_id`, and
+    `is_error` tells the model that the tool failed. `cache_ttl` marks the prompt up to and with
+    this message for the provider's cache, for five minutes or an hour.
     """
 
     role: Role
@@ -60,7 +71,9 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     is_error: bool = False
+    media: tuple[MediaPart, ...] = ()
     reasoning: Reasoning | None = None
+    cache_ttl: CacheTtl | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
@@ -73,6 +86,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidParameterError("tool_calls are ToolCall objects")
         if not isinstance(self.reasoning, Reasoning | None):
             raise InvalidParameterError("a message's reasoning is a Reasoning object")
+        if not all(isinstance(part, MediaPart) for part in self.media):
+            raise InvalidParameterError("a message's media are parts such as ImagePart")
+        if self.cache_ttl not in (None, *get_args(CacheTtl)):
+            raise InvalidParameterError(f"cache_ttl is '5m' or '1h', not {self.cache_ttl!r}")
         is_result = isinstance(self.tool_call_id, str)
         if is_result != (self.role is Role.TOOL) or not isinstance(self.tool_call_id, str | None):
             raise InvalidParameterError(
@@ -95,13 +112,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         content: str | Iterable[ContentPart],
         tool_calls: Iterable[ToolCall] = (),
         *,
+        media: Iterable[MediaPart] = (),
         reasoning: Reasoning | None = None,
     ) -> Self:
-        """What the model says, the tools it calls, and what it thought before."""
+        """What the model says, the tools it calls, what it made, and what it thought before."""
         return cls(
             role=Role.ASSISTANT,
             content=_as_content(content),
             tool_calls=tuple(tool_calls),
+            media=tuple(media),
             reasoning=reasoning,
         )
 

@@ -1,12 +1,20 @@
 """What comes back from a model, whole or in chunks, and how chunks become a whole."""
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
 from minillmlib.values.costs import CostOutcome
-from minillmlib.values.json import JsonObject, JsonValue
-from minillmlib.values.reasoning import ReasoningBlocks, ReasoningDelta
+from minillmlib.values.json import JsonValue
+from minillmlib.values.media import AudioPart, MediaPart
+from minillmlib.values.messages import Message
+from minillmlib.values.reasoning import (
+    Reasoning,
+    ReasoningBlock,
+    ReasoningBlocks,
+    ReasoningDelta,
+)
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolCalls
 from minillmlib.values.usage import Usage
 
@@ -73,9 +81,9 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     `content` is what it wrote, `refusal` its words (or the vendor's) for not answering;
     `finish_reason` is then `CONTENT_FILTER`. `tool_calls` is what it wants called, with
-    `TOOL_CALLS` as the reason, whatever the wire says. `reasoning` is what it thought, as far
-    as it is shown, and `reasoning_blocks` the same as the provider seals it; `origin` is the
-    provider and model that answered.
+    `TOOL_CALLS` as the reason, whatever the wire says. `media` are the images and the sound that
+    it made. `reasoning` is what it thought, as far as it is shown, and `reasoning_blocks` the same
+    as the provider seals it; `origin` is the provider and model that answered.
 
     `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
     when streamed). `usage` is None when the server sent no usable counts; `cost` then says so.
@@ -89,8 +97,9 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
+    media: tuple[MediaPart, ...] = ()
     reasoning: str = ""
-    reasoning_blocks: tuple[JsonObject, ...] = ()
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     origin: str = ""
     usage: Usage | None = None
     cost: CostOutcome = CostOutcome.unknown()
@@ -103,11 +112,23 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
         """What the model said in the end: its answer, or the words with which it declined."""
         return self.refusal or self.content
 
+    def to_assistant_message(self) -> Message:
+        """The answer as a message of a conversation."""
+        thought = self.reasoning or self.reasoning_blocks
+        reasoning = Reasoning(text=self.reasoning, blocks=self.reasoning_blocks, origin=self.origin)
+        return Message.assistant(
+            self.text,
+            self.tool_calls,
+            media=self.media,
+            reasoning=reasoning if thought else None,
+        )
+
 
 class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of a streamed answer; `delta` is the new text, `reasoning` new thought.
 
-    `is_end` is the wire's own end marker: whatever follows it is not part of the answer.
+    `media` are whole images and pieces of the answer's one sound. `is_end` is the wire's own end
+    marker: whatever follows it is not part of the answer.
     """
 
     id: str = ""
@@ -117,6 +138,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
+    media: tuple[MediaPart, ...] = ()
     reasoning: str = ""
     reasoning_blocks: tuple[ReasoningDelta, ...] = ()
     usage: Usage | None = None
@@ -130,8 +152,10 @@ class ResponseFold:
         "_blocks",
         "_deltas",
         "_has_final_usage",
+        "_media",
         "_reasoning",
         "_refusals",
+        "_text_chars",
         "_tool_calls",
         "_usage",
         "finish_reason",
@@ -150,6 +174,8 @@ class ResponseFold:
         self._usage: Usage | None = None
         self._has_final_usage = False
         self._deltas: list[str] = []
+        self._text_chars = 0
+        self._media: list[MediaPart] = []
         self._refusals: list[str] = []
         self._tool_calls = ToolCalls()
         self._reasoning: list[str] = []
@@ -157,16 +183,18 @@ class ResponseFold:
 
     def add(self, chunk: StreamChunk) -> None:
         """Takes in the next chunk, in the order of arrival."""
+        for block in chunk.reasoning_blocks:
+            self._blocks.add(block, self._text_chars, len(self._tool_calls))
         if chunk.delta:
             self._deltas.append(chunk.delta)
+            self._text_chars += len(chunk.delta)
         if chunk.refusal:
             self._refusals.append(chunk.refusal)
         for call in chunk.tool_calls:
             self._tool_calls.add(call)
         if chunk.reasoning:
             self._reasoning.append(chunk.reasoning)
-        for block in chunk.reasoning_blocks:
-            self._blocks.add(block)
+        self._media.extend(chunk.media)
         self.id = self.id or chunk.id
         self.model = self.model or chunk.model
         self.has_ended = self.has_ended or chunk.is_end
@@ -186,22 +214,21 @@ class ResponseFold:
     def usage(self) -> Usage | None:
         """The counts, once they are final: those sent before the finish are not the bill.
 
-        No prompt is empty, so a record without input has lost some and is not the bill either.
+        The record of a whole answer is final as it is.
         """
-        if self._usage is None or not self._has_final_usage:
-            return None
-        is_whole = self._usage.prompt_tokens > 0 or self._usage.native_cost is not None
-        return self._usage if is_whole else None
+        return _bill(self._usage) if self._has_final_usage else None
 
     @property
     def is_complete(self) -> bool:
         """Whether the wire said that the answer is finished.
 
-        An end marker without a reason is enough only after text: some servers never give a
-        reason (earendil-works/pi#6225), others end an overflow that way without a word
-        (lmstudio-bug-tracker#2339).
+        An end marker without a reason is enough only after text or a whole call: some servers
+        never give a reason (earendil-works/pi#6225), others end an overflow that way without a
+        word (lmstudio-bug-tracker#2339).
         """
-        return self.finish_reason is not None or (self.has_ended and bool(self._deltas))
+        if self.finish_reason is not None:
+            return True
+        return self.has_ended and (bool(self._deltas) or self._tool_calls.are_whole())
 
     def response(self) -> CompletionResponse:
         """Everything added so far, as one answer."""
@@ -215,18 +242,41 @@ class ResponseFold:
             raw_finish_reason=self.raw_finish_reason,
             refusal=refusal,
             tool_calls=tool_calls,
+            media=_joined_media(self._media),
             reasoning="".join(self._reasoning),
             reasoning_blocks=self._blocks.finished(),
             usage=self.usage,
         )
 
 
-def whole_response(chunk: StreamChunk, raw: JsonValue) -> CompletionResponse:
-    """A whole answer from the one chunk that holds all of it, assembled like a stream's."""
+def whole_response(chunks: Iterable[StreamChunk], raw: JsonValue) -> CompletionResponse:
+    """A whole answer from chunks that hold all of it, assembled like a stream's.
+
+    The last chunk has the counts: a whole body is final, so whatever they say is the bill.
+    """
     fold = ResponseFold()
-    fold.add(chunk)
-    response = fold.response()
-    return msgspec.structs.replace(response, usage=chunk.usage, raw_response=raw)
+    usage = None
+    for chunk in chunks:
+        fold.add(chunk)
+        usage = chunk.usage
+    return msgspec.structs.replace(fold.response(), usage=_bill(usage), raw_response=raw)
+
+
+def _bill(usage: Usage | None) -> Usage | None:
+    """The counts, or None for a record without input: no prompt is empty, so it has lost some."""
+    if usage is None or usage.prompt_tokens > 0 or usage.native_cost is not None:
+        return usage
+    return None
+
+
+def _joined_media(media: list[MediaPart]) -> tuple[MediaPart, ...]:
+    """The images, then the one sound, whose pieces follow each other."""
+    sounds = [part for part in media if isinstance(part, AudioPart)]
+    others = [part for part in media if not isinstance(part, AudioPart)]
+    if not sounds:
+        return tuple(others)
+    data = b"".join(part.data or b"" for part in sounds)
+    return (*others, msgspec.structs.replace(sounds[0], data=data))
 
 
 def _settled(

@@ -13,9 +13,11 @@ __all__ = ["ProviderSettings"]
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenRouter's `provider` object. What is not set is not sent.
+    """How OpenRouter chooses who answers: its `provider` object. What is not set is not sent.
 
     Attributes:
+        fallback_models: Models to try, in this order, when the generator's own fails; the
+            answer's `model` tells which one served.
         order: Providers to try, in this order.
         only: The only providers allowed.
         ignore: Providers not to use.
@@ -29,6 +31,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         max_price: The highest prices, in USD per million tokens, by OpenRouter's keys.
     """
 
+    fallback_models: Sequence[str] | None = None
     order: Sequence[str] | None = None
     only: Sequence[str] | None = None
     ignore: Sequence[str] | None = None
@@ -41,12 +44,16 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_price: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("order", "only", "ignore", "quantizations"):
+        for name in ("fallback_models", "order", "only", "ignore", "quantizations"):
             slugs = getattr(self, name)
-            if isinstance(slugs, str):
-                raise InvalidParameterError(f"{name} must be a sequence of names, not one string")
             if slugs is not None:
-                msgspec.structs.force_setattr(self, name, tuple(slugs))
+                msgspec.structs.force_setattr(self, name, _checked_slugs(name, slugs))
+        for name in ("allow_fallbacks", "require_parameters", "zdr"):
+            _check_choice(name, getattr(self, name), (True, False))
+        _check_choice("data_collection", self.data_collection, ("allow", "deny"))
+        _check_choice("sort", self.sort, ("price", "throughput", "latency"))
+        if not isinstance(self.max_price, Mapping | None):
+            raise InvalidParameterError("max_price must be a mapping of kinds to USD")
 
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
@@ -61,6 +68,20 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.replace(data_collection="deny")
 
     def as_body(self) -> JsonObject:
-        """The object as it is sent."""
+        """The keys of the body that say it."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {name: value for name, value in fields.items() if value is not None}
+        sent = {name: value for name, value in fields.items() if value is not None}
+        models = sent.pop("fallback_models", None)
+        return ({"provider": sent} if sent else {}) | ({"models": models} if models else {})
+
+
+def _checked_slugs(name: str, slugs: object) -> tuple[str, ...]:
+    if isinstance(slugs, list | tuple) and all(isinstance(slug, str) for slug in slugs):
+        return tuple(slugs)
+    raise InvalidParameterError(f"{name} must be a list of names, not {slugs!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value is not None and (type(value), value) not in [(type(c), c) for c in choices]:
+        allowed = " or ".join(map(repr, choices))
+        raise InvalidParameterError(f"{name} must be {allowed}, not {value!r}")

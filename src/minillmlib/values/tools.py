@@ -4,7 +4,8 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self, TypeAlias
+from itertools import pairwise
+from typing import Literal, Self, TypeAlias
 from uuid import uuid4
 
 import msgspec
@@ -89,8 +90,18 @@ def as_tool(tool: ToolLike) -> ToolDefinition:
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model may, must or must not call a tool, or which one it must call."""
 
-    mode: str
+    mode: Literal["auto", "none", "required", "tool"]
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "none", "required", "tool"):
+            raise InvalidParameterError(
+                f"the mode of a ToolChoice is auto, none, required or tool, not {self.mode!r}"
+            )
+        if (self.mode == "tool") != (self.name is not None):
+            raise InvalidParameterError("a ToolChoice of the mode tool, and no other, has a name")
+        if self.name is not None:
+            _check_name(self.name)
 
     @classmethod
     def auto(cls) -> Self:
@@ -119,7 +130,7 @@ def as_tool_choice(choice: object) -> ToolChoice:
         case ToolChoice():
             return choice
         case "auto" | "none" | "required":
-            return ToolChoice(mode=str(choice))
+            return ToolChoice(mode=choice)
         case {"type": "function", "function": {"name": str(name)}}:
             return ToolChoice.tool(name)
     raise InvalidParameterError(
@@ -167,7 +178,12 @@ class _Open:
 
     @property
     def arguments(self) -> str:
-        return "".join(self.pieces)
+        """The pieces joined. Some relays send again, with each piece, all that came before."""
+        text = "".join(self.pieces)
+        if len(self.pieces) < 2 or _is_json(text):
+            return text
+        is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
+        return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
 
 
 class ToolCalls:
@@ -191,6 +207,13 @@ class ToolCalls:
             self._grow(call, delta)
         if delta.index is not None:
             self._by_index[delta.index] = call
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def are_whole(self) -> bool:
+        """Whether there is a call, and none is cut in the middle of its arguments."""
+        return bool(self._calls) and all(_is_json(call.arguments) for call in self._calls)
 
     def finished(self) -> tuple[ToolCall, ...]:
         """The calls. One without an id gets a random one; no arguments are `{}`."""
