@@ -37,7 +37,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.chat_completions import ChatDialect
-from minillmlib.providers.chat_messages import MediaFacts
+from minillmlib.providers.chat_messages import MessageFacts
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
@@ -98,10 +98,10 @@ __all__ = [
     "InvalidParameterError",
     "LocalModelError",
     "MalformedResponseError",
-    "MediaFacts",
     "MediaPart",
     "Message",
     "MessageContent",
+    "MessageFacts",
     "MiniLLMError",
     "MissingExtraError",
     "ModelLoadingError",

@@ -45,8 +45,8 @@ def _filled_message(message: Message, values: Values) -> Message:
 def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
     """The messages with plain neighbours of one role joined, since many servers want turns.
 
-    Texts are joined by an empty line, and blank ones left out. What has calls, results or reasoning stays by itself, and
-    so does what ends with a cache mark: the mark stays where it was put.
+    Texts are joined by an empty line, and blank ones left out. What has calls, results or
+    reasoning stays by itself, and so does what ends with a cache mark: it stays where it was put.
     """
     turns: list[Message] = []
     for message in messages:

@@ -10,7 +10,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.providers.answer_media import media_in
-from minillmlib.providers.chat_messages import MediaFacts, message_body
+from minillmlib.providers.chat_messages import MessageFacts, message_body
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
 from minillmlib.values.json import (
@@ -78,7 +78,7 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
         name: What the wire is called in error messages.
         fields: The generation fields the server knows, and its words for them.
         has_stream_options: Whether usage in a stream must be asked for by `stream_options`.
-        media: What it takes beside text.
+        messages: What its messages may hold.
         has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of
             `reasoning_effort`.
         reasoning_echo: The key under which an assistant's reasoning goes back to it:
@@ -88,7 +88,7 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "the chat-completions wire"
     fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
     has_stream_options: bool = True
-    media: MediaFacts = MediaFacts()
+    messages: MessageFacts = MessageFacts()
     has_reasoning_object: bool = False
     reasoning_echo: str | None = None
 
@@ -104,7 +104,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
 ) -> JsonObject:
     """The body of a request."""
     sent = [
-        message_body(message, dialect.media, dialect.name) | _echo(dialect, message)
+        message_body(message, dialect.messages, dialect.name) | _echo(dialect, message)
         for message in messages
     ]
     body: JsonObject = {"model": model, "messages": sent}

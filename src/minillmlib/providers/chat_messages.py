@@ -9,11 +9,11 @@ from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPar
 from minillmlib.values.messages import Message, Role, TextPart
 from minillmlib.values.tools import ToolCall
 
-__all__ = ["MediaFacts", "message_body"]
+__all__ = ["MessageFacts", "message_body"]
 
 
-class MediaFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server of this wire takes beside text, and what it demands of tool calls.
+class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What messages of this wire may hold beside text, and what it demands of tool calls.
 
     Attributes:
         audio: The audio types it takes.
@@ -33,7 +33,7 @@ class MediaFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_answer_images: bool = False
 
 
-def message_body(message: Message, facts: MediaFacts, wire: str) -> JsonObject:
+def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject:
     """One message. Raises `InvalidParameterError` for what the wire cannot carry."""
     body: JsonObject = {"role": message.role, "content": _content(message, facts, wire)}
     if message.tool_calls:
@@ -46,7 +46,7 @@ def message_body(message: Message, facts: MediaFacts, wire: str) -> JsonObject:
     return body
 
 
-def _content(message: Message, facts: MediaFacts, wire: str) -> str | list[JsonObject]:
+def _content(message: Message, facts: MessageFacts, wire: str) -> str | list[JsonObject]:
     content = message.content
     if isinstance(content, str):
         return f"Error: {content}" if message.is_error else content
@@ -61,7 +61,7 @@ def _content(message: Message, facts: MediaFacts, wire: str) -> str | list[JsonO
     return [_part_body(part, facts, wire) for part in content]
 
 
-def _part_body(part: TextPart | MediaPart, facts: MediaFacts, wire: str) -> JsonObject:
+def _part_body(part: TextPart | MediaPart, facts: MessageFacts, wire: str) -> JsonObject:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
@@ -77,7 +77,7 @@ def _part_body(part: TextPart | MediaPart, facts: MediaFacts, wire: str) -> Json
     raise InvalidParameterError(f"{wire} takes no {part.kind}")
 
 
-def _audio_body(part: AudioPart, facts: MediaFacts, wire: str) -> JsonObject:
+def _audio_body(part: AudioPart, facts: MessageFacts, wire: str) -> JsonObject:
     kind = (part.media_type or "").partition("/")[2].removeprefix("x-")
     kind = {"mpeg": "mp3", "wave": "wav"}.get(kind, kind)
     if part.data is None:
@@ -89,13 +89,13 @@ def _audio_body(part: AudioPart, facts: MediaFacts, wire: str) -> JsonObject:
     return {"data": part.base64, "format": kind}
 
 
-def _file_body(part: DocumentPart, facts: MediaFacts, wire: str) -> JsonObject:
+def _file_body(part: DocumentPart, facts: MessageFacts, wire: str) -> JsonObject:
     if part.url is not None and not facts.has_document_urls:
         raise InvalidParameterError(f"{wire} takes a document by its bytes only, not by a URL")
     return {"filename": part.filename or "document.pdf", "file_data": part.data_url}
 
 
-def _call_body(call: ToolCall, facts: MediaFacts) -> JsonObject:
+def _call_body(call: ToolCall, facts: MessageFacts) -> JsonObject:
     return {
         "id": _short_id(call.id, facts),
         "type": "function",
@@ -103,7 +103,7 @@ def _call_body(call: ToolCall, facts: MediaFacts) -> JsonObject:
     }
 
 
-def _short_id(call_id: str, facts: MediaFacts) -> str:
+def _short_id(call_id: str, facts: MessageFacts) -> str:
     """The id, or a digest in place of one that another provider made too long for this wire."""
     if len(call_id) <= facts.tool_id_chars:
         return call_id

@@ -7,7 +7,7 @@ import msgspec
 
 from minillmlib.providers.cache_marks import kept_marks, mark_message, marks_left_out
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
-from minillmlib.providers.chat_messages import MediaFacts
+from minillmlib.providers.chat_messages import MessageFacts
 from minillmlib.providers.claude_models import Claude
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
@@ -29,7 +29,7 @@ class OpenRouterProvider(Provider):
         has_stream_options=False,
         has_reasoning_object=True,
         reasoning_echo="reasoning_details",
-        media=MediaFacts(
+        messages=MessageFacts(
             audio=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
             has_video=True,
             has_document_urls=True,

@@ -175,6 +175,16 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         if not self.tools and (self.tool_choice, self.parallel_tool_calls) != (None, None):
             raise InvalidParameterError("tool_choice and parallel_tool_calls need tools")
 
+    def check_only(self, *fields: str, wire: str) -> None:
+        """For providers: raises `InvalidParameterError` if another field than these is set.
+
+        OpenRouter's routing may be: everybody else ignores it, and the receipt says so.
+        """
+        for name in self.__struct_fields__:
+            is_set = getattr(self, name) not in (None, {})
+            if is_set and name not in (*fields, "openrouter_routing"):
+                raise InvalidParameterError(f"{wire} has no {name}; leave it out for this provider")
+
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
         return replaced(self, changes)

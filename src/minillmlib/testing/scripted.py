@@ -1,8 +1,4 @@
-"""For tests of programs that use minillmlib: answers without a network.
-
-Everything below the transport is replaced, so requests are built and answers are read by the
-same code as in production.
-"""
+"""Answers of a server by script."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

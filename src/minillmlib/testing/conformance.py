@@ -1,0 +1,262 @@
+"""A check that a provider, ours or yours, keeps the promises of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from minillmlib.blocking import iterate, run
+from minillmlib.errors import InvalidParameterError, MiniLLMError
+from minillmlib.generator import GeneratorInfo
+from minillmlib.providers.contract import Provider
+from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport
+from minillmlib.tree.node import ChatNode
+from minillmlib.values.auth import Auth, Secret
+from minillmlib.values.costs import CostResolution, TokenPrice
+from minillmlib.values.json import JsonObject
+from minillmlib.values.media import MediaPart
+from minillmlib.values.messages import ContentPart, Message
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
+from minillmlib.values.reasoning import ReasoningConfig
+from minillmlib.values.responses import CompletionResponse, FinishReason
+from minillmlib.values.routing import ProviderSettings
+from minillmlib.values.tools import ToolCall, ToolDefinition
+from minillmlib.values.usage import Usage
+
+__all__ = ["ProviderCase", "check_provider"]
+
+BASE_URL = "https://provider.example/v1"
+SECRET = "conformance-secret-0123456789"  # noqa: S105 - looked for where none may be
+PRICE = TokenPrice(3, 7, cache_read=1, cache_write=5)
+
+# A value for each parameter; none of them may vanish on its way to the wire.
+PARAMETERS: JsonObject = {
+    "max_tokens": 77,
+    "temperature": 0.25,
+    "top_p": 0.75,
+    "top_k": 5,
+    "frequency_penalty": 0.5,
+    "presence_penalty": 0.5,
+    "repetition_penalty": 1.5,
+    "stop": ("STOP",),
+    "seed": 5,
+    "response_format": ResponseFormat.json(),
+    "reasoning": ReasoningConfig(effort="low"),
+    "tools": (ToolDefinition(name="look_up"),),
+    "tool_choice": "none",
+    "parallel_tool_calls": False,
+    "openrouter_routing": ProviderSettings(sort="price"),
+    "extra": {"conformance_key": 1},
+}
+NEED_TOOLS = ("tool_choice", "parallel_tool_calls")
+
+
+class ProviderCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One recorded exchange: what the server sent, and what it means.
+
+    `body` is a whole answer, `events` the `data` of each event of a stream, both as they came;
+    with both, they are two forms of the same answer. `tool_calls` are compared without their
+    ids where the server sends none.
+    """
+
+    name: str
+    text: str
+    body: bytes | None = None
+    events: tuple[str, ...] = ()
+    finish_reason: FinishReason = FinishReason.STOP
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+
+
+def check_provider(
+    provider: Provider, cases: Sequence[ProviderCase], *, model: str = "model"
+) -> None:
+    """Runs `provider` through the contract; raises `AssertionError` with all that is wrong.
+
+    Looked at are its address and headers, what becomes of a secret, whether each parameter and
+    each kind of content is sent or refused, the recorded cases whole, streamed and cut, and
+    costs with and without a price. Nothing is sent over a network.
+    """
+    if not cases:
+        raise InvalidParameterError("check_provider needs at least one recorded case")
+    subject = _Subject(provider, cases, model)
+    checks = (
+        subject.address_problems(),
+        subject.secret_problems(),
+        subject.parameter_problems(),
+        subject.content_problems(),
+        *map(subject.case_problems, cases),
+    )
+    problems = [problem for check in checks for problem in _to_the_end(check)]
+    assert not problems, f"{provider!r} breaks its contract:\n- " + "\n- ".join(problems)
+
+
+def _to_the_end(problems: Iterator[str]) -> Iterator[str]:
+    """The problems; a call that should have succeeded and did not is one, too."""
+    try:
+        yield from problems
+    except MiniLLMError as error:
+        yield f"a plain call fails with {type(error).__name__}: {error}"
+
+
+class _UnknownPart(MediaPart, frozen=True, kw_only=True, tag="unknown"):
+    """A kind of content that no provider can know."""
+
+
+class _Subject:
+    """The provider under test, with answers at hand for calls whose answer does not matter."""
+
+    def __init__(self, provider: Provider, cases: Sequence[ProviderCase], model: str) -> None:
+        self._provider = provider
+        self._generator = GeneratorInfo.custom("conformance", BASE_URL, model).replace(
+            provider=provider
+        )
+        self._reply = _replies(cases[0])[0]
+
+    def address_problems(self) -> Iterator[str]:
+        url = self._provider.endpoint_url(BASE_URL)
+        if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
+            yield f"endpoint_url leads to another server: {url}"
+        if self._provider.endpoint_url(BASE_URL + "/") != url:
+            yield "endpoint_url depends on a slash at the end of the base URL"
+        for auth in (Auth.api_key(Secret(SECRET)), Auth.bearer_token(Secret(SECRET))):
+            if not any(SECRET in value for _, value in self._provider.auth_headers(auth)):
+                yield f"auth_headers does not send the secret of {auth!r}"
+        if any("authorization" in n.lower() for n, _ in self._provider.auth_headers(Auth.none())):
+            yield "auth_headers sends a credential where there is none"
+
+    def secret_problems(self) -> Iterator[str]:
+        generator = self._generator.with_api_key(SECRET)
+        transport = ScriptedTransport([self._reply])
+        node = run(ChatNode.root("s").chat("u", generator.with_transport(transport)))
+        places = {
+            "the body": transport.requests[0].body.decode(),
+            "the address": transport.requests[0].url,
+            "the provider's text form": repr(self._provider),
+            "the response": repr(node.response),
+        }
+        echo = ScriptedReply.json({"error": {"message": f"bad key {SECRET}"}}, status=401)
+        try:
+            run(ChatNode.root("s").chat("u", generator.with_transport(ScriptedTransport([echo]))))
+        except MiniLLMError as error:
+            places["an error"] = f"{error!r} {vars(error)}"
+        else:
+            yield "a 401 is a success"
+        yield from (f"the secret is in {name}" for name, text in places.items() if SECRET in text)
+
+    def parameter_problems(self) -> Iterator[str]:
+        for name, value in PARAMETERS.items():
+            tools = {"tools": PARAMETERS["tools"]} if name in NEED_TOOLS else {}
+            without = self._sent("u", CompletionParameters(**tools))
+            having = self._sent("u", CompletionParameters(**tools, **{name: value}))
+            if without is None or having is None:
+                continue  # refused, which is an answer, too
+            (body, _), (changed_body, left_out) = without, having
+            if body == changed_body and name not in left_out:
+                yield f"{name} is neither sent nor refused"
+
+    def content_problems(self) -> Iterator[str]:
+        unknown = _UnknownPart(url="https://provider.example/content-of-unknown-kind")
+        if self._sent([unknown]) is not None:  # type: ignore[list-item] # unknown to the types, too
+            yield "content of an unknown kind is not refused"
+        call = ToolCall(id="call_1", name="look_up", arguments='{"word":"heron"}')
+        turns = (Message.assistant("", [call]), Message.tool_result("call_1", "a wading bird"))
+        sent = self._sent("u", None, *turns)
+        for words in ("look_up", "heron", "a wading bird"):
+            if sent is not None and words not in sent[0]:
+                yield f"tool calls are not refused, but {words!r} is lost"
+        conversation = (Message.user("first words"), Message.assistant("second words"))
+        sent = self._sent("third words", None, *conversation)
+        for words in ("first words", "second words", "third words"):
+            if sent is None or words not in sent[0]:
+                yield f"a conversation of plain text loses {words!r}"
+
+    def _sent(
+        self,
+        content: str | Sequence[ContentPart],
+        params: CompletionParameters | None = None,
+        *before: Message,
+    ) -> tuple[str, dict[str, str]] | None:
+        """The body as text, and what the receipt says was left out; None for a refusal."""
+        transport = ScriptedTransport([self._reply])
+        _, leaf = ChatNode.from_messages([Message.system("s"), *before])
+        try:
+            node = run(leaf.chat(content, self._generator.with_transport(transport), params))
+        except InvalidParameterError:
+            return None
+        receipt = node.response.receipt
+        return transport.requests[0].body.decode(), receipt.left_out if receipt else {}
+
+    def case_problems(self, case: ProviderCase) -> Iterator[str]:
+        for reply in _replies(case):
+            form = "streamed" if len(reply.pieces) > 1 or case.body is None else "whole"
+            try:
+                response = self._answer(reply)
+            except MiniLLMError as error:
+                yield f"case {case.name}, {form}: {type(error).__name__}: {error}"
+                continue
+            for problem in (*_differences(case, response), *self._cost_problems(reply)):
+                yield f"case {case.name}, {form}: {problem}"
+        for count in range(len(case.events)):
+            yield from self._cut_problems(case, count)
+
+    def _answer(self, reply: ScriptedReply, price: TokenPrice | None = None) -> CompletionResponse:
+        generator = self._generator.replace(transport=ScriptedTransport([reply]), token_price=price)
+        if dict(reply.headers)["content-type"] == "application/json":
+            return run(ChatNode.root("s").chat("u", generator)).response
+        stream = ChatNode.root("s").chat_streaming("u", generator)
+        for _ in iterate(stream):
+            pass
+        return stream.response
+
+    def _cost_problems(self, reply: ScriptedReply) -> Iterator[str]:
+        plain, priced = self._answer(reply), self._answer(reply, PRICE)
+        native = plain.usage and plain.usage.native_cost is not None
+        if plain.usage is None and plain.cost.resolution is not CostResolution.UNKNOWN:
+            yield "without counts the cost is not UNKNOWN"
+        elif plain.usage and not native and plain.cost.resolution is not CostResolution.UNPRICED:
+            yield "without a price the cost is not UNPRICED"
+        elif plain.usage and not native and priced.cost.cost != PRICE.cost_of(plain.usage):
+            yield f"with a price the cost is {priced.cost.cost}, not tokens times price"
+
+    def _cut_problems(self, case: ProviderCase, count: int) -> Iterator[str]:
+        """A stream of which only some events came is an error, or else it had all of the text."""
+        try:
+            response = self._answer(_streamed(case.events[:count]))
+        except MiniLLMError:
+            return
+        problems = list(_differences(msgspec.structs.replace(case, usage=response.usage), response))
+        if problems:
+            yield f"case {case.name}: cut after {count} events it is a success: {problems[0]}"
+
+
+def _replies(case: ProviderCase) -> list[ScriptedReply]:
+    whole = [] if case.body is None else [ScriptedReply.json(case.body)]
+    replies = [*whole, _streamed(case.events)] if case.events else whole
+    if not replies:
+        raise InvalidParameterError(f"the case {case.name} has neither a body nor events")
+    return replies
+
+
+def _streamed(events: Sequence[str]) -> ScriptedReply:
+    pieces = ["".join(f"data: {line}\n" for line in event.split("\n")) + "\n" for event in events]
+    return ScriptedReply.events(*(piece.encode() for piece in pieces))
+
+
+def _differences(case: ProviderCase, response: CompletionResponse) -> Iterator[str]:
+    has_ids = all(call.id for call in case.tool_calls)
+    calls, wanted = (
+        [(call.id if has_ids else "", call.name, call.arguments) for call in side]
+        for side in (response.tool_calls, case.tool_calls)
+    )
+    facts = {
+        "text": (response.text, case.text),
+        "finish_reason": (response.finish_reason, case.finish_reason),
+        "tool_calls": (calls, wanted),
+        "usage": (response.usage, case.usage),
+    }
+    for name, (got, expected) in facts.items():
+        if got != expected:
+            yield f"{name} is {got!r}, not {expected!r}"
