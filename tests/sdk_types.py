@@ -13,6 +13,7 @@ import functools
 import os
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, NotRequired, Required, Union
 
 import httpx2
@@ -26,15 +27,21 @@ UNIONS = (Union, types.UnionType)
 FOR_PYTHON_ONLY = (typing.IO, os.PathLike, pydantic.BaseModel)
 
 
+Keys = tuple[tuple[str, type], ...]
+
+
 @functools.cache
-def strict_adapter(wire_type: type) -> pydantic.TypeAdapter:
-    """A validator that takes a body only if it is exactly of this type, at every depth."""
-    return pydantic.TypeAdapter(_strict(wire_type))
+def strict_adapter(wire_type: type, more: Keys = ()) -> pydantic.TypeAdapter:
+    """A validator that takes a body only if it is exactly of this type, at every depth.
+
+    `more` are optional keys, with their types, that the body itself may have besides.
+    """
+    return pydantic.TypeAdapter(_strict_object(wire_type, more))
 
 
-def check_body(body: bytes, wire_type: type) -> None:
+def check_body(body: bytes, wire_type: type, more: Keys = ()) -> None:
     """Raises pydantic's `ValidationError` unless the JSON text is exactly of this type."""
-    strict_adapter(wire_type).validate_json(body, strict=True)
+    strict_adapter(wire_type, more).validate_json(body, strict=True)
 
 
 @functools.cache
@@ -44,7 +51,7 @@ def _strict(kind: Any) -> Any:
         return _strict_object(kind)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind in PLAIN or origin is Literal:
-        return kind
+        return _strict_word(arguments) if origin is Literal else kind
     if origin is Annotated:  # the library's own hints on how to send it
         return _strict(arguments[0])
     if origin in UNIONS:
@@ -56,8 +63,24 @@ def _strict(kind: Any) -> Any:
     raise TypeError(f"no strict form is known for {kind!r}")
 
 
-def _strict_object(kind: Any) -> Any:
-    fields = {}
+def _strict_word(words: tuple[Any, ...]) -> Any:
+    """One of these words. Python takes 1 for True, and so would the validator."""
+    if words in ((True,), (False,)):
+        return Annotated[bool, pydantic.AfterValidator(_only(words[0]))]
+    return Literal[words]
+
+
+def _only(word: bool) -> Callable[[bool], bool]:
+    def check(value: bool) -> bool:
+        if value is not word:
+            raise ValueError(f"must be {word}")
+        return value
+
+    return check
+
+
+def _strict_object(kind: Any, more: Keys = ()) -> Any:
+    fields = {name: NotRequired[hint] for name, hint in more}
     for name, hint in typing_extensions.get_type_hints(kind, include_extras=True).items():
         # Written-out annotations hide `Required` from the class, so it is looked for here.
         is_required = typing.get_origin(hint) is Required or name in kind.__required_keys__

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import time
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -316,34 +317,98 @@ def test_a_subscription_token_comes_from_the_file_that_is_kept_fresh(tmp_path, m
     assert request_of(generator)[1]["authorization"] == "Bearer override"
 
 
-def no_file(_path):
-    pass
+@contextmanager
+def without_rights():
+    """Root may read every file, so for a moment we are somebody else."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
-def expired(path):
-    credential_file(path.parent, accessToken=CANARY, expiresAt=1000)
+def login(**oauth):
+    return lambda path: credential_file(path.parent, **oauth)
 
 
-def cut(path):
-    path.write_text('{"claudeAiOauth": {"accessToken": "' + CANARY)
+# What stands in the file's place, and what the error says about it.
+NO_TOKEN = {
+    "nothing": (lambda _path: None, "No such file"),
+    "a directory": (os.mkdir, "a directory"),
+    "a pipe": (os.mkfifo, "a pipe"),
+    "too large": (lambda path: path.write_bytes(b" " * 2_000_000), "larger than"),
+    "cut": (lambda path: path.write_text('{"claudeAiOauth": {"accessToken": "' + CANARY), "JSON"),
+    "deep": (lambda path: path.write_text("[" * 100_000), "JSON"),
+    "logged out": (lambda path: path.write_text("{}"), "nobody is logged in"),
+    "no object": (lambda path: path.write_text("[]"), "nobody is logged in"),
+    "no token": (login(expiresAt=1), "no accessToken"),
+    "a number": (login(accessToken=5), "no accessToken"),
+    "blank": (login(accessToken=" "), "is empty"),
+    "two lines": (login(accessToken=f"{CANARY}\n{CANARY}"), "no HTTP header"),
+    "expired": (login(accessToken=CANARY, expiresAt=1000), "expired"),
+    "expired, as text": (login(accessToken=CANARY, expiresAt="1000"), "expired"),
+}
 
 
-def pipe(path):
-    os.mkfifo(path)
-
-
-def too_large(path):
-    path.write_bytes(b" " * 2_000_000)
-
-
-@pytest.mark.parametrize("make", [no_file, expired, cut, pipe, too_large, os.mkdir])
-def test_without_a_usable_subscription_token_the_call_fails_loudly(make, tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", NO_TOKEN)
+def test_without_a_usable_subscription_token_the_error_says_what_is_wrong_with_the_file(
+    case, tmp_path, monkeypatch
+):
+    make, words = NO_TOKEN[case]
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
     make(tmp_path / ".credentials.json")
-    with pytest.raises(AuthenticationError, match="credentials.json") as caught:
+    with pytest.raises(AuthenticationError, match=r"\.credentials\.json") as caught:
         request_of(GeneratorInfo.claude_subscription("m"))
+    assert words in str(caught.value)
     assert caught.value.status is None
     assert CANARY not in str(caught.value)
+
+
+def test_a_credential_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    credential_file(tmp_path, accessToken=CANARY)
+    tmp_path.joinpath(".credentials.json").chmod(0)
+    with without_rights(), pytest.raises(AuthenticationError, match="Permission denied"):
+        request_of(GeneratorInfo.claude_subscription("m"))
+
+
+@pytest.mark.parametrize("odd", [None, "never", [], {}, 10**400, "1e400"], ids=range(6))
+def test_a_login_with_an_odd_expiry_is_used(odd, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path))
+    credential_file(tmp_path, accessToken="t", expiresAt=odd)
+    _, headers, _ = request_of(GeneratorInfo.claude_subscription("m"))
+    assert headers["authorization"] == "Bearer t"
+
+
+def test_more_betas_join_the_one_that_a_subscription_needs(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "t")
+    beta = ("anthropic-beta", "context-1m-2025-08-07")
+    _, headers, _ = request_of(GeneratorInfo.claude_subscription("m").with_header(*beta))
+    assert headers["anthropic-beta"] == "oauth-2025-04-20,context-1m-2025-08-07"
+    _, headers, _ = request_of(GeneratorInfo.anthropic("m").with_api_key("k").with_header(*beta))
+    assert headers["anthropic-beta"] == "context-1m-2025-08-07"
+
+
+def test_a_subscription_pretends_to_be_nobody_else(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "t")
+    _, headers, body = request_of(GeneratorInfo.claude_subscription("m"))
+    assert headers["user-agent"].startswith("minillmlib/")
+    assert "x-app" not in headers
+    assert "claude code" not in str(body).lower()
+
+
+def test_the_program_is_named_to_openrouter_only():
+    app = {"app_url": "https://tides.example", "app_title": "Tides"}
+    _, headers, _ = request_of(GeneratorInfo.openrouter("m").with_api_key("k").replace(**app))
+    assert headers["http-referer"] == "https://tides.example"
+    assert headers["x-openrouter-title"] == "Tides"
+    _, headers, _ = request_of(GeneratorInfo.openai("m").with_api_key("k").replace(**app))
+    assert not {"http-referer", "x-openrouter-title"} & headers.keys()
+    for wrong in ("a\nb", "", 5, "caf\xe9"):
+        with pytest.raises(InvalidParameterError, match="app_title"):
+            GeneratorInfo.openrouter("m").replace(app_title=wrong)
 
 
 def test_a_rejected_subscription_token_is_explained():

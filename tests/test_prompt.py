@@ -90,8 +90,6 @@ async def test_the_beginning_is_part_of_the_answer_exactly_once_whole_and_stream
     whole = await ChatNode.root("s").chat("u", scripted(said(answer)), BEGIN)
     assert whole.text == text
     assert [message.role.value for message in whole.thread()] == ["system", "user", "assistant"]
-    if is_repeated:
-        return  # no stream is known to repeat it
     for size in (1, 3, 100):
         pieces = [answer[i : i + size] for i in range(0, len(answer), size)]
         stream = ChatNode.root("s").chat_streaming("u", scripted(streamed(*pieces)), BEGIN)
@@ -131,6 +129,58 @@ async def test_a_stream_that_goes_on_as_it_began_loses_nothing():
     begin = NodeCompletionParameters(force_prepend="[")
     stream = ChatNode.root("s").chat_streaming("u", scripted(streamed("[1],", "[2]]")), begin)
     assert "".join([chunk.delta async for chunk in stream]) == "[[1],[2]]"
+
+
+async def test_text_held_back_is_not_lost_when_the_stream_ends_or_breaks():
+    for cut, partial in [
+        ("Plan", "Plan"),
+        ("Planets:\n- Mer", "Planets:\n- Mer"),
+        ("Sun", "Planets:\n- Sun"),
+    ]:
+        event = (
+            b"data: " + msgspec.json.encode({"choices": [{"delta": {"content": cut}}]}) + b"\n\n"
+        )
+        with pytest.raises(minillmlib.IncompleteStreamError) as caught:
+            async for _ in ChatNode.root("s").chat_streaming(
+                "u", scripted(ScriptedReply.events(event)), BEGIN
+            ):
+                pass
+        assert caught.value.partial == partial
+        done = ScriptedReply.events(event, b"data: [DONE]\n\n")
+        stream = ChatNode.root("s").chat_streaming("u", scripted(done), BEGIN)
+        text = "".join([chunk.delta async for chunk in stream])
+        assert text == stream.node.text == ("Planets:\n- Plan" if cut == "Plan" else partial)
+
+
+def test_placeholders_are_filled_in_the_settings_own_texts_too():
+    params = NodeCompletionParameters(
+        system_prompt="You are {who}.", force_prepend="I, {who},", format_kwargs={"who": "Ada"}
+    )
+    _, leaf = ChatNode.from_messages([minillmlib.Message.user("u")])
+    assert texts_sent(leaf, params) == ["You are Ada.", "u", "I, Ada,"]
+    answer = minillmlib.run(leaf.complete(scripted(said(" think.")), params))
+    assert answer.text == "I, Ada, think."
+
+
+def test_neighbours_of_one_role_are_one_turn():
+    leaf = ChatNode.root("s").add_user("a").add_user(" ").add_user("b").add_assistant("c")
+    leaf = leaf.add_assistant("d").add_user([TextPart(text="e")]).add_user("f")
+    sent = body_of(GenericProvider(), leaf)["messages"]
+    parts = [{"type": "text", "text": text} for text in "ef"]
+    assert [(m["role"], m["content"]) for m in sent] == [
+        ("system", "s"), ("user", "a\n\nb"), ("assistant", "c\n\nd"), ("user", parts)]  # fmt: skip
+    assert [message.text for message in leaf.thread()] == ["s", "a", " ", "b", "c", "d", "e", "f"]
+
+
+def test_calls_results_and_marked_messages_stay_by_themselves():
+    call = minillmlib.ToolCall(id="1", name="f", arguments="{}")
+    marked = minillmlib.Message(role="user", content="a", cache_ttl="5m")
+    history = [marked, minillmlib.Message.user("b"), minillmlib.Message.assistant("c", [call]),
+               minillmlib.Message.tool_result("1", "d"), minillmlib.Message.tool_result("1", "e"),
+               minillmlib.Message.assistant("f"), minillmlib.Message.user("g")]  # fmt: skip
+    _, leaf = ChatNode.from_messages(history)
+    sent = body_of(GenericProvider(), leaf)["messages"]
+    assert [message["content"] for message in sent] == list("abcdefg")
 
 
 def test_a_real_model_continues_a_beginning_on_both_wires(local_server):

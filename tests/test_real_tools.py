@@ -43,6 +43,7 @@ KEY = "key-of-the-template-server"
 WIRES = ("chat completions", "messages")
 GREEDY = CompletionParameters(temperature=0, max_tokens=40)
 QUESTION = "What is the capital of France?"
+RESULT_TOKENS = 12  # of each tool's result, at least
 
 # Says which functions there are, and shows the server how calls and results are written.
 TOOLS_TEMPLATE = r"""
@@ -107,6 +108,10 @@ def thinking_url():
         yield url
 
 
+def asked(question: str, system: str = "You are a helpful assistant.") -> ChatNode:
+    return ChatNode.root(system).add_user(question)
+
+
 def over(wire: str, url: str, key: str = KEY) -> GeneratorInfo:
     if wire == "messages":
         return GeneratorInfo.anthropic("smollm2").with_base_url(url).with_api_key(key)
@@ -121,9 +126,6 @@ def streamed(leaf: ChatNode, generator: GeneratorInfo, params) -> tuple[ChatNode
     return stream.node, chunks
 
 
-RESULT_TOKENS = 12  # of each result, at least
-
-
 def assert_same_counts(whole: ChatNode, stream: ChatNode) -> None:
     counts, again = whole.response.usage, stream.response.usage
     assert again.prompt_tokens == counts.prompt_tokens
@@ -135,6 +137,7 @@ def get_weather(city: str) -> str:
     return "rain " * RESULT_TOKENS
 
 
+WEATHER = "What is the weather in Paris?"
 # Even under a grammar so small a model tells stories, unless its call is begun for it.
 BEGINNING = "<tool_call>"
 TOOLS = GREEDY.replace(tools=[get_weather], max_tokens=64)
@@ -144,16 +147,12 @@ MUST_CALL = NodeCompletionParameters(
 MUST_ANSWER = TOOLS.replace(tool_choice="none", max_tokens=12)
 
 
-def weather_asked() -> ChatNode:
-    return ChatNode.root("You are a helpful assistant.").add_user("What is the weather in Paris?")
-
-
 @pytest.fixture(scope="module", params=WIRES)
 def called(request, tools_url):
     """The generator of a wire, a node with calls, and one whose calls were streamed."""
     generator = over(request.param, tools_url)
-    whole = run(weather_asked().complete(generator, MUST_CALL))
-    return generator, whole, *streamed(weather_asked(), generator, MUST_CALL)
+    whole = run(asked(WEATHER).complete(generator, MUST_CALL))
+    return generator, whole, *streamed(asked(WEATHER), generator, MUST_CALL)
 
 
 def test_a_call_is_the_same_whole_and_streamed(called):
@@ -205,7 +204,7 @@ def with_results(node: ChatNode) -> ChatNode:
 def test_an_answer_that_the_server_itself_cannot_read_is_its_error(wire, tools_url):
     # Without the grammar that the choice `required` brings, what follows is no call.
     may_call = MUST_CALL.with_params(TOOLS.replace(tool_choice="auto"))
-    leaf = weather_asked()
+    leaf = asked(WEATHER)
     with pytest.raises(ServerError, match="format"):
         run(leaf.complete(over(wire, tools_url), may_call))
     with pytest.raises(ServerError, match="format"):
@@ -220,14 +219,10 @@ def thinking(wire: str) -> CompletionParameters:
     return GREEDY.replace(extra={"thinking_budget_tokens": 4})
 
 
-def capital_asked() -> ChatNode:
-    return ChatNode.root("You are a helpful assistant.").add_user(QUESTION)
-
-
 @pytest.mark.parametrize("wire", WIRES)
 def test_thoughts_come_before_the_answer_and_are_no_part_of_it(wire, thinking_url):
-    whole = run(capital_asked().complete(over(wire, thinking_url), thinking(wire)))
-    stream, chunks = streamed(capital_asked(), over(wire, thinking_url), thinking(wire))
+    whole = run(asked(QUESTION).complete(over(wire, thinking_url), thinking(wire)))
+    stream, chunks = streamed(asked(QUESTION), over(wire, thinking_url), thinking(wire))
     assert whole.response.reasoning == stream.response.reasoning != ""
     assert whole.text == stream.text
     for node in (whole, stream):
@@ -256,13 +251,13 @@ def test_thoughts_go_back_where_the_wire_takes_them_and_nowhere_else(thinking_ur
     }
     read = {}
     for way, (generator, params) in ways.items():
-        first = run(capital_asked().complete(generator, params))
+        first = run(asked(QUESTION).complete(generator, params))
         assert first.response.reasoning
-        second = first.add_user("And of Italy?")
-        read[way] = run(second.complete(generator, params)).response.usage.prompt_tokens
+        second, short = first.add_user("And of Italy?"), params.with_max_tokens(2)
+        read[way] = run(second.complete(generator, short)).response.usage.prompt_tokens
         assert second.thread()[2].reasoning.text == first.response.reasoning
         if way == "as blocks":
-            other = run(second.complete(generator.replace(model="another"), params))
+            other = run(second.complete(generator.replace(model="another"), short))
             read["as another's"] = other.response.usage.prompt_tokens
             assert list(other.response.receipt.left_out) == ["reasoning of earlier turns"]
     assert read["left out"] == read["as another's"] < read["as text"] == read["as blocks"]
@@ -272,28 +267,28 @@ class Capital(msgspec.Struct, forbid_unknown_fields=True):
     """What an answer in JSON must look like."""
 
     city: Literal["Paris", "Rome"]
-    country: Literal["France", "Italy"]
     is_certain: bool
 
 
-IN_JSON = ChatNode.root("Answer in JSON.").add_user(QUESTION)
 HELD = GREEDY.replace(response_format=ResponseFormat.json_schema(msgspec.json.schema(Capital)))
 
 
 def test_a_schema_with_references_holds_an_answer_whole_and_streamed(local_server):
     generator = over("chat completions", local_server.url, local_server.key)
-    whole = run(IN_JSON.complete(generator, HELD))
-    stream, _ = streamed(IN_JSON, generator, HELD)
+    leaf = asked(QUESTION, "Answer in JSON.")
+    whole = run(leaf.complete(generator, HELD))
+    stream, _ = streamed(leaf, generator, HELD)
     assert whole.text == stream.text
-    assert isinstance(msgspec.json.decode(whole.text, type=Capital), Capital)
-    anything = GREEDY.with_json_response()
-    assert isinstance(json.loads(run(IN_JSON.complete(generator, anything)).text), dict)
+    assert msgspec.json.decode(whole.text, type=Capital).city in ("Paris", "Rome")
+    anything = GREEDY.with_json_response().with_max_tokens(64)
+    assert isinstance(json.loads(run(leaf.complete(generator, anything)).text), dict)
 
 
 def test_llama_cpp_takes_a_schema_on_the_messages_wire_and_does_not_keep_to_it(local_server):
     generator = over("messages", local_server.url, local_server.key)
-    free = run(IN_JSON.complete(generator, GREEDY))
-    held = run(IN_JSON.complete(generator, HELD))
+    leaf = asked(QUESTION, "Answer in JSON.")
+    free = run(leaf.complete(generator, GREEDY))
+    held = run(leaf.complete(generator, HELD))
     assert "output_config" in held.response.receipt.sent
     assert held.text == free.text
 
@@ -301,9 +296,9 @@ def test_llama_cpp_takes_a_schema_on_the_messages_wire_and_does_not_keep_to_it(l
 def test_the_same_seed_gives_the_same_answer_again(local_server):
     generator = over("chat completions", local_server.url, local_server.key)
     # A cached prompt is summed up in another order, so its last digits differ.
-    warm = CompletionParameters(temperature=1, max_tokens=16, extra={"cache_prompt": False})
-    leaf = ChatNode.root("You are a helpful assistant.").add_user("Tell me a story.")
+    warm = CompletionParameters(temperature=1, max_tokens=12, extra={"cache_prompt": False})
     first, again, other = (
-        run(leaf.complete(generator, warm.replace(seed=seed))).text for seed in (7, 7, 8)
+        run(asked("Tell me a story.").complete(generator, warm.replace(seed=seed))).text
+        for seed in (7, 7, 8)
     )
     assert first == again != other

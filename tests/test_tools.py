@@ -273,6 +273,12 @@ FRAGMENTS = {
     "the name again on every fragment": (
         [(0, "a", "f", "{"), (0, "a", "f", "}")], [("a", "f", "{}")]),
     "a name in pieces": ([(0, "a", "get_", ""), (0, "", "weather", "{}")], [("a", "get_weather", "{}")]),
+    "all arguments so far, again and again": (
+        [(0, "a", "f", "{"), (0, "", "", '{"x":'), (0, "", "", '{"x":1}')], [("a", "f", '{"x":1}')]),
+    "whole arguments twice": (
+        [(0, "a", "f", '{"x":1}'), (0, "", "", '{"x":1}')], [("a", "f", '{"x":1}')]),
+    "arguments that go on as they began": (
+        [(0, "a", "f", '{"x":'), (0, "", "", '{"x":1}}')], [("a", "f", '{"x":{"x":1}}')]),
     "no arguments at all": ([(0, "a", "f", "")], [("a", "f", "{}")]),
     "broken arguments stay as they are": ([(0, "a", "f", "{oops")], [("a", "f", "{oops")]),
 }  # fmt: skip
@@ -323,6 +329,59 @@ def test_calls_cut_and_interleaved_in_any_way_are_the_same_calls(texts, seed):
         mixed.append(chance.choice([rest for rest in pieces if rest]).pop(0))
     calls = {call.id: (call.name, call.arguments) for call in streamed_calls(mixed).tool_calls}
     assert calls == {f"id{i}": (f"f{i}", text or "{}") for i, text in enumerate(texts)}
+
+
+def test_a_whole_call_before_an_end_without_a_reason_is_an_answer_and_a_cut_one_is_not():
+    def ending_after(arguments):
+        delta = {"tool_calls": [{"index": 0, "id": "a",
+                                 "function": {"name": "f", "arguments": arguments}}]}  # fmt: skip
+        event = msgspec.json.encode({"choices": [{"index": 0, "delta": delta}]})
+        events = ScriptedReply.events(b"data: " + event + b"\n\ndata: [DONE]\n\n")
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+        stream = asked("u").complete_streaming(
+            generator.with_transport(ScriptedTransport([events]))
+        )
+        list(minillmlib.iterate(stream))
+        return stream.node
+
+    assert ending_after('{"x":1}').tool_calls == (ToolCall(id="a", name="f", arguments='{"x":1}'),)
+    with pytest.raises(minillmlib.IncompleteStreamError):
+        ending_after('{"x":')
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"function_call": {"name": "f", "arguments": '{"x":1}'}},
+     {"tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "f", "input": '{"x":1}'}}]}],
+)  # fmt: skip
+def test_calls_of_older_and_freer_kinds_are_read(message):
+    reply = {"choices": [{"message": message, "finish_reason": "function_call"}]}
+    transport = ScriptedTransport([ScriptedReply.json(reply)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(transport)
+    node = minillmlib.run(asked("u").complete(generator))
+    assert [(call.name, call.arguments) for call in node.tool_calls] == [("f", '{"x":1}')]
+    assert node.response.finish_reason is minillmlib.FinishReason.TOOL_CALLS
+
+
+def test_ids_are_made_to_fit_a_wire_that_takes_short_ones_only():
+    class Mistral(minillmlib.Provider):
+        dialect = minillmlib.ChatDialect(messages=minillmlib.MessageFacts(tool_id_chars=9))
+
+    call = ToolCall(id="call_of_another_vendor", name="f", arguments="{}")
+    result = Message.tool_result(call.id, "ok")
+    _, leaf = ChatNode.from_messages([Message.user("u"), Message.assistant("", [call]), result])
+    made, answered = body_of(Mistral(), leaf)["messages"][1:]
+    assert made["tool_calls"][0]["id"] == answered["tool_call_id"]
+    assert len(answered["tool_call_id"]) == 9
+    assert answered["tool_call_id"].isalnum()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mode": "must"}, {"mode": "tool"}, {"mode": "auto", "name": "f"}, {"mode": "tool", "name": "a b"}]
+)  # fmt: skip
+def test_a_choice_that_makes_no_sense_is_refused_when_it_is_made(wrong):
+    with pytest.raises(InvalidParameterError):
+        ToolChoice(**wrong)
 
 
 def test_arguments_are_read_on_request_and_never_guessed():
@@ -419,6 +478,11 @@ def test_a_file_is_known_by_its_content_and_read_only_when_asked_for(tmp_path):
             ImagePart.from_file(missing)
     with pytest.raises(InvalidParameterError, match="either"):
         ImagePart()
+    document = tmp_path / "tides of 2026.pdf"
+    document.write_bytes(PDF)
+    part = DocumentPart.from_file(document)
+    sent = body_of(OpenAiProvider(), asked(TextPart(text="u"), part))["messages"][-1]["content"]
+    assert sent[1]["file"]["filename"] == "tides of 2026.pdf"
 
 
 def test_media_belong_to_the_user_on_the_chat_wire():
@@ -459,8 +523,24 @@ def test_routing_goes_to_openrouter_only_and_the_receipt_says_so():
     clash = params.replace(extra={"provider": {}})
     with pytest.raises(InvalidParameterError, match="provider"):
         body_of(OpenRouterProvider(), asked("u"), clash)
-    with pytest.raises(InvalidParameterError, match="order"):
-        minillmlib.ProviderSettings(order="anthropic")
+
+
+def test_fallback_models_stand_beside_the_routing():
+    routing = minillmlib.ProviderSettings(fallback_models=["a/b", "c/d"], zdr=True)
+    params = CompletionParameters(openrouter_routing=routing)
+    body = body_of(OpenRouterProvider(), asked("u"), params)
+    assert (body["model"], body["models"], body["provider"]) == ("m", ["a/b", "c/d"], {"zdr": True})
+    only = params.with_openrouter_routing(minillmlib.ProviderSettings(fallback_models=["a/b"]))
+    assert "provider" not in body_of(OpenRouterProvider(), asked("u"), only)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"order": "anthropic"}, {"order": 5}, {"order": [5]}, {"sort": "speed"}, {"zdr": 1},
+              {"data_collection": "no"}, {"max_price": 1}, {"fallback_models": "a/b"}]
+)  # fmt: skip
+def test_a_routing_that_openrouter_would_not_understand_is_refused(wrong):
+    with pytest.raises(InvalidParameterError, match=next(iter(wrong))):
+        minillmlib.ProviderSettings(**wrong)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

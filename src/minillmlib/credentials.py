@@ -10,6 +10,7 @@ import msgspec
 from minillmlib.errors import AuthenticationError, InvalidParameterError
 from minillmlib.files import read_small_file
 from minillmlib.values.auth import Auth, Secret
+from minillmlib.values.json import JsonValue
 
 __all__ = [
     "ClaudeSubscriptionToken",
@@ -89,18 +90,6 @@ class ClaudeSubscriptionToken(msgspec.Struct, frozen=True):
         return Auth.bearer_token(_token_in_file(_credential_path()))
 
 
-class _OAuth(msgspec.Struct):
-    accessToken: str  # noqa: N815 - the file's own names
-    expiresAt: int | float | str | None = None  # noqa: N815
-
-    def __repr__(self) -> str:
-        return "_OAuth()"
-
-
-class _CredentialFile(msgspec.Struct):
-    claudeAiOauth: _OAuth  # noqa: N815
-
-
 def _credential_path() -> Path:
     folder = os.environ.get("CLAUDE_CONFIG_DIR")
     try:
@@ -110,14 +99,27 @@ def _credential_path() -> Path:
 
 
 def _token_in_file(path: Path) -> Secret:
+    match _decoded(path):
+        case {"claudeAiOauth": {"accessToken": str(token), **login}}:
+            if _has_expired(login.get("expiresAt")):
+                raise _no_token(
+                    f"the token in {path} has expired; open Claude Code once to renew it"
+                )
+        case {"claudeAiOauth": _}:
+            raise _no_token(f"the login in {path} has no accessToken")
+        case _:
+            raise _no_token(f"{path} holds no claudeAiOauth, so nobody is logged in")
     try:
-        login = msgspec.json.decode(_read(path), type=_CredentialFile).claudeAiOauth
-        token = Secret(login.accessToken, f"the token in {path}")
-    except (msgspec.MsgspecError, ValueError, RecursionError, InvalidParameterError):
-        raise _no_token(f"{path} holds no usable claudeAiOauth.accessToken") from None
-    if _has_expired(login.expiresAt):
-        raise _no_token(f"the token in {path} has expired; open Claude Code once to renew it")
-    return token
+        return Secret(token, f"the token in {path}")
+    except InvalidParameterError as error:
+        raise _no_token(str(error)) from None
+
+
+def _decoded(path: Path) -> JsonValue:
+    try:
+        return msgspec.json.decode(_read(path))
+    except (ValueError, RecursionError):
+        raise _no_token(f"{path} is not JSON, or only a part of it") from None
 
 
 def _read(path: Path) -> bytes:
@@ -127,11 +129,11 @@ def _read(path: Path) -> bytes:
         raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
 
 
-def _has_expired(expires_at: float | str | None) -> bool:
+def _has_expired(expires_at: JsonValue) -> bool:
     """Whether a time in milliseconds has passed. The file holds null or text at times."""
     try:
         return float(expires_at or "inf") / 1000 < time.time()
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

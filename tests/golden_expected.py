@@ -1,0 +1,336 @@
+"""What each golden file says, read off its bytes by hand and by nothing of ours.
+
+A name that is left out of an answer has its default: no refusal, no calls, no media, no thought.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from minillmlib import (
+    CompletionResponse,
+    FinishReason,
+    ImagePart,
+    ReasoningBlock,
+    ToolCall,
+    Usage,
+)
+
+STOP, LENGTH = FinishReason.STOP, FinishReason.LENGTH
+TOOLS, FILTER, PAUSE = FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER, FinishReason.PAUSE
+
+CLAUDE_ID = "msg_01Wk9TqLZ4hR7nVbQm2XcA8d"
+ROUTER_ID = "gen-1795000100-Sm4plEgEnErAtIoN01"
+WHOLE_ID, STREAM_ID = "chatcmpl-CkSample0001", "chatcmpl-CkSample0002"
+
+
+def usage(uncached, read, write, completion, reasoning=0, cost=None) -> Usage:
+    return Usage(
+        uncached_input_tokens=uncached,
+        cache_read_tokens=read,
+        cache_write_tokens=write,
+        completion_tokens=completion,
+        reasoning_tokens=reasoning,
+        native_cost=None if cost is None else Decimal(cost),
+    )
+
+
+def call(call_id: str, name: str, arguments: str) -> ToolCall:
+    return ToolCall(id=call_id, name=name, arguments=arguments)
+
+
+def block(text_before: int, calls_before: int, **fields) -> ReasoningBlock:
+    return ReasoningBlock(fields=fields, text_before=text_before, calls_before=calls_before)
+
+
+ANSWERS = {
+    "anthropic_text.json": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6",
+        content="The tide table lists two highs on Tuesday.",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(41, 0, 0, 12)),
+    "anthropic_cache_usage.json": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6",
+        content="Clause 14 caps liability at twelve months of fees.",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(37, 18240, 2816, 512, 384)),
+    "anthropic_prewarm_max_tokens_0.json": CompletionResponse(
+        id=CLAUDE_ID, model="claude-opus-5-5", content="",
+        finish_reason=LENGTH, raw_finish_reason="max_tokens", usage=usage(6, 0, 7421, 0)),
+    "anthropic_refusal.json": CompletionResponse(
+        id=CLAUDE_ID, model="claude-opus-5-5", content="",
+        refusal="The request could enable harm to computer systems.",
+        finish_reason=FILTER, raw_finish_reason="refusal", usage=usage(204, 0, 0, 0)),
+    "anthropic_stream_text.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6", content="Low water at 06:12.",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(25, 4096, 0, 9)),
+    # The thought is not shown, but its seal comes.
+    "anthropic_stream_thinking_omitted.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6", content="12,231",
+        finish_reason=STOP, raw_finish_reason="end_turn",
+        reasoning="",
+        reasoning_blocks=(
+            block(0, 0, type="thinking", thinking="", signature="EosnCkYICxIMSampleSig0123456789"),
+        ),
+        usage=usage(88, 0, 0, 341, 334)),
+    # Its last event has no input counts: those of the first stand.
+    "anthropic_stream_thinking_summarized.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6", content="gcd = 21",
+        finish_reason=STOP, raw_finish_reason="end_turn",
+        reasoning="Split 1071 into two parts of 462 and a rest.",
+        reasoning_blocks=(
+            block(0, 0, type="thinking", thinking="Split 1071 into two parts of 462 and a rest.",
+                  signature="EqQBCgIYAhIMSampleSigSummarized"),
+            block(0, 0, type="redacted_thinking", data="EnQKSampleRedactedOpaque=="),
+        ),
+        usage=usage(88, 0, 0, 210)),
+    "anthropic_stream_tool_use.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6", content="Reading the gauges.",
+        finish_reason=TOOLS, raw_finish_reason="tool_use",
+        tool_calls=(
+            call("toolu_01Hn5bQxRk2mYtW8vLcPz4Ds", "read_gauge", '{"station": "north pier"}'),
+            call("toolu_01Zv3sGfJq7aNwEu5rKbXy9T", "list_stations", "{}"),
+        ),
+        usage=usage(472, 0, 1500, 96)),
+    # A tool that runs at the vendor is no call of ours, but a block to give back.
+    "anthropic_stream_pause_turn_server_tool.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-sonnet-4-6", content="",
+        finish_reason=PAUSE, raw_finish_reason="pause_turn",
+        reasoning_blocks=(
+            block(0, 0, type="server_tool_use", id="srvtoolu_01Q2w3E4r5T6y7U8i9O0pAsD",
+                  name="web_search", input={"query": "tide tables 2026"}),
+        ),
+        usage=usage(310, 0, 0, 44)),
+    # Everything after the mark is by the second model, and so are the counts of the last event.
+    "anthropic_beta_stream_fallback.sse": CompletionResponse(
+        id=CLAUDE_ID, model="claude-opus-4-8", content="Here is a safe overview.",
+        finish_reason=STOP, raw_finish_reason="end_turn",
+        reasoning_blocks=(
+            ReasoningBlock(fields={
+                "type": "fallback",
+                "from": {"model": "claude-fable-5-1"},
+                "to": {"model": "claude-opus-4-8"},
+                "trigger": {"type": "refusal", "category": "cyber"}}),
+        ),
+        usage=usage(412, 0, 0, 64)),
+    "compat_deepseek_usage.json": CompletionResponse(
+        id="ds-1", model="deepseek-v4-pro", content="21",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="Use Euclid.",
+        usage=usage(276, 1024, 0, 40, 32)),
+    "compat_llamacpp_anthropic_skin.json": CompletionResponse(
+        id="chatcmpl-AnthSk1n", model="local-135m", content="alpha beta ",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(8, 19, 0, 4)),
+    "compat_llamacpp_prefill_echo.json": CompletionResponse(
+        id="chatcmpl-PrEf1llEch0", model="local-135m", content="Planets:\n- Mercury\n- Venus",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(9, 22, 0, 7)),
+    "compat_llamacpp_prefill_stream_no_echo.sse": CompletionResponse(
+        id="chatcmpl-PrEf1llStream", model="local-135m", content=" Mercury\n- Venus",
+        finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    # Of two choices, the first is the answer ("tea" is the other).
+    "compat_llamacpp_stream_n2_order.sse": CompletionResponse(
+        id="chatcmpl-PrEf1llStream", model="local-135m", content="coffee",
+        finish_reason=LENGTH, raw_finish_reason="length", usage=usage(1, 17, 0, 2)),
+    "compat_llamacpp_stream_usage_same_chunk.sse": CompletionResponse(
+        id="chatcmpl-77", model="local.gguf", content="Hi",
+        finish_reason=LENGTH, raw_finish_reason="length", usage=usage(43, 0, 0, 1)),
+    "compat_mistral_stream_last_chunk_content.sse": CompletionResponse(
+        id="chatcmpl-77", model="mistral-large-latest", content="Bonjour.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(8, 0, 0, 4)),
+    "compat_vllm_stream_continuous_usage.sse": CompletionResponse(
+        id="chatcmpl-77", model="m", content="ok",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="hm", usage=usage(9, 0, 0, 3)),
+    "openai_text.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-5.6-terra", content="Two high waters on Tuesday.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
+    "openai_length.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-5.6-terra", content="",
+        finish_reason=LENGTH, raw_finish_reason="length", usage=usage(80, 0, 0, 64, 64)),
+    "openai_refusal.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-5.6-terra", content="",
+        refusal="I can't help with that request.",
+        finish_reason=FILTER, raw_finish_reason="stop", usage=usage(63, 0, 0, 11)),
+    "openai_cache_usage.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-5.6-terra", content="Capped at twelve months.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(256, 7168, 1792, 148, 96)),
+    "openai_tool_calls_parallel.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-5.6-terra", content="",
+        finish_reason=TOOLS, raw_finish_reason="tool_calls",
+        tool_calls=(
+            call("call_Aa1Bb2Cc3", "read_gauge", '{"station":"north pier"}'),
+            call("call_Dd4Ee5Ff6", "list_stations", "{}"),
+        ),
+        usage=usage(140, 0, 0, 52)),
+    # The wire says "stop" of a forced call.
+    "openai_forced_tool_finish_stop.json": CompletionResponse(
+        id=WHOLE_ID, model="gpt-4.1", content="",
+        finish_reason=TOOLS, raw_finish_reason="stop",
+        tool_calls=(call("call_Gg7Hh8Ii9", "read_gauge", '{"station":"mole"}'),),
+        usage=usage(120, 0, 0, 18)),
+    "openai_stream_usage.sse": CompletionResponse(
+        id=STREAM_ID, model="gpt-5.6-terra", content="Low water at 06:12.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(84, 1536, 0, 9)),
+    "openai_stream_tool_calls.sse": CompletionResponse(
+        id=STREAM_ID, model="gpt-5.6-terra", content="",
+        finish_reason=TOOLS, raw_finish_reason="tool_calls",
+        tool_calls=(
+            call("call_N1", "read_gauge", '{"station":"north pier"}'),
+            call("call_S2", "read_gauge", '{"station":"south pier"}'),
+        ),
+        usage=usage(140, 0, 0, 61)),
+    # With the user's own key at the vendor both bills count: 0.001803975 + 0.0360795.
+    "openrouter_byok_cost.json": CompletionResponse(
+        id=ROUTER_ID, model="openai/gpt-5.6-terra", content="ok",
+        finish_reason=STOP, raw_finish_reason="stop",
+        usage=usage(9171, 0, 0, 113, 55, "0.037883475")),
+    "openrouter_claude_cache_cost.json": CompletionResponse(
+        id=ROUTER_ID, model="anthropic/claude-sonnet-4.6", content="Clause 14 caps liability.",
+        finish_reason=STOP, raw_finish_reason="end_turn",
+        reasoning="Look for the cap.",
+        reasoning_blocks=(
+            block(0, 0, type="reasoning.text", text="Look for the cap.",
+                  signature="EqQBSampleSig==", format="anthropic-claude-v1", id=None, index=0),
+        ),
+        usage=usage(500, 8000, 2000, 320, 120, "0.0162")),
+    "openrouter_claude_refusal_content_filter.json": CompletionResponse(
+        id="gen-1795300043-rEfUsAl", model="anthropic/claude-opus-5.5", content="",
+        finish_reason=FILTER, raw_finish_reason="refusal", usage=usage(58, 0, 0, 0, 0, "0")),
+    # "iVBORw0KGgo=" in base64 is the signature of a PNG file and nothing more.
+    "openrouter_image_output.json": CompletionResponse(
+        id=ROUTER_ID, model="google/gemini-3-pro-image", content="Here it is.",
+        finish_reason=STOP, raw_finish_reason="STOP",
+        media=(ImagePart(media_type="image/png", data=b"\x89PNG\r\n\x1a\n"),),
+        usage=usage(14, 0, 0, 1302, 0, "0.0391")),
+    "openrouter_web_annotations.json": CompletionResponse(
+        id=ROUTER_ID, model="anthropic/claude-sonnet-4.6",
+        content="High water is at 12:31 [example.org].",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(2100, 0, 0, 40, 0, "0.0121")),
+    "openrouter_stream_debug_first_chunk.sse": CompletionResponse(
+        id=ROUTER_ID, model="anthropic/claude-sonnet-4.6", content="ok",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(9, 0, 0, 2, 0, "0.00006")),
+    "openrouter_stream_usage_empty_choices.sse": CompletionResponse(
+        id=ROUTER_ID, model="anthropic/claude-sonnet-4.6", content="ok",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(11, 0, 0, 2, 0, "0.000063")),
+    # What follows the end marker is never dispatched.
+    "sse_framing_edge_cases.sse": CompletionResponse(
+        id=STREAM_ID, model="gpt-5.6-terra", content="Aline\u2028sep\x85end",
+        finish_reason=STOP, raw_finish_reason="stop", usage=None),
+}  # fmt: skip
+
+# What is read otherwise for now: after a fallback, the first model and the larger input stay.
+STILL_WRONG = {
+    "anthropic_beta_stream_fallback.sse": {
+        "model": "claude-fable-5-1", "usage": usage(535, 0, 0, 64)},
+}  # fmt: skip
+
+
+def expected_of(name: str) -> CompletionResponse:
+    """The answer in a golden file, without what the call and not the wire puts into it."""
+    return msgspec.structs.replace(ANSWERS[name], **STILL_WRONG.get(name, {}))
+
+
+class Failure(NamedTuple):
+    """An error; `said` are the server's own words in its message, `partial` the text so far."""
+
+    kind: str
+    status: int | None
+    code: str | None
+    said: str
+    retry_after_secs: float | None = None
+    request_id: str | None = None
+    partial: str = ""
+
+
+# Whole answers, with the status that they come with.
+FAILURES = {
+    "anthropic_error_overloaded.json": Failure(
+        "OverloadedError", 529, "overloaded_error", "Overloaded",
+        request_id="req_011CTsampleOver00000000001"),
+    "anthropic_error_prefill.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "This model does not support assistant message prefill. "
+        "The conversation must end with a user message.",
+        request_id="req_011CTsamplePref00000000001"),
+    "anthropic_error_prompt_too_long.json": Failure(
+        "ContextLengthError", 400, "invalid_request_error",
+        "prompt is too long: 1204518 tokens > 1000000 maximum",
+        request_id="req_011CTsampleLong00000000001"),
+    "anthropic_error_rate_limit.json": Failure(
+        "RateLimitError", 429, "rate_limit_error",
+        "This request would exceed the rate limit for your organization of "
+        "400,000 input tokens per minute.",
+        request_id="req_011CTsampleRate00000000001"),
+    "compat_fastapi_detail_422.json": Failure(
+        "BadRequestError", 422, None, "body.messages: Field required"),
+    "compat_gemini_error_array.json": Failure(
+        "BadRequestError", 400, "INVALID_ARGUMENT",
+        "Function call is missing a thought_signature in functionCall parts."),
+    "compat_llamacpp_error_context.json": Failure(
+        "ContextLengthError", 400, "exceed_context_size_error",
+        "request (4390 tokens) exceeds the available context size (4096 tokens), "
+        "try increasing it"),
+    "compat_llamacpp_error_loading_503.json": Failure(
+        "ModelLoadingError", 503, "unavailable_error", "Loading model"),
+    "compat_mistral_error_object_message.json": Failure(
+        "BadRequestError", 422, "invalid_request_error",
+        "body.max_completion_tokens: Extra inputs are not permitted"),
+    "compat_mistral_error_tool_id.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "Tool call id was call_0fypS1hVX but must be a-z, A-Z, 0-9, with a length of 9."),
+    "openai_error_context_length.json": Failure(
+        "ContextLengthError", 400, "context_length_exceeded",
+        "This model's maximum context length is 400000 tokens. "
+        "However, your messages resulted in 412345 tokens."),
+    "openai_error_insufficient_quota.json": Failure(
+        "BillingError", 429, "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details."),
+    "openai_error_rate_limit.json": Failure(
+        "RateLimitError", 429, "rate_limit_exceeded",
+        "Rate limit reached for gpt-5.6-terra on tokens per min (TPM): "
+        "Limit 30000, Used 29010, Requested 2200. Please try again in 2.42s."),
+    "openai_error_tools_with_reasoning_effort.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "Function tools with reasoning_effort are not supported for gpt-5.6-luna in "
+        "/v1/chat/completions. To use function tools, use /v1/responses or set "
+        "reasoning_effort to 'none'."),
+    "openrouter_error_402.json": Failure(
+        "BillingError", 402, "payment_required",
+        "This request requires more credits, or fewer max_tokens. "
+        "You requested up to 64000 tokens, but can only afford 1180."),
+    "openrouter_error_429_availability.json": Failure(
+        "RateLimitError", 429, "rate_limit_exceeded",
+        "All providers for anthropic/claude-sonnet-4.6 are at capacity. Retry after 40 seconds.",
+        retry_after_secs=40.0),
+    "openrouter_error_moderation_403.json": Failure(
+        "ContentFilterError", 403, None,
+        "Your chosen model requires moderation and your input was flagged"),
+    "openrouter_http200_choice_error.json": Failure(
+        "ServerError", 200, "provider_unavailable", "Provider disconnected mid-stream",
+        partial="Partial outp"),
+    "openrouter_http200_top_level_error.json": Failure(
+        "ServerError", 200, "provider_unavailable",
+        "Provider returned error (upstream: upstream connect error)"),
+}  # fmt: skip
+
+BROKEN_STREAMS = {
+    "anthropic_stream_error_midway.sse": Failure(
+        "OverloadedError", 200, "overloaded_error", "Overloaded",
+        request_id="req_011CTsampleMid00000000001", partial="The first"),
+    "compat_llamacpp_stream_data_error.sse": Failure(
+        "ContextLengthError", 200, "server_error", "Context size has been exceeded.",
+        partial="def f"),
+    "compat_llamacpp_stream_error_field.sse": Failure(
+        "ContextLengthError", 200, "exceed_context_size_error",
+        "the request exceeds the available context size. "
+        "try increasing the context size or enable context shift"),
+    "openai_stream_error_midway.sse": Failure(
+        "ServerError", 200, "server_error",
+        "The server had an error while processing your request. Sorry about that!",
+        partial="The first"),
+    "openai_stream_truncated.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Cut off"),
+    "openrouter_midstream_error.sse": Failure(
+        "RateLimitError", 200, "rate_limit_exceeded", "Rate limit exceeded", partial="The first"),
+    "openrouter_midstream_error_empty_choices.sse": Failure(
+        "ServerError", 200, "provider_unavailable", "Upstream worker at capacity"),
+}  # fmt: skip
