@@ -8,6 +8,7 @@
     │   │   └── TlsError             the server's certificate or protocol was refused
     │   ├── ReadError                the connection broke while we sent or read
     │   │   └── StaleConnectionError a kept connection was closed before we used it again
+    │   ├── ProtocolError            what came is not HTTP
     │   └── RequestTimeoutError      a clock ran out (also a TimeoutError)
     ├── ApiError                     the server said no, by status or inside a 200
     │   ├── BadRequestError          400, 412, 422
@@ -26,14 +27,22 @@
     │       └── OverloadedError      503, 529
     │           └── ModelLoadingError  a local server that is still loading
     ├── MalformedResponseError       a success status, but not a completion
+    ├── LimitExceededError           the server sends more than is taken in
     ├── IncompleteStreamError        the stream ended before its end signal
+    ├── RejectedResponseError        a whole answer that the call's own settings refuse
+    │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
+    │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
+    ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── LocalModelError              the embedded model could not be installed or run
     └── MissingExtraError            an optional dependency is not installed
 
 `is_retryable` says whether the same call may succeed later without a change.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from minillmlib.values.attempts import Attempt
 
 __all__ = [
     "ApiError",
@@ -44,20 +53,26 @@ __all__ = [
     "ConnectError",
     "ContentFilterError",
     "ContextLengthError",
+    "EmptyResponseError",
     "EmptyThreadError",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "LimitExceededError",
     "LocalModelError",
     "MalformedResponseError",
+    "MaxRetriesExceededError",
     "MiniLLMError",
     "MissingExtraError",
     "ModelLoadingError",
+    "NoJsonFoundError",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
+    "ProtocolError",
     "RateLimitError",
     "ReadError",
     "RedirectError",
+    "RejectedResponseError",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ServerError",
@@ -74,15 +89,22 @@ class MiniLLMError(Exception):
     Attributes:
         partial: The text that had arrived when a stream failed, else `""`.
         request_id: The server's id of the exchange, for its support, or None.
+        attempts: Every request of the completion, this failure's last. Empty if there was none.
     """
 
-    is_retryable: ClassVar[bool] = False
+    is_retryable: bool = False
+    attempts: "tuple[Attempt, ...]" = ()
 
     # Everything but the message has a default, so that errors survive pickling.
     def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
         super().__init__(message)
         self.partial = partial
         self.request_id = request_id
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether any request of the completion may have reached the server, and been billed."""
+        return any(attempt.was_sent for attempt in self.attempts)
 
 
 class InvalidParameterError(MiniLLMError, ValueError):
@@ -121,8 +143,28 @@ class StaleConnectionError(ReadError):
     """
 
 
+class ProtocolError(TransportError):
+    """What came is not HTTP, or not an HTTP that can be read. To ask again would not help."""
+
+    is_retryable = False
+
+
+Clock: TypeAlias = Literal["total", "silence", "progress", "deadline"]
+
+
 class RequestTimeoutError(TransportError, TimeoutError):
-    """A clock ran out: the whole call, or the silence between two pieces of a stream."""
+    """A clock ran out.
+
+    Attributes:
+        clock: `"total"` for a whole answer and `"silence"` for two pieces of a stream
+            (`timeout_secs`), `"progress"` (`progress_timeout_secs`) or `"deadline"`
+            (`deadline_secs`, after which nothing is tried again).
+    """
+
+    def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
+        super().__init__(message, partial=partial)
+        self.clock = clock
+        self.is_retryable = clock != "deadline"
 
 
 class ApiError(MiniLLMError):
@@ -221,6 +263,40 @@ class ModelLoadingError(OverloadedError):
 
 class MalformedResponseError(MiniLLMError):
     """The server reported success, but what it sent is not a completion."""
+
+
+class LimitExceededError(MiniLLMError):
+    """The server sends more than `GeneratorInfo.limits` lets in. What came was thrown away."""
+
+
+class RejectedResponseError(MiniLLMError):
+    """A whole answer, paid for, that the call's own settings refuse. `partial` is its text."""
+
+    is_retryable = True
+
+
+class EmptyResponseError(RejectedResponseError):
+    """The answer says nothing, and `crash_on_empty_response` is set."""
+
+
+class NoJsonFoundError(RejectedResponseError):
+    """The answer holds no JSON, or an empty one, and `crash_on_refusal` is set."""
+
+
+class MaxRetriesExceededError(MiniLLMError):
+    """Every attempt failed, and there was more than one.
+
+    Attributes:
+        last_error: The error of the last attempt; it is the `__cause__`, too.
+    """
+
+    def __init__(self, message: str, *, last_error: MiniLLMError | None = None) -> None:
+        super().__init__(
+            message,
+            partial=last_error.partial if last_error else "",
+            request_id=last_error.request_id if last_error else None,
+        )
+        self.last_error = last_error
 
 
 class IncompleteStreamError(MiniLLMError):

@@ -25,6 +25,7 @@ from minillmlib.transport.contract import Transport
 from minillmlib.values.auth import Auth, Secret, check_header_name, check_header_text
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
+from minillmlib.values.limits import Limits
 
 __all__ = ["GeneratorInfo"]
 
@@ -49,7 +50,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     A key from the environment is read when a request is built, so such a generator can be
     pickled without its secret. Its text form shows neither keys nor header values.
 
-    `app_url` and `app_title` name the program for OpenRouter's statistics.
+    `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds what
+    is taken in of an answer. A secret is sent over `http://` to this machine only, unless
+    `allow_http` says that the network between is trusted.
     """
 
     name: str
@@ -61,6 +64,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     app_url: str | None = None
     app_title: str | None = None
     token_price: TokenPrice | None = None
+    limits: Limits = Limits()
+    allow_http: bool = False
     transport: Transport | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +79,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         _check_type(self.credential, CredentialSource, "credential")
         _check_type(self.token_price, TokenPrice | None, "token_price")
         _check_type(self.transport, Transport | None, "transport")
+        _check_type(self.limits, Limits, "limits")
+        _check_type(self.allow_http, bool, "allow_http")
         _check_headers(self.headers)
 
     @classmethod

@@ -17,9 +17,6 @@ from minillmlib.values.parameters import NodeCompletionParameters, ParametersLik
 
 __all__ = ["Call", "plan"]
 
-DEFAULT_TOTAL_SECS = 600.0
-DEFAULT_SILENCE_SECS = 120.0
-
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one completion needs; the thread is a snapshot."""
@@ -39,13 +36,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def transport(self) -> Transport:
         """What carries this call."""
         return self.generator.transport or default_transport()
-
-    @property
-    def timeout_secs(self) -> float | None:
-        """The bound on the whole answer, or on silence when streaming; None for no bound."""
-        if self.settings.timeout_secs is not None:
-            return self.settings.timeout_secs or None
-        return DEFAULT_SILENCE_SECS if self.stream else DEFAULT_TOTAL_SECS
 
 
 def plan(

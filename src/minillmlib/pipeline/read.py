@@ -16,8 +16,9 @@ from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
 from minillmlib.values.responses import CompletionResponse
+from minillmlib.values.usage import Usage
 
-__all__ = ["read_reply", "read_safely", "settle", "signed"]
+__all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "settle", "signed"]
 
 T = TypeVar("T")
 
@@ -60,14 +61,25 @@ def signed(
     )
 
 
+def cost_in(call: Call, body: bytes) -> CostOutcome | None:
+    """What an answer that failed says that it cost, or None if it has no counts to trust."""
+    try:
+        usage = call.generator.provider.parse_usage(decode_json(body))
+    except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
+        return None
+    return None if usage is None else cost_of(call, usage)
+
+
+def cost_of(call: Call, usage: Usage) -> CostOutcome:
+    """What the counts cost at the price of the call or of its generator."""
+    price = call.settings.token_price or call.generator.token_price
+    return call.generator.provider.cost_of(usage, price)
+
+
 def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with what it cost. Without usage the cost is unknown, never zero."""
-    price = call.settings.token_price or call.generator.token_price
-    cost = (
-        CostOutcome.unknown()
-        if response.usage is None
-        else call.generator.provider.cost_of(response.usage, price)
-    )
+    usage = response.usage
+    cost = CostOutcome.unknown() if usage is None else cost_of(call, usage)
     return msgspec.structs.replace(response, cost=cost)
 
 

@@ -5,19 +5,34 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["HttpRequest", "HttpResponse", "Transport"]
+__all__ = ["Departure", "HttpRequest", "HttpResponse", "Transport"]
+
+
+class Departure:
+    """Whether a request may have left this machine, for the record of what may be billed.
+
+    An engine that knows says False when it begins and True before it hands over the first byte;
+    of one that says nothing, the worst is assumed.
+    """
+
+    __slots__ = ("may_have_left",)
+
+    def __init__(self) -> None:
+        self.may_have_left = True
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One POST with a JSON body, complete with its credential. Never kept on an error.
 
-    An engine that keeps connections opens one of its own if `on_new_connection`.
+    An engine that keeps connections opens one of its own if `on_new_connection`, and tells
+    `departure` what it knows.
     """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     on_new_connection: bool = False
+    departure: Departure = msgspec.field(default_factory=Departure)
 
     def __repr__(self) -> str:
         return f"HttpRequest(url={self.url!r}, body={len(self.body)} bytes)"
@@ -60,6 +75,7 @@ class Transport(Protocol):
 
         Never follows a redirect, never sends twice. Raises `ConnectError` when nothing was
         sent, `StaleConnectionError` when a connection kept from before was already closed,
-        `ReadError` when the connection broke otherwise.
+        `ReadError` when the connection broke otherwise, `ProtocolError` when what came is no
+        HTTP.
         """
         ...

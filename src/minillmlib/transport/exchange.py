@@ -4,27 +4,48 @@ Time is bounded here, by a wall clock around each wait. An HTTP library's own ti
 per read, so a server that drips bytes outlives them.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
 from minillmlib.errors import (
+    Clock,
+    LimitExceededError,
     MalformedResponseError,
     ReadError,
     RequestTimeoutError,
-    StaleConnectionError,
     TransportError,
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
 from minillmlib.values.json import excerpt
+from minillmlib.values.limits import Limits
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Timeout
 
-__all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
+__all__ = ["Bound", "EventStream", "HttpReply", "exchange", "open_events"]
+
+_RAN_OUT: dict[Clock, str] = {
+    "total": "the whole answer did not come; raise timeout_secs if the model may take longer",
+    "silence": "not one byte came; raise timeout_secs if the model may take longer",
+    "progress": "the server only kept the connection alive and said nothing new; "
+    "raise progress_timeout_secs if the model may take longer",
+    "deadline": "the completion did not end; raise deadline_secs if it may take longer",
+}
+
+
+class Bound(NamedTuple):
+    """How long a wait may take (None: for ever), and the clock that says so.
+
+    `shown_secs` is the setting that the clock was made from, for its error.
+    """
+
+    secs: float | None
+    clock: Clock
+    shown_secs: float | None = None
 
 
 class HttpReply(msgspec.Struct, frozen=True):
@@ -35,61 +56,72 @@ class HttpReply(msgspec.Struct, frozen=True):
     body: bytes
 
 
+Heard: TypeAlias = Callable[[int, Mapping[str, str]], None]
+
+
 async def exchange(
-    transport: Transport, request: HttpRequest, timeout_secs: float | None
+    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> HttpReply:
-    """Sends and reads the whole answer within `timeout_secs` in all (None: no bound)."""
-    async with _within(timeout_secs, "the whole answer"):
-        response = await _send(transport, request)
+    """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
+    async with _within(bound):
+        response = await _send(transport, request, limits)
+        heard(response.status, response.headers)
         try:
-            return HttpReply(response.status, response.headers, await _read_all(response))
+            body = await _read_all(response, limits.body_bytes)
+            return HttpReply(response.status, response.headers, body)
         finally:
             response.close()
 
 
 async def open_events(
-    transport: Transport, request: HttpRequest, silence_secs: float | None
+    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits
 ) -> "EventStream":
-    """Sends and waits for the headers, at most `silence_secs`."""
-    async with _within(silence_secs, "the first byte of the answer"):
-        return EventStream(await _send(transport, request), silence_secs)
+    """Sends and waits for the headers."""
+    response: HttpResponse | None = None
+    try:
+        async with _within(bound):
+            response = await _send(transport, request, limits)
+    except BaseException:
+        if response is not None:  # the clock ran out in the very moment in which it came
+            response.close()
+        raise
+    return EventStream(response, limits)
 
 
 class EventStream:
     """The events of one answer. The clock runs only while we wait for the server."""
 
-    __slots__ = ("_decoder", "_loop", "_response", "_silence_secs", "headers", "status")
+    __slots__ = ("_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status")
 
-    def __init__(self, response: HttpResponse, silence_secs: float | None) -> None:
+    def __init__(self, response: HttpResponse, limits: Limits) -> None:
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._silence_secs = silence_secs
-        self._decoder = SseDecoder()
+        self._limits = limits
+        self._bytes_left = limits.stream_bytes
+        self._decoder = SseDecoder(limits.event_bytes)
         self._loop = _running_loop()
 
-    async def next_events(self, within_secs: float | None = None) -> list[SseEvent] | None:
-        """What the next bytes complete, perhaps nothing; None at the end of the body.
-
-        `within_secs` bounds this wait more tightly than the silence bound of the stream.
-        Raises `RequestTimeoutError` when not one byte came in time.
-        """
-        bounds = [secs for secs in (self._silence_secs, within_secs) if secs is not None]
-        async with _within(min(bounds, default=None), "the next piece of the stream"):
+    async def next_events(self, bound: Bound) -> list[SseEvent] | None:
+        """What the next bytes complete, perhaps nothing; None at the end of the body."""
+        async with _within(bound):
             data = await self._response.read()
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise _too_much("a stream", self._limits.stream_bytes, "stream_bytes")
         return self._decoder.feed(data) if data else None
 
-    async def read_body(self) -> bytes:
+    async def read_body(self, bound: Bound) -> bytes:
         """The body as it is, for an answer that turns out not to be an event stream."""
-        async with _within(self._silence_secs, "the whole answer"):
-            return await _read_all(self._response)
+        async with _within(bound):
+            return await _read_all(self._response, self._limits.body_bytes)
 
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
             async with _clock(secs):
-                await _read_all(self._response)
-        except (TimeoutError, TransportError):
+                await _read_all(self._response, self._limits.event_bytes)
+        except (TimeoutError, TransportError, LimitExceededError):
             pass  # the answer is complete; only the connection is lost
         finally:
             self.close()
@@ -104,36 +136,40 @@ class EventStream:
             self._loop.call_soon_threadsafe(self._response.close)
 
     def is_of_this_loop(self) -> bool:
-        """Whether the event loop that runs is the one that opened the exchange."""
+        """Whether the loop that runs now is the one this exchange lives in."""
         return self._loop is _running_loop()
 
 
-async def _send(transport: Transport, request: HttpRequest) -> HttpResponse:
-    """Sends, and once more if only a kept connection had been closed under our feet.
-
-    A server may close an idle connection at any moment, also while we write to it, so every
-    client that keeps connections meets this.
-    """
+async def _send(transport: Transport, request: HttpRequest, limits: Limits) -> HttpResponse:
+    response = await transport.send(request)
     try:
-        response = await transport.send(request)
-    except StaleConnectionError:
-        anew = msgspec.structs.replace(request, on_new_connection=True)
-        response = await transport.send(anew)
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
+        _check_headers(response.headers, limits)
+    except BaseException:
         response.close()
+        raise
+    return response
+
+
+def _check_headers(headers: Mapping[str, str], limits: Limits) -> None:
+    if sum(len(name) + len(value) for name, value in headers.items()) > limits.header_bytes:
+        raise _too_much("headers", limits.header_bytes, "header_bytes")
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
         raise MalformedResponseError(
             f"the server compressed its answer ({excerpt(encoding)}) though it was asked not to; "
             "switch compression off there or at the gateway before it"
         )
-    return response
 
 
-async def _read_all(response: HttpResponse) -> bytes:
+async def _read_all(response: HttpResponse, most_bytes: int) -> bytes:
     """The whole body; of an error's body also a part, since its status says the most."""
     pieces = []
+    size = 0
     try:
         while piece := await response.read():
+            size += len(piece)
+            if size > most_bytes:
+                raise _too_much("an answer", most_bytes, "body_bytes")
             pieces.append(piece)
     except ReadError:
         if response.status < 400:
@@ -141,18 +177,25 @@ async def _read_all(response: HttpResponse) -> bytes:
     return b"".join(pieces)
 
 
+def _too_much(what: str, limit: int, name: str) -> LimitExceededError:
+    return LimitExceededError(
+        f"the server sends {what} of more than {limit:,} bytes; "
+        f"raise {name} of the generator's limits if that is right"
+    )
+
+
 @asynccontextmanager
-async def _within(secs: float | None, what: str) -> AsyncIterator[None]:
+async def _within(bound: Bound) -> AsyncIterator[None]:
     """Bounds a wait. Never spans a `yield` to the caller of the library."""
-    clock = _clock(secs)
+    clock = _clock(bound.secs)
     try:
         async with clock:
             yield
     except TimeoutError:
         if clock.expired():
+            shown = bound.secs if bound.shown_secs is None else bound.shown_secs
             raise RequestTimeoutError(
-                f"{what} did not come within {secs:g} s; "
-                "raise timeout_secs if the model may take longer"
+                f"within {shown:g} s {_RAN_OUT[bound.clock]}", clock=bound.clock
             ) from None
         raise
 

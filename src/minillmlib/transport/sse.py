@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from minillmlib.errors import LimitExceededError
+
 __all__ = ["SseDecoder", "SseEvent"]
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,11 +26,19 @@ class SseDecoder:
     One departure from the standard: a field `error` is taken as the data of an `error` event.
     llama.cpp's server reported failures that way (llama.cpp#14566), and to ignore the field
     would turn them into an empty success.
+
+    Raises `LimitExceededError` for an event, or a line, of more than `most_bytes`.
     """
 
-    __slots__ = ("_after_cr", "_data", "_event", "_id", "_is_first_line", "_pending")
+    __slots__ = (
+        "_after_cr", "_data", "_event", "_event_bytes", "_id", "_is_first_line", "_line_bytes",
+        "_most_bytes", "_pending",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int = 16 * 1024 * 1024) -> None:
+        self._most_bytes = most_bytes
+        self._line_bytes = 0  # of the line that has not ended
+        self._event_bytes = 0  # of the data of the event that has not ended
         self._pending: list[bytes] = []  # the pieces of a line that has not ended
         self._after_cr = False  # the last byte was a CR: an LF now belongs to it
         self._is_first_line = True
@@ -46,7 +56,7 @@ class SseDecoder:
         # For bytes, splitlines knows just the three line ends of the standard.
         for line in data.splitlines(keepends=True):
             if line[-1] not in b"\r\n":
-                self._pending.append(line)
+                self._keep(line)
                 break
             event = self._take_line(line.rstrip(b"\r\n"))
             if event is not None:
@@ -54,11 +64,24 @@ class SseDecoder:
         self._after_cr = data.endswith(b"\r")
         return events
 
+    def _keep(self, piece: bytes) -> None:
+        self._pending.append(piece)
+        self._line_bytes += len(piece)
+        self._check(self._line_bytes)
+
+    def _check(self, size: int) -> None:
+        if size > self._most_bytes:
+            raise LimitExceededError(
+                f"the server sends an event of more than {self._most_bytes:,} bytes; "
+                "raise event_bytes of the generator's limits if that is right"
+            )
+
     def _take_line(self, line: bytes) -> SseEvent | None:
         if self._pending:
-            self._pending.append(line)
+            self._keep(line)
             line = b"".join(self._pending)
             self._pending.clear()
+            self._line_bytes = 0
         if self._is_first_line:
             self._is_first_line = False
             line = line.removeprefix(BYTE_ORDER_MARK)
@@ -74,6 +97,8 @@ class SseDecoder:
         match name:
             case b"data":
                 self._data.append(value)
+                self._event_bytes += len(raw)
+                self._check(self._event_bytes)
             case b"event":
                 self._event = value
             case b"id" if "\0" not in value:
@@ -87,5 +112,6 @@ class SseDecoder:
         if self._data:
             event = SseEvent("\n".join(self._data), self._event or "message", self._id)
             self._data.clear()
+            self._event_bytes = 0
         self._event = ""
         return event

@@ -2,12 +2,13 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Self, TypeAlias, TypeGuard
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.attempts import CostInfo
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
@@ -17,12 +18,15 @@ from minillmlib.values.tools import ToolChoice, ToolLike, as_tool, as_tool_choic
 
 __all__ = [
     "CompletionParameters",
+    "CostCallback",
     "NodeCompletionParameters",
     "ParametersLike",
     "ResponseFormat",
     "node_parameters",
 ]
 
+
+CostCallback: TypeAlias = Callable[[CostInfo], Awaitable[None] | None]
 
 _FLOAT = (int, float)
 _INT = (int,)
@@ -37,6 +41,20 @@ _NUMBERS: dict[str, tuple[tuple[type, ...], float | None]] = {
     "presence_penalty": (_FLOAT, None),
     "repetition_penalty": (_FLOAT, 0),
     "seed": (_INT, None),
+}
+
+
+# The numbers and switches of a call's behaviour.
+_SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
+    "retry": _INT,
+    "exp_back_off": bool,
+    "back_off_time": _FLOAT,
+    "max_back_off": _FLOAT,
+    "crash_on_refusal": bool,
+    "crash_on_empty_response": bool,
+    "timeout_secs": _FLOAT,
+    "progress_timeout_secs": _FLOAT,
+    "deadline_secs": _FLOAT,
 }
 
 
@@ -222,8 +240,24 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         force_prepend: How the answer begins: the model continues from it, and it is part of
             the answer.
         token_price: The price of this call, before the generator's own.
-        timeout_secs: Bound on the whole call, or, when streaming, on the silence between two
+        cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
+            any way: answered, failed, cancelled or left. May be a coroutine function, which is
+            then waited for, at most 10 s. What it raises is logged and nothing more.
+        retry: How often to try again what may succeed later (2 unless set; 0 is never). Nothing
+            is tried again once a piece of a stream was delivered.
+        exp_back_off: Whether the wait before each retry doubles.
+        back_off_time: Most seconds to wait before the first retry; the wait is a random part
+            of it, so that many callers do not come back at once.
+        max_back_off: Most seconds to wait before any retry. If the server asks for more, the
+            call fails at once, with `retry_after_secs` on its error.
+        crash_on_refusal: Take an answer without JSON for a failure: `NoJsonFoundError`.
+        crash_on_empty_response: Take an answer that says nothing for one: `EmptyResponseError`.
+        timeout_secs: Bound on each whole answer, or, when streaming, on the silence between two
             pieces. None is the default (600 whole, 120 of silence); 0 is no bound.
+        progress_timeout_secs: When streaming, bound on waiting without anything new of the
+            answer, for servers that only keep the connection alive. None is five times the
+            bound on silence; 0 is no bound.
+        deadline_secs: Bound on the whole completion, with its retries and waits. None is none.
     """
 
     params: CompletionParameters = CompletionParameters()
@@ -231,7 +265,16 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     format_kwargs: Mapping[str, str | int | float] = {}
     force_prepend: str | None = None
     token_price: TokenPrice | None = None
+    cost_callback: CostCallback | None = None
+    retry: int | None = None
+    exp_back_off: bool = True
+    back_off_time: float = 1.0
+    max_back_off: float = 15.0
+    crash_on_refusal: bool = False
+    crash_on_empty_response: bool = False
     timeout_secs: float | None = None
+    progress_timeout_secs: float | None = None
+    deadline_secs: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.params, CompletionParameters):
@@ -243,7 +286,13 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         _check_kind("force_prepend", self.force_prepend, str)
         if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
             raise InvalidParameterError("token_price must be a TokenPrice")
-        _check_number("timeout_secs", self.timeout_secs, (int, float), 0)
+        if self.cost_callback is not None and not callable(self.cost_callback):
+            raise InvalidParameterError("cost_callback must be a function of one CostInfo")
+        for name, kinds in _SETTINGS.items():
+            if kinds is bool:
+                _check_kind(name, getattr(self, name), bool)
+            else:
+                _check_number(name, getattr(self, name), kinds, 0)
 
     def replace(self, **changes: JsonValue) -> Self:
         """A copy with some fields changed."""
@@ -268,6 +317,10 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_force_prepend(self, text: str) -> Self:
         """A copy in which the model continues from this beginning."""
         return self.replace(force_prepend=text)
+
+    def with_cost_callback(self, cost_callback: CostCallback) -> Self:
+        """A copy that tells this function what each completion cost."""
+        return self.replace(cost_callback=cost_callback)
 
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """A copy with this price, which goes before the generator's own."""

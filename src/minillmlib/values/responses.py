@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from minillmlib.values.attempts import Attempt
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import JsonValue
 from minillmlib.values.media import AudioPart, MediaPart
@@ -87,7 +88,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
 
     `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
     when streamed). `usage` is None when the server sent no usable counts; `cost` then says so.
-    `receipt` tells what of the call was sent.
+    `receipt` tells what of the call was sent, and `attempts` lists every request that was made
+    for it, also those that failed before.
     """
 
     id: str = ""
@@ -105,6 +107,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
     receipt: Receipt | None = None
+    attempts: tuple[Attempt, ...] = ()
     raw_response: JsonValue = None
 
     @property

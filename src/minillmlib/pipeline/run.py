@@ -1,0 +1,228 @@
+"""One completion on its way: its attempts, its clocks, its right to try again, its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NoReturn
+
+import msgspec
+
+from minillmlib.errors import (
+    ApiError,
+    AuthenticationError,
+    ConnectError,
+    MaxRetriesExceededError,
+    MiniLLMError,
+    StaleConnectionError,
+)
+from minillmlib.pipeline.clocks import Clocks, now, sleep
+from minillmlib.pipeline.encode import Encoded, encode
+from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.report import Reporting, log_attempt, report, waited_for
+from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
+from minillmlib.providers.failures import request_id_of
+from minillmlib.transport.contract import HttpRequest
+from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
+from minillmlib.values.auth import Auth
+from minillmlib.values.costs import CostOutcome
+from minillmlib.values.responses import CompletionResponse
+
+__all__ = ["Run"]
+
+# A 5xx that says no before any work is done, like the 4xx; and the 4xx that may come after it.
+BEFORE_WORK = (503, 529)
+MAYBE_WORKED = (408,)
+
+
+class Run:
+    """One completion, from its first attempt to its one report.
+
+    Every attempt is settled exactly once, and no settling ever waits: the record is there before
+    control leaves, whatever makes it leave.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.clocks = Clocks(call.settings, stream=call.stream)
+        self.attempts: tuple[Attempt, ...] = ()
+        self._open: _OpenAttempt | None = None
+        self._auth: Auth | None = None
+        self._retries = 0
+        self._taken = 0  # from the quota, by the last retry
+        self._was_resent = False
+        self._was_renewed = False
+        self._is_reported = False
+
+    def begin(self) -> Encoded:
+        """The next request. From here on it counts as an attempt."""
+        sent = encode(self.call)
+        if self._was_resent:
+            anew = msgspec.structs.replace(sent.request, on_new_connection=True)
+            sent = msgspec.structs.replace(sent, request=anew)
+        self._auth = sent.auth
+        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent.request)
+        return sent
+
+    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+        """An answer has begun."""
+        if self._open is not None:
+            self._open.status, self._open.request_id = status, request_id_of(headers)
+
+    def answered(self, response: CompletionResponse) -> CompletionResponse:
+        """The whole answer is there and taken; gives it with the record of all attempts."""
+        self._settle(AttemptOutcome.ANSWERED, response.cost, response_id=response.id)
+        retry_quota.give_back(self._server(), self._taken)
+        return msgspec.structs.replace(response, attempts=self.attempts)
+
+    def rejected(self, response: CompletionResponse, error: MiniLLMError) -> None:
+        """The whole answer is there and paid for, but the settings refuse it."""
+        self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
+
+    def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
+        """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
+        if self._open is None:
+            return
+        outcome = _outcome_of(error, self._open)
+        if cost is None and outcome is AttemptOutcome.FAILED:
+            cost = CostOutcome.unknown()
+        error.request_id = error.request_id or self._open.request_id
+        self._settle(outcome, cost, error)
+
+    async def recover(self, error: MiniLLMError) -> None:
+        """Returns when the next attempt may begin; raises what ends the completion if none may."""
+        self.failed(error)
+        if isinstance(error, StaleConnectionError) and not self._was_resent:
+            self._was_resent = True  # not a retry: the server had closed an idle connection
+        elif not self._has_new_credential(error):
+            delay = self._delay(error)
+            if delay is None:
+                self.give_up(error)
+            self._retries += 1
+            await sleep(delay)
+
+    def give_up(self, error: MiniLLMError) -> NoReturn:
+        """Raises what ends the completion, with the record of all attempts."""
+        self.failed(error)
+        error.attempts = self.attempts
+        if self._retries == 0:
+            raise error
+        exceeded = MaxRetriesExceededError(
+            f"all {len(self.attempts)} attempts failed; the last one: {error}", last_error=error
+        )
+        exceeded.attempts = self.attempts
+        raise exceeded from error
+
+    async def end(self) -> None:
+        """The completion has come to its end, good or bad; waits for the callback, if it must."""
+        await waited_for(self._report())
+
+    def leave(self) -> None:
+        """The caller goes away: settles what is open, and reports, without waiting."""
+        self._report()
+
+    def _report(self) -> Reporting:
+        if self._open is not None:
+            was_sent = self._open.may_have_left
+            self._settle(
+                AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
+                CostOutcome.unknown() if was_sent else None,
+            )
+        callback = self.call.settings.cost_callback
+        if callback is None or self._is_reported:
+            return None
+        self._is_reported = True
+        return report(callback, CostInfo.of(self.attempts))
+
+    def _settle(
+        self,
+        outcome: AttemptOutcome,
+        cost: CostOutcome | None,
+        error: MiniLLMError | None = None,
+        *,
+        response_id: str = "",
+    ) -> None:
+        if self._open is None:  # settled before: the first outcome stands
+            return
+        attempt = self._open.settled(outcome, cost, error, response_id)
+        self._open = None
+        self.attempts += (attempt,)
+        log_attempt(attempt)
+
+    def _has_new_credential(self, error: MiniLLMError) -> bool:
+        """Whether a refused credential has been replaced since, as a file's may be; asked once."""
+        is_refused = isinstance(error, AuthenticationError) and error.status == 401
+        if not is_refused or self._was_renewed:
+            return False
+        self._was_renewed = True
+        try:
+            return self.call.generator.credential.resolve() != self._auth
+        except MiniLLMError:
+            return False
+
+    def _delay(self, error: MiniLLMError) -> float | None:
+        """Seconds to wait before the next attempt, or None if there shall be none."""
+        settings = self.call.settings
+        most = default_retries() if settings.retry is None else settings.retry
+        if not error.is_retryable or self._retries >= most:
+            return None
+        delay = wait_secs(settings, error, self._retries)
+        left = self.clocks.left()
+        if delay is None or (left is not None and delay >= left):
+            return None
+        taken = retry_quota.take(self._server(), error)
+        if taken is None:
+            return None
+        self._taken = taken
+        return delay
+
+    def _server(self) -> str:
+        return self.call.generator.base_url
+
+
+class _OpenAttempt:
+    """An attempt that has not ended."""
+
+    def __init__(self, number: int, call: Call, request: HttpRequest) -> None:
+        self.status: int | None = None
+        self.request_id: str | None = None
+        self._number = number
+        self._call = call
+        self._request = request
+        self._started_at = time.time()
+        self._started = now()
+
+    @property
+    def may_have_left(self) -> bool:
+        return self.status is not None or self._request.departure.may_have_left
+
+    def settled(
+        self,
+        outcome: AttemptOutcome,
+        cost: CostOutcome | None,
+        error: MiniLLMError | None,
+        response_id: str,
+    ) -> Attempt:
+        return Attempt(
+            number=self._number,
+            url=self._request.url,
+            model=self._call.generator.model,
+            sent_bytes=len(self._request.body),
+            started_at=self._started_at,
+            elapsed_secs=now() - self._started,
+            outcome=outcome,
+            status=self.status,
+            request_id=self.request_id,
+            response_id=response_id,
+            error=None if error is None else type(error).__name__,
+            cost=cost,
+        )
+
+
+def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:
+    if isinstance(error, ConnectError) or not attempt.may_have_left:
+        return AttemptOutcome.NOT_SENT
+    status = attempt.status or 0
+    if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
+        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.REFUSED
+    return AttemptOutcome.FAILED
