@@ -95,7 +95,7 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
         _check_kind("the schema of a response_format", self.schema, dict)
         _check_kind("the strict of a response_format", self.strict, bool)
         _check_kind("the name of a response_format", self.name, str)
-        if not NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name or ""):
             raise InvalidParameterError(
                 "the name of a response_format is 1 to 64 letters, digits, _ or -, "
                 f"not {self.name!r}"
