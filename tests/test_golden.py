@@ -184,27 +184,3 @@ def end_signal_of(name: str, data: bytes) -> int:
         return len(data)
     word = b'"stop_reason":"' if name.startswith("anthropic") else b'"finish_reason":"'
     return data.index(b"\n\n", data.rindex(word)) + 2
-
-
-@pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_says_the_same_wherever_its_bytes_are_parted(name):
-    data = (GOLDEN / name).read_bytes()
-    cuts = range(1, len(data))
-    parted = (ScriptedReply.events(data[:cut], data[cut:]) for cut in cuts)
-    generator = scripted(name, [ScriptedReply.events(data), *parted])
-    root = ChatNode.root("Be brief.")
-    whole = await told(root, generator)
-    for cut in cuts:
-        assert await told(root, generator) == whole, f"parted at {cut}"
-
-
-async def told(root: ChatNode, generator: GeneratorInfo) -> tuple:
-    """All that a stream says: its chunks, and the response or the error at its end."""
-    stream = root.chat_streaming("Hi", generator)
-    chunks = []
-    try:
-        async for chunk in stream:
-            chunks.append(chunk)
-    except MiniLLMError as error:
-        return chunks, type(error), str(error), vars(error)
-    return chunks, stream.response, stream.node.message

@@ -576,3 +576,35 @@ def test_a_schema_holds_the_real_model_on_the_openai_wire(local_server):
         ChatNode.root("Answer in JSON.").chat("Capital of France?", generator, params)
     )
     assert msgspec.json.decode(answer.text)["city"] in ("Paris", "Rome")
+
+
+WRONG_VALUES = [
+    lambda: TextPart(text=3),
+    lambda: ToolDefinition(name="f", parameters={"type": "array"}),
+    lambda: ToolDefinition(name="f", description=3),
+    lambda: ToolDefinition(name="f", strict="yes"),
+    lambda: ToolCall(id=None, name="f", arguments="{}"),
+    lambda: ToolCall(id="a", name="f", arguments={}),
+    lambda: ResponseFormat(schema={}, name="a b"),
+    lambda: ResponseFormat(schema={}, strict="no"),
+    lambda: ImagePart(data=PNG, detail="sharp"),
+    lambda: ImagePart(data=PNG, media_type="png"),
+    lambda: DocumentPart(data=b"text", media_type="text/plain"),
+    lambda: DocumentPart(data=PDF, filename=3),
+]
+
+
+@pytest.mark.parametrize("make", WRONG_VALUES)
+def test_a_value_that_no_wire_takes_is_refused_when_it_is_made(make):
+    with pytest.raises(InvalidParameterError):
+        make()
+
+
+def test_the_type_of_an_image_is_said_in_words_that_all_vendors_know():
+    jpeg = ImagePart.from_bytes(b"\xff\xd8\xff", media_type="image/jpg")
+    assert body_of(CLAUDE_WIRE, asked(TextPart(text="u"), jpeg))["messages"][0]["content"][1][
+        "source"
+    ] == {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}
+    drawing = ImagePart.from_bytes(b"<svg/>", media_type="image/svg+xml")
+    with pytest.raises(InvalidParameterError, match="image/webp"):
+        body_of(CLAUDE_WIRE, asked(TextPart(text="u"), drawing))

@@ -165,6 +165,7 @@ class _Block(msgspec.Struct):
     name: JsonValue = None
     input: JsonValue = None
     thinking: JsonValue = ""
+    to: JsonObject = {}
 
 
 class _BlockDelta(msgspec.Struct):
@@ -215,8 +216,11 @@ def _block_chunk(raw: JsonObject, index: int) -> StreamChunk | None:
         return StreamChunk(delta=text) if text else None
     if block.type == "tool_use":
         return StreamChunk(tool_calls=(_call_delta(block, index),))
+    # From a fallback on, another model answers.
+    model = string_or_empty(block.to.get("model")) if block.type == "fallback" else ""
     sealed = ReasoningDelta(index=index, fields=raw)
-    return StreamChunk(reasoning=string_or_empty(block.thinking), reasoning_blocks=(sealed,))
+    thought = string_or_empty(block.thinking)
+    return StreamChunk(model=model, reasoning=thought, reasoning_blocks=(sealed,))
 
 
 def _delta_chunk(delta: _BlockDelta, index: int) -> StreamChunk | None:

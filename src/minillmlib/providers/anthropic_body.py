@@ -16,6 +16,7 @@ from minillmlib.values.tools import ToolCall, ToolChoice, ToolDefinition, as_too
 __all__ = ["build_body"]
 
 DEFAULT_MAX_TOKENS = 4096
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
 JSON_INSTRUCTION = "Answer with one JSON value and nothing else."  # there is no JSON mode
 
@@ -166,6 +167,10 @@ def _media_block(part: MediaPart) -> JsonObject:
 def _source(part: ImagePart | DocumentPart) -> JsonObject:
     if part.url is not None:
         return {"type": "url", "url": part.url}
+    if isinstance(part, ImagePart) and part.media_type not in IMAGE_TYPES:
+        raise InvalidParameterError(
+            f"Anthropic takes images as {', '.join(IMAGE_TYPES)}, not {part.media_type}"
+        )
     return {"type": "base64", "media_type": part.media_type, "data": part.base64}
 
 

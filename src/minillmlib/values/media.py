@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import msgspec
 
@@ -43,6 +43,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 )
 
 
+_SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
+
+
 class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
     """What the kinds of media share: either a URL, which is only passed on, or the bytes.
 
@@ -60,7 +63,10 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
         if (self.url is None) == (self.data is None):
             raise InvalidParameterError(f"{self.kind} needs either a url or data")
         _check_source(self.kind, self.url, self.data)
-        if self.data is not None and self.media_type is None:
+        if self.media_type is not None:
+            media_type = _checked_type(self.media_type, self.types)
+            msgspec.structs.force_setattr(self, "media_type", media_type)
+        elif self.data is not None:
             msgspec.structs.force_setattr(self, "media_type", self._sniffed(self.data))
 
     @classmethod
@@ -117,11 +123,18 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True, tag="image"):
-    """An image. `detail` is OpenAI's hint on how closely to look: auto, low or high."""
+    """An image. `detail` is OpenAI's hint on how closely to look; others are not told."""
 
-    detail: str | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
     kind: ClassVar[str] = "image"
     types: ClassVar[str] = "image/"
+
+    def __post_init__(self) -> None:
+        MediaPart.__post_init__(self)
+        if self.detail not in (None, "auto", "low", "high", "original"):
+            raise InvalidParameterError(
+                f"the detail of an image is auto, low, high or original, not {self.detail!r}"
+            )
 
 
 class AudioPart(MediaPart, frozen=True, kw_only=True, tag="audio"):
@@ -145,6 +158,13 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
     kind: ClassVar[str] = "document"
     types: ClassVar[str] = "application/pdf"
 
+    def __post_init__(self) -> None:
+        MediaPart.__post_init__(self)
+        if self.media_type not in (None, self.types):
+            raise InvalidParameterError(f"a document is a PDF, not {self.media_type}")
+        if not isinstance(self.filename, str | None):
+            raise InvalidParameterError("the filename of a document is a string")
+
     @classmethod
     def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
         """A document from a file, by its content and with its name. At most 50 MB unless set."""
@@ -158,6 +178,12 @@ def sniffed_type(data: bytes, kind: str) -> str | None:
         if data.startswith(signature, start) and media_type.startswith(kind):
             return media_type
     return None
+
+
+def _checked_type(media_type: object, types: str) -> str:
+    if not isinstance(media_type, str) or "/" not in media_type:
+        raise InvalidParameterError(f"a media_type looks like {types}..., not {media_type!r}")
+    return _SYNONYMS.get(media_type.lower(), media_type.lower())
 
 
 def _check_source(kind: str, url: object, data: object) -> None:

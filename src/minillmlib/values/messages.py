@@ -38,6 +38,13 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
 
     text: str
 
+    def __post_init__(self) -> None:
+        if type(self.text) is not str:
+            if not isinstance(self.text, str):
+                given = type(self.text).__name__
+                raise InvalidParameterError(f"the text of a part is a string, not {given}")
+            msgspec.structs.force_setattr(self, "text", str.__str__(self.text))
+
     def as_text(self) -> str | None:
         """The text of this part, or None for a part that is not text."""
         return self.text

@@ -14,7 +14,7 @@ from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.routing import ProviderSettings
-from minillmlib.values.tools import ToolChoice, ToolLike, as_tool, as_tool_choice
+from minillmlib.values.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
 
 __all__ = [
     "CompletionParameters",
@@ -111,6 +111,13 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_kind("the schema of a response_format", self.schema, dict)
+        _check_kind("the strict of a response_format", self.strict, bool)
+        _check_kind("the name of a response_format", self.name, str)
+        if not NAME.fullmatch(self.name or ""):
+            raise InvalidParameterError(
+                "the name of a response_format is 1 to 64 letters, digits, _ or -, "
+                f"not {self.name!r}"
+            )
         msgspec.structs.force_setattr(self, "schema", copy.deepcopy(self.schema))
 
     @classmethod

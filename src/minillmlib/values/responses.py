@@ -199,7 +199,7 @@ class ResponseFold:
             self._reasoning.append(chunk.reasoning)
         self._media.extend(chunk.media)
         self.id = self.id or chunk.id
-        self.model = self.model or chunk.model
+        self.model = chunk.model or self.model
         self.has_ended = self.has_ended or chunk.is_end
         if chunk.finish_reason is not None and self.finish_reason is None:
             self.finish_reason = chunk.finish_reason

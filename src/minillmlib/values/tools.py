@@ -44,6 +44,13 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
         _check_name(self.name)
         if not isinstance(self.parameters, Mapping):
             raise InvalidParameterError(f"the parameters of {self.name} must be a JSON schema")
+        if self.parameters.get("type", "object") != "object":
+            raise InvalidParameterError(
+                f"the parameters of {self.name} must be a schema of the type object"
+            )
+        for what, kind in (("description", str), ("strict", bool)):
+            if not isinstance(getattr(self, what), kind | None):
+                raise InvalidParameterError(f"{what} of {self.name} must be a {kind.__name__}")
         schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(self.parameters))
         msgspec.structs.force_setattr(self, "parameters", schema)
 
@@ -145,6 +152,12 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     arguments: str
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(text, str) for text in (self.id, self.name, self.arguments)):
+            raise InvalidParameterError(
+                "the id, the name and the arguments (JSON text) of a ToolCall are strings"
+            )
 
     def arguments_json(self) -> JsonValue:
         """The arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
