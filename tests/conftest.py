@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minillmlib import AnthropicProvider, GeneratorInfo, OpenAiProvider, OpenRouterProvider
+from minillmlib.testing import without_retries
 
 GOLDEN = Path(__file__).parent / "golden"
 KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
@@ -28,6 +29,12 @@ def golden_generator(name: str) -> GeneratorInfo:
     if name.startswith(("openai", "sse")):
         return generator.with_provider(OpenAiProvider())
     return generator
+
+
+@pytest.fixture(autouse=True)
+def _one_attempt_unless_a_test_says_more():
+    with without_retries():
+        yield
 
 
 @pytest.fixture(scope="session")

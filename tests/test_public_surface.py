@@ -104,7 +104,7 @@ from minillmlib.testing import ScriptedTransport
 generator = m.GeneratorInfo.custom("c", "http://127.0.0.1:1/v1", "m")
 print("aiohttp" in sys.modules)
 try:
-    m.run(m.ChatNode.root("s").chat("u", generator))
+    m.run(m.ChatNode.root("s").chat("u", generator, m.NodeCompletionParameters(retry=0)))
 except m.ConnectError:
     print("aiohttp" in sys.modules)
 """

@@ -88,7 +88,7 @@ async def test_nobody_listening_is_a_connect_error_that_names_the_address():
 
 async def test_an_unknown_host_is_a_connect_error():
     with pytest.raises(ConnectError, match=r"no-such-host\.invalid"):
-        await ROOT.chat("u", at("http://no-such-host.invalid/v1"))
+        await ROOT.chat("u", at("https://no-such-host.invalid/v1"))
 
 
 async def test_https_towards_a_plain_server_is_a_tls_error():
@@ -213,13 +213,13 @@ async def test_an_answer_shorter_than_promised_is_a_read_error():
 
 
 @pytest.mark.parametrize("junk", [b"not http at all\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n"])
-async def test_what_is_not_http_is_a_read_error_without_the_key(junk):
+async def test_what_is_not_http_is_a_protocol_error_without_the_key(junk):
     async def send_junk(exchange):
         await exchange.send(junk)
         exchange._writer.close()
 
     async with serving(send_junk) as (url, _):
-        with pytest.raises(ReadError) as caught:
+        with pytest.raises(minillmlib.ProtocolError) as caught:
             await ROOT.chat("u", at(url))
     assert caught.value.__cause__ is None
     assert "sk-loopback" not in str(caught.value)

@@ -11,20 +11,26 @@ from minillmlib.errors import (
     ConnectError,
     ContentFilterError,
     ContextLengthError,
+    EmptyResponseError,
     EmptyThreadError,
     IncompleteStreamError,
     InvalidParameterError,
+    LimitExceededError,
     LocalModelError,
     MalformedResponseError,
+    MaxRetriesExceededError,
     MiniLLMError,
     MissingExtraError,
     ModelLoadingError,
+    NoJsonFoundError,
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
+    ProtocolError,
     RateLimitError,
     ReadError,
     RedirectError,
+    RejectedResponseError,
     RequestTimeoutError,
     RequestTooLargeError,
     ServerError,
@@ -42,10 +48,12 @@ from minillmlib.providers.contract import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
-from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
+from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode
+from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
+from minillmlib.values.limits import Limits
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
 from minillmlib.values.parameters import (
@@ -68,6 +76,8 @@ from minillmlib.version import __version__
 __all__ = [
     "AnthropicProvider",
     "ApiError",
+    "Attempt",
+    "AttemptOutcome",
     "AudioPart",
     "Auth",
     "AuthKind",
@@ -83,10 +93,13 @@ __all__ = [
     "ContentFilterError",
     "ContentPart",
     "ContextLengthError",
+    "CostInfo",
     "CostOutcome",
     "CostResolution",
     "CredentialSource",
+    "Departure",
     "DocumentPart",
+    "EmptyResponseError",
     "EmptyThreadError",
     "FinishReason",
     "GeneratorInfo",
@@ -96,8 +109,11 @@ __all__ = [
     "ImagePart",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "LimitExceededError",
+    "Limits",
     "LocalModelError",
     "MalformedResponseError",
+    "MaxRetriesExceededError",
     "MediaPart",
     "Message",
     "MessageContent",
@@ -105,12 +121,14 @@ __all__ = [
     "MiniLLMError",
     "MissingExtraError",
     "ModelLoadingError",
+    "NoJsonFoundError",
     "NodeCompletionParameters",
     "NotFoundError",
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
     "PermissionDeniedError",
+    "ProtocolError",
     "Provider",
     "ProviderSettings",
     "RateLimitError",
@@ -121,6 +139,7 @@ __all__ = [
     "ReasoningDelta",
     "Receipt",
     "RedirectError",
+    "RejectedResponseError",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",

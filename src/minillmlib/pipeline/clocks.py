@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from minillmlib.transport.exchange import Bound
 from minillmlib.values.parameters import NodeCompletionParameters
 
-__all__ = ["Clocks", "now", "sleep"]
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+__all__ = ["Clocks", "running_loop", "sleep"]
 
 DEFAULT_TOTAL_SECS = 600.0
 DEFAULT_SILENCE_SECS = 120.0
 PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
 
 
-def now() -> float:
-    """The time of the running event loop, in seconds from some point."""
+def running_loop() -> AbstractEventLoop:
+    """The event loop that runs."""
     import asyncio  # noqa: PLC0415 - see `transport.exchange`
 
-    return asyncio.get_running_loop().time()
+    return asyncio.get_running_loop()
 
 
 async def sleep(secs: float) -> None:
@@ -31,7 +36,10 @@ class Clocks:
 
     def __init__(self, settings: NodeCompletionParameters, *, stream: bool) -> None:
         self._deadline_secs = settings.deadline_secs
-        self._deadline = None if self._deadline_secs is None else now() + self._deadline_secs
+        self._loop = running_loop()
+        self._deadline = (
+            None if self._deadline_secs is None else self._loop.time() + self._deadline_secs
+        )
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no bound.
         self._timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
@@ -43,7 +51,7 @@ class Clocks:
 
     def left(self) -> float | None:
         """Seconds to the deadline, or None if there is none."""
-        return None if self._deadline is None else self._deadline - now()
+        return None if self._deadline is None else self._deadline - self._loop.time()
 
     def whole(self) -> Bound:
         """The bound on a whole answer."""

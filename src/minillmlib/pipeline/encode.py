@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit
+
 import msgspec
 
+from minillmlib.errors import InvalidParameterError
+from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.auth import Auth, check_header_name, check_header_text
@@ -12,6 +17,8 @@ from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
 __all__ = ["Encoded", "encode"]
+
+LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -39,8 +46,34 @@ def encode(call: Call) -> Encoded:
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
+    if auth.secret() is not None:
+        _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
     return Encoded(request, auth, _receipt(call, body))
+
+
+def _check_way(generator: GeneratorInfo, url: str) -> None:
+    """A secret goes to the generator's own server, and over a network only encrypted."""
+    target, base = urlsplit(url), urlsplit(generator.base_url)
+    if (target.scheme, target.netloc) != (base.scheme, base.netloc):
+        raise InvalidParameterError(
+            f"the provider leads to {target.scheme}://{target.netloc}, but the credential is for "
+            f"{base.scheme}://{base.netloc}; set base_url to the server that is meant"
+        )
+    if target.scheme != "https" and not generator.allow_http and not _is_loopback(target.hostname):
+        raise InvalidParameterError(
+            f"the key would go to {target.netloc} unencrypted; use https, or, if the network "
+            "between is trusted, replace(allow_http=True)"
+        )
+
+
+def _is_loopback(host: str | None) -> bool:
+    name = (host or "").lower()
+    return (
+        name in ("localhost", "::1")
+        or name.endswith(".localhost")
+        or bool(LOOPBACK.fullmatch(name))
+    )
 
 
 def _receipt(call: Call, body: JsonObject) -> Receipt:

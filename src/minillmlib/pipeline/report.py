@@ -36,7 +36,7 @@ def report(callback: CostCallback, info: CostInfo) -> Reporting:
         import asyncio  # noqa: PLC0415 - see `transport.exchange`
 
         task = asyncio.get_running_loop().create_task(_to_the_end(answer))
-    except Exception:
+    except Exception:  # noqa: BLE001 - the caller's own code
         _logger().exception("a cost_callback failed")
         return None
     _reporting.add(task)
@@ -59,7 +59,7 @@ async def waited_for(task: Reporting) -> None:
 async def _to_the_end(answer: Awaitable[None]) -> None:
     try:
         await answer
-    except Exception:
+    except Exception:  # noqa: BLE001 - the caller's own code
         _logger().exception("a cost_callback failed")
 
 

@@ -16,7 +16,7 @@ from minillmlib.errors import (
     MiniLLMError,
     StaleConnectionError,
 )
-from minillmlib.pipeline.clocks import Clocks, now, sleep
+from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.report import Reporting, log_attempt, report, waited_for
@@ -53,6 +53,7 @@ class Run:
         self._was_resent = False
         self._was_renewed = False
         self._is_reported = False
+        self._loop = running_loop()
 
     def begin(self) -> Encoded:
         """The next request. From here on it counts as an attempt."""
@@ -120,6 +121,13 @@ class Run:
     def leave(self) -> None:
         """The caller goes away: settles what is open, and reports, without waiting."""
         self._report()
+
+    def leave_from_anywhere(self) -> None:
+        """The same, soon, from a destructor in any thread."""
+        if self._loop.is_closed():
+            self.leave()
+        else:
+            self._loop.call_soon_threadsafe(self.leave)
 
     def _report(self) -> Reporting:
         if self._open is not None:
@@ -190,7 +198,7 @@ class _OpenAttempt:
         self._call = call
         self._request = request
         self._started_at = time.time()
-        self._started = now()
+        self._started = time.monotonic()
 
     @property
     def may_have_left(self) -> bool:
@@ -209,7 +217,7 @@ class _OpenAttempt:
             model=self._call.generator.model,
             sent_bytes=len(self._request.body),
             started_at=self._started_at,
-            elapsed_secs=now() - self._started,
+            elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.status,
             request_id=self.request_id,

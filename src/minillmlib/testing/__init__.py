@@ -5,6 +5,18 @@ same code as in production.
 """
 
 from minillmlib.testing.conformance import ProviderCase, check_provider
-from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport, use_transport
+from minillmlib.testing.scripted import (
+    ScriptedReply,
+    ScriptedTransport,
+    use_transport,
+    without_retries,
+)
 
-__all__ = ["ProviderCase", "ScriptedReply", "ScriptedTransport", "check_provider", "use_transport"]
+__all__ = [
+    "ProviderCase",
+    "ScriptedReply",
+    "ScriptedTransport",
+    "check_provider",
+    "use_transport",
+    "without_retries",
+]

@@ -11,7 +11,7 @@ from minillmlib.blocking import iterate, run
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.providers.contract import Provider
-from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport
+from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport, without_retries
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.auth import Auth, Secret
 from minillmlib.values.costs import CostResolution, TokenPrice
@@ -89,7 +89,8 @@ def check_provider(
         subject.content_problems(),
         *map(subject.case_problems, cases),
     )
-    problems = [problem for check in checks for problem in _to_the_end(check)]
+    with without_retries():
+        problems = [problem for check in checks for problem in _to_the_end(check)]
     assert not problems, f"{provider!r} breaks its contract:\n- " + "\n- ".join(problems)
 
 

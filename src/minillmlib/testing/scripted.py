@@ -7,11 +7,12 @@ from typing import Self
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, ReadError
+from minillmlib.pipeline.retry import set_default_retries
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.engine import set_default_transport
 from minillmlib.values.json import JsonValue
 
-__all__ = ["ScriptedReply", "ScriptedTransport", "use_transport"]
+__all__ = ["ScriptedReply", "ScriptedTransport", "use_transport", "without_retries"]
 
 
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,19 @@ def use_transport(transport: Transport) -> Iterator[None]:
         yield
     finally:
         set_default_transport(previous)
+
+
+@contextmanager
+def without_retries() -> Iterator[None]:
+    """Lets no call of this process try again unless its own settings name a number of retries.
+
+    So that a failure in a script is seen at once, and not after waits and further requests.
+    """
+    previous = set_default_retries(0)
+    try:
+        yield
+    finally:
+        set_default_retries(previous)
 
 
 class _ScriptedResponse:

@@ -15,16 +15,18 @@ from minillmlib.errors import (
     ConnectError,
     InvalidParameterError,
     MiniLLMError,
+    ProtocolError,
     ReadError,
     StaleConnectionError,
     TlsError,
 )
-from minillmlib.transport.contract import HttpRequest
+from minillmlib.transport.contract import Departure, HttpRequest
 
 __all__ = ["AiohttpTransport"]
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 CONNECT_TIMEOUT_SECS = 10.0
@@ -33,8 +35,18 @@ CONNECT_TIMEOUT_SECS = 10.0
 # work, and to send it again could cost twice.
 STALE_SECS = 1.0
 
-# Holds something once the request at work has opened a connection of its own.
-_opened: ContextVar[list[bool]] = ContextVar("_opened")
+
+class _Passage:
+    """What the connector tells of the request at work."""
+
+    __slots__ = ("departure", "has_own_connection")
+
+    def __init__(self, departure: Departure) -> None:
+        self.departure = departure
+        self.has_own_connection = False
+
+
+_passage: ContextVar[_Passage] = ContextVar("_passage")
 
 # First match wins, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
@@ -42,7 +54,7 @@ _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
     (aiohttp.ClientConnectorError, ConnectError, "could not connect to"),
     (aiohttp.ConnectionTimeoutError, ConnectError, "no connection within 10 s to"),
     (aiohttp.InvalidURL, InvalidParameterError, "not a usable address:"),
-    (aiohttp.ClientResponseError, ReadError, "no valid HTTP answer from"),
+    (aiohttp.ClientResponseError, ProtocolError, "no valid HTTP answer from"),
     (aiohttp.ServerDisconnectedError, ReadError, "the server hung up without an answer:"),
     (aiohttp.ClientPayloadError, ReadError, "the answer broke off before its end:"),
     (aiohttp.ClientError, ReadError, "the connection broke:"),
@@ -65,12 +77,13 @@ class AiohttpTransport:
 
     async def send(self, request: HttpRequest) -> "_AiohttpResponse":
         """Sends `request` once. See `Transport.send`."""
+        request.departure.may_have_left = False
         pool = await self._pool()
         session = pool.single_use if request.on_new_connection else pool.session
         # A kept connection that the server has closed is noticed only in the loop's next turn.
         await asyncio.sleep(0)
-        opened: list[bool] = []
-        _opened.set(opened)
+        passage = _Passage(request.departure)
+        _passage.set(passage)
         started = time.monotonic()
         try:
             response = await session.post(
@@ -78,7 +91,8 @@ class AiohttpTransport:
             )
         except _FOREIGN as error:
             failure = _translated(error, request.url)
-            if not opened and _is_stale(error) and time.monotonic() < started + STALE_SECS:
+            is_kept = not passage.has_own_connection
+            if is_kept and _is_stale(error) and time.monotonic() < started + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
         else:
             return _AiohttpResponse(response, request.url)
@@ -110,7 +124,17 @@ def _is_stale(error: BaseException) -> bool:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the request at work when it gets a connection of its own instead of a kept one."""
+    """Tells the request at work when it has a connection, and when that is not a kept one."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
+    ) -> "Connection":
+        connection = await super().connect(req, traces, timeout)
+        _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
+        return connection
 
     async def _create_connection(
         self,
@@ -118,7 +142,7 @@ class _Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "ResponseHandler":
-        _opened.get().append(True)
+        _passage.get().has_own_connection = True
         return await super()._create_connection(req, traces, timeout)
 
 
@@ -157,16 +181,12 @@ class _AiohttpResponse:
     """An `HttpResponse` over aiohttp's."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in response.headers.items()
+        }
         self._response = response
         self._url = url
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {name.lower(): value for name, value in self._response.headers.items()}
 
     async def read(self) -> bytes:
         try:

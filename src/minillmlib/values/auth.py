@@ -1,7 +1,9 @@
 """Secrets, and how a request proves who sends it."""
 
+import base64
 import enum
 from typing import NoReturn, Self
+from urllib.parse import quote
 
 from minillmlib.errors import InvalidParameterError
 
@@ -116,9 +118,16 @@ class Auth:
         return self._secret
 
     def redact(self, text: str) -> str:
-        """`text` without the secret, for texts in which a server may have echoed it."""
+        """`text` without the secret, for texts in which a server may have echoed it.
+
+        In any of the forms in which gateways do: as it is, in a URL, or in base64.
+        """
         secret = "" if self._secret is None else self._secret.expose_secret()
-        return text.replace(secret, HIDDEN) if len(secret) >= SHORTEST_SECRET else text
+        if len(secret) < SHORTEST_SECRET:
+            return text
+        for form in (secret, *_disguises(secret)):
+            text = text.replace(form, HIDDEN)
+        return text
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Auth):
@@ -130,3 +139,15 @@ class Auth:
 
     def __repr__(self) -> str:
         return f"Auth({self.kind.value})"
+
+
+def _disguises(secret: str) -> tuple[str, ...]:
+    """The secret as URLs, JSON and base64 hold it, whatever stands before it in the base64."""
+    data = secret.encode()
+    # Base64 takes three bytes at a time, so what stands before shifts it by none, one or two; the
+    # characters at both ends depend on the neighbours and are left out.
+    shifted = (
+        base64.b64encode(b"\0" * shift + data).decode().rstrip("=")[(0, 2, 3)[shift] :][:-2]
+        for shift in range(3)
+    )
+    return (quote(secret, safe=""), *(text for text in shifted if len(text) >= SHORTEST_SECRET))

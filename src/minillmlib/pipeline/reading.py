@@ -1,0 +1,233 @@
+"""One attempt at a streamed answer: from its request to the response that its chunks add up to."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import msgspec
+
+from minillmlib.errors import (
+    IncompleteStreamError,
+    LimitExceededError,
+    MalformedResponseError,
+    MiniLLMError,
+    RejectedResponseError,
+    TransportError,
+)
+from minillmlib.pipeline.accept import accept
+from minillmlib.pipeline.encode import Encoded
+from minillmlib.pipeline.prefill import Prefill
+from minillmlib.pipeline.read import cost_in, cost_of, read_reply, read_safely, settle, signed
+from minillmlib.pipeline.run import Run
+from minillmlib.providers.failures import error_from_payload
+from minillmlib.transport.exchange import EventStream, open_events
+from minillmlib.transport.sse import SseEvent
+from minillmlib.values.costs import CostOutcome
+from minillmlib.values.json import JsonValue, decode_json, excerpt
+from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
+from minillmlib.values.tools import ToolCallDelta
+
+__all__ = ["StreamAttempt"]
+
+USAGE_GRACE_SECS = 2.0  # how long we wait for token counts after the finish reason
+LINGER_SECS = 0.25  # how long the connection may take to end after the end marker
+
+
+class StreamAttempt:
+    """Fills `ready` with chunks until `response` is there. Raises what goes wrong."""
+
+    def __init__(self, run: Run) -> None:
+        self.ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
+        self.response: CompletionResponse | None = None
+        self.events: EventStream | None = None
+        self._run = run
+        self._call = run.call
+        self._sent: Encoded | None = None
+        self._is_closed = False
+        self._prefill = Prefill(run.call.settings.force_prepend)
+        self._fold = ResponseFold()
+        self._chars_left = run.call.generator.limits.text_chars
+        self._pending: deque[SseEvent] = deque()  # arrived, not yet read
+        self._grace_secs = USAGE_GRACE_SECS
+
+    @property
+    def partial(self) -> str:
+        """The text so far."""
+        return self._fold.text + self._prefill.held
+
+    @property
+    def cost(self) -> CostOutcome | None:
+        """What the answer cost, if its final counts have come."""
+        usage = self._fold.usage
+        return None if usage is None else cost_of(self._call, usage)
+
+    async def open(self) -> None:
+        """Sends the request and waits for the beginning of the answer."""
+        run, call = self._run, self._call
+        sent = self._sent = run.begin()
+        bound, limits = run.clocks.first_byte(), call.generator.limits
+        events = self.events = await open_events(call.transport, sent.request, bound, limits)
+        run.heard(events.status, events.headers)
+        if self._is_closed:  # while we waited
+            events.close()
+        elif not _is_event_stream(events):
+            await self._take_whole(events, sent)
+
+    async def _take_whole(self, events: EventStream, sent: Encoded) -> None:
+        """For an error, and for a server that answers a request for a stream in one piece."""
+        body = await events.read_body(self._run.clocks.first_byte())
+        try:
+            response = read_reply(self._call, sent, events.status, events.headers, body)
+        except MiniLLMError as error:
+            self._run.failed(error, cost_in(self._call, body))
+            raise
+        self._complete(response)
+        self.ready.append(_as_chunk(response))
+
+    async def read_more(self) -> None:
+        """Takes one event at a time, so that an error never overtakes the text before it."""
+        events, sent = self._opened()
+        if not self._pending:
+            batch = await self._next_batch(events)
+            if batch is None:
+                self._complete(self._folded(events, sent))
+            else:
+                self._pending.extend(batch)
+            return
+        event = self._pending.popleft()
+        read = self._read_error if event.event == "error" else self._read_chunk
+        chunk = read_safely(sent.auth, events.headers, read, event.data)
+        if chunk is not None:
+            self._take(chunk)
+            if self._is_over():
+                self._complete(self._folded(events, sent))
+
+    async def linger(self) -> None:
+        """Lets the connection end properly, so that it can serve again."""
+        if self.events is not None:
+            await self.events.linger(LINGER_SECS)
+
+    def close(self) -> None:
+        """Ends the exchange at once."""
+        self._is_closed = True
+        if self.events is not None:
+            self.events.close()
+
+    async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
+        clocks = self._run.clocks
+        bound = clocks.next_piece()
+        is_finished = self._fold.finish_reason is not None
+        if is_finished and (bound.secs is None or bound.secs > self._grace_secs):
+            bound = bound._replace(secs=self._grace_secs)
+        # Only our own waiting counts, never the time a caller takes over a chunk.
+        started = time.monotonic()
+        try:
+            return await events.next_events(bound)
+        except (TransportError, LimitExceededError):
+            if not is_finished:
+                raise
+            return None  # only the token counts are lost
+        finally:
+            waited = time.monotonic() - started
+            clocks.waited(waited)
+            if is_finished:
+                self._grace_secs = max(0.0, self._grace_secs - waited)
+
+    def _read_chunk(self, data: str) -> StreamChunk | None:
+        try:
+            return self._call.generator.provider.parse_chunk(data)
+        except MalformedResponseError as error:
+            error.is_retryable = True  # the stream is broken, not the server's idea of one
+            raise
+
+    def _read_error(self, data: str) -> StreamChunk | None:
+        raise error_from_payload(_error_payload(data))
+
+    def _take(self, chunk: StreamChunk) -> None:
+        chunk = self._begun(chunk)
+        self._fold.add(chunk)
+        says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media
+        if says:
+            self._run.clocks.progressed()
+            self._count(chunk)
+        if says or self._fold.finish_reason is not None:
+            self.ready.append(chunk)
+
+    def _count(self, chunk: StreamChunk) -> None:
+        arguments = sum(len(call.arguments) for call in chunk.tool_calls)
+        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + arguments
+        if self._chars_left < 0:
+            limit = self._call.generator.limits.text_chars
+            raise LimitExceededError(
+                f"the model writes more than {limit:,} characters; "
+                "raise text_chars of the generator's limits if that is right"
+            )
+
+    def _begun(self, chunk: StreamChunk) -> StreamChunk:
+        """The chunk with the forced beginning before the first text, or with text held back."""
+        delta = self._prefill.next(chunk.delta) if chunk.delta else ""
+        if chunk.finish_reason is not None or (chunk.is_end and self._prefill.held):
+            delta += self._prefill.rest()
+        return chunk if delta == chunk.delta else msgspec.structs.replace(chunk, delta=delta)
+
+    def _is_over(self) -> bool:
+        """Whether nothing that matters can follow."""
+        if self._fold.has_ended:
+            return True
+        if self._fold.finish_reason is None:
+            return False
+        return not self._call.generator.provider.emits_stream_usage(requested=True)
+
+    def _folded(self, events: EventStream, sent: Encoded) -> CompletionResponse:
+        if not self._fold.is_complete:
+            raise IncompleteStreamError(
+                "the stream ended without the wire's end signal, so the answer may be cut; "
+                "`partial` of this error holds the text so far"
+            )
+        folded = self._fold.response()
+        response = read_safely(sent.auth, events.headers, lambda _: settle(self._call, folded), "")
+        return signed(self._call, response, sent, events.headers)
+
+    def _complete(self, response: CompletionResponse) -> None:
+        try:
+            accept(self._call.settings, response)
+        except RejectedResponseError as error:
+            self._run.rejected(response, error)
+            raise
+        self.response = self._run.answered(response)
+
+    def _opened(self) -> tuple[EventStream, Encoded]:
+        assert self.events is not None
+        assert self._sent is not None
+        return self.events, self._sent
+
+
+def _as_chunk(response: CompletionResponse) -> StreamChunk:
+    return StreamChunk(
+        id=response.id,
+        model=response.model,
+        delta=response.content,
+        finish_reason=response.finish_reason,
+        raw_finish_reason=response.raw_finish_reason,
+        refusal=response.refusal,
+        tool_calls=tuple(
+            ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+            for index, call in enumerate(response.tool_calls)
+        ),
+        media=response.media,
+        reasoning=response.reasoning,
+        usage=response.usage,
+    )
+
+
+def _is_event_stream(events: EventStream) -> bool:
+    kind = events.headers.get("content-type", "text/event-stream").partition(";")[0]
+    return events.status == 200 and kind.strip().lower() == "text/event-stream"
+
+
+def _error_payload(data: str) -> JsonValue:
+    try:
+        return decode_json(data)
+    except MalformedResponseError:
+        return {"message": excerpt(data)}
