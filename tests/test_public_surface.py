@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 import minillmlib
+import minillmlib.httpx
 import minillmlib.local
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local]
+DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx]
 SOURCE = Path(minillmlib.__file__).parent
 
 

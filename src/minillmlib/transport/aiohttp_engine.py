@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -21,6 +20,7 @@ from minillmlib.errors import (
     TlsError,
 )
 from minillmlib.transport.contract import Departure, HttpRequest
+from minillmlib.transport.origin import origin_of_url
 
 __all__ = ["AiohttpTransport"]
 
@@ -200,8 +200,7 @@ class _AiohttpResponse:
 
 
 def _translated(error: BaseException, url: str) -> MiniLLMError:
-    parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}"
+    origin = origin_of_url(url)
     for foreign, ours, what in _ERRORS:
         if isinstance(error, foreign):
             advice = "; is the address right, and is the server up?" if ours is ConnectError else ""

@@ -1,0 +1,180 @@
+"""An engine over an `httpx2.AsyncClient` of the caller's."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+
+from minillmlib.errors import (
+    ConnectError,
+    InvalidParameterError,
+    MiniLLMError,
+    MissingExtraError,
+    ProtocolError,
+    ReadError,
+    StaleConnectionError,
+    TlsError,
+)
+from minillmlib.transport.contract import Departure, HttpRequest
+from minillmlib.transport.origin import origin_of_url
+
+try:
+    import httpx2
+except ImportError:
+    raise MissingExtraError(
+        "HttpxTransport needs httpx2: pip install 'minillmlib[httpx]'"
+    ) from None
+
+__all__ = ["HttpxTransport"]
+
+CONNECT_TIMEOUT_SECS = 10.0
+STALE_SECS = 1.0  # as in the aiohttp engine
+
+# Closing takes a turn of the loop here; the loop itself would forget these tasks.
+_closing: set[asyncio.Task[None]] = set()
+
+
+class HttpxTransport:
+    """Sends through your `httpx2.AsyncClient`, with its connections, proxies and certificates.
+
+    The client stays yours: it belongs to one event loop, and you close it. Its time-outs, its
+    `auth` and its redirects are not used, since the library has its own clocks, sends its own
+    credential, and follows no redirect. Needs `minillmlib[httpx]`.
+    """
+
+    def __init__(self, client: object) -> None:
+        if not isinstance(client, httpx2.AsyncClient):
+            raise InvalidParameterError(
+                f"HttpxTransport takes an httpx2.AsyncClient, not {type(client).__name__}"
+            )
+        self._client = client
+
+    async def send(self, request: HttpRequest) -> "_HttpxResponse":
+        """Sends `request` once. See `Transport.send`.
+
+        httpx2 keeps its pool to itself, so `on_new_connection` is left to its own choice.
+        """
+        passage = _Passage(request.departure)
+        started = time.monotonic()
+        try:
+            outgoing = self._client.build_request(
+                "POST",
+                request.url,
+                headers=list(request.headers),
+                content=request.body,
+                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
+                extensions={"trace": passage.trace},
+            )
+            response = await self._client.send(
+                outgoing, stream=True, auth=None, follow_redirects=False
+            )
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
+            failure = _translated(error, request.url)
+            is_kept = passage.may_have_left and not passage.has_own_connection
+            if is_kept and type(failure) is ReadError and time.monotonic() < started + STALE_SECS:
+                failure = StaleConnectionError(str(failure))
+        else:
+            return _HttpxResponse(response, request.url)
+        # Raised here, since the foreign error may hold the request's headers.
+        raise failure
+
+    def __repr__(self) -> str:
+        return "HttpxTransport(...)"
+
+
+class _Passage:
+    """What httpx2 tells of the request at work."""
+
+    def __init__(self, departure: Departure) -> None:
+        self._departure = departure
+        self.has_own_connection = False
+        departure.may_have_left = False
+
+    @property
+    def may_have_left(self) -> bool:
+        return self._departure.may_have_left
+
+    async def trace(self, event: str, _info: object) -> None:
+        if event == "connection.connect_tcp.started":
+            self.has_own_connection = True
+        elif event.endswith(".send_request_headers.started"):
+            self._departure.may_have_left = True
+
+
+class _HttpxResponse:
+    """An `HttpResponse` over httpx2's."""
+
+    def __init__(self, response: httpx2.Response, url: str) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in response.headers.items()
+        }
+        self._response = response
+        self._pieces = response.aiter_raw()
+        self._is_over = False
+        self._url = url
+
+    async def read(self) -> bytes:
+        try:
+            async for piece in self._pieces:
+                if piece:
+                    return piece
+        except (httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError) as error:
+            failure = _translated(error, self._url)
+        else:
+            self._is_over = True  # httpx2 has put the connection back
+            return b""
+        raise failure
+
+    def close(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        # The server shall hear it now, not when a task gets its turn.
+        network = self._response.extensions.get("network_stream")
+        connection = network and network.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):  # it may be gone already
+                connection.shutdown(socket.SHUT_RDWR)
+        task = asyncio.get_running_loop().create_task(self._response.aclose())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+
+# First match wins, so subclasses stand before their bases.
+_ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...] = (
+    ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
+     "could not connect (is the address right, and is the server up?) to"),
+    ((httpx2.RemoteProtocolError,), ProtocolError, "no valid HTTP answer from"),
+    ((httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError),
+     InvalidParameterError, "not a usable address or header for"),
+    ((RuntimeError,), ReadError,
+     "the httpx2 client is closed or belongs to another event loop; nothing can be sent to"),
+    ((Exception,), ReadError, "the connection broke:"),
+)  # fmt: skip
+
+
+def _translated(error: Exception, url: str) -> MiniLLMError:
+    where = origin_of_url(url)
+    reason = f" ({error})" if isinstance(error, httpx2.TransportError) and str(error) else ""
+    if isinstance(error, httpx2.ConnectError) and _is_about_tls(error):
+        return TlsError(f"no valid TLS (is it an http address?) at {where}{reason}")
+    if isinstance(error, httpx2.RemoteProtocolError) and _is_about_an_end(error):
+        return ReadError(f"the connection broke: {where}{reason}")
+    ours, what = next((ours, what) for kinds, ours, what in _ERRORS if isinstance(error, kinds))
+    return ours(f"{what} {where}{reason}")
+
+
+def _is_about_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_about_an_end(error: Exception) -> bool:
+    """Whether the server hung up, which httpx2 counts among the breaches of the protocol."""
+    return "disconnected" in str(error) or "peer closed connection" in str(error)
