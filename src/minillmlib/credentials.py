@@ -113,6 +113,8 @@ def _token_in_file(path: Path) -> Secret:
         return Secret(token, f"the token in {path}")
     except InvalidParameterError as error:
         raise _no_token(str(error)) from None
+    finally:
+        del token, login  # a traceback may show what a frame holds
 
 
 def _decoded(path: Path) -> JsonValue:

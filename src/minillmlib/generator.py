@@ -22,7 +22,13 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.transport.contract import Transport
-from minillmlib.values.auth import Auth, Secret, check_header_name, check_header_text
+from minillmlib.values.auth import (
+    Auth,
+    Secret,
+    check_header_text,
+    header_text_problem,
+    is_header_name,
+)
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.limits import Limits
@@ -73,7 +79,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             _check_word(getattr(self, what), what)
         for what in ("app_url", "app_title"):
             if getattr(self, what) is not None:
-                check_header_text(_worded(getattr(self, what), what), f"the {what}")
+                _check_word(getattr(self, what), what)
+                check_header_text(getattr(self, what), f"the {what}")
         msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
         _check_type(self.provider, Provider, "provider")
         _check_type(self.credential, CredentialSource, "credential")
@@ -81,7 +88,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         _check_type(self.transport, Transport | None, "transport")
         _check_type(self.limits, Limits, "limits")
         _check_type(self.allow_http, bool, "allow_http")
-        _check_headers(self.headers)
+        problem = _headers_problem(self.headers)
+        if problem is not None:
+            raise InvalidParameterError(problem)
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
@@ -190,7 +199,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_api_key(self, api_key: str) -> Self:
         """A copy with this key; the provider picks the header."""
-        return self.replace(credential=FixedCredential(Auth.api_key(Secret(api_key))))
+        try:
+            auth = Auth.api_key(Secret(api_key))
+        finally:
+            del api_key  # a traceback may show what a frame holds
+        return self.replace(credential=FixedCredential(auth))
 
     def with_api_key_from_env(self, variable: str) -> Self:
         """A copy that takes its key from this variable where it is set, else as before."""
@@ -201,12 +214,18 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_bearer_token(self, token: str) -> Self:
         """A copy that always sends `Authorization: Bearer` with this token."""
-        auth = Auth.bearer_token(Secret(token, "the token"))
+        try:
+            auth = Auth.bearer_token(Secret(token, "the token"))
+        finally:
+            del token  # as above
         return self.replace(credential=FixedCredential(auth))
 
     def with_header(self, name: str, value: str) -> Self:
         """A copy that sends one more header, in place of any other of that name."""
-        _check_header(name, value)
+        problem = _header_problem(name, value)
+        if problem is not None:
+            del value  # as above
+            raise InvalidParameterError(problem)
         others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return self.replace(headers=(*others, (name, value)))
 
@@ -244,19 +263,24 @@ def _name_of(kind: type | UnionType) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
 
 
-def _check_headers(headers: object) -> None:
-    if not isinstance(headers, tuple):
-        raise InvalidParameterError("headers are (name, value) pairs; add them with with_header")
-    for name, value in headers:
-        _check_header(name, value)
+def _headers_problem(headers: object) -> str | None:
+    """What is wrong with headers, in words that show no value; said by callers that hold none."""
+    if not isinstance(headers, tuple) or not all(
+        isinstance(pair, tuple) and len(pair) == 2 for pair in headers
+    ):
+        return "headers are (name, value) pairs; add them with with_header"
+    problems = (_header_problem(name, value) for name, value in headers)
+    return next(filter(None, problems), None)
 
 
-def _check_header(name: object, value: object) -> None:
+def _header_problem(name: object, value: object) -> str | None:
     if not isinstance(name, str) or not isinstance(value, str):
-        raise InvalidParameterError("the name and the value of a header must be strings")
-    if check_header_name(name).lower() in FRAMING_HEADERS:
-        raise InvalidParameterError(f"the header {name} belongs to the connection; leave it out")
-    check_header_text(value, f"the value of the header {name}")
+        return "the name and the value of a header must be strings"
+    if not is_header_name(name):
+        return f"{name!r} is not a valid HTTP header name"
+    if name.lower() in FRAMING_HEADERS:
+        return f"the header {name} belongs to the connection; leave it out"
+    return header_text_problem(value, f"the value of the header {name}")
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -266,11 +290,6 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidParameterError(
             f"a model file is given by its path, not by a {type(path).__name__}"
         ) from None
-
-
-def _worded(text: object, what: str) -> str:
-    _check_word(text, what)
-    return str(text)
 
 
 def _check_word(text: object, what: str) -> None:

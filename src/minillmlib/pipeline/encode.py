@@ -11,7 +11,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
-from minillmlib.values.auth import Auth, check_header_name, check_header_text
+from minillmlib.values.auth import Auth, header_text_problem, is_header_name
 from minillmlib.values.json import JsonObject, encode_json
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
@@ -84,9 +84,19 @@ def _receipt(call: Call, body: JsonObject) -> Receipt:
 
 def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
     """All headers; of two with one name the later wins, so the caller's own come last."""
+    chosen: dict[str, tuple[str, str]] = {}
+    problem = _collect(chosen, call, auth)
+    if problem is not None:
+        chosen.clear()  # a traceback may show what a frame holds
+        raise InvalidParameterError(problem)
+    return tuple(chosen.values())
+
+
+def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
+    """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
     generator = call.generator
     provider = generator.provider
-    headers = [
+    for name, value in (
         ("Content-Type", "application/json"),
         ("Accept", "text/event-stream" if call.stream else "application/json"),
         # No compression: a small answer could grow without bound, and text streams gain little.
@@ -95,11 +105,14 @@ def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
         *provider.attribution_headers(generator.app_url, generator.app_title),
         *provider.auth_headers(auth),
         *generator.headers,
-    ]
-    chosen: dict[str, tuple[str, str]] = {}
-    for name, value in headers:
-        key = check_header_name(name).lower()
+    ):
+        key = name.lower()
         joins = key in chosen and key in provider.list_headers
-        whole = f"{chosen[key][1]},{value}" if joins else value
-        chosen[key] = (name, check_header_text(whole, f"the header {name}"))
-    return tuple(chosen.values())
+        chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
+    for name, value in chosen.values():
+        if not is_header_name(name):
+            return f"{name!r} is not a valid HTTP header name"
+        problem = header_text_problem(value, f"the header {name}")
+        if problem is not None:
+            return problem
+    return None

@@ -100,6 +100,8 @@ def read_safely(auth: Auth, headers: Mapping[str, str], read: Callable[[str], T]
             f"the provider could not read the server's answer ({type(error).__name__}: {error})",
             request_id=request_id_of(headers),
         ) from error
+    finally:
+        del text  # it may hold an echo of the secret, and a traceback what a frame holds
 
 
 def _read_without_secret(auth: Auth, read: Callable[[str], T], text: str) -> T:
@@ -109,4 +111,5 @@ def _read_without_secret(auth: Auth, read: Callable[[str], T], text: str) -> T:
         hidden = auth.redact(text)
         if hidden == text:
             raise
-    return read(hidden)
+    text = hidden
+    return read(text)

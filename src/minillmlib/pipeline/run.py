@@ -106,6 +106,8 @@ class Run:
         """Raises what ends the completion, with the record of all attempts."""
         self.failed(error)
         error.attempts = self.attempts
+        # From here on: the frames before held what the server sent, and it may echo a secret.
+        error = error.with_traceback(None)
         if self._retries == 0:
             raise error
         exceeded = MaxRetriesExceededError(

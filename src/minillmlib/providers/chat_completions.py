@@ -19,7 +19,6 @@ from minillmlib.values.json import (
     convert_json,
     decode_json,
     encode_json,
-    excerpt,
     excerpt_of,
     string_or_empty,
 )
@@ -283,13 +282,11 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
 def _decode_chunk(text: str) -> _Body:
     try:
         body = _chunk_decoder.decode(text)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError):
         payload = decode_json(text)
         if is_error_payload(payload):
             raise error_from_payload(payload) from None
-        raise MalformedResponseError(
-            f"a stream event has an unexpected shape ({error}): {excerpt(text)}"
-        ) from None
+        body = convert_json(payload, _Body)
     if body.error or body.object == "error":
         raise error_from_payload(decode_json(text), partial=_partial_of(body))
     return body

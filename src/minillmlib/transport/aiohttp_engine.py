@@ -94,6 +94,9 @@ class AiohttpTransport:
             is_kept = not passage.has_own_connection
             if is_kept and _is_stale(error) and time.monotonic() < started + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
+        except asyncio.CancelledError as error:
+            # The frames of aiohttp hold the headers, so they stay out of tracebacks.
+            raise error.with_traceback(None) from None
         else:
             return _AiohttpResponse(response, request.url)
         # Raised here, since the foreign error may hold the request's headers.

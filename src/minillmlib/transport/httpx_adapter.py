@@ -75,6 +75,9 @@ class HttpxTransport:
             is_kept = passage.may_have_left and not passage.has_own_connection
             if is_kept and type(failure) is ReadError and time.monotonic() < started + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
+        except asyncio.CancelledError as error:
+            # The frames of httpx2 hold the headers, so they stay out of tracebacks.
+            raise error.with_traceback(None) from None
         else:
             return _HttpxResponse(response, request.url)
         # Raised here, since the foreign error may hold the request's headers.

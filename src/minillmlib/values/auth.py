@@ -7,7 +7,14 @@ from urllib.parse import quote
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["Auth", "AuthKind", "Secret", "check_header_name", "check_header_text"]
+__all__ = [
+    "Auth",
+    "AuthKind",
+    "Secret",
+    "check_header_text",
+    "header_text_problem",
+    "is_header_name",
+]
 
 HIDDEN = "[hidden]"
 MAX_PRINTABLE_ASCII = 0x7E
@@ -15,23 +22,30 @@ SHORTEST_SECRET = 6  # a shorter one hides nothing, and cutting it out would gar
 MIN_PRINTABLE_ASCII = 0x20
 
 
-def check_header_text(text: str, what: str) -> str:
-    """`text` if it may stand in an HTTP header, else an error that shows only the position."""
+def header_text_problem(text: str, what: str) -> str | None:
+    """Why an HTTP header cannot carry `text`, by position only, or None if it can."""
     for position, char in enumerate(text):
         if not MIN_PRINTABLE_ASCII <= ord(char) <= MAX_PRINTABLE_ASCII:
-            raise InvalidParameterError(
+            return (
                 f"{what} has a character that no HTTP header can carry "
                 f"(position {position + 1} of {len(text)}); check how it was copied or read"
             )
-    return text
+    return None
 
 
-def check_header_name(name: str) -> str:
-    """`name` if it is a valid HTTP header name (RFC 9110, 5.1), else `InvalidParameterError`."""
+def check_header_text(text: str, what: str) -> str:
+    """`text` if it may stand in an HTTP header, else an error that shows only the position."""
+    problem = header_text_problem(text, what)
+    if problem is None:
+        return text
+    del text  # it may be a secret, and a traceback may show what a frame holds
+    raise InvalidParameterError(problem)
+
+
+def is_header_name(name: str) -> bool:
+    """Whether it is a valid HTTP header name (RFC 9110, 5.1)."""
     allowed = "!#$%&'*+-.^_`|~"
-    if not name or not all((c.isascii() and c.isalnum()) or c in allowed for c in name):
-        raise InvalidParameterError(f"{name!r} is not a valid HTTP header name")
-    return name
+    return bool(name) and all((c.isascii() and c.isalnum()) or c in allowed for c in name)
 
 
 class Secret:
@@ -47,10 +61,12 @@ class Secret:
     def __init__(self, text: str, what: str = "the key") -> None:
         if not isinstance(text, str):
             raise InvalidParameterError(f"{what} must be a string, not {type(text).__name__}")
-        stripped = text.strip()
-        if not stripped:
+        try:
+            self._text = check_header_text(text.strip(), what)
+        finally:
+            del text  # see `check_header_text`
+        if not self._text:
             raise InvalidParameterError(f"{what} is empty")
-        self._text = check_header_text(stripped, what)
 
     def expose_secret(self) -> str:
         """The text itself. Meant for building a header, at the moment of sending."""

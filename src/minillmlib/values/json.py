@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -29,13 +30,37 @@ EXCERPT_CHARS = 200
 
 
 def decode_json(data: bytes | str) -> JsonValue:
-    """The value of a JSON text. Raises `MalformedResponseError` for anything else."""
+    """The value of a JSON text. Raises `MalformedResponseError` for anything else.
+
+    Half a surrogate pair, as servers send that cut texts by UTF-16 units, is U+FFFD.
+    """
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
+        mended = _without_lone_surrogates(data)
+        if mended != data:
+            return decode_json(mended)
         raise MalformedResponseError(
             f"the server sent what is not JSON ({error}): {excerpt(data)}"
         ) from None
+
+
+# A pair, or any other escape, so that a backslash which is escaped itself hides nothing.
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL
+)
+
+
+def _without_lone_surrogates(data: bytes | str) -> str:
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    text = text.encode("utf-8", "replace").decode() if not text.isascii() else text
+    return _ESCAPE.sub(_whole_escape, text)
+
+
+def _whole_escape(found: re.Match[str]) -> str:
+    escape = found[0]
+    is_lone = len(escape) == 6 and escape[2] in "dD" and escape[3] in "89abcdefABCDEF"
+    return r"\ufffd" if is_lone else escape
 
 
 def convert_json(value: JsonValue, shape: type[T]) -> T:
