@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test check format requirements
+.PHONY: help install chat test check soak format requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -25,6 +25,10 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+
+soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
+	$(BIN)/python benchmarks/open_streams.py
+	$(BIN)/python benchmarks/soak.py
 
 format: $(VENV)/develop  ## Format the code
 	$(BIN)/ruff format

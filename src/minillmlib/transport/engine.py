@@ -43,7 +43,8 @@ class _SharedEngine:
         if self._engine is None:
             import asyncio  # noqa: PLC0415 - a third of our import, and the running loop has it
 
-            self._engine = await asyncio.to_thread(_import_engine)
+            engine = await asyncio.to_thread(_import_engine)
+            self._engine = self._engine or engine  # many first requests may have waited for it
         return await self._engine.send(request)
 
 
