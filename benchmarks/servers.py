@@ -50,7 +50,7 @@ async def _serve(pipe: Connection, gap_secs: float, events: int, fault_share: fl
                     writer.write(EVENT)
                 writer.write(END)
                 break
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
