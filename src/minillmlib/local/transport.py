@@ -35,6 +35,7 @@ class LocalTransport(msgspec.Struct, frozen=True):
         """
         from minillmlib.transport.engine import shared_engine  # noqa: PLC0415 - only now needed
 
+        request.departure.may_have_left = False
         server = shared_server(self.model)
         if not server.is_running:
             await asyncio.to_thread(server.start)

@@ -67,8 +67,9 @@ class StreamAttempt:
         run, call = self._run, self._call
         sent = self._sent = run.begin()
         bound, limits = run.clocks.first_byte(), call.generator.limits
-        events = self.events = await open_events(call.transport, sent.request, bound, limits)
-        run.heard(events.status, events.headers)
+        events = self.events = await open_events(
+            call.transport, sent.request, bound, limits, run.heard
+        )
         if self._is_closed:  # while we waited
             events.close()
         elif not _is_event_stream(events):

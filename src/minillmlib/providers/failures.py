@@ -36,6 +36,7 @@ from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt, 
 
 __all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
 
+_RETRY_WORDS = {"true": True, "false": False}  # the word of OpenAI's and Anthropic's servers
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 
@@ -142,6 +143,7 @@ class _Account(msgspec.Struct, frozen=True):
     number: int | None = None
     retry_after: JsonValue = None
     is_moderation: bool = False
+    is_retryable: bool | None = None
     request_id: str | None = None
 
 
@@ -184,13 +186,17 @@ def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiErr
         advice = _SUBSCRIPTION_ADVICE
     said = excerpt(account.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
-    return kind(
+    error = kind(
         f"the server reported an error {where}: {said}" + (f" ({advice})" if advice else ""),
         status=status,
         code=excerpt(account.words[0], CODE_CHARS) if account.words else None,
         retry_after_secs=_retry_after_secs(headers, account.retry_after),
         request_id=request_id_of(headers) or account.request_id,
     )
+    told = _RETRY_WORDS.get(headers.get("x-should-retry", ""), account.is_retryable)
+    if told is not None:  # the server knows best
+        error.is_retryable = told
+    return error
 
 
 def _kind_of(account: _Account, status: int) -> type[ApiError]:
@@ -238,6 +244,7 @@ def _account_of(payload: JsonValue) -> _Account:
         number=_number(fields.get("code")),
         retry_after=availability.get("retry_after"),
         is_moderation=bool(metadata.get("reasons")),
+        is_retryable=_bool_or_none(availability.get("retryable")),
         request_id=_text(payload.get("request_id")),
     )
 
@@ -277,6 +284,10 @@ def _number(code: JsonValue) -> int | None:
     if isinstance(code, str) and code.isdecimal() and len(code) == 3:
         return int(code)
     return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _bool_or_none(value: JsonValue) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def _object(value: JsonValue) -> JsonObject:

@@ -64,9 +64,9 @@ async def exchange(
 ) -> HttpReply:
     """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
     async with _within(bound):
-        response = await _send(transport, request, limits)
-        heard(response.status, response.headers)
+        response = await transport.send(request)
         try:
+            _hear(response, limits, heard)
             body = await _read_all(response, limits.body_bytes)
             return HttpReply(response.status, response.headers, body)
         finally:
@@ -74,15 +74,16 @@ async def exchange(
 
 
 async def open_events(
-    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits
+    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> "EventStream":
-    """Sends and waits for the headers."""
+    """Sends and waits for the headers; tells `heard` of them."""
     response: HttpResponse | None = None
     try:
         async with _within(bound):
-            response = await _send(transport, request, limits)
+            response = await transport.send(request)
+            _hear(response, limits, heard)
     except BaseException:
-        if response is not None:  # the clock ran out in the very moment in which it came
+        if response is not None:  # too large, or the clock ran out in that very moment
             response.close()
         raise
     return EventStream(response, limits)
@@ -140,17 +141,9 @@ class EventStream:
         return self._loop is _running_loop()
 
 
-async def _send(transport: Transport, request: HttpRequest, limits: Limits) -> HttpResponse:
-    response = await transport.send(request)
-    try:
-        _check_headers(response.headers, limits)
-    except BaseException:
-        response.close()
-        raise
-    return response
-
-
-def _check_headers(headers: Mapping[str, str], limits: Limits) -> None:
+def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
+    headers = response.headers
+    heard(response.status, headers)
     if sum(len(name) + len(value) for name, value in headers.items()) > limits.header_bytes:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
     encoding = headers.get("content-encoding", "identity")
