@@ -43,13 +43,17 @@ class _SharedEngine:
         if self._engine is None:
             import asyncio  # noqa: PLC0415 - a third of our import, and the running loop has it
 
-            engine = await asyncio.to_thread(_import_engine)
-            self._engine = self._engine or engine  # many first requests may have waited for it
+            await asyncio.to_thread(_import_engine)
+            self._engine = _engine()  # here, not in a thread: many requests may have waited
         return await self._engine.send(request)
 
 
 @cache
-def _import_engine() -> Transport:
+def _engine() -> Transport:
+    return _import_engine()()
+
+
+def _import_engine() -> type[Transport]:
     from minillmlib.transport.aiohttp_engine import AiohttpTransport  # noqa: PLC0415 - see above
 
-    return AiohttpTransport()
+    return AiohttpTransport
