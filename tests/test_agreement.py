@@ -125,7 +125,8 @@ def without_places(node: ChatNode) -> tuple[Any, ...]:
         for made in response.reasoning_blocks
     )
     if message.reasoning is not None:
-        assert message.reasoning.blocks == response.reasoning_blocks
+        kept = () if response.refusal else response.reasoning_blocks
+        assert message.reasoning.blocks == kept
         reasoning = msgspec.structs.replace(message.reasoning, blocks=blocks)
         message = msgspec.structs.replace(message, reasoning=reasoning)
     return msgspec.structs.replace(response, reasoning_blocks=blocks), message

@@ -25,6 +25,7 @@ from minillmlib.providers.failures import error_from_payload, request_id_of
 from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.transport.sse import SseEvent
 from minillmlib.values.json import JsonValue, decode_json, excerpt
+from minillmlib.values.reasoning import ReasoningDelta
 from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
 from minillmlib.values.tools import ToolCallDelta
 
@@ -167,6 +168,10 @@ class StreamingCompletion(Generic[NodeT_co]):
             ),
             media=response.media,
             reasoning=response.reasoning,
+            reasoning_blocks=tuple(
+                ReasoningDelta(index=index, fields=block.fields)
+                for index, block in enumerate(response.reasoning_blocks)
+            ),
             usage=response.usage,
         )
         self._complete(response, chunk)
