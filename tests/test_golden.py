@@ -45,7 +45,12 @@ def scripted(name: str, replies: Iterable[ScriptedReply]) -> GeneratorInfo:
 def of_the_wire(response: CompletionResponse) -> CompletionResponse:
     """A response without what the call puts into it: only what the server said is left."""
     return msgspec.structs.replace(
-        response, receipt=None, raw_response=None, origin="", cost=CostOutcome.unknown()
+        response,
+        receipt=None,
+        attempts=(),
+        raw_response=None,
+        origin="",
+        cost=CostOutcome.unknown(),
     )
 
 

@@ -151,3 +151,43 @@ def test_a_server_that_wants_the_text_back_gets_it():
     node = minillmlib.run(ChatNode.root("s").chat("u", scripted))
     (sent,) = asked_again(node, generator)
     assert sent["reasoning_content"] == "Use Euclid."
+
+
+def test_what_a_model_had_begun_to_say_before_it_declined_does_not_go_back():
+    content = [{"type": "text", "text": "I will "},
+               {"type": "thinking", "thinking": "No.", "signature": "Sig"},
+               {"type": "text", "text": "not"}]  # fmt: skip
+    body = {"content": content, "stop_reason": "refusal",
+            "stop_details": {"type": "refusal", "explanation": "The request could harm."}}  # fmt: skip
+    generator = golden_generator("anthropic")
+    scripted = generator.with_transport(ScriptedTransport([ScriptedReply.json(body)]))
+    node = minillmlib.run(ChatNode.root("s").chat("u", scripted))
+    assert node.message.text == "The request could harm."
+    (sent,) = asked_again(node, generator)
+    assert sent["content"] == [{"type": "text", "text": "The request could harm."}]
+
+
+def test_a_whole_answer_to_a_streaming_request_brings_its_blocks_in_its_chunk():
+    name = "openrouter_claude_cache_cost.json"
+    generator = golden_generator(name).with_transport(ScriptedTransport([reply_of(name)]))
+    stream = ChatNode.root("s").chat_streaming("u", generator)
+    (chunk,) = minillmlib.iterate(stream)
+    blocks = [block.fields for block in stream.response.reasoning_blocks]
+    assert [delta.fields for delta in chunk.reasoning_blocks] == blocks
+
+
+def test_counts_before_an_end_without_a_finish_are_the_bill():
+    text = {"choices": [{"index": 0, "delta": {"content": "ok"}}]}
+    counted = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    events = [b"data: " + msgspec.json.encode(item) + b"\n\n" for item in (text, counted)]
+    for end, prompt_tokens in ((b"data: [DONE]\n\n", 3), (b"", None)):
+        generator = golden_generator("openai").with_transport(
+            ScriptedTransport([ScriptedReply.events(*events, end)])
+        )
+        stream = ChatNode.root("s").chat_streaming("u", generator)
+        if prompt_tokens is None:
+            with pytest.raises(minillmlib.IncompleteStreamError):
+                list(minillmlib.iterate(stream))
+        else:
+            list(minillmlib.iterate(stream))
+            assert stream.response.usage.prompt_tokens == prompt_tokens

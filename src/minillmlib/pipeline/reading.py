@@ -25,6 +25,7 @@ from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.transport.sse import SseEvent
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import JsonValue, decode_json, excerpt
+from minillmlib.values.reasoning import ReasoningDelta
 from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
 from minillmlib.values.tools import ToolCallDelta
 
@@ -218,6 +219,10 @@ def _as_chunk(response: CompletionResponse) -> StreamChunk:
         ),
         media=response.media,
         reasoning=response.reasoning,
+        reasoning_blocks=tuple(
+            ReasoningDelta(index=index, fields=block.fields)
+            for index, block in enumerate(response.reasoning_blocks)
+        ),
         usage=response.usage,
     )
 

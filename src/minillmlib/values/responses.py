@@ -116,9 +116,13 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
         return self.refusal or self.content
 
     def to_assistant_message(self) -> Message:
-        """The answer as a message of a conversation."""
-        thought = self.reasoning or self.reasoning_blocks
-        reasoning = Reasoning(text=self.reasoning, blocks=self.reasoning_blocks, origin=self.origin)
+        """The answer as a message of a conversation.
+
+        What a model had begun to say before it declined is not part of it, nor are its blocks.
+        """
+        blocks = () if self.refusal else self.reasoning_blocks
+        thought = self.reasoning or blocks
+        reasoning = Reasoning(text=self.reasoning, blocks=blocks, origin=self.origin)
         return Message.assistant(
             self.text,
             self.tool_calls,
@@ -217,9 +221,11 @@ class ResponseFold:
     def usage(self) -> Usage | None:
         """The counts, once they are final: those sent before the finish are not the bill.
 
-        The record of a whole answer is final as it is.
+        The record of a whole answer is final as it is, and so is the last one before an end
+        marker without a finish.
         """
-        return _bill(self._usage) if self._has_final_usage else None
+        is_final = self._has_final_usage or (self.has_ended and self.finish_reason is None)
+        return _bill(self._usage) if is_final else None
 
     @property
     def is_complete(self) -> bool:
