@@ -161,7 +161,9 @@ def _media_block(part: MediaPart) -> JsonObject:
             title = getattr(part, "filename", None)
             block: JsonObject = {"type": part.kind, "source": _source(part)}
             return block | ({"title": title} if title else {})
-    raise InvalidParameterError(f"Anthropic takes no {part.kind}")
+    raise InvalidParameterError(
+        f"Anthropic takes no {part.kind}; leave it out, or use a provider that takes it"
+    )
 
 
 def _source(part: ImagePart | DocumentPart) -> JsonObject:

@@ -74,7 +74,9 @@ def _part_body(part: TextPart | MediaPart, facts: MessageFacts, wire: str) -> Js
             return {"type": "video_url", "video_url": {"url": part.data_url}}
         case DocumentPart():
             return {"type": "file", "file": _file_body(part, facts, wire)}
-    raise InvalidParameterError(f"{wire} takes no {part.kind}")
+    raise InvalidParameterError(
+        f"{wire} takes no {part.kind}; leave it out, or use a provider that takes it"
+    )
 
 
 def _audio_body(part: AudioPart, facts: MessageFacts, wire: str) -> JsonObject:

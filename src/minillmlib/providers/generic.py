@@ -22,4 +22,4 @@ class GenericProvider(Provider):
         self.dialect = _LEGACY if legacy_token_limit else _DIALECT
 
     def __repr__(self) -> str:
-        return f"GenericProvider(legacy_token_limit={self.legacy_token_limit})"
+        return f"{type(self).__name__}(legacy_token_limit={self.legacy_token_limit})"
