@@ -79,7 +79,9 @@ def cost_of(call: Call, usage: Usage) -> CostOutcome:
 def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with what it cost. Without usage the cost is unknown, never zero."""
     usage = response.usage
-    cost = CostOutcome.unknown() if usage is None else cost_of(call, usage)
+    cost = (
+        CostOutcome.unknown(record=response.usage_record) if usage is None else cost_of(call, usage)
+    )
     return msgspec.structs.replace(response, cost=cost)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 
@@ -47,7 +48,7 @@ class StreamAttempt:
         self._sent: Encoded | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseFold()
+        self._fold = ResponseFold(run.call.generator.provider.merge_usage)
         self._chars_left = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._grace_secs = USAGE_GRACE_SECS
@@ -57,11 +58,12 @@ class StreamAttempt:
         """The text so far."""
         return self._fold.text + self._prefill.held
 
-    @property
-    def cost(self) -> CostOutcome | None:
-        """What the answer cost, if its final counts have come."""
-        usage = self._fold.usage
-        return None if usage is None else cost_of(self._call, usage)
+    def _cost(self) -> CostOutcome | None:
+        """What the answer cost, if its final counts have come, or what it cost at least."""
+        usage, partial = self._fold.usage, self._fold.partial_usage
+        if usage is not None:
+            return cost_of(self._call, usage)
+        return None if partial is None else CostOutcome.unknown(at_least=partial)
 
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
@@ -105,13 +107,20 @@ class StreamAttempt:
             if self._is_over():
                 self._complete(self._folded(events, sent))
 
+    def tell(self) -> None:
+        """Puts what has been told so far on the record of the attempt."""
+        with contextlib.suppress(Exception):  # the provider may be the caller's own
+            self._run.told(self._fold.id, self._cost())
+
     async def linger(self) -> None:
         """Lets the connection end properly, so that it can serve again."""
         if self.events is not None:
             await self.events.linger(LINGER_SECS)
 
     def close(self) -> None:
-        """Ends the exchange at once."""
+        """Ends the exchange at once; what it has told so far is on the record."""
+        if not self._is_closed:
+            self.tell()
         self._is_closed = True
         if self.events is not None:
             self.events.close()

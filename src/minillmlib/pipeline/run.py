@@ -80,11 +80,17 @@ class Run:
         """The whole answer is there and paid for, but the settings refuse it."""
         self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
 
+    def told(self, response_id: str, cost: CostOutcome | None) -> None:
+        """What a stream has told of itself so far, in case that it does not come to its end."""
+        if self._open is not None:
+            self._open.response_id, self._open.cost = response_id, cost
+
     def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
         if self._open is None:
             return
         outcome = _outcome_of(error, self._open)
+        cost = cost or self._open.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
         error.request_id = error.request_id or self._open.request_id
@@ -134,9 +140,10 @@ class Run:
     def _report(self) -> Reporting:
         if self._open is not None:
             was_sent = self._open.may_have_left
+            cost = self._open.cost or CostOutcome.unknown()
             self._settle(
                 AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
-                CostOutcome.unknown() if was_sent else None,
+                cost if was_sent else None,
             )
         callback = self.call.settings.cost_callback
         if callback is None or self._is_reported:
@@ -196,6 +203,8 @@ class _OpenAttempt:
     def __init__(self, number: int, call: Call, request: HttpRequest) -> None:
         self.status: int | None = None
         self.request_id: str | None = None
+        self.response_id = ""
+        self.cost: CostOutcome | None = None
         self._number = number
         self._call = call
         self._request = request
@@ -223,7 +232,7 @@ class _OpenAttempt:
             outcome=outcome,
             status=self.status,
             request_id=self.request_id,
-            response_id=response_id,
+            response_id=response_id or self.response_id,
             error=None if error is None else type(error).__name__,
             cost=cost,
         )

@@ -146,8 +146,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         if self._phase is _Phase.OVER and isinstance(error, TransportError):
             return  # closed by aclose while a step waited
         error.partial = attempt.partial + error.partial
-        run.failed(error, attempt.cost)
         attempt.close()
+        run.failed(error)
         if self._has_delivered:
             run.give_up(error)
         await run.recover(error)
@@ -183,6 +183,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         if attempt.events is not None:
             attempt.events.close_from_anywhere()
         if self._run is not None:
+            attempt.tell()
             self._run.leave_from_anywhere()
         warnings.warn(
             "a completion stream was dropped before its end; use `async with` to leave early",

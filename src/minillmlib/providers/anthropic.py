@@ -6,7 +6,9 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
+from minillmlib.providers.anthropic_usage import COUNTS, AnthropicUsage, counted
 from minillmlib.providers.cache_marks import marks_left_out
+from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.claude_models import Claude
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
@@ -31,7 +33,7 @@ from minillmlib.values.responses import (
     whole_response,
 )
 from minillmlib.values.tools import ToolCallDelta
-from minillmlib.values.usage import Count, Usage
+from minillmlib.values.usage import Usage
 
 __all__ = ["AnthropicProvider"]
 
@@ -111,7 +113,7 @@ class AnthropicProvider(Provider):
             case {"type": "message_start", "message": message}:
                 start = convert_json(message, _StartedMessage)
                 name, model = string_or_empty(start.id), string_or_empty(start.model)
-                return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
+                return StreamChunk(id=name, model=model, **self._counted(raw))
             case {"type": "content_block_start", "content_block": {"type": str()} as block}:
                 return _block_chunk(block, _index(raw))
             case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
@@ -127,25 +129,29 @@ class AnthropicProvider(Provider):
             finish_reason=FinishReason.of(end.stop_reason),
             raw_finish_reason=end.stop_reason,
             refusal=_refusal(end.stop_reason, end.stop_details),
-            usage=self.parse_usage(raw),
+            **self._counted(raw),
         )
+
+    def _counted(self, raw: JsonValue) -> JsonObject:
+        usage = self.parse_usage(raw)
+        record = usage_record(raw.get("message", raw)) if usage is None else None
+        return {"usage": usage, "usage_record": record}
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The counts: on this wire `input_tokens` leaves out what the cache read or wrote."""
         try:
-            usage = msgspec.convert(raw.get("message", raw)["usage"], _Usage)
+            usage = msgspec.convert(raw.get("message", raw)["usage"], AnthropicUsage)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
-        details = usage.output_tokens_details or _OutputDetails()
-        return Usage(
-            uncached_input_tokens=usage.input_tokens or 0,
-            cache_read_tokens=usage.cache_read_input_tokens or 0,
-            cache_write_tokens=usage.cache_creation_input_tokens or 0,
-            completion_tokens=usage.output_tokens,
-            reasoning_tokens=details.thinking_tokens or 0,
-        )
+        return counted(usage)
+
+    def merge_usage(self, earlier: Usage, later: Usage) -> Usage:
+        """Field by field the most: what a later record leaves out the earlier one has told."""
+        counts = {name: max(getattr(earlier, name), getattr(later, name)) for name in COUNTS}
+        is_mixed = earlier.is_mixed or later.is_mixed
+        return msgspec.structs.replace(later, **counts, is_mixed=is_mixed)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: the counts come with the stop reason."""
@@ -259,15 +265,3 @@ def _call_delta(block: _Block, index: int) -> ToolCallDelta:
         name=string_or_empty(block.name),
         arguments=arguments,
     )
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    output_tokens: Count
-    input_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    output_tokens_details: _OutputDetails | None = None

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from minillmlib.providers import chat_completions
+import msgspec
+
+from minillmlib.providers import chat_completions, chat_usage
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome, TokenPrice
@@ -90,7 +92,21 @@ class Provider:
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The token counts in a decoded body or event, or None if there are none to trust."""
-        return chat_completions.parse_usage(raw)
+        return chat_usage.parse_usage(raw)
+
+    def merge_usage(self, earlier: Usage, later: Usage) -> Usage:
+        """One record from two of the same request. Counts are cumulative: nothing is added.
+
+        Here each record is whole: the later one stands, unless it knows less of the input.
+        """
+        wider = earlier if earlier.prompt_tokens > later.prompt_tokens else later
+        cost = earlier.native_cost if later.native_cost is None else later.native_cost
+        return msgspec.structs.replace(
+            wider,
+            completion_tokens=max(earlier.completion_tokens, later.completion_tokens),
+            reasoning_tokens=max(earlier.reasoning_tokens, later.reasoning_tokens),
+            native_cost=cost,
+        )
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether a stream goes on to token counts after its finish reason.
@@ -104,8 +120,8 @@ class Provider:
         """What the counted tokens cost: as the provider says, else by `price`."""
         if usage.native_cost is not None:
             return CostOutcome.resolved(usage.native_cost, usage)
-        if price is not None:
-            return CostOutcome.resolved(price.cost_of(usage), usage)
+        if price is not None and price.covers(usage):
+            return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)
 
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:

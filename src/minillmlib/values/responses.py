@@ -1,13 +1,13 @@
 """What comes back from a model, whole or in chunks, and how chunks become a whole."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from minillmlib.values.attempts import Attempt
 from minillmlib.values.costs import CostOutcome
-from minillmlib.values.json import JsonValue
+from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.media import AudioPart, MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.reasoning import (
@@ -87,7 +87,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     as the provider seals it; `origin` is the provider and model that answered.
 
     `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
-    when streamed). `usage` is None when the server sent no usable counts; `cost` then says so.
+    when streamed). `usage` is None when the server sent no usable counts; `cost` then says so,
+    and `usage_record` is what it sent instead.
     `receipt` tells what of the call was sent, and `attempts` lists every request that was made
     for it, also those that failed before.
     """
@@ -104,6 +105,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     origin: str = ""
     usage: Usage | None = None
+    usage_record: JsonObject | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
     receipt: Receipt | None = None
@@ -149,6 +151,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     reasoning_blocks: tuple[ReasoningDelta, ...] = ()
     usage: Usage | None = None
+    usage_record: JsonObject | None = None
     is_end: bool = False
 
 
@@ -160,11 +163,13 @@ class ResponseFold:
         "_deltas",
         "_has_final_usage",
         "_media",
+        "_merge",
         "_reasoning",
         "_refusals",
         "_text_chars",
         "_tool_calls",
         "_usage",
+        "_usage_record",
         "finish_reason",
         "has_ended",
         "id",
@@ -172,7 +177,9 @@ class ResponseFold:
         "raw_finish_reason",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, merge: Callable[[Usage, Usage], Usage] | None = None) -> None:
+        self._merge = merge
+        self._usage_record: JsonObject | None = None
         self.id = ""
         self.model = ""
         self.finish_reason: FinishReason | None = None
@@ -209,8 +216,14 @@ class ResponseFold:
             self.finish_reason = chunk.finish_reason
             self.raw_finish_reason = chunk.raw_finish_reason
         if chunk.usage is not None:
-            self._usage = chunk.usage if self._usage is None else self._usage.merge(chunk.usage)
+            self._usage = (
+                self._merge(self._usage, chunk.usage)
+                if self._usage is not None and self._merge is not None
+                else chunk.usage
+            )
             self._has_final_usage = self.finish_reason is not None
+        if chunk.usage_record is not None:
+            self._usage_record = chunk.usage_record
 
     @property
     def text(self) -> str:
@@ -226,6 +239,11 @@ class ResponseFold:
         """
         is_final = self._has_final_usage or (self.has_ended and self.finish_reason is None)
         return _bill(self._usage) if is_final else None
+
+    @property
+    def partial_usage(self) -> Usage | None:
+        """The counts so far, final or not: a lower bound."""
+        return self._usage
 
     @property
     def is_complete(self) -> bool:
@@ -255,6 +273,7 @@ class ResponseFold:
             reasoning="".join(self._reasoning),
             reasoning_blocks=self._blocks.finished(),
             usage=self.usage,
+            usage_record=None if self.usage else self._usage_record,
         )
 
 
