@@ -52,7 +52,7 @@ from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, 
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
-from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
+from minillmlib.values.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
 from minillmlib.values.limits import Limits
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
@@ -96,6 +96,7 @@ __all__ = [
     "CostInfo",
     "CostOutcome",
     "CostResolution",
+    "CostTotal",
     "CredentialSource",
     "Departure",
     "DocumentPart",

@@ -56,6 +56,9 @@ def plan(
     settings = _filled_settings(node_parameters(params))
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
+    if settings.use_cache:
+        last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
+        whole = (*whole[:-1], last)
     whole = _with_beginning(whole, settings.force_prepend, generator)
     own, left_out = _own(whole, generator)
     return Call(

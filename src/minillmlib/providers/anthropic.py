@@ -150,8 +150,8 @@ class AnthropicProvider(Provider):
     def merge_usage(self, earlier: Usage, later: Usage) -> Usage:
         """Field by field the most: what a later record leaves out the earlier one has told."""
         counts = {name: max(getattr(earlier, name), getattr(later, name)) for name in COUNTS}
-        is_mixed = earlier.is_mixed or later.is_mixed
-        return msgspec.structs.replace(later, **counts, is_mixed=is_mixed)
+        not_by_token = later.not_by_token or earlier.not_by_token
+        return msgspec.structs.replace(later, **counts, not_by_token=not_by_token)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: the counts come with the stop reason."""

@@ -31,6 +31,12 @@ class _Counts(msgspec.Struct, kw_only=True):
     output_tokens_details: _OutputDetails | None = None
 
 
+class _ServerTools(msgspec.Struct):
+    """What Anthropic asks a fee for: $10 for a thousand searches (pricing page, November 2026)."""
+
+    web_search_requests: Count | None = None
+
+
 class _Iteration(_Counts, kw_only=True):
     model: str | None = None
 
@@ -39,6 +45,16 @@ class AnthropicUsage(_Counts, kw_only=True):
     """A record of counts. With `iterations` the top level is only a part of what was consumed."""
 
     iterations: list[_Iteration] | None = None
+    server_tool_use: _ServerTools | None = None
+
+    @property
+    def not_by_token(self) -> str | None:
+        """What of the bill no price per token tells."""
+        models = {part.model for part in self.iterations or () if part.model}
+        if len(models) > 1:
+            return f"several models: {', '.join(sorted(models))}"
+        searches = self.server_tool_use.web_search_requests if self.server_tool_use else None
+        return f"web searches: {searches}" if searches else None
 
 
 def counted(usage: AnthropicUsage) -> Usage | None:
@@ -52,9 +68,8 @@ def counted(usage: AnthropicUsage) -> Usage | None:
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return None
-    models = {part.model for part in usage.iterations or () if part.model}
     sums = {name: sum(getattr(part, name) for part in known) for name in COUNTS}
-    return Usage(**sums, is_mixed=len(models) > 1)
+    return Usage(**sums, not_by_token=usage.not_by_token)
 
 
 def _of(counts: _Counts) -> Usage | None:

@@ -102,7 +102,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
     def covers(self, usage: Usage) -> bool:
         """Whether there is a rate for every token of `usage`."""
         price = self.for_input(usage.prompt_tokens)
-        return not usage.is_mixed and (
+        return usage.not_by_token is None and (
             usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None
         )
 

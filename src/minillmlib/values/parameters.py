@@ -50,6 +50,7 @@ _SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
     "exp_back_off": bool,
     "back_off_time": _FLOAT,
     "max_back_off": _FLOAT,
+    "use_cache": bool,
     "crash_on_refusal": bool,
     "crash_on_empty_response": bool,
     "timeout_secs": _FLOAT,
@@ -246,6 +247,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             stay as they are. The tree keeps the unfilled text.
         force_prepend: How the answer begins: the model continues from it, and it is part of
             the answer.
+        use_cache: Mark the whole prompt for the provider's cache, besides the marks on nodes.
         token_price: The price of this call, before the generator's own.
         cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
             any way: answered, failed, cancelled or left. May be a coroutine function, which is
@@ -271,6 +273,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
     format_kwargs: Mapping[str, str | int | float] = {}
     force_prepend: str | None = None
+    use_cache: bool = False
     token_price: TokenPrice | None = None
     cost_callback: CostCallback | None = None
     retry: int | None = None
@@ -324,6 +327,10 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_force_prepend(self, text: str) -> Self:
         """A copy in which the model continues from this beginning."""
         return self.replace(force_prepend=text)
+
+    def with_cache(self, use_cache: bool) -> Self:  # noqa: FBT001 - the guide's signature
+        """A copy that marks the whole prompt for the provider's cache, or does not."""
+        return self.replace(use_cache=use_cache)
 
     def with_cost_callback(self, cost_callback: CostCallback) -> Self:
         """A copy that tells this function what each completion cost."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from minillmlib.values.attempts import Attempt
-from minillmlib.values.costs import CostOutcome
+from minillmlib.values.costs import CostOutcome, CostTotal
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.media import AudioPart, MediaPart
 from minillmlib.values.messages import Message
@@ -116,6 +116,13 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """What the model said in the end: its answer, or the words with which it declined."""
         return self.refusal or self.content
+
+    @property
+    def total_cost(self) -> CostTotal:
+        """What the completion cost in all its attempts, the failed and rejected ones included."""
+        if not self.attempts:
+            return CostTotal.of([self.cost])
+        return CostTotal.of(attempt.cost for attempt in self.attempts)
 
     def to_assistant_message(self) -> Message:
         """The answer as a message of a conversation.

@@ -17,8 +17,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     The three input buckets are disjoint: their sum is the whole input, whatever a wire calls
     it. Of `cache_write_tokens`, `cache_write_1h_tokens` were written for an hour and the others
     for five minutes; of `completion_tokens`, `reasoning_tokens` were thought. `native_cost` is
-    what the provider itself says the request cost in USD, if it says so. `is_mixed` tells that
-    several models worked on it, so that no single price fits.
+    what the provider itself says the request cost in USD, if it says so. `not_by_token` names
+    what is on the bill that no price per token tells: several models, or fees of the vendor's
+    own tools.
     """
 
     uncached_input_tokens: int = 0
@@ -28,7 +29,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     native_cost: Decimal | None = None
-    is_mixed: bool = False
+    not_by_token: str | None = None
 
     @property
     def prompt_tokens(self) -> int:
