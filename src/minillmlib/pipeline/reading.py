@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 
@@ -57,8 +58,7 @@ class StreamAttempt:
         """The text so far."""
         return self._fold.text + self._prefill.held
 
-    @property
-    def cost(self) -> CostOutcome | None:
+    def _cost(self) -> CostOutcome | None:
         """What the answer cost, if its final counts have come."""
         usage = self._fold.usage
         return None if usage is None else cost_of(self._call, usage)
@@ -111,10 +111,22 @@ class StreamAttempt:
             await self.events.linger(LINGER_SECS)
 
     def close(self) -> None:
-        """Ends the exchange at once."""
+        """Ends the exchange at once; what it has told so far is on the record."""
+        self._tell()
         self._is_closed = True
         if self.events is not None:
             self.events.close()
+
+    def close_from_anywhere(self) -> None:
+        """The same, soon, from a destructor in any thread."""
+        self._tell()
+        if self.events is not None:
+            self.events.close_from_anywhere()
+
+    def _tell(self) -> None:
+        if not self._is_closed:
+            with contextlib.suppress(Exception):  # the provider may be the caller's own
+                self._run.told(self._fold.id, self._cost())
 
     async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
         clocks = self._run.clocks

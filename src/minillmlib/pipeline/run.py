@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -80,11 +81,17 @@ class Run:
         """The whole answer is there and paid for, but the settings refuse it."""
         self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
 
+    def told(self, response_id: str, cost: CostOutcome | None) -> None:
+        """What a stream has told of itself so far, in case that it does not come to its end."""
+        if self._open is not None:
+            self._open.response_id, self._open.cost = response_id, cost
+
     def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
         if self._open is None:
             return
         outcome = _outcome_of(error, self._open)
+        cost = cost or self._open.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
         error.request_id = error.request_id or self._open.request_id
@@ -93,6 +100,9 @@ class Run:
     async def recover(self, error: MiniLLMError) -> None:
         """Returns when the next attempt may begin; raises what ends the completion if none may."""
         self.failed(error)
+        left = self.clocks.left()
+        if left is not None and left <= 0:
+            self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._was_resent:
             self._was_resent = True  # not a retry: the server had closed an idle connection
         elif not self._has_new_credential(error):
@@ -134,9 +144,10 @@ class Run:
     def _report(self) -> Reporting:
         if self._open is not None:
             was_sent = self._open.may_have_left
+            cost = self._open.cost or CostOutcome.unknown()
             self._settle(
                 AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
-                CostOutcome.unknown() if was_sent else None,
+                cost if was_sent else None,
             )
         callback = self.call.settings.cost_callback
         if callback is None or self._is_reported:
@@ -187,7 +198,10 @@ class Run:
         return delay
 
     def _server(self) -> str:
-        return self.call.generator.base_url
+        """Its address as the quota knows it, however it was written."""
+        parts = urlsplit(self.call.generator.base_url)
+        port = parts.port or {"https": 443}.get(parts.scheme, 80)
+        return f"{parts.hostname}:{port}"
 
 
 class _OpenAttempt:
@@ -196,6 +210,8 @@ class _OpenAttempt:
     def __init__(self, number: int, call: Call, request: HttpRequest) -> None:
         self.status: int | None = None
         self.request_id: str | None = None
+        self.response_id = ""
+        self.cost: CostOutcome | None = None
         self._number = number
         self._call = call
         self._request = request
@@ -223,7 +239,7 @@ class _OpenAttempt:
             outcome=outcome,
             status=self.status,
             request_id=self.request_id,
-            response_id=response_id,
+            response_id=response_id or self.response_id,
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
