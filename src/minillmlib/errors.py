@@ -284,7 +284,7 @@ class NoJsonFoundError(RejectedResponseError):
 
 
 class MaxRetriesExceededError(MiniLLMError):
-    """Every attempt failed, and there was more than one.
+    """Every attempt failed, and at least one of them was a retry.
 
     Attributes:
         last_error: The error of the last attempt; it is the `__cause__`, too.

@@ -107,11 +107,6 @@ class StreamAttempt:
             if self._is_over():
                 self._complete(self._folded(events, sent))
 
-    def tell(self) -> None:
-        """Puts what has been told so far on the record of the attempt."""
-        with contextlib.suppress(Exception):  # the provider may be the caller's own
-            self._run.told(self._fold.id, self._cost())
-
     async def linger(self) -> None:
         """Lets the connection end properly, so that it can serve again."""
         if self.events is not None:
@@ -119,11 +114,21 @@ class StreamAttempt:
 
     def close(self) -> None:
         """Ends the exchange at once; what it has told so far is on the record."""
-        if not self._is_closed:
-            self.tell()
+        self._tell()
         self._is_closed = True
         if self.events is not None:
             self.events.close()
+
+    def close_from_anywhere(self) -> None:
+        """The same, soon, from a destructor in any thread."""
+        self._tell()
+        if self.events is not None:
+            self.events.close_from_anywhere()
+
+    def _tell(self) -> None:
+        if not self._is_closed:
+            with contextlib.suppress(Exception):  # the provider may be the caller's own
+                self._run.told(self._fold.id, self._cost())
 
     async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
         clocks = self._run.clocks

@@ -29,15 +29,21 @@ def report(callback: CostCallback, info: CostInfo) -> Reporting:
 
     Whatever the callback raises is logged: it loses neither the record nor the answer.
     """
+    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
     try:
         answer = callback(info)
-        if not inspect.isawaitable(answer):
-            return None
-        import asyncio  # noqa: PLC0415 - see `transport.exchange`
-
-        task = asyncio.get_running_loop().create_task(_to_the_end(answer))
-    except Exception:  # noqa: BLE001 - the caller's own code
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the caller's own code
         _logger().exception("a cost_callback failed")
+        return None
+    if not inspect.isawaitable(answer):
+        return None
+    work = _to_the_end(answer)
+    try:
+        task = asyncio.get_running_loop().create_task(work)
+    except RuntimeError:
+        work.close()
+        _logger().error("a cost_callback was not called: its event loop has ended")
         return None
     _reporting.add(task)
     task.add_done_callback(_reporting.discard)
@@ -61,6 +67,9 @@ async def _to_the_end(answer: Awaitable[None]) -> None:
         await answer
     except Exception:  # noqa: BLE001 - the caller's own code
         _logger().exception("a cost_callback failed")
+    finally:
+        if inspect.iscoroutine(answer):
+            answer.close()  # if it was never begun
 
 
 def log_attempt(attempt: Attempt) -> None:

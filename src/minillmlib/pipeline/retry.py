@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections import OrderedDict
@@ -36,6 +37,8 @@ def wait_secs(
     the wait is capped before it is taken. What the server asks for is the least.
     """
     hint = error.retry_after_secs if isinstance(error, ApiError) else None
+    if hint is not None and not math.isfinite(hint):
+        hint = None
     if hint is not None and hint > settings.max_back_off:
         return None
     doubled = settings.back_off_time * 2.0 ** min(retries, 64) if settings.exp_back_off else None

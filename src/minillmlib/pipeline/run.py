@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -99,6 +100,9 @@ class Run:
     async def recover(self, error: MiniLLMError) -> None:
         """Returns when the next attempt may begin; raises what ends the completion if none may."""
         self.failed(error)
+        left = self.clocks.left()
+        if left is not None and left <= 0:
+            self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._was_resent:
             self._was_resent = True  # not a retry: the server had closed an idle connection
         elif not self._has_new_credential(error):
@@ -194,7 +198,10 @@ class Run:
         return delay
 
     def _server(self) -> str:
-        return self.call.generator.base_url
+        """Its address as the quota knows it, however it was written."""
+        parts = urlsplit(self.call.generator.base_url)
+        port = parts.port or {"https": 443}.get(parts.scheme, 80)
+        return f"{parts.hostname}:{port}"
 
 
 class _OpenAttempt:

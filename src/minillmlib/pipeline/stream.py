@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from minillmlib.errors import InvalidParameterError, MiniLLMError, TransportError
+from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
@@ -83,11 +83,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         if error is None or isinstance(error, Exception):
             await self.aclose()
         else:  # cancelled, or Ctrl-C: nothing is waited for
+            self._close()
             self._leave()
 
     async def aclose(self) -> None:
         """Ends the stream and its connection at once. May be called again."""
-        self._leave()
+        self._close()
         if self._run is not None:
             await self._run.end()
 
@@ -120,11 +121,10 @@ class StreamingCompletion(Generic[NodeT_co]):
             except MiniLLMError as error:
                 await self._recover(error)
         except MiniLLMError:
-            self._leave()
-            if self._run is not None:
-                await self._run.end()
+            await self.aclose()
             raise
         except BaseException:
+            self._close()
             self._leave()
             raise
         finally:
@@ -143,9 +143,10 @@ class StreamingCompletion(Generic[NodeT_co]):
         run, attempt = self._run, self._attempt
         if run is None or attempt is None:
             raise error
-        if self._phase is _Phase.OVER and isinstance(error, TransportError):
+        if self._phase is _Phase.OVER:
             return  # closed by aclose while a step waited
-        error.partial = attempt.partial + error.partial
+        if not isinstance(error, RejectedResponseError):  # which holds the whole text
+            error.partial = attempt.partial + error.partial
         attempt.close()
         run.failed(error)
         if self._has_delivered:
@@ -169,22 +170,22 @@ class StreamingCompletion(Generic[NodeT_co]):
         events = None if self._attempt is None else self._attempt.events
         return events is None or events.is_of_this_loop()
 
-    def _leave(self) -> None:
+    def _close(self) -> None:
         self._phase = _Phase.OVER
         if self._attempt is not None:
             self._attempt.close()
+
+    def _leave(self) -> None:
         if self._run is not None:
             self._run.leave()
 
     def __del__(self) -> None:
-        attempt: StreamAttempt | None = getattr(self, "_attempt", None)
-        if attempt is None or self._phase is _Phase.OVER:
+        run: Run | None = getattr(self, "_run", None)
+        if run is None or self._phase is _Phase.OVER:
             return
-        if attempt.events is not None:
-            attempt.events.close_from_anywhere()
-        if self._run is not None:
-            attempt.tell()
-            self._run.leave_from_anywhere()
+        if self._attempt is not None:
+            self._attempt.close_from_anywhere()
+        run.leave_from_anywhere()
         warnings.warn(
             "a completion stream was dropped before its end; use `async with` to leave early",
             ResourceWarning,

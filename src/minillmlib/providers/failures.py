@@ -194,7 +194,7 @@ def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiErr
         request_id=request_id_of(headers) or account.request_id,
     )
     told = _RETRY_WORDS.get(headers.get("x-should-retry", ""), account.is_retryable)
-    if told is not None:  # the server knows best
+    if told is not None and kind is not BillingError:  # the server knows best, but for money
         error.is_retryable = told
     return error
 
@@ -349,6 +349,10 @@ def _retry_after_secs(headers: Mapping[str, str], in_body: JsonValue) -> float |
 
 
 def _secs_until(date: str) -> float:
+    import datetime as dt  # noqa: PLC0415 - as below
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - costs half of our import
 
-    return parsedate_to_datetime(date).timestamp() - time.time()
+    moment = parsedate_to_datetime(date)
+    if moment.tzinfo is None:  # the dates of HTTP are UTC, also where they do not say so
+        moment = moment.replace(tzinfo=dt.UTC)
+    return moment.timestamp() - time.time()

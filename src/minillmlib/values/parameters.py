@@ -90,7 +90,10 @@ def _check_format_kwargs(values: object) -> None:
 def _is_finite_number(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _checked_stop(stop: object) -> tuple[str, ...] | None:
