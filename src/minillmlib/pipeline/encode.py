@@ -16,7 +16,7 @@ from minillmlib.values.json import JsonObject, encode_json
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
-__all__ = ["Encoded", "encode"]
+__all__ = ["Encoded", "encode", "encode_query"]
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
@@ -50,6 +50,14 @@ def encode(call: Call) -> Encoded:
         _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
     return Encoded(request, auth, _receipt(call, body))
+
+
+def encode_query(call: Call, url: str) -> HttpRequest:
+    """A question to the generator's server about a request of before."""
+    auth = call.generator.credential.resolve()
+    if auth.secret() is not None:
+        _check_way(call.generator, url)
+    return HttpRequest(url=url, headers=_headers(call, auth), body=b"", method="GET")
 
 
 def _check_way(generator: GeneratorInfo, url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncio import Task
     from logging import Logger
 
-__all__ = ["Reporting", "log_attempt", "report", "waited_for"]
+__all__ = ["Reporting", "finished", "log_attempt", "report", "report_later", "waited_for"]
 
 CALLBACK_SECS = 10.0
 
@@ -36,18 +36,49 @@ def report(callback: CostCallback, info: CostInfo) -> Reporting:
     except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the caller's own code
         _logger().exception("a cost_callback failed")
         return None
-    if not inspect.isawaitable(answer):
-        return None
-    work = _to_the_end(answer)
+    return _begun(_to_the_end(answer), answer) if inspect.isawaitable(answer) else None
+
+
+def report_later(
+    callback: CostCallback, later: Callable[[], Awaitable[CostInfo]], now: Callable[[], CostInfo]
+) -> Reporting:
+    """Calls back with what `later` gives; if there is no more time for it, with what is known."""
+
+    async def work() -> None:
+        info = None
+        try:
+            info = await later()
+        finally:  # also when the loop comes to its end meanwhile
+            task = report(callback, now() if info is None else info)
+            if task is not None:
+                await finished(task)
+
+    task = _begun(work())
+    return report(callback, now()) if task is None else task
+
+
+def _begun(work: Coroutine[object, object, None], inner: object = None) -> Reporting:
+    """The work as a task that somebody holds, or None if the loop has ended."""
+    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
     try:
         task = asyncio.get_running_loop().create_task(work)
     except RuntimeError:
-        work.close()
-        _logger().error("a cost_callback was not called: its event loop has ended")
+        for coroutine in (work, inner):
+            if inspect.iscoroutine(coroutine):
+                coroutine.close()
+        _logger().error("a coroutine of a cost_callback was not run: its event loop has ended")
         return None
     _reporting.add(task)
     task.add_done_callback(_reporting.discard)
     return task
+
+
+async def finished(task: Task[None]) -> None:
+    """Waits for the end of a task; when cancelled, leaves it to go on."""
+    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
+    await asyncio.wait({task})
 
 
 async def waited_for(task: Reporting) -> None:

@@ -19,14 +19,23 @@ from minillmlib.errors import (
 )
 from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
+from minillmlib.pipeline.late import has_late_cost, with_late_costs
 from minillmlib.pipeline.plan import Call
-from minillmlib.pipeline.report import Reporting, log_attempt, report, waited_for
+from minillmlib.pipeline.report import (
+    Reporting,
+    finished,
+    log_attempt,
+    report,
+    report_later,
+    waited_for,
+)
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
 from minillmlib.providers.failures import request_id_of
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome
+from minillmlib.values.json import excerpt
 from minillmlib.values.responses import CompletionResponse
 
 __all__ = ["Run"]
@@ -54,6 +63,8 @@ class Run:
         self._was_resent = False
         self._was_renewed = False
         self._is_reported = False
+        self._is_late = False  # whether the report waits for what the provider tells later
+        self._reporting: Reporting = None
         self._loop = running_loop()
 
     def begin(self) -> Encoded:
@@ -70,6 +81,7 @@ class Run:
         """An answer has begun."""
         if self._open is not None:
             self._open.status, self._open.request_id = status, request_id_of(headers)
+            self._open.response_id = excerpt(headers.get("x-generation-id", ""))
 
     def answered(self, response: CompletionResponse) -> CompletionResponse:
         """The whole answer is there and taken; gives it with the record of all attempts."""
@@ -84,7 +96,8 @@ class Run:
     def told(self, response_id: str, cost: CostOutcome | None) -> None:
         """What a stream has told of itself so far, in case that it does not come to its end."""
         if self._open is not None:
-            self._open.response_id, self._open.cost = response_id, cost
+            self._open.response_id = response_id or self._open.response_id
+            self._open.cost = cost
 
     def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
@@ -128,7 +141,16 @@ class Run:
 
     async def end(self) -> None:
         """The completion has come to its end, good or bad; waits for the callback, if it must."""
-        await waited_for(self._report())
+        task = self._report()
+        if not self._is_late:
+            await waited_for(task)
+
+    async def settled(self) -> CostInfo:
+        """Waits until everything has been told that can be; what the completion cost."""
+        task = self._report() or self._reporting
+        if task is not None:
+            await finished(task)
+        return CostInfo.of(self.attempts)
 
     def leave(self) -> None:
         """The caller goes away: settles what is open, and reports, without waiting."""
@@ -153,7 +175,19 @@ class Run:
         if callback is None or self._is_reported:
             return None
         self._is_reported = True
-        return report(callback, CostInfo.of(self.attempts))
+        self._is_late = any(has_late_cost(self.call, attempt) for attempt in self.attempts)
+        if self._is_late:
+            self._reporting = report_later(callback, self._late_info, self._info)
+        else:
+            self._reporting = report(callback, self._info())
+        return self._reporting
+
+    def _info(self) -> CostInfo:
+        return CostInfo.of(self.attempts)
+
+    async def _late_info(self) -> CostInfo:
+        self.attempts = await with_late_costs(self.call, self.attempts)
+        return self._info()
 
     def _settle(
         self,

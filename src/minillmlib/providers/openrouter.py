@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from urllib.parse import quote
 
 import msgspec
 
@@ -15,7 +16,7 @@ from minillmlib.values.costs import MOST_USD
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Count, Usage
 
 __all__ = ["OpenRouterProvider"]
 
@@ -89,6 +90,35 @@ class OpenRouterProvider(Provider):
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
 
+    def resolve_post_stream(self, base: str, response_id: str) -> str | None:
+        """OpenRouter's record of a generation, which appears some seconds after its end."""
+        return f"{base.rstrip('/')}/generation?id={quote(response_id, safe='')}"
+
+    def parse_late_usage(self, raw: JsonValue) -> Usage | None:
+        """The record's counts, by the model's own tokenizer, and its cost.
+
+        It does not count what was written to a cache. With the user's own key at the vendor the
+        vendor's bill is added, here as in an answer.
+        """
+        try:
+            record = msgspec.convert(raw["data"], _Generation)
+        except (ValueError, TypeError, KeyError):
+            return None
+        parts = [record.total_cost]
+        if record.is_byok:
+            parts.append(record.upstream_inference_cost)
+        cost = _sum_of(parts)
+        cached = record.native_tokens_cached or 0
+        if cost is None or cached > (record.native_tokens_prompt or 0):
+            return None
+        return Usage(
+            uncached_input_tokens=(record.native_tokens_prompt or 0) - cached,
+            cache_read_tokens=cached,
+            completion_tokens=record.native_tokens_completion or 0,
+            reasoning_tokens=record.native_tokens_reasoning or 0,
+            native_cost=cost,
+        )
+
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: OpenRouter needs no asking."""
         del requested
@@ -117,6 +147,21 @@ def _native_cost(usage: JsonValue) -> Decimal | None:
     parts = [bill.cost]
     if bill.is_byok:
         parts.append((bill.cost_details or _Details()).upstream_inference_cost)
+    return _sum_of(parts)
+
+
+class _Generation(msgspec.Struct):
+    total_cost: Decimal | None = None
+    is_byok: bool = False
+    upstream_inference_cost: Decimal | None = None
+    native_tokens_prompt: Count | None = None
+    native_tokens_completion: Count | None = None
+    native_tokens_reasoning: Count | None = None
+    native_tokens_cached: Count | None = None
+
+
+def _sum_of(parts: Sequence[Decimal | None]) -> Decimal | None:
+    """The sum of some amounts of USD, or None if one is missing or absurd."""
     known = [
         part for part in parts if part is not None and part.is_finite() and 0 <= part <= MOST_USD
     ]

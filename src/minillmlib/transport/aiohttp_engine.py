@@ -86,8 +86,12 @@ class AiohttpTransport:
         _passage.set(passage)
         started = time.monotonic()
         try:
-            response = await session.post(
-                request.url, headers=request.headers, data=request.body, allow_redirects=False
+            response = await session.request(
+                request.method,
+                request.url,
+                headers=request.headers,
+                data=request.body or None,
+                allow_redirects=False,
             )
         except _FOREIGN as error:
             failure = _translated(error, request.url)
