@@ -11,6 +11,7 @@ from minillmlib.errors import (
     ConnectError,
     ContentFilterError,
     ContextLengthError,
+    CostCallbackError,
     EmptyResponseError,
     EmptyThreadError,
     IncompleteStreamError,
@@ -41,6 +42,7 @@ from minillmlib.errors import (
 )
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.stream import StreamingCompletion
+from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
@@ -86,6 +88,8 @@ __all__ = [
     "BillingError",
     "ChatDialect",
     "ChatNode",
+    "CompletionContext",
+    "CompletionMeta",
     "CompletionParameters",
     "CompletionResponse",
     "ConflictError",
@@ -93,6 +97,7 @@ __all__ = [
     "ContentFilterError",
     "ContentPart",
     "ContextLengthError",
+    "CostCallbackError",
     "CostInfo",
     "CostOutcome",
     "CostResolution",
@@ -158,6 +163,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "TrackedStream",
     "Transport",
     "TransportError",
     "Usage",

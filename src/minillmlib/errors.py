@@ -33,6 +33,7 @@
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
     │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
+    ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── LocalModelError              the embedded model could not be installed or run
     └── MissingExtraError            an optional dependency is not installed
 
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectError",
     "ContentFilterError",
     "ContextLengthError",
+    "CostCallbackError",
     "EmptyResponseError",
     "EmptyThreadError",
     "IncompleteStreamError",
@@ -303,6 +305,10 @@ class IncompleteStreamError(MiniLLMError):
     """The stream ended without the wire's end signal. `partial` holds the text so far."""
 
     is_retryable = True
+
+
+class CostCallbackError(MiniLLMError):
+    """A callback of a `CompletionContext` raised. Neither record nor answer was lost by it."""
 
 
 class LocalModelError(MiniLLMError):

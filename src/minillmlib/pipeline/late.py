@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
-from minillmlib.errors import MiniLLMError
 from minillmlib.pipeline.clocks import running_loop, sleep
 from minillmlib.pipeline.encode import encode_query
 from minillmlib.pipeline.plan import Call
@@ -56,12 +57,11 @@ async def _late_cost(call: Call, attempt: Attempt, end: float) -> CostOutcome | 
         if left <= wait:
             return None
         await sleep(wait)
-        try:
+        # Not there yet, broken, or a provider of the caller's own that cannot read it.
+        with contextlib.suppress(Exception):
             cost = await _asked(call, url, min(QUERY_SECS, left - wait))
-        except MiniLLMError:
-            continue  # not yet there, or the connection broke
-        if cost is not None:
-            return cost
+            if cost is not None:
+                return cost
     return None
 
 

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from asyncio import Task
     from logging import Logger
 
-__all__ = ["Reporting", "finished", "log_attempt", "report", "report_later", "waited_for"]
+__all__ = [
+    "Reporting",
+    "all_reported",
+    "finished",
+    "log_attempt",
+    "report",
+    "report_later",
+    "waited_for",
+]
 
 CALLBACK_SECS = 10.0
 
@@ -79,6 +87,15 @@ async def finished(task: Task[None]) -> None:
     import asyncio  # noqa: PLC0415 - see `transport.exchange`
 
     await asyncio.wait({task})
+
+
+async def all_reported() -> None:
+    """Waits for all reports that are under way in this event loop."""
+    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
+    loop = asyncio.get_running_loop()
+    while under_way := {task for task in _reporting if task.get_loop() is loop}:
+        await asyncio.wait(under_way)
 
 
 async def waited_for(task: Reporting) -> None:

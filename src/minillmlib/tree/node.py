@@ -9,6 +9,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
 from minillmlib.pipeline.plan import plan
 from minillmlib.pipeline.stream import StreamingCompletion
+from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
 from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.values.costs import CostTotal
 from minillmlib.values.json import excerpt
@@ -211,6 +212,30 @@ class ChatNode:
         said = Message.user(content)
         call = plan([*self._marked_thread(), said], generator, params, stream=True)
         return StreamingCompletion(call, partial(self._keep, (said,)))
+
+    async def complete_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> Self:
+        """Like `complete`, with the context's model; what it costs is always reported to it."""
+        return await self._complete(context.generator, context.parameters(params))
+
+    async def chat_tracked(
+        self,
+        content: str | Iterable[ContentPart],
+        context: CompletionContext,
+        params: ParametersLike = None,
+    ) -> Self:
+        """Like `chat`, with the context's model; what it costs is always reported to it."""
+        settings = context.parameters(params)
+        return await self._complete(context.generator, settings, Message.user(content))
+
+    def complete_streaming_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> TrackedStream[Self]:
+        """Like `complete_streaming`; its cost is reported when it ends, however it ends."""
+        settings = context.parameters(params)
+        call = plan(self._marked_thread(), context.generator, settings, stream=True)
+        return TrackedStream(call, partial(self._keep, ()))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message
