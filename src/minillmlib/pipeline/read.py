@@ -29,7 +29,9 @@ def read_reply(
     """The settled response in a whole answer. Raises what the answer says went wrong."""
 
     def read(text: str) -> CompletionResponse:
-        if not 200 <= status < 300:
+        if status < 200:
+            raise MalformedResponseError(f"the server answered with status {status} and no answer")
+        if status >= 300:
             raise error_from_reply(status, headers, text)
         if not text.strip():
             raise MalformedResponseError(f"the server answered with status {status} and no text")

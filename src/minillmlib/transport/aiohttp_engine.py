@@ -1,6 +1,7 @@
 """The aiohttp engine: the only module that knows an HTTP library."""
 
 import asyncio
+import io
 import os
 import socket
 import time
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 CONNECT_TIMEOUT_SECS = 10.0
+LARGE_BYTES = 1024 * 1024  # from here on aiohttp warns of bytes
 
 # A connection that was closed before shows it within a round trip. What fails later failed at
 # work, and to send it again could cost twice.
@@ -90,7 +92,7 @@ class AiohttpTransport:
                 request.method,
                 request.url,
                 headers=request.headers,
-                data=request.body or None,
+                data=_payload(request.body),
                 allow_redirects=False,
             )
         except _FOREIGN as error:
@@ -140,6 +142,9 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
+        while not _passage.get().has_own_connection and _holds_bytes(connection):
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
         _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
         return connection
 
@@ -151,6 +156,16 @@ class _Connector(aiohttp.TCPConnector):
     ) -> "ResponseHandler":
         _passage.get().has_own_connection = True
         return await super()._create_connection(req, traces, timeout)
+
+
+def _holds_bytes(connection: "Connection") -> bool:
+    """Whether a kept connection got what nobody asked for, which would pass for our answer."""
+    return connection.protocol is not None and connection.protocol.should_close
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    """The body as aiohttp wants it: a large one bit by bit, so that the loop goes on meanwhile."""
+    return (body or None) if len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
 class _Pool:
@@ -194,13 +209,37 @@ class _AiohttpResponse:
         }
         self._response = response
         self._url = url
+        connection = response.connection
+        protocol = None if connection is None else connection.protocol
+        closed = None if protocol is None else protocol.closed
+        if closed is not None:  # else the whole body is there
+            closed.add_done_callback(self._note_end)
+
+    def _note_end(self, closed: "asyncio.Future[None]") -> None:
+        """The connection has ended. After broken framing aiohttp itself says nothing of it."""
+        if not closed.cancelled():
+            closed.exception()  # is told by what is read
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError())
 
     async def read(self) -> bytes:
         try:
             return await self._response.content.readany()
         except _FOREIGN as error:
+            rest = self._kept_back(error)
             failure = _translated(error, self._url)
+        if rest:
+            return rest
         raise failure
+
+    def _kept_back(self, error: Exception) -> bytes:
+        """What had come before the connection broke; aiohttp gives no more once it knows that."""
+        content = self._response.content
+        content.set_exception(None)  # type: ignore[arg-type] # there is no other way to it
+        rest = content.read_nowait()
+        content.set_exception(error)
+        return rest
 
     def close(self) -> None:
         self._response.close()

@@ -63,14 +63,17 @@ async def exchange(
     transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> HttpReply:
     """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
+    started = _running_loop().time()
     async with _within(bound):
         response = await transport.send(request)
-        try:
-            _hear(response, limits, heard)
-            body = await _read_all(response, limits.body_bytes)
-            return HttpReply(response.status, response.headers, body)
-        finally:
-            response.close()
+    try:
+        _hear(response, limits, heard)
+        waited = _running_loop().time() - started
+        rest = bound if bound.secs is None else bound._replace(secs=bound.secs - waited)
+        body = await _body_of(response, rest, limits)
+        return HttpReply(response.status, response.headers, body)
+    finally:
+        response.close()
 
 
 async def open_events(
@@ -105,23 +108,32 @@ class EventStream:
 
     async def next_events(self, bound: Bound) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body."""
+        self._refuse_excess()
         async with _within(bound):
             data = await self._response.read()
+        if not data:
+            return None
         self._bytes_left -= len(data)
+        events = self._decoder.feed(data)
+        if not events:
+            self._refuse_excess()
+        return events
+
+    def _refuse_excess(self) -> None:
+        """Raises if too much has come, once all that came before it has been taken."""
         if self._bytes_left < 0:
             raise _too_much("a stream", self._limits.stream_bytes, "stream_bytes")
-        return self._decoder.feed(data) if data else None
+        self._decoder.feed(b"")
 
     async def read_body(self, bound: Bound) -> bytes:
         """The body as it is, for an answer that turns out not to be an event stream."""
-        async with _within(bound):
-            return await _read_all(self._response, self._limits.body_bytes)
+        return await _body_of(self._response, bound, self._limits)
 
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
             async with _clock(secs):
-                await _read_all(self._response, self._limits.event_bytes)
+                await _read_into([], self._response, self._limits.event_bytes)
         except (TimeoutError, TransportError, LimitExceededError):
             pass  # the answer is complete; only the connection is lost
         finally:
@@ -146,28 +158,38 @@ def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
     heard(response.status, headers)
     if sum(len(name) + len(value) for name, value in headers.items()) > limits.header_bytes:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
+    if response.status < 300 and _is_compressed(headers):
         raise MalformedResponseError(
-            f"the server compressed its answer ({excerpt(encoding)}) though it was asked not to; "
-            "switch compression off there or at the gateway before it"
+            f"the server compressed its answer ({excerpt(headers['content-encoding'])}) though it "
+            "was asked not to; switch compression off there or at the gateway before it"
         )
 
 
-async def _read_all(response: HttpResponse, most_bytes: int) -> bytes:
-    """The whole body; of an error's body also a part, since its status says the most."""
-    pieces = []
-    size = 0
+def _is_compressed(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+
+
+async def _body_of(response: HttpResponse, bound: Bound, limits: Limits) -> bytes:
+    """The whole body; of an error's also a part or nothing, since its status says the most."""
+    if _is_compressed(response.headers):
+        return b""
+    pieces: list[bytes] = []
     try:
-        while piece := await response.read():
-            size += len(piece)
-            if size > most_bytes:
-                raise _too_much("an answer", most_bytes, "body_bytes")
-            pieces.append(piece)
-    except ReadError:
+        async with _within(bound):
+            await _read_into(pieces, response, limits.body_bytes)
+    except (ReadError, RequestTimeoutError):
         if response.status < 400:
             raise
     return b"".join(pieces)
+
+
+async def _read_into(pieces: list[bytes], response: HttpResponse, most_bytes: int) -> None:
+    size = 0
+    while piece := await response.read():
+        size += len(piece)
+        if size > most_bytes:
+            raise _too_much("an answer", most_bytes, "body_bytes")
+        pieces.append(piece)
 
 
 def _too_much(what: str, limit: int, name: str) -> LimitExceededError:

@@ -5,7 +5,8 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING
 
 from minillmlib.errors import (
     ConnectError,
@@ -19,6 +20,7 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import Departure, HttpRequest
 from minillmlib.transport.origin import origin_of_url
+from minillmlib.values.json import JsonObject
 
 try:
     import httpx2
@@ -26,6 +28,9 @@ except ImportError:
     raise MissingExtraError(
         "HttpxTransport needs httpx2: pip install 'minillmlib[httpx]'"
     ) from None
+
+if TYPE_CHECKING:
+    import httpcore2
 
 __all__ = ["HttpxTransport"]
 
@@ -76,6 +81,7 @@ class HttpxTransport:
             if is_kept and type(failure) is ReadError and time.monotonic() < started + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
         except asyncio.CancelledError as error:
+            passage.give_up()
             # The frames of httpx2 hold the headers, so they stay out of tracebacks.
             raise error.with_traceback(None) from None
         else:
@@ -93,15 +99,23 @@ class _Passage:
     def __init__(self, departure: Departure) -> None:
         self._departure = departure
         self.has_own_connection = False
+        self._connecting: httpcore2.AsyncNetworkStream | None = None
         departure.may_have_left = False
 
     @property
     def may_have_left(self) -> bool:
         return self._departure.may_have_left
 
-    async def trace(self, event: str, _info: object) -> None:
+    def give_up(self) -> None:
+        """Closes a connection that is being made: httpx2 leaves it to the garbage collector."""
+        if self._connecting is not None and not self.may_have_left:
+            _close_soon(self._connecting.aclose())
+
+    async def trace(self, event: str, info: JsonObject) -> None:
         if event == "connection.connect_tcp.started":
             self.has_own_connection = True
+        elif event == "connection.connect_tcp.complete":
+            self._connecting = info["return_value"]
         elif event.endswith(".send_request_headers.started"):
             self._departure.may_have_left = True
 
@@ -141,9 +155,13 @@ class _HttpxResponse:
         if connection is not None:
             with contextlib.suppress(OSError):  # it may be gone already
                 connection.shutdown(socket.SHUT_RDWR)
-        task = asyncio.get_running_loop().create_task(self._response.aclose())
-        _closing.add(task)
-        task.add_done_callback(_closing.discard)
+        _close_soon(self._response.aclose())
+
+
+def _close_soon(closing: Coroutine[object, object, None]) -> None:
+    task = asyncio.get_running_loop().create_task(closing)
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 # First match wins, so subclasses stand before their bases.

@@ -27,16 +27,18 @@ class SseDecoder:
     llama.cpp's server reported failures that way (llama.cpp#14566), and to ignore the field
     would turn them into an empty success.
 
-    Raises `LimitExceededError` for an event, or a line, of more than `most_bytes`.
+    Raises `LimitExceededError` for an event, or a line, of more than `most_bytes`; if events were
+    complete before it, only when it is fed again.
     """
 
     __slots__ = (
         "_after_cr", "_data", "_event", "_event_bytes", "_id", "_is_first_line", "_line_bytes",
-        "_most_bytes", "_pending",
+        "_most_bytes", "_pending", "_too_much",
     )  # fmt: skip
 
     def __init__(self, most_bytes: int = 16 * 1024 * 1024) -> None:
         self._most_bytes = most_bytes
+        self._too_much: LimitExceededError | None = None
         self._line_bytes = 0  # of the line that has not ended
         self._event_bytes = 0  # of the data of the event that has not ended
         self._pending: list[bytes] = []  # the pieces of a line that has not ended
@@ -48,6 +50,8 @@ class SseDecoder:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that `data` completes. An event ends with its blank line."""
+        if self._too_much is not None:
+            raise self._too_much
         if not data:
             return []
         if self._after_cr:
@@ -59,10 +63,14 @@ class SseDecoder:
                 self._keep(line)
                 break
             event = self._take_line(line.rstrip(b"\r\n"))
+            if self._too_much is not None:
+                break
             if event is not None:
                 events.append(event)
         self._after_cr = data.endswith(b"\r")
-        return events
+        if self._too_much is not None and not events:
+            raise self._too_much
+        return events  # what came before the excess is told before it
 
     def _keep(self, piece: bytes) -> None:
         self._pending.append(piece)
@@ -71,7 +79,7 @@ class SseDecoder:
 
     def _check(self, size: int) -> None:
         if size > self._most_bytes:
-            raise LimitExceededError(
+            self._too_much = LimitExceededError(
                 f"the server sends an event of more than {self._most_bytes:,} bytes; "
                 "raise event_bytes of the generator's limits if that is right"
             )

@@ -32,17 +32,31 @@ EXCERPT_CHARS = 200
 def decode_json(data: bytes | str) -> JsonValue:
     """The value of a JSON text. Raises `MalformedResponseError` for anything else.
 
-    Half a surrogate pair, as servers send that cut texts by UTF-16 units, is U+FFFD.
+    Two things that servers send although JSON has them not: half a surrogate pair, where texts
+    are cut by UTF-16 units, is U+FFFD, and a number that is none (NaN) is null.
     """
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
-        mended = _without_lone_surrogates(data)
-        if mended != data:
-            return decode_json(mended)
+        mended = _mended(data)
+        if mended is not None:
+            return mended[0]
         raise MalformedResponseError(
             f"the server sent what is not JSON ({error}): {excerpt(data)}"
         ) from None
+
+
+def _mended(data: bytes | str) -> tuple[JsonValue] | None:
+    """The value of what is JSON but for those two things, or None."""
+    import json  # noqa: PLC0415 - for what hardly ever comes
+
+    text = _without_lone_surrogates(data)
+    if text == data and not ("NaN" in text or "Infinity" in text):
+        return None
+    try:
+        return (json.loads(text, parse_constant=lambda _: None),)
+    except (ValueError, RecursionError):
+        return None
 
 
 # A pair, or any other escape, so that a backslash which is escaped itself hides nothing.

@@ -169,6 +169,7 @@ class ResponseFold:
         "_blocks",
         "_deltas",
         "_has_final_usage",
+        "_is_counted",
         "_media",
         "_merge",
         "_reasoning",
@@ -194,6 +195,7 @@ class ResponseFold:
         self.has_ended = False
         self._usage: Usage | None = None
         self._has_final_usage = False
+        self._is_counted = False  # whether the counts came after all that was said
         self._deltas: list[str] = []
         self._text_chars = 0
         self._media: list[MediaPart] = []
@@ -222,7 +224,10 @@ class ResponseFold:
         if chunk.finish_reason is not None and self.finish_reason is None:
             self.finish_reason = chunk.finish_reason
             self.raw_finish_reason = chunk.raw_finish_reason
+        if chunk.delta or chunk.tool_calls or chunk.refusal:
+            self._is_counted = False
         if chunk.usage is not None:
+            self._is_counted = True
             self._usage = (
                 self._merge(self._usage, chunk.usage)
                 if self._usage is not None and self._merge is not None
@@ -241,10 +246,11 @@ class ResponseFold:
     def usage(self) -> Usage | None:
         """The counts, once they are final: those sent before the finish are not the bill.
 
-        The record of a whole answer is final as it is, and so is the last one before an end
-        marker without a finish.
+        The record of a whole answer is final as it is, and so is one between the last text and
+        an end marker without a finish.
         """
-        is_final = self._has_final_usage or (self.has_ended and self.finish_reason is None)
+        is_last = self.has_ended and self.finish_reason is None and self._is_counted
+        is_final = self._has_final_usage or is_last
         return _bill(self._usage) if is_final else None
 
     @property

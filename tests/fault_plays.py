@@ -1,0 +1,139 @@
+"""What a server does wrong, put together from a few moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from operator import methodcaller
+
+from fault_server import Exchange, Play
+from fault_wires import PARTIAL, PIECES, Wire, encode
+
+__all__ = [
+    "DONE", "ENDING", "FAILS", "PING", "REASON", "REST", "SAY", "START", "answers", "bare",
+    "completes",
+    "cut_short", "drips", "fails", "of", "raw", "send_pieces", "silent", "streams",
+]  # fmt: skip
+
+Bytes = bytes | Callable[[Wire], bytes]
+
+START, DONE, ENDING, REASON, PING, FAILS = map(
+    methodcaller, ("start", "done", "ending", "reason", "ping", "error_event")
+)
+SAY, REST = methodcaller("say", PARTIAL), methodcaller("say", PIECES[1])
+
+
+def of(wire: Wire, piece: Bytes) -> bytes:
+    """The bytes of a piece on this wire."""
+    return piece if isinstance(piece, bytes) else piece(wire)
+
+
+def answers(
+    body: Bytes,
+    status: str = "200 OK",
+    kind: str | None = "application/json",
+    headers: tuple[str, ...] = (),
+) -> Play:
+    """Answers in one piece, also where a stream was asked for."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.answer(of(exchange.wire, body), status, kind, headers)
+
+    return play
+
+
+def fails(status: int, *headers: str, message: str = "No.") -> Play:
+    """Answers with a status and the wire's own error."""
+    return answers(
+        lambda wire: encode(wire.failure(status, message)), f"{status} No", headers=headers
+    )
+
+
+def completes(usage: Callable[[Wire], object]) -> Play:
+    """Answers as it should be, whole or in events, but with these counts."""
+
+    async def play(exchange: Exchange) -> None:
+        counts = usage(exchange.wire)
+        if exchange.is_stream:
+            await exchange.stream(*exchange.wire.events(counts))
+            await exchange.end()
+        else:
+            await exchange.answer(exchange.wire.completion(usage=counts))
+
+    return play
+
+
+def streams(*pieces: Bytes | float, then: str = "end") -> Play:
+    """Sends pieces of an event stream, each in a chunk of its own, with waits between them.
+
+    `then` is a method of `Exchange`: `end`, `close`, `reset` or `silence`.
+    """
+
+    async def play(exchange: Exchange) -> None:
+        await send_pieces(exchange, pieces)
+        await getattr(exchange, then)()
+
+    return play
+
+
+async def send_pieces(exchange: Exchange, pieces: Iterable[Bytes | float]) -> None:
+    """The head of an event stream, and its pieces."""
+    await exchange.stream()
+    for piece in pieces:
+        if isinstance(piece, float):
+            await asyncio.sleep(piece)
+        else:
+            await exchange.body(of(exchange.wire, piece))
+
+
+def drips(*pieces: Bytes, forever: Bytes, each_secs: float = 0.0, size: int | None = None) -> Play:
+    """Sends pieces of a stream, then one again and again, in bits of `size` bytes."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.stream(*(of(exchange.wire, piece) for piece in pieces))
+        again = of(exchange.wire, forever)
+        while True:
+            for start in range(0, len(again), size or len(again)):
+                await exchange.body(again[start : start + (size or len(again))])
+                await asyncio.sleep(each_secs)
+
+    return play
+
+
+def raw(*pieces: bytes | float, then: str = "close") -> Play:
+    """Sends bytes that may not even be HTTP."""
+
+    async def play(exchange: Exchange) -> None:
+        for piece in pieces:
+            if isinstance(piece, float):
+                await asyncio.sleep(piece)
+            else:
+                await exchange.send(piece)
+        await getattr(exchange, then)()
+
+    return play
+
+
+def bare(status: str) -> Play:
+    """Answers with a head that needs no body."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.bare(status)
+
+    return play
+
+
+def cut_short(status: str, body: Bytes, promised: int, then: str = "close") -> Play:
+    """Promises more bytes than it sends."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.head(status, length=promised)
+        await exchange.body(of(exchange.wire, body))
+        await getattr(exchange, then)()
+
+    return play
+
+
+async def silent(exchange: Exchange) -> None:
+    """Says nothing at all."""
+    await exchange.silence()

@@ -1,0 +1,239 @@
+"""Answers in the shapes of the wires, whole and in events, to be sent as they are or spoiled."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+__all__ = ["CHAT", "COUNTS", "PARTIAL", "PIECES", "TEXT", "WIRES", "Counts", "Wire", "wire_of_path"]
+
+PIECES = ("Low water", " at 06:12.")
+PARTIAL = PIECES[0]
+TEXT = "".join(PIECES)
+COST_USD = 6.3e-05  # as OpenRouter states it
+CODES = {
+    400: ("invalid_value", "invalid_request_error"),
+    401: ("invalid_api_key", "authentication_error"),
+    402: ("payment_required", "billing_error"),
+    403: ("permission_denied", "permission_error"),
+    404: ("model_not_found", "not_found_error"),
+    408: ("timeout", "timeout_error"),
+    409: ("conflict_error", "conflict_error"),
+    413: ("payload_too_large", "request_too_large"),
+    422: ("unprocessable", "invalid_request_error"),
+    429: ("rate_limit_exceeded", "rate_limit_error"),
+    500: ("server_error", "api_error"),
+    503: ("overloaded", "overloaded_error"),
+    529: ("provider_overloaded", "overloaded_error"),
+}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an answer says that it consumed."""
+
+    uncached: int = 84
+    read: int = 1536
+    out: int = 409
+
+
+COUNTS = Counts()
+
+
+def encode(value: object) -> bytes:
+    """JSON as Python's servers write it: also with NaN and numbers of any length."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def event(value: object, name: str | None = None) -> bytes:
+    """One server-sent event."""
+    line = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return line + b"data: " + encode(value) + b"\n\n"
+
+
+def counts_in(payload: bytes, out: int) -> bool:
+    """Whether counts with so much output are in what was sent."""
+    return re.search(rb'(?:completion|output)_tokens":%d\b' % out, payload) is not None
+
+
+class Wire:
+    """OpenAI's chat completions."""
+
+    name = "chat"
+
+    def usage(self, counts: Counts = COUNTS) -> dict:
+        prompt = counts.uncached + counts.read
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": counts.out,
+            "total_tokens": prompt + counts.out,
+            "prompt_tokens_details": {"cached_tokens": counts.read, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        }
+
+    def odd_usage(self, count: object) -> dict:
+        """Counts of which one cannot be."""
+        return {**self.usage(), "completion_tokens": count, "total_tokens": count}
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        """A whole answer; without usage if that is None."""
+        said = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": said, "logprobs": None, "finish_reason": reason}
+        body = {**self._names("chat.completion"), "choices": [choice]}
+        return self._with_usage(body, usage)
+
+    def completion(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> bytes:
+        return encode(self.message(text, reason, usage))
+
+    def without_content(self, usage: object = ...) -> bytes:
+        """What has the frame of an answer and no answer in it."""
+        return encode(self._with_usage({**self._names("chat.completion"), "choices": []}, usage))
+
+    def start(self) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def say(self, text: str) -> bytes:
+        return self._chunk({"content": text})
+
+    def reason(self, reason: str = "stop") -> bytes:
+        """The finish reason alone."""
+        return self._chunk({}, reason)
+
+    def counted(self, usage: object = ...) -> bytes:
+        """The counts alone."""
+        body = {**self._names("chat.completion.chunk"), "choices": []}
+        return event(self._with_usage(body, usage))
+
+    def ending(self, reason: str = "stop", usage: object = ...) -> bytes:
+        """The finish reason and the counts."""
+        return self.reason(reason) + (b"" if usage is None else self.counted(usage))
+
+    def done(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+    def ping(self) -> bytes:
+        return b": OPENROUTER PROCESSING\n\n"
+
+    def events(self, usage: object = ...) -> tuple[bytes, ...]:
+        """A whole stream."""
+        said = map(self.say, PIECES)
+        return (self.start(), *said, self.ending(usage=usage), self.done())
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        """An error in the wire's own shape."""
+        code = CODES.get(status, CODES[500])[0]
+        return {"error": {"message": message, "type": code, "param": None, "code": code}}
+
+    def error_event(self, status: int = 500) -> bytes:
+        return event(self.failure(status))
+
+    def _with_usage(self, body: dict, usage: object) -> dict:
+        if usage is None:
+            return body
+        return {**body, "usage": self.usage() if usage is ... else usage}
+
+    def _chunk(self, delta: dict, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return event({**self._names("chat.completion.chunk"), "choices": [choice], "usage": None})
+
+    def _names(self, kind: str) -> dict:
+        return {"id": "chatcmpl-CkSample0001", "object": kind, "created": 1795000000, "model": "m"}
+
+
+class OpenRouterWire(Wire):
+    """The same, with the cost beside the counts."""
+
+    name = "openrouter"
+
+    def usage(self, counts: Counts = COUNTS) -> dict:
+        return {**super().usage(counts), "cost": COST_USD, "is_byok": False}
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        metadata = {"error_type": CODES.get(status, CODES[500])[0], "provider_name": "DeepInfra"}
+        return {"error": {"code": status, "message": message, "metadata": metadata}, "user_id": "u"}
+
+
+class AnthropicWire(Wire):
+    """Anthropic's messages."""
+
+    name = "anthropic"
+
+    def usage(self, counts: Counts = COUNTS) -> dict:
+        return {
+            "input_tokens": counts.uncached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": counts.read,
+            "output_tokens": counts.out,
+            "service_tier": "standard",
+        }
+
+    def odd_usage(self, count: object) -> dict:
+        return {**self.usage(), "output_tokens": count}
+
+    def message(self, text: str = TEXT, reason: str = "end_turn", usage: object = ...) -> dict:
+        reason = "end_turn" if reason == "stop" else reason
+        body = {**self._names(), "content": [{"type": "text", "text": text}]}
+        return self._with_usage({**body, "stop_reason": reason, "stop_sequence": None}, usage)
+
+    def without_content(self, usage: object = ...) -> bytes:
+        return encode(self._with_usage(self._names(), usage))
+
+    def start(self) -> bytes:
+        begun = {**self._names(), "content": [], "stop_reason": None, "stop_sequence": None}
+        begun["usage"] = {**self.usage(), "output_tokens": 1}
+        block = {"type": "content_block_start", "index": 0}
+        return self._event("message_start", message=begun) + self._event(
+            **block, content_block={"type": "text", "text": ""}
+        )
+
+    def say(self, text: str) -> bytes:
+        delta = {"type": "text_delta", "text": text}
+        return self._event("content_block_delta", index=0, delta=delta)
+
+    def reason(self, reason: str = "stop") -> bytes:
+        return self.ending(reason, None)
+
+    def counted(self, usage: object = ...) -> bytes:
+        counts = self._with_usage({}, usage)
+        return self._event("message_delta", delta={}, **counts)
+
+    def ending(self, reason: str = "stop", usage: object = ...) -> bytes:
+        reason = "end_turn" if reason == "stop" else reason
+        delta = {"stop_reason": reason, "stop_sequence": None}
+        counts = self._with_usage({}, usage)
+        stop = self._event("content_block_stop", index=0)
+        return stop + self._event("message_delta", delta=delta, **counts)
+
+    def done(self) -> bytes:
+        return self._event("message_stop")
+
+    def ping(self) -> bytes:
+        return self._event("ping")
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        error = {"type": CODES.get(status, CODES[500])[1], "message": message}
+        return {"type": "error", "error": error, "request_id": "req_011CTsample0001"}
+
+    def error_event(self, status: int = 500) -> bytes:
+        return event(self.failure(status), "error")
+
+    def _event(self, type: str, **fields: object) -> bytes:  # noqa: A002 - the wire's own word
+        return event({"type": type, **fields}, type)
+
+    def _names(self) -> dict:
+        return {"id": "msg_01Sample", "type": "message", "role": "assistant", "model": "m"}
+
+
+CHAT = ("openai", "openrouter", "generic")
+WIRES: dict[str, Wire] = {
+    "openai": Wire(),
+    "openrouter": OpenRouterWire(),
+    "anthropic": AnthropicWire(),
+    "generic": Wire(),
+}
+
+
+def wire_of_path(path: str) -> Wire:
+    """The wire that a request speaks, told by its address; a place before it names the vendor."""
+    return WIRES.get(path.split("/")[1] if "/" in path else "", WIRES["generic"])
