@@ -7,6 +7,7 @@ from minillmlib.errors import (
     AuthenticationError,
     BadRequestError,
     BillingError,
+    BudgetExceededError,
     ConflictError,
     ConnectError,
     ContentFilterError,
@@ -54,6 +55,7 @@ from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, 
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
+from minillmlib.values.budget import Budget, CostEstimate
 from minillmlib.values.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
 from minillmlib.values.limits import Limits
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
@@ -86,6 +88,8 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
+    "Budget",
+    "BudgetExceededError",
     "ChatDialect",
     "ChatNode",
     "CompletionContext",
@@ -98,6 +102,7 @@ __all__ = [
     "ContentPart",
     "ContextLengthError",
     "CostCallbackError",
+    "CostEstimate",
     "CostInfo",
     "CostOutcome",
     "CostResolution",

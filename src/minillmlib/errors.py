@@ -3,6 +3,7 @@
     MiniLLMError
     ├── InvalidParameterError        the call cannot be made as asked; nothing was sent
     │   └── EmptyThreadError         there is no message to send or to build from
+    ├── BudgetExceededError          the budget cannot cover the request; nothing was sent
     ├── TransportError               the exchange broke; the answer never came whole
     │   ├── ConnectError             no connection could be made; nothing was sent
     │   │   └── TlsError             the server's certificate or protocol was refused
@@ -50,6 +51,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
+    "BudgetExceededError",
     "ConflictError",
     "ConnectError",
     "ContentFilterError",
@@ -115,6 +117,10 @@ class InvalidParameterError(MiniLLMError, ValueError):
 
 class EmptyThreadError(InvalidParameterError):
     """A conversation needs at least one message."""
+
+
+class BudgetExceededError(MiniLLMError):
+    """The budget cannot cover the most that the request may cost. Nothing was sent."""
 
 
 class TransportError(MiniLLMError):

@@ -12,10 +12,11 @@ from minillmlib.pipeline.fill import filled, filled_text, merged
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
+from minillmlib.values.costs import TokenPrice
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
-__all__ = ["Call", "plan"]
+__all__ = ["Call", "plan", "price_of"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,11 @@ def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParame
         name: filled_text(text, settings.format_kwargs) for name, text in texts.items() if text
     }
     return msgspec.structs.replace(settings, **filled_in)
+
+
+def price_of(call: Call) -> TokenPrice | None:
+    """The price of a call: its own, or its generator's."""
+    return call.settings.token_price or call.generator.token_price
 
 
 def origin_of(generator: GeneratorInfo) -> str:

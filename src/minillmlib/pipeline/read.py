@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
-from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.auth import Auth
@@ -74,8 +74,7 @@ def cost_in(call: Call, body: bytes) -> CostOutcome | None:
 
 def cost_of(call: Call, usage: Usage) -> CostOutcome:
     """What the counts cost at the price of the call or of its generator."""
-    price = call.settings.token_price or call.generator.token_price
-    return call.generator.provider.cost_of(usage, price)
+    return call.generator.provider.cost_of(usage, price_of(call))
 
 
 def settle(call: Call, response: CompletionResponse) -> CompletionResponse:

@@ -19,8 +19,9 @@ from minillmlib.errors import (
 )
 from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
+from minillmlib.pipeline.estimate import estimated
 from minillmlib.pipeline.late import has_late_cost, with_late_costs
-from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.report import (
     Reporting,
     finished,
@@ -34,6 +35,7 @@ from minillmlib.providers.failures import request_id_of
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
+from minillmlib.values.budget import Reservation
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import excerpt
 from minillmlib.values.responses import CompletionResponse
@@ -65,6 +67,7 @@ class Run:
         self._is_reported = False
         self._is_late = False  # whether the report waits for what the provider tells later
         self._reporting: Reporting = None
+        self._reservations: list[Reservation] = []
         self._loop = running_loop()
 
     def begin(self) -> Encoded:
@@ -74,8 +77,17 @@ class Run:
             anew = msgspec.structs.replace(sent.request, on_new_connection=True)
             sent = msgspec.structs.replace(sent, request=anew)
         self._auth = sent.auth
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent.request)
+        reservation = self._reserved()
+        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent.request, reservation)
         return sent
+
+    def _reserved(self) -> Reservation | None:
+        """The most that an attempt may cost, set aside in the call's budget."""
+        call = self.call
+        if call.settings.budget is None:
+            return None
+        estimate = estimated(call.messages, call.settings.params, price_of(call))
+        return call.settings.budget.reserve(estimate)
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""
@@ -187,6 +199,8 @@ class Run:
 
     async def _late_info(self) -> CostInfo:
         self.attempts = await with_late_costs(self.call, self.attempts)
+        for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
+            reservation.settle(attempt.cost)
         return self._info()
 
     def _settle(
@@ -200,6 +214,9 @@ class Run:
         if self._open is None:  # settled before: the first outcome stands
             return
         attempt = self._open.settled(outcome, cost, error, response_id)
+        if self._open.reservation is not None:
+            self._open.reservation.settle(cost)
+            self._reservations.append(self._open.reservation)
         self._open = None
         self.attempts += (attempt,)
         log_attempt(attempt)
@@ -241,7 +258,10 @@ class Run:
 class _OpenAttempt:
     """An attempt that has not ended."""
 
-    def __init__(self, number: int, call: Call, request: HttpRequest) -> None:
+    def __init__(
+        self, number: int, call: Call, request: HttpRequest, reservation: Reservation | None
+    ) -> None:
+        self.reservation = reservation
         self.status: int | None = None
         self.request_id: str | None = None
         self.response_id = ""

@@ -32,7 +32,7 @@ from minillmlib.values.responses import (
     StreamChunk,
     whole_response,
 )
-from minillmlib.values.tools import ToolCallDelta
+from minillmlib.values.tools import ToolCallDelta, as_tool_choice
 from minillmlib.values.usage import Usage
 
 __all__ = ["AnthropicProvider"]
@@ -93,6 +93,23 @@ class AnthropicProvider(Provider):
     ) -> dict[str, str]:
         """OpenRouter's routing, and cache marks beyond the last four."""
         return super().left_out(model, (), params) | marks_left_out(messages)
+
+    def least_output_tokens(self, model: str) -> int:
+        """None at all: the prompt is written to the cache, and that is all."""
+        del model
+        return 0
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """What a request without output is refused with (wire documentation, November 2026)."""
+        del model
+        choice = params.tool_choice and as_tool_choice(params.tool_choice)
+        if params.reasoning is not None and params.reasoning.effort != "none":
+            return "Anthropic takes no reasoning in a request without output; leave it out"
+        if params.response_format is not None and params.response_format.schema is not None:
+            return "Anthropic takes no response_format in a request without output; leave it out"
+        if choice and choice.mode in ("required", "tool"):
+            return "Anthropic forces no tool in a request without output; leave tool_choice out"
+        return None
 
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
         """The blocks of the answer, put together as those of a stream are."""

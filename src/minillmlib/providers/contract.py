@@ -129,6 +129,16 @@ class Provider:
         del base, response_id
         return None
 
+    def least_output_tokens(self, model: str) -> int:
+        """The least that an answer may be asked to be, for requests that only warm a cache."""
+        del model
+        return 1
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """Why a request that only warms a cache would do no good or be refused, or None."""
+        del model, params
+        return None
+
     def parse_late_usage(self, raw: JsonValue) -> Usage | None:
         """The counts, with their cost, in what that address answers; None if not yet there."""
         del raw

@@ -90,6 +90,10 @@ class OpenRouterProvider(Provider):
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
 
+    def least_output_tokens(self, model: str) -> int:
+        """16 where OpenAI's own interface stands behind (earendil-works/pi#6265), else 1."""
+        return 16 if model.startswith("openai/") else 1
+
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """OpenRouter's record of a generation, which appears some seconds after its end."""
         return f"{base.rstrip('/')}/generation?id={quote(response_id, safe='')}"

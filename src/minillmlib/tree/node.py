@@ -7,10 +7,14 @@ from typing import Self, get_args
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.plan import plan
+from minillmlib.pipeline.estimate import estimated
+from minillmlib.pipeline.plan import plan, price_of
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
+from minillmlib.pipeline.warm import warmed
 from minillmlib.tree.columns import NO_NODE, Tree
+from minillmlib.values.attempts import CostInfo
+from minillmlib.values.budget import CostEstimate
 from minillmlib.values.costs import CostTotal
 from minillmlib.values.json import excerpt
 from minillmlib.values.media import MediaPart
@@ -152,6 +156,28 @@ class ChatNode:
         Results of parallel calls are chained: each is added to the node of the one before.
         """
         return self._add(Message.tool_result(call_id, content, is_error=is_error))
+
+    def estimate_cost(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostEstimate:
+        """The most that one attempt to complete this node can cost, or what is missing to say so.
+
+        Nothing is sent. See `CostEstimate`.
+        """
+        call = plan(self._marked_thread(), generator, params, stream=False)
+        return estimated(call.messages, call.settings.params, price_of(call))
+
+    async def ensure_cached(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostInfo:
+        """Writes the prompt up to this node to the provider's cache, or refreshes it there.
+
+        With no output where the wire can (Anthropic), else with the least it permits. The prompt
+        ends at its last mark; without one, this node is marked for the call. Nothing is added to
+        the tree. What it cost is returned, and told to a `cost_callback` as well. Raises
+        `InvalidParameterError` where nothing can be warmed.
+        """
+        return await warmed(self._marked_thread(), generator, params)
 
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
         """Marks the prompt up to and with this node for the provider's cache; returns the node.

@@ -9,6 +9,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.attempts import CostInfo
+from minillmlib.values.budget import Budget
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
@@ -252,6 +253,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             the answer.
         use_cache: Mark the whole prompt for the provider's cache, besides the marks on nodes.
         token_price: The price of this call, before the generator's own.
+        budget: What the completion, with all its attempts, must not exceed.
         cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
             any way: answered, failed, cancelled or left. May be a coroutine function, which is
             then waited for, at most 10 s. What it raises is logged and nothing more.
@@ -278,6 +280,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     force_prepend: str | None = None
     use_cache: bool = False
     token_price: TokenPrice | None = None
+    budget: Budget | None = None
     cost_callback: CostCallback | None = None
     retry: int | None = None
     exp_back_off: bool = True
@@ -299,6 +302,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         _check_kind("force_prepend", self.force_prepend, str)
         if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
             raise InvalidParameterError("token_price must be a TokenPrice")
+        _check_kind("budget", self.budget, Budget)
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
         for name, kinds in _SETTINGS.items():
