@@ -1,7 +1,5 @@
 """Costs that are always reported: a context for many completions, and streams that settle."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable
 from types import TracebackType

@@ -1,7 +1,5 @@
 """Budgets: money is set aside before it can be spent."""
 
-from __future__ import annotations
-
 import threading
 from decimal import Decimal, InvalidOperation
 
@@ -38,7 +36,7 @@ class Budget:
         parent: Another budget that must cover everything, too.
     """
 
-    def __init__(self, limit: Decimal | str | int, *, parent: Budget | None = None) -> None:
+    def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
         try:
             amount = Decimal(str(limit))
         except InvalidOperation:
@@ -70,11 +68,11 @@ class Budget:
         """What can still be set aside here; a parent may have less."""
         return self.limit - self._spent - self._reserved
 
-    def child(self, limit: Decimal | str | int) -> Budget:
+    def child(self, limit: Decimal | str | int) -> "Budget":
         """A smaller budget within this one."""
         return Budget(limit, parent=self)
 
-    def reserve(self, estimate: CostEstimate) -> Reservation:
+    def reserve(self, estimate: CostEstimate) -> "Reservation":
         """Sets the ceiling aside, here and in every parent, or raises `BudgetExceededError`."""
         if estimate.ceiling is None:
             raise BudgetExceededError(
