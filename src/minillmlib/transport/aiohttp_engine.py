@@ -27,6 +27,7 @@ __all__ = ["AiohttpTransport"]
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -146,6 +147,13 @@ class _Connector(aiohttp.TCPConnector):
             connection = await super().connect(req, traces, timeout)
         _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
         return connection
+
+    def _release(
+        self, key: "ConnectionKey", protocol: "ResponseHandler", *, should_close: bool = False
+    ) -> None:
+        if should_close or protocol.should_close:
+            protocol.abort()  # at once: a close would wait until the server has taken every byte
+        super()._release(key, protocol, should_close=should_close)
 
     async def _create_connection(
         self,

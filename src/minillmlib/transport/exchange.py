@@ -20,7 +20,6 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
-from minillmlib.values.json import excerpt
 from minillmlib.values.limits import Limits
 
 if TYPE_CHECKING:
@@ -160,8 +159,8 @@ def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
     if response.status < 300 and _is_compressed(headers):
         raise MalformedResponseError(
-            f"the server compressed its answer ({excerpt(headers['content-encoding'])}) though it "
-            "was asked not to; switch compression off there or at the gateway before it"
+            "the server compressed its answer though it was asked not to; "
+            "switch compression off there or at the gateway before it"
         )
 
 
