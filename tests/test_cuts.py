@@ -274,6 +274,33 @@ async def test_a_stream_cut_on_its_way_is_no_success_before_its_end_signal(engin
     assert 0 < sum(broken) < len(broken), "some have come to their end signal before the cut"
 
 
+@pytest.mark.parametrize("way", [UNENDED, SHORT, MID_CHUNK, RESET_LATER])
+async def test_a_reader_who_is_late_gets_all_that_came_before_the_cut(way, engine):
+    name = "openai_stream_usage.sse"
+    cut = Cut(name, marks_of(name).finished - 1, way)
+    head, _, rest = cut.frames().partition(b"\r\n\r\n")
+    opened, ended = asyncio.Event(), asyncio.Event()
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.send(head + b"\r\n\r\n")
+        await opened.wait()
+        await exchange.send(rest)
+        await end(exchange, way)
+        ended.set()
+
+    async with serving(play) as (url, _):
+        generator = engine.carrying(golden_generator(name).replace(base_url=url))
+        said = []
+        with pytest.raises(ReadError) as caught:
+            async with ChatNode.root("s").chat_streaming("u", generator) as stream:
+                opened.set()
+                await ended.wait()
+                await asyncio.sleep(0.05)
+                async for chunk in stream:
+                    said.append(chunk.delta)
+    assert "".join(said) == caught.value.partial == (await in_memory(cut)).said != ""
+
+
 def whole_cuts(count: int, seed: object = SEED) -> Iterator[Cut]:
     chance = random.Random(f"{seed} whole")
     for name in WHOLE:

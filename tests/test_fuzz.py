@@ -47,20 +47,9 @@ SECS_PER_BYTE = 2e-6
 
 # The same examples in every run.
 FIXED = settings(
-    max_examples=250, deadline=None, derandomize=True, database=None,
+    max_examples=250 * FACTOR, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
-
-# What is not right yet; each has a test of its own that says so.
-KNOWN: dict[str, Callable[[object], bool]] = {
-    "a total below the input": lambda value: (
-        (counts := getattr(value, "usage", value)) is not None
-        and getattr(counts, "completion_tokens", 0) < 0
-    ),
-    "a place told in full": lambda value: (
-        isinstance(value, MalformedResponseError) and "[0]" * 500 in str(value)
-    ),
-}
 
 ROUTER, CLAUDE = OpenRouterProvider(), AnthropicProvider()
 GENERIC = minillmlib.GenericProvider()
@@ -245,11 +234,10 @@ def fed(read: Callable[[bytes], object], data: bytes) -> object:
     value = outcome_of(read, data)
     if time.thread_time() - started > most:
         assert min(cpu_secs(read, data) for _ in range(3)) <= most, data[:SHOWN]
-    if not any(is_known(value) for is_known in KNOWN.values()):
-        try:
-            check(value)
-        except Exception as error:
-            raise AssertionError(f"{value!r:.2000} of {data[:SHOWN]!r}") from error
+    try:
+        check(value)
+    except Exception as error:
+        raise AssertionError(f"{value!r:.2000} of {data[:SHOWN]!r}") from error
     return value
 
 
@@ -276,13 +264,11 @@ def test_a_parser_gives_a_well_formed_value_or_an_error_of_ours(name):
     assert taken > INPUTS // 20, "the inputs must reach deeper than the first check"
 
 
-@pytest.mark.xfail(strict=True, reason="a missing completion_tokens is told by total - prompt")
 @pytest.mark.parametrize("read", PARSERS["usage"].readers[:2], ids=["generic", "openrouter"])
 def test_a_total_below_the_input_counts_nothing(read):
     assert read(b'{"usage":{"prompt_tokens":9,"total_tokens":3}}') is None
 
 
-@pytest.mark.xfail(strict=True, reason="the decoder's own words, with the whole place, are shown")
 def test_an_error_is_short_though_its_place_is_deep():
     with pytest.raises(MalformedResponseError) as caught:
         decode_json("[" * 700 + "1e999")

@@ -129,18 +129,9 @@ CALLS = {
     "calls with a name only": (lambda n: ToolCallDelta(name="f", arguments="xy"), 200),
     "a name in pieces": (lambda n: ToolCallDelta(index=0, name=f"{n:0500}"), 1_000),
 }  # fmt: skip
-SLOW = {
-    "calls with an id and no index": "each looks through all that came before",
-    "calls with a name only": "each joins all that came before, to see if it is JSON",
-    "a name in pieces": "each copies the whole name",
-}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=SLOW[name])])
-     if name in SLOW else name for name in CALLS],
-)  # fmt: skip
+@pytest.mark.parametrize("name", CALLS)
 def test_calls_are_put_together_in_linear_time(name):
     delta_of, size = CALLS[name]
     check_linear(calling(delta_of), size)

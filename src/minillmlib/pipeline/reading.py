@@ -173,8 +173,11 @@ class StreamAttempt:
             self.ready.append(chunk)
 
     def _count(self, chunk: StreamChunk) -> None:
-        arguments = sum(len(call.arguments) for call in chunk.tool_calls)
-        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + arguments
+        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + len(chunk.refusal or "")
+        for call in chunk.tool_calls:
+            self._chars_left -= len(call.arguments) + len(call.name) + len(call.id)
+        for part in chunk.media:
+            self._chars_left -= len(part.data or b"")
         if self._chars_left < 0:
             limit = self._call.generator.limits.text_chars
             raise LimitExceededError(

@@ -18,8 +18,8 @@ from minillmlib.values.json import (
     JsonValue,
     convert_json,
     decode_json,
-    encode_json,
     excerpt_of,
+    json_text,
     string_or_empty,
 )
 from minillmlib.values.media import MediaPart
@@ -362,7 +362,7 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):  # some servers send the object itself
-        arguments = encode_json(arguments).decode()
+        arguments = json_text(arguments)
     return ToolCallDelta(
         index=call.index, id=string_or_empty(call.id), name=function.name or "", arguments=arguments
     )
@@ -444,7 +444,7 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     # xAI and Gemini leave reasoning out of completion_tokens, but not out of the total.
     total = usage.total_tokens
     counts = (usage.completion_tokens, None if total is None else total - usage.prompt_tokens)
-    known = [count for count in counts if count is not None]
+    known = [count for count in counts if count is not None and count >= 0]
     if not known:
         return None
     reasoning = usage.completion_tokens_details or _CompletionDetails()

@@ -206,14 +206,21 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     )
 
 
+def _joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers by lower-case name; several of one name are one list (RFC 9110, 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
 class _AiohttpResponse:
     """An `HttpResponse` over aiohttp's."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         self.status = response.status
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
+        self.headers: Mapping[str, str] = _joined(response.headers)
         self._response = response
         self._url = url
         connection = response.connection
