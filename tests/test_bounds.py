@@ -34,6 +34,8 @@ from minillmlib import (
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 from minillmlib.transport.sse import SseDecoder
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 SPARE = 16 * MIB  # beside twice the limit that is met
 SOON_SECS = 20.0

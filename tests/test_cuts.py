@@ -33,6 +33,8 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
+pytestmark = pytest.mark.long
+
 STREAMS = sorted(name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse"))
 WHOLE = sorted(name for name in ANSWERS if name.endswith(".json"))
 SPLITS = 10_000 * FACTOR  # in memory, of all streams together

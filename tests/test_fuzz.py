@@ -36,6 +36,8 @@ from minillmlib.transport.sse import SseDecoder, SseEvent
 from minillmlib.values.json import decode_json
 from minillmlib.values.responses import ResponseFold
 
+pytestmark = pytest.mark.long
+
 INPUTS = 20_000 * FACTOR  # for each parser
 FOLDED = 20  # chunks of hostile streams that are put together
 

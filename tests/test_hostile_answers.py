@@ -21,6 +21,8 @@ from minillmlib.testing import ScriptedReply, ScriptedTransport
 from minillmlib.values.json import decode_json
 from test_fuzz import CLAUDE, PARSERS, ROUTER, check_error, check_response, fed, outcome_of
 
+pytestmark = pytest.mark.long
+
 ANSWERS = 1_000 * FACTOR  # for each wire, whole and streamed
 
 CHAT_END = b"data: [DONE]\n\n"

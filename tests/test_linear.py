@@ -20,6 +20,8 @@ from minillmlib.values.reasoning import ReasoningBlocks, ReasoningDelta
 from minillmlib.values.responses import ResponseFold, StreamChunk
 from minillmlib.values.tools import ToolCallDelta, ToolCalls
 
+pytestmark = pytest.mark.long
+
 MOST = 2.6  # times as long, for twice as much
 FEWEST, ROUNDS = 5, 40  # in turn; the best of each size counts
 

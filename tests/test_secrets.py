@@ -52,6 +52,8 @@ from secret_refusals import MISPLACED, REFUSALS, SILENT, Place
 from secret_shapes import REFUSED_SHAPES, SHAPES, Canary
 from secret_sinks import SINKS, Catch, watched
 
+pytestmark = pytest.mark.long
+
 KEY = "sk-canary-0123456789"
 ROOT = ChatNode.root("s")
 
