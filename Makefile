@@ -19,12 +19,12 @@ chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 test: $(VENV)/develop  ## Install what the tests need, and run all of them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, tests
+check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not long"
 
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py

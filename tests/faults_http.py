@@ -241,7 +241,7 @@ KEPT = [
 ]  # fmt: skip
 
 SENDING = [
-    Fault(name="a prompt of megabytes", play=Exchange.good, prompt=BIG, expect=right()),
+    Fault(name="a prompt of megabytes", play=Exchange.good, prompt=BIG[:1_500_000], expect=right()),
     Fault(name="the server hangs up without an answer", play=raw(),
           expect=wrong(ReadError, status=None)),
     Fault(name="a reset before the answer", play=raw(then="reset"),

@@ -51,6 +51,8 @@ from test_generators import ANSWER, CLAUDE
 from test_golden import reply_of
 from test_tools import PDF, PNG, WAV, get_weather
 
+pytestmark = pytest.mark.long
+
 # The same examples in every run: what is looked for is a form that was never sent before.
 ORACLE = settings(
     max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)

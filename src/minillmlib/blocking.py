@@ -38,12 +38,17 @@ def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None,
 
 
 def _chunks(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
+    is_ours = True
     try:
         while (chunk := _in_background(lambda: _next_chunk(stream))) is not None:
             yield chunk
+    except InvalidParameterError:
+        is_ours = False  # somebody else reads it
+        raise
     finally:
         with suppress(InvalidParameterError):  # the program has ended, and its loop with it
-            _in_background(stream.aclose)
+            if is_ours:
+                _in_background(stream.aclose)
 
 
 async def _next_chunk(stream: StreamingCompletion[object]) -> StreamChunk | None:

@@ -85,8 +85,8 @@ class ClaudeSubscriptionToken(msgspec.Struct, frozen=True):
     def resolve(self) -> Auth:
         """The token; `AuthenticationError` if there is none or it has expired."""
         if os.environ.get(SUBSCRIPTION_VARIABLE, "").strip():
-            token = os.environ[SUBSCRIPTION_VARIABLE]
-            return Auth.bearer_token(Secret(token, f"the token in {SUBSCRIPTION_VARIABLE}"))
+            what = f"the token in {SUBSCRIPTION_VARIABLE}"
+            return Auth.bearer_token(Secret(os.environ[SUBSCRIPTION_VARIABLE], what))
         return Auth.bearer_token(_token_in_file(_credential_path()))
 
 
@@ -99,22 +99,22 @@ def _credential_path() -> Path:
 
 
 def _token_in_file(path: Path) -> Secret:
-    match _decoded(path):
-        case {"claudeAiOauth": {"accessToken": str(token), **login}}:
-            if _has_expired(login.get("expiresAt")):
-                raise _no_token(
-                    f"the token in {path} has expired; open Claude Code once to renew it"
-                )
-        case {"claudeAiOauth": _}:
-            raise _no_token(f"the login in {path} has no accessToken")
-        case _:
-            raise _no_token(f"{path} holds no claudeAiOauth, so nobody is logged in")
+    """The token. Every reason against it is told after what was read has been forgotten."""
+    login: JsonValue = None
     try:
-        return Secret(token, f"the token in {path}")
+        match _decoded(path):
+            case {"claudeAiOauth": {"accessToken": str()} as login}:
+                if not _has_expired(login.get("expiresAt")):
+                    return Secret(login["accessToken"], f"the token in {path}")
+                reason = f"the token in {path} has expired; open Claude Code once to renew it"
+            case {"claudeAiOauth": _}:
+                reason = f"the login in {path} has no accessToken"
+            case _:
+                reason = f"{path} holds no claudeAiOauth, so nobody is logged in"
     except InvalidParameterError as error:
-        raise _no_token(str(error)) from None
-    finally:
-        del token, login  # a traceback may show what a frame holds
+        reason = str(error)
+    del login
+    raise _no_token(reason)
 
 
 def _decoded(path: Path) -> JsonValue:

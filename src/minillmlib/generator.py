@@ -1,6 +1,7 @@
 """A model, and everything that is needed to reach it."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
@@ -46,6 +47,15 @@ LOCAL_URL = "http://127.0.0.1:0/v1"  # the transport puts the port in when the s
 # What an HTTP engine writes itself; two of a kind would desynchronize the connection.
 FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection", "host")
 
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KINDS: dict[str, type | UnionType] = {
+    "provider": Provider,
+    "credential": CredentialSource,
+    "token_price": TokenPrice | None,
+    "transport": Transport | None,
+    "limits": Limits,
+    "allow_http": bool,
+}
 NO_CREDENTIAL = FixedCredential(Auth.none())
 
 
@@ -82,12 +92,15 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
                 _check_word(getattr(self, what), what)
                 check_header_text(getattr(self, what), f"the {what}")
         msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
-        _check_type(self.provider, Provider, "provider")
-        _check_type(self.credential, CredentialSource, "credential")
-        _check_type(self.token_price, TokenPrice | None, "token_price")
-        _check_type(self.transport, Transport | None, "transport")
-        _check_type(self.limits, Limits, "limits")
-        _check_type(self.allow_http, bool, "allow_http")
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, type):
+                given = type(value).__name__
+                del value  # it may be a key in the wrong place
+                msgspec.structs.force_setattr(self, name, None)
+                raise InvalidParameterError(
+                    f"the {name} of a generator must be {_name_of(kind)}, not {given}"
+                )
         problem = _headers_problem(self.headers)
         if problem is not None:
             raise InvalidParameterError(problem)
@@ -195,7 +208,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: object) -> Self:
         """A copy with some fields changed."""
-        return replaced(self, changes)
+        try:
+            return replaced(self, changes)
+        except InvalidParameterError as error:
+            problem = str(error)
+        changes.clear()  # a secret may be among them, and a traceback may show what a frame holds
+        raise InvalidParameterError(problem)
 
     def with_api_key(self, api_key: str) -> Self:
         """A copy with this key; the provider picks the header."""
@@ -207,7 +225,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_api_key_from_env(self, variable: str) -> Self:
         """A copy that takes its key from this variable where it is set, else as before."""
-        _check_word(variable, "environment variable")
+        if not VARIABLE.fullmatch(variable if type(variable) is str else ""):
+            del variable  # it may be the key itself
+            raise InvalidParameterError(
+                "with_api_key_from_env takes the name of an environment variable: letters, digits "
+                "and _; a key itself is given with with_api_key"
+            )
         if isinstance(self.credential, EnvironmentKey):
             return self.replace(credential=self.credential.before(variable))
         return self.replace(credential=EnvironmentKey((variable,), self.credential))
@@ -239,7 +262,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_base_url(self, base_url: str) -> Self:
         """A copy at another address. The credential goes there too."""
-        return self.replace(base_url=base_url)
+        try:
+            return self.replace(base_url=base_url)
+        finally:
+            del base_url  # as above: it may hold a password
 
     def with_transport(self, transport: Transport) -> Self:
         """A copy whose requests all go through this transport."""
@@ -247,16 +273,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         shown = f"{self.name}:{self.model} at {self.base_url}, {self.credential!r}"
-        names = ", ".join(name for name, _ in self.headers)
+        names = ", ".join(str(*pair[:1]) for pair in self.headers)
         return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
-
-
-def _check_type(value: object, kind: type | UnionType, what: str) -> None:
-    if not isinstance(value, kind) or isinstance(value, type):
-        # The value is not shown: it may be a key in the wrong place.
-        raise InvalidParameterError(
-            f"the {what} of a generator must be {_name_of(kind)}, not {type(value).__name__}"
-        )
 
 
 def _name_of(kind: type | UnionType) -> str:

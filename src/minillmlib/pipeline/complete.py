@@ -21,9 +21,10 @@ async def complete(call: Call) -> CompletionResponse:
     except MiniLLMError:
         await run.end()
         raise
-    except BaseException:
+    except BaseException as error:  # noqa: BLE001 - goes on as it is
         run.leave()
-        raise
+        # The frames of the exchange hold what was sent and what came.
+        raise error.with_traceback(None) from None
     await run.end()
     return response
 
@@ -33,7 +34,8 @@ async def _answer(run: Run) -> CompletionResponse:
         try:
             return run.answered(await _attempt(run))
         except MiniLLMError as error:
-            await run.recover(error)
+            failure = error
+        await run.recover(failure)  # here, where no failure is the context of another
 
 
 async def _attempt(run: Run) -> CompletionResponse:

@@ -7,25 +7,31 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError
+from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
-from minillmlib.values.auth import Auth, header_text_problem, is_header_name
+from minillmlib.values.auth import Auth, Secret, header_text_problem, is_header_name
 from minillmlib.values.json import JsonObject, encode_json
+from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
 __all__ = ["Encoded", "encode", "encode_query"]
 
+SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """A request, the credential it carries, and the receipt for what it says."""
+    """A request, the credential it carries, and the receipt for what it says.
+
+    `redactor` cuts all its secrets out of what the server answers.
+    """
 
     request: HttpRequest
     auth: Auth
+    redactor: Redactor
     receipt: Receipt
 
 
@@ -36,20 +42,42 @@ def encode(call: Call) -> Encoded:
     credential is set, and no secret is near when it fails.
     """
     generator = call.generator
-    body = generator.provider.build_request(
-        generator.model,
-        call.messages,
-        call.settings.params,
-        stream=call.stream,
-        include_usage=True,
-    )
+    body = _body(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
-    if auth.secret() is not None:
+    others = _secrets_in(generator)
+    if auth.secret() is not None or others:
         _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
-    return Encoded(request, auth, _receipt(call, body))
+    return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
+
+
+def _body(call: Call) -> JsonObject:
+    generator = call.generator
+    try:
+        return generator.provider.build_request(
+            generator.model,
+            call.messages,
+            call.settings.params,
+            stream=call.stream,
+            include_usage=True,
+        )
+    except MiniLLMError:
+        raise
+    except Exception as error:  # the provider may be the caller's own
+        raise InvalidParameterError(
+            f"the provider could not build the request ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _secrets_in(generator: GeneratorInfo) -> list[Secret]:
+    """The values of headers that the caller gave and whose names say that they are secrets."""
+    return [
+        Secret(value.removeprefix("Bearer "), f"the header {name}")
+        for name, value in generator.headers
+        if value.strip() and any(word in name.lower() for word in SECRET_WORDS)
+    ]
 
 
 def encode_query(call: Call, url: str) -> HttpRequest:
@@ -93,7 +121,10 @@ def _receipt(call: Call, body: JsonObject) -> Receipt:
 def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
     """All headers; of two with one name the later wins, so the caller's own come last."""
     chosen: dict[str, tuple[str, str]] = {}
-    problem = _collect(chosen, call, auth)
+    try:
+        problem = _collect(chosen, call, auth)
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not name its headers ({type(error).__name__})"
     if problem is not None:
         chosen.clear()  # a traceback may show what a frame holds
         raise InvalidParameterError(problem)
@@ -118,6 +149,8 @@ def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str 
         joins = key in chosen and key in provider.list_headers
         chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
     for name, value in chosen.values():
+        if not isinstance(value, str):
+            return f"the header {name} is not a string"
         if not is_header_name(name):
             return f"{name!r} is not a valid HTTP header name"
         problem = header_text_problem(value, f"the header {name}")

@@ -12,10 +12,10 @@ from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.providers.failures import error_from_reply, request_id_of
-from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
-from minillmlib.values.responses import CompletionResponse
+from minillmlib.values.redaction import Redactor
+from minillmlib.values.responses import CompletionResponse, Receipt
 from minillmlib.values.usage import Usage
 
 __all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "settle", "signed"]
@@ -27,6 +27,9 @@ def read_reply(
     call: Call, sent: Encoded, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
     """The settled response in a whole answer. Raises what the answer says went wrong."""
+    headers = sent.redactor.redact_plain(headers)
+    if not 200 <= status < 300:
+        headers = sent.redactor.redact_all(headers)
 
     def read(text: str) -> CompletionResponse:
         if status < 200:
@@ -37,8 +40,8 @@ def read_reply(
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         return settle(call, _begun(call, call.generator.provider.parse_response(decode_json(text))))
 
-    response = read_safely(sent.auth, headers, read, body.decode("utf-8", "replace"))
-    return signed(call, response, sent, headers)
+    response = read_safely(sent.redactor, headers, read, body.decode("utf-8", "replace"))
+    return signed(call, response, sent.receipt, headers)
 
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
@@ -55,11 +58,11 @@ def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def signed(
-    call: Call, response: CompletionResponse, sent: Encoded, headers: Mapping[str, str]
+    call: Call, response: CompletionResponse, receipt: Receipt, headers: Mapping[str, str]
 ) -> CompletionResponse:
     """The response with what the exchange itself tells: who, under which id, and the receipt."""
     return msgspec.structs.replace(
-        response, origin=call.origin, request_id=request_id_of(headers), receipt=sent.receipt
+        response, origin=call.origin, request_id=request_id_of(headers), receipt=receipt
     )
 
 
@@ -86,7 +89,9 @@ def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
     return msgspec.structs.replace(response, cost=cost)
 
 
-def read_safely(auth: Auth, headers: Mapping[str, str], read: Callable[[str], T], text: str) -> T:
+def read_safely(
+    redactor: Redactor, headers: Mapping[str, str], read: Callable[[str], T], text: str
+) -> T:
     """`read(text)`, in which every failure is one of our errors and free of the secret.
 
     A provider may be the caller's own, so whatever it raises over an unexpected shape is a
@@ -94,7 +99,7 @@ def read_safely(auth: Auth, headers: Mapping[str, str], read: Callable[[str], T]
     text is made anew from the text without the key, so that no error ever held it.
     """
     try:
-        return _read_without_secret(auth, read, text)
+        return _read_without_secret(redactor, read, text)
     except MiniLLMError as error:
         error.request_id = error.request_id or request_id_of(headers)
         raise
@@ -107,11 +112,11 @@ def read_safely(auth: Auth, headers: Mapping[str, str], read: Callable[[str], T]
         del text  # it may hold an echo of the secret, and a traceback what a frame holds
 
 
-def _read_without_secret(auth: Auth, read: Callable[[str], T], text: str) -> T:
+def _read_without_secret(redactor: Redactor, read: Callable[[str], T], text: str) -> T:
     try:
         return read(text)
     except Exception:
-        hidden = auth.redact(text)
+        hidden = redactor.redact(text)
         if hidden == text:
             raise
     text = hidden

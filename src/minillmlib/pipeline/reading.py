@@ -27,7 +27,8 @@ from minillmlib.transport.sse import SseEvent
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import JsonValue, decode_json, excerpt
 from minillmlib.values.reasoning import ReasoningDelta
-from minillmlib.values.responses import CompletionResponse, ResponseFold, StreamChunk
+from minillmlib.values.redaction import Redactor
+from minillmlib.values.responses import CompletionResponse, Receipt, ResponseFold, StreamChunk
 from minillmlib.values.tools import ToolCallDelta
 
 __all__ = ["StreamAttempt"]
@@ -45,7 +46,8 @@ class StreamAttempt:
         self.events: EventStream | None = None
         self._run = run
         self._call = run.call
-        self._sent: Encoded | None = None
+        self._redactor = Redactor()
+        self._receipt: Receipt | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
         self._fold = ResponseFold(run.call.generator.provider.merge_usage)
@@ -68,11 +70,13 @@ class StreamAttempt:
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
         run, call = self._run, self._call
-        sent = self._sent = run.begin()
+        sent = run.begin()
+        self._redactor, self._receipt = sent.redactor, sent.receipt  # never the request
         bound, limits = run.clocks.first_byte(), call.generator.limits
         events = self.events = await open_events(
             call.transport, sent.request, bound, limits, run.heard
         )
+        events.headers = self._redactor.redact_plain(events.headers)
         if self._is_closed:  # while we waited
             events.close()
         elif not _is_event_stream(events):
@@ -91,21 +95,21 @@ class StreamAttempt:
 
     async def read_more(self) -> None:
         """Takes one event at a time, so that an error never overtakes the text before it."""
-        events, sent = self._opened()
+        events = self._opened()
         if not self._pending:
             batch = await self._next_batch(events)
             if batch is None:
-                self._complete(self._folded(events, sent))
+                self._complete(self._folded(events))
             else:
                 self._pending.extend(batch)
             return
         event = self._pending.popleft()
         read = self._read_error if event.event == "error" else self._read_chunk
-        chunk = read_safely(sent.auth, events.headers, read, event.data)
+        chunk = read_safely(self._redactor, events.headers, read, event.data)
         if chunk is not None:
             self._take(chunk)
             if self._is_over():
-                self._complete(self._folded(events, sent))
+                self._complete(self._folded(events))
 
     async def linger(self) -> None:
         """Lets the connection end properly, so that it can serve again."""
@@ -171,8 +175,11 @@ class StreamAttempt:
             self.ready.append(chunk)
 
     def _count(self, chunk: StreamChunk) -> None:
-        arguments = sum(len(call.arguments) for call in chunk.tool_calls)
-        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + arguments
+        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + len(chunk.refusal or "")
+        for call in chunk.tool_calls:
+            self._chars_left -= len(call.arguments) + len(call.name) + len(call.id)
+        for part in chunk.media:
+            self._chars_left -= len(part.data or b"")
         if self._chars_left < 0:
             limit = self._call.generator.limits.text_chars
             raise LimitExceededError(
@@ -195,15 +202,18 @@ class StreamAttempt:
             return False
         return not self._call.generator.provider.emits_stream_usage(requested=True)
 
-    def _folded(self, events: EventStream, sent: Encoded) -> CompletionResponse:
+    def _folded(self, events: EventStream) -> CompletionResponse:
         if not self._fold.is_complete:
             raise IncompleteStreamError(
                 "the stream ended without the wire's end signal, so the answer may be cut; "
                 "`partial` of this error holds the text so far"
             )
         folded = self._fold.response()
-        response = read_safely(sent.auth, events.headers, lambda _: settle(self._call, folded), "")
-        return signed(self._call, response, sent, events.headers)
+        response = read_safely(
+            self._redactor, events.headers, lambda _: settle(self._call, folded), ""
+        )
+        assert self._receipt is not None
+        return signed(self._call, response, self._receipt, events.headers)
 
     def _complete(self, response: CompletionResponse) -> None:
         try:
@@ -213,10 +223,9 @@ class StreamAttempt:
             raise
         self.response = self._run.answered(response)
 
-    def _opened(self) -> tuple[EventStream, Encoded]:
+    def _opened(self) -> EventStream:
         assert self.events is not None
-        assert self._sent is not None
-        return self.events, self._sent
+        return self.events
 
 
 def _as_chunk(response: CompletionResponse) -> StreamChunk:

@@ -32,7 +32,6 @@ from minillmlib.pipeline.report import (
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
 from minillmlib.providers.failures import request_id_of
-from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
 from minillmlib.values.budget import Reservation
@@ -78,7 +77,7 @@ class Run:
             sent = msgspec.structs.replace(sent, request=anew)
         self._auth = sent.auth
         reservation = self._reserved()
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent.request, reservation)
+        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, reservation)
         return sent
 
     def _reserved(self) -> Reservation | None:
@@ -92,8 +91,9 @@ class Run:
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""
         if self._open is not None:
-            self._open.status, self._open.request_id = status, request_id_of(headers)
-            self._open.response_id = excerpt(headers.get("x-generation-id", ""))
+            plain = self._open.redactor.redact_plain(headers)
+            self._open.status, self._open.request_id = status, request_id_of(plain)
+            self._open.response_id = excerpt(plain.get("x-generation-id", ""))
 
     def answered(self, response: CompletionResponse) -> CompletionResponse:
         """The whole answer is there and taken; gives it with the record of all attempts."""
@@ -119,7 +119,10 @@ class Run:
         cost = cost or self._open.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
-        error.request_id = error.request_id or self._open.request_id
+        redact, of_attempt = self._open.redactor.redact, self._open.request_id
+        self._open.request_id = None if of_attempt is None else redact(of_attempt)
+        told = error.request_id
+        error.request_id = self._open.request_id if told is None else redact(told)
         self._settle(outcome, cost, error)
 
     async def recover(self, error: MiniLLMError) -> None:
@@ -141,8 +144,7 @@ class Run:
         """Raises what ends the completion, with the record of all attempts."""
         self.failed(error)
         error.attempts = self.attempts
-        # From here on: the frames before held what the server sent, and it may echo a secret.
-        error = error.with_traceback(None)
+        _forget_frames(error)
         if self._retries == 0:
             raise error
         exceeded = MaxRetriesExceededError(
@@ -259,22 +261,25 @@ class _OpenAttempt:
     """An attempt that has not ended."""
 
     def __init__(
-        self, number: int, call: Call, request: HttpRequest, reservation: Reservation | None
+        self, number: int, call: Call, sent: Encoded, reservation: Reservation | None
     ) -> None:
         self.reservation = reservation
+        self.redactor = sent.redactor
         self.status: int | None = None
         self.request_id: str | None = None
         self.response_id = ""
         self.cost: CostOutcome | None = None
         self._number = number
         self._call = call
-        self._request = request
+        self._url = sent.request.url
+        self._sent_bytes = len(sent.request.body)
+        self._departure = sent.request.departure
         self._started_at = time.time()
         self._started = time.monotonic()
 
     @property
     def may_have_left(self) -> bool:
-        return self.status is not None or self._request.departure.may_have_left
+        return self.status is not None or self._departure.may_have_left
 
     def settled(
         self,
@@ -285,9 +290,9 @@ class _OpenAttempt:
     ) -> Attempt:
         return Attempt(
             number=self._number,
-            url=self._request.url,
+            url=self._url,
             model=self._call.generator.model,
-            sent_bytes=len(self._request.body),
+            sent_bytes=self._sent_bytes,
             started_at=self._started_at,
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
@@ -297,6 +302,15 @@ class _OpenAttempt:
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Cuts off where an error was: those frames hold what was sent and what a server echoed."""
+    error.__traceback__ = None
+    if error.__cause__ is None:
+        error.__context__ = None
+    else:
+        _forget_frames(error.__cause__)
 
 
 def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:

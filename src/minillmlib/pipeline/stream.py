@@ -96,19 +96,18 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        while True:
-            attempt = self._attempt
-            if attempt is not None and attempt.ready and self._phase is not _Phase.OVER:
+        # No local names for what an attempt holds: an error would keep it alive by this frame.
+        while self._phase is not _Phase.OVER:
+            if self._attempt is not None and self._attempt.ready:
                 self._has_delivered = True
-                return attempt.ready.popleft()
-            if self._phase is _Phase.OVER:
-                raise StopAsyncIteration
-            await self._guarded(self._step(attempt))
+                return self._attempt.ready.popleft()
+            await self._guarded(self._step())
+        raise StopAsyncIteration
 
-    def _step(self, attempt: StreamAttempt | None) -> Callable[[], Coroutine[None, None, None]]:
-        if attempt is None:
+    def _step(self) -> Callable[[], Coroutine[None, None, None]]:
+        if self._attempt is None:
             return self._open
-        return attempt.read_more if attempt.response is None else self._finish
+        return self._attempt.read_more if self._attempt.response is None else self._finish
 
     async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
         """Runs one step; what goes wrong is tried again or ends the stream."""
@@ -117,18 +116,31 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._is_busy = True
         try:
             try:
-                await step()
-            except MiniLLMError as error:
-                await self._recover(error)
+                failure = await self._failure_of(step)
+            finally:
+                del step  # see `__anext__`
+            if failure is not None:
+                await self._recover(failure)
         except MiniLLMError:
             await self.aclose()
             raise
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - goes on as it is
             self._close()
             self._leave()
-            raise
+            # The frames of the exchange hold what was sent and what came.
+            raise error.with_traceback(None) from None
         finally:
             self._is_busy = False
+
+    async def _failure_of(
+        self, step: Callable[[], Coroutine[None, None, None]]
+    ) -> MiniLLMError | None:
+        """What a step failed with: told and not raised, so that it is the context of no other."""
+        try:
+            await step()
+        except MiniLLMError as error:
+            return error
+        return None
 
     async def _open(self) -> None:
         self._phase = _Phase.READING
@@ -140,31 +152,31 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     async def _recover(self, error: MiniLLMError) -> None:
         """Returns when the next attempt may begin, or at once when the stream was left."""
+        if self._phase is _Phase.OVER:
+            return  # closed by aclose while a step waited
         run, attempt = self._run, self._attempt
         if run is None or attempt is None:
             raise error
-        if self._phase is _Phase.OVER:
-            return  # closed by aclose while a step waited
         if not isinstance(error, RejectedResponseError):  # which holds the whole text
             error.partial = attempt.partial + error.partial
         attempt.close()
         run.failed(error)
+        self._attempt = attempt = None  # an error shall not keep alive what was sent and what came
         if self._has_delivered:
             run.give_up(error)
         await run.recover(error)
-        self._attempt = None
 
     async def _finish(self) -> None:
         """The caller has taken the last chunk: only now the answer is kept."""
-        assert self._attempt is not None
-        assert self._run is not None
-        await self._attempt.linger()
-        response = self._attempt.response
-        if self._phase is _Phase.OVER or response is None:
+        attempt, run = self._attempt, self._run
+        assert attempt is not None
+        assert run is not None
+        await attempt.linger()
+        await run.end()
+        if self._phase is _Phase.OVER or attempt.response is None:
             return
-        self._result = (response, self._keep(response))
+        self._result = (attempt.response, self._keep(attempt.response))
         self._phase = _Phase.OVER
-        await self._run.end()
 
     def _is_of_this_loop(self) -> bool:
         events = None if self._attempt is None else self._attempt.events
@@ -177,6 +189,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._phase = _Phase.OVER
         if self._attempt is not None:
             self._attempt.close()
+            self._attempt = None
 
     def _leave(self) -> None:
         if self._run is not None:

@@ -18,9 +18,9 @@ from minillmlib.values.json import (
     JsonValue,
     convert_json,
     decode_json,
-    encode_json,
     excerpt,
     excerpt_of,
+    json_text,
     string_or_empty,
 )
 from minillmlib.values.messages import Message
@@ -275,7 +275,7 @@ def _index(event: JsonObject) -> int:
 
 def _call_delta(block: _Block, index: int) -> ToolCallDelta:
     """A call as its block begins; the input of a streamed one is empty and comes in pieces."""
-    arguments = encode_json(block.input).decode() if block.input else ""
+    arguments = json_text(block.input) if block.input else ""
     return ToolCallDelta(
         index=index,
         id=string_or_empty(block.id),

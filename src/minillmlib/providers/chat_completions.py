@@ -19,8 +19,8 @@ from minillmlib.values.json import (
     JsonValue,
     convert_json,
     decode_json,
-    encode_json,
     excerpt_of,
+    json_text,
     string_or_empty,
 )
 from minillmlib.values.media import MediaPart
@@ -367,7 +367,7 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     if arguments is None:
         arguments = ""
     elif not isinstance(arguments, str):  # some servers send the object itself
-        arguments = encode_json(arguments).decode()
+        arguments = json_text(arguments)
     return ToolCallDelta(
         index=call.index, id=string_or_empty(call.id), name=function.name or "", arguments=arguments
     )

@@ -267,7 +267,11 @@ def _complaint(item: JsonValue) -> str:
     """One validation error of FastAPI's kind: where, and what."""
     fields = _object(item)
     place = fields.get("loc")
-    path = ".".join(map(str, place)) if isinstance(place, list) else ""
+    path = (
+        ".".join(p if isinstance(p, str) else excerpt_of(p) for p in place)
+        if isinstance(place, list)
+        else ""
+    )
     said = fields.get("msg", item)
     return f"{path}: {said if isinstance(said, str) else excerpt_of(said)}"
 

@@ -27,6 +27,7 @@ __all__ = ["AiohttpTransport"]
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
+    from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -148,6 +149,13 @@ class _Connector(aiohttp.TCPConnector):
         _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
         return connection
 
+    def _release(
+        self, key: "ConnectionKey", protocol: "ResponseHandler", *, should_close: bool = False
+    ) -> None:
+        if should_close or protocol.should_close:
+            protocol.abort()  # at once: a close would wait until the server has taken every byte
+        super()._release(key, protocol, should_close=should_close)
+
     async def _create_connection(
         self,
         req: aiohttp.ClientRequest,
@@ -199,14 +207,21 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     )
 
 
+def _joined(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers by lower-case name; several of one name are one list (RFC 9110, 5.3)."""
+    joined: dict[str, str] = {}
+    for name, value in headers.items():
+        key = name.lower()
+        joined[key] = f"{joined[key]}, {value}" if key in joined else value
+    return joined
+
+
 class _AiohttpResponse:
     """An `HttpResponse` over aiohttp's."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         self.status = response.status
-        self.headers: Mapping[str, str] = {
-            name.lower(): value for name, value in response.headers.items()
-        }
+        self.headers: Mapping[str, str] = _joined(response.headers)
         self._response = response
         self._url = url
         connection = response.connection

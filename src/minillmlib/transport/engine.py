@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from minillmlib.errors import ConnectError
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 
 __all__ = ["default_transport", "set_default_transport", "shared_engine"]
@@ -43,7 +44,11 @@ class _SharedEngine:
         if self._engine is None:
             import asyncio  # noqa: PLC0415 - a third of our import, and the running loop has it
 
-            await asyncio.to_thread(_import_engine)
+            request.departure.may_have_left = False
+            try:
+                await asyncio.to_thread(_import_engine)
+            except OSError as error:
+                raise ConnectError(f"the HTTP engine could not be loaded ({error})") from None
             self._engine = _engine()  # here, not in a thread: many requests may have waited
         return await self._engine.send(request)
 

@@ -20,7 +20,6 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
-from minillmlib.values.json import excerpt
 from minillmlib.values.limits import Limits
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class EventStream:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
             async with _clock(secs):
-                await _read_into([], self._response, self._limits.event_bytes)
+                await _read_into(bytearray(), self._response, self._limits.event_bytes)
         except (TimeoutError, TransportError, LimitExceededError):
             pass  # the answer is complete; only the connection is lost
         finally:
@@ -160,8 +159,8 @@ def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
     if response.status < 300 and _is_compressed(headers):
         raise MalformedResponseError(
-            f"the server compressed its answer ({excerpt(headers['content-encoding'])}) though it "
-            "was asked not to; switch compression off there or at the gateway before it"
+            "the server compressed its answer though it was asked not to; "
+            "switch compression off there or at the gateway before it"
         )
 
 
@@ -173,23 +172,21 @@ async def _body_of(response: HttpResponse, bound: Bound, limits: Limits) -> byte
     """The whole body; of an error's also a part or nothing, since its status says the most."""
     if _is_compressed(response.headers):
         return b""
-    pieces: list[bytes] = []
+    body = bytearray()  # one block that grows; joined pieces would stay in the heap beside it
     try:
         async with _within(bound):
-            await _read_into(pieces, response, limits.body_bytes)
+            await _read_into(body, response, limits.body_bytes)
     except (ReadError, RequestTimeoutError):
         if response.status < 400:
             raise
-    return b"".join(pieces)
+    return bytes(body)
 
 
-async def _read_into(pieces: list[bytes], response: HttpResponse, most_bytes: int) -> None:
-    size = 0
+async def _read_into(body: bytearray, response: HttpResponse, most_bytes: int) -> None:
     while piece := await response.read():
-        size += len(piece)
-        if size > most_bytes:
+        if len(body) + len(piece) > most_bytes:
             raise _too_much("an answer", most_bytes, "body_bytes")
-        pieces.append(piece)
+        body += piece
 
 
 def _too_much(what: str, limit: int, name: str) -> LimitExceededError:

@@ -179,7 +179,8 @@ _ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...]
 
 def _translated(error: Exception, url: str) -> MiniLLMError:
     where = origin_of_url(url)
-    reason = f" ({error})" if isinstance(error, httpx2.TransportError) and str(error) else ""
+    # Of other errors the text may quote what the server sent.
+    reason = f" ({error})" if isinstance(error, httpx2.ConnectError) and str(error) else ""
     if isinstance(error, httpx2.ConnectError) and _is_about_tls(error):
         return TlsError(f"no valid TLS (is it an http address?) at {where}{reason}")
     if isinstance(error, httpx2.RemoteProtocolError) and _is_about_an_end(error):

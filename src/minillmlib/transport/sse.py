@@ -6,6 +6,7 @@ from minillmlib.errors import LimitExceededError
 
 __all__ = ["SseDecoder", "SseEvent"]
 
+LINE_BYTES = 64  # what a line takes in memory beside its text
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -104,16 +105,19 @@ class SseDecoder:
         value = raw.removeprefix(b" ").decode("utf-8", "replace")
         match name:
             case b"data":
-                self._data.append(value)
-                self._event_bytes += len(raw)
-                self._check(self._event_bytes)
+                self._keep_data(value, len(raw))
             case b"event":
                 self._event = value
             case b"id" if "\0" not in value:
                 self._id = value
             case b"error":
                 self._event = "error"
-                self._data.append(value)
+                self._keep_data(value, len(raw))
+
+    def _keep_data(self, value: str, size: int) -> None:
+        self._data.append(value)
+        self._event_bytes += size + LINE_BYTES
+        self._check(self._event_bytes)
 
     def _dispatch(self) -> SseEvent | None:
         event = None

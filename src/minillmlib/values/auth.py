@@ -1,11 +1,10 @@
 """Secrets, and how a request proves who sends it."""
 
-import base64
 import enum
 from typing import NoReturn, Self
-from urllib.parse import quote
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.redaction import HIDDEN, Redactor
 
 __all__ = [
     "Auth",
@@ -16,9 +15,7 @@ __all__ = [
     "is_header_name",
 ]
 
-HIDDEN = "[hidden]"
 MAX_PRINTABLE_ASCII = 0x7E
-SHORTEST_SECRET = 6  # a shorter one hides nothing, and cutting it out would garble any text
 MIN_PRINTABLE_ASCII = 0x20
 
 
@@ -60,7 +57,9 @@ class Secret:
 
     def __init__(self, text: str, what: str = "the key") -> None:
         if not isinstance(text, str):
-            raise InvalidParameterError(f"{what} must be a string, not {type(text).__name__}")
+            kind = type(text).__name__
+            del text  # see `check_header_text`
+            raise InvalidParameterError(f"{what} must be a string, not {kind}")
         try:
             self._text = check_header_text(text.strip(), what)
         finally:
@@ -133,17 +132,10 @@ class Auth:
         """The key or token, or None for an open server."""
         return self._secret
 
-    def redact(self, text: str) -> str:
-        """`text` without the secret, for texts in which a server may have echoed it.
-
-        In any of the forms in which gateways do: as it is, in a URL, or in base64.
-        """
-        secret = "" if self._secret is None else self._secret.expose_secret()
-        if len(secret) < SHORTEST_SECRET:
-            return text
-        for form in (secret, *_disguises(secret)):
-            text = text.replace(form, HIDDEN)
-        return text
+    def redactor(self, *others: Secret) -> Redactor:
+        """What cuts the secret, and these others, out of texts in which a server echoes them."""
+        own = () if self._secret is None else (self._secret,)
+        return Redactor(*own, *others)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Auth):
@@ -155,15 +147,3 @@ class Auth:
 
     def __repr__(self) -> str:
         return f"Auth({self.kind.value})"
-
-
-def _disguises(secret: str) -> tuple[str, ...]:
-    """The secret as URLs, JSON and base64 hold it, whatever stands before it in the base64."""
-    data = secret.encode()
-    # Base64 takes three bytes at a time, so what stands before shifts it by none, one or two; the
-    # characters at both ends depend on the neighbours and are left out.
-    shifted = (
-        base64.b64encode(b"\0" * shift + data).decode().rstrip("=")[(0, 2, 3)[shift] :][:-2]
-        for shift in range(3)
-    )
-    return (quote(secret, safe=""), *(text for text in shifted if len(text) >= SHORTEST_SECRET))

@@ -17,6 +17,7 @@ __all__ = [
     "encode_json",
     "excerpt",
     "excerpt_of",
+    "json_text",
     "string_or_empty",
 ]
 
@@ -42,7 +43,7 @@ def decode_json(data: bytes | str) -> JsonValue:
         if mended is not None:
             return mended[0]
         raise MalformedResponseError(
-            f"the server sent what is not JSON ({error}): {excerpt(data)}"
+            f"the server sent what is not JSON ({excerpt(str(error))}): {excerpt(data)}"
         ) from None
 
 
@@ -83,7 +84,8 @@ def convert_json(value: JsonValue, shape: type[T]) -> T:
         return msgspec.convert(value, shape)
     except (ValueError, RecursionError) as error:
         raise MalformedResponseError(
-            f"the server's answer has an unexpected shape ({error}): {excerpt_of(value)}"
+            f"the server's answer has an unexpected shape ({excerpt(str(error))}): "
+            f"{excerpt_of(value)}"
         ) from None
 
 
@@ -93,6 +95,16 @@ def encode_json(value: JsonValue) -> bytes:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(f"the request cannot be written as JSON: {error}") from None
+
+
+def json_text(value: JsonValue) -> str:
+    """The JSON text of a value that a server sent. Raises `MalformedResponseError` if too deep."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedResponseError(
+            f"the server sent a value that cannot be written again ({error})"
+        ) from None
 
 
 def string_or_empty(value: JsonValue) -> str:

@@ -182,12 +182,53 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
 class _Open:
     """A call whose arguments may still grow."""
 
-    __slots__ = ("id", "name", "pieces")
+    __slots__ = (
+        "_depth",
+        "_in_string",
+        "_is_escaped",
+        "_name_chars",
+        "_names",
+        "_scanned",
+        "id",
+        "pieces",
+    )
 
     def __init__(self, delta: ToolCallDelta) -> None:
         self.id = delta.id
-        self.name = delta.name
+        self._names = [delta.name]
+        self._name_chars = len(delta.name)
         self.pieces = [delta.arguments] if delta.arguments else []
+        self._scanned = 0  # pieces that `is_closed` has seen
+        self._depth = 0
+        self._in_string = self._is_escaped = False
+
+    @property
+    def name(self) -> str:
+        if len(self._names) > 1:
+            self._names = ["".join(self._names)]
+        return self._names[0]
+
+    def add_name(self, piece: str) -> None:
+        """Takes in a piece of the name; some servers send the whole again with each fragment."""
+        if len(piece) != self._name_chars or piece != self.name:
+            self._names.append(piece)
+            self._name_chars += len(piece)
+
+    def is_closed(self) -> bool:
+        """Whether every bracket of the arguments so far is closed. Each character is seen once."""
+        for piece in self.pieces[self._scanned :]:
+            for char in piece:
+                if self._in_string:
+                    self._in_string = self._is_escaped or char != '"'
+                    self._is_escaped = char == "\\" and not self._is_escaped
+                elif char == '"':
+                    self._in_string = True
+                elif char in "{[":
+                    self._depth += 1
+                elif char in "}]":
+                    self._depth -= 1
+        self._scanned = len(self.pieces)
+        return bool(self.pieces) and self._depth == 0 and not self._in_string
 
     @property
     def arguments(self) -> str:
@@ -202,10 +243,11 @@ class _Open:
 class ToolCalls:
     """Puts fragments of calls together. O(1) for each fragment that carries an index."""
 
-    __slots__ = ("_by_index", "_calls")
+    __slots__ = ("_by_id", "_by_index", "_calls")
 
     def __init__(self) -> None:
         self._calls: list[_Open] = []
+        self._by_id: dict[str, _Open] = {}
         self._by_index: dict[int, _Open] = {}
 
     def add(self, delta: ToolCallDelta) -> None:
@@ -220,6 +262,8 @@ class ToolCalls:
             self._grow(call, delta)
         if delta.index is not None:
             self._by_index[delta.index] = call
+        if call.id:
+            self._by_id.setdefault(call.id, call)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -248,7 +292,7 @@ class ToolCalls:
         # name is only a proxy's whim (litellm#40040): it stays the same call.
         if delta.id and candidate.id and delta.id != candidate.id and delta.name:
             return None
-        if delta.index is None and not delta.id and delta.name and _is_json(candidate.arguments):
+        if delta.index is None and not delta.id and delta.name and candidate.is_closed():
             return None
         return candidate
 
@@ -256,13 +300,13 @@ class ToolCalls:
         if delta.index is not None:
             return self._by_index.get(delta.index)
         if delta.id:
-            return next((call for call in self._calls if call.id == delta.id), None)
+            return self._by_id.get(delta.id)
         return self._calls[-1] if self._calls else None
 
     def _grow(self, call: _Open, delta: ToolCallDelta) -> None:
         call.id = call.id or delta.id
-        if delta.name and delta.name != call.name and not call.pieces:
-            call.name += delta.name
+        if delta.name and not call.pieces:
+            call.add_name(delta.name)
         if delta.arguments:
             call.pieces.append(delta.arguments)
 
