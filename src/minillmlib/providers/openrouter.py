@@ -13,6 +13,7 @@ from minillmlib.providers.claude_models import Claude
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
+from minillmlib.values.exact import exact_sum
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
@@ -169,4 +170,4 @@ def _sum_of(parts: Sequence[Decimal | None]) -> Decimal | None:
     known = [
         part for part in parts if part is not None and part.is_finite() and 0 <= part <= MOST_USD
     ]
-    return sum(known, Decimal(0)) if len(known) == len(parts) else None
+    return exact_sum(known) if len(known) == len(parts) else None

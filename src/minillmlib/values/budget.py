@@ -7,6 +7,7 @@ import msgspec
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
 from minillmlib.values.costs import CostOutcome, CostResolution
+from minillmlib.values.exact import EXACT, exact_sum
 
 __all__ = ["Budget", "CostEstimate", "Reservation"]
 
@@ -66,7 +67,7 @@ class Budget:
     @property
     def left(self) -> Decimal:
         """What can still be set aside here; a parent may have less."""
-        return self.limit - self._spent - self._reserved
+        return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
 
     def child(self, limit: Decimal | str | int) -> "Budget":
         """A smaller budget within this one."""
@@ -95,15 +96,15 @@ class Budget:
 
     def _take(self, amount: Decimal) -> bool:
         with self._lock:
-            if self._spent + self._reserved + amount > self.limit:
+            if exact_sum((self._spent, self._reserved, amount)) > self.limit:
                 return False
-            self._reserved += amount
+            self._reserved = EXACT.add(self._reserved, amount)
             return True
 
     def _settle(self, reserved: Decimal, spent: Decimal) -> None:
         with self._lock:
-            self._reserved -= reserved
-            self._spent += spent
+            self._reserved = EXACT.subtract(self._reserved, reserved)
+            self._spent = EXACT.add(self._spent, spent)
 
     def _settle_all(self, reserved: Decimal, spent: Decimal) -> None:
         budget: Budget | None = self
@@ -129,7 +130,8 @@ class Reservation:
         spent = Decimal(0) if cost is None else cost.cost
         if self._held is not None:
             if is_known:
-                self._budget._settle_all(Decimal(0), spent - self._held)  # noqa: SLF001
+                correction = EXACT.subtract(spent, self._held)
+                self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
                 self._held = None
             return
         amount = spent if is_known else self._ceiling

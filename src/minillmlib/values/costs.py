@@ -2,19 +2,20 @@
 
 import enum
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.exact import EXACT
 from minillmlib.values.json import JsonObject
 from minillmlib.values.usage import Usage
 
 __all__ = ["MOST_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
 
 MILLION = Decimal(1_000_000)
-MOST_USD = Decimal(10**9)  # far above any price; keeps every product exact
+MOST_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 Rate: TypeAlias = Decimal | float | str
@@ -107,19 +108,20 @@ class TokenPrice(msgspec.Struct, frozen=True):
         )
 
     def cost_of(self, usage: Usage) -> Decimal:
-        """What `usage` costs in USD: a plain weighted sum of its buckets.
+        """What `usage` costs in USD: a plain weighted sum of its buckets, never rounded.
 
         Tokens for which there is no rate (see `covers`) count as other input.
         """
         price = self.for_input(usage.prompt_tokens)
         for_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
-        return (
-            usage.uncached_input_tokens * price.input
-            + usage.cache_read_tokens * _or(price.cache_read, price.input)
-            + for_5m * _or(price.cache_write, price.input)
-            + usage.cache_write_1h_tokens * _or(price.cache_write_1h, price.input)
-            + usage.completion_tokens * price.output
-        ) / MILLION
+        with localcontext(EXACT):
+            return (
+                usage.uncached_input_tokens * price.input
+                + usage.cache_read_tokens * _or(price.cache_read, price.input)
+                + for_5m * _or(price.cache_write, price.input)
+                + usage.cache_write_1h_tokens * _or(price.cache_write_1h, price.input)
+                + usage.completion_tokens * price.output
+            ) / MILLION
 
 
 def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:
@@ -184,7 +186,7 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         if not isinstance(other, CostTotal):
             return NotImplemented
         return CostTotal(
-            cost=self.cost + other.cost,
+            cost=EXACT.add(self.cost, other.cost),
             unpriced=self.unpriced + other.unpriced,
             unknown=self.unknown + other.unknown,
         )
