@@ -147,6 +147,7 @@ ANY_CHAT_RECORD = st.fixed_dictionaries({
     "prompt_tokens_details": st.none() | st.fixed_dictionaries(
         {"cached_tokens": MAYBE, "cache_write_tokens": MAYBE}),
     "completion_tokens_details": st.none() | st.fixed_dictionaries({"reasoning_tokens": MAYBE}),
+    "prompt_cache_hit_tokens": MAYBE,
     "prompt_cache_miss_tokens": MAYBE,
 })  # fmt: skip
 
@@ -154,7 +155,9 @@ ANY_CHAT_RECORD = st.fixed_dictionaries({
 def adds_up(record: Record) -> bool:
     """Whether all that a chat record tells can be true at once."""
     details = record["prompt_tokens_details"] or {}
-    held = sum(count or 0 for count in details.values())
+    hits, cached = record["prompt_cache_hit_tokens"], details.get("cached_tokens")
+    read = (hits if cached is None else cached) or 0
+    held = read + (details.get("cache_write_tokens") or 0)
     prompt, total = record["prompt_tokens"], record["total_tokens"]
     written = record["completion_tokens"] if total is None else total - prompt
     thought = (record["completion_tokens_details"] or {}).get("reasoning_tokens") or 0
@@ -162,6 +165,7 @@ def adds_up(record: Record) -> bool:
         prompt > 0
         and held <= prompt
         and thought <= written >= record["completion_tokens"]
+        and hits in (None, read)
         and record["prompt_cache_miss_tokens"] in (None, prompt - held)
     )
 

@@ -235,7 +235,6 @@ LOST_START = (
 )
 HIDDEN_BY_ITERATIONS = "beside iterations, what the record says of the whole is not checked"
 PART_WITHOUT_INPUT = "an iteration without input_tokens counts as one without input"
-HIT_IS_HIDDEN = "beside cached_tokens, prompt_cache_hit_tokens is not looked at"
 BILLED = {
     ("Claude: too much for a lifetime", "streamed"): LOST_START,
     ("Claude: too little for a lifetime", "streamed"): LOST_START,
@@ -253,11 +252,6 @@ BILLED = {
         for way in WAYS
         for label in ("no input_tokens", "input_tokens of null")
         for beside in ("", " beside a cache")
-    },
-    **{
-        (f"{label} prompt_cache_hit_tokens beside cached_tokens", way): HIT_IS_HIDDEN
-        for way in WAYS
-        for label in ("too many", "too few")
     },
 }  # fmt: skip
 

@@ -41,12 +41,15 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     except (ValueError, TypeError, KeyError):
         return None
     details = usage.prompt_tokens_details or _PromptDetails()
-    read = details.cached_tokens or usage.prompt_cache_hit_tokens or 0
+    hits, misses = usage.prompt_cache_hit_tokens, usage.prompt_cache_miss_tokens
+    read = (hits if details.cached_tokens is None else details.cached_tokens) or 0
     written = details.cache_write_tokens or 0
     uncached = usage.prompt_tokens - read - written
     completion = _completion_of(usage)
     thought = (usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0
-    if completion is None or uncached < 0 or thought > completion or _misses(usage, uncached):
+    if completion is None or uncached < 0 or thought > completion:
+        return None
+    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's own split
         return None
     return Usage(
         uncached_input_tokens=uncached,
@@ -66,13 +69,6 @@ def _completion_of(usage: _Usage) -> int | None:
         return usage.completion_tokens
     rest = usage.total_tokens - usage.prompt_tokens
     return rest if rest >= (usage.completion_tokens or 0) else None
-
-
-def _misses(usage: _Usage, uncached: int) -> bool:
-    """Whether DeepSeek's own split of the input, if it is there, is another."""
-    if usage.prompt_cache_miss_tokens is None:
-        return False
-    return usage.prompt_cache_miss_tokens != uncached
 
 
 def usage_record(raw: JsonValue) -> JsonObject | None:
