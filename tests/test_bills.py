@@ -61,29 +61,13 @@ def what_is_known_of(name: str, node: ChatNode, sent: list[Record]) -> dict[str,
     return {} if is_unknown and is_kept and is_missing else {name: (told, response.usage_record)}
 
 
-def known_bug(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
-def known_bugs(reasons: dict[Any, str], *key: Any) -> list[pytest.MarkDecorator]:
-    return [known_bug(reasons[key])] if key in reasons else []
-
-
 # The corpus.
-
-WRONG_BILLS = {
-    ("a gateway corrects what it first took for fresh",):
-        "Anthropic's later counts replace the earlier ones; taking the most of both bills the same "
-        "tokens as fresh and as read",
-    ("a loop of one model that thinks",):
-        "beside iterations, the thinking_tokens of the whole are not looked at",
-}  # fmt: skip
 
 
 def bill_cases() -> Iterator[Any]:
     for name, bill in BILLS.items():
         for way in ways_of(bill):
-            yield pytest.param(bill, way, id=f"{name}, {way}", marks=known_bugs(WRONG_BILLS, name))
+            yield pytest.param(bill, way, id=f"{name}, {way}")
 
 
 @pytest.mark.parametrize(("bill", "way"), list(bill_cases()))
@@ -108,7 +92,6 @@ def test_the_corpus_has_every_style_of_every_wire():
     assert {bill.wire for bill in BILLS.values()} == WIRES.keys()
 
 
-@known_bug("an advisor's model goes unseen if the iterations of the asked model name none")
 @pytest.mark.parametrize("way", WAYS)
 def test_an_advisor_of_another_model_has_no_price(way):
     parts = [claude(10, 5, type="message"), claude(99, 50, type="advisor_message", model="opus")]
@@ -229,42 +212,10 @@ def contradictory_bills() -> dict[str, list[tuple[str, Bill]]]:
 
 
 CONTRADICTORY = contradictory_bills()
-LOST_START = (
-    "a start that cannot be used is forgotten once the end counts any input, and with it what only "
-    "the start tells: the lifetimes, or the fresh input"
-)
-HIDDEN_BY_ITERATIONS = "beside iterations, what the record says of the whole is not checked"
-PART_WITHOUT_INPUT = "an iteration without input_tokens counts as one without input"
-BILLED = {
-    ("Claude: too much for a lifetime", "streamed"): LOST_START,
-    ("Claude: too little for a lifetime", "streamed"): LOST_START,
-    ("Claude: lifetimes of nothing", "streamed"): LOST_START,
-    ("Claude: no input_tokens beside a cache", "streamed"): LOST_START,
-    ("Claude: input_tokens of null beside a cache", "streamed"): LOST_START,
-    **{
-        (f"Claude, beside iterations: {label}", way): HIDDEN_BY_ITERATIONS
-        for way in WAYS
-        for label in ("too much for a lifetime", "too little for a lifetime",
-                      "lifetimes of nothing", "more thought than written")
-    },
-    **{
-        (f"an iteration: {label}{beside}", way): PART_WITHOUT_INPUT
-        for way in WAYS
-        for label in ("no input_tokens", "input_tokens of null")
-        for beside in ("", " beside a cache")
-    },
-}  # fmt: skip
 
 
-def contradiction_cases() -> list[Any]:
-    return [
-        pytest.param(label, way, id=f"{label}, {way}", marks=known_bugs(BILLED, label, way))
-        for label in CONTRADICTORY
-        for way in WAYS
-    ]
-
-
-@pytest.mark.parametrize(("label", "way"), contradiction_cases())
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("label", CONTRADICTORY)
 def test_a_record_that_contradicts_itself_is_unknown_and_kept(label, way):
     known = {}
     for name, bill in CONTRADICTORY[label]:
@@ -292,16 +243,9 @@ def shapes() -> dict[tuple[str, ...], Bill]:
     return {(bill.wire, *counts_in(bill.records)): bill for _, bill in wholes()}
 
 
-ABSURD = {(name, "streamed"): LOST_START for name in LIFETIMES}
-
-
 @pytest.mark.parametrize(
     ("count", "way"),
-    [
-        pytest.param(name, way, marks=known_bugs(ABSURD, name, way))
-        for name in sorted(COUNTS)
-        for way in WAYS
-    ],
+    [(name, way) for name in sorted(COUNTS) for way in WAYS],
 )
 def test_a_count_that_cannot_be_makes_the_bill_unknown(count, way):
     known, tried = {}, 0
@@ -332,7 +276,6 @@ def test_a_stream_whose_last_record_cannot_be_is_unknown(value):
     assert known == {}
 
 
-@known_bug("of several records after the finish, one that cannot be used is passed over")
 @pytest.mark.parametrize(
     ("wire", "records"),
     [
@@ -354,7 +297,6 @@ def test_an_earlier_record_does_not_stand_in_for_a_broken_last_one(wire, records
     assert what_is_known_of(wire, node, records) == {}
 
 
-@known_bug(LOST_START)
 @pytest.mark.parametrize("start", [{"input_tokens": -5, "output_tokens": 1}, {"input_tokens": 500}])
 def test_fresh_input_that_only_a_broken_start_tells_is_not_left_out(start):
     records = [start, {"cache_read_input_tokens": 1000, "output_tokens": 7}]
@@ -362,7 +304,6 @@ def test_fresh_input_that_only_a_broken_start_tells_is_not_left_out(start):
     assert what_is_known_of("cache", node, records) == {}
 
 
-@known_bug(HIDDEN_BY_ITERATIONS)
 @pytest.mark.parametrize("record", [COMPACTED, LOOPED])
 @pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
 def test_iterations_never_come_to_less_than_the_whole(record, name):
@@ -372,7 +313,6 @@ def test_iterations_never_come_to_less_than_the_whole(record, name):
     assert what_is_known_of(name, node, [wrong]) == {}
 
 
-@known_bug("a record without input is not used, but not kept either")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("wire", "record"),

@@ -18,7 +18,7 @@ from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import CompletionResponse, Receipt
 from minillmlib.values.usage import Usage
 
-__all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "settle", "signed"]
+__all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "signed"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ def read_reply(
             raise error_from_reply(status, headers, text)
         if not text.strip():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
-        return settle(call, _begun(call, call.generator.provider.parse_response(decode_json(text))))
+        return _settled(
+            call, _begun(call, call.generator.provider.parse_response(decode_json(text)))
+        )
 
     response = read_safely(sent.redactor, headers, read, body.decode("utf-8", "replace"))
     return signed(call, response, sent.receipt, headers)
@@ -72,7 +74,7 @@ def cost_in(call: Call, body: bytes) -> CostOutcome | None:
         usage = call.generator.provider.parse_usage(decode_json(body))
     except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
         return None
-    return None if usage is None else cost_of(call, usage)
+    return cost_of(call, usage) if usage is not None and usage.is_bill else None
 
 
 def cost_of(call: Call, usage: Usage) -> CostOutcome:
@@ -80,7 +82,7 @@ def cost_of(call: Call, usage: Usage) -> CostOutcome:
     return call.generator.provider.cost_of(usage, price_of(call))
 
 
-def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
+def _settled(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with what it cost. Without usage the cost is unknown, never zero."""
     usage = response.usage
     cost = (

@@ -19,7 +19,7 @@ from minillmlib.errors import (
 from minillmlib.pipeline.accept import accept
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.prefill import Prefill
-from minillmlib.pipeline.read import cost_in, cost_of, read_reply, read_safely, settle, signed
+from minillmlib.pipeline.read import cost_in, cost_of, read_reply, read_safely, signed
 from minillmlib.pipeline.run import Run
 from minillmlib.providers.failures import error_from_payload
 from minillmlib.transport.exchange import EventStream, open_events
@@ -62,10 +62,12 @@ class StreamAttempt:
 
     def _cost(self) -> CostOutcome | None:
         """What the answer cost, if its final counts have come, or what it cost at least."""
-        usage, partial = self._fold.usage, self._fold.partial_usage
-        if usage is not None:
-            return cost_of(self._call, usage)
-        return None if partial is None else CostOutcome.unknown(at_least=partial)
+        fold = self._fold
+        if fold.usage is not None:
+            return cost_of(self._call, fold.usage)
+        if fold.partial_usage is None and fold.usage_record is None:
+            return None
+        return CostOutcome.unknown(at_least=fold.partial_usage, record=fold.usage_record)
 
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
@@ -208,9 +210,9 @@ class StreamAttempt:
                 "the stream ended without the wire's end signal, so the answer may be cut; "
                 "`partial` of this error holds the text so far"
             )
-        folded = self._fold.response()
-        response = read_safely(
-            self._redactor, events.headers, lambda _: settle(self._call, folded), ""
+        cost = read_safely(self._redactor, events.headers, lambda _: self._cost(), "")
+        response = msgspec.structs.replace(
+            self._fold.response(), cost=cost or CostOutcome.unknown()
         )
         assert self._receipt is not None
         return signed(self._call, response, self._receipt, events.headers)

@@ -6,7 +6,7 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
-from minillmlib.providers.anthropic_usage import COUNTS, AnthropicUsage, counted
+from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
 from minillmlib.providers.cache_marks import marks_left_out
 from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.claude_models import Claude
@@ -33,7 +33,7 @@ from minillmlib.values.responses import (
     whole_response,
 )
 from minillmlib.values.tools import ToolCallDelta, as_tool_choice
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Counted, Usage
 
 __all__ = ["AnthropicProvider"]
 
@@ -150,9 +150,8 @@ class AnthropicProvider(Provider):
         )
 
     def _counted(self, raw: JsonValue) -> JsonObject:
-        usage = self.parse_usage(raw)
-        record = usage_record(raw.get("message", raw)) if usage is None else None
-        return {"usage": usage, "usage_record": record}
+        record = usage_record(raw.get("message", raw))
+        return {"usage": self.parse_usage(raw), "usage_record": record}
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The counts: on this wire `input_tokens` leaves out what the cache read or wrote."""
@@ -164,11 +163,16 @@ class AnthropicProvider(Provider):
             return None
         return counted(usage)
 
-    def merge_usage(self, earlier: Usage, later: Usage) -> Usage:
-        """Field by field the most: what a later record leaves out the earlier one has told."""
-        counts = {name: max(getattr(earlier, name), getattr(later, name)) for name in COUNTS}
-        not_by_token = later.not_by_token or earlier.not_by_token
-        return msgspec.structs.replace(later, **counts, not_by_token=not_by_token)
+    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+        """Field by field the last that is told. One record that cannot be used spoils the bill."""
+        if earlier.usage is None or later.usage is None:
+            return later if later.usage is None else earlier
+        if earlier.record is None or later.record is None:  # a subclass that sends none
+            return super().merge_usage(earlier, later)
+        record = merged(earlier.record, later.record)
+        # A record of both, as partial as the last event of a stream may be.
+        usage = self.parse_usage({"type": "message_delta", "usage": record})
+        return Counted(usage=usage, record=later.record if usage is None else record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: the counts come with the stop reason."""

@@ -280,8 +280,7 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
 
 
 def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:
-    usage = usage_of(raw)
-    return {"usage": usage, "usage_record": usage_record(raw) if usage is None else None}
+    return {"usage": usage_of(raw), "usage_record": usage_record(raw)}
 
 
 def _decode_chunk(text: str) -> _Body:

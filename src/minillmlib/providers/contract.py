@@ -13,7 +13,7 @@ from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import CompletionResponse, StreamChunk
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Counted, Usage
 
 __all__ = ["Headers", "Provider"]
 
@@ -94,19 +94,23 @@ class Provider:
         """The token counts in a decoded body or event, or None if there are none to trust."""
         return chat_usage.parse_usage(raw)
 
-    def merge_usage(self, earlier: Usage, later: Usage) -> Usage:
-        """One record from two of the same request. Counts are cumulative: nothing is added.
+    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+        """What two records of one request say. Counts are cumulative: nothing is added.
 
-        Here each record is whole: the later one stands, unless it knows less of the input.
+        Here each record is whole: the later one stands, also if it cannot be used, unless it
+        knows less of the input.
         """
-        wider = earlier if earlier.prompt_tokens > later.prompt_tokens else later
-        cost = earlier.native_cost if later.native_cost is None else later.native_cost
-        return msgspec.structs.replace(
+        before, usage = earlier.usage, later.usage
+        if before is None or usage is None:
+            return later
+        wider = before if before.prompt_tokens > usage.prompt_tokens else usage
+        usage = msgspec.structs.replace(
             wider,
-            completion_tokens=max(earlier.completion_tokens, later.completion_tokens),
-            reasoning_tokens=max(earlier.reasoning_tokens, later.reasoning_tokens),
-            native_cost=cost,
+            completion_tokens=max(before.completion_tokens, usage.completion_tokens),
+            reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
+            native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
         )
+        return Counted(usage=usage, record=later.record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether a stream goes on to token counts after its finish reason.

@@ -133,8 +133,8 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost` is `Decimal(0)` beside `UNPRICED` and `UNKNOWN`: look at `resolution` first.
     `at_least` are the tokens that a request consumed whose bill is `UNKNOWN`, as far as they were
-    told before it broke. `record` is the provider's own record of counts where it contradicts
-    itself, so that somebody can look at it. `source` says where a price came from.
+    told before it broke. `record` is the provider's own record of counts where it cannot be taken
+    for the bill, so that somebody can look at it. `source` says where a price came from.
     """
 
     cost: Decimal

@@ -5,7 +5,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-__all__ = ["Count", "Usage"]
+from minillmlib.values.json import JsonObject
+
+__all__ = ["Count", "Counted", "Usage"]
 
 # A count as wires send it. JSON numbers are exact up to here; a larger one is nobody's bill.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -40,3 +42,21 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def total_tokens(self) -> int:
         """Input and output together."""
         return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def is_bill(self) -> bool:
+        """Whether it can be the whole: no prompt is empty, so without input some of it is lost.
+
+        A provider that says itself what the request cost may count nothing.
+        """
+        return self.prompt_tokens > 0 or self.native_cost is not None
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has told of its counts: `usage`, or None if what came cannot be used.
+
+    `record` is the provider's own, of which `usage` was read.
+    """
+
+    usage: Usage | None = None
+    record: JsonObject | None = None
