@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+import minillmlib
 from bill_records import BILLS, COMPACTED, LOOPED, PLAIN, SONNET, Bill, chat, claude
 from bill_wires import WIRES, Record, generator_of, read_stream, stream_of, streamed, whole
-from minillmlib import ChatNode, CostResolution, CostTotal
+from minillmlib import ChatNode, CostResolution, CostTotal, ServerError
+from minillmlib.testing import ScriptedReply
 
 WAYS = ("whole", "streamed")
 Path = tuple[str | int, ...]
@@ -336,3 +338,104 @@ def test_null_instead_of_a_record_is_unknown_and_there_is_nothing_to_keep(wire, 
     assert node.response.cost.resolution is CostResolution.UNKNOWN
     assert node.response.usage is None
     assert node.response.cost.record is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("record", ["lots", 7, [1], False])
+def test_what_is_no_record_at_all_is_unknown_and_kept(wire, way, record):
+    sent = [record] if way == "whole" else [record for _ in WIRES[wire].cut({})]
+    node = asked(Bill(wire, {}, PLAIN, None, None), way, sent)
+    assert what_is_known_of(wire, node, [{"usage": record}]) == {}
+
+
+# Streams of several records.
+
+
+def test_on_other_wires_each_record_is_whole_so_an_early_broken_one_does_not_matter():
+    node = streamed("vllm", [chat(9, -1), chat(9, 2, 10), chat(9, 3, 12)], PLAIN)
+    # 9 x 1 + 3 x 5
+    assert node.cost == CostTotal(cost=Decimal("0.000024"))
+
+
+def test_what_is_no_record_spoils_the_one_before_it():
+    node = streamed("openai", [chat(9, 4, 13), "lots"], PLAIN)
+    assert what_is_known_of("openai", node, [{"usage": "lots"}]) == {}
+
+
+def test_what_an_anthropic_stream_tells_last_stands_though_it_is_zero():
+    records = [
+        {"input_tokens": 900, "cache_read_input_tokens": 100, "output_tokens": 8},
+        {"input_tokens": 1000, "cache_read_input_tokens": 0, "output_tokens": 4},
+    ]
+    usage = streamed("anthropic", records, PLAIN).response.usage
+    assert (usage.uncached_input_tokens, usage.cache_read_tokens) == (1000, 0)
+    assert usage.completion_tokens == 4
+
+
+@pytest.mark.parametrize("value", [-1, "7"])
+@pytest.mark.parametrize("name", ["input_tokens", "cache_read_input_tokens", "output_tokens"])
+def test_a_broken_start_is_not_mended_by_an_end_that_tells_the_same_count(name, value):
+    records = [claude(25, 1, 4096) | {name: value}, claude(25, 9, 4096)]
+    node = streamed("anthropic", records, PLAIN)
+    assert what_is_known_of(name, node, records[:1]) == {}
+
+
+def test_a_cache_without_the_fresh_input_is_no_bill():
+    records = [None, {"cache_read_input_tokens": 1000, "output_tokens": 7}]
+    node = streamed("anthropic", records, PLAIN)
+    assert what_is_known_of("cache", node, records) == {}
+
+
+def grown(for_5m: int, for_1h: int, **more) -> ChatNode:
+    """A stream that writes 600 tokens more to the cache than its start tells the lifetimes of."""
+    written = for_5m + for_1h + 600
+    end = {"cache_creation_input_tokens": written, "output_tokens": 9, **more}
+    return streamed("anthropic", [claude(10, 1, 0, for_5m, for_1h), end], SONNET)
+
+
+@pytest.mark.parametrize("for_5m", [0, 400])
+def test_later_writes_are_for_five_minutes_like_those_without_lifetimes(for_5m):
+    usage = grown(for_5m, 0).response.usage
+    assert (usage.cache_write_tokens, usage.cache_write_1h_tokens) == (for_5m + 600, 0)
+
+
+def test_nobody_knows_the_lifetimes_of_later_writes_if_some_were_for_an_hour():
+    response = grown(400, 200).response
+    assert response.cost.resolution is CostResolution.UNKNOWN
+    assert response.cost.record == {"cache_creation_input_tokens": 1200, "output_tokens": 9}
+
+
+def test_the_lifetimes_of_a_model_that_fell_back_are_those_of_its_iteration():
+    iterations = [
+        claude(10, 0, 0, 0, 2000, type="message", model="fable"),
+        claude(10, 9, 0, 700, 0, type="fallback_message", model="opus"),
+    ]
+    end = {"input_tokens": 10, "cache_creation_input_tokens": 700, "output_tokens": 9}
+    records = [claude(10, 1, 0, 0, 2000), end | {"iterations": iterations}]
+    usage = streamed("anthropic", records, SONNET).response.usage
+    assert (usage.cache_write_tokens, usage.cache_write_1h_tokens) == (2700, 2000)
+    assert usage.not_by_token == "several models: fable, opus"
+
+
+@pytest.mark.parametrize("name", ["cache_read_input_tokens", "cache_creation_input_tokens"])
+def test_iterations_hold_all_of_the_cache_that_the_whole_tells(name):
+    record = {"input_tokens": 10, "output_tokens": 5, name: 101, "iterations": [
+        {"input_tokens": 10, "output_tokens": 5, name: 100}]}  # fmt: skip
+    assert what_is_known_of(name, whole("anthropic", record, PLAIN), [record]) == {}
+
+
+def test_a_stream_that_ends_without_its_last_counts_cost_at_least_the_first():
+    events = WIRES["anthropic"].events([claude(25, 1, 4096), None])
+    node = read_stream(generator_of("anthropic", PLAIN, stream_of(events)))
+    cost = node.response.cost
+    assert (cost.resolution, node.response.usage) == (CostResolution.UNKNOWN, None)
+    assert (cost.at_least.prompt_tokens, cost.at_least.completion_tokens) == (4121, 1)
+
+
+def test_a_failed_answer_without_input_is_not_free():
+    body = {"error": {"message": "broke"}, "usage": chat(0, 0, 0)}
+    generator = generator_of("openai", PLAIN, ScriptedReply.json(body, status=500))
+    with pytest.raises(ServerError) as caught:
+        minillmlib.run(ChatNode.root("Be brief.").chat("Hi", generator))
+    assert CostTotal.of(attempt.cost for attempt in caught.value.attempts) == CostTotal(unknown=1)

@@ -72,6 +72,11 @@ def _completion_of(usage: _Usage) -> int | None:
 
 
 def usage_record(raw: JsonValue) -> JsonObject | None:
-    """The record of counts as it came, if there is one that says anything."""
+    """The record of counts as it came, if there is one that says anything.
+
+    What should be one and is none is kept with its key.
+    """
     record = raw.get("usage") if isinstance(raw, dict) else None
-    return record if isinstance(record, dict) and record else None
+    if record is None or record == {}:
+        return None
+    return record if isinstance(record, dict) else {"usage": record}
