@@ -252,12 +252,12 @@ class ResponseFold:
         """
         is_last = self.has_ended and self.finish_reason is None and self._is_counted
         is_final = self._has_final_usage or is_last
-        return _bill(self.partial_usage) if is_final else None
+        return self.partial_usage if is_final else None
 
     @property
     def partial_usage(self) -> Usage | None:
-        """The counts so far, final or not: a lower bound."""
-        return None if self._counted is None else self._counted.usage
+        """The counts so far, final or not, if they hold any input: a lower bound."""
+        return None if self._counted is None else _bill(self._counted.usage)
 
     @property
     def usage_record(self) -> JsonObject | None:
