@@ -363,14 +363,14 @@ def test_what_is_no_record_spoils_the_one_before_it():
     assert what_is_known_of("openai", node, [{"usage": "lots"}]) == {}
 
 
-def test_what_an_anthropic_stream_tells_last_stands_though_it_is_zero():
+def test_the_input_that_an_anthropic_stream_tells_last_stands_though_it_is_zero():
     records = [
         {"input_tokens": 900, "cache_read_input_tokens": 100, "output_tokens": 8},
         {"input_tokens": 1000, "cache_read_input_tokens": 0, "output_tokens": 4},
     ]
     usage = streamed("anthropic", records, PLAIN).response.usage
     assert (usage.uncached_input_tokens, usage.cache_read_tokens) == (1000, 0)
-    assert usage.completion_tokens == 4
+    assert usage.completion_tokens == 8  # a cumulative count does not shrink
 
 
 @pytest.mark.parametrize("value", [-1, "7"])

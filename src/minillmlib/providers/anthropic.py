@@ -164,7 +164,7 @@ class AnthropicProvider(Provider):
         return counted(usage)
 
     def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
-        """Field by field the last that is told. One record that cannot be used spoils the bill."""
+        """Of each count the last that is told. One record that cannot be used spoils the bill."""
         if earlier.usage is None or later.usage is None:
             return later if later.usage is None else earlier
         if earlier.record is None or later.record is None:  # a subclass that sends none

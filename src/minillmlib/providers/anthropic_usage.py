@@ -60,8 +60,12 @@ class AnthropicUsage(_Counts, kw_only=True):
 
 
 def merged(earlier: JsonObject, later: JsonObject) -> JsonObject:
-    """Two sound records of one message as one: of each count the last that is not null."""
+    """Two sound records of one message as one: of each count the last that is not null.
+
+    The input may be found to have been another, but what was written once stays written.
+    """
     both = earlier | _told(later)
+    both["output_tokens"] = max(earlier["output_tokens"], later["output_tokens"])
     for name in ("cache_creation", "output_tokens_details", "server_tool_use"):
         if earlier.get(name) and later.get(name):
             both[name] = earlier[name] | _told(later[name])
