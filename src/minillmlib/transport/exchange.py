@@ -4,8 +4,8 @@ Time is bounded here, by a wall clock around each wait. An HTTP library's own ti
 per read, so a server that drips bytes outlives them.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
@@ -196,20 +196,32 @@ def _too_much(what: str, limit: int, name: str) -> LimitExceededError:
     )
 
 
-@asynccontextmanager
-async def _within(bound: Bound) -> AsyncIterator[None]:
+class _within:  # noqa: N801 - used like a function
     """Bounds a wait. Never spans a `yield` to the caller of the library."""
-    clock = _clock(bound.secs)
-    try:
-        async with clock:
-            yield
-    except TimeoutError:
-        if clock.expired():
-            shown = bound.secs if bound.shown_secs is None else bound.shown_secs
+
+    __slots__ = ("_bound", "_clock")
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._clock = _clock(bound.secs)
+
+    async def __aenter__(self) -> None:
+        await self._clock.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._clock.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            secs, clock, shown = self._bound
+            shown = secs if shown is None else shown
             raise RequestTimeoutError(
-                f"within {shown:g} s {_RAN_OUT[bound.clock]}", clock=bound.clock
+                f"within {shown:g} s {_RAN_OUT[clock]}", clock=clock
             ) from None
-        raise
 
 
 # asyncio is a third of our import, and a program with a running loop has it already.
