@@ -109,9 +109,13 @@ class StreamAttempt:
                 self._complete(self._folded(events))
 
     async def linger(self) -> None:
-        """Lets the connection end properly, so that it can serve again."""
-        if self.events is not None:
+        """Lets the connection end properly, so that it can serve again, if an end is in sight."""
+        if self.events is None:
+            return
+        if self._is_over():
             await self.events.linger(LINGER_SECS)
+        else:
+            self.events.close()
 
     def close(self) -> None:
         """Ends the exchange at once; what it has told so far is on the record."""
