@@ -20,6 +20,7 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
+from minillmlib.values.json import has_more_values
 from minillmlib.values.limits import Limits
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class EventStream:
         events = self._decoder.feed(data)
         if not events:
             self._refuse_excess()
+        most = self._limits.json_values
+        for event in events:
+            if len(event.data) > most and has_more_values(event.data, most):
+                raise _too_many_values("an event", most)
         return events
 
     def _refuse_excess(self) -> None:
@@ -179,7 +184,10 @@ async def _body_of(response: HttpResponse, bound: Bound, limits: Limits) -> byte
     except (ReadError, RequestTimeoutError):
         if response.status < 400:
             raise
-    return bytes(body)
+    whole = bytes(body)
+    if has_more_values(whole, limits.json_values):
+        raise _too_many_values("an answer", limits.json_values)
+    return whole
 
 
 async def _read_into(body: bytearray, response: HttpResponse, most_bytes: int) -> None:
@@ -193,6 +201,13 @@ def _too_much(what: str, limit: int, name: str) -> LimitExceededError:
     return LimitExceededError(
         f"the server sends {what} of more than {limit:,} bytes; "
         f"raise {name} of the generator's limits if that is right"
+    )
+
+
+def _too_many_values(what: str, limit: int) -> LimitExceededError:
+    return LimitExceededError(
+        f"the server sends {what} of more than {limit:,} values; "
+        "raise json_values of the generator's limits if that is right"
     )
 
 
