@@ -46,6 +46,16 @@ def local_server():
         yield server
 
 
+@pytest.fixture
+def quota(monkeypatch):
+    """A full bucket of retries for each test; the process has one for all."""
+    from minillmlib.pipeline.retry import RetryQuota
+
+    fresh = RetryQuota()
+    monkeypatch.setattr("minillmlib.pipeline.run.retry_quota", fresh)
+    return fresh
+
+
 def pytest_terminal_summary(terminalreporter):
     """Says how large the fault matrix was, in whichever process its tests ran."""
     properties = (
