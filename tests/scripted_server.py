@@ -7,8 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
 import msgspec
+import pytest
 
-from minillmlib import ChatNode, GeneratorInfo, MiniLLMError, TokenPrice
+from minillmlib import (
+    ChatNode,
+    GeneratorInfo,
+    MiniLLMError,
+    NodeCompletionParameters,
+    TokenPrice,
+)
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 from virtual_clock import now
 
@@ -181,3 +188,10 @@ async def tried(server: Server, settings=None, *, streamed: bool, generator=None
 def outcomes(attempts) -> str:
     """How the attempts ended, in order."""
     return " ".join(attempt.outcome.value for attempt in attempts)
+
+
+BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+
+
+def asked(**settings) -> NodeCompletionParameters:
+    return NodeCompletionParameters(**settings)

@@ -32,12 +32,13 @@ from minillmlib import (
     TokenPrice,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.transport.sse import SseDecoder
 
 pytestmark = pytest.mark.long
 
 STREAMS = sorted(name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse"))
 WHOLE = sorted(name for name in ANSWERS if name.endswith(".json"))
-SPLITS = 10_000 * FACTOR  # in memory, of all streams together
+SPLITS = 10_000 * FACTOR  # in memory: of each stream into events, of all together into answers
 AT_ONCE = 40  # connections
 RACE_SECS = 0.005  # what was sent before a reset may yet be read
 
@@ -396,3 +397,14 @@ async def test_how_a_stream_is_cut_into_pieces_makes_no_difference(name):
     for _ in range(-(-SPLITS // len(STREAMS))):
         pieces = pieces_of(data, chance, chance.choice((1, 2, 4, 12, 40)))
         assert await result_of(name, pieces) == expected, pieces
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_events_of_a_stream_are_the_same_however_its_bytes_come(name):
+    chance = random.Random(f"{SEED} {name}")
+    data = (GOLDEN / name).read_bytes()
+    whole = SseDecoder().feed(data)
+    for _ in range(SPLITS):
+        decoder = SseDecoder()
+        pieces = pieces_of(data, chance, chance.choice((1, 2, 4, 12, 40)))
+        assert [event for piece in pieces for event in decoder.feed(piece)] == whole, pieces

@@ -186,7 +186,7 @@ def read_failure(data: bytes) -> ApiError:
     values = (*WAITS, text_of(data[:50]))
     headers = {name: chance.choice(values) for name in names if chance.random() < 0.4}
     status = chance.choice((300, 307, 400, 401, 403, 404, 413, 422, 429, 500, 503, 529, 599))
-    error = error_from_reply(status, headers, text_of(data))
+    error = error_from_reply(status, headers, data)
     assert error.status == status
     return error
 

@@ -208,7 +208,7 @@ FAILURES = ["<title>", "</title>", "\n", "\x00", "prompt is ", '{"error":', "x",
 @pytest.mark.parametrize("unit", FAILURES)
 def test_an_error_body_is_read_in_linear_time(unit):
     text = texts(unit)
-    check_linear(lambda size: error_from_reply(500, {}, text(size)), 256 * KIB)
+    check_linear(lambda size: error_from_reply(500, {}, text(size).encode()), 256 * KIB)
 
 
 # By the library's own door.

@@ -11,29 +11,14 @@ from minillmlib import (
     CostResolution,
     GeneratorInfo,
     MaxRetriesExceededError,
-    NodeCompletionParameters,
     PermissionDeniedError,
     StaleConnectionError,
 )
 from minillmlib.credentials import ClaudeSubscriptionToken, EnvironmentKey
-from minillmlib.pipeline.retry import RetryQuota
-from scripted_server import ANSWER, Server, busy, outcomes, play, status, tried
+from scripted_server import ANSWER, BOTH, Server, asked, busy, outcomes, play, status, tried
 from virtual_clock import run_virtually
 
-BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-
-
-def asked(**settings) -> NodeCompletionParameters:
-    return NodeCompletionParameters(**settings)
-
-
-@pytest.fixture(autouse=True)
-def quota(monkeypatch) -> RetryQuota:
-    """A full bucket for each test; the process has one for all."""
-    fresh = RetryQuota()
-    monkeypatch.setattr("minillmlib.pipeline.run.retry_quota", fresh)
-    return fresh
-
+pytestmark = pytest.mark.usefixtures("quota")
 
 # A credential that was changed.
 

@@ -10,26 +10,13 @@ import pytest
 from minillmlib import (
     ConnectError,
     MaxRetriesExceededError,
-    NodeCompletionParameters,
     StaleConnectionError,
 )
 from minillmlib.pipeline.retry import RetryQuota
-from scripted_server import ANSWER, Server, outcomes, play, status, tried, whole
+from scripted_server import ANSWER, BOTH, Server, asked, outcomes, play, status, tried, whole
 from virtual_clock import run_virtually
 
-BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
-
-
-def asked(**settings) -> NodeCompletionParameters:
-    return NodeCompletionParameters(**settings)
-
-
-@pytest.fixture(autouse=True)
-def quota(monkeypatch) -> RetryQuota:
-    """A full bucket for each test; the process has one for all."""
-    fresh = RetryQuota()
-    monkeypatch.setattr("minillmlib.pipeline.run.retry_quota", fresh)
-    return fresh
+pytestmark = pytest.mark.usefixtures("quota")
 
 
 async def crowd(count: int, server: Server, settings, *, streamed=False, base_url=None):

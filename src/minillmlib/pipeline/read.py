@@ -21,28 +21,28 @@ from minillmlib.values.usage import Usage
 __all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "signed"]
 
 T = TypeVar("T")
+TextT = TypeVar("TextT", str, bytes)
 
 
 def read_reply(
     call: Call, sent: Encoded, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
     """The settled response in a whole answer. Raises what the answer says went wrong."""
-    headers = sent.redactor.redact_plain(headers)
-    if not 200 <= status < 300:
-        headers = sent.redactor.redact_all(headers)
+    is_success = 200 <= status < 300
+    redact = sent.redactor.redact_plain if is_success else sent.redactor.redact_all
+    headers = redact(headers)
 
-    def read(text: str) -> CompletionResponse:
+    def read(data: bytes) -> CompletionResponse:
         if status < 200:
             raise MalformedResponseError(f"the server answered with status {status} and no answer")
         if status >= 300:
-            raise error_from_reply(status, headers, text)
-        if not text.strip():
+            raise error_from_reply(status, headers, data)
+        if not data or data.isspace():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
-        return _settled(
-            call, _begun(call, call.generator.provider.parse_response(decode_json(text)))
-        )
+        parsed = call.generator.provider.parse_response(decode_json(data))
+        return _settled(call, _begun(call, parsed))
 
-    response = read_safely(sent.redactor, headers, read, body.decode("utf-8", "replace"))
+    response = read_safely(sent.redactor, headers, read, body)
     return signed(call, response, sent.receipt, headers)
 
 
@@ -72,6 +72,8 @@ def cost_in(call: Call, body: bytes) -> CostOutcome | None:
     """What an answer that failed says that it cost, or None if it has no counts to trust."""
     try:
         usage = call.generator.provider.parse_usage(decode_json(body))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
         return None
     return cost_of(call, usage) if usage is not None and usage.is_bill else None
@@ -92,7 +94,7 @@ def _settled(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def read_safely(
-    redactor: Redactor, headers: Mapping[str, str], read: Callable[[str], T], text: str
+    redactor: Redactor, headers: Mapping[str, str], read: Callable[[TextT], T], text: TextT
 ) -> T:
     """`read(text)`, in which every failure is one of our errors and free of the secret.
 
@@ -105,6 +107,8 @@ def read_safely(
     except MiniLLMError as error:
         error.request_id = error.request_id or request_id_of(headers)
         raise
+    except MemoryError:
+        raise
     except Exception as error:
         raise MalformedResponseError(
             f"the provider could not read the server's answer ({type(error).__name__}: {error})",
@@ -114,7 +118,7 @@ def read_safely(
         del text  # it may hold an echo of the secret, and a traceback what a frame holds
 
 
-def _read_without_secret(redactor: Redactor, read: Callable[[str], T], text: str) -> T:
+def _read_without_secret(redactor: Redactor, read: Callable[[TextT], T], text: TextT) -> T:
     try:
         return read(text)
     except Exception:

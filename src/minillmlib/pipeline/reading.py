@@ -98,13 +98,12 @@ class StreamAttempt:
     async def read_more(self) -> None:
         """Takes one event at a time, so that an error never overtakes the text before it."""
         events = self._opened()
-        if not self._pending:
+        while not self._pending:
             batch = await self._next_batch(events)
             if batch is None:
                 self._complete(self._folded(events))
-            else:
-                self._pending.extend(batch)
-            return
+                return
+            self._pending.extend(batch)
         event = self._pending.popleft()
         read = self._read_error if event.event == "error" else self._read_chunk
         chunk = read_safely(self._redactor, events.headers, read, event.data)
@@ -114,9 +113,13 @@ class StreamAttempt:
                 self._complete(self._folded(events))
 
     async def linger(self) -> None:
-        """Lets the connection end properly, so that it can serve again."""
-        if self.events is not None:
+        """Lets the connection end properly, so that it can serve again, if an end is in sight."""
+        if self.events is None:
+            return
+        if self._is_over():
             await self.events.linger(LINGER_SECS)
+        else:
+            self.events.close()
 
     def close(self) -> None:
         """Ends the exchange at once; what it has told so far is on the record."""

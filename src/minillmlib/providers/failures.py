@@ -159,7 +159,7 @@ def is_error_payload(payload: JsonValue) -> bool:
     return False
 
 
-def error_from_reply(status: int, headers: Mapping[str, str], body: str) -> ApiError:
+def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """The error for an answer whose status is not a success."""
     if 300 <= status < 400:
         return _redirect_error(status, headers)
@@ -325,11 +325,11 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def _page_title(body: str) -> str | None:
+def _page_title(body: bytes) -> str | None:
     """The title of an HTML page, which is what a gateway's error page says in short."""
     lower = body[:65536].lower()
-    start = lower.find("<title>")
-    end = lower.find("</title>", start)
+    start = lower.find(b"<title>")
+    end = lower.find(b"</title>", start)
     if start < 0 or end < 0:
         return None
     return "an HTML page: " + excerpt(body[start + len("<title>") : end])

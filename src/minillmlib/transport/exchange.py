@@ -4,8 +4,8 @@ Time is bounded here, by a wall clock around each wait. An HTTP library's own ti
 per read, so a server that drips bytes outlives them.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
@@ -20,6 +20,7 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
+from minillmlib.values.json import has_more_values
 from minillmlib.values.limits import Limits
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class EventStream:
         events = self._decoder.feed(data)
         if not events:
             self._refuse_excess()
+        most = self._limits.json_values
+        for event in events:
+            if len(event.data) > most and has_more_values(event.data, most):
+                raise _too_many_values("an event", most)
         return events
 
     def _refuse_excess(self) -> None:
@@ -179,7 +184,10 @@ async def _body_of(response: HttpResponse, bound: Bound, limits: Limits) -> byte
     except (ReadError, RequestTimeoutError):
         if response.status < 400:
             raise
-    return bytes(body)
+    whole = bytes(body)
+    if has_more_values(whole, limits.json_values):
+        raise _too_many_values("an answer", limits.json_values)
+    return whole
 
 
 async def _read_into(body: bytearray, response: HttpResponse, most_bytes: int) -> None:
@@ -196,20 +204,39 @@ def _too_much(what: str, limit: int, name: str) -> LimitExceededError:
     )
 
 
-@asynccontextmanager
-async def _within(bound: Bound) -> AsyncIterator[None]:
+def _too_many_values(what: str, limit: int) -> LimitExceededError:
+    return LimitExceededError(
+        f"the server sends {what} of more than {limit:,} values; "
+        "raise json_values of the generator's limits if that is right"
+    )
+
+
+class _within:  # noqa: N801 - used like a function
     """Bounds a wait. Never spans a `yield` to the caller of the library."""
-    clock = _clock(bound.secs)
-    try:
-        async with clock:
-            yield
-    except TimeoutError:
-        if clock.expired():
-            shown = bound.secs if bound.shown_secs is None else bound.shown_secs
+
+    __slots__ = ("_bound", "_clock")
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._clock = _clock(bound.secs)
+
+    async def __aenter__(self) -> None:
+        await self._clock.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._clock.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            secs, clock, shown = self._bound
+            shown = secs if shown is None else shown
             raise RequestTimeoutError(
-                f"within {shown:g} s {_RAN_OUT[bound.clock]}", clock=bound.clock
+                f"within {shown:g} s {_RAN_OUT[clock]}", clock=clock
             ) from None
-        raise
 
 
 # asyncio is a third of our import, and a program with a running loop has it already.

@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minillmlib.errors import (
     ConnectError,
@@ -36,6 +36,7 @@ __all__ = ["HttpxTransport"]
 
 CONNECT_TIMEOUT_SECS = 10.0
 STALE_SECS = 1.0  # as in the aiohttp engine
+EARLY_BYTES = 64 * 1024  # of an answer, read while the request is still being sent
 
 # Closing takes a turn of the loop here; the loop itself would forget these tasks.
 _closing: set[asyncio.Task[None]] = set()
@@ -100,6 +101,7 @@ class _Passage:
         self._departure = departure
         self.has_own_connection = False
         self._connecting: httpcore2.AsyncNetworkStream | None = None
+        self._early: _EarlyAnswer | None = None
         departure.may_have_left = False
 
     @property
@@ -118,6 +120,55 @@ class _Passage:
             self._connecting = info["return_value"]
         elif event.endswith(".send_request_headers.started"):
             self._departure.may_have_left = True
+        elif event == "http11.send_request_body.started":
+            self._early = _EarlyAnswer.on(self._connecting)
+        elif event == "http11.send_request_body.complete" and self._early is not None:
+            self._early.end()
+
+
+class _EarlyAnswer(asyncio.Protocol):
+    """Reads while a request is being sent, which anyio does not.
+
+    A server that refuses a large request answers and hangs up before it has all of it, and the
+    end of the connection would take its answer along. What is more than such an answer waits.
+    """
+
+    @classmethod
+    def on(cls, network: "httpcore2.AsyncNetworkStream | None") -> "_EarlyAnswer | None":
+        """Begins, if this is a new connection of asyncio's; there is no public way to it."""
+        transport = getattr(getattr(network, "_stream", None), "_transport", None)
+        return cls(transport) if isinstance(transport, asyncio.Transport) else None
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._bytes_left = EARLY_BYTES
+        self._inner: Any = transport.get_protocol()
+        transport.set_protocol(self)
+        transport.resume_reading()
+
+    def end(self) -> None:
+        """The request has left: from here on anyio reads for itself."""
+        self._transport.pause_reading()
+        self._transport.set_protocol(self._inner)
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes_left -= len(data)
+        if self._bytes_left <= 0:
+            self._transport.pause_reading()
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        is_kept_open: bool | None = self._inner.eof_received()
+        return is_kept_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
 
 
 class _HttpxResponse:

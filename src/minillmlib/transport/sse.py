@@ -7,6 +7,7 @@ from minillmlib.errors import LimitExceededError
 __all__ = ["SseDecoder", "SseEvent"]
 
 LINE_BYTES = 64  # what a line takes in memory beside its text
+LARGE_BYTES = 64 * 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -101,18 +102,21 @@ class SseDecoder:
         return None
 
     def _take_field(self, line: bytes) -> None:
-        name, _, raw = line.partition(b":")
-        value = raw.removeprefix(b" ").decode("utf-8", "replace")
-        match name:
+        colon = line.find(b":")
+        end = len(line) if colon < 0 else colon
+        start = end + 2 if line[end + 1 : end + 2] == b" " else end + 1
+        source = line if len(line) < LARGE_BYTES else memoryview(line)  # which is not copied
+        value = str(source[start:], "utf-8", "replace")
+        match line[:end]:
             case b"data":
-                self._keep_data(value, len(raw))
+                self._keep_data(value, len(line))
             case b"event":
                 self._event = value
             case b"id" if "\0" not in value:
                 self._id = value
             case b"error":
                 self._event = "error"
-                self._keep_data(value, len(raw))
+                self._keep_data(value, len(line))
 
     def _keep_data(self, value: str, size: int) -> None:
         self._data.append(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +18,7 @@ __all__ = [
     "encode_json",
     "excerpt",
     "excerpt_of",
+    "has_more_values",
     "json_text",
     "string_or_empty",
 ]
@@ -26,8 +28,12 @@ JsonValue: TypeAlias = Any
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 T = TypeVar("T")
+TextT = TypeVar("TextT", str, bytes)
 
 EXCERPT_CHARS = 200
+PIECE = 1024 * 1024
+MOST_MENDED = 10_000
+MOST_MENDED_BYTES = 16 * 1024 * 1024  # what is mended is in memory three times
 
 
 def decode_json(data: bytes | str) -> JsonValue:
@@ -39,43 +45,85 @@ def decode_json(data: bytes | str) -> JsonValue:
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
-        mended = _mended(data)
-        if mended is not None:
-            return mended[0]
-        raise MalformedResponseError(
-            f"the server sent what is not JSON ({excerpt(str(error))}): {excerpt(data)}"
-        ) from None
+        try:
+            return msgspec.json.decode(_mended(data))
+        except (ValueError, RecursionError):
+            raise MalformedResponseError(
+                f"the server sent what is not JSON ({excerpt(str(error))}): {excerpt(data)}"
+            ) from None
 
 
-def _mended(data: bytes | str) -> tuple[JsonValue] | None:
-    """The value of what is JSON but for those two things, or None."""
-    import json  # noqa: PLC0415 - for what hardly ever comes
+def _mended(data: bytes | str) -> bytes:
+    """The text without those two things, and without bytes that are not UTF-8.
 
-    text = _without_lone_surrogates(data)
-    if text == data and not ("NaN" in text or "Infinity" in text):
-        return None
-    try:
-        return (json.loads(text, parse_constant=lambda _: None),)
-    except (ValueError, RecursionError):
-        return None
+    Works on bytes: as text, one character beyond the first 65,536 makes each take four.
+    """
+    if len(data) > MOST_MENDED_BYTES:
+        raise ValueError
+    if isinstance(data, bytes):
+        pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+        data = b"".join(text.encode() for text in codecs.iterdecode(pieces, "utf-8", "replace"))
+    else:
+        data = data.encode("utf-8", "replace")
+    return _replaced(_replaced(data, _UP_TO_LONE_HALF, rb"\ufffd"), _UP_TO_NO_NUMBER, b"null")
 
 
-# A pair, or any other escape, so that a backslash which is escaped itself hides nothing.
-_ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL
+def _replaced(data: bytes, up_to: re.Pattern[bytes], by: bytes) -> bytes:
+    """`data` with what `up_to` finds after its first group replaced, unless that is often."""
+    parts: list[bytes] = []
+    place = 0
+    while len(parts) < MOST_MENDED and (found := up_to.match(data, place)):
+        parts.append(found[1])
+        place = found.end()
+    return by.join([*parts, data[place:]])
+
+
+# Possessive, so that each byte is read once. A pair, or any other escape, is passed over as one,
+# so that a backslash which is escaped itself hides nothing.
+_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_UP_TO_LONE_HALF = re.compile(
+    rb"((?:[^\\]++|" + _HIGH + _LOW + rb"|(?!" + _LONE + rb")\\.)*+)" + _LONE, re.DOTALL
+)
+_STRING = rb'"(?:[^"\\]++|\\(?s:.))*+"'
+_WHOLE = rb'(?:[^"]++|' + _STRING + rb")*+"
+_NO_NUMBER = rb"-?(?:NaN|Infinity)"
+_UP_TO_NO_NUMBER = re.compile(
+    rb"((?:[^\"NI-]++|" + _STRING + rb"|(?!" + _NO_NUMBER + rb")[NI-])*+)" + _NO_NUMBER, re.DOTALL
 )
 
 
-def _without_lone_surrogates(data: bytes | str) -> str:
-    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
-    text = text.encode("utf-8", "replace").decode() if not text.isascii() else text
-    return _ESCAPE.sub(_whole_escape, text)
+def has_more_values(data: bytes | str, limit: int) -> bool:
+    """Whether a JSON text has more values than that, by its commas and brackets.
+
+    Takes a few MiB beside `data`, so that it can come before the decoding.
+    """
+    if _marks_in(data) <= limit:
+        return False
+    if isinstance(data, str):
+        return _has_more(data, limit, re.compile(_STRING.decode()), re.compile(_WHOLE.decode()))
+    return _has_more(data, limit, re.compile(_STRING), re.compile(_WHOLE))
 
 
-def _whole_escape(found: re.Match[str]) -> str:
-    escape = found[0]
-    is_lone = len(escape) == 6 and escape[2] in "dD" and escape[3] in "89abcdefABCDEF"
-    return r"\ufffd" if is_lone else escape
+def _has_more(data: TextT, limit: int, string: re.Pattern[TextT], whole: re.Pattern[TextT]) -> bool:
+    """Counts outside strings, from piece to piece, none of which ends in a string."""
+    marks, strings, place, size = 0, 0, 0, PIECE
+    while place < len(data) and (found := whole.match(data, place, place + size)):
+        rest, count = string.subn(data[:0], found[0])
+        marks, strings = marks + _marks_in(rest), strings + count
+        if max(marks, strings // 2) > limit:  # a string needs a comma, a bracket or a colon
+            return True
+        if found.end() == place and place + size >= len(data):
+            return False  # the last string has no end
+        size = PIECE if found.end() > place else 2 * size
+        place = found.end()
+    return False
+
+
+def _marks_in(data: bytes | str) -> int:
+    if isinstance(data, str):
+        return data.count(",") + data.count("[") + data.count("{")
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def convert_json(value: JsonValue, shape: type[T]) -> T:

@@ -18,6 +18,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         event_bytes: One event of a stream, and one line of it.
         stream_bytes: A whole stream, with everything that is not text.
         text_chars: Text, reasoning and arguments of calls in a stream together.
+        json_values: Values in the JSON of one body or event, since a small one takes a hundred
+            bytes in memory and two on the wire.
     """
 
     header_bytes: int = 64 * 1024
@@ -25,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     event_bytes: int = 16 * MEBIBYTE
     stream_bytes: int = 512 * MEBIBYTE
     text_chars: int = 64 * MEBIBYTE
+    json_values: int = 1_000_000
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
