@@ -12,8 +12,15 @@ import pytest
 import minillmlib
 from bill_records import BILLS, COMPACTED, LOOPED, PLAIN, SONNET, Bill, chat, claude
 from bill_wires import WIRES, Record, generator_of, read_stream, stream_of, streamed, whole
-from minillmlib import ChatNode, CostResolution, CostTotal, ServerError
-from minillmlib.testing import ScriptedReply
+from minillmlib import (
+    ChatNode,
+    CostResolution,
+    CostTotal,
+    GeneratorInfo,
+    ServerError,
+    TokenPrice,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 WAYS = ("whole", "streamed")
 Path = tuple[str | int, ...]
@@ -439,3 +446,27 @@ def test_a_failed_answer_without_input_is_not_free():
     with pytest.raises(ServerError) as caught:
         minillmlib.run(ChatNode.root("Be brief.").chat("Hi", generator))
     assert CostTotal.of(attempt.cost for attempt in caught.value.attempts) == CostTotal(unknown=1)
+
+
+# An answer that is on no bill.
+
+STARTED = {"type": "message_start", "message": {"id": "m", "usage": claude(20, 1)}}
+SAYS = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I "}}
+REFUSES = {"type": "message_delta", "delta": {"stop_reason": "refusal"}, "usage": claude(20, 2)}
+STOPPED = {"type": "message_stop"}
+
+
+@pytest.mark.parametrize(
+    ("events", "cost"),
+    [([STARTED, REFUSES, STOPPED], "0"), ([STARTED, SAYS, REFUSES, STOPPED], "0.00003")],
+    ids=["before any output", "in the middle of it"],
+)
+def test_anthropic_bills_a_refusal_only_after_it_has_begun_to_answer(events, cost):
+    transport = ScriptedTransport([stream_of(events)])
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("sk")
+    generator = generator.with_transport(transport).with_token_price(TokenPrice(1, 5))
+    stream = ChatNode.root("s").chat_streaming("u", generator)
+    list(minillmlib.iterate(stream))
+    assert stream.response.cost.resolution is CostResolution.RESOLVED
+    assert stream.response.cost.cost == Decimal(cost)
+    assert stream.response.usage.prompt_tokens == 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import CompletionResponse, Receipt
 from minillmlib.values.usage import Usage
 
-__all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "signed"]
+__all__ = ["cost_in", "cost_of", "cost_of_answer", "read_reply", "read_safely", "signed"]
 
 T = TypeVar("T")
 TextT = TypeVar("TextT", str, bytes)
@@ -40,7 +41,8 @@ def read_reply(
         if not data or data.isspace():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         parsed = call.generator.provider.parse_response(decode_json(data))
-        return _settled(call, _begun(call, parsed))
+        response = _begun(call, parsed)
+        return msgspec.structs.replace(response, cost=cost_of_answer(call, response))
 
     response = read_safely(sent.redactor, headers, read, body)
     return signed(call, response, sent.receipt, headers)
@@ -84,13 +86,13 @@ def cost_of(call: Call, usage: Usage) -> CostOutcome:
     return call.generator.provider.cost_of(usage, price_of(call))
 
 
-def _settled(call: Call, response: CompletionResponse) -> CompletionResponse:
-    """The response with what it cost. Without usage the cost is unknown, never zero."""
-    usage = response.usage
-    cost = (
-        CostOutcome.unknown(record=response.usage_record) if usage is None else cost_of(call, usage)
-    )
-    return msgspec.structs.replace(response, cost=cost)
+def cost_of_answer(call: Call, response: CompletionResponse) -> CostOutcome:
+    """What a whole answer cost. Without usage that is unknown, never zero."""
+    if response.usage is None:
+        return CostOutcome.unknown(record=response.usage_record)
+    if not call.generator.provider.is_billed(response):
+        return CostOutcome.resolved(Decimal(0), response.usage)
+    return cost_of(call, response.usage)
 
 
 def read_safely(

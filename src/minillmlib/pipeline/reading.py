@@ -19,7 +19,7 @@ from minillmlib.errors import (
 from minillmlib.pipeline.accept import accept
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.prefill import Prefill
-from minillmlib.pipeline.read import cost_in, cost_of, read_reply, read_safely, signed
+from minillmlib.pipeline.read import cost_in, cost_of_answer, read_reply, read_safely, signed
 from minillmlib.pipeline.run import Run
 from minillmlib.providers.failures import error_from_payload
 from minillmlib.transport.exchange import EventStream, open_events
@@ -64,7 +64,7 @@ class StreamAttempt:
         """What the answer cost, if its final counts have come, or what it cost at least."""
         fold = self._fold
         if fold.usage is not None:
-            return cost_of(self._call, fold.usage)
+            return cost_of_answer(self._call, fold.response())
         if fold.partial_usage is None and fold.usage_record is None:
             return None
         return CostOutcome.unknown(at_least=fold.partial_usage, record=fold.usage_record)

@@ -163,6 +163,11 @@ class AnthropicProvider(Provider):
             return None
         return counted(usage)
 
+    def is_billed(self, response: CompletionResponse) -> bool:
+        """Not for a refusal before any output (documentation of stop reasons, November 2026)."""
+        wrote = response.content or response.tool_calls or response.reasoning_blocks
+        return response.raw_finish_reason != "refusal" or bool(wrote)
+
     def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
         """Of each count the last that is told. One record that cannot be used spoils the bill."""
         if earlier.usage is None or later.usage is None:

@@ -128,6 +128,11 @@ class Provider:
             return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)
 
+    def is_billed(self, response: CompletionResponse) -> bool:
+        """Whether an answer with counts is on the bill at all; a vendor may let some go free."""
+        del response
+        return True
+
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """The address at which the cost of a past answer can be asked, if there is one."""
         del base, response_id
