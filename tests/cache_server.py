@@ -20,6 +20,7 @@ LOOK_BACK = 20  # blocks before a mark, with its own
 LEAST = {"claude-sonnet-4-5": 1024, "claude-haiku-4-5": 4096, "claude-opus-5-0": 512}
 ANSWER = "yes!" * 5  # five tokens
 ANSWER_TOKENS = 5
+UNLIMITED = 1_000_000
 OPENAI_LEAST, OPENAI_STEP = 1024, 128
 
 
@@ -233,7 +234,9 @@ def check_messages(messages: list[dict]) -> None:
         blocks = as_blocks(message["content"])
         given = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
         if given != open_calls:
-            raise RefusalError("tool_use ids were found without tool_result blocks immediately after")
+            raise RefusalError(
+                "tool_use ids were found without tool_result blocks immediately after"
+            )
         open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
         if any(block["type"] == "text" and not block["text"].strip() for block in blocks):
             raise RefusalError("text content blocks must contain non-whitespace text")
@@ -291,7 +294,7 @@ async def stream_messages(exchange: Exchange, body: dict, counts: Counts) -> Non
 
 async def chat_wire(server: CacheServer, exchange: Exchange, body: dict) -> None:
     is_claude = body["model"].startswith("anthropic/")
-    limit = body.get("max_completion_tokens", body.get("max_tokens", ANSWER_TOKENS))
+    limit = body.get("max_completion_tokens", body.get("max_tokens", UNLIMITED))
     least = 16 if body["model"].startswith("openai/") else 1
     if limit < least:
         raise RefusalError(f"Invalid 'max_tokens': integer below minimum value {least}")

@@ -67,7 +67,11 @@ def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
 def _system_blocks(
     messages: Sequence[Message], marked: list[list[JsonObject]], form: ResponseFormat | None
 ) -> str | list[JsonObject]:
-    """The system text: one text, or blocks where a mark must stand between them."""
+    """The system text: one text, or blocks where a mark stands between them.
+
+    They stay blocks when the mark itself is not among those that are sent: as one text they would
+    be another prefix, and the cache would be missed.
+    """
     blocks = [
         block
         for message, of_message in zip(messages, marked, strict=True)
@@ -76,7 +80,7 @@ def _system_blocks(
     ]
     if form is not None and form.schema is None:
         blocks.append({"type": "text", "text": JSON_INSTRUCTION})
-    if any("cache_control" in block for block in blocks):
+    if any(message.role is Role.SYSTEM and message.cache_ttl for message in messages):
         return blocks
     return "\n\n".join(block["text"] for block in blocks)
 

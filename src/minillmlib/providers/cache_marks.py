@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minillmlib.values.json import JsonObject
-from minillmlib.values.messages import CacheTtl, Message
+from minillmlib.values.messages import CacheTtl, Message, Role
 
 __all__ = ["cache_control", "kept_marks", "mark_message", "marks_left_out"]
 
@@ -16,12 +16,15 @@ def kept_marks(messages: Sequence[Message]) -> dict[int, CacheTtl]:
     """The marks to send, by the place of their message: the last ones, when there are too many.
 
     A longer lifetime must come before a shorter one. A mark before one of an hour is written for
-    an hour anyway, so it says so.
+    an hour anyway, so it says so. What counts is the vendor's order: all system text comes first,
+    wherever it stands in the conversation.
     """
-    marks = {place: m.cache_ttl for place, m in enumerate(messages) if m.cache_ttl is not None}
-    places = list(marks)[-MOST_MARKS:]
-    last_long = max((place for place in places if marks[place] == "1h"), default=-1)
-    return {place: "1h" if place <= last_long else "5m" for place in places}
+    marked = [place for place, message in enumerate(messages) if message.cache_ttl is not None]
+    marked.sort(key=lambda place: messages[place].role is not Role.SYSTEM)
+    kept = marked[-MOST_MARKS:]
+    for_an_hour = [rank for rank, place in enumerate(kept) if messages[place].cache_ttl == "1h"]
+    last_long = max(for_an_hour, default=-1)
+    return {place: "1h" if rank <= last_long else "5m" for rank, place in enumerate(kept)}
 
 
 def marks_left_out(messages: Sequence[Message]) -> dict[str, str]:

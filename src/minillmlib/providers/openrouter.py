@@ -9,7 +9,7 @@ import msgspec
 from minillmlib.providers.cache_marks import kept_marks, mark_message, marks_left_out
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
@@ -91,9 +91,14 @@ class OpenRouterProvider(Provider):
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
 
-    def least_output_tokens(self, model: str) -> int:
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """16 where OpenAI's own interface stands behind (earendil-works/pi#6265), else 1."""
+        del params
         return 16 if model.startswith("openai/") else 1
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """A budget for thinking, which Claude would have to be given in full."""
+        return budget_refusal(model, params)
 
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """OpenRouter's record of a generation, which appears some seconds after its end."""
