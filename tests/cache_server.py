@@ -205,7 +205,7 @@ def text_of(block: dict) -> str:
 
 
 async def messages_wire(server: CacheServer, exchange: Exchange, body: dict) -> None:
-    check_messages(body["messages"])
+    check_messages(body["messages"], body["model"])
     check_limit(body)
     counts = server.ask(body, body["model"], body["max_tokens"])
     if body.get("stream"):
@@ -227,7 +227,7 @@ def check_limit(body: dict) -> None:
         raise RefusalError("max_tokens: 0 is not supported with this parameter")
 
 
-def check_messages(messages: list[dict]) -> None:
+def check_messages(messages: list[dict], model: str) -> None:
     """The results of calls stand in the very next message, and texts are not blank."""
     open_calls: set[str] = set()
     for message in messages:
@@ -240,7 +240,7 @@ def check_messages(messages: list[dict]) -> None:
         open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
         if any(block["type"] == "text" and not block["text"].strip() for block in blocks):
             raise RefusalError("text content blocks must contain non-whitespace text")
-    if open_calls or messages[-1]["role"] != "user":
+    if open_calls or (messages[-1]["role"] != "user" and not model.endswith("-4-5")):
         raise RefusalError("the conversation must end with a user message")
 
 
@@ -301,7 +301,7 @@ async def chat_wire(server: CacheServer, exchange: Exchange, body: dict) -> None
     if is_claude:
         model = body["model"].removeprefix("anthropic/").replace(".", "-")
         as_claude = as_messages_body(body)
-        check_messages(as_claude["messages"])
+        check_messages(as_claude["messages"], model)
         counts = server.ask(as_claude, model, limit)
     else:
         counts = server.ask_openai(body, limit)

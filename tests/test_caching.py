@@ -358,8 +358,13 @@ async def test_adaptive_thinking_needs_no_output_to_be_warmed(server):
 
 
 @pytest.mark.parametrize("generator", [claude, routed])
-async def test_where_a_budget_would_be_thought_first_warming_says_so(server, generator):
-    thinking = CompletionParameters(reasoning=ReasoningConfig(max_tokens=1024))
+@pytest.mark.parametrize(
+    "reasoning",
+    [ReasoningConfig(max_tokens=1024), ReasoningConfig(effort="low")],
+    ids=["tokens", "effort"],
+)
+async def test_where_a_budget_would_be_thought_first_warming_says_so(server, generator, reasoning):
+    thinking = CompletionParameters(reasoning=reasoning)
     with pytest.raises(InvalidParameterError, match="nothing can be warmed"):
         await ChatNode.root(tokens(2000)).ensure_cached(generator(server), thinking)
     assert server.bodies == []

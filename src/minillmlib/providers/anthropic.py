@@ -97,11 +97,9 @@ class AnthropicProvider(Provider):
     def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """None at all, unless the request holds what is refused then (docs of November 2026)."""
         del model
-        choice = params.tool_choice and as_tool_choice(params.tool_choice)
-        is_forced = bool(choice) and choice.mode in ("required", "tool")
-        has_schema = (
-            params.response_format is not None and params.response_format.schema is not None
-        )
+        choice, form = as_tool_choice(params.tool_choice or "auto"), params.response_format
+        is_forced = choice.mode in ("required", "tool")
+        has_schema = form is not None and form.schema is not None
         return 1 if is_forced or has_schema else 0
 
     def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
