@@ -252,6 +252,39 @@ async def test_a_mark_that_is_cleared_is_not_sent(server):
         assert "cache_control" not in str(server.bodies[-1])
 
 
+async def test_a_mark_that_came_with_a_message_is_cleared_like_one_of_a_node(server):
+    said = Message(role="user", content=tokens(2000), cache_ttl="5m")
+    _, leaf = ChatNode.from_messages([Message.system("s"), said])
+    await leaf.complete(claude(server))
+    assert server.counts[-1].written == 2001
+    await leaf.clear_cache_breakpoint().complete(claude(server))
+    assert "cache_control" not in str(server.bodies[-1])
+    await leaf.cache_breakpoint("1h").complete(claude(server))
+    assert "1h" in str(server.bodies[-1])
+    other_root, other = ChatNode.from_messages([Message.system("s"), said])
+    other_root.clear_all_cache_breakpoints()
+    await other.complete(claude(server))
+    assert "cache_control" not in str(server.bodies[-1])
+    assert said.cache_ttl == "5m"
+
+
+@pytest.mark.parametrize(
+    ("generator", "bears"), [(claude, True), (routed, False)], ids=["anthropic", "openrouter"]
+)
+async def test_a_mark_on_calls_without_text_takes_no_others_place(server, generator, bears):
+    """OpenRouter takes marks on texts only; the receipt tells of one that had nowhere to stand."""
+    asking = Message(role="assistant", content="", tool_calls=(CALL,), cache_ttl="5m")
+    said = [Message(role=role, content=tokens(500), cache_ttl="5m")
+            for role in ("system", "user", "assistant", "user")]  # fmt: skip
+    _, leaf = ChatNode.from_messages([*said, asking, Message.tool_result("c1", "done")])
+    answer = await leaf.complete(generator(server))
+    body = server.bodies[-1]
+    assert str(body).count("cache_control") == 4
+    assert ("cache_control" in str(body.get("system", body["messages"][0]))) is (not bears)
+    told = answer.response.receipt.left_out["cache marks"]
+    assert ("last 4" in told, "without" in told) == (bears, not bears)
+
+
 def test_a_lifetime_that_does_not_exist_is_refused():
     with pytest.raises(InvalidParameterError, match="'5m' or '1h'"):
         ChatNode.root("s").cache_breakpoint("2h")

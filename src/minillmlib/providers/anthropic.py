@@ -7,7 +7,7 @@ import msgspec
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
 from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
-from minillmlib.providers.cache_marks import marks_left_out
+from minillmlib.providers.cache_marks import has_block, marks_left_out
 from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Provider
@@ -91,8 +91,8 @@ class AnthropicProvider(Provider):
     def left_out(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
-        """OpenRouter's routing, and cache marks beyond the last four."""
-        return super().left_out(model, (), params) | marks_left_out(messages)
+        """OpenRouter's routing, and cache marks that are too many or have nowhere to stand."""
+        return super().left_out(model, (), params) | marks_left_out(messages, has_block)
 
     def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """None at all, unless the request holds what is refused then (docs of November 2026)."""

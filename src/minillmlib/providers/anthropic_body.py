@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
-from minillmlib.providers.cache_marks import cache_control, kept_marks
+from minillmlib.providers.cache_marks import cache_control, has_block, kept_marks
 from minillmlib.providers.claude_models import Claude, thinking_budget
 from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
@@ -56,7 +56,7 @@ def build_body(
 def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
     """The blocks of each message, with the cache marks on the last ones that can bear them."""
     blocks = [list(_blocks(message)) for message in messages]
-    for place, ttl in kept_marks(messages).items():
+    for place, ttl in kept_marks(messages, has_block).items():
         for block in reversed(blocks[place]):
             if block["type"] in CACHEABLE:
                 block["cache_control"] = cache_control(ttl)
