@@ -1,11 +1,14 @@
 """A loopback server with the prompt cache that Anthropic documents, on three wires.
 
+What is written can be read once the answer to the request that wrote it begins.
+
 A token is four bytes of text here, so that a test can count by hand. What the real server
 refuses about marks and about requests without output, this one refuses with the same status.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -66,6 +69,7 @@ class CacheServer:
     lifetimes: dict[str, str] = field(default_factory=dict)
     bodies: list[dict] = field(default_factory=list)
     counts: list[Counts] = field(default_factory=list)
+    at_once: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(1))
 
     def advance(self, secs: float) -> None:
         self.now += secs
@@ -81,11 +85,12 @@ class CacheServer:
             text = json.dumps({"type": "error", "error": error}).encode()
             await exchange.answer(text, "400 Bad Request")
 
-    def ask(self, body: dict, model: str, limit: int) -> Counts:
+    async def ask(self, body: dict, model: str, limit: int) -> Counts:
         """What a request in Anthropic's shape reads and writes."""
         blocks = list(blocks_of(body, model))
         check_marks(blocks)
         hit = self._look_up(blocks)
+        await self.at_once.wait()
         marks = self._written_marks(blocks, hit, LEAST.get(model, 1024))
         long = max((place for place in marks if blocks[place].ttl == "1h"), default=hit)
         last = max(marks, default=hit)
@@ -207,7 +212,7 @@ def text_of(block: dict) -> str:
 async def messages_wire(server: CacheServer, exchange: Exchange, body: dict) -> None:
     check_messages(body["messages"], body["model"])
     check_limit(body)
-    counts = server.ask(body, body["model"], body["max_tokens"])
+    counts = await server.ask(body, body["model"], body["max_tokens"])
     if body.get("stream"):
         await stream_messages(exchange, body, counts)
         return
@@ -229,15 +234,15 @@ def check_limit(body: dict) -> None:
 
 def check_messages(messages: list[dict], model: str) -> None:
     """The results of calls stand in the very next message, and texts are not blank."""
-    open_calls: set[str] = set()
+    open_calls: list[str] = []
     for message in messages:
         blocks = as_blocks(message["content"])
-        given = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
-        if given != open_calls:
+        given = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+        if sorted(given) != sorted(open_calls):
             raise RefusalError(
                 "tool_use ids were found without tool_result blocks immediately after"
             )
-        open_calls = {block["id"] for block in blocks if block["type"] == "tool_use"}
+        open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
         if any(block["type"] == "text" and not block["text"].strip() for block in blocks):
             raise RefusalError("text content blocks must contain non-whitespace text")
     if open_calls or (messages[-1]["role"] != "user" and not model.endswith("-4-5")):
@@ -302,7 +307,7 @@ async def chat_wire(server: CacheServer, exchange: Exchange, body: dict) -> None
         model = body["model"].removeprefix("anthropic/").replace(".", "-")
         as_claude = as_messages_body(body)
         check_messages(as_claude["messages"], model)
-        counts = server.ask(as_claude, model, limit)
+        counts = await server.ask(as_claude, model, limit)
     else:
         counts = server.ask_openai(body, limit)
     await exchange.answer(json.dumps(chat_answer(body, counts)).encode())

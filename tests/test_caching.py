@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from cache_server import CacheServer, caching
 from minillmlib import (
@@ -346,6 +348,7 @@ async def test_a_warm_call_has_the_settings_of_the_calls_that_follow(server):
     )
     _, node = ChatNode.from_messages([Message.user(tokens(100))])
     await node.ensure_cached(claude(server), settings)
+    assert server.counts[0].prompt == server.counts[0].written  # and no word of the beginning
     answer = await node.cache_breakpoint().complete(claude(server), settings)
     assert buckets(answer)[1] == server.counts[0].written > 2100
 
@@ -401,6 +404,42 @@ async def test_where_a_budget_would_be_thought_first_warming_says_so(server, gen
     with pytest.raises(InvalidParameterError, match="nothing can be warmed"):
         await ChatNode.root(tokens(2000)).ensure_cached(generator(server), thinking)
     assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("generator", "model"), [(claude, "a-relays-own-name"), (routed, "google/gemini-3")]
+)
+async def test_a_budget_in_tokens_is_too_much_whatever_the_model(server, generator, model):
+    thinking = CompletionParameters(reasoning=ReasoningConfig(max_tokens=1024))
+    with pytest.raises(InvalidParameterError, match="nothing can be warmed"):
+        await ChatNode.root(tokens(2000)).ensure_cached(generator(server, model), thinking)
+
+
+async def test_calls_side_by_side_read_what_was_warmed_and_else_each_write_it(server):
+    server.at_once = asyncio.Barrier(3)
+    root = ChatNode.root(tokens(2000)).cache_breakpoint()
+    cold = await asyncio.gather(*(root.chat(letter, claude(server)) for letter in "abc"))
+    assert [buckets(node) for node in cold] == [(1, 0, 2000)] * 3
+    server.advance(301)
+    server.at_once = asyncio.Barrier(1)
+    await root.ensure_cached(claude(server))
+    server.at_once = asyncio.Barrier(3)
+    warm = await asyncio.gather(*(root.chat(letter, claude(server)) for letter in "abc"))
+    assert [buckets(node) for node in warm] == [(1, 2000, 0)] * 3
+
+
+@pytest.mark.parametrize(("ttl", "read"), [(None, 0), ("5m", 2100)])
+async def test_a_turn_of_many_blocks_reads_by_the_mark_on_the_node_before_it(server, ttl, read):
+    cached = NodeCompletionParameters().with_cache(True)
+    question = ChatNode.root(tokens(2000)).add_user(tokens(100))
+    await question.complete(claude(server), cached)
+    calls = [ToolCall(id=f"c{number}", name="look", arguments="{}") for number in range(25)]
+    asking = Message(role="assistant", content="", tool_calls=calls)
+    results = [Message.tool_result(call.id, "done") for call in calls]
+    _, leaf = ChatNode.from_messages(
+        [question.parent.message, replace(question.message, cache_ttl=ttl), asking, *results]
+    )
+    assert buckets(await leaf.complete(claude(server), cached))[1] == read
 
 
 async def test_openrouter_warms_claude_with_one_token_and_says_what_it_cost(server):
