@@ -16,7 +16,7 @@ from minillmlib.values.costs import TokenPrice
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
-__all__ = ["Call", "plan", "price_of"]
+__all__ = ["Call", "check_generator", "plan", "price_of"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +47,7 @@ def plan(
     stream: bool,
 ) -> Call:
     """The call for these messages. Raises `InvalidParameterError` before anything is sent."""
-    if not isinstance(generator, GeneratorInfo):
-        raise InvalidParameterError(
-            "the generator must be a GeneratorInfo, for example GeneratorInfo.openai(model), "
-            f"not {type(generator).__name__}"
-        )
+    check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
     settings = _filled_settings(node_parameters(params))
@@ -65,6 +61,15 @@ def plan(
     return Call(
         generator=generator, messages=own, settings=settings, stream=stream, left_out=left_out
     )
+
+
+def check_generator(generator: object) -> None:
+    """Raises `InvalidParameterError` unless it is one."""
+    if not isinstance(generator, GeneratorInfo):
+        raise InvalidParameterError(
+            "the generator must be a GeneratorInfo, for example GeneratorInfo.openai(model), "
+            f"not {type(generator).__name__}"
+        )
 
 
 def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:

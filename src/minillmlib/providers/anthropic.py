@@ -7,9 +7,9 @@ import msgspec
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
 from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
-from minillmlib.providers.cache_marks import marks_left_out
+from minillmlib.providers.cache_marks import has_block, marks_left_out
 from minillmlib.providers.chat_usage import usage_record
-from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.values.auth import Auth, AuthKind
@@ -91,25 +91,20 @@ class AnthropicProvider(Provider):
     def left_out(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
-        """OpenRouter's routing, and cache marks beyond the last four."""
-        return super().left_out(model, (), params) | marks_left_out(messages)
+        """OpenRouter's routing, and cache marks that are too many or have nowhere to stand."""
+        return super().left_out(model, (), params) | marks_left_out(messages, has_block)
 
-    def least_output_tokens(self, model: str) -> int:
-        """None at all: the prompt is written to the cache, and that is all."""
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
+        """None at all, unless the request holds what is refused then (docs of November 2026)."""
         del model
-        return 0
+        choice, form = as_tool_choice(params.tool_choice or "auto"), params.response_format
+        is_forced = choice.mode in ("required", "tool")
+        has_schema = form is not None and form.schema is not None
+        return 1 if is_forced or has_schema else 0
 
     def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
-        """What a request without output is refused with (wire documentation, November 2026)."""
-        del model
-        choice = params.tool_choice and as_tool_choice(params.tool_choice)
-        if params.reasoning is not None and params.reasoning.effort != "none":
-            return "Anthropic takes no reasoning in a request without output; leave it out"
-        if params.response_format is not None and params.response_format.schema is not None:
-            return "Anthropic takes no response_format in a request without output; leave it out"
-        if choice and choice.mode in ("required", "tool"):
-            return "Anthropic forces no tool in a request without output; leave tool_choice out"
-        return None
+        """A budget for thinking, which would have to be given in full."""
+        return budget_refusal(model, params)
 
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
         """The blocks of the answer, put together as those of a stream are."""

@@ -138,9 +138,9 @@ class Provider:
         del base, response_id
         return None
 
-    def least_output_tokens(self, model: str) -> int:
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """The least that an answer may be asked to be, for requests that only warm a cache."""
-        del model
+        del model, params
         return 1
 
     def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:

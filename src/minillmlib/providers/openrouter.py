@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from minillmlib.providers.cache_marks import kept_marks, mark_message, marks_left_out
+from minillmlib.providers.cache_marks import has_text, kept_marks, mark_message, marks_left_out
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
@@ -58,11 +58,11 @@ class OpenRouterProvider(Provider):
     def left_out(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
-        """Cache marks for models that cache by themselves, or beyond the last four."""
+        """Cache marks for models that cache by themselves, and those that cannot be sent."""
         unrouted = params.replace(openrouter_routing=None)
         if Claude.of(model) is None:
             return super().left_out(model, messages, unrouted)
-        return super().left_out(model, (), unrouted) | marks_left_out(messages)
+        return super().left_out(model, (), unrouted) | marks_left_out(messages, has_text)
 
     def build_request(
         self,
@@ -78,7 +78,7 @@ class OpenRouterProvider(Provider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
         if Claude.of(model) is not None:
-            for place, ttl in kept_marks(messages).items():
+            for place, ttl in kept_marks(messages, has_text).items():
                 mark_message(body["messages"][place], ttl)
         if params.openrouter_routing is None:
             return body
@@ -91,9 +91,14 @@ class OpenRouterProvider(Provider):
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
 
-    def least_output_tokens(self, model: str) -> int:
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """16 where OpenAI's own interface stands behind (earendil-works/pi#6265), else 1."""
+        del params
         return 16 if model.startswith("openai/") else 1
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """A budget for thinking, which Claude would have to be given in full."""
+        return budget_refusal(model, params)
 
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """OpenRouter's record of a generation, which appears some seconds after its end."""

@@ -36,7 +36,7 @@ class Tree:
         self._last_child = array("i", [NO_NODE])
         self._next_sibling = array("i", [NO_NODE])
         self._responses: dict[int, CompletionResponse] = {}
-        self._marks: dict[int, CacheTtl] = {}
+        self._marks: dict[int, CacheTtl | None] = {}  # in place of the message's own
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -110,21 +110,23 @@ class Tree:
             return self.thread(index)
         messages = []
         for place in self.path(index):
-            message, ttl = self._messages[place], self._marks.get(place)
-            marked = message if ttl is None else msgspec.structs.replace(message, cache_ttl=ttl)
-            messages.append(marked)
+            message = self._messages[place]
+            if place in self._marks:
+                message = msgspec.structs.replace(message, cache_ttl=self._marks[place])
+            messages.append(message)
         messages.reverse()
         return messages
 
     def mark(self, index: int, ttl: CacheTtl | None) -> None:
         """Sets or takes away the cache mark of a node."""
         with self._lock:
-            if ttl is None:
+            if ttl == self._messages[index].cache_ttl:
                 self._marks.pop(index, None)
             else:
                 self._marks[index] = ttl
 
     def clear_marks(self) -> None:
-        """Takes all cache marks away."""
+        """Takes all cache marks away. O(nodes)."""
         with self._lock:
-            self._marks.clear()
+            own = (index for index, message in enumerate(self._messages) if message.cache_ttl)
+            self._marks = dict.fromkeys(own)

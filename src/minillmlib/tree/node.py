@@ -173,9 +173,11 @@ class ChatNode:
         """Writes the prompt up to this node to the provider's cache, or refreshes it there.
 
         With no output where the wire can (Anthropic), else with the least it permits. The prompt
-        ends at its last mark; without one, this node is marked for the call. Nothing is added to
-        the tree. What it cost is returned, and told to a `cost_callback` as well. Raises
-        `InvalidParameterError` where nothing can be warmed.
+        ends at its last mark; without one, or with `with_cache(True)`, this node is marked for
+        the call. Where marks are needed, the calls that follow need theirs to read what was
+        written. Nothing is added to the tree. What it cost is returned, and told to a
+        `cost_callback` as well; a prompt that is too short shows as no token read or written.
+        Raises `InvalidParameterError` where nothing can be warmed.
         """
         return await warmed(self._marked_thread(), generator, params)
 
