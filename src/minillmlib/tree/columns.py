@@ -4,66 +4,163 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Container, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
+from minillmlib.errors import InvalidParameterError
+from minillmlib.tree.records import (
+    ID_BYTES,
+    DetachRecord,
+    FormatValue,
+    KwargsRecord,
+    MarkRecord,
+    NodeRecord,
+    Record,
+    content_of,
+    id_of,
+    line_of,
+    node_record,
+)
 from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
 
-__all__ = ["NO_NODE", "Tree"]
+__all__ = ["NO_NODE", "Journal", "Tree"]
 
 NO_NODE = -1
+
+
+class Journal(Protocol):
+    """Where a tree is kept as it grows."""
+
+    def write(self, line: bytes) -> None:
+        """Returns when the line is kept, or raises."""
+        ...
 
 
 class Tree:
     """All nodes of one conversation, by index; a parent's index is below its children's.
 
-    Nothing in it points to a handle, so it is freed with the last one. Writers hold the lock;
-    rows never change except for the links to younger nodes, so readers need none.
+    A subtree that was detached stays in these columns, with a root of its own. Nothing in here
+    points to a handle, so all is freed with the last one. Writers hold the lock; rows never
+    change except for the links to others, so readers need none.
     """
 
     __slots__ = (
-        "_first_child", "_last_child", "_lock", "_marks", "_messages", "_next_sibling", "_parents",
-        "_responses",
+        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_lock", "_marks",
+        "_messages", "_next_sibling", "_origins", "_parents", "_responses", "_siblings", "_twins",
     )  # fmt: skip
 
-    def __init__(self, root: Message) -> None:
-        self._lock = threading.Lock()
-        self._messages = [root]
-        self._parents = array("i", [NO_NODE])
-        self._first_child = array("i", [NO_NODE])
-        self._last_child = array("i", [NO_NODE])
-        self._next_sibling = array("i", [NO_NODE])
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._journals: dict[int, Journal] = {}  # by the root of what they keep
+        self._messages: list[Message] = []
+        self._parents = array("i")
+        self._first_child = array("i")
+        self._last_child = array("i")
+        self._next_sibling = array("i")
         self._responses: dict[int, CompletionResponse] = {}
         self._marks: dict[int, CacheTtl | None] = {}  # in place of the message's own
+        self._kwargs: dict[int, dict[str, FormatValue]] = {}
+        self._ids = bytearray()  # of the first nodes, as far as anybody asked
+        self._siblings: dict[int, set[bytes]] = {}  # the ids below a node that has several
+        self._by_id: dict[bytes, int] = {}
+        self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
+        self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    # Growing.
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
     ) -> int:
         """Adds a chain of messages below `parent` in one step; the index of the last. O(1) each.
 
-        `response` is what the last message came from.
+        `response` is what the last message came from. If the journal fails, the nodes are there
+        all the same, and its error is raised.
         """
         with self._lock:
+            first = len(self._messages)
             for message in messages:
                 parent = self._append_one(parent, message)
             if response is not None:
                 self._responses[parent] = response
+            if self._journals:
+                added = range(first, len(self._messages))
+                self._keep(parent, *(self.record(index) for index in added))
         return parent
+
+    def append_record(self, parent: int, record: NodeRecord) -> int:
+        """Adds a node of a file; its index.
+
+        Raises `InvalidParameterError` if the id is not that of what the record holds.
+        """
+        above = b"" if record.parent is None else bytes.fromhex(record.parent)
+        own = id_of(above, content_of(record.message, record.response), record.twin)
+        if own.hex() != record.id:
+            raise InvalidParameterError("it was changed after it was written, or is damaged")
+        with self._lock:
+            if self._messages:
+                self.id(len(self._messages) - 1)  # those before it have theirs
+            index = self._append_one(parent, record.message)
+            self._ids += own
+            if record.response is not None:
+                self._responses[index] = record.response
+            if record.twin:
+                self._twins[index] = record.twin
+            if parent == NO_NODE and above:
+                self._origins[index] = above
+            if parent in self._siblings:
+                self._siblings[parent].add(own)
+        return index
 
     def _append_one(self, parent: int, message: Message) -> int:
         index = len(self._messages)
         self._messages.append(message)
         self._parents.append(parent)
-        for column in (self._first_child, self._last_child, self._next_sibling):
-            column.append(NO_NODE)
-        if self._first_child[parent] == NO_NODE:
-            self._first_child[parent] = index
-        else:
-            self._next_sibling[self._last_child[parent]] = index
-        self._last_child[parent] = index
+        self._first_child.append(NO_NODE)
+        self._last_child.append(NO_NODE)
+        self._next_sibling.append(NO_NODE)
+        if parent != NO_NODE:
+            if self._first_child[parent] == NO_NODE:
+                self._first_child[parent] = index
+            else:
+                self._next_sibling[self._last_child[parent]] = index
+            self._last_child[parent] = index
         return index
+
+    def detach(self, index: int) -> None:
+        """Makes a node the root of what is below it. O(siblings), and once O(nodes) for the ids."""
+        with self._lock:
+            parent = self._parents[index]
+            if parent == NO_NODE:
+                return
+            own = self.id(index)  # made of its parent's, while it has one
+            self._origins[index] = self.id(parent)
+            self._keep(index, DetachRecord(node=own.hex()))
+            self._unlink(parent, index)
+
+    def _unlink(self, parent: int, index: int) -> None:
+        before = NO_NODE
+        for child in self.children(parent):
+            if child == index:
+                break
+            before = child
+        after = self._next_sibling[index]
+        if before == NO_NODE:
+            self._first_child[parent] = after
+        else:
+            self._next_sibling[before] = after
+        if after == NO_NODE:
+            self._last_child[parent] = before
+        self._next_sibling[index] = NO_NODE
+        self._parents[index] = NO_NODE
+
+    # Reading.
 
     def message(self, index: int) -> Message:
         """The message of a node."""
@@ -90,13 +187,31 @@ class Tree:
             yield index
             index = self._parents[index]
 
-    def subtree(self, index: int) -> Iterator[int]:
-        """The indexes of a node and all below it, each before its children. O(1) each."""
+    def root(self, index: int) -> int:
+        """The index of the root above a node. O(depth)."""
+        while self._parents[index] != NO_NODE:
+            index = self._parents[index]
+        return index
+
+    def depth_first(self, index: int) -> Iterator[int]:
+        """The indexes of a node and all below it, each before its children, oldest first."""
         pending = [index]
         while pending:
             index = pending.pop()
             yield index
+            pending.extend(reversed(list(self.children(index))))
+
+    def breadth_first(self, index: int) -> Iterator[int]:
+        """The same, level by level."""
+        pending = deque([index])
+        while pending:
+            index = pending.popleft()
+            yield index
             pending.extend(self.children(index))
+
+    def is_leaf(self, index: int) -> bool:
+        """Whether nothing follows a node."""
+        return self._first_child[index] == NO_NODE
 
     def thread(self, index: int) -> list[Message]:
         """The messages from the root to a node. O(depth)."""
@@ -117,6 +232,8 @@ class Tree:
         messages.reverse()
         return messages
 
+    # What is put on nodes.
+
     def mark(self, index: int, ttl: CacheTtl | None) -> None:
         """Sets or takes away the cache mark of a node."""
         with self._lock:
@@ -124,9 +241,119 @@ class Tree:
                 self._marks.pop(index, None)
             else:
                 self._marks[index] = ttl
+            if self._journals:
+                self._keep(index, MarkRecord(node=self.id(index).hex(), ttl=ttl))
 
     def clear_marks(self) -> None:
         """Takes all cache marks away. O(nodes)."""
         with self._lock:
-            own = (index for index, message in enumerate(self._messages) if message.cache_ttl)
-            self._marks = dict.fromkeys(own)
+            own = {index for index, message in enumerate(self._messages) if message.cache_ttl}
+            for index in sorted(own | self._marks.keys()):
+                self.mark(index, None)
+
+    def kwargs(self, index: int) -> Mapping[str, FormatValue]:
+        """The placeholders that a node itself gives values to."""
+        return self._kwargs.get(index, {})
+
+    def thread_kwargs(self, index: int) -> dict[str, FormatValue]:
+        """The placeholders with values on the way from the root; the nearest value wins. O(depth)."""
+        values: dict[str, FormatValue] = {}
+        if self._kwargs:
+            for place in self.path(index):
+                values = {**self.kwargs(place), **values}
+        return values
+
+    def set_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
+        """Replaces the placeholders that a node gives values to."""
+        with self._lock:
+            self._kwargs[index] = dict(values)
+            if self._journals:
+                self._keep(index, KwargsRecord(node=self.id(index).hex(), values=dict(values)))
+
+    # Ids and files.
+
+    def id(self, index: int) -> bytes:
+        """The id of a node. O(1) if it was asked for before, else O(nodes before it)."""
+        end = (index + 1) * ID_BYTES
+        if len(self._ids) < end:
+            with self._lock:
+                for place in range(len(self._ids) // ID_BYTES, index + 1):
+                    self._ids += self._new_id(place, content_of(*self._row(place)))
+        return bytes(self._ids[end - ID_BYTES : end])
+
+    def find(self, own: bytes) -> int:
+        """The index of a node, or `NO_NODE`. O(nodes added since the last time)."""
+        with self._lock:
+            if self._messages:
+                self.id(len(self._messages) - 1)
+            for index in range(len(self._by_id), len(self._messages)):
+                self._by_id[self.id(index)] = index
+            return self._by_id.get(own, NO_NODE)
+
+    def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
+        return self._messages[index], self._responses.get(index)
+
+    def _new_id(self, index: int, content: tuple[bytes, bytes]) -> bytes:
+        parent = self._parents[index]
+        above = b"" if parent == NO_NODE else self.id(parent)
+        own = id_of(above, content)
+        if parent == NO_NODE or self._first_child[parent] == index:
+            return own
+        siblings, twin = self._known_siblings(parent, index), 0
+        while own in siblings:
+            twin += 1
+            own = id_of(above, content, twin)
+        siblings.add(own)
+        if twin:
+            self._twins[index] = twin
+        return own
+
+    def _known_siblings(self, parent: int, before: int) -> set[bytes]:
+        if parent not in self._siblings:
+            self._siblings[parent] = {
+                self.id(child) for child in self.children(parent) if child < before
+            }
+        return self._siblings[parent]
+
+    def record(self, index: int) -> bytes:
+        """The record of a node for a file."""
+        own, parent = self.id(index), self._parents[index]
+        above = self._origins.get(index, b"") if parent == NO_NODE else self.id(parent)
+        return node_record(own, above, content_of(*self._row(index)), self._twins.get(index, 0))
+
+    def lines(self, root: int, held: Container[str] = ()) -> Iterator[bytes]:
+        """A subtree as lines of a file, parents first, without the nodes that are held there.
+
+        Sees what is there when it begins.
+        """
+        with self._lock:
+            end = len(self._messages)
+            marks, kwargs = dict(self._marks), dict(self._kwargs)
+        inside = bytearray(end)
+        inside[root] = 1
+        for index in range(root, end):
+            parent = self._parents[index]
+            if parent != NO_NODE and inside[parent]:
+                inside[index] = 1
+            if not inside[index]:
+                continue
+            if not held or self.id(index).hex() not in held:
+                yield line_of(self.record(index))
+            if index in marks:
+                yield line_of(MarkRecord(node=self.id(index).hex(), ttl=marks[index]))
+            if index in kwargs:
+                yield line_of(KwargsRecord(node=self.id(index).hex(), values=kwargs[index]))
+
+    def keep_in(self, journal: Journal, root: int, held: Container[str]) -> None:
+        """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
+        with self._lock:
+            for line in self.lines(root, held):
+                journal.write(line)
+            self._journals[root] = journal
+
+    def _keep(self, index: int, *records: bytes | Record) -> None:
+        root = self.root(index) if self._origins else 0
+        journal = self._journals.pop(root, None)  # one that fails is not used again
+        if journal is not None:
+            journal.write(line_of(*records))
+            self._journals[root] = journal

@@ -17,7 +17,7 @@ from minillmlib.values.attempts import CostInfo
 from minillmlib.values.budget import CostEstimate
 from minillmlib.values.costs import CostTotal
 from minillmlib.values.json import excerpt
-from minillmlib.values.media import MediaPart
+from minillmlib.values.media import Media
 from minillmlib.values.messages import CacheTtl, ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
 from minillmlib.values.responses import CompletionResponse
@@ -122,7 +122,7 @@ class ChatNode:
         return self.message.tool_calls
 
     @property
-    def media(self) -> tuple[MediaPart, ...]:
+    def media(self) -> tuple[Media, ...]:
         """The images and the sound that the model made beside its text."""
         return self.message.media
 

@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.values.media import Media, MediaPart
 from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.tools import ToolCall
 
@@ -33,7 +33,7 @@ class Role(enum.StrEnum):
     TOOL = "tool"
 
 
-class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
     """A piece of text beside other parts of one message."""
 
     text: str
@@ -50,7 +50,7 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
         return self.text
 
 
-ContentPart: TypeAlias = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart
+ContentPart: TypeAlias = TextPart | Media
 PARTS = (TextPart, MediaPart)
 
 MessageContent: TypeAlias = str | tuple[ContentPart, ...]
@@ -63,7 +63,7 @@ def content_text(content: MessageContent) -> str:
     return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One turn of a conversation.
 
     `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
@@ -78,7 +78,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     is_error: bool = False
-    media: tuple[MediaPart, ...] = ()
+    media: tuple[Media, ...] = ()
     reasoning: Reasoning | None = None
     cache_ttl: CacheTtl | None = None
 
@@ -119,7 +119,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         content: str | Iterable[ContentPart],
         tool_calls: Iterable[ToolCall] = (),
         *,
-        media: Iterable[MediaPart] = (),
+        media: Iterable[Media] = (),
         reasoning: Reasoning | None = None,
     ) -> Self:
         """What the model says, the tools it calls, what it made, and what it thought before."""
