@@ -17,6 +17,7 @@ from minillmlib.credentials import (
     FixedCredential,
 )
 from minillmlib.errors import InvalidParameterError
+from minillmlib.prices import is_published, published_price
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.generic import GenericProvider
@@ -255,6 +256,19 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """A copy with this price, for providers that count tokens but name no cost."""
         return self.replace(token_price=token_price)
+
+    def with_published_price(self) -> Self:
+        """A copy with the price that the package genai-prices lists for this model, as of today.
+
+        Needs the extra `prices`; nothing is fetched. A model that the table does not know at
+        this address, or whose price is not one per token, gets none, and a warning is logged:
+        its costs are `UNPRICED`, unless a price was set by hand. The price is the vendor's for
+        a standard request; `source` on each cost names the table and the day.
+        """
+        price = published_price(self.base_url, self.model)
+        if price is None and not is_published(self.token_price):
+            return self
+        return self.replace(token_price=price)
 
     def with_provider(self, provider: Provider) -> Self:
         """A copy that speaks another wire."""
