@@ -37,7 +37,9 @@ def table():
 
 def priced(name="m", match=None, **rates):
     rates = {"input_mtok": Decimal(1), "output_mtok": Decimal(4)} | rates
-    return types.ModelInfo(name, match or types.ClauseEquals(name), prices=types.ModelPrice(**rates))
+    return types.ModelInfo(
+        name, match or types.ClauseEquals(name), prices=types.ModelPrice(**rates)
+    )
 
 
 def price_of(model="m"):

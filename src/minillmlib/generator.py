@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Self, TypeAlias
@@ -31,9 +31,12 @@ from minillmlib.values.auth import (
     header_text_problem,
     is_header_name,
 )
+from minillmlib.values.budget import CostEstimate
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.limits import Limits
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import ParametersLike
 
 __all__ = ["GeneratorInfo"]
 
@@ -269,6 +272,17 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if price is None and not is_published(self.token_price):
             return self
         return self.replace(token_price=price)
+
+    def estimate_cost(
+        self, messages: Sequence[Message], params: ParametersLike = None
+    ) -> CostEstimate:
+        """The most that one attempt to answer these messages can cost, or what is missing for it.
+
+        Nothing is sent. See `CostEstimate`.
+        """
+        from minillmlib.pipeline.estimate import estimated_cost  # noqa: PLC0415 - a level above
+
+        return estimated_cost(messages, self, params)
 
     def with_provider(self, provider: Provider) -> Self:
         """A copy that speaks another wire."""

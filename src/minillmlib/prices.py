@@ -38,8 +38,8 @@ RATES = {
 # Fees of a vendor's own tools, which at these vendors come only with requests that ask for them.
 FEES = ("web_searches_kcount", "storage_searches_kcount")
 FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
-# Models each of whose requests bears a fee, though the table may not say so.
-SEARCHES = re.compile(r"search|sonar")
+# Models that bill searches, sounds or images besides, though the table may not say so.
+MORE_THAN_TEXT = re.compile(r"search|sonar|audio|realtime|image|transcribe|tts")
 # What may follow a name in the table that stands for all that begin with it: a date or a tag.
 SAME_MODEL = re.compile(r"(?:[-@]\d{8}|[-@]\d{4}-\d{2}-\d{2}|-latest|-\d{8}-v\d(?::\d)?)?")
 
@@ -72,7 +72,7 @@ def _price_in(snapshot: DataSnapshot, version: str, base_url: str, model: str) -
     vendor = _vendor_at(snapshot, base_url)
     entry = _entry_of(vendor, model)
     rates = dict(_rates_of(vendor, _standard_prices(entry, now)))
-    if SEARCHES.search(model) or "input" not in rates or "output" not in rates:
+    if MORE_THAN_TEXT.search(model) or "input" not in rates or "output" not in rates:
         raise _NoPriceError("the model is not billed by the token alone")
     fetched = f", fetched {snapshot.timestamp:%Y-%m-%d}" if snapshot.from_auto_update else ""
     source = f"{TABLE} {version}{fetched}: {vendor.id} {entry.id}, as of {now:%Y-%m-%d}"
