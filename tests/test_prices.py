@@ -12,6 +12,7 @@ from genai_prices import data_snapshot, types
 
 from minillmlib import (
     ChatNode,
+    CompletionParameters,
     CostResolution,
     GeneratorInfo,
     MissingExtraError,
@@ -46,18 +47,40 @@ def price_of(model="m"):
     return GeneratorInfo.openai(model).with_published_price().token_price
 
 
-def test_the_published_price_is_the_tables_and_the_cost_says_which_table_and_which_day():
+def cost_of(generator, extra=None):
+    """What a million tokens in and as many out cost."""
     answer = {
         "choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000},
     }
     transport = ScriptedTransport([ScriptedReply.json(answer)])
-    generator = GeneratorInfo.openai("gpt-4o-mini").with_api_key("k").with_transport(transport)
-    node = run(ChatNode.root("s").chat("u", generator.with_published_price()))
-    cost = node.response.cost
+    generator = generator.with_api_key("k").with_transport(transport)
+    node = run(ChatNode.root("s").chat("u", generator, CompletionParameters(extra=extra or {})))
+    return node.response.cost
+
+
+def test_the_published_price_is_the_tables_and_the_cost_says_which_table_and_which_day():
+    cost = cost_of(GeneratorInfo.openai("gpt-4o-mini").with_published_price())
     assert (cost.resolution, cost.cost) == (CostResolution.RESOLVED, Decimal("0.75"))
     assert cost.source.startswith("genai-prices 0.2")
     assert f"openai gpt-4o-mini, as of {TODAY:%Y-%m-%d}" in cost.source
+
+
+@pytest.mark.parametrize(
+    ("extra", "resolution"),
+    [
+        ({"service_tier": "priority"}, CostResolution.UNPRICED),
+        ({"web_search_options": {}}, CostResolution.UNPRICED),
+        ({"service_tier": "default"}, CostResolution.RESOLVED),
+        ({"metadata": {}}, CostResolution.RESOLVED),
+    ],
+    ids=str,
+)
+def test_a_published_price_is_not_that_of_a_request_with_surcharges(extra, resolution):
+    generator = GeneratorInfo.openai("gpt-4o-mini").with_published_price()
+    assert cost_of(generator, extra).resolution is resolution
+    by_hand = generator.with_token_price(TokenPrice(1, 2))
+    assert cost_of(by_hand, extra).resolution is CostResolution.RESOLVED
 
 
 def test_a_model_is_known_by_its_vendors_address_and_its_full_name():

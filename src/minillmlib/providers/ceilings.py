@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from minillmlib.providers.claude_models import Claude
 from minillmlib.values.json import JsonObject, JsonValue
@@ -94,7 +94,7 @@ def output_tokens(body: JsonObject, max_tokens: int | None) -> int | None:
     return int(max(limits) * max(copies))
 
 
-def surcharges(body: JsonObject) -> Iterator[str]:
+def surcharges(body: Mapping[str, JsonValue]) -> Iterator[str]:
     """The keys of a body with which a request may cost more than its tokens tell."""
     for key, value in body.items():
         if key in _SURCHARGES and value is not None and value not in _SURCHARGES[key]:

@@ -1,6 +1,6 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -143,7 +143,7 @@ class Provider:
         """The most that this request lets the model write, thoughts and all; None if unlimited."""
         return ceilings.output_tokens(body, params.max_tokens)
 
-    def surcharges(self, body: JsonObject) -> Sequence[str]:
+    def surcharges(self, body: Mapping[str, JsonValue]) -> Sequence[str]:
         """The keys of a body with which a request may cost more than its tokens tell."""
         return tuple(ceilings.surcharges(body))
 
