@@ -194,10 +194,11 @@ def test_a_name_that_only_begins_or_contains_an_entrys_is_another_model(table):
     table(
         priced("begins", types.ClauseStartsWith("m-1")),
         priced("contains", types.ClauseContains("part")),
+        priced("fits", types.ClauseRegex(r"^r-\d$")),
     )
-    known = ("m-1", "M-1", "m-1-20260101", "m-1-2026-01-01", "m-1@20260101", "m-1-latest")
+    known = ("R-1", "m-1", "M-1", "m-1-20260101", "m-1-2026-01-01", "m-1@20260101", "m-1-latest")
     assert all(price_of(name) for name in known)
-    unknown = ("m-12", "m-1-mini", "m-1.5", "m-1-20260101-mini", "apart", "part")
+    unknown = ("r-10", "m-12", "m-1-mini", "m-1.5", "m-1-20260101-mini", "apart", "part")
     assert not any(price_of(name) for name in unknown)
 
 
