@@ -38,6 +38,7 @@ PER_INPUT = TokenPrice(1_000_000, 0)
 PER_OUTPUT = TokenPrice(0, 1_000_000)
 SOME = CompletionParameters(max_tokens=1)
 HELLO = [Message.user("Hello")]
+TEMPLATE_TOKENS = 1024  # allowed for what a template adds of itself; the model's adds nothing here
 PNG = b"\x89PNG\r\n\x1a\n"
 IMAGE = ImagePart.from_bytes(PNG)
 
@@ -127,12 +128,17 @@ def test_the_ceiling_counts_no_fewer_tokens_than_the_body_has_bytes(wire, messag
     assert tokens(generator, messages, params) >= sent_bytes(generator, messages, params)
 
 
-HARD_TEXTS = (
-    "Hello", "👩‍👩‍👧‍👦 𒐫 ﷽ \u0301\u0302", "1234567890" * 20, " \n\t" * 50, "<|im_start|>x", "\x00\x01\x02",
-)  # fmt: skip
+HARD_TEXTS = {
+    "plain": "Hello",
+    "far": "👩‍👩‍👧‍👦 𒐫 ﷽ \u0301\u0302" * 5,
+    "digits": "1234567890" * 20,
+    "blank": " \n\t" * 50,
+    "marks": "<|im_start|>x",
+    "controls": "\x00\x01\x02" * 20,
+}
 
 
-@pytest.mark.parametrize("text", HARD_TEXTS, ids=ascii)
+@pytest.mark.parametrize("text", HARD_TEXTS.values(), ids=list(HARD_TEXTS))
 @pytest.mark.parametrize("wire", ["custom", "anthropic"])
 def test_a_real_model_counts_no_more_tokens_than_the_ceiling(local_server, wire, text):
     generator = (
@@ -143,7 +149,7 @@ def test_a_real_model_counts_no_more_tokens_than_the_ceiling(local_server, wire,
     generator = generator.with_api_key(local_server.key)
     answer = run(ChatNode.root(text).chat("u" + text, generator, SOME))
     most = tokens(generator, [Message.system(text), Message.user("u" + text)])
-    assert 0 < answer.response.usage.prompt_tokens <= most
+    assert 0 < answer.response.usage.prompt_tokens <= most - TEMPLATE_TOKENS
 
 
 def test_an_estimate_of_a_node_is_that_of_its_thread_and_nothing_is_sent():
