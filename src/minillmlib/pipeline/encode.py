@@ -17,7 +17,7 @@ from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
-__all__ = ["Encoded", "encode", "encode_query"]
+__all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
@@ -42,7 +42,7 @@ def encode(call: Call) -> Encoded:
     credential is set, and no secret is near when it fails.
     """
     generator = call.generator
-    body = _body(call)
+    body = body_of(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
@@ -53,7 +53,8 @@ def encode(call: Call) -> Encoded:
     return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
 
 
-def _body(call: Call) -> JsonObject:
+def body_of(call: Call) -> JsonObject:
+    """The JSON body of `call`."""
     generator = call.generator
     try:
         return generator.provider.build_request(

@@ -2,69 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from typing import TypeVar
 
+import msgspec
+
+from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.encode import body_of
+from minillmlib.pipeline.plan import Call, plan, price_of
 from minillmlib.values.budget import CostEstimate
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import encode_json
 from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.messages import Message, TextPart
+from minillmlib.values.parameters import ParametersLike
 from minillmlib.values.usage import Usage
 
-__all__ = ["estimated"]
+__all__ = ["estimated", "estimated_cost"]
 
-# What vendors put around each message and each tool; no tokenizer makes more of a byte than one
-# token, so the bytes of the texts bound their tokens.
+# What vendors put around each message and each tool, and what they or a model's template tell the
+# model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
+# given (some hundred). No tokenizer makes more than one token of a byte, so that the bytes of a
+# body bound the tokens of all that stands in it.
 FRAME_TOKENS = 64
+TEMPLATE_TOKENS = 1024
+
+Part = TypeVar("Part", bound=TextPart | MediaPart)
 
 
-def estimated(
-    messages: Sequence[Message], params: CompletionParameters, price: TokenPrice | None
+def estimated_cost(
+    messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike
 ) -> CostEstimate:
+    """The ceiling of one attempt to answer these messages."""
+    return estimated(plan(messages, generator, params, stream=False))
+
+
+def estimated(call: Call) -> CostEstimate:
     """The ceiling of a request: every byte a token, at the dearest rate, and the longest answer."""
+    provider, price = call.generator.provider, price_of(call)
+    media = list(_media_in(call.messages))
+    of_media = [provider.most_media_tokens(call.generator.model, part) for part in media]
+    call = _without_media_bytes(call)
+    body = body_of(call)
+    completion_tokens = provider.most_output_tokens(body, call.settings.params)
+    unruled = {part.kind for part, most in zip(media, of_media, strict=True) if most is None}
     missing = [
         *(["a price (with_token_price)"] if price is None else []),
-        *(["max_tokens"] if params.max_tokens is None else []),
-        *sorted({f"the tokens of an {part.kind}" for m in messages for part in _media_of(m)}),
+        *(["max_tokens"] if completion_tokens is None else []),
+        *(f"a published rule for the tokens of {kind} input" for kind in sorted(unruled)),
+        *(f"what {key!r} in the request costs" for key in provider.surcharges(body)),
     ]
-    if missing or price is None or params.max_tokens is None:
+    if missing or price is None or completion_tokens is None:
         return CostEstimate(missing=tuple(missing))
-    count = sum(_bytes_of(message) + FRAME_TOKENS for message in messages) + _bytes_beside(params)
-    return CostEstimate(ceiling=_dearest(price, count, params.max_tokens))
+    frames = len(call.messages) + len(media) + len(call.settings.params.tools or ())
+    prompt_tokens = len(encode_json(body)) + frames * FRAME_TOKENS + TEMPLATE_TOKENS
+    prompt_tokens += sum(filter(None, of_media))
+    return CostEstimate(ceiling=_dearest(price, prompt_tokens, completion_tokens))
 
 
-def _media_of(message: Message) -> list[MediaPart]:
-    parts = () if isinstance(message.content, str) else message.content
-    return [part for part in (*parts, *message.media) if isinstance(part, MediaPart)]
+def _media_in(messages: Sequence[Message]) -> Iterator[MediaPart]:
+    for message in messages:
+        parts = () if isinstance(message.content, str) else message.content
+        yield from (part for part in (*parts, *message.media) if isinstance(part, MediaPart))
 
 
-def _bytes_of(message: Message) -> int:
-    thought = message.reasoning.blocks if message.reasoning else ()
-    return (
-        len((message.text or "").encode("utf-8", "replace"))
-        + sum(len(call.name) + len(call.arguments.encode("utf-8", "replace")) + FRAME_TOKENS
-              for call in message.tool_calls)
-        + sum(len(encode_json(block.fields)) for block in thought)
-    )  # fmt: skip
+def _without_media_bytes(call: Call) -> Call:
+    """The call with a byte in place of the content of each image and the like: it is no text."""
+    messages = tuple(map(_shrunk_message, call.messages))
+    return msgspec.structs.replace(call, messages=messages)
 
 
-def _bytes_beside(params: CompletionParameters) -> int:
-    """What else stands in the prompt: tools, and the schema of the answer."""
-    count = sum(len(encode_json(tool)) + FRAME_TOKENS for tool in params.tools or ())
-    form = params.response_format
-    if form is not None:
-        count += FRAME_TOKENS + (len(encode_json(form.schema)) if form.schema else 0)
-    return count
+def _shrunk_message(message: Message) -> Message:
+    content = message.content
+    if not isinstance(content, str):
+        content = tuple(map(_shrunk, content))
+    return msgspec.structs.replace(
+        message, content=content, media=tuple(map(_shrunk, message.media))
+    )
+
+
+def _shrunk(part: Part) -> Part:
+    if not isinstance(part, MediaPart) or part.data is None:
+        return part
+    return msgspec.structs.replace(part, data=b"\0")
 
 
 def _dearest(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
-    """The cost with all of the input in its dearest bucket, on either side of a threshold."""
-    counts = {prompt_tokens, min(prompt_tokens, price.threshold or prompt_tokens)}
-    usages = [
-        usage
-        for count in counts
+    """The cost with all of the input in its dearest bucket, on whichever side of thresholds."""
+    return max(
+        price.cost_of(usage)
+        for count in {prompt_tokens, *_thresholds_below(prompt_tokens, price)}
         for usage in (
             Usage(uncached_input_tokens=count, completion_tokens=completion_tokens),
             Usage(cache_read_tokens=count, completion_tokens=completion_tokens),
@@ -75,5 +103,10 @@ def _dearest(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> D
                 completion_tokens=completion_tokens,
             ),
         )
-    ]
-    return max(price.cost_of(usage) for usage in usages)
+    )
+
+
+def _thresholds_below(prompt_tokens: int, price: TokenPrice | None) -> Iterator[int]:
+    while price is not None and price.threshold is not None and price.threshold < prompt_tokens:
+        yield price.threshold
+        price = price.above

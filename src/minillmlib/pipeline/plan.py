@@ -10,6 +10,7 @@ from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.fill import filled, filled_text, merged
 from minillmlib.pipeline.prefill import Prefill
+from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.costs import TokenPrice
@@ -17,6 +18,8 @@ from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
 __all__ = ["Call", "check_generator", "plan", "price_of"]
+
+TOLD = ("mcp_servers", "tools")  # whether the vendor's own tools were used, the usage tells
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +87,13 @@ def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParame
 
 
 def price_of(call: Call) -> TokenPrice | None:
-    """The price of a call: its own, or its generator's."""
-    return call.settings.token_price or call.generator.token_price
+    """The price of a call: its own, or its generator's.
+
+    A published one is that of a standard request, and of no other.
+    """
+    price = call.settings.token_price or call.generator.token_price
+    others = call.generator.provider.surcharges(call.settings.params.extra)
+    return None if is_published(price) and set(others) - set(TOLD) else price
 
 
 def origin_of(generator: GeneratorInfo) -> str:

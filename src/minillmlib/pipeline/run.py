@@ -21,7 +21,7 @@ from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
 from minillmlib.pipeline.estimate import estimated
 from minillmlib.pipeline.late import has_late_cost, with_late_costs
-from minillmlib.pipeline.plan import Call, price_of
+from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.report import (
     Reporting,
     finished,
@@ -85,8 +85,7 @@ class Run:
         call = self.call
         if call.settings.budget is None:
             return None
-        estimate = estimated(call.messages, call.settings.params, price_of(call))
-        return call.settings.budget.reserve(estimate)
+        return call.settings.budget.reserve(estimated(call))
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""

@@ -8,6 +8,7 @@ from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
 from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
 from minillmlib.providers.cache_marks import has_block, marks_left_out
+from minillmlib.providers.ceilings import claude_media_tokens
 from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Provider
@@ -23,6 +24,7 @@ from minillmlib.values.json import (
     json_text,
     string_or_empty,
 )
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.reasoning import ReasoningDelta
@@ -93,6 +95,15 @@ class AnthropicProvider(Provider):
     ) -> dict[str, str]:
         """OpenRouter's routing, and cache marks that are too many or have nowhere to stand."""
         return super().left_out(model, (), params) | marks_left_out(messages, has_block)
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """Of an image, by the model's version. How much text a PDF gives is not published."""
+        return claude_media_tokens(model, part)
+
+    def most_output_tokens(self, body: JsonObject, params: CompletionParameters) -> int | None:
+        """The limit that this wire demands; the budget to think counts against it."""
+        limit = body["max_tokens"]
+        return 0 if limit == 0 else super().most_output_tokens(body, params)
 
     def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """None at all, unless the request holds what is refused then (docs of November 2026)."""

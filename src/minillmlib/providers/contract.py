@@ -1,15 +1,16 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.providers import chat_completions, chat_usage
+from minillmlib.providers import ceilings, chat_completions, chat_usage
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome, TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import CompletionResponse, StreamChunk
@@ -137,6 +138,19 @@ class Provider:
         """The address at which the cost of a past answer can be asked, if there is one."""
         del base, response_id
         return None
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """The most tokens that an image or the like can count as, or None if no rule says so."""
+        del model, part
+        return None
+
+    def most_output_tokens(self, body: JsonObject, params: CompletionParameters) -> int | None:
+        """The most that this request lets the model write, thoughts and all; None if unlimited."""
+        return ceilings.output_tokens(body, params.max_tokens)
+
+    def surcharges(self, body: Mapping[str, JsonValue]) -> Sequence[str]:
+        """The keys of a body with which a request may cost more than its tokens tell."""
+        return tuple(ceilings.surcharges(body))
 
     def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """The least that an answer may be asked to be, for requests that only warm a cache."""

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from minillmlib.providers.cache_marks import has_text, kept_marks, mark_message, marks_left_out
+from minillmlib.providers.ceilings import claude_media_tokens, openai_media_tokens
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
 from minillmlib.providers.claude_models import Claude, budget_refusal
@@ -15,6 +16,7 @@ from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
 from minillmlib.values.exact import exact_sum
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.usage import Count, Usage
@@ -90,6 +92,13 @@ class OpenRouterProvider(Provider):
         if usage is None:
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """What the model's vendor has published, for Claude's and OpenAI's models."""
+        vendor, _, name = model.partition("/")
+        if vendor == "openai":
+            return openai_media_tokens(name, part)
+        return claude_media_tokens(name, part) if vendor == "anthropic" else None
 
     def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
         """16 where OpenAI's own interface stands behind (earendil-works/pi#6265), else 1."""

@@ -7,8 +7,8 @@ from typing import Self, get_args
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.estimate import estimated
-from minillmlib.pipeline.plan import plan, price_of
+from minillmlib.pipeline.estimate import estimated_cost
+from minillmlib.pipeline.plan import plan
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
 from minillmlib.pipeline.warm import warmed
@@ -164,8 +164,7 @@ class ChatNode:
 
         Nothing is sent. See `CostEstimate`.
         """
-        call = plan(self._marked_thread(), generator, params, stream=False)
-        return estimated(call.messages, call.settings.params, price_of(call))
+        return estimated_cost(self._marked_thread(), generator, params)
 
     async def ensure_cached(
         self, generator: GeneratorInfo, params: ParametersLike = None
