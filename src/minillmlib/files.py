@@ -42,13 +42,13 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(os.fsdecode(path)))
     draft = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(draft, "xb") as file:
+        with draft.open("xb") as file:
             with contextlib.suppress(OSError):  # it keeps the permissions of the one it replaces
-                os.chmod(draft, stat.S_IMODE(target.stat().st_mode))
+                draft.chmod(stat.S_IMODE(target.stat().st_mode))
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, target)
+        draft.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 import msgspec
@@ -95,28 +96,30 @@ class Tree:
         return parent
 
     def append_record(self, parent: int, record: NodeRecord) -> int:
-        """Adds a node of a file; its index.
+        """Adds a node of a file to a tree whose nodes all have their ids; its index.
 
-        Raises `InvalidParameterError` if the id is not that of what the record holds.
+        Raises `InvalidParameterError` if the record's id is not that of what it holds.
         """
-        above = b"" if record.parent is None else bytes.fromhex(record.parent)
+        above = self._above(parent, record)
         own = id_of(above, content_of(record.message, record.response), record.twin)
         if own.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
-        with self._lock:
-            if self._messages:
-                self.id(len(self._messages) - 1)  # those before it have theirs
-            index = self._append_one(parent, record.message)
-            self._ids += own
-            if record.response is not None:
-                self._responses[index] = record.response
-            if record.twin:
-                self._twins[index] = record.twin
-            if parent == NO_NODE and above:
-                self._origins[index] = above
-            if parent in self._siblings:
-                self._siblings[parent].add(own)
+        index = self._append_one(parent, record.message)
+        self._ids += own
+        if record.response is not None:
+            self._responses[index] = record.response
+        if record.twin:
+            self._twins[index] = record.twin
+        if parent == NO_NODE and above:
+            self._origins[index] = above
+        if parent in self._siblings:
+            self._siblings[parent].add(own)
         return index
+
+    def _above(self, parent: int, record: NodeRecord) -> bytes:
+        if parent != NO_NODE:
+            return bytes(self._ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
+        return b"" if record.parent is None else bytes.fromhex(record.parent)
 
     def _append_one(self, parent: int, message: Message) -> int:
         index = len(self._messages)
@@ -132,6 +135,22 @@ class Tree:
                 self._next_sibling[self._last_child[parent]] = index
             self._last_child[parent] = index
         return index
+
+    def graft(self, parent: int, other: Tree, root: int) -> int:
+        """Adds a copy of another tree's subtree, or of one's own, below `parent`; its index."""
+        with other._lock:
+            rows = [(one, other._parents[one], *other._row(one)) for one in other.depth_first(root)]
+        with self._lock:
+            copies: dict[int, int] = {}
+            for one, above, message, response in rows:
+                below = parent if one == root else copies[above]
+                free = None if response is None else response.unpaid()
+                copies[one] = self.append(below, message, response=free)
+                if one in other._kwargs:
+                    self.set_kwargs(copies[one], other._kwargs[one])
+                if one in other._marks:
+                    self.mark(copies[one], other._marks[one])
+        return copies[root]
 
     def detach(self, index: int) -> None:
         """Makes a node the root of what is below it. O(siblings), and once O(nodes) for the ids."""
@@ -244,19 +263,19 @@ class Tree:
             if self._journals:
                 self._keep(index, MarkRecord(node=self.id(index).hex(), ttl=ttl))
 
-    def clear_marks(self) -> None:
-        """Takes all cache marks away. O(nodes)."""
+    def clear_marks(self, root: int) -> None:
+        """Takes all cache marks of a tree away. O(nodes)."""
         with self._lock:
-            own = {index for index, message in enumerate(self._messages) if message.cache_ttl}
-            for index in sorted(own | self._marks.keys()):
-                self.mark(index, None)
+            for index in self.depth_first(root):
+                if index in self._marks or self._messages[index].cache_ttl:
+                    self.mark(index, None)
 
     def kwargs(self, index: int) -> Mapping[str, FormatValue]:
         """The placeholders that a node itself gives values to."""
         return self._kwargs.get(index, {})
 
     def thread_kwargs(self, index: int) -> dict[str, FormatValue]:
-        """The placeholders with values on the way from the root; the nearest value wins. O(depth)."""
+        """The placeholders with values from the root to a node; the nearest wins. O(depth)."""
         values: dict[str, FormatValue] = {}
         if self._kwargs:
             for place in self.path(index):
@@ -276,33 +295,32 @@ class Tree:
         """The id of a node. O(1) if it was asked for before, else O(nodes before it)."""
         end = (index + 1) * ID_BYTES
         if len(self._ids) < end:
-            with self._lock:
-                for place in range(len(self._ids) // ID_BYTES, index + 1):
-                    self._ids += self._new_id(place, content_of(*self._row(place)))
+            self.name_all(index + 1)
         return bytes(self._ids[end - ID_BYTES : end])
 
-    def find(self, own: bytes) -> int:
-        """The index of a node, or `NO_NODE`. O(nodes added since the last time)."""
+    def name_all(self, end: int | None = None) -> None:
+        """Gives the nodes below `end`, or all, their ids. O(those that have none)."""
         with self._lock:
-            if self._messages:
-                self.id(len(self._messages) - 1)
-            for index in range(len(self._by_id), len(self._messages)):
-                self._by_id[self.id(index)] = index
-            return self._by_id.get(own, NO_NODE)
+            ids, parents, first_child = self._ids, self._parents, self._first_child
+            end = len(self._messages) if end is None else end
+            for index in range(len(ids) // ID_BYTES, end):
+                parent = parents[index]
+                above = (
+                    b""
+                    if parent == NO_NODE
+                    else bytes(ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
+                )
+                content = content_of(self._messages[index], self._responses.get(index))
+                own = id_of(above, content)
+                if parent != NO_NODE and first_child[parent] != index:
+                    own = self._told_apart(index, above, content)
+                ids += own
 
-    def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
-        return self._messages[index], self._responses.get(index)
-
-    def _new_id(self, index: int, content: tuple[bytes, bytes]) -> bytes:
-        parent = self._parents[index]
-        above = b"" if parent == NO_NODE else self.id(parent)
-        own = id_of(above, content)
-        if parent == NO_NODE or self._first_child[parent] == index:
-            return own
-        siblings, twin = self._known_siblings(parent, index), 0
-        while own in siblings:
+    def _told_apart(self, index: int, above: bytes, content: bytes) -> bytes:
+        """The id of a node with older siblings, of which some may hold the same."""
+        siblings, twin = self._known_siblings(self._parents[index], index), 0
+        while (own := id_of(above, content, twin)) in siblings:
             twin += 1
-            own = id_of(above, content, twin)
         siblings.add(own)
         if twin:
             self._twins[index] = twin
@@ -310,24 +328,46 @@ class Tree:
 
     def _known_siblings(self, parent: int, before: int) -> set[bytes]:
         if parent not in self._siblings:
+            older = (child for child in self.children(parent) if child < before)
             self._siblings[parent] = {
-                self.id(child) for child in self.children(parent) if child < before
+                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES]) for child in older
             }
         return self._siblings[parent]
 
+    def find(self, own: bytes) -> int:
+        """The index of a node, or `NO_NODE`. O(nodes added since the last time)."""
+        with self._lock:
+            self.name_all()
+            for index in range(len(self._by_id), len(self._messages)):
+                self._by_id[self.id(index)] = index
+            return self._by_id.get(own, NO_NODE)
+
+    def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
+        return self._messages[index], self._responses.get(index)
+
     def record(self, index: int) -> bytes:
         """The record of a node for a file."""
-        own, parent = self.id(index), self._parents[index]
-        above = self._origins.get(index, b"") if parent == NO_NODE else self.id(parent)
-        return node_record(own, above, content_of(*self._row(index)), self._twins.get(index, 0))
+        self.id(index)
+        parent = self._parents[index]
+        own, above = self._digits(index), self._digits(parent)
+        if index in self._origins:
+            above = self._origins[index].hex().encode()
+        content = content_of(self._messages[index], self._responses.get(index))
+        return node_record(own, above, content, self._twins.get(index, 0))
 
-    def lines(self, root: int, held: Container[str] = ()) -> Iterator[bytes]:
+    def _digits(self, index: int) -> bytes:
+        if index == NO_NODE:
+            return b""
+        return self._ids[index * ID_BYTES : (index + 1) * ID_BYTES].hex().encode()
+
+    def lines(self, root: int, held: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """A subtree as lines of a file, parents first, without the nodes that are held there.
 
         Sees what is there when it begins.
         """
         with self._lock:
             end = len(self._messages)
+            self.name_all()
             marks, kwargs = dict(self._marks), dict(self._kwargs)
         inside = bytearray(end)
         inside[root] = 1
@@ -344,7 +384,7 @@ class Tree:
             if index in kwargs:
                 yield line_of(KwargsRecord(node=self.id(index).hex(), values=kwargs[index]))
 
-    def keep_in(self, journal: Journal, root: int, held: Container[str]) -> None:
+    def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
         """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
         with self._lock:
             for line in self.lines(root, held):

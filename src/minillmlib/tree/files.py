@@ -6,7 +6,7 @@ import io
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -88,7 +88,7 @@ class TreeReader:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.taken: set[str] = set()  # the ids of all nodes that were read
+        self.taken: set[str] = set()  # the ids of nodes that were there and in the file
         self._known = {tree.id(index).hex(): index for index in range(len(tree))}
         self._has_header = False
 
@@ -133,17 +133,18 @@ class TreeReader:
         self._has_header = True
 
     def _take_node(self, record: NodeRecord) -> None:
-        self.taken.add(record.id)
-        if record.id in self._known:
+        known = self._known
+        if record.id in known:
+            self.taken.add(record.id)
             return
         parent = NO_NODE
-        if self._known:
+        if known:
             if record.parent is None:
                 raise InvalidParameterError("it is of another conversation")
-            if record.parent not in self._known:
+            if record.parent not in known:
                 raise InvalidParameterError(f"its parent {record.parent} is not before it")
-            parent = self._known[record.parent]
-        self._known[record.id] = self.tree.append_record(parent, record)
+            parent = known[record.parent]
+        known[record.id] = self.tree.append_record(parent, record)
 
     def _take_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
         index = self._known.get(record.node)
@@ -185,10 +186,8 @@ class FileJournal:
                 left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            try:
+            with suppress(OSError):  # the reader leaves out a line without an end
                 os.ftruncate(self._descriptor, size)
-            except OSError:
-                pass  # the reader leaves out a line without an end
             raise StorageError(
                 f"{str(self._path)!r} cannot be written ({error.strerror}); the new nodes are in "
                 "memory only: make room and attach the journal again"
@@ -203,5 +202,3 @@ class FileJournal:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
-
-

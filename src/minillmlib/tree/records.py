@@ -5,7 +5,7 @@ A line is a JSON list of records that belong together: they are all there or non
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import blake2b
 from typing import TypeAlias
 
 import msgspec
@@ -82,40 +82,37 @@ Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | Deta
 _encode = msgspec.json.Encoder().encode
 
 
-def content_of(message: Message, response: CompletionResponse | None) -> tuple[bytes, bytes]:
+def content_of(message: Message, response: CompletionResponse | None) -> bytes:
     """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
     try:
-        return _encode(message), b"" if response is None else _encode(response)
+        content = _encode(message)
+        return content if response is None else content + b',"response":' + _encode(response)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(
             f"a message cannot be written as JSON ({error}): {message.text!r:.100}"
         ) from None
 
 
-def id_of(parent: bytes, content: tuple[bytes, bytes], twin: int = 0) -> bytes:
+def id_of(parent: bytes, content: bytes, twin: int = 0) -> bytes:
     """The id of a node: it follows from everything from the root to it, and from nothing else."""
-    parts = (parent, *content, b"#%d" % twin) if twin else (parent, *content)
-    return hashlib.blake2b(b"".join(parts), digest_size=ID_BYTES).digest()
+    data = b"%b%b#%d" % (parent, content, twin) if twin else parent + content
+    return blake2b(data, digest_size=ID_BYTES).digest()
 
 
-def node_record(own: bytes, parent: bytes, content: tuple[bytes, bytes], twin: int) -> bytes:
-    """The record of a node, put together by hand: a tree may have a million."""
-    message, response = content
-    return b"".join(
-        (
-            b'{"kind":"node","id":"',
-            own.hex().encode(),
-            b'","parent":"%b"' % parent.hex().encode() if parent else b'"',
-            b',"message":',
-            message,
-            b',"response":%b' % response if response else b"",
-            b',"twin":%d}' % twin if twin else b"}",
-        )
-    )
+def node_record(own: bytes, parent: bytes, content: bytes, twin: int) -> bytes:
+    """The record of a node, put together by hand: a tree may have a million.
+
+    The ids are in hexadecimal digits.
+    """
+    above = b'","parent":"%b' % parent if parent else b""
+    end = b',"twin":%d}' % twin if twin else b"}"
+    return b'{"kind":"node","id":"%b%b","message":%b%b' % (own, above, content, end)
 
 
 def line_of(*records: bytes | Record) -> bytes:
     """A line of these records."""
+    if len(records) == 1 and isinstance(records[0], bytes):
+        return b"[%b]\n" % records[0]
     parts = (record if isinstance(record, bytes) else _encode(record) for record in records)
     return b"[%b]\n" % b",".join(parts)
 

@@ -83,8 +83,18 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     cache_ttl: CacheTtl | None = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
-        self._check_fields()
+        if type(self.role) is not Role:
+            msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
+        is_plain = (
+            self.tool_calls == ()
+            and self.media == ()
+            and self.tool_call_id is None
+            and self.reasoning is None
+            and self.cache_ttl is None
+            and self.role is not Role.TOOL
+        )
+        if not is_plain:  # trees are made of millions of plain ones
+            self._check_fields()
         if type(self.content) is not str:
             msgspec.structs.force_setattr(self, "content", _as_content(self.content))
 

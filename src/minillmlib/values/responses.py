@@ -2,6 +2,8 @@
 
 import enum
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Self
 
 import msgspec
 
@@ -123,6 +125,11 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
         if not self.attempts:
             return CostTotal.of([self.cost])
         return CostTotal.of(attempt.cost for attempt in self.attempts)
+
+    def unpaid(self) -> Self:
+        """The same for a copy, which costs nothing: the cost stays with the one that was paid."""
+        free = CostOutcome.resolved(Decimal(0), self.usage or Usage())
+        return msgspec.structs.replace(self, cost=free, attempts=())
 
     def to_assistant_message(self) -> Message:
         """The answer as a message of a conversation.
