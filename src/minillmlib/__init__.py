@@ -38,6 +38,7 @@ from minillmlib.errors import (
     ServerError,
     ServerTimeoutError,
     StaleConnectionError,
+    StorageError,
     TlsError,
     TransportError,
 )
@@ -159,6 +160,7 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "StaleConnectionError",
+    "StorageError",
     "StreamChunk",
     "StreamingCompletion",
     "TextPart",

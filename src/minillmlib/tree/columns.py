@@ -141,15 +141,20 @@ class Tree:
         with other._lock:
             rows = [(one, other._parents[one], *other._row(one)) for one in other.depth_first(root)]
         with self._lock:
+            first = len(self._messages)
             copies: dict[int, int] = {}
             for one, above, message, response in rows:
-                below = parent if one == root else copies[above]
-                free = None if response is None else response.unpaid()
-                copies[one] = self.append(below, message, response=free)
+                copy = self._append_one(parent if one == root else copies[above], message)
+                if response is not None:
+                    self._responses[copy] = response.unpaid()
+                copies[one] = copy
+            if self._journals:
+                self._keep(parent, *map(self.record, range(first, len(self._messages))))
+            for one, copy in copies.items():
                 if one in other._kwargs:
-                    self.set_kwargs(copies[one], other._kwargs[one])
+                    self.set_kwargs(copy, other._kwargs[one])
                 if one in other._marks:
-                    self.mark(copies[one], other._marks[one])
+                    self.mark(copy, other._marks[one])
         return copies[root]
 
     def detach(self, index: int) -> None:
