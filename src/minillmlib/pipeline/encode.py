@@ -61,7 +61,7 @@ def _body(call: Call) -> JsonObject:
             call.messages,
             call.settings.params,
             stream=call.stream,
-            include_usage=True,
+            include_usage=call.wants_usage,
         )
     except MiniLLMError:
         raise

@@ -66,8 +66,12 @@ class Budget:
 
     @property
     def left(self) -> Decimal:
-        """What can still be set aside here; a parent may have less."""
-        return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
+        """What can still be set aside here; a parent may have less.
+
+        Below 0 if requests cost more than their ceilings.
+        """
+        with self._lock:
+            return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
 
     def child(self, limit: Decimal | str | int) -> "Budget":
         """A smaller budget within this one."""
@@ -78,7 +82,7 @@ class Budget:
         if estimate.ceiling is None:
             raise BudgetExceededError(
                 "a budget needs to know the most that a request can cost, and this is missing: "
-                f"{'; '.join(estimate.missing)}; nothing was sent"
+                f"{'; '.join(estimate.missing)}; the request was not sent"
             )
         taken: list[Budget] = []
         budget: Budget | None = self
@@ -88,7 +92,7 @@ class Budget:
                     earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
                 raise BudgetExceededError(
                     f"the request may cost ${estimate.ceiling:f}, but of the budget of "
-                    f"${budget.limit:f} only ${budget.left:f} is left; nothing was sent"
+                    f"${budget.limit:f} only ${budget.left:f} is left; it was not sent"
                 )
             taken.append(budget)
             budget = budget.parent
