@@ -121,24 +121,27 @@ class Budget:
 
 
 class Reservation:
-    """What is set aside for one request. Settled once; later news only lower what is unknown."""
+    """What is set aside for one request, until its cost is known; the first known one stands."""
 
     def __init__(self, budget: Budget, ceiling: Decimal) -> None:
         self._budget = budget
         self._ceiling = ceiling
-        self._held: Decimal | None = None  # of an unknown cost, once settled
+        self._is_open = True  # until the request has ended
+        self._is_final = False
 
     def settle(self, cost: CostOutcome | None) -> None:
-        """Gives back what was not spent. None is a request that cannot have been billed."""
-        is_known = cost is None or cost.resolution is CostResolution.RESOLVED
-        spent = Decimal(0) if cost is None else cost.cost
-        if self._held is not None:
-            if is_known:
-                correction = EXACT.subtract(spent, self._held)
-                self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
-                self._held = None
+        """Gives back what was not spent. None is a request that cannot have been billed.
+
+        Of an unknown cost nothing is given back, until it is known after all.
+        """
+        if self._is_final:
             return
-        amount = spent if is_known else self._ceiling
-        self._budget._settle_all(self._ceiling, amount)  # noqa: SLF001
-        self._held = None if is_known else self._ceiling
-        self._ceiling = Decimal(0)
+        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        known = Decimal(0) if cost is None else cost.cost
+        spent = known if self._is_final else self._ceiling
+        if self._is_open:
+            self._budget._settle_all(self._ceiling, spent)  # noqa: SLF001
+        else:
+            correction = EXACT.subtract(spent, self._ceiling)
+            self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
+        self._is_open = False
