@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import subprocess
+import sys
 import warnings
 from collections import Counter
 
@@ -323,6 +326,36 @@ def test_a_stream_dropped_after_its_loop_is_reported_at_once(kind, caplog):
         (entry,) = caplog.records
         assert "its event loop has ended" in entry.getMessage()
         caplog.clear()
+
+
+PROGRAM = """
+import minillmlib as m
+from late_router import Router
+
+def told(info, meta):
+    print(meta, len(info.attempts), info.resolution.value, info.cost)
+
+context = m.CompletionContext(Router().generator(), "report:", told)
+stream = m.ChatNode.root("s").add_user("u").complete_streaming_tracked(context)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "out"),
+    [
+        ("for _ in m.iterate(stream): break", "report: 1 unknown 0\n"),
+        ("next(m.iterate(stream)); m.run(stream.cancel())", f"report: 1 resolved {COST}\n"),
+        ("next(m.iterate(stream)); m.run(context.aclose())", f"report: 1 resolved {COST}\n"),
+    ],
+    ids=["and ends", "by cancel", "and closes its context"],
+)
+def test_a_program_that_blocks_leaves_a_stream_and_is_told(ending, out):
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + ending],
+        capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == (out, "", 0)
 
 
 # cancel and collect.

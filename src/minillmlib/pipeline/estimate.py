@@ -18,6 +18,19 @@ __all__ = ["estimated"]
 # What vendors put around each message and each tool; no tokenizer makes more of a byte than one
 # token, so the bytes of the texts bound their tokens.
 FRAME_TOKENS = 64
+# What a vendor says to the model about tools, once: Anthropic up to 530 tokens, by its table for
+# Claude 3 (docs.anthropic.com, tool-use-pricing-and-tokens).
+TOOLS_TOKENS = 1000
+
+# Keys of `extra` that make an answer longer, several answers of one, or a request dearer.
+COSTLY_EXTRAS = frozenset(
+    {
+        "audio", "best_of", "max_completion_tokens", "max_output_tokens", "max_tokens",
+        "mcp_servers", "min_tokens", "modalities", "models", "n", "num_predict", "plugins",
+        "prediction", "provider", "route", "service_tier", "speed", "thinking", "tools",
+        "web_search_options",
+    }
+)  # fmt: skip
 
 
 def estimated(
@@ -27,6 +40,7 @@ def estimated(
     missing = [
         *(["a price (with_token_price)"] if price is None else []),
         *(["max_tokens"] if params.max_tokens is None else []),
+        *(f"what extra[{key!r}] costs" for key in sorted(COSTLY_EXTRAS & params.extra.keys())),
         *sorted({f"the tokens of an {part.kind}" for m in messages for part in _media_of(m)}),
     ]
     if missing or price is None or params.max_tokens is None:
@@ -52,7 +66,9 @@ def _bytes_of(message: Message) -> int:
 
 def _bytes_beside(params: CompletionParameters) -> int:
     """What else stands in the prompt: tools, and the schema of the answer."""
-    count = sum(len(encode_json(tool)) + FRAME_TOKENS for tool in params.tools or ())
+    tools = params.tools or ()
+    count = sum(len(encode_json(tool)) + FRAME_TOKENS for tool in tools)
+    count += TOOLS_TOKENS if tools else 0
     form = params.response_format
     if form is not None:
         count += FRAME_TOKENS + (len(encode_json(form.schema)) if form.schema else 0)
@@ -60,8 +76,13 @@ def _bytes_beside(params: CompletionParameters) -> int:
 
 
 def _dearest(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
-    """The cost with all of the input in its dearest bucket, on either side of a threshold."""
-    counts = {prompt_tokens, min(prompt_tokens, price.threshold or prompt_tokens)}
+    """The cost with all of the input in its dearest bucket, on either side of each threshold."""
+    counts = {prompt_tokens}
+    tier: TokenPrice | None = price
+    while tier is not None:
+        if tier.threshold is not None:
+            counts.add(min(prompt_tokens, tier.threshold))
+        tier = tier.above
     usages = [
         usage
         for count in counts

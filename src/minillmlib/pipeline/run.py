@@ -170,10 +170,10 @@ class Run:
 
     def leave_from_anywhere(self) -> None:
         """The same, soon, from a destructor in any thread."""
-        if self._loop.is_closed():
-            self.leave()
-        else:
+        try:
             self._loop.call_soon_threadsafe(self.leave)
+        except RuntimeError:  # the loop is closed
+            self.leave()
 
     def _report(self) -> Reporting:
         if self._open is not None:
