@@ -78,19 +78,19 @@ def ceiling(node: ChatNode, params=BRIEF, generator=PRICED) -> Decimal:
     return node.estimate_cost(generator, params).ceiling
 
 
-SCHEMA = {"type": "object", "description": "x" * 999}
+SCHEMA = {"type": "object", "description": "x" * 1999}
 
 
 @pytest.mark.parametrize(
     "more",
     [
-        {"tools": [ToolDefinition(name="f", description="x" * 999)]},
+        {"tools": [ToolDefinition(name="f", description="x" * 1999)]},
         {"response_format": ResponseFormat.json_schema(SCHEMA)},
     ],
     ids=["tools", "schema"],
 )
 def test_what_stands_in_the_prompt_beside_the_messages_counts(more):
-    assert ceiling(NODE, BRIEF.replace(**more)) > ceiling(NODE) + Decimal("0.000999")
+    assert ceiling(NODE, BRIEF.replace(**more)) > ceiling(NODE) + Decimal("0.001999")
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,10 @@ def test_what_the_settings_put_into_the_prompt_counts(settings):
     node, _ = ChatNode.from_messages([Message.user("{u}")])
     params = NodeCompletionParameters(params=BRIEF, **settings)
     assert ceiling(node, params) > ceiling(node) + Decimal("0.000990")
+
+
+def test_a_letter_of_several_bytes_may_be_several_tokens():
+    assert ceiling(NODE.add_user("\u0950" * 999)) >= ceiling(NODE.add_user("x" * 2997))
 
 
 def test_a_tool_brings_along_what_its_vendor_says_about_tools():

@@ -124,6 +124,12 @@ def test_a_stream_left_at_any_of_200_places_is_reported_once_with_the_late_cost(
     assert root.children() == []
 
 
+@pytest.mark.filterwarnings("ignore:a completion stream was dropped:ResourceWarning")
+def test_a_context_that_is_closed_just_after_a_stream_was_dropped_waits_for_its_report():
+    ((info, after),) = one(Router(), by_drop)
+    assert (info.cost, after) == (COST, 1.5)
+
+
 def one(router: Router, leave, settings=None, *, count: int = 3):
     """The reports of one stream that is left, with the time of each after the leaving."""
 
