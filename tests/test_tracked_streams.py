@@ -10,22 +10,29 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from contextlib import asynccontextmanager, nullcontext
 
+import httpx2
 import pytest
 
-from late_router import BYOK_COST, COST, Router, generation_id, long_stream, record
+from late_router import BYOK_COST, COST, Router, generation_id, long_stream, pending, record
+from loopback import serving
 from minillmlib import (
     AttemptOutcome,
     ChatNode,
     CompletionContext,
     ConnectError,
     CostResolution,
+    GeneratorInfo,
     NodeCompletionParameters,
     ReadError,
     TokenPrice,
 )
+from minillmlib.httpx import HttpxTransport
+from minillmlib.pipeline import late
 from minillmlib.testing import ScriptedReply
-from scripted_server import events, hang, status
+from minillmlib.transport.aiohttp_engine import AiohttpTransport
+from scripted_server import event, events, hang, status
 from virtual_clock import now, run_virtually
 
 POSITIONS = range(1, 201)
@@ -464,3 +471,50 @@ def test_cancel_after_the_end_gives_the_cost_and_reports_no_more():
     reports, router = [], Router([long_stream(1, chunks=1)])
     run_virtually(main())
     assert len(reports) == 1
+
+
+# Over real sockets.
+
+
+@asynccontextmanager
+async def over_httpx2():
+    async with httpx2.AsyncClient() as client:
+        yield HttpxTransport(client)
+
+
+async def route(exchange) -> None:
+    """A stream without an end; of its record first that it is pending, then the record."""
+    if exchange.request_line.startswith("POST"):
+        await exchange.start_events()
+        while not exchange.has_hung_up.is_set():
+            await exchange.chunk(event({"content": "x"}, id="gen-1"))
+            await asyncio.sleep(0.005)
+        return
+    queries = [one for one in exchange.seen if one.request_line.startswith("GET")]
+    reply = pending("gen-1") if len(queries) == 1 else record("gen-1")
+    status_line = "404 Not Found" if len(queries) == 1 else "200 OK"
+    await exchange.answer(b"".join(reply.pieces), status_line)
+
+
+@pytest.mark.parametrize("make", [lambda: nullcontext(AiohttpTransport()), over_httpx2],
+                         ids=["aiohttp", "httpx2"])  # fmt: skip
+async def test_a_late_cost_comes_over_a_real_connection(make, monkeypatch):
+    monkeypatch.setattr(late, "WAITS_SECS", (0.01,) * 6)
+    reports = []
+    async with serving(route) as (url, exchanges), make() as transport:
+        generator = GeneratorInfo.openrouter("a/m").with_base_url(url).with_api_key("k")
+        generator = generator.with_transport(transport)
+        async with CompletionContext(
+            generator, {}, lambda info, _: reports.append(info)
+        ) as context:
+            stream = ChatNode.root("s").add_user("u").complete_streaming_tracked(context)
+            await read(stream, 3)
+            info = await stream.cancel()
+    assert reports == [info]
+    assert (info.cost, info.resolution) == (COST, CostResolution.RESOLVED)
+    asked = [exchange for exchange in exchanges if exchange.request_line.startswith("GET")]
+    assert [exchange.request_line for exchange in asked] == [
+        "GET /v1/generation?id=gen-1 HTTP/1.1"
+    ] * 2
+    assert [exchange.headers["authorization"] for exchange in asked] == ["Bearer k"] * 2
+    assert [exchange.body for exchange in asked] == [b""] * 2
