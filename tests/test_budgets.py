@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import random
 import re
 import threading
@@ -25,6 +26,7 @@ from minillmlib import (
     CostOutcome,
     CostResolution,
     GeneratorInfo,
+    GenericProvider,
     InvalidParameterError,
     MaxRetriesExceededError,
     NodeCompletionParameters,
@@ -36,6 +38,7 @@ from scripted_server import (
     COUNTS,
     DONE,
     FINISH,
+    USAGE,
     Server,
     Wire,
     events,
@@ -53,6 +56,7 @@ from virtual_clock import now, run_virtually
 BRIEF = CompletionParameters(max_tokens=10)
 NODE = ChatNode.root("s").add_user("u")
 MICRO = Decimal("0.000001")
+USAGE_JSON = json.dumps(USAGE).encode()
 ANSWERED = 5 * MICRO  # what `ANSWER` costs: 3 tokens in at $1, 1 out at $2
 
 
@@ -375,6 +379,42 @@ def test_a_true_cost_above_the_ceiling_is_recorded_and_what_follows_is_refused()
     error = run_virtually(tried(server, within(budget), streamed=False))
     assert type(error) is BudgetExceededError
     assert len(server.requests) == 1
+
+
+class Careless(GenericProvider):
+    """A provider of the caller's own that makes an amount out of what it likes."""
+
+    def __init__(self, amount: object) -> None:
+        super().__init__()
+        self.amount = amount
+
+    def cost_of(self, usage, price):
+        if isinstance(self.amount, Exception):
+            raise self.amount
+        return CostOutcome.resolved(self.amount, usage)
+
+
+AMISS = [Decimal("NaN"), Decimal(-1), Decimal("Infinity"), 0.5, None, KeyError("rate")]
+
+
+@BOTH
+@pytest.mark.parametrize("step", [ANSWER, status(500, body=b'{"usage": %b}' % USAGE_JSON)],
+                         ids=["answer", "failure"])  # fmt: skip
+@pytest.mark.parametrize("amount", AMISS, ids=repr)
+def test_an_amount_that_is_none_is_an_unknown_cost(amount, step, streamed):
+    reports, budget, server = [], Budget(1), Server([step])
+    generator = server.generator().with_provider(Careless(amount))
+    params = within(budget, cost_callback=reports.append)
+    run_virtually(tried(server, params, streamed=streamed, generator=generator))
+    assert state(budget) == (CEILING, 0)
+    (info,) = reports
+    assert (info.cost, info.resolution) == (0, CostResolution.UNKNOWN)
+
+
+@pytest.mark.parametrize("amount", [Decimal("NaN"), Decimal(-1), Decimal("Infinity"), 0.5])
+def test_an_estimate_is_an_amount(amount):
+    with pytest.raises(InvalidParameterError, match="USD"):
+        CostEstimate(ceiling=amount)
 
 
 # Streams, and attempts one after the other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from scripted_server import (
     FINISH,
     Server,
     Step,
+    Wire,
     events,
     hang,
     outcomes,
@@ -311,6 +313,28 @@ def test_a_callback_of_the_calls_own_is_told_as_well(make, own):
     assert (info, meta) == (own_info, "meta")
 
 
+@pytest.mark.parametrize("turns", range(12))
+def test_no_callback_is_lost_when_the_loop_ends_at_any_turn_after_a_completion(turns):
+    async def main() -> None:
+        context = CompletionContext(Wire([ANSWER]).generator(), "meta", at_once(told))
+        params = NodeCompletionParameters(cost_callback=at_once(own_told))
+        task = asyncio.create_task(NODE.complete_tracked(context, params))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    def at_once(told):
+        async def callback(*args):
+            told.append(args)
+
+        return callback
+
+    told, own_told = [], []
+    run_virtually(main())
+    assert (len(told), len(own_told)) in ((1, 1), (0, 0))
+    assert turns < 2 or told
+
+
 def test_fifty_completions_at_once_are_told_fifty_times():
     async def main() -> None:
         server = Server([ANSWER] * 50)
@@ -334,6 +358,30 @@ def test_leaving_a_context_waits_for_late_costs_and_a_completion_does_not():
     told = []
     run_virtually(main())
     assert [(info.cost, info.resolution) for info, _ in told] == [(COST, CostResolution.RESOLVED)]
+
+
+def test_a_context_is_closed_in_time_while_other_completions_go_on_and_on():
+    async def go_on(context) -> None:
+        while True:
+            await NODE.complete_tracked(context)
+
+    async def main() -> None:
+        busy = CompletionContext(Server(itertools.repeat(ANSWER)).generator(), None, coroutine([]))
+        others = []
+        for _ in range(3):
+            others.append(asyncio.create_task(go_on(busy)))
+            await asyncio.sleep(0.2)
+        async with CompletionContext(
+            Server([ANSWER]).generator(), None, coroutine(told)
+        ) as context:
+            await NODE.complete_tracked(context)
+        assert now() < 3
+        for other in others:
+            other.cancel()
+
+    told = []
+    run_virtually(main())
+    assert len(told) == 1
 
 
 def test_an_error_in_the_block_of_a_context_goes_on_as_it_is():

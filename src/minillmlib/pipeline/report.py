@@ -139,12 +139,13 @@ async def waited_for(over: Reporting) -> None:
 
 
 async def all_reported() -> None:
-    """Waits for all reports that are under way in this event loop."""
+    """Waits for all reports that are now under way in this event loop."""
     import asyncio  # noqa: PLC0415 - see `transport.exchange`
 
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)  # in which a stream that was just dropped begins its own
-    while under_way := {over for over in _reporting if over.get_loop() is loop and not over.done()}:
+    under_way = {over for over in _reporting if over.get_loop() is loop and not over.done()}
+    if under_way:
         await asyncio.wait(under_way)
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeGuard, TypeVar
 
 from minillmlib.errors import CostCallbackError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
@@ -69,7 +69,7 @@ class CompletionContext:
             if own is not None and settings.cost_tracking:
                 answers.append(self._called(lambda: own(info)))
             waiting = [answer for answer in answers if inspect.isawaitable(answer)]
-            return _Answers(list(map(self._awaited, waiting)), waiting) if waiting else None
+            return _Answers(waiting, self._awaited) if waiting else None
 
         return settings.replace(cost_callback=tell, cost_tracking=True)
 
@@ -127,10 +127,12 @@ class _Answers:
     """Some coroutines of callbacks as one, which closes all of them if it is never awaited."""
 
     def __init__(
-        self, guarded: list[Coroutine[object, object, None]], answers: list[Awaitable[None]]
+        self,
+        answers: list[Awaitable[None]],
+        awaited: Callable[[Awaitable[None]], Coroutine[object, object, None]],
     ) -> None:
-        self._guarded = guarded
         self._answers = answers
+        self._awaited = awaited
 
     def __await__(self) -> Generator[object, None, None]:
         return self._all().__await__()
@@ -138,12 +140,24 @@ class _Answers:
     async def _all(self) -> None:
         import asyncio  # noqa: PLC0415 - see `transport.exchange`
 
-        await asyncio.gather(*self._guarded)
+        first, *others = self._answers
+        tasks = [asyncio.ensure_future(self._awaited(answer)) for answer in others]
+        try:
+            await self._awaited(first)
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for answer in filter(_is_unbegun, others):  # the loop ends before their first step
+                await self._awaited(answer)
 
     def close(self) -> None:
-        for answer in (*self._guarded, *self._answers):
-            if inspect.iscoroutine(answer):
-                answer.close()
+        for answer in filter(_is_unbegun, self._answers):
+            answer.close()
+
+
+def _is_unbegun(answer: object) -> TypeGuard[Coroutine[object, object, None]]:
+    return inspect.iscoroutine(answer) and inspect.getcoroutinestate(answer) == "CORO_CREATED"
 
 
 class TrackedStream(StreamingCompletion[NodeT_co]):

@@ -7,7 +7,7 @@ import msgspec
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
 from minillmlib.values.costs import CostOutcome, CostResolution
-from minillmlib.values.exact import EXACT, exact_sum
+from minillmlib.values.exact import EXACT, exact_sum, is_amount
 
 __all__ = ["Budget", "CostEstimate", "Reservation"]
 
@@ -21,6 +21,12 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
     ceiling: Decimal | None = None
     missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ceiling is not None and not is_amount(self.ceiling):
+            raise InvalidParameterError(
+                f"a ceiling is a Decimal of USD, finite and not negative, not {self.ceiling!r}"
+            )
 
 
 class Budget:
