@@ -32,7 +32,7 @@ from minillmlib.httpx import HttpxTransport
 from minillmlib.pipeline import late
 from minillmlib.testing import ScriptedReply
 from minillmlib.transport.aiohttp_engine import AiohttpTransport
-from scripted_server import event, events, hang, status
+from scripted_server import USAGE, event, events, hang, status, whole
 from virtual_clock import now, run_virtually
 
 POSITIONS = range(1, 201)
@@ -518,3 +518,48 @@ async def test_a_late_cost_comes_over_a_real_connection(make, monkeypatch):
     ] * 2
     assert [exchange.headers["authorization"] for exchange in asked] == ["Bearer k"] * 2
     assert [exchange.body for exchange in asked] == [b""] * 2
+
+
+# A whole answer, cancelled at any turn.
+
+
+def whole_with_an_id() -> ScriptedReply:
+    reply = whole("ok", id=generation_id(1), usage={**USAGE, "cost": float(COST)})
+    return ScriptedReply(
+        pieces=reply.pieces, headers={**reply.headers, "x-generation-id": generation_id(1)}
+    )
+
+
+def after_turns(turns: int, reports: list) -> bool:
+    async def main() -> bool:
+        router = Router([whole_with_an_id()])
+        async with CompletionContext(router.generator(), {}, tell) as context:
+            task = asyncio.create_task(ChatNode.root("s").chat_tracked("u", context))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_cancelled = task.cancel()
+            await asyncio.wait({task})
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return was_cancelled
+
+    def tell(info, meta) -> None:
+        reports.append((info, meta))
+
+    return run_virtually(main())
+
+
+def test_a_whole_answer_cancelled_at_any_turn_is_known_later_once_its_headers_have_come():
+    told = []
+    for turns in range(1, 50):
+        reports = []
+        was_cancelled = after_turns(turns, reports)
+        ((info, _),) = reports
+        (attempt,) = info.attempts
+        is_known = attempt.status is not None or not attempt.was_sent
+        assert info.resolution is (CostResolution.RESOLVED if is_known else CostResolution.UNKNOWN)
+        assert info.cost == (COST if attempt.status == 200 else 0)
+        told.append(attempt.outcome)
+        if not was_cancelled:
+            break
+    assert told[-1] is AttemptOutcome.ANSWERED
+    assert told.count(AttemptOutcome.LEFT) >= 2
