@@ -32,6 +32,7 @@ from minillmlib import (
     NodeCompletionParameters,
     Usage,
 )
+from minillmlib.testing import ScriptedReply
 from scripted_server import (
     ANSWER,
     BOTH,
@@ -501,6 +502,23 @@ def test_what_is_under_way_is_seen_and_settled_in_time():
     budget, server = Budget(1), Server([slow(5, ANSWER)])
     run_virtually(main())
     assert state(budget) == (ANSWERED, 0)
+
+
+def test_warming_a_cache_is_paid_from_the_budget_and_refused_without_money():
+    async def main() -> None:
+        info = await NODE.ensure_cached(generator, within(budget))
+        assert (info.cost, state(budget)) == (50 * MICRO, (50 * MICRO, 0))
+        with pytest.raises(BudgetExceededError):
+            await NODE.ensure_cached(generator, within(budget.child(0)))
+
+    usage = {"input_tokens": 20, "cache_creation_input_tokens": 30, "output_tokens": 0}
+    reply = {"type": "message", "role": "assistant", "id": "m", "model": "c", "content": [],
+        "stop_reason": "max_tokens", "usage": usage}  # fmt: skip
+    server, budget = Server([ScriptedReply.json(reply)]), Budget(1)
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
+    generator = generator.with_transport(server).with_token_price(PRICE)
+    run_virtually(main())
+    assert len(server.requests) == 1
 
 
 # Any sequence, against a model.
