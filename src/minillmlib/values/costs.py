@@ -146,6 +146,8 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
 
     def __post_init__(self) -> None:
+        if type(self.cost) is int:  # exact, too
+            msgspec.structs.force_setattr(self, "cost", Decimal(self.cost))
         if not is_amount(self.cost):
             raise InvalidParameterError(
                 f"a cost is a Decimal of USD, finite and not negative, not {self.cost!r}"
