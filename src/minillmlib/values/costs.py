@@ -146,8 +146,9 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None
 
     def __post_init__(self) -> None:
-        if type(self.cost) is int:  # exact, too
-            msgspec.structs.force_setattr(self, "cost", Decimal(self.cost))
+        cost: object = self.cost
+        if isinstance(cost, int) and not isinstance(cost, bool):  # exact, too
+            msgspec.structs.force_setattr(self, "cost", Decimal(cost))
         if not is_amount(self.cost):
             raise InvalidParameterError(
                 f"a cost is a Decimal of USD, finite and not negative, not {self.cost!r}"
