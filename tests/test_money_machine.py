@@ -1,0 +1,384 @@
+"""Honest money through the real client: whatever happens, its records agree with the true bill.
+
+Hypothesis makes up what a program does and what a provider does to it. The provider stands behind
+a socket, in a thread of its own, and keeps books that the client never sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import socket
+import time
+import warnings
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from decimal import Decimal
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from bill_wires import WIRES
+from ledger_server import HANG_UP_SECS, LedgerServer
+from minillmlib import (
+    Budget,
+    ChatNode,
+    CompletionContext,
+    CompletionParameters,
+    CostCallbackError,
+    CostTotal,
+    GeneratorInfo,
+    MiniLLMError,
+    NodeCompletionParameters,
+    StreamingCompletion,
+    TrackedStream,
+)
+from money_checks import Asked, Call, check, check_budget_share
+from money_provider import CONTRACTS, PLAYS, TEXTS, MoneyProvider, Plan
+from stepping import Stepped
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]
+
+# The same runs every time. A longer night is `MINILLMLIB_MONEY_RUNS=20000`.
+RUNS = settings(
+    max_examples=int(os.environ.get("MINILLMLIB_MONEY_RUNS", "500")),
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.generate,),  # a failure prints its steps; to shorten them would take an hour
+    suppress_health_check=list(HealthCheck),
+)
+SILENCE_SECS = 0.03
+PARAMS = CompletionParameters(max_tokens=20)
+MOST_OPEN = 3
+
+PLANS = st.builds(
+    Plan,
+    wire=st.sampled_from(("openai", "openrouter", "anthropic")),
+    contract=st.sampled_from(sorted(CONTRACTS)),
+    text=st.sampled_from(sorted(TEXTS)),
+    plays=st.lists(st.sampled_from(sorted(PLAYS)), max_size=3).map(tuple),
+)
+ASKED = st.builds(
+    Asked,
+    plan=PLANS,
+    retry=st.integers(0, 3),
+    refuses=st.sampled_from(("nothing", "nothing", "empty", "prose")),
+    callback=st.sampled_from(("none", "plain", "coroutine", "raises", "raises later")),
+    is_budgeted=st.booleans(),
+)
+HEARD = ASKED.map(
+    lambda asked: asked._replace(callback="plain") if asked.callback == "none" else asked
+)
+WAYS = ("whole", "tracked", "stream", "bare", "collected")
+
+
+class Stage:
+    """What outlives a run: the provider, an event loop, and the numbers of the calls."""
+
+    def __init__(self, server: LedgerServer, provider: MoneyProvider, quota) -> None:
+        self.server = server
+        self.provider = provider
+        self.quota = quota
+        self.runner = asyncio.Runner()
+        self.numbers = itertools.count(1)
+        self.seen: Counter[str] = Counter()
+
+    def note(self, call: Call) -> None:
+        """Counts what came up, so that nobody has to believe that everything did."""
+        for attempt in call.final():
+            known = "free" if attempt.cost is None else attempt.cost.resolution.value
+            self.seen[f"{attempt.outcome.value}, {known}"] += 1
+
+    def show(self) -> None:
+        print(sum(self.seen.values()), dict(self.seen))
+
+
+class MoneyMachine(RuleBasedStateMachine):
+    """A program that spends money in every way it can, and looks at its records all the time."""
+
+    stage: Stage
+    nowhere: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = ChatNode.root("Be brief.")
+        self.nodes = [self.root]
+        self.costs = {self.root: CostTotal()}
+        self.calls: list[Call] = []
+        self.open: list[tuple[Call, StreamingCompletion[ChatNode]]] = []
+        self.budget = Budget(10**6)
+        self.stage.quota._left.clear()
+
+    # What a program does.
+
+    @rule(asked=ASKED, way=st.sampled_from(WAYS))
+    def ask(self, asked: Asked, way: str) -> None:
+        """A call that is awaited to its end."""
+        self._play(self._ended(self._new(asked), way))
+
+    @rule(asked=st.lists(ASKED, min_size=2, max_size=3), way=st.sampled_from(WAYS))
+    def ask_together(self, asked: list[Asked], way: str) -> None:
+        """Calls at the same time, on the same tree."""
+        calls = [self._new(one) for one in asked]
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(self._ended(call, way) for call in calls))
+
+        self._play(all_of_them())
+
+    @rule(
+        asked=HEARD,
+        way=st.sampled_from(WAYS),
+        at=st.integers(1, 12),
+        when=st.sampled_from(("waiting", "ready")),
+    )
+    def cancel(self, asked: Asked, way: str, at: int, when: str) -> None:
+        """A call that is cancelled at one of its waits."""
+        self._play(self._cancelled(self._new(asked), way, at, when))
+
+    @rule(asked=ASKED, way=st.sampled_from(WAYS))
+    def ask_nobody(self, asked: Asked, way: str) -> None:
+        """A call of a server that is not there."""
+        self._play(self._ended(self._new(asked, self.nowhere), way))
+
+    @precondition(lambda self: len(self.open) < MOST_OPEN)
+    @rule(asked=HEARD, chunks=st.integers(0, 2), is_tracked=st.booleans())
+    def open_stream(self, asked: Asked, chunks: int, *, is_tracked: bool) -> None:
+        """A stream that is read for a while."""
+        call = self._new(asked)
+        stream = self._stream(call, is_tracked=is_tracked)
+        self.open.append((call, stream))
+        self._play(self._read(call, stream, chunks))
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.integers(0, MOST_OPEN - 1), chunks=st.integers(1, 9))
+    def read_on(self, which: int, chunks: int) -> None:
+        """An open stream is read on, perhaps to its end."""
+        call, stream = self.open[which % len(self.open)]
+        self._play(self._read(call, stream, chunks))
+
+    @precondition(lambda self: self.open)
+    @rule(
+        which=st.integers(0, MOST_OPEN - 1),
+        ways=st.lists(st.sampled_from(("close", "cancel")), max_size=3),
+    )
+    def leave(self, which: int, ways: list[str]) -> None:
+        """An open stream is closed or cancelled, perhaps again and again; or else just dropped."""
+        call, stream = self.open.pop(which % len(self.open))
+        if ways:
+            self._play(self._left(call, stream, ways))
+        call.is_over = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del stream
+            self._play(asyncio.sleep(0.001))
+
+    def teardown(self) -> None:
+        """Leaves what is open, and looks at everything once more: a server may hear late."""
+        while self.open:
+            self.leave(0, ["close"])
+        for call in self.calls:
+            check(call, self.stage.provider.lines[call.number])
+
+    # How it is done.
+
+    def _new(self, asked: Asked, url: str | None = None) -> Call:
+        """A call from somewhere near the end of the tree."""
+        stage, number = self.stage, next(self.stage.numbers)
+        place = random.Random(number).choice(self.nodes[-4:])
+        call = Call(number, asked, place, self._generator(asked.plan, url or stage.server.url))
+        if asked.is_budgeted and call.generator.token_price is not None:
+            said = place.add_user(call.said)
+            call.ceiling = said.estimate_cost(call.generator, PARAMS).ceiling
+        stage.provider.expect(number, asked.plan)
+        self.calls.append(call)
+        return call
+
+    @staticmethod
+    def _generator(plan: Plan, url: str) -> GeneratorInfo:
+        generator = GeneratorInfo.custom("vendor", url, "m").with_provider(WIRES[plan.wire].provider)
+        return generator.replace(token_price=CONTRACTS[plan.contract][1])
+
+    def _settings(self, call: Call, *, is_tracked: bool) -> NodeCompletionParameters:
+        asked = call.asked
+        is_silent = any(PLAYS[name].is_silent for name in asked.plan.plays)
+        return NodeCompletionParameters(
+            params=PARAMS,
+            cost_callback=None if is_tracked else call.callback(),
+            retry=asked.retry,
+            back_off_time=0,
+            timeout_secs=SILENCE_SECS if is_silent else 20,
+            crash_on_empty_response=asked.refuses != "nothing",
+            crash_on_refusal=asked.refuses == "prose",
+            budget=None if call.ceiling is None else self.budget,
+        )
+
+    def _context(self, call: Call) -> CompletionContext:
+        callback = call.callback()
+        tell = lambda info, _: None if callback is None else callback(info)  # noqa: E731
+        call.context = CompletionContext(call.generator, call.number, tell)
+        return call.context
+
+    def _stream(self, call: Call, *, is_tracked: bool) -> StreamingCompletion[ChatNode]:
+        settings = self._settings(call, is_tracked=is_tracked)
+        if not is_tracked:
+            return call.place.chat_streaming(call.said, call.generator, settings)
+        said = call.place.add_user(call.said)
+        return said.complete_streaming_tracked(self._context(call), settings)
+
+    async def _answered(self, call: Call, way: str) -> ChatNode:
+        call.is_begun = True
+        if way == "whole":
+            settings = self._settings(call, is_tracked=False)
+            return await call.place.chat(call.said, call.generator, settings)
+        if way == "tracked":
+            settings = self._settings(call, is_tracked=True)
+            return await call.place.chat_tracked(call.said, self._context(call), settings)
+        stream = self._stream(call, is_tracked=way == "collected")
+        if isinstance(stream, TrackedStream):
+            return await stream.collect()
+        if way == "stream":
+            async with stream:
+                async for _ in stream:
+                    pass
+        else:
+            async for _ in stream:
+                pass
+        return stream.node
+
+    async def _ended(self, call: Call, way: str) -> None:
+        try:
+            self._answer(call, await self._answered(call, way))
+        except MiniLLMError as error:
+            call.fail(error)
+
+    def _answer(self, call: Call, node: ChatNode) -> None:
+        call.succeed(node)
+        self.nodes.append(node)
+        self.costs[node] = CostTotal.of(attempt.cost for attempt in node.response.attempts)
+
+    async def _cancelled(self, call: Call, way: str, at: int, when: str) -> None:
+        """C9: a cancellation comes out at once and as it is, and the record is there by then."""
+        stepped = Stepped(self._answered(call, way), at, asyncio.Task.cancel, when=when)
+        try:
+            node = await asyncio.create_task(stepped.run())
+        except asyncio.CancelledError:
+            assert time.monotonic() - stepped.interrupted_at < HANG_UP_SECS
+            is_told_at_once = call.asked.callback in ("plain", "raises")
+            if is_told_at_once and call.asked.plan.wire != "openrouter":
+                assert len(call.reports) == 1
+        except MiniLLMError as error:
+            call.fail(error)
+            assert stepped.interrupted_at is None
+        else:
+            self._answer(call, node)
+            assert stepped.interrupted_at is None
+        call.is_over = True
+
+    async def _read(self, call: Call, stream: StreamingCompletion, chunks: int) -> None:
+        call.is_begun = call.is_begun or chunks > 0
+        try:
+            for _ in range(chunks):
+                await anext(stream)
+        except StopAsyncIteration:
+            if not call.is_over:
+                self._answer(call, stream.node)
+        except MiniLLMError as error:
+            call.fail(error)
+
+    async def _left(self, call: Call, stream: StreamingCompletion, ways: list[str]) -> None:
+        """C1: however often and in whatever order a stream is left, there is one record."""
+        for way in ways:
+            if way == "cancel" and isinstance(stream, TrackedStream):
+                info = await stream.cancel()
+                assert not call.is_begun or call.reports == [info]
+            else:
+                await stream.aclose()
+        call.attempts = stream.attempts if call.attempts is None else call.attempts
+        call.is_over = True
+
+    # What must hold after each step.
+
+    def _play(self, coroutine: Coroutine) -> None:
+        """Lets it happen, and all reports come in; then everything must be right."""
+
+        async def whole() -> None:
+            await coroutine
+            await CompletionContext(GeneratorInfo.local(), None, print).aclose()
+            for call in self._fresh():
+                await _check_context(call)
+
+        self.stage.runner.run(whole())
+        for call in self._fresh():
+            check(call, self.stage.provider.lines[call.number])
+            self.stage.note(call)
+            call.is_checked = True
+        self._check_tree()
+        self._check_budget()
+
+    def _fresh(self) -> list[Call]:
+        return [call for call in self.calls if call.is_over and not call.is_checked]
+
+    def _check_tree(self) -> None:
+        """C6: a tree costs what its nodes cost, each once, and so does a path."""
+        assert self.root.subtree_cost() == sum(self.costs.values(), CostTotal())
+        node: ChatNode | None = self.nodes[-1]
+        path, total = node.path_cost(), CostTotal()
+        while node is not None:
+            total += self.costs.get(node, CostTotal())
+            node = node.parent
+        assert path == total
+
+    def _check_budget(self) -> None:
+        """C4, C6: a budget spends what is known, keeps what is not, and holds nothing back."""
+        if all(call.ceiling is None for call, _ in self.open):
+            shares = (check_budget_share(call) for call in self.calls)
+            assert self.budget.reserved == 0
+            assert self.budget.spent == sum(shares, Decimal(0))
+
+
+async def _check_context(call: Call) -> None:
+    """C7: what a callback raised is told at the end of its context, and loses nothing else."""
+    if call.context is None:
+        return
+    try:
+        await call.context.aclose()
+    except CostCallbackError:
+        assert call.asked.raises
+    else:
+        assert not call.asked.raises or not call.is_begun
+
+
+@pytest.fixture
+def stage(quota) -> Iterator[Stage]:
+    provider = MoneyProvider()
+    with LedgerServer(provider.answer) as server:
+        stage = Stage(server, provider, quota)
+        with stage.runner:
+            yield stage
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def test_every_record_agrees_with_the_true_bill(stage, nowhere, monkeypatch, caplog):
+    monkeypatch.setattr("minillmlib.pipeline.late.WAITS_SECS", (0.0, 0.0))
+    caplog.set_level("CRITICAL", logger="minillmlib")  # what callbacks raise
+    machine = type("Machine", (MoneyMachine,), {"stage": stage, "nowhere": nowhere})
+    run_state_machine_as_test(machine, settings=RUNS)
+    stage.show()
