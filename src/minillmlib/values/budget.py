@@ -122,19 +122,20 @@ class Reservation:
     def __init__(self, budget: Budget, ceiling: Decimal) -> None:
         self._budget = budget
         self._ceiling = ceiling
+        self._is_settled = False
         self._held: Decimal | None = None  # of an unknown cost, once settled
 
     def settle(self, cost: CostOutcome | None) -> None:
         """Gives back what was not spent. None is a request that cannot have been billed."""
         is_known = cost is None or cost.resolution is CostResolution.RESOLVED
         spent = Decimal(0) if cost is None else cost.cost
-        if self._held is not None:
-            if is_known:
+        if self._is_settled:
+            if is_known and self._held is not None:
                 correction = EXACT.subtract(spent, self._held)
                 self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
                 self._held = None
             return
+        self._is_settled = True
         amount = spent if is_known else self._ceiling
         self._budget._settle_all(self._ceiling, amount)  # noqa: SLF001
         self._held = None if is_known else self._ceiling
-        self._ceiling = Decimal(0)
