@@ -83,6 +83,7 @@ class Plan(NamedTuple):
     contract: str
     text: str
     plays: tuple[str, ...]
+    seed: int
 
 
 class MoneyProvider:
@@ -123,7 +124,7 @@ class MoneyProvider:
 
 
 def _line(call: int, plan: Plan, number: int, body: bytes) -> Line:
-    rng = random.Random(f"{call}.{number}")
+    rng = random.Random(f"{plan.seed}.{number}")
     usage = _consumed(rng, plan.wire)
     rates = CONTRACTS[plan.contract][0]
     buckets = (
@@ -295,7 +296,9 @@ def broken_at_last(line: Line) -> Pieces:
 def refused(status: str) -> Play:
     """The server says no before it does any work."""
     body = b'{"error":{"message":"no","type":"none"}}'
-    return Play(lambda _: reply(body, status, "Location: https://elsewhere.example"), is_billed=False)
+    return Play(
+        lambda _: reply(body, status, "Location: https://elsewhere.example"), is_billed=False
+    )
 
 
 def worked(status: str) -> Play:
