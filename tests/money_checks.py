@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -110,8 +110,11 @@ class Call:
         return self.reports[0].attempts if self.reports else self.attempts or ()
 
 
-def check(call: Call, lines: Sequence[Line]) -> None:
-    """Everything that must hold of one completion that is over."""
+def check(call: Call, lines: Sequence[Line], asked_later: Collection[str] = ()) -> None:
+    """Everything that must hold of one completion that is over.
+
+    `asked_later` are the ids of the answers after whose cost the client asked.
+    """
     if not call.is_begun:
         assert not call.reports
         assert not lines
@@ -129,6 +132,7 @@ def check(call: Call, lines: Sequence[Line]) -> None:
     if call.reports:
         check_info(call.reports[0], final, lines)
         check_upgrade(call.attempts, final)
+        check_late_news(call, lines, asked_later)
     check_node(call, lines)
 
 
@@ -244,6 +248,16 @@ def check_upgrade(earlier: Sequence[Attempt] | None, final: Sequence[Attempt]) -
             assert after.cost is not None
             assert (before.cost.resolution, after.cost.resolution) == (UNKNOWN, RESOLVED)
             assert msgspec.structs.replace(after, cost=before.cost) == before
+
+
+def check_late_news(call: Call, lines: Sequence[Line], asked_later: Collection[str]) -> None:
+    """C4, C5: what can be asked for later is asked for and then known; what is known is not."""
+    for attempt, line in zip(heard(call.final(), lines), lines, strict=False):
+        if attempt.response_id and line.is_kept and attempt.cost is not None:
+            assert attempt.cost.resolution is RESOLVED
+    for attempt, line in zip(heard(call.attempts or (), lines), lines, strict=False):
+        is_known = attempt.cost is None or attempt.cost.resolution is not UNKNOWN
+        assert not (is_known and line.id in asked_later)
 
 
 def check_info(info: CostInfo, final: Sequence[Attempt], lines: Sequence[Line]) -> None:

@@ -92,6 +92,7 @@ class MoneyProvider:
     def __init__(self) -> None:
         self.plans: dict[int, Plan] = {}
         self.lines: dict[int, list[Line]] = {}
+        self.asked_later: set[str] = set()
         self._by_id: dict[str, Line] = {}
 
     def expect(self, call: int, plan: Plan) -> None:
@@ -110,6 +111,7 @@ class MoneyProvider:
 
     def _asked_later(self, head: bytes) -> Pieces:
         line = self._by_id[re.search(rb"id=([\w-]+)", head)[1].decode()]
+        self.asked_later.add(line.id)
         if not line.is_kept:
             return reply(b"{}", "404 Not Found")
         usage = line.usage

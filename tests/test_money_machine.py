@@ -206,7 +206,7 @@ class MoneyMachine(RuleBasedStateMachine):
         while self.open:
             self.leave(0, ["close"])
         for call in self.calls:
-            check(call, self.stage.provider.lines[call.number])
+            self._check(call)
 
     # How it is done.
 
@@ -313,13 +313,14 @@ class MoneyMachine(RuleBasedStateMachine):
 
     async def _left(self, call: Call, stream: StreamingCompletion, ways: list[str]) -> None:
         """C1: however often and in whatever order a stream is left, there is one record."""
-        for way in ways:
+        for place, way in enumerate(ways):
             if way == "cancel" and isinstance(stream, TrackedStream):
                 info = await stream.cancel()
                 assert not call.is_begun or call.reports == [info]
             else:
                 await stream.aclose()
-        call.attempts = stream.attempts if call.attempts is None else call.attempts
+                if place == 0 and call.attempts is None:  # before anything is told later
+                    call.attempts = stream.attempts
         call.is_over = True
 
     # What must hold after each step.
@@ -335,7 +336,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
         self.stage.runner.run(whole())
         for call in self._fresh():
-            check(call, self.stage.provider.lines[call.number])
+            self._check(call)
             self.stage.note(call)
             call.is_checked = True
         self._check_tree()
@@ -343,6 +344,10 @@ class MoneyMachine(RuleBasedStateMachine):
 
     def _fresh(self) -> list[Call]:
         return [call for call in self.calls if call.is_over and not call.is_checked]
+
+    def _check(self, call: Call) -> None:
+        provider = self.stage.provider
+        check(call, provider.lines[call.number], provider.asked_later)
 
     def _check_tree(self) -> None:
         """C6: a tree costs what its nodes cost, each once, and so does a path."""
