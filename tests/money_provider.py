@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     contract: str
     text: str
     plays: tuple[str, ...]
-    seed: int
+    seed: str
 
 
 class MoneyProvider:
