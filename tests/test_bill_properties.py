@@ -434,6 +434,19 @@ def test_no_context_of_a_program_changes_a_budget(context):
     assert left == (Decimal("12344.67889999"), Decimal("19999.00000000"))
 
 
+def test_a_cost_that_is_told_again_is_not_spent_again():
+    budget, cost = Budget("10"), CostOutcome.resolved(Decimal("0.7"), Usage())
+    known, unknown = (budget.reserve(CostEstimate(ceiling=Decimal(1))) for _ in range(2))
+    for _ in range(2):
+        known.settle(cost)
+        unknown.settle(CostOutcome.unknown())
+        assert (budget.spent, budget.reserved) == (Decimal("1.7"), 0)
+    for _ in range(2):
+        known.settle(cost)
+        unknown.settle(cost)
+        assert (budget.spent, budget.reserved) == (Decimal("1.4"), 0)
+
+
 def test_a_number_of_a_million_digits_is_never_written_out():
     sums = CostTotal(cost=Decimal(1)) + CostTotal(cost=Decimal("1e-900000"))
     assert len(sums.cost.as_tuple().digits) <= 1000
