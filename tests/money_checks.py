@@ -194,7 +194,7 @@ def check_unsent(attempt: Attempt) -> None:
 def check_attempt(asked: Asked, attempt: Attempt, line: Line) -> None:
     """C4, C5: what is known of one request is the truth, and the rest is said to be unknown."""
     if not line.play.is_billed:
-        assert attempt.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.LEFT)
+        assert attempt.outcome is AttemptOutcome.REFUSED or went_away(attempt)
     if attempt.outcome is AttemptOutcome.REFUSED:
         assert not line.play.is_billed
         assert attempt.cost is None
@@ -204,6 +204,11 @@ def check_attempt(asked: Asked, attempt: Attempt, line: Line) -> None:
         assert (attempt.outcome is AttemptOutcome.ANSWERED) == asked.takes_the_text
     check_cost(attempt.cost, line)
     check_knowledge(attempt, line)
+
+
+def went_away(attempt: Attempt) -> bool:
+    """Whether we did, or a clock for us, and so may not have heard what was told."""
+    return attempt.outcome is AttemptOutcome.LEFT or attempt.error == "RequestTimeoutError"
 
 
 def check_cost(cost: CostOutcome, line: Line) -> None:
@@ -233,10 +238,9 @@ def check_knowledge(attempt: Attempt, line: Line) -> None:
     """C2, C4: what was told is known, and what was not told is not, unless it was asked later."""
     assert attempt.cost is not None
     is_known = attempt.cost.resolution is not UNKNOWN
-    was_left = attempt.outcome is AttemptOutcome.LEFT or attempt.error == "RequestTimeoutError"
     if is_known:
         assert line.tells_all or line.is_kept
-    elif not was_left:
+    elif not went_away(attempt):
         assert not line.tells_all
 
 
