@@ -190,6 +190,7 @@ class Cell(NamedTuple):
             seen.attempts = seen.node.response.attempts
         seen.secs = time.monotonic() - started
         lateness.cancel()
+        await asyncio.wait({lateness})
         return seen
 
     async def _read_stream(
@@ -214,8 +215,10 @@ async def _most_lateness(seen: Seen) -> None:
     """Notes by how much a timer of this loop is late, which no client can help."""
     while True:
         due = time.monotonic() + TICK_SECS
-        await asyncio.sleep(TICK_SECS)
-        seen.late_secs = max(seen.late_secs, time.monotonic() - due)
+        try:
+            await asyncio.sleep(TICK_SECS)
+        finally:  # also when the call has ended before this timer had its turn
+            seen.late_secs = max(seen.late_secs, time.monotonic() - due)
 
 
 async def _reported(seen: Seen) -> None:

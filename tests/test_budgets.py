@@ -324,11 +324,12 @@ def test_an_unpriced_cost_stays_set_aside_whole():
 @pytest.mark.parametrize("with_callback", [True, False])
 def test_a_late_cost_settles_what_was_set_aside(with_callback):
     async def main() -> None:
-        stream = NODE.complete_streaming(router.generator().with_token_price(PRICE), params)
-        async with stream:
+        generator = router.generator().with_token_price(PRICE)
+        most = ceiling_of(generator)
+        async with NODE.complete_streaming(generator, params) as stream:
             await anext(stream)
-            assert state(budget) == (0, CEILING)
-        assert state(budget) == (CEILING, 0)
+            assert state(budget) == (0, most)
+        assert state(budget) == (most, 0)
         await asyncio.sleep(30)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -345,7 +346,7 @@ def test_late_costs_change_nothing_of_what_was_known_before():
         async with CompletionContext(generator, {}, told_by(reports)) as context:
             with pytest.raises(MaxRetriesExceededError):
                 await NODE.complete_tracked(context, params)
-            assert state(budget) == (COST + CEILING, 0)
+            assert state(budget) == (COST + ceiling_of(generator), 0)
 
     usage = {"prompt_tokens": 3, "completion_tokens": 1, "cost": float(COST)}
     steps = [whole("", usage=usage), status(502, {"x-generation-id": "gen-a"})]
@@ -367,7 +368,7 @@ def test_a_late_record_that_never_comes_leaves_the_ceiling_set_aside():
     reports, budget = [], Budget(1)
     generator = Router(pendings=99).generator().with_token_price(PRICE)
     run_virtually(main())
-    assert state(budget) == (CEILING, 0)
+    assert state(budget) == (ceiling_of(generator), 0)
 
 
 def test_a_true_cost_above_the_ceiling_is_recorded_and_what_follows_is_refused():
