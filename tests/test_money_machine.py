@@ -222,7 +222,8 @@ class MoneyMachine(RuleBasedStateMachine):
     def _new(self, seed: int, *, is_heard: bool = False, url: str | None = None) -> Call:
         """A call from somewhere near the end of the tree."""
         asked = asked_for(f"{self.seed}.{len(self.calls)}.{seed}")
-        if is_heard and asked.callback == "none":
+        # A budget learns late costs without any callback, but then nobody else does.
+        if (is_heard or asked.is_budgeted) and asked.callback == "none":
             asked = asked._replace(callback="plain")
         if url is not None:  # nothing new happens at a second retry
             asked = asked._replace(retry=min(asked.retry, 1))
