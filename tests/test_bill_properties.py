@@ -30,6 +30,8 @@ from minillmlib import (
     Usage,
 )
 
+pytestmark = pytest.mark.long
+
 MOST = 2**53
 # The same examples in every run.
 PURE = settings(

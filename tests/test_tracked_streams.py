@@ -35,6 +35,8 @@ from minillmlib.transport.aiohttp_engine import AiohttpTransport
 from scripted_server import USAGE, event, events, hang, status, whole
 from virtual_clock import now, run_virtually
 
+pytestmark = pytest.mark.long
+
 POSITIONS = range(1, 201)
 
 

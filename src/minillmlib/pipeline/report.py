@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -163,6 +164,8 @@ def log_failure(error: BaseException) -> None:
 
 def log_attempt(attempt: Attempt) -> None:
     """One line at level DEBUG: never a body, a header or anything else that could be secret."""
+    if sys.is_finalizing():  # a stream that outlives its program; nothing can be imported now
+        return
     logger = _logger()
     if logger.isEnabledFor(10):
         where = urlsplit(attempt.url)
