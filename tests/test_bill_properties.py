@@ -30,6 +30,8 @@ from minillmlib import (
     Usage,
 )
 
+pytestmark = pytest.mark.long
+
 MOST = 2**53
 # The same examples in every run.
 PURE = settings(
@@ -432,6 +434,19 @@ def test_no_context_of_a_program_changes_a_budget(context):
         left = (budget.left, parent.left)
     assert budget.spent == Decimal("1.00000001")
     assert left == (Decimal("12344.67889999"), Decimal("19999.00000000"))
+
+
+def test_a_cost_that_is_told_again_is_not_spent_again():
+    budget, cost = Budget("10"), CostOutcome.resolved(Decimal("0.7"), Usage())
+    known, unknown = (budget.reserve(CostEstimate(ceiling=Decimal(1))) for _ in range(2))
+    for _ in range(2):
+        known.settle(cost)
+        unknown.settle(CostOutcome.unknown())
+        assert (budget.spent, budget.reserved) == (Decimal("1.7"), 0)
+    for _ in range(2):
+        known.settle(cost)
+        unknown.settle(cost)
+        assert (budget.spent, budget.reserved) == (Decimal("1.4"), 0)
 
 
 def test_a_number_of_a_million_digits_is_never_written_out():

@@ -28,6 +28,8 @@ from minillmlib import (
     ToolDefinition,
 )
 
+pytestmark = pytest.mark.long
+
 PRICE = TokenPrice(3, 15).with_cache_rates(0.3, 3.75, 6)
 CALL = ToolCall(id="c1", name="look", arguments="{}")
 OTHER_CALL = ToolCall(id="c2", name="look", arguments="{}")

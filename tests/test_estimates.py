@@ -33,6 +33,8 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
+pytestmark = pytest.mark.long
+
 # A dollar for each token, so that a ceiling is a number of tokens.
 PER_INPUT = TokenPrice(1_000_000, 0)
 PER_OUTPUT = TokenPrice(0, 1_000_000)

@@ -3,7 +3,7 @@
     MiniLLMError
     ├── InvalidParameterError        the call cannot be made as asked; nothing was sent
     │   └── EmptyThreadError         there is no message to send or to build from
-    ├── BudgetExceededError          the budget cannot cover the request; nothing was sent
+    ├── BudgetExceededError          the budget cannot cover the request; it was not sent
     ├── TransportError               the exchange broke; the answer never came whole
     │   ├── ConnectError             no connection could be made; nothing was sent
     │   │   └── TlsError             the server's certificate or protocol was refused
@@ -122,7 +122,10 @@ class EmptyThreadError(InvalidParameterError):
 
 
 class BudgetExceededError(MiniLLMError):
-    """The budget cannot cover the most that the request may cost. Nothing was sent."""
+    """The budget cannot cover the most that the request may cost. It was not sent.
+
+    What was sent before, when the request is a new attempt, is in `attempts`.
+    """
 
 
 class TransportError(MiniLLMError):

@@ -62,7 +62,7 @@ def body_of(call: Call) -> JsonObject:
             call.messages,
             call.settings.params,
             stream=call.stream,
-            include_usage=True,
+            include_usage=call.wants_usage,
         )
     except MiniLLMError:
         raise

@@ -68,9 +68,12 @@ def _media_in(messages: Sequence[Message]) -> Iterator[MediaPart]:
 
 
 def _without_media_bytes(call: Call) -> Call:
-    """The call with a byte in place of the content of each image and the like: it is no text."""
+    """The call with a byte in place of the content of each image and the like: it is no text.
+
+    Nor is what asks for a stream.
+    """
     messages = tuple(map(_shrunk_message, call.messages))
-    return msgspec.structs.replace(call, messages=messages)
+    return msgspec.structs.replace(call, messages=messages, stream=False)
 
 
 def _shrunk_message(message: Message) -> Message:

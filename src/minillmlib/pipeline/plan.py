@@ -37,6 +37,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return origin_of(self.generator)
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether token counts are asked for, where a wire must be asked."""
+        return self.settings.cost_tracking or self.settings.budget is not None
+
+    @property
     def transport(self) -> Transport:
         """What carries this call."""
         return self.generator.transport or default_transport()

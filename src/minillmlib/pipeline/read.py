@@ -74,11 +74,11 @@ def cost_in(call: Call, body: bytes) -> CostOutcome | None:
     """What an answer that failed says that it cost, or None if it has no counts to trust."""
     try:
         usage = call.generator.provider.parse_usage(decode_json(body))
+        return cost_of(call, usage) if usage is not None and usage.is_bill else None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
         return None
-    return cost_of(call, usage) if usage is not None and usage.is_bill else None
 
 
 def cost_of(call: Call, usage: Usage) -> CostOutcome:

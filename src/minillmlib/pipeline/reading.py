@@ -205,7 +205,8 @@ class StreamAttempt:
             return True
         if self._fold.finish_reason is None:
             return False
-        return not self._call.generator.provider.emits_stream_usage(requested=True)
+        provider = self._call.generator.provider
+        return not provider.emits_stream_usage(requested=self._call.wants_usage)
 
     def _folded(self, events: EventStream) -> CompletionResponse:
         if not self._fold.is_complete:

@@ -12,6 +12,7 @@ import msgspec
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
+    BudgetExceededError,
     ConnectError,
     MaxRetriesExceededError,
     MiniLLMError,
@@ -24,7 +25,6 @@ from minillmlib.pipeline.late import has_late_cost, with_late_costs
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.report import (
     Reporting,
-    finished,
     log_attempt,
     report,
     report_later,
@@ -144,7 +144,7 @@ class Run:
         self.failed(error)
         error.attempts = self.attempts
         _forget_frames(error)
-        if self._retries == 0:
+        if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
         exceeded = MaxRetriesExceededError(
             f"all {len(self.attempts)} attempts failed; the last one: {error}", last_error=error
@@ -154,15 +154,13 @@ class Run:
 
     async def end(self) -> None:
         """The completion has come to its end, good or bad; waits for the callback, if it must."""
-        task = self._report()
+        reporting = self._report()
         if not self._is_late:
-            await waited_for(task)
+            await waited_for(reporting)
 
     async def settled(self) -> CostInfo:
         """Waits until everything has been told that can be; what the completion cost."""
-        task = self._report() or self._reporting
-        if task is not None:
-            await finished(task)
+        await waited_for(self._report() or self._reporting)
         return CostInfo.of(self.attempts)
 
     def leave(self) -> None:
@@ -171,10 +169,10 @@ class Run:
 
     def leave_from_anywhere(self) -> None:
         """The same, soon, from a destructor in any thread."""
-        if self._loop.is_closed():
-            self.leave()
-        else:
+        try:
             self._loop.call_soon_threadsafe(self.leave)
+        except RuntimeError:  # the loop is closed
+            self.leave()
 
     def _report(self) -> Reporting:
         if self._open is not None:
@@ -184,10 +182,12 @@ class Run:
                 AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
                 cost if was_sent else None,
             )
-        callback = self.call.settings.cost_callback
-        if callback is None or self._is_reported:
+        settings = self.call.settings
+        callback = settings.cost_callback if settings.cost_tracking else None
+        if self._is_reported or (callback is None and settings.budget is None):
             return None
         self._is_reported = True
+        callback = callback or _nobody
         self._is_late = any(has_late_cost(self.call, attempt) for attempt in self.attempts)
         if self._is_late:
             self._reporting = report_later(callback, self._late_info, self._info)
@@ -254,6 +254,10 @@ class Run:
         parts = urlsplit(self.call.generator.base_url)
         port = parts.port or {"https": 443}.get(parts.scheme, 80)
         return f"{parts.hostname}:{port}"
+
+
+def _nobody(_info: CostInfo) -> None:
+    """Is told what a completion cost that has only a budget."""
 
 
 class _OpenAttempt:

@@ -1,13 +1,13 @@
 """Costs that are always reported: a context for many completions, and streams that settle."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeAlias, TypeGuard, TypeVar
 
 from minillmlib.errors import CostCallbackError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.pipeline.report import all_reported
+from minillmlib.pipeline.report import all_reported, log_failure
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.json import JsonValue
@@ -65,27 +65,37 @@ class CompletionContext:
         own = settings.cost_callback
 
         def tell(info: CostInfo) -> Awaitable[None] | None:
-            answers = [self._guarded(lambda: self._callback(info, self.meta))]
-            if own is not None:
-                answers.append(self._guarded(lambda: own(info)))
+            answers = [self._called(lambda: self._callback(info, self.meta))]
+            if own is not None and settings.cost_tracking:
+                answers.append(self._called(lambda: own(info)))
             waiting = [answer for answer in answers if inspect.isawaitable(answer)]
-            return self._all_of(waiting) if waiting else None
+            return _Answers(waiting, self._awaited) if waiting else None
 
-        return settings.replace(cost_callback=tell)
+        return settings.replace(cost_callback=tell, cost_tracking=True)
 
-    def _guarded(self, call: Callable[[], Awaitable[None] | None]) -> Awaitable[None] | None:
+    def _called(self, call: Callable[[], Awaitable[None] | None]) -> Awaitable[None] | None:
+        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - the caller's own code
-            self._failure = self._failure or error
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the caller's code
+            self._note(error)
             return None
 
-    async def _all_of(self, answers: list[Awaitable[None]]) -> None:
-        for answer in answers:
-            try:
-                await answer
-            except Exception as error:  # noqa: BLE001 - the caller's own code
-                self._failure = self._failure or error
+    async def _awaited(self, answer: Awaitable[None]) -> None:
+        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
+        try:
+            await answer
+        except asyncio.CancelledError as error:  # it took too long
+            self._failure = self._failure or error
+            raise
+        except Exception as error:  # noqa: BLE001 - the caller's own code
+            self._note(error)
+
+    def _note(self, error: BaseException) -> None:
+        log_failure(error)
+        self._failure = self._failure or error
 
     async def aclose(self) -> None:
         """Waits for the reports that are under way; raises what a callback has raised."""
@@ -93,7 +103,7 @@ class CompletionContext:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise CostCallbackError(
-                f"the callback of a CompletionContext raised {type(failure).__name__}; "
+                f"the callback of a CompletionContext failed ({type(failure).__name__}); "
                 "the answers and their records are whole"
             ) from failure
 
@@ -113,13 +123,51 @@ class CompletionContext:
         return f"CompletionContext({self.generator!r})"
 
 
+class _Answers:
+    """Some coroutines of callbacks as one, which closes all of them if it is never awaited."""
+
+    def __init__(
+        self,
+        answers: list[Awaitable[None]],
+        awaited: Callable[[Awaitable[None]], Coroutine[object, object, None]],
+    ) -> None:
+        self._answers = answers
+        self._awaited = awaited
+
+    def __await__(self) -> Generator[object, None, None]:
+        return self._all().__await__()
+
+    async def _all(self) -> None:
+        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+
+        first, *others = self._answers
+        tasks = [asyncio.ensure_future(self._awaited(answer)) for answer in others]
+        try:
+            await self._awaited(first)
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for answer in filter(_is_unbegun, others):  # the loop ends before their first step
+                await self._awaited(answer)
+
+    def close(self) -> None:
+        for answer in filter(_is_unbegun, self._answers):
+            answer.close()
+
+
+def _is_unbegun(answer: object) -> TypeGuard[Coroutine[object, object, None]]:
+    return inspect.iscoroutine(answer) and inspect.getcoroutinestate(answer) == "CORO_CREATED"
+
+
 class TrackedStream(StreamingCompletion[NodeT_co]):
     """A stream whose cost is settled and reported when it ends, in any way."""
 
     async def cancel(self) -> CostInfo:
         """Ends the stream and its connection, and waits until its cost is known and reported.
 
-        Where the provider tells the cost of a broken stream later, at most half a minute.
+        Where the provider tells the cost of a broken stream later, at most half a minute; and
+        for a callback that is a coroutine function at most 10 s.
         """
         self._close()
         return await self._settled()

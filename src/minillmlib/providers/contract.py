@@ -167,6 +167,11 @@ class Provider:
         del raw
         return None
 
+    def is_usage_pending(self, raw: JsonValue) -> bool:
+        """Whether a 404 of that address, decoded, means that the record is only not there yet."""
+        del raw
+        return True
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 

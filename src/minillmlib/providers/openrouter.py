@@ -1,5 +1,6 @@
 """OpenRouter: the chat-completions wire with native costs."""
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from urllib.parse import quote
@@ -22,6 +23,8 @@ from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.usage import Count, Usage
 
 __all__ = ["OpenRouterProvider"]
+
+NO_RECORD = re.compile(r"\bgeneration\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 
 
 class OpenRouterProvider(Provider):
@@ -138,10 +141,22 @@ class OpenRouterProvider(Provider):
             native_cost=cost,
         )
 
+    def is_usage_pending(self, raw: JsonValue) -> bool:
+        """Whether it is OpenRouter that has no record, and not a gateway that has no such page."""
+        try:
+            told = msgspec.convert(raw["error"], _NoRecord).message
+        except (ValueError, TypeError, KeyError):
+            return False
+        return NO_RECORD.search(told) is not None
+
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: OpenRouter needs no asking."""
         del requested
         return True
+
+
+class _NoRecord(msgspec.Struct):
+    message: str
 
 
 class _Details(msgspec.Struct):

@@ -7,7 +7,7 @@ import msgspec
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
 from minillmlib.values.costs import CostOutcome, CostResolution
-from minillmlib.values.exact import EXACT, exact_sum
+from minillmlib.values.exact import EXACT, exact_sum, is_amount
 
 __all__ = ["Budget", "CostEstimate", "Reservation"]
 
@@ -21,6 +21,12 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
     ceiling: Decimal | None = None
     missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ceiling is not None and not is_amount(self.ceiling):
+            raise InvalidParameterError(
+                f"a ceiling is a Decimal of USD, finite and not negative, not {self.ceiling!r}"
+            )
 
 
 class Budget:
@@ -66,8 +72,12 @@ class Budget:
 
     @property
     def left(self) -> Decimal:
-        """What can still be set aside here; a parent may have less."""
-        return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
+        """What can still be set aside here; a parent may have less.
+
+        Below 0 if requests cost more than their ceilings.
+        """
+        with self._lock:
+            return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
 
     def child(self, limit: Decimal | str | int) -> "Budget":
         """A smaller budget within this one."""
@@ -78,7 +88,7 @@ class Budget:
         if estimate.ceiling is None:
             raise BudgetExceededError(
                 "a budget needs to know the most that a request can cost, and this is missing: "
-                f"{'; '.join(estimate.missing)}; nothing was sent"
+                f"{'; '.join(estimate.missing)}; the request was not sent"
             )
         taken: list[Budget] = []
         budget: Budget | None = self
@@ -88,7 +98,7 @@ class Budget:
                     earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
                 raise BudgetExceededError(
                     f"the request may cost ${estimate.ceiling:f}, but of the budget of "
-                    f"${budget.limit:f} only ${budget.left:f} is left; nothing was sent"
+                    f"${budget.limit:f} only ${budget.left:f} is left; it was not sent"
                 )
             taken.append(budget)
             budget = budget.parent
@@ -117,24 +127,27 @@ class Budget:
 
 
 class Reservation:
-    """What is set aside for one request. Settled once; later news only lower what is unknown."""
+    """What is set aside for one request, until its cost is known; the first known one stands."""
 
     def __init__(self, budget: Budget, ceiling: Decimal) -> None:
         self._budget = budget
         self._ceiling = ceiling
-        self._held: Decimal | None = None  # of an unknown cost, once settled
+        self._is_open = True  # until the request has ended
+        self._is_final = False
 
     def settle(self, cost: CostOutcome | None) -> None:
-        """Gives back what was not spent. None is a request that cannot have been billed."""
-        is_known = cost is None or cost.resolution is CostResolution.RESOLVED
-        spent = Decimal(0) if cost is None else cost.cost
-        if self._held is not None:
-            if is_known:
-                correction = EXACT.subtract(spent, self._held)
-                self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
-                self._held = None
+        """Gives back what was not spent. None is a request that cannot have been billed.
+
+        Of an unknown cost nothing is given back, until it is known after all.
+        """
+        if self._is_final:
             return
-        amount = spent if is_known else self._ceiling
-        self._budget._settle_all(self._ceiling, amount)  # noqa: SLF001
-        self._held = None if is_known else self._ceiling
-        self._ceiling = Decimal(0)
+        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        known = Decimal(0) if cost is None else cost.cost
+        spent = known if self._is_final else self._ceiling
+        if self._is_open:
+            self._budget._settle_all(self._ceiling, spent)  # noqa: SLF001
+        else:
+            correction = EXACT.subtract(spent, self._ceiling)
+            self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
+        self._is_open = False

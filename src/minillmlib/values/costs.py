@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.exact import EXACT
+from minillmlib.values.exact import EXACT, is_amount
 from minillmlib.values.json import JsonObject
 from minillmlib.values.usage import Usage
 
@@ -135,6 +135,7 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `at_least` are the tokens that a request consumed whose bill is `UNKNOWN`, as far as they were
     told before it broke. `record` is the provider's own record of counts where it cannot be taken
     for the bill, so that somebody can look at it. `source` says where a price came from.
+    Raises `InvalidParameterError` unless `cost` is a `Decimal`, finite and not negative.
     """
 
     cost: Decimal
@@ -143,6 +144,15 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     at_least: Usage | None = None
     record: JsonObject | None = None
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        cost: object = self.cost
+        if isinstance(cost, int) and not isinstance(cost, bool):  # exact, too
+            msgspec.structs.force_setattr(self, "cost", Decimal(cost))
+        if not is_amount(self.cost):
+            raise InvalidParameterError(
+                f"a cost is a Decimal of USD, finite and not negative, not {self.cost!r}"
+            )
 
     @classmethod
     def resolved(cls, cost: Decimal, usage: Usage, *, source: str | None = None) -> Self:

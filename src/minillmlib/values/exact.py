@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 
-__all__ = ["EXACT", "exact_sum"]
+__all__ = ["EXACT", "exact_sum", "is_amount"]
 
 # More digits than any price, count or cost has that we take, yet no server can make us write out
 # a number of a million digits. A program's own context may round at four, or trap what is inexact.
@@ -17,6 +17,11 @@ EXACT = Context(
     flags=[],
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
+
+
+def is_amount(value: object) -> bool:
+    """Whether a value is an amount of money that can be owed."""
+    return isinstance(value, Decimal) and value.is_finite() and value >= 0
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:

@@ -52,6 +52,7 @@ _SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
     "back_off_time": _FLOAT,
     "max_back_off": _FLOAT,
     "use_cache": bool,
+    "cost_tracking": bool,
     "crash_on_refusal": bool,
     "crash_on_empty_response": bool,
     "timeout_secs": _FLOAT,
@@ -254,9 +255,13 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         use_cache: Mark the whole prompt for the provider's cache, besides the marks on nodes.
         token_price: The price of this call, before the generator's own.
         budget: What the completion, with all its attempts, must not exceed.
+        cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
+            to call `cost_callback`. True unless set. A budget asks for them in any case.
         cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
             any way: answered, failed, cancelled or left. May be a coroutine function, which is
-            then waited for, at most 10 s. What it raises is logged and nothing more.
+            then waited for, and cancelled after 10 s. What it raises is logged and nothing
+            more. Where the provider tells a cost only later (OpenRouter, of an answer that broke
+            off), the completion ends without waiting, and the callback is called then.
         retry: How often to try again what may succeed later (2 unless set; 0 is never). Nothing
             is tried again once a piece of a stream was delivered.
         exp_back_off: Whether the wait before each retry doubles.
@@ -281,6 +286,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     use_cache: bool = False
     token_price: TokenPrice | None = None
     budget: Budget | None = None
+    cost_tracking: bool = True
     cost_callback: CostCallback | None = None
     retry: int | None = None
     exp_back_off: bool = True
@@ -338,6 +344,10 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_cache(self, use_cache: bool) -> Self:  # noqa: FBT001 - the guide's signature
         """A copy that marks the whole prompt for the provider's cache, or does not."""
         return self.replace(use_cache=use_cache)
+
+    def with_cost_tracking(self, cost_tracking: bool) -> Self:  # noqa: FBT001 - the guide's
+        """A copy that asks for token counts and tells its callback of them, or does not."""
+        return self.replace(cost_tracking=cost_tracking)
 
     def with_cost_callback(self, cost_callback: CostCallback) -> Self:
         """A copy that tells this function what each completion cost."""
