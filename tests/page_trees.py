@@ -1,0 +1,144 @@
+"""Conversations for the tests of the page: one as people have them, a wide one, and hostile ones."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+from minillmlib import (
+    ChatNode,
+    GeneratorInfo,
+    ImagePart,
+    NodeCompletionParameters,
+    OpenRouterProvider,
+    TextPart,
+    run,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+SMALL, LARGE = "google/gemini-2.5-flash-lite", "anthropic/claude-sonnet-4.5"
+ONCE = NodeCompletionParameters(retry=0)
+
+
+def answer(
+    node: ChatNode,
+    text: str,
+    *,
+    cost: float | None = None,
+    model: str = SMALL,
+    finish: str = "stop",
+    said: str | None = None,
+    **message: object,
+) -> ChatNode:
+    """The node of an answer that a provider gave, at this cost; None: the bill is not known."""
+    choice = {"index": 0, "finish_reason": finish, "message": {"content": text} | message}
+    body: dict = {"id": "gen-1", "model": model, "choices": [choice]}
+    if cost is not None:
+        tokens = {"prompt_tokens": 40 + 11 * len(text) // 40, "completion_tokens": len(text) // 4 + 1}
+        body["usage"] = tokens | {"cost": cost}
+    generator = GeneratorInfo.custom("openrouter", "https://vendor.example/v1", model)
+    generator = generator.replace(provider=OpenRouterProvider())
+    generator = generator.with_transport(ScriptedTransport([ScriptedReply.json(body)]))
+    ask = node.complete(generator, ONCE) if said is None else node.chat(said, generator, ONCE)
+    return run(ask)
+
+
+def call(call_id: str, name: str, arguments: str) -> dict:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def picture(width: int = 240, height: int = 120) -> bytes:
+    """A PNG of an evening sky."""
+    rows = b"".join(
+        b"\0" + bytes((60 + 150 * y // height, 90 + 60 * y // height, 170 - 70 * y // height)) * width
+        for y in range(height)
+    )
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def travel_tree() -> ChatNode:
+    """A conversation with branches of several models, tools, thoughts, a picture and costs."""
+    root = ChatNode.root(
+        "You are a travel companion. Plan briefly, name prices in euros, and ask when you are unsure."
+    )
+    asked = root.add_user("Two days in Lisbon at the end of October, by foot if we can. Where do we begin?")
+    short = answer(
+        asked,
+        "Day one: Alfama in the morning, before the cruise ships. Up by tram 12, down by foot past "
+        "the viewpoint of Santa Luzia. Lunch at a tasca, about €14 each.\n\nDay two: Belém by train, "
+        "the monastery at opening time, and back along the river.",
+        cost=0.00041,
+    )
+    rain = short.add_user("And if it rains?")
+    checked = answer(
+        rain, "Let me look at the forecast first.", cost=0.00062, finish="tool_calls",
+        tool_calls=[call("call_1", "forecast", '{"city": "Lisbon", "days": ["2026-10-30", "2026-10-31"]}')],
+    )  # fmt: skip
+    told = checked.add_tool_result("call_1", "2026-10-30  18 °C  dry\n2026-10-31  16 °C  rain from 11:00, 9 mm")
+    indoors = answer(
+        told,
+        "Friday stays dry, so keep Alfama there. Rain comes on Saturday at eleven: be at the monastery "
+        "when it opens, then the tile museum, which is dry, quiet and €8.",
+        cost=0.00093, reasoning="Friday is dry, Saturday is wet from eleven. Swap nothing; shorten Belém.",
+    )  # fmt: skip
+    answer(
+        indoors, "The tile museum closes at 18:00, the last entry is at 17:30. Take bus 759 from the "
+        "station Santa Apolónia; it is a walk of 25 minutes otherwise.", cost=0.00054,
+        said="How long is the museum open, and how do we get there?",
+    )  # fmt: skip
+    answer(
+        indoors, "Then Saturday is for eating: the market at Campo de Ourique, under a roof since 1934. "
+        "Go before noon, sit at the counter, and share. About €20 each.", cost=0.00058,
+        said="We would rather eat than look at tiles.",
+    )  # fmt: skip
+    answer(
+        rain, "Rain in Lisbon is short at that time of the year. Carry a jacket, take the covered market "
+        "for lunch, and keep the viewpoints for the hour after a shower, when the", cost=0.00117,
+        model=LARGE, finish="length",
+    )  # fmt: skip
+    long = answer(
+        asked,
+        "Before I plan: do you walk hills gladly? Alfama and Graça are steep, Belém is flat. If hills "
+        "are fine, begin at the castle and let every street lead you down to the water.",
+        cost=0.0124, model=LARGE, reasoning="They want to walk. Lisbon is hilly, so ask about that first.",
+    )  # fmt: skip
+    hills = answer(
+        long, "Then begin at Graça at nine, with the whole city below you. Walk down through Alfama, eat "
+        "in Mouraria (€12), and be at the river by four.", cost=0.0131, model=LARGE,
+        said="Hills are fine, knees are not what they were.",
+    )  # fmt: skip
+    seen = hills.add_user([
+        TextPart(text="This is the view from our window. Which direction is it?"),
+        ImagePart.from_bytes(picture()),
+    ])  # fmt: skip
+    answer(seen, "West, by the light: the sun has just gone down behind the bridge.", cost=0.0149, model=LARGE)
+    answer(
+        asked, "Alfama, then Belém. Shall I write out a plan by the hour?", model="local/qwen3-4b",
+        cost=None,
+    )  # fmt: skip
+    return root
+
+
+def bushy_tree(nodes: int, seed: int = 7) -> ChatNode:
+    """A tree of so many nodes that grows mostly at its young ends."""
+    rng = random.Random(seed)
+    made = [ChatNode.root("The root.")]
+    while len(made) < nodes:
+        at = rng.choice(made[-40:]) if rng.random() < 0.7 else rng.choice(made)
+        text = f"Message {len(made)} of many, {'needle' if len(made) % 500 == 0 else 'as it comes'}."
+        made.append(at.add_user(text) if at.role != "user" else at.add_assistant(text))
+    return made[0]
+
+
+def deep_tree(depth: int) -> ChatNode:
+    node = root = ChatNode.root("The top.")
+    for number in range(1, depth):
+        node = node.add_user(f"turn {number}") if number % 2 else node.add_assistant(f"turn {number}")
+    return root
