@@ -8,11 +8,15 @@ import zlib
 
 from minillmlib import (
     ChatNode,
+    DocumentPart,
     GeneratorInfo,
     ImagePart,
+    Message,
     NodeCompletionParameters,
     OpenRouterProvider,
+    Reasoning,
     TextPart,
+    ToolCall,
     run,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -141,4 +145,47 @@ def deep_tree(depth: int) -> ChatNode:
     node = root = ChatNode.root("The top.")
     for number in range(1, depth):
         node = node.add_user(f"turn {number}") if number % 2 else node.add_assistant(f"turn {number}")
+    return root
+
+
+# What turns text into markup, script or a request somewhere, when a page is careless.
+PAYLOADS = (
+    "<script>window.hacked=1</script>", "</script><script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>", "<svg onload=window.hacked=1>", "<!--", "-->", "<![CDATA[",
+    "]]>", "<!DOCTYPE html>", "</title><b>", "</style><b>", "</textarea><b>", "</noscript><b>",
+    '"><b onclick=window.hacked=1>', "'><b>", "` onmouseover=window.hacked=1 x=`", "<b", "<b x=", "</",
+    "&lt;b&gt;", "&#60;b&#62;", "&", "&amp;amp;", "\\u003cb\\u003e", "\\x3cb\\x3e", "\\", "\\\\", '\\"',
+    "javascript:window.hacked=1", "[click](javascript:window.hacked=1)", "![x](https://h.example/x.png)",
+    "https://h.example/?q=<b>", "data:text/html,<script>window.hacked=1</script>", "${window.hacked=1}",
+    "{{constructor.constructor('window.hacked=1')()}}", "%%DATA%%", "%%TITLE%%", "%%POLICY%%", "__proto__",
+    "constructor", "</script", "<SCRIPT>window.hacked=1</SCRIPT>", "<scr\0ipt>", "<iframe srcdoc='<b>'>",
+    "<meta http-equiv=refresh content='0;url=https://h.example/'>", "<base href=https://h.example/>",
+    "<link rel=stylesheet href=https://h.example/x.css>", "<style>*{display:none}</style>",
+    "<math><mi xlink:href=javascript:window.hacked=1>", "<template><b>", "<form action=https://h.example/>",
+    "<a href=https://h.example/ ping=https://h.example/>", "<object data=x>", "<embed src=x>", "<b>bold",
+    "\u2028\u2029", "\u202e\u2066<b>", "\ud800", "\udfff<b>", "\0", "\x1b[31m", "\ufeff<b>", "\u200d<b>",
+)  # fmt: skip
+FRAMES = ("{}", "a{}", "{}a", '"{}', "'{}'", "<{}", "{}>", "{}\n{}", "\t{} ", "/*{}*/", "//{}", "<p {}>", "{}</script>",
+          "<!--{}", "<script>{}", "&{};")  # fmt: skip
+
+
+def hostile_strings(count: int = 1000) -> list[str]:
+    """So many different strings, each hostile."""
+    made = [frame.replace("{}", payload) for frame in FRAMES for payload in PAYLOADS]
+    assert len(set(made)) >= count
+    return list(dict.fromkeys(made))[:count]
+
+
+def tree_of(strings: list[str]) -> ChatNode:
+    """A thread with each string wherever a message can hold one, beside two answers."""
+    messages = [Message.system(strings[0])]
+    for text in strings:
+        calls = [ToolCall(id=text, name=text, arguments=text)]
+        document = DocumentPart(data=b"%PDF-1", filename=text)
+        thought = Reasoning(text=text, origin=text)
+        messages.append(Message.assistant(text, calls, media=[document], reasoning=thought))
+        messages.append(Message.tool_result(text, text, is_error=True))
+    root, _ = ChatNode.from_messages(messages)
+    for text in strings[:2]:
+        answer(root, text, cost=0.5, model=text, reasoning=text, said=text)
     return root
