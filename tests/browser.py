@@ -81,7 +81,9 @@ class Browser:
 
     def settle(self) -> None:
         """Waits until two frames have been painted."""
-        script = "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(done))"
+        script = (
+            "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(done))"
+        )
         self._call("POST", "/execute/async", {"script": script, "args": []})
 
     def click_at(self, x: float, y: float, *, shift: bool = False) -> None:

@@ -39,7 +39,10 @@ def answer(
     choice = {"index": 0, "finish_reason": finish, "message": {"content": text} | message}
     body: dict = {"id": "gen-1", "model": model, "choices": [choice]}
     if cost is not None:
-        tokens = {"prompt_tokens": 40 + 11 * len(text) // 40, "completion_tokens": len(text) // 4 + 1}
+        tokens = {
+            "prompt_tokens": 40 + 11 * len(text) // 40,
+            "completion_tokens": len(text) // 4 + 1,
+        }
         body["usage"] = tokens | {"cost": cost}
     generator = GeneratorInfo.custom("openrouter", "https://vendor.example/v1", model)
     generator = generator.replace(provider=OpenRouterProvider())
@@ -55,12 +58,15 @@ def call(call_id: str, name: str, arguments: str) -> dict:
 def picture(width: int = 240, height: int = 120) -> bytes:
     """A PNG of an evening sky."""
     rows = b"".join(
-        b"\0" + bytes((60 + 150 * y // height, 90 + 60 * y // height, 170 - 70 * y // height)) * width
+        b"\0"
+        + bytes((60 + 150 * y // height, 90 + 60 * y // height, 170 - 70 * y // height)) * width
         for y in range(height)
     )
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
@@ -72,7 +78,9 @@ def travel_tree() -> ChatNode:
     root = ChatNode.root(
         "You are a travel companion. Plan briefly, name prices in euros, and ask when you are unsure."
     )
-    asked = root.add_user("Two days in Lisbon at the end of October, by foot if we can. Where do we begin?")
+    asked = root.add_user(
+        "Two days in Lisbon at the end of October, by foot if we can. Where do we begin?"
+    )
     short = answer(
         asked,
         "Day one: Alfama in the morning, before the cruise ships. Up by tram 12, down by foot past "
@@ -85,7 +93,9 @@ def travel_tree() -> ChatNode:
         rain, "Let me look at the forecast first.", cost=0.00062, finish="tool_calls",
         tool_calls=[call("call_1", "forecast", '{"city": "Lisbon", "days": ["2026-10-30", "2026-10-31"]}')],
     )  # fmt: skip
-    told = checked.add_tool_result("call_1", "2026-10-30  18 °C  dry\n2026-10-31  16 °C  rain from 11:00, 9 mm")
+    told = checked.add_tool_result(
+        "call_1", "2026-10-30  18 °C  dry\n2026-10-31  16 °C  rain from 11:00, 9 mm"
+    )
     indoors = answer(
         told,
         "Friday stays dry, so keep Alfama there. Rain comes on Saturday at eleven: be at the monastery "
@@ -122,7 +132,12 @@ def travel_tree() -> ChatNode:
         TextPart(text="This is the view from our window. Which direction is it?"),
         ImagePart.from_bytes(picture()),
     ])  # fmt: skip
-    answer(seen, "West, by the light: the sun has just gone down behind the bridge.", cost=0.0149, model=LARGE)
+    answer(
+        seen,
+        "West, by the light: the sun has just gone down behind the bridge.",
+        cost=0.0149,
+        model=LARGE,
+    )
     answer(
         asked, "Alfama, then Belém. Shall I write out a plan by the hour?", model="local/qwen3-4b",
         cost=None,
@@ -136,7 +151,9 @@ def bushy_tree(nodes: int, seed: int = 7) -> ChatNode:
     made = [ChatNode.root("The root.")]
     while len(made) < nodes:
         at = rng.choice(made[-40:]) if rng.random() < 0.7 else rng.choice(made)
-        text = f"Message {len(made)} of many, {'needle' if len(made) % 500 == 0 else 'as it comes'}."
+        text = (
+            f"Message {len(made)} of many, {'needle' if len(made) % 500 == 0 else 'as it comes'}."
+        )
         made.append(at.add_user(text) if at.role != "user" else at.add_assistant(text))
     return made[0]
 
@@ -144,7 +161,9 @@ def bushy_tree(nodes: int, seed: int = 7) -> ChatNode:
 def deep_tree(depth: int) -> ChatNode:
     node = root = ChatNode.root("The top.")
     for number in range(1, depth):
-        node = node.add_user(f"turn {number}") if number % 2 else node.add_assistant(f"turn {number}")
+        node = (
+            node.add_user(f"turn {number}") if number % 2 else node.add_assistant(f"turn {number}")
+        )
     return root
 
 

@@ -101,7 +101,9 @@ def test_the_policy_lets_only_the_script_and_the_style_of_the_page_run():
 def test_the_page_asks_for_nothing_from_elsewhere():
     page = travel_tree().to_html()
     template = DATA.sub("", page)
-    assert not re.search(r"https?:|\bsrc=|\bhref=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", template)
+    assert not re.search(
+        r"https?:|\bsrc=|\bhref=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", template
+    )
     assert "innerHTML" not in template
     assert len(template) < 40_000
 
@@ -215,5 +217,7 @@ def test_importing_the_library_does_not_read_the_page():
     code = "import sys, minillmlib; print('minillmlib.tree.page' in sys.modules)"
     command = [sys.executable, "-c", code]
     source = str(Path(minillmlib.__file__).parents[1])
-    told = subprocess.run(command, env={"PYTHONPATH": source}, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        command, env={"PYTHONPATH": source}, capture_output=True, text=True, check=True
+    )
     assert told.stdout.strip() == "False"

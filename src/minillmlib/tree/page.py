@@ -107,9 +107,7 @@ def _listed(root: ChatNode) -> tuple[list[ChatNode], list[int]]:
     return nodes, parents
 
 
-def _totals(
-    nodes: list[ChatNode], parents: list[int]
-) -> tuple[list[CostTotal], list[CostTotal]]:
+def _totals(nodes: list[ChatNode], parents: list[int]) -> tuple[list[CostTotal], list[CostTotal]]:
     """What the path to each node cost, and what each node cost with everything below it."""
     branches = [node.cost for node in nodes]
     paths = [nodes[0].path_cost()]
