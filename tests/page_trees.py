@@ -22,7 +22,6 @@ from minillmlib import (
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 SMALL, LARGE = "google/gemini-2.5-flash-lite", "anthropic/claude-sonnet-4.5"
-ONCE = NodeCompletionParameters(retry=0)
 
 
 def answer(
@@ -33,9 +32,13 @@ def answer(
     model: str = SMALL,
     finish: str = "stop",
     said: str | None = None,
+    failures: int = 0,
     **message: object,
 ) -> ChatNode:
-    """The node of an answer that a provider gave, at this cost; None: the bill is not known."""
+    """The node of an answer that a provider gave, at this cost; None: the bill is not known.
+
+    So many attempts fail before.
+    """
     choice = {"index": 0, "finish_reason": finish, "message": {"content": text} | message}
     body: dict = {"id": "gen-1", "model": model, "choices": [choice]}
     if cost is not None:
@@ -46,8 +49,10 @@ def answer(
         body["usage"] = tokens | {"cost": cost}
     generator = GeneratorInfo.custom("openrouter", "https://vendor.example/v1", model)
     generator = generator.replace(provider=OpenRouterProvider())
-    generator = generator.with_transport(ScriptedTransport([ScriptedReply.json(body)]))
-    ask = node.complete(generator, ONCE) if said is None else node.chat(said, generator, ONCE)
+    replies = [ScriptedReply.json({}, status=503)] * failures + [ScriptedReply.json(body)]
+    generator = generator.with_transport(ScriptedTransport(replies))
+    how = NodeCompletionParameters(retry=failures, back_off_time=0)
+    ask = node.complete(generator, how) if said is None else node.chat(said, generator, how)
     return run(ask)
 
 

@@ -166,14 +166,16 @@ def test_what_an_answer_was_is_told_beside_its_text():
     assert thoughtful["tokens"] == [87, 43]
 
 
-def test_a_failed_tool_and_a_lost_attempt_are_told():
+def test_a_failed_tool_and_failed_attempts_are_told():
     root = ChatNode.root("s")
     root.add_tool_result("call_9", "no such city", is_error=True)
-    answer(root.add_user("hi"), "hello", cost=0.25)
-    system, failed, _, hello = rows_of(root)
+    once = answer(root.add_user("hi"), "hello", cost=0.25)
+    answer(once.add_user("and?"), "that is all", cost=0.5, failures=2)
+    system, failed, _, hello, _, all_said = rows_of(root)
     assert "failed" not in system
     assert failed["failed"] is True
     assert "attempts" not in hello
+    assert all_said["attempts"] == 3
 
 
 def media_rows(*parts: object) -> list[dict]:
