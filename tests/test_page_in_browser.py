@@ -120,6 +120,24 @@ def test_parents_stand_above_their_children_and_no_two_cards_overlap(opened):
             assert abs(x - other_x) > WIDE * zoom or abs(y - other_y) > HIGH * zoom
 
 
+@pytest.mark.parametrize("fragment", ["", "#9"])
+def test_a_tree_of_many_short_branches_grows_sideways_until_it_is_turned(opened, fragment):
+    root = ChatNode.root("s")
+    asked = root.add_user("Which?")
+    for number in range(12):
+        asked.add_assistant(f"Answer {number}")
+    window = opened(root, fragment)
+    assert window.run("return treePage.drawn") == 14
+    (top_x, _), (first_x, first_y), (last_x, last_y) = (place(window, str(n)) for n in (1, 2, 13))
+    assert top_x < first_x == last_x
+    assert first_y < last_y
+    window.type("#graph", "\ue014" if fragment else "\ue013")
+    assert window.run("return location.hash") == ("#9" if fragment else "#12")
+    window.click("#turn")
+    (_, top_y), (_, first_y), (_, last_y) = (place(window, str(n)) for n in (1, 2, 13))
+    assert top_y < first_y == last_y
+
+
 def test_a_click_shows_the_path_to_the_message_as_a_chat(opened):
     root = travel_tree()
     window = opened(root)
