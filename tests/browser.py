@@ -103,6 +103,32 @@ class Browser:
         self._call("POST", "/actions", {"actions": [*held, pointer]})
         self.settle()
 
+    def drag(self, *paths: tuple[tuple[int, int], tuple[int, int]], kind: str = "mouse") -> None:
+        """Moves the mouse, or one finger a path, from here to there, pressed down."""
+        sources = []
+        for number, (start, end) in enumerate(paths):
+            steps: list[dict] = [
+                {"type": "pointerMove", "x": start[0], "y": start[1]},
+                {"type": "pointerDown", "button": 0},
+                {"type": "pointerMove", "x": end[0], "y": end[1], "duration": 100},
+                {"type": "pointerUp", "button": 0},
+            ]
+            how = {"parameters": {"pointerType": kind}, "actions": steps}
+            sources.append({"type": "pointer", "id": f"{kind}{number}"} | how)
+        self._call("POST", "/actions", {"actions": sources})
+        self.settle()
+
+    def wheel(self, x: int, y: int, turn: int, *, with_control: bool = False) -> None:
+        """Turns the wheel of the mouse at this place of the window."""
+        scroll = {"type": "scroll", "x": x, "y": y, "deltaX": 0, "deltaY": turn, "duration": 0}
+        pause = {"type": "pause"}
+        keys = [{"type": "keyDown", "value": "\ue009"}, pause, {"type": "keyUp", "value": "\ue009"}]
+        held = [{"type": "key", "id": "keys", "actions": keys}] if with_control else []
+        turned = [pause, scroll, pause] if with_control else [scroll]
+        sources = [*held, {"type": "wheel", "id": "wheel", "actions": turned}]
+        self._call("POST", "/actions", {"actions": sources})
+        self.settle()
+
     def click(self, selector: str) -> None:
         self._call("POST", f"/element/{self._element(selector)}/click", {})
         self.settle()

@@ -277,6 +277,34 @@ def test_the_keys_walk_the_tree_and_tell_where_they_are(opened):
     assert window.run("return document.activeElement.id") == "graph"
 
 
+def test_the_hand_moves_the_tree_and_the_wheel_zooms_it_where_the_mouse_is(opened):
+    window = opened(travel_tree(), "#8")
+    x, y = map(round, place(window, "3"))
+    window.drag(((x, y), (x + 40, y + 30)))
+    moved_x, moved_y = place(window, "3")
+    assert (abs(moved_x - x - 40), abs(moved_y - y - 30)) < (1, 1)
+    assert window.run("return location.hash") == "#8", "a pull is not a click"
+    window.wheel(round(moved_x), round(moved_y), 50)
+    assert place(window, "3") == pytest.approx((moved_x, moved_y - 50), abs=1)
+    window.wheel(x, y, -50)
+    zoom, at = window.run("return treePage.zoom"), place(window, "3")
+    window.wheel(round(at[0]), round(at[1]), -100, with_control=True)
+    assert window.run("return treePage.zoom") > 1.5 * zoom
+    assert place(window, "3") == pytest.approx(at, abs=2)
+
+
+def test_two_fingers_zoom_and_a_click_after_them_chooses(opened):
+    window = opened(travel_tree(), "#8", size=PHONE, phone=True)
+    window.click("#to-tree")
+    zoom = window.run("return treePage.zoom")
+    window.drag(((150, 400), (100, 400)), ((250, 400), (350, 400)), kind="touch")
+    assert window.run("return treePage.zoom") == pytest.approx(zoom * 2.5, rel=0.1)
+    assert window.run("return [location.hash, document.body.dataset.view]") == ["#8", "tree"]
+    window.click("#fit")
+    window.click_at(*place(window, "3"))
+    assert window.run("return [location.hash, document.body.dataset.view]") == ["#3", "chat"]
+
+
 def test_every_control_has_a_name_and_can_be_reached(opened):
     window = opened(travel_tree(), "#8")
     nameless = window.run("""return [...document.querySelectorAll("button, input, canvas, [tabindex]")].filter(
