@@ -177,6 +177,12 @@ class ChatNode(KeptPlace):
         """The messages from the root to this node. O(depth)."""
         return self._tree.thread(self._index)
 
+    def to_html(self, title: str = "Conversation") -> str:
+        """This node and all below it as one HTML page for any browser; it works offline."""
+        from minillmlib.tree.page import html_page  # noqa: PLC0415 - few programs need it
+
+        return html_page(self, title)
+
     def add_user(self, content: str | Iterable[ContentPart]) -> Self:
         """Adds what the person says as a child; returns the new node."""
         return self._add(Message.user(content))
