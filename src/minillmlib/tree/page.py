@@ -44,7 +44,7 @@ def html_page(root: ChatNode, title: str = "Conversation") -> str:
     Costs of paths count from the root of the tree, even where the page begins further down.
     """
     template = files(__package__).joinpath("page.html").read_text("utf-8")
-    data = {"title": title, "above": _count_above(root), "nodes": list(_rows(root))}
+    data = {"title": title, "above": root.depth, "nodes": list(_rows(root))}
     parts = {"POLICY": _policy(template), "TITLE": _escaped(title), "DATA": _json(data)}
     # In one pass, so that a message with such a mark in it stays a message.
     return re.sub(r"%%(POLICY|TITLE|DATA)%%", lambda mark: parts[mark[1]], template)
@@ -76,20 +76,13 @@ def _json(data: JsonObject) -> str:
     return json.dumps(data, separators=(",", ":")).translate(MARKUP)
 
 
-def _count_above(node: ChatNode) -> int:
-    count = 0
-    while (parent := node.parent) is not None:
-        node, count = parent, count + 1
-    return count
-
-
 def _rows(root: ChatNode) -> Iterator[JsonObject]:
     """One row a node, each before its children."""
     nodes, parents = _listed(root)
     paths, branches = _totals(nodes, parents)
     media = _MediaRows()
     for number, node in enumerate(nodes):
-        row = {"id": str(getattr(node, "id", number)), "parent": parents[number]}
+        row = {"id": str(number), "parent": parents[number]}
         costs = {"path": str(paths[number]), "branch": str(branches[number])}
         yield row | _message_row(node, media) | _response_row(node) | costs
 
