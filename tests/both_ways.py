@@ -140,7 +140,15 @@ CLAUDE_COUNTS = st.fixed_dictionaries(
         "output_tokens": COUNTS,
     },
     optional={"output_tokens_details": st.fixed_dictionaries({"thinking_tokens": COUNTS})},
-)
+).map(lambda usage: usage | thoughts_within(usage))
+
+
+def thoughts_within(usage: dict[str, Any]) -> dict[str, Any]:
+    """The details of the output: what was thought is a part of what was written."""
+    if "output_tokens_details" not in usage:
+        return {}
+    thought = usage["output_tokens_details"]["thinking_tokens"]
+    return {"output_tokens_details": {"thinking_tokens": min(thought, usage["output_tokens"])}}
 
 
 @st.composite

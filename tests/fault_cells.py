@@ -147,6 +147,7 @@ class Cell(NamedTuple):
                 await _a_while()  # for a server that ends it after the answer
             before = len(server.ledger)
             seen = await self._call(generator)
+            await _reported(seen)
             is_rid = await server.is_rid_of_all(MARGIN_SECS + seen.late_secs)
             if fault.is_warm:
                 await _a_while()  # it may have to read a request yet
@@ -189,6 +190,7 @@ class Cell(NamedTuple):
             seen.attempts = seen.node.response.attempts
         seen.secs = time.monotonic() - started
         lateness.cancel()
+        await asyncio.wait({lateness})
         return seen
 
     async def _read_stream(
@@ -213,8 +215,17 @@ async def _most_lateness(seen: Seen) -> None:
     """Notes by how much a timer of this loop is late, which no client can help."""
     while True:
         due = time.monotonic() + TICK_SECS
-        await asyncio.sleep(TICK_SECS)
-        seen.late_secs = max(seen.late_secs, time.monotonic() - due)
+        try:
+            await asyncio.sleep(TICK_SECS)
+        finally:  # also when the call has ended before this timer had its turn
+            seen.late_secs = max(seen.late_secs, time.monotonic() - due)
+
+
+async def _reported(seen: Seen) -> None:
+    """Waits for a report that comes after the call, where the provider tells a cost later."""
+    until = time.monotonic() + HANG_SECS
+    while not seen.reports and time.monotonic() < until:
+        await asyncio.sleep(0.005)
 
 
 async def _a_while() -> None:

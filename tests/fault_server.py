@@ -30,6 +30,7 @@ class Sent:
 
     path: str
     headers: dict[str, str]
+    method: str = "POST"
     body: bytes = b""
     has_all: bool = False
     """Whether the whole request came."""
@@ -279,6 +280,9 @@ class FaultServer:
         with contextlib.suppress(ConnectionError):
             while not line.is_over:
                 exchange = await self._next(line)
+                if exchange.sent.method == "GET":
+                    await exchange.answer(b'{"detail": "Not Found"}', "404 Not Found")
+                    continue
                 await self._play(exchange)
                 if not exchange.sent.is_whole:
                     await exchange.silence()
@@ -291,8 +295,10 @@ class FaultServer:
         head = (await line.until(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         parted = (text.partition(":") for text in head[1:] if text)
         headers = {name.lower(): value.strip() for name, _, value in parted}
-        path = head[0].split(" ")[1]
-        sent = line.sent = Sent(path, headers)
+        method, path = head[0].split(" ")[:2]
+        sent = line.sent = Sent(path, headers, method)
+        if method == "GET":  # no completion, but a question about one
+            return Exchange(line, sent, wire_of_path(path), 0)
         self.ledger.append(sent)
         if self._reads_body:
             sent.body = await line.exactly(int(headers.get("content-length", "0")))

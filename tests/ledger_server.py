@@ -64,7 +64,8 @@ class Connection(asyncio.Protocol):
         self._pending += data
         head, _, rest = self._pending.partition(b"\r\n\r\n")
         length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-        if length and len(rest) >= int(length):
+        is_query = head.startswith(b"GET ") and self._pending.endswith(b"\r\n\r\n")
+        if is_query or (length and len(rest) >= int(length)):
             self._pending = b""
             request = Request(self, head, rest)
             self._server.requests.append(request)

@@ -64,8 +64,14 @@ def streamed_of(provider: Provider, reply: ScriptedReply) -> tuple[list[StreamCh
 
 
 def said_by(response: CompletionResponse) -> CompletionResponse:
-    """A response without what differs by right: the request, and whether a body came whole."""
-    return msgspec.structs.replace(response, receipt=None, attempts=(), raw_response=None)
+    """A response without what differs by right: the request, and whether a body came whole.
+
+    A record that is no bill is kept as it came, of a stream's one that came last.
+    """
+    cost = msgspec.structs.replace(response.cost, record=None)
+    return msgspec.structs.replace(
+        response, receipt=None, attempts=(), raw_response=None, usage_record=None, cost=cost
+    )
 
 
 def shown(chunks: list[StreamChunk], field: str) -> str:

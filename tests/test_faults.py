@@ -19,7 +19,7 @@ from fault_cells import Cell, Fault
 from fault_wires import WIRES
 from minillmlib import Transport
 from minillmlib.httpx import HttpxTransport
-from minillmlib.pipeline import reading
+from minillmlib.pipeline import late, reading
 from minillmlib.transport.aiohttp_engine import AiohttpTransport
 
 CERTIFICATES = ssl.create_default_context()  # once, since to read them takes a while
@@ -45,6 +45,11 @@ def cells_of(fault: Fault) -> list[Cell]:
         for mode in fault.modes
         for transport in TRANSPORTS
     ]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits_for_late_costs(monkeypatch):
+    monkeypatch.setattr(late, "WAITS_SECS", (0.01, 0.01))
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ledger_server import HANG_UP_SECS, LedgerServer, wait_until
+from ledger_server import HANG_UP, HANG_UP_SECS, LedgerServer, wait_until
 from ledger_wires import begun, generator_at, streamed, word
 from minillmlib import (
     AttemptOutcome,
@@ -250,6 +250,26 @@ def test_a_stream_that_is_dropped_hangs_up_within_a_second_and_warns(drop, talks
     with endless("openai", talks=talks) as server:
         asyncio.run(main())
     assert root.children() == []
+
+
+def test_a_stream_that_broke_and_was_tried_again_is_recorded_as_soon_as_it_is_dropped():
+    async def read_one(stream) -> None:
+        await anext(stream)
+
+    records, root = [], ChatNode.root("s")
+    settings = NodeCompletionParameters(cost_callback=records.append, retry=1, back_off_time=0)
+    gc.disable()
+    try:
+        with LedgerServer((*begun(), word("openai", "one "))) as server, asyncio.Runner() as runner:
+            server.script.append((*begun(), HANG_UP))
+            stream = root.chat_streaming("u", generator_at(server, "openai"), settings)
+            runner.run(read_one(stream))
+            with pytest.warns(ResourceWarning, match="async with"):
+                del stream
+            runner.run(asyncio.sleep(0.01))
+            assert [len(record.attempts) for record in records] == [2]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")  # aiohttp's, of its loop

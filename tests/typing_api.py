@@ -6,6 +6,7 @@ from minillmlib import (
     ChatNode,
     CompletionParameters,
     CompletionResponse,
+    CostEstimate,
     GeneratorInfo,
     Message,
     NodeCompletionParameters,
@@ -41,3 +42,5 @@ def blocking(generator: GeneratorInfo) -> None:
     for chunk in iterate(answer.complete_streaming(generator)):
         assert_type(chunk, StreamChunk)
     assert_type(generator.with_token_price(TokenPrice(1.0, "5.0")), GeneratorInfo)
+    assert_type(generator.with_published_price(), GeneratorInfo)
+    assert_type(generator.estimate_cost(answer.thread(), params), CostEstimate)

@@ -7,10 +7,12 @@ from minillmlib.errors import (
     AuthenticationError,
     BadRequestError,
     BillingError,
+    BudgetExceededError,
     ConflictError,
     ConnectError,
     ContentFilterError,
     ContextLengthError,
+    CostCallbackError,
     EmptyResponseError,
     EmptyThreadError,
     IncompleteStreamError,
@@ -41,6 +43,7 @@ from minillmlib.errors import (
 )
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.stream import StreamingCompletion
+from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
@@ -52,7 +55,8 @@ from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, 
 from minillmlib.tree.node import ChatNode
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
-from minillmlib.values.costs import CostOutcome, CostResolution, TokenPrice
+from minillmlib.values.budget import Budget, CostEstimate
+from minillmlib.values.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
 from minillmlib.values.limits import Limits
 from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
@@ -84,8 +88,12 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
+    "Budget",
+    "BudgetExceededError",
     "ChatDialect",
     "ChatNode",
+    "CompletionContext",
+    "CompletionMeta",
     "CompletionParameters",
     "CompletionResponse",
     "ConflictError",
@@ -93,9 +101,12 @@ __all__ = [
     "ContentFilterError",
     "ContentPart",
     "ContextLengthError",
+    "CostCallbackError",
+    "CostEstimate",
     "CostInfo",
     "CostOutcome",
     "CostResolution",
+    "CostTotal",
     "CredentialSource",
     "Departure",
     "DocumentPart",
@@ -157,6 +168,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "TrackedStream",
     "Transport",
     "TransportError",
     "Usage",

@@ -3,6 +3,7 @@
     MiniLLMError
     ├── InvalidParameterError        the call cannot be made as asked; nothing was sent
     │   └── EmptyThreadError         there is no message to send or to build from
+    ├── BudgetExceededError          the budget cannot cover the request; it was not sent
     ├── TransportError               the exchange broke; the answer never came whole
     │   ├── ConnectError             no connection could be made; nothing was sent
     │   │   └── TlsError             the server's certificate or protocol was refused
@@ -33,6 +34,7 @@
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
     │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
+    ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── LocalModelError              the embedded model could not be installed or run
     └── MissingExtraError            an optional dependency is not installed
 
@@ -49,10 +51,12 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BillingError",
+    "BudgetExceededError",
     "ConflictError",
     "ConnectError",
     "ContentFilterError",
     "ContextLengthError",
+    "CostCallbackError",
     "EmptyResponseError",
     "EmptyThreadError",
     "IncompleteStreamError",
@@ -113,6 +117,13 @@ class InvalidParameterError(MiniLLMError, ValueError):
 
 class EmptyThreadError(InvalidParameterError):
     """A conversation needs at least one message."""
+
+
+class BudgetExceededError(MiniLLMError):
+    """The budget cannot cover the most that the request may cost. It was not sent.
+
+    What was sent before, when the request is a new attempt, is in `attempts`.
+    """
 
 
 class TransportError(MiniLLMError):
@@ -303,6 +314,10 @@ class IncompleteStreamError(MiniLLMError):
     """The stream ended without the wire's end signal. `partial` holds the text so far."""
 
     is_retryable = True
+
+
+class CostCallbackError(MiniLLMError):
+    """A callback of a `CompletionContext` raised. Neither record nor answer was lost by it."""
 
 
 class LocalModelError(MiniLLMError):

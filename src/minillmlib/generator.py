@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Self, TypeAlias
@@ -17,6 +17,7 @@ from minillmlib.credentials import (
     FixedCredential,
 )
 from minillmlib.errors import InvalidParameterError
+from minillmlib.prices import is_published, published_price
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.generic import GenericProvider
@@ -30,9 +31,12 @@ from minillmlib.values.auth import (
     header_text_problem,
     is_header_name,
 )
+from minillmlib.values.budget import CostEstimate
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.limits import Limits
+from minillmlib.values.messages import Message
+from minillmlib.values.parameters import ParametersLike
 
 __all__ = ["GeneratorInfo"]
 
@@ -255,6 +259,30 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """A copy with this price, for providers that count tokens but name no cost."""
         return self.replace(token_price=token_price)
+
+    def with_published_price(self) -> Self:
+        """A copy with the price that the package genai-prices lists for this model, as of today.
+
+        Needs the extra `prices`; nothing is fetched. A model that the table does not know at
+        this address, or whose price is not one per token, gets none, and a warning is logged:
+        its costs are `UNPRICED`, unless a price was set by hand. The price is the vendor's for
+        a standard request; `source` on each cost names the table and the day.
+        """
+        price = published_price(self.base_url, self.model)
+        if price is None and not is_published(self.token_price):
+            return self
+        return self.replace(token_price=price)
+
+    def estimate_cost(
+        self, messages: Sequence[Message], params: ParametersLike = None
+    ) -> CostEstimate:
+        """The most that one attempt to answer these messages can cost, or what is missing for it.
+
+        Nothing is sent. See `CostEstimate`.
+        """
+        from minillmlib.pipeline.estimate import estimated_cost  # noqa: PLC0415 - a level above
+
+        return estimated_cost(messages, self, params)
 
     def with_provider(self, provider: Provider) -> Self:
         """A copy that speaks another wire."""

@@ -17,7 +17,7 @@ from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
-__all__ = ["Encoded", "encode"]
+__all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
@@ -42,7 +42,7 @@ def encode(call: Call) -> Encoded:
     credential is set, and no secret is near when it fails.
     """
     generator = call.generator
-    body = _body(call)
+    body = body_of(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
@@ -53,7 +53,8 @@ def encode(call: Call) -> Encoded:
     return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
 
 
-def _body(call: Call) -> JsonObject:
+def body_of(call: Call) -> JsonObject:
+    """The JSON body of `call`."""
     generator = call.generator
     try:
         return generator.provider.build_request(
@@ -61,7 +62,7 @@ def _body(call: Call) -> JsonObject:
             call.messages,
             call.settings.params,
             stream=call.stream,
-            include_usage=True,
+            include_usage=call.wants_usage,
         )
     except MiniLLMError:
         raise
@@ -78,6 +79,14 @@ def _secrets_in(generator: GeneratorInfo) -> list[Secret]:
         for name, value in generator.headers
         if value.strip() and any(word in name.lower() for word in SECRET_WORDS)
     ]
+
+
+def encode_query(call: Call, url: str) -> HttpRequest:
+    """A question to the generator's server about a request of before."""
+    auth = call.generator.credential.resolve()
+    if auth.secret() is not None:
+        _check_way(call.generator, url)
+    return HttpRequest(url=url, headers=_headers(call, auth), body=b"", method="GET")
 
 
 def _check_way(generator: GeneratorInfo, url: str) -> None:

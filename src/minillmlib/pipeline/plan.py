@@ -10,12 +10,16 @@ from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.fill import filled, filled_text, merged
 from minillmlib.pipeline.prefill import Prefill
+from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
+from minillmlib.values.costs import TokenPrice
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
-__all__ = ["Call", "plan"]
+__all__ = ["Call", "check_generator", "plan", "price_of"]
+
+TOLD = ("mcp_servers", "tools")  # whether the vendor's own tools were used, the usage tells
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return origin_of(self.generator)
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether token counts are asked for, where a wire must be asked."""
+        return self.settings.cost_tracking or self.settings.budget is not None
+
+    @property
     def transport(self) -> Transport:
         """What carries this call."""
         return self.generator.transport or default_transport()
@@ -46,21 +55,29 @@ def plan(
     stream: bool,
 ) -> Call:
     """The call for these messages. Raises `InvalidParameterError` before anything is sent."""
-    if not isinstance(generator, GeneratorInfo):
-        raise InvalidParameterError(
-            "the generator must be a GeneratorInfo, for example GeneratorInfo.openai(model), "
-            f"not {type(generator).__name__}"
-        )
+    check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
     settings = _filled_settings(node_parameters(params))
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
+    if settings.use_cache:
+        last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
+        whole = (*whole[:-1], last)
     whole = _with_beginning(whole, settings.force_prepend, generator)
     own, left_out = _own(whole, generator)
     return Call(
         generator=generator, messages=own, settings=settings, stream=stream, left_out=left_out
     )
+
+
+def check_generator(generator: object) -> None:
+    """Raises `InvalidParameterError` unless it is one."""
+    if not isinstance(generator, GeneratorInfo):
+        raise InvalidParameterError(
+            "the generator must be a GeneratorInfo, for example GeneratorInfo.openai(model), "
+            f"not {type(generator).__name__}"
+        )
 
 
 def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
@@ -72,6 +89,16 @@ def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParame
         name: filled_text(text, settings.format_kwargs) for name, text in texts.items() if text
     }
     return msgspec.structs.replace(settings, **filled_in)
+
+
+def price_of(call: Call) -> TokenPrice | None:
+    """The price of a call: its own, or its generator's.
+
+    A published one is that of a standard request, and of no other.
+    """
+    price = call.settings.token_price or call.generator.token_price
+    others = call.generator.provider.surcharges(call.settings.params.extra)
+    return None if is_published(price) and set(others) - set(TOLD) else price
 
 
 def origin_of(generator: GeneratorInfo) -> str:

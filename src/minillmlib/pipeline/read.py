@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
-from minillmlib.pipeline.plan import Call
+from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.costs import CostOutcome
@@ -18,7 +19,7 @@ from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import CompletionResponse, Receipt
 from minillmlib.values.usage import Usage
 
-__all__ = ["cost_in", "cost_of", "read_reply", "read_safely", "settle", "signed"]
+__all__ = ["cost_in", "cost_of", "cost_of_answer", "read_reply", "read_safely", "signed"]
 
 T = TypeVar("T")
 TextT = TypeVar("TextT", str, bytes)
@@ -39,7 +40,9 @@ def read_reply(
             raise error_from_reply(status, headers, data)
         if not data or data.isspace():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
-        return settle(call, _begun(call, call.generator.provider.parse_response(decode_json(data))))
+        parsed = call.generator.provider.parse_response(decode_json(data))
+        response = _begun(call, parsed)
+        return msgspec.structs.replace(response, cost=cost_of_answer(call, response))
 
     response = read_safely(sent.redactor, headers, read, body)
     return signed(call, response, sent.receipt, headers)
@@ -71,24 +74,25 @@ def cost_in(call: Call, body: bytes) -> CostOutcome | None:
     """What an answer that failed says that it cost, or None if it has no counts to trust."""
     try:
         usage = call.generator.provider.parse_usage(decode_json(body))
+        return cost_of(call, usage) if usage is not None and usage.is_bill else None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
         return None
-    return None if usage is None else cost_of(call, usage)
 
 
 def cost_of(call: Call, usage: Usage) -> CostOutcome:
     """What the counts cost at the price of the call or of its generator."""
-    price = call.settings.token_price or call.generator.token_price
-    return call.generator.provider.cost_of(usage, price)
+    return call.generator.provider.cost_of(usage, price_of(call))
 
 
-def settle(call: Call, response: CompletionResponse) -> CompletionResponse:
-    """The response with what it cost. Without usage the cost is unknown, never zero."""
-    usage = response.usage
-    cost = CostOutcome.unknown() if usage is None else cost_of(call, usage)
-    return msgspec.structs.replace(response, cost=cost)
+def cost_of_answer(call: Call, response: CompletionResponse) -> CostOutcome:
+    """What a whole answer cost. Without usage that is unknown, never zero."""
+    if response.usage is None:
+        return CostOutcome.unknown(record=response.usage_record)
+    if not call.generator.provider.is_billed(response):
+        return CostOutcome.resolved(Decimal(0), response.usage)
+    return cost_of(call, response.usage)
 
 
 def read_safely(

@@ -19,7 +19,7 @@ from minillmlib.errors import (
 from minillmlib.pipeline.accept import accept
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.prefill import Prefill
-from minillmlib.pipeline.read import cost_in, cost_of, read_reply, read_safely, settle, signed
+from minillmlib.pipeline.read import cost_in, cost_of_answer, read_reply, read_safely, signed
 from minillmlib.pipeline.run import Run
 from minillmlib.providers.failures import error_from_payload
 from minillmlib.transport.exchange import EventStream, open_events
@@ -50,7 +50,7 @@ class StreamAttempt:
         self._receipt: Receipt | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseFold()
+        self._fold = ResponseFold(run.call.generator.provider.merge_usage)
         self._chars_left = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._grace_secs = USAGE_GRACE_SECS
@@ -61,9 +61,13 @@ class StreamAttempt:
         return self._fold.text + self._prefill.held
 
     def _cost(self) -> CostOutcome | None:
-        """What the answer cost, if its final counts have come."""
-        usage = self._fold.usage
-        return None if usage is None else cost_of(self._call, usage)
+        """What the answer cost, if its final counts have come, or what it cost at least."""
+        fold = self._fold
+        if fold.usage is not None:
+            return cost_of_answer(self._call, fold.response())
+        if fold.partial_usage is None and fold.usage_record is None:
+            return None
+        return CostOutcome.unknown(at_least=fold.partial_usage, record=fold.usage_record)
 
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
@@ -201,7 +205,8 @@ class StreamAttempt:
             return True
         if self._fold.finish_reason is None:
             return False
-        return not self._call.generator.provider.emits_stream_usage(requested=True)
+        provider = self._call.generator.provider
+        return not provider.emits_stream_usage(requested=self._call.wants_usage)
 
     def _folded(self, events: EventStream) -> CompletionResponse:
         if not self._fold.is_complete:
@@ -209,9 +214,9 @@ class StreamAttempt:
                 "the stream ended without the wire's end signal, so the answer may be cut; "
                 "`partial` of this error holds the text so far"
             )
-        folded = self._fold.response()
-        response = read_safely(
-            self._redactor, events.headers, lambda _: settle(self._call, folded), ""
+        cost = read_safely(self._redactor, events.headers, lambda _: self._cost(), "")
+        response = msgspec.structs.replace(
+            self._fold.response(), cost=cost or CostOutcome.unknown()
         )
         assert self._receipt is not None
         return signed(self._call, response, self._receipt, events.headers)

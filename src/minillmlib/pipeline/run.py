@@ -12,6 +12,7 @@ import msgspec
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
+    BudgetExceededError,
     ConnectError,
     MaxRetriesExceededError,
     MiniLLMError,
@@ -19,13 +20,23 @@ from minillmlib.errors import (
 )
 from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
+from minillmlib.pipeline.estimate import estimated
+from minillmlib.pipeline.late import has_late_cost, with_late_costs
 from minillmlib.pipeline.plan import Call
-from minillmlib.pipeline.report import Reporting, log_attempt, report, waited_for
+from minillmlib.pipeline.report import (
+    Reporting,
+    log_attempt,
+    report,
+    report_later,
+    waited_for,
+)
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
 from minillmlib.providers.failures import request_id_of
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
+from minillmlib.values.budget import Reservation
 from minillmlib.values.costs import CostOutcome
+from minillmlib.values.json import excerpt
 from minillmlib.values.responses import CompletionResponse
 
 __all__ = ["Run"]
@@ -53,6 +64,9 @@ class Run:
         self._was_resent = False
         self._was_renewed = False
         self._is_reported = False
+        self._is_late = False  # whether the report waits for what the provider tells later
+        self._reporting: Reporting = None
+        self._reservations: list[Reservation] = []
         self._loop = running_loop()
 
     def begin(self) -> Encoded:
@@ -62,14 +76,23 @@ class Run:
             anew = msgspec.structs.replace(sent.request, on_new_connection=True)
             sent = msgspec.structs.replace(sent, request=anew)
         self._auth = sent.auth
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent)
+        reservation = self._reserved()
+        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, reservation)
         return sent
+
+    def _reserved(self) -> Reservation | None:
+        """The most that an attempt may cost, set aside in the call's budget."""
+        call = self.call
+        if call.settings.budget is None:
+            return None
+        return call.settings.budget.reserve(estimated(call))
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""
         if self._open is not None:
-            self._open.status = status
-            self._open.request_id = request_id_of(self._open.redactor.redact_plain(headers))
+            plain = self._open.redactor.redact_plain(headers)
+            self._open.status, self._open.request_id = status, request_id_of(plain)
+            self._open.response_id = excerpt(plain.get("x-generation-id", ""))
 
     def answered(self, response: CompletionResponse) -> CompletionResponse:
         """The whole answer is there and taken; gives it with the record of all attempts."""
@@ -84,7 +107,8 @@ class Run:
     def told(self, response_id: str, cost: CostOutcome | None) -> None:
         """What a stream has told of itself so far, in case that it does not come to its end."""
         if self._open is not None:
-            self._open.response_id, self._open.cost = response_id, cost
+            self._open.response_id = response_id or self._open.response_id
+            self._open.cost = cost
 
     def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
@@ -120,7 +144,7 @@ class Run:
         self.failed(error)
         error.attempts = self.attempts
         _forget_frames(error)
-        if self._retries == 0:
+        if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
         exceeded = MaxRetriesExceededError(
             f"all {len(self.attempts)} attempts failed; the last one: {error}", last_error=error
@@ -130,7 +154,14 @@ class Run:
 
     async def end(self) -> None:
         """The completion has come to its end, good or bad; waits for the callback, if it must."""
-        await waited_for(self._report())
+        reporting = self._report()
+        if not self._is_late:
+            await waited_for(reporting)
+
+    async def settled(self) -> CostInfo:
+        """Waits until everything has been told that can be; what the completion cost."""
+        await waited_for(self._report() or self._reporting)
+        return CostInfo.of(self.attempts)
 
     def leave(self) -> None:
         """The caller goes away: settles what is open, and reports, without waiting."""
@@ -138,10 +169,10 @@ class Run:
 
     def leave_from_anywhere(self) -> None:
         """The same, soon, from a destructor in any thread."""
-        if self._loop.is_closed():
-            self.leave()
-        else:
+        try:
             self._loop.call_soon_threadsafe(self.leave)
+        except RuntimeError:  # the loop is closed
+            self.leave()
 
     def _report(self) -> Reporting:
         if self._open is not None:
@@ -151,11 +182,27 @@ class Run:
                 AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
                 cost if was_sent else None,
             )
-        callback = self.call.settings.cost_callback
-        if callback is None or self._is_reported:
+        settings = self.call.settings
+        callback = settings.cost_callback if settings.cost_tracking else None
+        if self._is_reported or (callback is None and settings.budget is None):
             return None
         self._is_reported = True
-        return report(callback, CostInfo.of(self.attempts))
+        callback = callback or _nobody
+        self._is_late = any(has_late_cost(self.call, attempt) for attempt in self.attempts)
+        if self._is_late:
+            self._reporting = report_later(callback, self._late_info, self._info)
+        else:
+            self._reporting = report(callback, self._info())
+        return self._reporting
+
+    def _info(self) -> CostInfo:
+        return CostInfo.of(self.attempts)
+
+    async def _late_info(self) -> CostInfo:
+        self.attempts = await with_late_costs(self.call, self.attempts)
+        for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
+            reservation.settle(attempt.cost)
+        return self._info()
 
     def _settle(
         self,
@@ -168,6 +215,9 @@ class Run:
         if self._open is None:  # settled before: the first outcome stands
             return
         attempt = self._open.settled(outcome, cost, error, response_id)
+        if self._open.reservation is not None:
+            self._open.reservation.settle(cost)
+            self._reservations.append(self._open.reservation)
         self._open = None
         self.attempts += (attempt,)
         log_attempt(attempt)
@@ -206,10 +256,17 @@ class Run:
         return f"{parts.hostname}:{port}"
 
 
+def _nobody(_info: CostInfo) -> None:
+    """Is told what a completion cost that has only a budget."""
+
+
 class _OpenAttempt:
     """An attempt that has not ended."""
 
-    def __init__(self, number: int, call: Call, sent: Encoded) -> None:
+    def __init__(
+        self, number: int, call: Call, sent: Encoded, reservation: Reservation | None
+    ) -> None:
+        self.reservation = reservation
         self.redactor = sent.redactor
         self.status: int | None = None
         self.request_id: str | None = None

@@ -10,7 +10,7 @@ from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedRespo
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
-from minillmlib.values.attempts import Attempt
+from minillmlib.values.attempts import Attempt, CostInfo
 from minillmlib.values.responses import CompletionResponse, StreamChunk
 
 __all__ = ["StreamingCompletion"]
@@ -181,6 +181,9 @@ class StreamingCompletion(Generic[NodeT_co]):
     def _is_of_this_loop(self) -> bool:
         events = None if self._attempt is None else self._attempt.events
         return events is None or events.is_of_this_loop()
+
+    async def _settled(self) -> CostInfo:
+        return CostInfo.of(()) if self._run is None else await self._run.settled()
 
     def _close(self) -> None:
         self._phase = _Phase.OVER

@@ -6,8 +6,11 @@ import msgspec
 
 from minillmlib.errors import MalformedResponseError
 from minillmlib.providers.anthropic_body import build_body
-from minillmlib.providers.cache_marks import marks_left_out
-from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
+from minillmlib.providers.cache_marks import has_block, marks_left_out
+from minillmlib.providers.ceilings import claude_media_tokens
+from minillmlib.providers.chat_usage import usage_record
+from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.values.auth import Auth, AuthKind
@@ -21,6 +24,7 @@ from minillmlib.values.json import (
     json_text,
     string_or_empty,
 )
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.reasoning import ReasoningDelta
@@ -30,8 +34,8 @@ from minillmlib.values.responses import (
     StreamChunk,
     whole_response,
 )
-from minillmlib.values.tools import ToolCallDelta
-from minillmlib.values.usage import Count, Usage
+from minillmlib.values.tools import ToolCallDelta, as_tool_choice
+from minillmlib.values.usage import Counted, Usage
 
 __all__ = ["AnthropicProvider"]
 
@@ -89,8 +93,29 @@ class AnthropicProvider(Provider):
     def left_out(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
-        """OpenRouter's routing, and cache marks beyond the last four."""
-        return super().left_out(model, (), params) | marks_left_out(messages)
+        """OpenRouter's routing, and cache marks that are too many or have nowhere to stand."""
+        return super().left_out(model, (), params) | marks_left_out(messages, has_block)
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """Of an image, by the model's version. How much text a PDF gives is not published."""
+        return claude_media_tokens(model, part)
+
+    def most_output_tokens(self, body: JsonObject, params: CompletionParameters) -> int | None:
+        """The limit that this wire demands; the budget to think counts against it."""
+        limit = body["max_tokens"]
+        return 0 if limit == 0 else super().most_output_tokens(body, params)
+
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
+        """None at all, unless the request holds what is refused then (docs of November 2026)."""
+        del model
+        choice, form = as_tool_choice(params.tool_choice or "auto"), params.response_format
+        is_forced = choice.mode in ("required", "tool")
+        has_schema = form is not None and form.schema is not None
+        return 1 if is_forced or has_schema else 0
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """A budget for thinking, which would have to be given in full."""
+        return budget_refusal(model, params)
 
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
         """The blocks of the answer, put together as those of a stream are."""
@@ -111,7 +136,7 @@ class AnthropicProvider(Provider):
             case {"type": "message_start", "message": message}:
                 start = convert_json(message, _StartedMessage)
                 name, model = string_or_empty(start.id), string_or_empty(start.model)
-                return StreamChunk(id=name, model=model, usage=self.parse_usage(raw))
+                return StreamChunk(id=name, model=model, **self._counted(raw))
             case {"type": "content_block_start", "content_block": {"type": str()} as block}:
                 return _block_chunk(block, _index(raw))
             case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
@@ -127,25 +152,38 @@ class AnthropicProvider(Provider):
             finish_reason=FinishReason.of(end.stop_reason),
             raw_finish_reason=end.stop_reason,
             refusal=_refusal(end.stop_reason, end.stop_details),
-            usage=self.parse_usage(raw),
+            **self._counted(raw),
         )
+
+    def _counted(self, raw: JsonValue) -> JsonObject:
+        record = usage_record(raw.get("message", raw))
+        return {"usage": self.parse_usage(raw), "usage_record": record}
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The counts: on this wire `input_tokens` leaves out what the cache read or wrote."""
         try:
-            usage = msgspec.convert(raw.get("message", raw)["usage"], _Usage)
+            usage = msgspec.convert(raw.get("message", raw)["usage"], AnthropicUsage)
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
         if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
-        details = usage.output_tokens_details or _OutputDetails()
-        return Usage(
-            uncached_input_tokens=usage.input_tokens or 0,
-            cache_read_tokens=usage.cache_read_input_tokens or 0,
-            cache_write_tokens=usage.cache_creation_input_tokens or 0,
-            completion_tokens=usage.output_tokens,
-            reasoning_tokens=details.thinking_tokens or 0,
-        )
+        return counted(usage)
+
+    def is_billed(self, response: CompletionResponse) -> bool:
+        """Not for a refusal before any output (documentation of stop reasons, November 2026)."""
+        wrote = response.content or response.tool_calls or response.reasoning_blocks
+        return response.raw_finish_reason != "refusal" or bool(wrote)
+
+    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+        """Of each count the last that is told. One record that cannot be used spoils the bill."""
+        if earlier.usage is None or later.usage is None:
+            return later if later.usage is None else earlier
+        if earlier.record is None or later.record is None:  # a subclass that sends none
+            return super().merge_usage(earlier, later)
+        record = merged(earlier.record, later.record)
+        # A record of both, as partial as the last event of a stream may be.
+        usage = self.parse_usage({"type": "message_delta", "usage": record})
+        return Counted(usage=usage, record=later.record if usage is None else record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: the counts come with the stop reason."""
@@ -259,15 +297,3 @@ def _call_delta(block: _Block, index: int) -> ToolCallDelta:
         name=string_or_empty(block.name),
         arguments=arguments,
     )
-
-
-class _OutputDetails(msgspec.Struct):
-    thinking_tokens: Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    output_tokens: Count
-    input_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    output_tokens_details: _OutputDetails | None = None

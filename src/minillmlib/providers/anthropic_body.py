@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
-from minillmlib.providers.cache_marks import cache_control, kept_marks
+from minillmlib.providers.cache_marks import cache_control, has_block, kept_marks
 from minillmlib.providers.claude_models import Claude, thinking_budget
 from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
@@ -56,7 +56,7 @@ def build_body(
 def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
     """The blocks of each message, with the cache marks on the last ones that can bear them."""
     blocks = [list(_blocks(message)) for message in messages]
-    for place, ttl in kept_marks(messages).items():
+    for place, ttl in kept_marks(messages, has_block).items():
         for block in reversed(blocks[place]):
             if block["type"] in CACHEABLE:
                 block["cache_control"] = cache_control(ttl)
@@ -67,7 +67,11 @@ def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
 def _system_blocks(
     messages: Sequence[Message], marked: list[list[JsonObject]], form: ResponseFormat | None
 ) -> str | list[JsonObject]:
-    """The system text: one text, or blocks where a mark must stand between them."""
+    """The system text: one text, or blocks where a mark stands between them.
+
+    They stay blocks when the mark itself is not among those that are sent: as one text they would
+    be another prefix, and the cache would be missed.
+    """
     blocks = [
         block
         for message, of_message in zip(messages, marked, strict=True)
@@ -76,7 +80,7 @@ def _system_blocks(
     ]
     if form is not None and form.schema is None:
         blocks.append({"type": "text", "text": JSON_INSTRUCTION})
-    if any("cache_control" in block for block in blocks):
+    if any(message.role is Role.SYSTEM and message.cache_ttl for message in messages):
         return blocks
     return "\n\n".join(block["text"] for block in blocks)
 

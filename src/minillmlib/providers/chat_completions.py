@@ -11,6 +11,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.providers.answer_media import media_in
 from minillmlib.providers.chat_messages import MessageFacts, message_body
+from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
 from minillmlib.values.json import (
@@ -39,7 +40,7 @@ from minillmlib.values.tools import (
     as_tool,
     as_tool_choice,
 )
-from minillmlib.values.usage import Count, Usage
+from minillmlib.values.usage import Usage
 
 __all__ = [
     "ALL_FIELDS",
@@ -48,7 +49,6 @@ __all__ = [
     "build_body",
     "parse_chunk",
     "parse_completion",
-    "parse_usage",
 ]
 
 OPENAI_FIELDS: Mapping[str, str] = {
@@ -250,7 +250,7 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
-        usage=usage_of(raw),
+        **_counted(raw, usage_of),
         **_said_in(choice),
     )
     response = whole_response([chunk], raw)
@@ -274,9 +274,13 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
     return StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
-        usage=usage_of(decode_json(text)) if _may_hold_usage(body, choice) else None,
+        **(_counted(decode_json(text), usage_of) if _may_hold_usage(body, choice) else {}),
         **_said_in(choice),
     )
+
+
+def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:
+    return {"usage": usage_of(raw), "usage_record": usage_record(raw)}
 
 
 def _decode_chunk(text: str) -> _Body:
@@ -404,54 +408,3 @@ def _text_of(said: _Said) -> str:
         return said.content or (said.audio and said.audio.transcript) or ""
     texts = (piece.get("text") for piece in said.content if piece.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
-
-
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Count
-    completion_tokens: Count | None = None
-    total_tokens: Count | None = None
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-    prompt_cache_hit_tokens: Count | None = None
-
-
-def parse_usage(raw: JsonValue) -> Usage | None:
-    """The usage of a body or chunk in disjoint buckets, or None if it has none to trust.
-
-    Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record in
-    which they exceed it contradicts itself and is not used, nor is one with a count that is
-    negative, fractional or absurd.
-    """
-    try:
-        usage = msgspec.convert(raw["usage"], _Usage)
-    except (ValueError, TypeError, KeyError):
-        return None
-    details = usage.prompt_tokens_details or _PromptDetails()
-    read = details.cached_tokens or usage.prompt_cache_hit_tokens or 0
-    written = details.cache_write_tokens or 0
-    uncached = usage.prompt_tokens - read - written
-    if uncached < 0:
-        return None
-    # xAI and Gemini leave reasoning out of completion_tokens, but not out of the total.
-    total = usage.total_tokens
-    counts = (usage.completion_tokens, None if total is None else total - usage.prompt_tokens)
-    known = [count for count in counts if count is not None and count >= 0]
-    if not known:
-        return None
-    reasoning = usage.completion_tokens_details or _CompletionDetails()
-    return Usage(
-        uncached_input_tokens=uncached,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        completion_tokens=max(known),
-        reasoning_tokens=reasoning.reasoning_tokens or 0,
-    )

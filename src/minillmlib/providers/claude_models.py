@@ -17,7 +17,7 @@ from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.tools import as_tool_choice
 
-__all__ = ["Claude", "thinking_budget"]
+__all__ = ["Claude", "budget_refusal", "thinking_budget"]
 
 Thinking: TypeAlias = Literal["budget", "either", "adaptive"]
 
@@ -94,7 +94,7 @@ class Claude(msgspec.Struct, frozen=True):
         if choice and choice.mode in ("required", "tool"):
             if not self.can_be_forced:
                 yield f"cannot be forced to call a tool; use auto in place of {choice.mode}"
-            if self._has_budget(params):
+            if self.has_budget(params):
                 yield "cannot be forced to call a tool while it thinks; leave out one of the two"
 
     def _sampling_refusals(self, params: CompletionParameters) -> Iterator[str]:
@@ -114,10 +114,11 @@ class Claude(msgspec.Struct, frozen=True):
             yield "always thinks; leave out the reasoning effort none, or use low"
         if reasoning.effort == "xhigh" and self.thinking == "either":
             yield "has no reasoning effort xhigh; use high or max"
-        if self._has_budget(params):
+        if self.has_budget(params):
             yield from _budget_refusals(params, reasoning)
 
-    def _has_budget(self, params: CompletionParameters) -> bool:
+    def has_budget(self, params: CompletionParameters) -> bool:
+        """Whether it is told how much to think by a number of tokens."""
         reasoning = params.reasoning
         if reasoning is None or reasoning.effort == "none":
             return False
@@ -137,6 +138,18 @@ def _budget_refusals(params: CompletionParameters, reasoning: ReasoningConfig) -
         yield "takes no top_p below 0.95 while it thinks; leave it out"
     if params.top_k is not None:
         yield "takes no top_k while it thinks; leave it out"
+
+
+def budget_refusal(model: str, params: CompletionParameters) -> str | None:
+    """Why a prompt cannot be warmed with next to no output, or None if it can.
+
+    The limit on output must be above the budget, and other thinking would be another prompt.
+    """
+    claude, reasoning = Claude.of(model), params.reasoning
+    has_tokens = reasoning is not None and reasoning.max_tokens is not None
+    if not (has_tokens or (claude is not None and claude.has_budget(params))):
+        return None
+    return f"{model} would think up to its budget first; leave the reasoning out"
 
 
 def thinking_budget(effort: str, max_tokens: int | None) -> int:

@@ -1,17 +1,20 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from minillmlib.providers import chat_completions
+import msgspec
+
+from minillmlib.providers import ceilings, chat_completions, chat_usage
 from minillmlib.providers.chat_completions import ChatDialect
 from minillmlib.values.auth import Auth
 from minillmlib.values.costs import CostOutcome, TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 from minillmlib.values.responses import CompletionResponse, StreamChunk
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Counted, Usage
 
 __all__ = ["Headers", "Provider"]
 
@@ -90,7 +93,25 @@ class Provider:
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """The token counts in a decoded body or event, or None if there are none to trust."""
-        return chat_completions.parse_usage(raw)
+        return chat_usage.parse_usage(raw)
+
+    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+        """What two records of one request say. Counts are cumulative: nothing is added.
+
+        Here each record is whole: the later one stands, also if it cannot be used, unless it
+        knows less of the input.
+        """
+        before, usage = earlier.usage, later.usage
+        if before is None or usage is None:
+            return later
+        wider = before if before.prompt_tokens > usage.prompt_tokens else usage
+        usage = msgspec.structs.replace(
+            wider,
+            completion_tokens=max(before.completion_tokens, usage.completion_tokens),
+            reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
+            native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
+        )
+        return Counted(usage=usage, record=later.record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether a stream goes on to token counts after its finish reason.
@@ -104,14 +125,52 @@ class Provider:
         """What the counted tokens cost: as the provider says, else by `price`."""
         if usage.native_cost is not None:
             return CostOutcome.resolved(usage.native_cost, usage)
-        if price is not None:
-            return CostOutcome.resolved(price.cost_of(usage), usage)
+        if price is not None and price.covers(usage):
+            return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)
+
+    def is_billed(self, response: CompletionResponse) -> bool:
+        """Whether an answer with counts is on the bill at all; a vendor may let some go free."""
+        del response
+        return True
 
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """The address at which the cost of a past answer can be asked, if there is one."""
         del base, response_id
         return None
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """The most tokens that an image or the like can count as, or None if no rule says so."""
+        del model, part
+        return None
+
+    def most_output_tokens(self, body: JsonObject, params: CompletionParameters) -> int | None:
+        """The most that this request lets the model write, thoughts and all; None if unlimited."""
+        return ceilings.output_tokens(body, params.max_tokens)
+
+    def surcharges(self, body: Mapping[str, JsonValue]) -> Sequence[str]:
+        """The keys of a body with which a request may cost more than its tokens tell."""
+        return tuple(ceilings.surcharges(body))
+
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
+        """The least that an answer may be asked to be, for requests that only warm a cache."""
+        del model, params
+        return 1
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """Why a request that only warms a cache would do no good or be refused, or None."""
+        del model, params
+        return None
+
+    def parse_late_usage(self, raw: JsonValue) -> Usage | None:
+        """The counts, with their cost, in what that address answers; None if not yet there."""
+        del raw
+        return None
+
+    def is_usage_pending(self, raw: JsonValue) -> bool:
+        """Whether a 404 of that address, decoded, means that the record is only not there yet."""
+        del raw
+        return True
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from minillmlib.providers.ceilings import openai_media_tokens
 from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.openai_models import check_openai_model
 from minillmlib.values.json import JsonObject
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
 
@@ -36,3 +38,7 @@ class OpenAiProvider(Provider):
         return super().build_request(
             model, messages, params, stream=stream, include_usage=include_usage
         )
+
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """Of an image, by the model. For sounds and documents no rule is published."""
+        return openai_media_tokens(model, part)

@@ -1,23 +1,30 @@
 """OpenRouter: the chat-completions wire with native costs."""
 
+import re
 from collections.abc import Sequence
 from decimal import Decimal
+from urllib.parse import quote
 
 import msgspec
 
-from minillmlib.providers.cache_marks import kept_marks, mark_message, marks_left_out
+from minillmlib.providers.cache_marks import has_text, kept_marks, mark_message, marks_left_out
+from minillmlib.providers.ceilings import claude_media_tokens, openai_media_tokens
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.claude_models import Claude
+from minillmlib.providers.claude_models import Claude, budget_refusal
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
+from minillmlib.values.exact import exact_sum
 from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Count, Usage
 
 __all__ = ["OpenRouterProvider"]
+
+NO_RECORD = re.compile(r"\bgeneration\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 
 
 class OpenRouterProvider(Provider):
@@ -56,11 +63,11 @@ class OpenRouterProvider(Provider):
     def left_out(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
-        """Cache marks for models that cache by themselves, or beyond the last four."""
+        """Cache marks for models that cache by themselves, and those that cannot be sent."""
         unrouted = params.replace(openrouter_routing=None)
         if Claude.of(model) is None:
             return super().left_out(model, messages, unrouted)
-        return super().left_out(model, (), unrouted) | marks_left_out(messages)
+        return super().left_out(model, (), unrouted) | marks_left_out(messages, has_text)
 
     def build_request(
         self,
@@ -76,7 +83,7 @@ class OpenRouterProvider(Provider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
         if Claude.of(model) is not None:
-            for place, ttl in kept_marks(messages).items():
+            for place, ttl in kept_marks(messages, has_text).items():
                 mark_message(body["messages"][place], ttl)
         if params.openrouter_routing is None:
             return body
@@ -89,10 +96,67 @@ class OpenRouterProvider(Provider):
             return None
         return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
 
+    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
+        """What the model's vendor has published, for Claude's and OpenAI's models."""
+        vendor, _, name = model.partition("/")
+        if vendor == "openai":
+            return openai_media_tokens(name, part)
+        return claude_media_tokens(name, part) if vendor == "anthropic" else None
+
+    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
+        """16 where OpenAI's own interface stands behind (earendil-works/pi#6265), else 1."""
+        del params
+        return 16 if model.startswith("openai/") else 1
+
+    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
+        """A budget for thinking, which Claude would have to be given in full."""
+        return budget_refusal(model, params)
+
+    def resolve_post_stream(self, base: str, response_id: str) -> str | None:
+        """OpenRouter's record of a generation, which appears some seconds after its end."""
+        return f"{base.rstrip('/')}/generation?id={quote(response_id, safe='')}"
+
+    def parse_late_usage(self, raw: JsonValue) -> Usage | None:
+        """The record's counts, by the model's own tokenizer, and its cost.
+
+        It does not count what was written to a cache. With the user's own key at the vendor the
+        vendor's bill is added, here as in an answer.
+        """
+        try:
+            record = msgspec.convert(raw["data"], _Generation)
+        except (ValueError, TypeError, KeyError):
+            return None
+        parts = [record.total_cost]
+        if record.is_byok:
+            parts.append(record.upstream_inference_cost)
+        cost = _sum_of(parts)
+        cached = record.native_tokens_cached or 0
+        if cost is None or cached > (record.native_tokens_prompt or 0):
+            return None
+        return Usage(
+            uncached_input_tokens=(record.native_tokens_prompt or 0) - cached,
+            cache_read_tokens=cached,
+            completion_tokens=record.native_tokens_completion or 0,
+            reasoning_tokens=record.native_tokens_reasoning or 0,
+            native_cost=cost,
+        )
+
+    def is_usage_pending(self, raw: JsonValue) -> bool:
+        """Whether it is OpenRouter that has no record, and not a gateway that has no such page."""
+        try:
+            told = msgspec.convert(raw["error"], _NoRecord).message
+        except (ValueError, TypeError, KeyError):
+            return False
+        return NO_RECORD.search(told) is not None
+
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: OpenRouter needs no asking."""
         del requested
         return True
+
+
+class _NoRecord(msgspec.Struct):
+    message: str
 
 
 class _Details(msgspec.Struct):
@@ -117,7 +181,22 @@ def _native_cost(usage: JsonValue) -> Decimal | None:
     parts = [bill.cost]
     if bill.is_byok:
         parts.append((bill.cost_details or _Details()).upstream_inference_cost)
+    return _sum_of(parts)
+
+
+class _Generation(msgspec.Struct):
+    total_cost: Decimal | None = None
+    is_byok: bool = False
+    upstream_inference_cost: Decimal | None = None
+    native_tokens_prompt: Count | None = None
+    native_tokens_completion: Count | None = None
+    native_tokens_reasoning: Count | None = None
+    native_tokens_cached: Count | None = None
+
+
+def _sum_of(parts: Sequence[Decimal | None]) -> Decimal | None:
+    """The sum of some amounts of USD, or None if one is missing or absurd."""
     known = [
         part for part in parts if part is not None and part.is_finite() and 0 <= part <= MOST_USD
     ]
-    return sum(known, Decimal(0)) if len(known) == len(parts) else None
+    return exact_sum(known) if len(known) == len(parts) else None

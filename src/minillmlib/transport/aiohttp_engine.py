@@ -89,7 +89,8 @@ class AiohttpTransport:
         _passage.set(passage)
         started = time.monotonic()
         try:
-            response = await session.post(
+            response = await session.request(
+                request.method,
                 request.url,
                 headers=request.headers,
                 data=_payload(request.body),
@@ -170,9 +171,9 @@ def _holds_bytes(connection: "Connection") -> bool:
     return connection.protocol is not None and connection.protocol.should_close
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO:
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
     """The body as aiohttp wants it: a large one bit by bit, so that the loop goes on meanwhile."""
-    return body if len(body) < LARGE_BYTES else io.BytesIO(body)
+    return (body or None) if len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
 class _Pool:
@@ -234,6 +235,7 @@ class _AiohttpResponse:
         if not closed.cancelled():
             closed.exception()  # is told by what is read
         content = self._response.content
+        _forget_frames(content.exception())
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError())
 
@@ -245,18 +247,32 @@ class _AiohttpResponse:
             failure = _translated(error, self._url)
         if rest:
             return rest
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # this frame would hold it, and it this frame
 
     def _kept_back(self, error: Exception) -> bytes:
         """What had come before the connection broke; aiohttp gives no more once it knows that."""
         content = self._response.content
         content.set_exception(None)  # type: ignore[arg-type] # there is no other way to it
         rest = content.read_nowait()
+        _forget_frames(error)
         content.set_exception(error)
         return rest
 
     def close(self) -> None:
         self._response.close()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Of an error that aiohttp keeps: they hold the stream, which then outlives its being dropped.
+
+    A stream that is dropped is closed and recorded at once only if nothing holds it.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _translated(error: BaseException, url: str) -> MiniLLMError:

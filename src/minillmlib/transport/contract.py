@@ -24,6 +24,8 @@ class Departure:
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One POST with a JSON body, complete with its credential. Never kept on an error.
 
+    `method` is `GET`, and the body empty, for a question about a request of before.
+
     An engine that keeps connections opens one of its own if `on_new_connection`, and tells
     `departure` what it knows.
     """
@@ -31,6 +33,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    method: str = "POST"
     on_new_connection: bool = False
     departure: Departure = msgspec.field(default_factory=Departure)
 

@@ -66,10 +66,10 @@ class HttpxTransport:
         started = time.monotonic()
         try:
             outgoing = self._client.build_request(
-                "POST",
+                request.method,
                 request.url,
                 headers=list(request.headers),
-                content=request.body,
+                content=request.body or None,
                 timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
                 extensions={"trace": passage.trace},
             )

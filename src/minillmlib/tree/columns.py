@@ -6,7 +6,9 @@ import threading
 from array import array
 from collections.abc import Iterator
 
-from minillmlib.values.messages import Message
+import msgspec
+
+from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
 
 __all__ = ["NO_NODE", "Tree"]
@@ -22,7 +24,7 @@ class Tree:
     """
 
     __slots__ = (
-        "_first_child", "_last_child", "_lock", "_messages", "_next_sibling", "_parents",
+        "_first_child", "_last_child", "_lock", "_marks", "_messages", "_next_sibling", "_parents",
         "_responses",
     )  # fmt: skip
 
@@ -34,6 +36,7 @@ class Tree:
         self._last_child = array("i", [NO_NODE])
         self._next_sibling = array("i", [NO_NODE])
         self._responses: dict[int, CompletionResponse] = {}
+        self._marks: dict[int, CacheTtl | None] = {}  # in place of the message's own
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -81,11 +84,49 @@ class Tree:
             yield child
             child = self._next_sibling[child]
 
+    def path(self, index: int) -> Iterator[int]:
+        """The indexes from a node up to the root."""
+        while index != NO_NODE:
+            yield index
+            index = self._parents[index]
+
+    def subtree(self, index: int) -> Iterator[int]:
+        """The indexes of a node and all below it, each before its children. O(1) each."""
+        pending = [index]
+        while pending:
+            index = pending.pop()
+            yield index
+            pending.extend(self.children(index))
+
     def thread(self, index: int) -> list[Message]:
         """The messages from the root to a node. O(depth)."""
-        messages = []
-        while index != NO_NODE:
-            messages.append(self._messages[index])
-            index = self._parents[index]
+        messages = [self._messages[place] for place in self.path(index)]
         messages.reverse()
         return messages
+
+    def marked_thread(self, index: int) -> list[Message]:
+        """The same with the cache marks of its nodes on them."""
+        if not self._marks:
+            return self.thread(index)
+        messages = []
+        for place in self.path(index):
+            message = self._messages[place]
+            if place in self._marks:
+                message = msgspec.structs.replace(message, cache_ttl=self._marks[place])
+            messages.append(message)
+        messages.reverse()
+        return messages
+
+    def mark(self, index: int, ttl: CacheTtl | None) -> None:
+        """Sets or takes away the cache mark of a node."""
+        with self._lock:
+            if ttl == self._messages[index].cache_ttl:
+                self._marks.pop(index, None)
+            else:
+                self._marks[index] = ttl
+
+    def clear_marks(self) -> None:
+        """Takes all cache marks away. O(nodes)."""
+        with self._lock:
+            own = (index for index, message in enumerate(self._messages) if message.cache_ttl)
+            self._marks = dict.fromkeys(own)

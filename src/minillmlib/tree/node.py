@@ -2,17 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Self
+from typing import Self, get_args
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
+from minillmlib.pipeline.estimate import estimated_cost
 from minillmlib.pipeline.plan import plan
 from minillmlib.pipeline.stream import StreamingCompletion
+from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
+from minillmlib.pipeline.warm import warmed
 from minillmlib.tree.columns import NO_NODE, Tree
+from minillmlib.values.attempts import CostInfo
+from minillmlib.values.budget import CostEstimate
+from minillmlib.values.costs import CostTotal
 from minillmlib.values.json import excerpt
 from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import ContentPart, Message, Role
+from minillmlib.values.messages import CacheTtl, ContentPart, Message, Role
 from minillmlib.values.parameters import ParametersLike
 from minillmlib.values.responses import CompletionResponse
 from minillmlib.values.tools import ToolCall
@@ -93,6 +99,24 @@ class ChatNode:
         return response
 
     @property
+    def cost(self) -> CostTotal:
+        """What this message cost, with all attempts at it; zero for one that no model wrote."""
+        response = self._tree.response(self._index)
+        return CostTotal() if response is None else response.total_cost
+
+    def path_cost(self) -> CostTotal:
+        """What the conversation from the root to this node cost. O(depth)."""
+        return self._sum(self._tree.path(self._index))
+
+    def subtree_cost(self) -> CostTotal:
+        """What this node and everything below it cost, each node once. O(nodes)."""
+        return self._sum(self._tree.subtree(self._index))
+
+    def _sum(self, indexes: Iterable[int]) -> CostTotal:
+        responses = (self._tree.response(index) for index in indexes)
+        return sum((r.total_cost for r in responses if r is not None), CostTotal())
+
+    @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls this message makes; each wants a result before the model goes on."""
         return self.message.tool_calls
@@ -133,6 +157,50 @@ class ChatNode:
         """
         return self._add(Message.tool_result(call_id, content, is_error=is_error))
 
+    def estimate_cost(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostEstimate:
+        """The most that one attempt to complete this node can cost, or what is missing to say so.
+
+        Nothing is sent. See `CostEstimate`.
+        """
+        return estimated_cost(self._marked_thread(), generator, params)
+
+    async def ensure_cached(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostInfo:
+        """Writes the prompt up to this node to the provider's cache, or refreshes it there.
+
+        With no output where the wire can (Anthropic), else with the least it permits. The prompt
+        ends at its last mark; without one, or with `with_cache(True)`, this node is marked for
+        the call. Where marks are needed, the calls that follow need theirs to read what was
+        written. Nothing is added to the tree. What it cost is returned, and told to a
+        `cost_callback` as well; a prompt that is too short shows as no token read or written.
+        Raises `InvalidParameterError` where nothing can be warmed.
+        """
+        return await warmed(self._marked_thread(), generator, params)
+
+    def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
+        """Marks the prompt up to and with this node for the provider's cache; returns the node.
+
+        Anthropic, and Claude at OpenRouter, take the last four marks of a conversation. Others
+        cache by themselves; the answer's `receipt` says so. `ttl` is `"5m"` or `"1h"`.
+        """
+        if ttl not in get_args(CacheTtl):
+            raise InvalidParameterError(f"the ttl of a cache mark is '5m' or '1h', not {ttl!r}")
+        self._tree.mark(self._index, ttl)
+        return self
+
+    def clear_cache_breakpoint(self) -> Self:
+        """Takes the mark of this node away, if it has one; returns the node."""
+        self._tree.mark(self._index, None)
+        return self
+
+    def clear_all_cache_breakpoints(self) -> Self:
+        """Takes the marks of the whole tree away; returns the node."""
+        self._tree.clear_marks()
+        return self
+
     async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self:
         """Asks the model to continue from this node; returns the assistant's node.
 
@@ -158,7 +226,7 @@ class ChatNode:
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> StreamingCompletion[Self]:
         """Like `complete`, but chunk by chunk; the request is sent when reading begins."""
-        call = plan(self.thread(), generator, params, stream=True)
+        call = plan(self._marked_thread(), generator, params, stream=True)
         return StreamingCompletion(call, partial(self._keep, ()))
 
     def chat_streaming(
@@ -169,14 +237,41 @@ class ChatNode:
     ) -> StreamingCompletion[Self]:
         """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
         said = Message.user(content)
-        call = plan([*self.thread(), said], generator, params, stream=True)
+        call = plan([*self._marked_thread(), said], generator, params, stream=True)
         return StreamingCompletion(call, partial(self._keep, (said,)))
+
+    async def complete_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> Self:
+        """Like `complete`, with the context's model; what it costs is always reported to it."""
+        return await self._complete(context.generator, context.parameters(params))
+
+    async def chat_tracked(
+        self,
+        content: str | Iterable[ContentPart],
+        context: CompletionContext,
+        params: ParametersLike = None,
+    ) -> Self:
+        """Like `chat`, with the context's model; what it costs is always reported to it."""
+        settings = context.parameters(params)
+        return await self._complete(context.generator, settings, Message.user(content))
+
+    def complete_streaming_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> TrackedStream[Self]:
+        """Like `complete_streaming`; its cost is reported when it ends, however it ends."""
+        settings = context.parameters(params)
+        call = plan(self._marked_thread(), context.generator, settings, stream=True)
+        return TrackedStream(call, partial(self._keep, ()))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message
     ) -> Self:
-        call = plan([*self.thread(), *said], generator, params, stream=False)
+        call = plan([*self._marked_thread(), *said], generator, params, stream=False)
         return self._keep(said, await complete(call))
+
+    def _marked_thread(self) -> list[Message]:
+        return self._tree.marked_thread(self._index)
 
     def _add(self, message: Message) -> Self:
         return self._at(self._tree.append(self._index, message))

@@ -6,6 +6,7 @@ from decimal import Decimal
 import msgspec
 
 from minillmlib.values.costs import CostOutcome, CostResolution
+from minillmlib.values.exact import exact_sum
 from minillmlib.values.usage import Usage
 
 __all__ = ["Attempt", "AttemptOutcome", "CostInfo"]
@@ -76,7 +77,7 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
         costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
         usages = [cost.usage or Usage() for cost in costs]
         return cls(
-            cost=sum((cost.cost for cost in costs), Decimal(0)),
+            cost=exact_sum(cost.cost for cost in costs),
             prompt_tokens=sum(usage.prompt_tokens for usage in usages),
             completion_tokens=sum(usage.completion_tokens for usage in usages),
             cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),

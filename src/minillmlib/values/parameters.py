@@ -9,6 +9,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.attempts import CostInfo
+from minillmlib.values.budget import Budget
 from minillmlib.values.change import replaced
 from minillmlib.values.costs import TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
@@ -50,6 +51,8 @@ _SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
     "exp_back_off": bool,
     "back_off_time": _FLOAT,
     "max_back_off": _FLOAT,
+    "use_cache": bool,
+    "cost_tracking": bool,
     "crash_on_refusal": bool,
     "crash_on_empty_response": bool,
     "timeout_secs": _FLOAT,
@@ -249,10 +252,16 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             stay as they are. The tree keeps the unfilled text.
         force_prepend: How the answer begins: the model continues from it, and it is part of
             the answer.
+        use_cache: Mark the whole prompt for the provider's cache, besides the marks on nodes.
         token_price: The price of this call, before the generator's own.
+        budget: What the completion, with all its attempts, must not exceed.
+        cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
+            to call `cost_callback`. True unless set. A budget asks for them in any case.
         cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
             any way: answered, failed, cancelled or left. May be a coroutine function, which is
-            then waited for, at most 10 s. What it raises is logged and nothing more.
+            then waited for, and cancelled after 10 s. What it raises is logged and nothing
+            more. Where the provider tells a cost only later (OpenRouter, of an answer that broke
+            off), the completion ends without waiting, and the callback is called then.
         retry: How often to try again what may succeed later (2 unless set; 0 is never). Nothing
             is tried again once a piece of a stream was delivered.
         exp_back_off: Whether the wait before each retry doubles.
@@ -274,7 +283,10 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
     format_kwargs: Mapping[str, str | int | float] = {}
     force_prepend: str | None = None
+    use_cache: bool = False
     token_price: TokenPrice | None = None
+    budget: Budget | None = None
+    cost_tracking: bool = True
     cost_callback: CostCallback | None = None
     retry: int | None = None
     exp_back_off: bool = True
@@ -296,6 +308,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         _check_kind("force_prepend", self.force_prepend, str)
         if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
             raise InvalidParameterError("token_price must be a TokenPrice")
+        _check_kind("budget", self.budget, Budget)
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
         for name, kinds in _SETTINGS.items():
@@ -327,6 +340,14 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def with_force_prepend(self, text: str) -> Self:
         """A copy in which the model continues from this beginning."""
         return self.replace(force_prepend=text)
+
+    def with_cache(self, use_cache: bool) -> Self:  # noqa: FBT001 - the guide's signature
+        """A copy that marks the whole prompt for the provider's cache, or does not."""
+        return self.replace(use_cache=use_cache)
+
+    def with_cost_tracking(self, cost_tracking: bool) -> Self:  # noqa: FBT001 - the guide's
+        """A copy that asks for token counts and tells its callback of them, or does not."""
+        return self.replace(cost_tracking=cost_tracking)
 
     def with_cost_callback(self, cost_callback: CostCallback) -> Self:
         """A copy that tells this function what each completion cost."""

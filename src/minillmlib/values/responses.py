@@ -1,13 +1,13 @@
 """What comes back from a model, whole or in chunks, and how chunks become a whole."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from minillmlib.values.attempts import Attempt
-from minillmlib.values.costs import CostOutcome
-from minillmlib.values.json import JsonValue
+from minillmlib.values.costs import CostOutcome, CostTotal
+from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.media import AudioPart, MediaPart
 from minillmlib.values.messages import Message
 from minillmlib.values.reasoning import (
@@ -17,7 +17,7 @@ from minillmlib.values.reasoning import (
     ReasoningDelta,
 )
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolCalls
-from minillmlib.values.usage import Usage
+from minillmlib.values.usage import Counted, Usage
 
 __all__ = [
     "CompletionResponse",
@@ -87,7 +87,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     as the provider seals it; `origin` is the provider and model that answered.
 
     `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
-    when streamed). `usage` is None when the server sent no usable counts; `cost` then says so.
+    when streamed). `usage` is None when the server sent no usable counts; `cost` then says so,
+    and `usage_record` is what it sent instead.
     `receipt` tells what of the call was sent, and `attempts` lists every request that was made
     for it, also those that failed before.
     """
@@ -104,6 +105,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     origin: str = ""
     usage: Usage | None = None
+    usage_record: JsonObject | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
     receipt: Receipt | None = None
@@ -114,6 +116,13 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """What the model said in the end: its answer, or the words with which it declined."""
         return self.refusal or self.content
+
+    @property
+    def total_cost(self) -> CostTotal:
+        """What the completion cost in all its attempts, the failed and rejected ones included."""
+        if not self.attempts:
+            return CostTotal.of([self.cost])
+        return CostTotal.of(attempt.cost for attempt in self.attempts)
 
     def to_assistant_message(self) -> Message:
         """The answer as a message of a conversation.
@@ -135,7 +144,8 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of a streamed answer; `delta` is the new text, `reasoning` new thought.
 
     `media` are whole images and pieces of the answer's one sound. `is_end` is the wire's own end
-    marker: whatever follows it is not part of the answer.
+    marker: whatever follows it is not part of the answer. `usage` is what it tells of the counts,
+    `usage_record` the provider's own record of them.
     """
 
     id: str = ""
@@ -149,6 +159,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     reasoning_blocks: tuple[ReasoningDelta, ...] = ()
     usage: Usage | None = None
+    usage_record: JsonObject | None = None
     is_end: bool = False
 
 
@@ -157,15 +168,17 @@ class ResponseFold:
 
     __slots__ = (
         "_blocks",
+        "_counted",
         "_deltas",
         "_has_final_usage",
         "_is_counted",
+        "_last_record",
         "_media",
+        "_merge",
         "_reasoning",
         "_refusals",
         "_text_chars",
         "_tool_calls",
-        "_usage",
         "finish_reason",
         "has_ended",
         "id",
@@ -173,13 +186,15 @@ class ResponseFold:
         "raw_finish_reason",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, merge: Callable[[Counted, Counted], Counted] | None = None) -> None:
+        self._merge = merge
         self.id = ""
         self.model = ""
         self.finish_reason: FinishReason | None = None
         self.raw_finish_reason: str | None = None
         self.has_ended = False
-        self._usage: Usage | None = None
+        self._counted: Counted | None = None  # None until the first record of counts
+        self._last_record: JsonObject | None = None
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all that was said
         self._deltas: list[str] = []
@@ -212,10 +227,16 @@ class ResponseFold:
             self.raw_finish_reason = chunk.raw_finish_reason
         if chunk.delta or chunk.tool_calls or chunk.refusal:
             self._is_counted = False
-        if chunk.usage is not None:
-            self._is_counted = True
-            self._usage = chunk.usage if self._usage is None else self._usage.merge(chunk.usage)
-            self._has_final_usage = self.finish_reason is not None
+        if chunk.usage is not None or chunk.usage_record is not None:
+            self._count(Counted(usage=chunk.usage, record=chunk.usage_record))
+
+    def _count(self, told: Counted) -> None:
+        self._is_counted = True
+        self._has_final_usage = self.finish_reason is not None
+        self._last_record = told.record
+        if self._counted is not None and self._merge is not None:
+            told = self._merge(self._counted, told)
+        self._counted = told
 
     @property
     def text(self) -> str:
@@ -231,7 +252,20 @@ class ResponseFold:
         """
         is_last = self.has_ended and self.finish_reason is None and self._is_counted
         is_final = self._has_final_usage or is_last
-        return _bill(self._usage) if is_final else None
+        return self.partial_usage if is_final else None
+
+    @property
+    def partial_usage(self) -> Usage | None:
+        """The counts so far, final or not, if they hold any input: a lower bound."""
+        return None if self._counted is None else _bill(self._counted.usage)
+
+    @property
+    def usage_record(self) -> JsonObject | None:
+        """A record as the provider sent it, if none came that can be the bill."""
+        if self._counted is None or self.usage is not None:
+            return None
+        is_broken = self._counted.usage is None
+        return self._counted.record if is_broken else self._last_record
 
     @property
     def is_complete(self) -> bool:
@@ -261,6 +295,7 @@ class ResponseFold:
             reasoning="".join(self._reasoning),
             reasoning_blocks=self._blocks.finished(),
             usage=self.usage,
+            usage_record=self.usage_record,
         )
 
 
@@ -270,18 +305,19 @@ def whole_response(chunks: Iterable[StreamChunk], raw: JsonValue) -> CompletionR
     The last chunk has the counts: a whole body is final, so whatever they say is the bill.
     """
     fold = ResponseFold()
-    usage = None
+    last = StreamChunk()
     for chunk in chunks:
         fold.add(chunk)
-        usage = chunk.usage
-    return msgspec.structs.replace(fold.response(), usage=_bill(usage), raw_response=raw)
+        last = chunk
+    usage = _bill(last.usage)
+    record = last.usage_record if usage is None else None
+    return msgspec.structs.replace(
+        fold.response(), usage=usage, usage_record=record, raw_response=raw
+    )
 
 
 def _bill(usage: Usage | None) -> Usage | None:
-    """The counts, or None for a record without input: no prompt is empty, so it has lost some."""
-    if usage is None or usage.prompt_tokens > 0 or usage.native_cost is not None:
-        return usage
-    return None
+    return usage if usage is not None and usage.is_bill else None
 
 
 def _joined_media(media: list[MediaPart]) -> tuple[MediaPart, ...]:

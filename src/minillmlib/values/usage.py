@@ -1,32 +1,37 @@
 """Token counts in buckets that add up."""
 
 from decimal import Decimal
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
-__all__ = ["Count", "Usage"]
+from minillmlib.values.json import JsonObject
+
+__all__ = ["Count", "Counted", "Usage"]
 
 # A count as wires send it. JSON numbers are exact up to here; a larger one is nobody's bill.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-
-INPUT_BUCKETS = ("uncached_input_tokens", "cache_read_tokens", "cache_write_tokens")
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What one request consumed, in tokens.
 
     The three input buckets are disjoint: their sum is the whole input, whatever a wire calls
-    it. `completion_tokens` includes `reasoning_tokens`. `native_cost` is what the provider
-    itself says the request cost in USD, if it says so.
+    it. Of `cache_write_tokens`, `cache_write_1h_tokens` were written for an hour and the others
+    for five minutes; of `completion_tokens`, `reasoning_tokens` were thought. `native_cost` is
+    what the provider itself says the request cost in USD, if it says so. `not_by_token` names
+    what is on the bill that no price per token tells: several models, or fees of the vendor's
+    own tools.
     """
 
     uncached_input_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     native_cost: Decimal | None = None
+    not_by_token: str | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -38,24 +43,20 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         """Input and output together."""
         return self.prompt_tokens + self.completion_tokens
 
-    def merge(self, later: Self) -> Self:
-        """One record from two of the same request, since a stream may send counts twice.
+    @property
+    def is_bill(self) -> bool:
+        """Whether it can be the whole: no prompt is empty, so without input some of it is lost.
 
-        Counts on a wire are cumulative, so nothing is ever added. The input buckets belong
-        together: they come from the record that knows more input (a tie: the later one), and
-        only what that record does not hold at all from the other. Anthropic's second record,
-        for example, may leave out any of them.
+        A provider that says itself what the request cost may count nothing.
         """
-        wider, other = (self, later) if self.prompt_tokens > later.prompt_tokens else (later, self)
-        fills = other.prompt_tokens != wider.prompt_tokens
-        buckets = {
-            name: getattr(wider, name) or (getattr(other, name) if fills else 0)
-            for name in INPUT_BUCKETS
-        }
-        return msgspec.structs.replace(
-            self,
-            **buckets,
-            completion_tokens=max(self.completion_tokens, later.completion_tokens),
-            reasoning_tokens=max(self.reasoning_tokens, later.reasoning_tokens),
-            native_cost=self.native_cost if later.native_cost is None else later.native_cost,
-        )
+        return self.prompt_tokens > 0 or self.native_cost is not None
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has told of its counts: `usage`, or None if what came cannot be used.
+
+    `record` is the provider's own, of which `usage` was read.
+    """
+
+    usage: Usage | None = None
+    record: JsonObject | None = None
