@@ -16,7 +16,7 @@ from ssl import SSLContext
 from typing import Self
 
 PATIENCE_SECS = 0.05  # how long a piece is held back until the client waits for it
-HANG_UP_SECS = 0.25  # promised are 0.1; the rest is for a machine with other things to do
+HANG_UP_SECS = 0.1  # promised; a server in a thread of its own sees it, also on a busy machine
 HANG_UP = b""  # a piece: the connection is reset instead of an answer
 
 Pieces = tuple[bytes, ...]

@@ -477,7 +477,8 @@ WIRES = pytest.mark.parametrize("wire", [OPENAI, CLAUDE_WIRE], ids=["openai", "a
 def test_every_request_is_of_the_vendors_own_type_and_has_no_other_key(wire):
     seen = set()
 
-    @ORACLE
+    # The rarest form is in one example of fifty; fewer would miss it in some environment.
+    @settings(ORACLE, max_examples=600)
     @given(cases(wire))
     def check(case):
         body = run_of(wire, case)
