@@ -164,6 +164,7 @@ class Tree:
             if parent == NO_NODE:
                 return
             own = self.id(index)  # made of its parent's, while it has one
+            self._known_siblings(parent)  # so that no later child takes this one's id
             self._origins[index] = self.id(parent)
             self._keep(index, DetachRecord(node=own.hex()))
             self._unlink(parent, index)
@@ -307,6 +308,7 @@ class Tree:
         """Gives the nodes below `end`, or all, their ids. O(those that have none)."""
         with self._lock:
             ids, parents, first_child = self._ids, self._parents, self._first_child
+            siblings = self._siblings
             end = len(self._messages) if end is None else end
             for index in range(len(ids) // ID_BYTES, end):
                 parent = parents[index]
@@ -317,13 +319,14 @@ class Tree:
                 )
                 content = content_of(self._messages[index], self._responses.get(index))
                 own = id_of(above, content)
-                if parent != NO_NODE and first_child[parent] != index:
+                is_eldest = parent == NO_NODE or first_child[parent] == index
+                if not is_eldest or parent in siblings:
                     own = self._told_apart(index, above, content)
                 ids += own
 
     def _told_apart(self, index: int, above: bytes, content: bytes) -> bytes:
         """The id of a node with older siblings, of which some may hold the same."""
-        siblings, twin = self._known_siblings(self._parents[index], index), 0
+        siblings, twin = self._known_siblings(self._parents[index]), 0
         while (own := id_of(above, content, twin)) in siblings:
             twin += 1
         siblings.add(own)
@@ -331,21 +334,27 @@ class Tree:
             self._twins[index] = twin
         return own
 
-    def _known_siblings(self, parent: int, before: int) -> set[bytes]:
+    def _known_siblings(self, parent: int) -> set[bytes]:
+        """The ids that were given below a node, also those of children it has no more."""
         if parent not in self._siblings:
-            older = (child for child in self.children(parent) if child < before)
+            end = len(self._ids) // ID_BYTES
             self._siblings[parent] = {
-                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES]) for child in older
+                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES])
+                for child in self.children(parent)
+                if child < end
             }
         return self._siblings[parent]
 
-    def find(self, own: bytes) -> int:
-        """The index of a node, or `NO_NODE`. O(nodes added since the last time)."""
+    def find(self, own: bytes, near: int) -> int:
+        """The index of a node in `near`'s tree, or `NO_NODE`. O(nodes added since the last)."""
         with self._lock:
             self.name_all()
             for index in range(len(self._by_id), len(self._messages)):
                 self._by_id[self.id(index)] = index
-            return self._by_id.get(own, NO_NODE)
+            index = self._by_id.get(own, NO_NODE)
+            if index == NO_NODE or not self._origins:
+                return index
+            return index if self.root(index) == self.root(near) else NO_NODE
 
     def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
         return self._messages[index], self._responses.get(index)
