@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Protocol
 
@@ -31,13 +31,14 @@ from minillmlib.values.responses import CompletionResponse
 __all__ = ["NO_NODE", "Journal", "Tree"]
 
 NO_NODE = -1
+PIECE_BYTES = 1_000_000
 
 
 class Journal(Protocol):
     """Where a tree is kept as it grows."""
 
-    def write(self, line: bytes) -> None:
-        """Returns when the line is kept, or raises."""
+    def write(self, lines: bytes) -> None:
+        """Returns when the lines are kept, or raises."""
         ...
 
 
@@ -50,12 +51,13 @@ class Tree:
     """
 
     __slots__ = (
-        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_lock", "_marks",
+        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_marks",
         "_messages", "_next_sibling", "_origins", "_parents", "_responses", "_siblings", "_twins",
+        "lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._journals: dict[int, Journal] = {}  # by the root of what they keep
         self._messages: list[Message] = []
         self._parents = array("i")
@@ -84,7 +86,7 @@ class Tree:
         `response` is what the last message came from. If the journal fails, the nodes are there
         all the same, and its error is raised.
         """
-        with self._lock:
+        with self.lock:
             first = len(self._messages)
             for message in messages:
                 parent = self._append_one(parent, message)
@@ -138,9 +140,9 @@ class Tree:
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Adds a copy of another tree's subtree, or of one's own, below `parent`; its index."""
-        with other._lock:
+        with other.lock:
             rows = [(one, other._parents[one], *other._row(one)) for one in other.depth_first(root)]
-        with self._lock:
+        with self.lock:
             first = len(self._messages)
             copies: dict[int, int] = {}
             for one, above, message, response in rows:
@@ -159,7 +161,7 @@ class Tree:
 
     def detach(self, index: int) -> None:
         """Makes a node the root of what is below it. O(siblings), and once O(nodes) for the ids."""
-        with self._lock:
+        with self.lock:
             parent = self._parents[index]
             if parent == NO_NODE:
                 return
@@ -261,7 +263,7 @@ class Tree:
 
     def mark(self, index: int, ttl: CacheTtl | None) -> None:
         """Sets or takes away the cache mark of a node."""
-        with self._lock:
+        with self.lock:
             if ttl == self._messages[index].cache_ttl:
                 self._marks.pop(index, None)
             else:
@@ -271,7 +273,7 @@ class Tree:
 
     def clear_marks(self, root: int) -> None:
         """Takes all cache marks of a tree away. O(nodes)."""
-        with self._lock:
+        with self.lock:
             for index in self.depth_first(root):
                 if index in self._marks or self._messages[index].cache_ttl:
                     self.mark(index, None)
@@ -290,7 +292,7 @@ class Tree:
 
     def set_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         """Replaces the placeholders that a node gives values to."""
-        with self._lock:
+        with self.lock:
             self._kwargs[index] = dict(values)
             if self._journals:
                 self._keep(index, KwargsRecord(node=self.id(index).hex(), values=dict(values)))
@@ -306,7 +308,7 @@ class Tree:
 
     def name_all(self, end: int | None = None) -> None:
         """Gives the nodes below `end`, or all, their ids. O(those that have none)."""
-        with self._lock:
+        with self.lock:
             ids, parents, first_child = self._ids, self._parents, self._first_child
             siblings = self._siblings
             end = len(self._messages) if end is None else end
@@ -347,7 +349,7 @@ class Tree:
 
     def find(self, own: bytes, near: int) -> int:
         """The index of a node in `near`'s tree, or `NO_NODE`. O(nodes added since the last)."""
-        with self._lock:
+        with self.lock:
             self.name_all()
             for index in range(len(self._by_id), len(self._messages)):
                 self._by_id[self.id(index)] = index
@@ -379,7 +381,7 @@ class Tree:
 
         Sees what is there when it begins.
         """
-        with self._lock:
+        with self.lock:
             end = len(self._messages)
             self.name_all()
             marks, kwargs = dict(self._marks), dict(self._kwargs)
@@ -400,9 +402,9 @@ class Tree:
 
     def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
         """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
-        with self._lock:
-            for line in self.lines(root, held):
-                journal.write(line)
+        with self.lock:
+            for lines in _joined(self.lines(root, held)):
+                journal.write(lines)
             self._journals[root] = journal
 
     def _keep(self, index: int, *records: bytes | Record) -> None:
@@ -411,3 +413,15 @@ class Tree:
         if journal is not None:
             journal.write(line_of(*records))
             self._journals[root] = journal
+
+
+def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in pieces, since every write to a journal waits for the disk."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
