@@ -7,6 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -406,7 +407,9 @@ class Tree:
     def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
         """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
         with self.lock:
-            for lines in _joined(self.lines(root, held)):
+            gone = (self.id(index).hex() for index in self._origins if index != root)
+            detached = (line_of(DetachRecord(node=own)) for own in gone if own in held)
+            for lines in _joined(chain(detached, self.lines(root, held))):
                 journal.write(lines)
             self._journals[root] = journal
 

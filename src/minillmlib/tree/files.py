@@ -58,7 +58,7 @@ def attach(tree: Tree, root: int, path: FilePath) -> None:
     """Keeps a tree in a file from here on. What one has more than the other is added to it."""
     with explained("kept", path), tree.lock:
         journal = FileJournal(path)
-        held = journal.read()
+        held, before = journal.read(), len(tree)
         reader = TreeReader(tree)
         if HEADER.startswith(held):  # it is new, or was cut off before it held anything
             journal.cut(0)
@@ -66,7 +66,8 @@ def attach(tree: Tree, root: int, path: FilePath) -> None:
         else:
             reader.read(io.BytesIO(held), os.fsdecode(path))
             journal.cut(held.rfind(b"\n") + 1)
-        tree.keep_in(journal, root, reader.taken)
+        read = (tree.id(index).hex() for index in range(before, len(tree)))
+        tree.keep_in(journal, root, reader.taken.union(read))
 
 
 @contextmanager
