@@ -171,9 +171,11 @@ class Tree:
                 return
             own = self.id(index)  # made of its parent's, while it has one
             self._known_siblings(parent)  # so that no later child takes this one's id
-            self._origins[index] = self.id(parent)
-            self._keep(index, DetachRecord(node=own.hex()))
-            self._unlink(parent, index)
+            try:
+                self._keep(index, DetachRecord(node=own.hex()))
+            finally:  # a journal that fails is told of, and it is detached all the same
+                self._origins[index] = self.id(parent)
+                self._unlink(parent, index)
 
     def _unlink(self, parent: int, index: int) -> None:
         before = NO_NODE
