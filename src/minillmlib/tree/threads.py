@@ -114,7 +114,7 @@ def _plain_message(raw: JsonValue, where: str) -> Message:
     except StorageError:
         raise
     except MiniLLMError as error:
-        raise StorageError(f"{where}: {error}") from None
+        raise StorageError(f"{where}: {excerpt(str(error))}") from None
 
 
 def _flag(raw: JsonValue, where: str) -> bool:
