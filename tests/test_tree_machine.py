@@ -286,9 +286,10 @@ class Trees(RuleBasedStateMachine):
                 )
         self.forget(root.group)
         loaded = self.take_over(ChatNode.load_tree(path), root, in_order=False)
-        # The ids that detached children had are in the journal, too.
+        # The ids of children that were detached while they were in the journal are in it, too.
+        written = path.read_text()
         for new, old in zip(self.by_label(loaded), self.by_label(root), strict=True):
-            new.used |= old.used
+            new.used |= {one for one in old.used if f'"id":"{self.ids.get(one)}"' in written}
         loaded.node.attach_journal(path)
         self.journals[loaded] = path
 

@@ -53,8 +53,8 @@ class Tree:
 
     __slots__ = (
         "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_marks",
-        "_messages", "_next_sibling", "_origins", "_parents", "_responses", "_siblings", "_twins",
-        "lock",
+        "_messages", "_next_sibling", "_next_twins", "_origins", "_parents", "_responses",
+        "_siblings", "_twins", "lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -72,6 +72,7 @@ class Tree:
         self._siblings: dict[int, set[bytes]] = {}  # the ids below a node that has several
         self._by_id: dict[bytes, int] = {}
         self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
+        self._next_twins: dict[bytes, int] = {}  # the number after that, by the id of the eldest
         self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
 
     def __len__(self) -> int:
@@ -334,12 +335,16 @@ class Tree:
 
     def _told_apart(self, index: int, above: bytes, content: bytes) -> bytes:
         """The id of a node with older siblings, of which some may hold the same."""
-        siblings, twin = self._known_siblings(self._parents[index]), 0
-        while (own := id_of(above, content, twin)) in siblings:
+        siblings = self._known_siblings(self._parents[index])
+        first = own = id_of(above, content)
+        twin = self._next_twins.get(first, 0)
+        while own in siblings:
+            own = id_of(above, content, twin)
             twin += 1
         siblings.add(own)
-        if twin:
-            self._twins[index] = twin
+        if own != first:
+            self._twins[index] = twin - 1
+            self._next_twins[first] = twin
         return own
 
     def _known_siblings(self, parent: int) -> set[bytes]:

@@ -78,7 +78,7 @@ def _thread_of(raw: JsonValue) -> Thread:
     document = msgspec.convert(raw, _Document)
     if document.version != VERSION:
         raise StorageError(
-            f"it is of version {document.version}, this library reads version {VERSION}"
+            f"it is of version {excerpt_of(document.version, 60)}, this library reads {VERSION}"
         )
     return Thread(document.messages, document.format_kwargs)
 
