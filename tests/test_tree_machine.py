@@ -26,9 +26,9 @@ Label = int
 _labels: dict[tuple[Label | None, str, int], Label] = {}
 
 
-def label_of(above: Label | None, text: str, number: int) -> Label:
+def label_of(above: Label | None, message: str, number: int) -> Label:
     """A number that stands for all that is said from the root to a node."""
-    return _labels.setdefault((above, text, number), len(_labels))
+    return _labels.setdefault((above, message, number), len(_labels))
 
 
 @dataclass(eq=False)
@@ -45,12 +45,12 @@ class Said:
     mark: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
 
-    def label_below(self, text: str) -> Label:
+    def label_below(self, message: str) -> Label:
         """What tells a new child from all others: of equals, the later have a number."""
         number = 0
-        while label_of(self.label, text, number) in self.used:
+        while label_of(self.label, message, number) in self.used:
             number += 1
-        return label_of(self.label, text, number)
+        return label_of(self.label, message, number)
 
     def walk(self) -> Iterator[Said]:
         yield self
@@ -98,7 +98,8 @@ class Trees(RuleBasedStateMachine):
         return Path(self.folder.name, f"{self.files}.jsonl")
 
     def add_below(self, parent: Said, text: str, node: ChatNode) -> Said:
-        child = Said(parent.group, parent.label_below(text), text, node, parent)
+        label = parent.label_below(f"{node.role}: {text}")
+        child = Said(parent.group, label, text, node, parent)
         parent.children.append(child)
         parent.used.add(child.label)
         self.said.append(child)
@@ -153,7 +154,9 @@ class Trees(RuleBasedStateMachine):
     @rule(text=TEXTS)
     @precondition(has_room)
     def start(self, text: str) -> None:
-        self.said.append(Said(object(), label_of(None, text, 0), text, ChatNode.root(text)))
+        self.said.append(
+            Said(object(), label_of(None, f"system: {text}", 0), text, ChatNode.root(text))
+        )
 
     @rule(place=PLACES, text=TEXTS)
     @precondition(has_room)
