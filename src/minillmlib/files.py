@@ -10,7 +10,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TypeAlias
 
-__all__ = ["FilePath", "file_name", "open_regular", "read_small_file", "sync_folder", "write_whole"]
+__all__ = [
+    "FilePath",
+    "check_regular",
+    "file_name",
+    "open_regular",
+    "read_small_file",
+    "sync_folder",
+    "write_whole",
+]
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -27,11 +35,19 @@ def open_regular(path: FilePath) -> IO[bytes]:
     """A regular file for reading. Raises `OSError` for any other."""
     # O_NONBLOCK, so that a pipe in the file's place cannot hold us up.
     file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
-    mode = os.fstat(file.fileno()).st_mode
-    if not stat.S_ISREG(mode):
+    try:
+        check_regular(file.fileno())
+    except OSError:
         file.close()
-        raise OSError(f"it is {_kind_of(mode)}, not a regular file")
+        raise
     return file
+
+
+def check_regular(descriptor: int) -> None:
+    """Raises `OSError` unless an open file is a regular one."""
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(f"it is {_kind_of(mode)}, not a regular file")
 
 
 def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
@@ -40,7 +56,7 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     Raises `OSError`; the old file is then untouched. What `pieces` raises goes on.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
-    draft = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
+    draft = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
     try:
         with draft.open("xb") as file:
             with contextlib.suppress(OSError):  # it keeps the permissions of the one it replaces

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -31,13 +32,14 @@ from minillmlib.values.responses import CompletionResponse
 __all__ = ["NO_NODE", "Journal", "Tree"]
 
 NO_NODE = -1
+PIECE_BYTES = 1_000_000
 
 
 class Journal(Protocol):
     """Where a tree is kept as it grows."""
 
-    def write(self, line: bytes) -> None:
-        """Returns when the line is kept, or raises."""
+    def write(self, lines: bytes) -> None:
+        """Returns when the lines are kept, or raises."""
         ...
 
 
@@ -50,12 +52,13 @@ class Tree:
     """
 
     __slots__ = (
-        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_lock", "_marks",
-        "_messages", "_next_sibling", "_origins", "_parents", "_responses", "_siblings", "_twins",
+        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_marks",
+        "_messages", "_next_sibling", "_next_twins", "_origins", "_parents", "_responses",
+        "_siblings", "_twins", "lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._journals: dict[int, Journal] = {}  # by the root of what they keep
         self._messages: list[Message] = []
         self._parents = array("i")
@@ -69,6 +72,7 @@ class Tree:
         self._siblings: dict[int, set[bytes]] = {}  # the ids below a node that has several
         self._by_id: dict[bytes, int] = {}
         self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
+        self._next_twins: dict[bytes, int] = {}  # the number after that, by the id of the eldest
         self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
 
     def __len__(self) -> int:
@@ -82,9 +86,12 @@ class Tree:
         """Adds a chain of messages below `parent` in one step; the index of the last. O(1) each.
 
         `response` is what the last message came from. If the journal fails, the nodes are there
-        all the same, and its error is raised.
+        all the same, and its error is raised. Raises `InvalidParameterError`, and adds nothing,
+        for what no file could hold.
         """
-        with self._lock:
+        for message in messages:
+            content_of(message)
+        with self.lock:
             first = len(self._messages)
             for message in messages:
                 parent = self._append_one(parent, message)
@@ -138,9 +145,9 @@ class Tree:
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Adds a copy of another tree's subtree, or of one's own, below `parent`; its index."""
-        with other._lock:
+        with other.lock:
             rows = [(one, other._parents[one], *other._row(one)) for one in other.depth_first(root)]
-        with self._lock:
+        with self.lock:
             first = len(self._messages)
             copies: dict[int, int] = {}
             for one, above, message, response in rows:
@@ -159,14 +166,17 @@ class Tree:
 
     def detach(self, index: int) -> None:
         """Makes a node the root of what is below it. O(siblings), and once O(nodes) for the ids."""
-        with self._lock:
+        with self.lock:
             parent = self._parents[index]
             if parent == NO_NODE:
                 return
             own = self.id(index)  # made of its parent's, while it has one
-            self._origins[index] = self.id(parent)
-            self._keep(index, DetachRecord(node=own.hex()))
-            self._unlink(parent, index)
+            self._known_siblings(parent)  # so that no later child takes this one's id
+            try:
+                self._keep(index, DetachRecord(node=own.hex()))
+            finally:  # a journal that fails is told of, and it is detached all the same
+                self._origins[index] = self.id(parent)
+                self._unlink(parent, index)
 
     def _unlink(self, parent: int, index: int) -> None:
         before = NO_NODE
@@ -260,7 +270,7 @@ class Tree:
 
     def mark(self, index: int, ttl: CacheTtl | None) -> None:
         """Sets or takes away the cache mark of a node."""
-        with self._lock:
+        with self.lock:
             if ttl == self._messages[index].cache_ttl:
                 self._marks.pop(index, None)
             else:
@@ -270,7 +280,7 @@ class Tree:
 
     def clear_marks(self, root: int) -> None:
         """Takes all cache marks of a tree away. O(nodes)."""
-        with self._lock:
+        with self.lock:
             for index in self.depth_first(root):
                 if index in self._marks or self._messages[index].cache_ttl:
                     self.mark(index, None)
@@ -289,7 +299,7 @@ class Tree:
 
     def set_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         """Replaces the placeholders that a node gives values to."""
-        with self._lock:
+        with self.lock:
             self._kwargs[index] = dict(values)
             if self._journals:
                 self._keep(index, KwargsRecord(node=self.id(index).hex(), values=dict(values)))
@@ -305,8 +315,9 @@ class Tree:
 
     def name_all(self, end: int | None = None) -> None:
         """Gives the nodes below `end`, or all, their ids. O(those that have none)."""
-        with self._lock:
+        with self.lock:
             ids, parents, first_child = self._ids, self._parents, self._first_child
+            siblings = self._siblings
             end = len(self._messages) if end is None else end
             for index in range(len(ids) // ID_BYTES, end):
                 parent = parents[index]
@@ -317,35 +328,46 @@ class Tree:
                 )
                 content = content_of(self._messages[index], self._responses.get(index))
                 own = id_of(above, content)
-                if parent != NO_NODE and first_child[parent] != index:
+                is_eldest = parent == NO_NODE or first_child[parent] == index
+                if not is_eldest or parent in siblings:
                     own = self._told_apart(index, above, content)
                 ids += own
 
     def _told_apart(self, index: int, above: bytes, content: bytes) -> bytes:
         """The id of a node with older siblings, of which some may hold the same."""
-        siblings, twin = self._known_siblings(self._parents[index], index), 0
-        while (own := id_of(above, content, twin)) in siblings:
+        siblings = self._known_siblings(self._parents[index])
+        first = own = id_of(above, content)
+        twin = self._next_twins.get(first, 0)
+        while own in siblings:
+            own = id_of(above, content, twin)
             twin += 1
         siblings.add(own)
-        if twin:
-            self._twins[index] = twin
+        if own != first:
+            self._twins[index] = twin - 1
+            self._next_twins[first] = twin
         return own
 
-    def _known_siblings(self, parent: int, before: int) -> set[bytes]:
+    def _known_siblings(self, parent: int) -> set[bytes]:
+        """The ids that were given below a node, also those of children it has no more."""
         if parent not in self._siblings:
-            older = (child for child in self.children(parent) if child < before)
+            end = len(self._ids) // ID_BYTES
             self._siblings[parent] = {
-                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES]) for child in older
+                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES])
+                for child in self.children(parent)
+                if child < end
             }
         return self._siblings[parent]
 
-    def find(self, own: bytes) -> int:
-        """The index of a node, or `NO_NODE`. O(nodes added since the last time)."""
-        with self._lock:
+    def find(self, own: bytes, near: int) -> int:
+        """The index of a node in `near`'s tree, or `NO_NODE`. O(nodes added since the last)."""
+        with self.lock:
             self.name_all()
             for index in range(len(self._by_id), len(self._messages)):
                 self._by_id[self.id(index)] = index
-            return self._by_id.get(own, NO_NODE)
+            index = self._by_id.get(own, NO_NODE)
+            if index == NO_NODE or not self._origins:
+                return index
+            return index if self.root(index) == self.root(near) else NO_NODE
 
     def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
         return self._messages[index], self._responses.get(index)
@@ -370,7 +392,7 @@ class Tree:
 
         Sees what is there when it begins.
         """
-        with self._lock:
+        with self.lock:
             end = len(self._messages)
             self.name_all()
             marks, kwargs = dict(self._marks), dict(self._kwargs)
@@ -391,9 +413,11 @@ class Tree:
 
     def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
         """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
-        with self._lock:
-            for line in self.lines(root, held):
-                journal.write(line)
+        with self.lock:
+            gone = (self.id(index).hex() for index in self._origins if index != root)
+            detached = (line_of(DetachRecord(node=own)) for own in gone if own in held)
+            for lines in _joined(chain(detached, self.lines(root, held))):
+                journal.write(lines)
             self._journals[root] = journal
 
     def _keep(self, index: int, *records: bytes | Record) -> None:
@@ -402,3 +426,15 @@ class Tree:
         if journal is not None:
             journal.write(line_of(*records))
             self._journals[root] = journal
+
+
+def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in pieces, since every write to a journal waits for the disk."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)

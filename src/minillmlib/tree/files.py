@@ -13,7 +13,7 @@ from typing import IO
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FilePath, open_regular, sync_folder, write_whole
+from minillmlib.files import FilePath, check_regular, open_regular, sync_folder, write_whole
 from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.tree.records import (
     HEADER,
@@ -56,15 +56,18 @@ def read_tree(path: FilePath, *more: FilePath) -> Tree:
 
 def attach(tree: Tree, root: int, path: FilePath) -> None:
     """Keeps a tree in a file from here on. What one has more than the other is added to it."""
-    with explained("kept", path):
+    with explained("kept", path), tree.lock:
         journal = FileJournal(path)
-        held = journal.read()
+        held, before = journal.read(), len(tree)
         reader = TreeReader(tree)
-        if held:
-            reader.read(io.BytesIO(held), os.fsdecode(path))
-        else:
+        if HEADER.startswith(held):  # it is new, or was cut off before it held anything
+            journal.cut(0)
             journal.write(HEADER)
-        tree.keep_in(journal, root, reader.taken)
+        else:
+            reader.read(io.BytesIO(held), os.fsdecode(path))
+            journal.cut(held.rfind(b"\n") + 1)
+        read = (tree.id(index).hex() for index in range(before, len(tree)))
+        tree.keep_in(journal, root, reader.taken.union(read))
 
 
 @contextmanager
@@ -116,12 +119,12 @@ class TreeReader:
 
     def _take_line(self, line: bytes) -> None:
         for record in _decode_line(line):
-            if isinstance(record, NodeRecord):
-                if not self._has_header:
-                    raise InvalidParameterError("a tree file begins with its version")
-                self._take_node(record)
-            elif isinstance(record, HeaderRecord):
+            if isinstance(record, HeaderRecord):
                 self._take_header(record)
+            elif not self._has_header:
+                raise InvalidParameterError("a tree file begins with its version")
+            elif isinstance(record, NodeRecord):
+                self._take_node(record)
             else:
                 self._take_change(record)
 
@@ -160,28 +163,29 @@ class TreeReader:
 
 
 class FileJournal:
-    """A file that a tree is appended to as it grows; every line is on disk when `write` returns."""
+    """A file that a tree is appended to as it grows; all is on disk when `write` returns."""
 
     def __init__(self, path: FilePath) -> None:
         self._path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
         self._descriptor = os.open(path, flags, 0o666)
+        check_regular(self._descriptor)
         sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
 
     def read(self) -> bytes:
-        """What the file holds, without a last line that was never finished, which is cut off."""
+        """What the file holds."""
         with open(self._descriptor, "rb", closefd=False) as file:
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            os.ftruncate(self._descriptor, len(whole))
-        return whole
+            return file.read()
 
-    def write(self, line: bytes) -> None:
-        """Appends a line, or raises `StorageError` and takes back what of it was written."""
+    def cut(self, size: int) -> None:
+        """Takes away what is behind `size`: a last line that was never finished."""
+        os.ftruncate(self._descriptor, size)
+
+    def write(self, lines: bytes) -> None:
+        """Appends lines, or raises `StorageError` and takes back what of it was written."""
         size = os.fstat(self._descriptor).st_size
         try:
-            left = memoryview(line)
+            left = memoryview(lines)
             while left:
                 left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)

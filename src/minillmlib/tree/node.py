@@ -16,7 +16,7 @@ from minillmlib.pipeline.warm import warmed
 from minillmlib.tree.collapse import collapsed
 from minillmlib.tree.columns import NO_NODE, Tree
 from minillmlib.tree.kept import KeptPlace
-from minillmlib.tree.records import FormatValue
+from minillmlib.tree.records import FormatValue, plain_value
 from minillmlib.tree.wording import as_html, as_markdown, as_text
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.budget import CostEstimate
@@ -121,9 +121,8 @@ class ChatNode(KeptPlace):
         """
         if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
             raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
-        if value is not None and not isinstance(value, (str, int, float)):
-            raise InvalidParameterError(f"the value of {{{name}}} is a text or a number")
-        self._tree.set_kwargs(self._index, {**self._tree.kwargs(self._index), name: value})
+        values = {**self._tree.kwargs(self._index), name: plain_value(name, value)}
+        self._tree.set_kwargs(self._index, values)
         return self
 
     @property
@@ -138,7 +137,7 @@ class ChatNode(KeptPlace):
         named = [name for name in self.format_kwargs if name not in values]
         return list(dict.fromkeys([*named, *(name for name in found if name not in values)]))
 
-    def formatted_thread(self, **values: str | float) -> list[Message]:
+    def formatted_thread(self, /, **values: str | float) -> list[Message]:
         """The thread with its placeholders filled in; those without a value stay as they are."""
         known = {name: value for name, value in self.format_kwargs.items() if value is not None}
         return list(filled(self.thread(), known | values))
@@ -160,6 +159,8 @@ class ChatNode(KeptPlace):
         short = await collapsed(self.thread(), keep_last, generator, params)
         tree = Tree()
         index = tree.append(NO_NODE, *short.before, response=short.summary)
+        if self.format_kwargs:
+            tree.set_kwargs(tree.root(index), self.format_kwargs)
         return type(self)(tree, tree.append(index, *short.after) if short.after else index)
 
     def pretty(self, most_chars: int | None = None) -> str:

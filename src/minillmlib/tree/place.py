@@ -106,7 +106,7 @@ class Place:
                 f"find takes an id of {2 * ID_BYTES} hexadecimal digits, or a function of a node, "
                 f"not {what!r:.80}"
             )
-        index = self._tree.find(own)
+        index = self._tree.find(own, self._index)
         return None if index == NO_NODE else self._at(index)
 
     def detach(self) -> Self:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.values.json import excerpt_of
 from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
 
@@ -29,12 +30,13 @@ __all__ = [
     "id_of",
     "line_of",
     "node_record",
+    "plain_value",
 ]
 
 VERSION = 1
 ID_BYTES = 16
 
-FormatValue: TypeAlias = str | int | float | None
+FormatValue: TypeAlias = str | int | float | bool | None
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,7 +84,25 @@ Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | Deta
 _encode = msgspec.json.Encoder().encode
 
 
-def content_of(message: Message, response: CompletionResponse | None) -> bytes:
+def plain_value(name: str, value: object) -> FormatValue:
+    """The value of a placeholder as a file gives it back. Raises `InvalidParameterError`."""
+    plain: object = value
+    if isinstance(value, str):
+        plain = str.__str__(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        plain = int(value) if isinstance(value, int) else float(value)
+    try:
+        if isinstance(plain, FormatValue) and msgspec.json.decode(_encode(plain)) == plain:
+            return plain
+    except ValueError:
+        pass  # half a surrogate pair, a number of too many digits
+    raise InvalidParameterError(
+        f"the value of {{{name}}} is a text or a number that JSON can carry, "
+        f"not {excerpt_of(value, 60)}"
+    )
+
+
+def content_of(message: Message, response: CompletionResponse | None = None) -> bytes:
     """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
     try:
         content = _encode(message)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from minillmlib.errors import MiniLLMError, StorageError
 from minillmlib.tree.records import FormatValue
-from minillmlib.values.json import JsonObject, JsonValue, excerpt, excerpt_of
+from minillmlib.values.json import JsonValue, excerpt, excerpt_of
 from minillmlib.values.media import ImagePart
 from minillmlib.values.messages import ContentPart, Message, Role, TextPart
 from minillmlib.values.tools import ToolCall
@@ -72,14 +73,21 @@ def _thread_of(raw: JsonValue) -> Thread:
         return Thread(_plain_messages(raw, "the list"), {})
     if isinstance(raw, dict) and "prompts" in raw:
         _refuse_unknown(raw, {"prompts", "required_kwargs"}, "the document")
-        kwargs = msgspec.convert(raw.get("required_kwargs") or {}, dict[str, FormatValue])
+        kwargs = _required(raw.get("required_kwargs"))
         return Thread(_plain_messages(raw["prompts"], "prompts"), kwargs)
     document = msgspec.convert(raw, _Document)
     if document.version != VERSION:
         raise StorageError(
-            f"it is of version {document.version}, this library reads version {VERSION}"
+            f"it is of version {excerpt_of(document.version, 60)}, this library reads {VERSION}"
         )
     return Thread(document.messages, document.format_kwargs)
+
+
+def _required(raw: JsonValue) -> Mapping[str, FormatValue]:
+    try:
+        return msgspec.convert({} if raw is None else raw, dict[str, FormatValue])
+    except ValueError as error:
+        raise StorageError(f"required_kwargs: {excerpt(str(error))}") from None
 
 
 def _plain_messages(raw: JsonValue, where: str) -> list[Message]:
@@ -101,12 +109,18 @@ def _plain_message(raw: JsonValue, where: str) -> Message:
             content=_plain_content(raw.get("content"), f"{where}.content"),
             tool_calls=tuple(_calls(raw.get("tool_calls"), f"{where}.tool_calls")),
             tool_call_id=raw.get("tool_call_id"),
-            is_error=raw.get("is_error") is True,
+            is_error=_flag(raw.get("is_error"), f"{where}.is_error"),
         )
     except StorageError:
         raise
     except MiniLLMError as error:
-        raise StorageError(f"{where}: {error}") from None
+        raise StorageError(f"{where}: {excerpt(str(error))}") from None
+
+
+def _flag(raw: JsonValue, where: str) -> bool:
+    if raw not in (None, True, False):
+        raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
+    return raw is True
 
 
 def _plain_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
@@ -123,14 +137,19 @@ def _part(raw: JsonValue, where: str) -> ContentPart:
     match raw:
         case {"type": "text", "text": str() as text}:
             return TextPart(text=text)
-        case {"type": "image_url", "image_url": {"url": str() as url}}:
-            return ImagePart.from_url(url)
+        case {"type": "image_url", "image_url": {"url": str() as url, **more}}:
+            _refuse_unknown(more, {"detail"}, f"{where}.image_url")
+            return replace(ImagePart.from_url(url), detail=more.get("detail"))
     raise StorageError(f"{where} is neither a text nor an image: {excerpt_of(raw, 60)}")
 
 
 def _calls(raw: JsonValue, where: str) -> Sequence[ToolCall]:
-    calls = []
-    for place, call in enumerate(raw or ()):
+    calls: list[ToolCall] = []
+    if raw is None:
+        return calls
+    if not isinstance(raw, list):
+        raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
+    for place, call in enumerate(raw):
         match call:
             case {"id": str() as own, "function": {"name": str() as name, "arguments": arguments}}:
                 text = arguments if isinstance(arguments, str) else None
@@ -141,7 +160,7 @@ def _calls(raw: JsonValue, where: str) -> Sequence[ToolCall]:
     return calls
 
 
-def _refuse_unknown(raw: JsonObject, known: set[str], where: str) -> None:
-    unknown = sorted(set(raw) - known)
+def _refuse_unknown(raw: Iterable[object], known: set[str], where: str) -> None:
+    unknown = sorted(str(name) for name in raw if name not in known)
     if unknown:
         raise StorageError(f"{where} has what is not known here: {excerpt(', '.join(unknown))}")
