@@ -169,9 +169,14 @@ class FileJournal:
         sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
 
     def read(self) -> bytes:
-        """What the file holds, without a last line that was never finished, which is cut off."""
+        """What the file holds, without a last line that was never finished, which is cut off.
+
+        Nothing is cut off a file that was never ours.
+        """
         with open(self._descriptor, "rb", closefd=False) as file:
             data = file.read()
+        if data[: len(HEADER)] != HEADER[: len(data)]:
+            return data
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.ftruncate(self._descriptor, len(whole))
