@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minillmlib import ChatNode, InvalidParameterError, MiniLLMError, Role
-from minillmlib.cli.drawing import excerpt
+from minillmlib.cli.drawing import excerpt, summary
 from minillmlib.cli.opening import is_same_file, written
 from minillmlib.cli.talk import Conversation
 from minillmlib.cli.terminal import prompted_lines, show_dim, show_error, show_line, show_tree
@@ -61,6 +61,9 @@ def _command(name: str) -> Command:
 
 def show_end(node: ChatNode) -> None:
     """The last messages up to a node, for a person who comes back to it."""
+    if node.is_root:
+        return
+    show_dim(f"{summary(node.root_node)}; /tree draws them, /help lists what else there is")
     spoken = [one for one in node.path()[-LAST_SHOWN:] if one.role is not Role.SYSTEM]
     for one in spoken:
         text = visible((one.text or "")[: SHOWN_CHARS + 1])

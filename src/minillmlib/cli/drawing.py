@@ -44,6 +44,11 @@ class Row(NamedTuple):
     words: str
     facts: str
 
+    @property
+    def plain(self) -> str:
+        """The row for a file or a pipe."""
+        return f"{self.margin}{self.strokes}{self.role.value}  {self.words}{self.facts}"
+
 
 def drawn(
     root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES

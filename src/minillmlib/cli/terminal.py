@@ -94,12 +94,12 @@ def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
     width = console.width if is_seen else PIPED_WIDTH
     can_draw = console.encoding.lower().startswith("utf")
     for row in drawn(root, width, here, LINES if can_draw else ASCII):
-        line = _styled(row)
         if is_seen:
+            line = _styled(row)
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)
         else:
-            console.file.write(f"{line.plain}\n")
+            console.file.write(f"{row.plain}\n")
     console.print(Text(summary(root), style="dim"), soft_wrap=True)
 
 
