@@ -176,7 +176,7 @@ def test_any_depth_is_drawn_in_lines_of_a_bounded_length(service, tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (None, "No such file"),
+        (None, "cannot be read (No such file"),
         (b"", "it is no conversation"),
         (b"\xff\x00", "it is no conversation"),
         (b'{"prompts": [{"role": "judge"}]}', "prompts[0].role"),
@@ -370,6 +370,16 @@ def test_retry_asks_again_beside_the_first_answer(service, tmp_path):
     assert [len(answer.children()) for answer in question.children()] == [0, 0, 1]
 
 
+def test_retry_after_a_failure_asks_what_failed_unless_one_has_moved(service, tmp_path):
+    file = tmp_path / "kept.tree"
+    chat(
+        service, file, "one", "fail", "/retry", "/branch", "/goto 3", "/retry", "/goto 2", "/retry"
+    )
+    asked = [body["messages"][-1]["content"] for body in service.bodies]
+    assert asked == ["one", "fail", "fail", "fail", "one"]
+    assert ChatNode.load_tree(file).node_count() == 4
+
+
 def test_goto_takes_a_number_or_the_beginning_of_an_id(service, forked, tmp_path):
     file = tmp_path / "kept.tree"
     forked.root_node.save_tree(file)
@@ -446,6 +456,7 @@ def test_help_names_every_command(service):
         ("/tree x", "stands alone"),
         ("/save", "takes the name of a file"),
         ("/save /nowhere/x.tree", "No such file"),
+        ("/save a\x00b", "cannot be written"),
         ("/save ~nobody-has-this-name/x", "No such file"),
     ],
 )

@@ -27,9 +27,9 @@ from minillmlib.cli.terminal import (
     prepare_streams,
     show_error,
     show_note,
+    show_path,
     show_tree,
 )
-from minillmlib.cli.wording import one_line
 from minillmlib.local import check_engine
 
 __all__ = ["run_app"]
@@ -166,7 +166,7 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
     with _exit_codes():
         page = page_beside(file, output)
         write_page(opened(file), page, file.name)
-        sys.stdout.write(f"{one_line(str(page))}\n")
+        show_path(page)
         if open_it and not webbrowser.open(page.resolve().as_uri()):
             show_note("no browser could be opened")
 

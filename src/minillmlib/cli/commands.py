@@ -46,6 +46,8 @@ def _obey(talk: Conversation, line: str) -> None:
     name, _, rest = line.strip().partition(" ")
     try:
         _command(name).run(talk, rest.strip())
+    except KeyboardInterrupt:
+        show_dim("(stopped)")
     except MiniLLMError as error:
         show_error(str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from minillmlib import (
     ChatNode,
@@ -21,6 +22,8 @@ from minillmlib.cli.terminal import AnswerPrinter, is_watched, show_dim, show_er
 from minillmlib.cli.wording import closing_line, remark
 
 __all__ = ["Conversation", "answer"]
+
+Begin: TypeAlias = Callable[[], StreamingCompletion[ChatNode]]
 
 
 def answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
@@ -75,26 +78,37 @@ class Conversation:
         self._generator = generator
         self._params = params
         self._is_kept = True
+        self._unanswered: tuple[ChatNode, Begin] | None = None  # what to ask again, and where
 
     def say(self, text: str) -> None:
         """Says something and prints the answer."""
-        self._take_turn(lambda: self.node.chat_streaming(text, self._generator, self._params))
+        node = self.node
+        self._take_turn(lambda: node.chat_streaming(text, self._generator, self._params))
 
     def ask_again(self) -> None:
-        """Asks the last question again; the new answer stands beside the old one."""
+        """Asks the last question again, be it one whose answer was stopped or failed.
+
+        Else the new answer stands beside the old one.
+        """
+        if self._unanswered is not None and self._unanswered[0] == self.node:
+            self._take_turn(self._unanswered[1])
+            return
         question = next((one for one in self.node.path()[::-1] if one.role is Role.USER), None)
         if question is None:
             raise InvalidParameterError("nothing was asked yet")
         self._take_turn(lambda: question.complete_streaming(self._generator, self._params))
 
-    def _take_turn(self, begin: Callable[[], StreamingCompletion[ChatNode]]) -> None:
+    def _take_turn(self, begin: Begin) -> None:
         self._keep_again()
+        self._unanswered = (self.node, begin)
         try:
             self.node = answer(begin())
+            self._unanswered = None
         except KeyboardInterrupt:
             show_dim("(stopped)")
         except StorageError as error:  # the answer is in the tree all the same
             self.node = self.node.root_node.by_age()[-1]
+            self._unanswered = None
             self._is_kept = False
             show_error(str(error))
         except MiniLLMError as error:

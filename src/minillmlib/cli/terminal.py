@@ -27,6 +27,7 @@ __all__ = [
     "show_error",
     "show_line",
     "show_note",
+    "show_path",
     "show_tree",
 ]
 
@@ -85,6 +86,12 @@ def show_error(problem: str) -> None:
 def _show(line: str, style: str) -> None:
     # Text is shown as it is: no markup, no emoji names, no highlighting.
     Console(stderr=True).print(Text(line, style=style), soft_wrap=True)
+
+
+def show_path(path: Path) -> None:
+    """Where a file is, on the output: safe on a terminal, exactly as it is elsewhere."""
+    name = visible(str(path)) if sys.stdout.isatty() else str(path)
+    sys.stdout.write(f"{name}\n")
 
 
 def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
