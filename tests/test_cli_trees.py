@@ -163,7 +163,7 @@ def test_any_depth_is_drawn_in_lines_of_a_bounded_length(service, tmp_path):
     for number in range(5000):
         chain = chain.add_user(f"link {number}")
     for _ in range(5000):
-        comb.add_user("tooth")
+        comb.add_user("tooth " * 40)
         comb = comb.add_user("comb")
     comb.root_node.save_tree(tmp_path / "deep.tree")
     drawn = tree_of(service, tmp_path / "deep.tree")
@@ -428,8 +428,8 @@ def test_save_writes_a_page(service, tmp_path):
 def test_save_never_replaces_the_journal(service, tmp_path):
     file, link = tmp_path / "kept.tree", tmp_path / "link"
     link.symlink_to(file)
-    _, err = chat(service, file, "one", f"/save {link}", "two")
-    assert "is kept in" in err
+    _, err = chat(service, file, "one", f"/save {link}", "/save a\x00b", "two")
+    assert re.search("is kept in .*\n.*cannot be written", err)
     assert ChatNode.load_tree(file).node_count() == 5
 
 
