@@ -81,6 +81,13 @@ class Place:
         """This node and all below it, level by level. O(1) a node."""
         return map(self._at, self._tree.breadth_first(self._index))
 
+    def by_age(self) -> list[Self]:
+        """This node and all below it, in the order in which they were added. O(n log n).
+
+        The last is the newest. A file keeps this order.
+        """
+        return self._all(sorted(self._tree.depth_first(self._index)))
+
     def leaves(self) -> Iterator[Self]:
         """The ends of all branches from here, oldest first. O(nodes below)."""
         tree = self._tree
