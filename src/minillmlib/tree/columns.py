@@ -107,7 +107,7 @@ class Tree:
 
         Raises `InvalidParameterError` if the record's id is not that of what it holds.
         """
-        above = self._above(parent, record)
+        above = b"" if record.parent is None else bytes.fromhex(record.parent)
         own = id_of(above, content_of(record.message, record.response), record.twin)
         if own.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
@@ -123,24 +123,20 @@ class Tree:
             self._siblings[parent].add(own)
         return index
 
-    def _above(self, parent: int, record: NodeRecord) -> bytes:
-        if parent != NO_NODE:
-            return bytes(self._ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
-        return b"" if record.parent is None else bytes.fromhex(record.parent)
-
     def _append_one(self, parent: int, message: Message) -> int:
+        first_child, last_child = self._first_child, self._last_child
         index = len(self._messages)
         self._messages.append(message)
         self._parents.append(parent)
-        self._first_child.append(NO_NODE)
-        self._last_child.append(NO_NODE)
+        first_child.append(NO_NODE)
+        last_child.append(NO_NODE)
         self._next_sibling.append(NO_NODE)
         if parent != NO_NODE:
-            if self._first_child[parent] == NO_NODE:
-                self._first_child[parent] = index
+            if first_child[parent] == NO_NODE:
+                first_child[parent] = index
             else:
-                self._next_sibling[self._last_child[parent]] = index
-            self._last_child[parent] = index
+                self._next_sibling[last_child[parent]] = index
+            last_child[parent] = index
         return index
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
@@ -321,11 +317,7 @@ class Tree:
             end = len(self._messages) if end is None else end
             for index in range(len(ids) // ID_BYTES, end):
                 parent = parents[index]
-                above = (
-                    b""
-                    if parent == NO_NODE
-                    else bytes(ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
-                )
+                above = ids[parent * ID_BYTES : (parent + 1) * ID_BYTES]  # of NO_NODE: none
                 content = content_of(self._messages[index], self._responses.get(index))
                 own = id_of(above, content)
                 is_eldest = parent == NO_NODE or first_child[parent] == index
@@ -333,7 +325,7 @@ class Tree:
                     own = self._told_apart(index, above, content)
                 ids += own
 
-    def _told_apart(self, index: int, above: bytes, content: bytes) -> bytes:
+    def _told_apart(self, index: int, above: bytearray, content: bytes) -> bytes:
         """The id of a node with older siblings, of which some may hold the same."""
         siblings = self._known_siblings(self._parents[index])
         first = own = id_of(above, content)
@@ -374,18 +366,15 @@ class Tree:
 
     def record(self, index: int) -> bytes:
         """The record of a node for a file."""
-        self.id(index)
         parent = self._parents[index]
-        own, above = self._digits(index), self._digits(parent)
+        above = b"" if parent == NO_NODE else self.id(parent).hex().encode()
+        return self._record(index, self.id(index).hex().encode(), above)
+
+    def _record(self, index: int, own: bytes, above: bytes) -> bytes:
         if index in self._origins:
             above = self._origins[index].hex().encode()
         content = content_of(self._messages[index], self._responses.get(index))
         return node_record(own, above, content, self._twins.get(index, 0))
-
-    def _digits(self, index: int) -> bytes:
-        if index == NO_NODE:
-            return b""
-        return self._ids[index * ID_BYTES : (index + 1) * ID_BYTES].hex().encode()
 
     def lines(self, root: int, held: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """A subtree as lines of a file, parents first, without the nodes that are held there.
@@ -395,7 +384,9 @@ class Tree:
         with self.lock:
             end = len(self._messages)
             self.name_all()
+            digits = self._ids.hex().encode()  # all at once, and not a million times
             marks, kwargs = dict(self._marks), dict(self._kwargs)
+        size = 2 * ID_BYTES
         inside = bytearray(end)
         inside[root] = 1
         for index in range(root, end):
@@ -404,12 +395,14 @@ class Tree:
                 inside[index] = 1
             if not inside[index]:
                 continue
-            if not held or self.id(index).hex() not in held:
-                yield line_of(self.record(index))
+            own = digits[index * size : (index + 1) * size]
+            above = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
+            if not held or own.decode() not in held:
+                yield line_of(self._record(index, own, above))
             if index in marks:
-                yield line_of(MarkRecord(node=self.id(index).hex(), ttl=marks[index]))
+                yield line_of(MarkRecord(node=own.decode(), ttl=marks[index]))
             if index in kwargs:
-                yield line_of(KwargsRecord(node=self.id(index).hex(), values=kwargs[index]))
+                yield line_of(KwargsRecord(node=own.decode(), values=kwargs[index]))
 
     def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
         """From here on all of the tree of `root` is in `journal`, which holds some nodes."""

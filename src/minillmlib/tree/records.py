@@ -82,6 +82,7 @@ class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
 Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | DetachRecord
 
 _encode = msgspec.json.Encoder().encode
+_new_hasher = blake2b(digest_size=ID_BYTES).copy
 
 
 def plain_value(name: str, value: object) -> FormatValue:
@@ -113,10 +114,14 @@ def content_of(message: Message, response: CompletionResponse | None = None) -> 
         ) from None
 
 
-def id_of(parent: bytes, content: bytes, twin: int = 0) -> bytes:
+def id_of(parent: bytes | bytearray, content: bytes, twin: int = 0) -> bytes:
     """The id of a node: it follows from everything from the root to it, and from nothing else."""
-    data = b"%b%b#%d" % (parent, content, twin) if twin else parent + content
-    return blake2b(data, digest_size=ID_BYTES).digest()
+    hasher = _new_hasher()  # faster than a new one, and a tree may have a million nodes
+    hasher.update(parent)
+    hasher.update(content)
+    if twin:
+        hasher.update(b"#%d" % twin)
+    return hasher.digest()
 
 
 def node_record(own: bytes, parent: bytes, content: bytes, twin: int) -> bytes:

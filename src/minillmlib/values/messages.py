@@ -165,6 +165,8 @@ def _checked_role(role: str) -> Role:
 
 
 def _as_content(content: object) -> MessageContent:
+    if type(content) is str:
+        return content
     if isinstance(content, str):  # an enum, a template's text: from here on plain text
         return str.__str__(content)
     if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
