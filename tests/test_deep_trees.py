@@ -74,6 +74,8 @@ USES = {
     "add_assistant": lambda leaf, _: leaf.add_assistant("x").depth == DEPTH + 1,
     "add_tool_result": lambda leaf, _: leaf.add_tool_result("c", "x").depth == DEPTH + 1,
     "add_user": lambda leaf, _: leaf.add_user("x").depth == DEPTH + 1,
+    "by_age": lambda leaf, _: len(leaf.root_node.by_age()) == leaf.root_node.node_count(),
+    "to_html": lambda leaf, _: leaf.root_node.to_html().count('"role":') >= DEPTH,
     "attach_journal": lambda leaf, path: (
         leaf.root_node.attach_journal(path), leaf.add_user("kept"),
         ChatNode.load_tree(path).node_count() == leaf.root_node.node_count())[2],

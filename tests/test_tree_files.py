@@ -15,6 +15,7 @@ from minillmlib import (
     InvalidParameterError,
     Message,
     StorageError,
+    TextPart,
 )
 from rich_tree import TEXT, rich_tree
 
@@ -287,15 +288,23 @@ def test_what_is_no_path_is_a_typed_error(path):
             use(path)
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
-def test_what_no_file_could_hold_is_refused_when_it_is_said(text, tmp_path):
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "x\udc00\ud83d y"])
+def test_half_a_character_which_no_file_can_hold_is_replaced_in_files(text, tmp_path):
     root = ChatNode.root("s")
-    with pytest.raises(InvalidParameterError, match="cannot be written as JSON"):
-        root.add_user(text)
+    leaf = root.add_user(text).add_tool_result("\ud800", [TextPart(text=text)])
+    root.save_tree(tmp_path / "tree")
+    leaf.save_thread(tmp_path / "thread")
+    whole = "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+    loaded, (_, last) = (
+        ChatNode.load_tree(tmp_path / "tree"),
+        ChatNode.from_thread_file(tmp_path / "thread"),
+    )
+    assert [node.text for node in loaded.depth_first()] == ["s", whole, whole]
+    assert [message.text for message in last.thread()] == ["s", whole, whole]
+    assert [node.id for node in loaded.depth_first()] == [node.id for node in root.depth_first()]
+    assert leaf.text == text
     with pytest.raises(InvalidParameterError):
         root.set_format_kwarg("x", text)
-    assert root.is_leaf
-    root.save_tree(tmp_path / "tree")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"x", [], {}, object()])

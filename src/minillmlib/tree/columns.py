@@ -86,11 +86,8 @@ class Tree:
         """Adds a chain of messages below `parent` in one step; the index of the last. O(1) each.
 
         `response` is what the last message came from. If the journal fails, the nodes are there
-        all the same, and its error is raised. Raises `InvalidParameterError`, and adds nothing,
-        for what no file could hold.
+        all the same, and its error is raised.
         """
-        for message in messages:
-            content_of(message)
         with self.lock:
             first = len(self._messages)
             for message in messages:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.json import excerpt_of
+from minillmlib.values.json import JsonValue, excerpt_of
 from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
 
@@ -31,6 +31,7 @@ __all__ = [
     "line_of",
     "node_record",
     "plain_value",
+    "written",
 ]
 
 VERSION = 1
@@ -103,15 +104,30 @@ def plain_value(name: str, value: object) -> FormatValue:
     )
 
 
-def content_of(message: Message, response: CompletionResponse | None = None) -> bytes:
+def content_of(message: Message, response: CompletionResponse | None) -> bytes:
     """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
+    content = written(message)
+    return content if response is None else content + b',"response":' + written(response)
+
+
+def written(value: msgspec.Struct) -> bytes:
+    """A value of ours as JSON, in which half a surrogate pair, which none can carry, is U+FFFD."""
     try:
-        content = _encode(message)
-        return content if response is None else content + b',"response":' + _encode(response)
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(_whole(msgspec.to_builtins(value)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidParameterError(
-            f"a message cannot be written as JSON ({error}): {message.text!r:.100}"
-        ) from None
+        what = type(value).__name__.strip("_")
+        raise InvalidParameterError(f"a {what} cannot be written as JSON ({error})") from None
+
+
+def _whole(value: JsonValue) -> JsonValue:
+    """The same without halves of surrogate pairs. No deeper than what a server could send."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole(name): _whole(item) for name, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def id_of(parent: bytes | bytearray, content: bytes, twin: int = 0) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from minillmlib.errors import MiniLLMError, StorageError
-from minillmlib.tree.records import FormatValue
+from minillmlib.tree.records import FormatValue, written
 from minillmlib.values.json import JsonValue, excerpt, excerpt_of
 from minillmlib.values.media import ImagePart
 from minillmlib.values.messages import ContentPart, Message, Role, TextPart
@@ -40,13 +40,9 @@ class _Document(
 
 
 def thread_json(thread: Thread) -> bytes:
-    """The document of a thread. Raises `StorageError` for what JSON cannot hold."""
+    """The document of a thread."""
     document = _Document(VERSION, thread.messages, dict(thread.format_kwargs))
-    try:
-        data = msgspec.json.encode(document)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StorageError(f"the thread cannot be written as JSON ({error})") from None
-    return msgspec.json.format(data, indent=1) + b"\n"
+    return msgspec.json.format(written(document), indent=1) + b"\n"
 
 
 def thread_from_json(data: bytes | str) -> Thread:
