@@ -325,6 +325,40 @@ def test_values_of_placeholders_come_back_as_they_were(tmp_path):
     assert [(type(v), v) for v in loaded.values()] == [(type(v), v) for v in values]
 
 
+def test_a_value_of_another_text_type_is_a_text():
+    import enum
+
+    class Name(enum.StrEnum):
+        ANN = "Ann"
+
+    root = ChatNode.root("s").set_format_kwarg("x", Name.ANN)
+    assert type(root.format_kwargs["x"]) is str
+
+
+async def test_a_copy_costs_nothing(rich):
+    whole = rich.subtree_cost()
+    (paid,) = [node for node in rich.depth_first() if node.text == "odd?"]
+    copy = rich.graft(paid)
+    assert rich.subtree_cost() == whole
+    assert copy.subtree_cost() == minillmlib.CostTotal()
+    original, again = paid.children()[0].response, copy.children()[0].response
+    assert (again.content, again.usage) == (original.content, original.usage)
+    assert paid.children()[0].response == original
+
+
+def test_a_child_that_comes_after_a_detached_one_is_there():
+    root = ChatNode.root("s")
+    one, two, three = (root.add_user(text) for text in "abc")
+    for gone, left in ((three, [one, two]), (one, [two]), (two, [])):
+        gone.detach()
+        assert root.children() == left
+    four = root.add_user("d")
+    five = root.add_user("e")
+    assert root.children() == [four, five]
+    five.detach()
+    assert [root.add_user("f"), four] == root.children()[::-1]
+
+
 def test_a_long_number_that_a_model_sends_does_not_spoil_the_tree(tmp_path):
     from minillmlib import GeneratorInfo
     from minillmlib.testing import ScriptedReply, ScriptedTransport

@@ -227,6 +227,8 @@ class Trees(RuleBasedStateMachine):
         loaded = self.take_over(ChatNode.load_tree(path), said)
         loaded.node.save_tree(again)
         assert path.read_bytes() == again.read_bytes()
+        for leaf in [one for one in loaded.walk() if not one.children][:5]:
+            self.check_thread(leaf)
 
     @rule(place=PLACES, order=st.booleans())
     @precondition(has_room)
@@ -302,7 +304,10 @@ class Trees(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def thread_file(self, place: int) -> None:
-        said, path = self.pick(place), self.new_file()
+        self.check_thread(self.pick(place))
+
+    def check_thread(self, said: Said) -> None:
+        path = self.new_file()
         said.node.save_thread(path)
         root, leaf = ChatNode.from_thread_file(path)
         assert [m.content for m in leaf.thread()] == [one.text for one in said.path()]
@@ -362,6 +367,6 @@ class Trees(RuleBasedStateMachine):
 
 
 Trees.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True, database=None
+    max_examples=150, stateful_step_count=30, deadline=None, derandomize=True, database=None
 )
 TestTrees = Trees.TestCase
