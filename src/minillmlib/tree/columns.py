@@ -104,16 +104,17 @@ class Tree:
 
         Raises `InvalidParameterError` if the record's id is not that of what it holds.
         """
+        message, response, twin = record.message, record.response, record.twin
         above = b"" if record.parent is None else bytes.fromhex(record.parent)
-        own = id_of(above, content_of(record.message, record.response), record.twin)
+        own = id_of(above, content_of(message, response), twin)
         if own.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
-        index = self._append_one(parent, record.message)
+        index = self._append_one(parent, message)
         self._ids += own
-        if record.response is not None:
-            self._responses[index] = record.response
-        if record.twin:
-            self._twins[index] = record.twin
+        if response is not None:
+            self._responses[index] = response
+        if twin:
+            self._twins[index] = twin
         if parent == NO_NODE and above:
             self._origins[index] = above
         if parent in self._siblings:

@@ -119,12 +119,12 @@ class TreeReader:
 
     def _take_line(self, line: bytes) -> None:
         for record in _decode_line(line):
-            if isinstance(record, HeaderRecord):
+            if type(record) is NodeRecord and self._has_header:  # of which there are millions
+                self._take_node(record)
+            elif isinstance(record, HeaderRecord):
                 self._take_header(record)
             elif not self._has_header:
                 raise InvalidParameterError("a tree file begins with its version")
-            elif isinstance(record, NodeRecord):
-                self._take_node(record)
             else:
                 self._take_change(record)
 
@@ -136,18 +136,16 @@ class TreeReader:
         self._has_header = True
 
     def _take_node(self, record: NodeRecord) -> None:
-        known = self._known
-        if record.id in known:
-            self.taken.add(record.id)
+        known, own, above = self._known, record.id, record.parent
+        if own in known:
+            self.taken.add(own)
             return
-        parent = NO_NODE
-        if known:
-            if record.parent is None:
+        parent = NO_NODE if above is None else known.get(above, NO_NODE)
+        if parent == NO_NODE and known:
+            if above is None:
                 raise InvalidParameterError("it is of another conversation")
-            if record.parent not in known:
-                raise InvalidParameterError(f"its parent {record.parent} is not before it")
-            parent = known[record.parent]
-        known[record.id] = self.tree.append_record(parent, record)
+            raise InvalidParameterError(f"its parent {above} is not before it")
+        known[own] = self.tree.append_record(parent, record)
 
     def _take_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
         index = self._known.get(record.node)
