@@ -119,12 +119,10 @@ class TreeReader:
 
     def _take_line(self, line: bytes) -> None:
         for record in _decode_line(line):
-            if type(record) is NodeRecord and self._has_header:  # of which there are millions
+            if isinstance(record, NodeRecord):  # the first, since of these there are millions
                 self._take_node(record)
             elif isinstance(record, HeaderRecord):
                 self._take_header(record)
-            elif not self._has_header:
-                raise InvalidParameterError("a tree file begins with its version")
             else:
                 self._take_change(record)
 
@@ -136,6 +134,8 @@ class TreeReader:
         self._has_header = True
 
     def _take_node(self, record: NodeRecord) -> None:
+        if not self._has_header:
+            raise InvalidParameterError("a tree file begins with its version")
         known, own, above = self._known, record.id, record.parent
         if own in known:
             self.taken.add(own)
@@ -148,7 +148,7 @@ class TreeReader:
         known[own] = self.tree.append_record(parent, record)
 
     def _take_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
-        index = self._known.get(record.node)
+        index = self._known.get(record.node) if self._has_header else None
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
         match record:
