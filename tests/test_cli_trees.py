@@ -28,6 +28,8 @@ from cli_program import (
 from minillmlib import ChatNode, CostTotal, StorageError
 from minillmlib.cli.wording import total_words
 
+pytestmark = pytest.mark.long
+
 CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c]"
 STYLES = r"\x1b\[\d*m"  # what rich itself sends
 PARIS = "It is Paris.\n"

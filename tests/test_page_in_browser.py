@@ -16,7 +16,10 @@ from browser import Browser
 from minillmlib import ChatNode
 from page_trees import bushy_tree, deep_tree, hostile_strings, travel_tree, tree_of
 
-pytestmark = pytest.mark.skipif(chromium.why_not() is not None, reason=str(chromium.why_not()))
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(chromium.why_not() is not None, reason=str(chromium.why_not())),
+]
 
 WIDE, HIGH = 184, 68  # of a card, as in page.html
 BAR = 9  # the middle of the coloured bar of a card, from its left side
