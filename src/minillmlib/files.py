@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +55,7 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     Raises `OSError`; the old file is then untouched. What `pieces` raises goes on.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
-    draft = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
         with draft.open("xb") as file:
             with contextlib.suppress(OSError):  # it keeps the permissions of the one it replaces

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,8 +27,6 @@ from minillmlib.tree.records import (
 from minillmlib.values.json import excerpt
 
 __all__ = ["attach", "explained", "read_tree", "save_tree"]
-
-log = logging.getLogger("minillmlib")
 
 _decode_line = msgspec.json.Decoder(list[Record]).decode
 
@@ -101,7 +98,7 @@ class TreeReader:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 if self._has_header:
-                    log.warning("%s: line %d is cut off and left out", name, number)
+                    _warn_of_cut(name, number)
                     return
                 raise self._wrong(name, number, "it is no tree file", line)
             try:
@@ -158,6 +155,13 @@ class TreeReader:
                 self.tree.set_kwargs(index, values)
             case DetachRecord():
                 self.tree.detach(index)
+
+
+def _warn_of_cut(name: str, number: int) -> None:
+    import logging  # noqa: PLC0415 - a tenth of our import
+
+    log = logging.getLogger("minillmlib")
+    log.warning("%s: line %d is cut off and left out", name, number)
 
 
 class FileJournal:
