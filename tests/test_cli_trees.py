@@ -34,8 +34,6 @@ CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u
 STYLES = r"\x1b\[\d*m"  # what rich itself sends
 PARIS = "It is Paris.\n"
 
-needs_page = pytest.mark.skipif(not hasattr(ChatNode, "to_html"), reason="to_html is to come")
-
 
 @pytest.fixture(scope="module")
 def running():
@@ -201,7 +199,6 @@ def test_what_is_no_conversation_is_one_readable_line_and_code_1(
 # view
 
 
-@needs_page
 def test_view_writes_a_page_beside_the_file_and_says_where(service, forked, tmp_path):
     forked.root_node.save_tree(tmp_path / "forked.tree")
     page = tmp_path / "forked.html"
@@ -213,7 +210,6 @@ def test_view_writes_a_page_beside_the_file_and_says_where(service, forked, tmp_
     assert other.read_text() == page.read_text()
 
 
-@needs_page
 def test_view_opens_the_browser_if_asked(service, forked, tmp_path):
     forked.save_thread(tmp_path / "thread.json")
     browser = f"{sys.executable} -c 'import sys; open(sys.argv[2], \"w\").write(sys.argv[1])' %s "
@@ -421,7 +417,6 @@ def test_save_writes_what_the_name_asks_for(service, tmp_path):
     assert ChatNode.load_tree(tmp_path / "it.tree").node_count() == 5
 
 
-@needs_page
 def test_save_writes_a_page(service, tmp_path):
     chat(service, tmp_path / "kept.tree", "one", f"/save {tmp_path / 'it.html'}")
     assert "It is Paris." in (tmp_path / "it.html").read_text()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-from minillmlib import ChatNode, Message, Role, TextPart
+from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.wording import one_line, total_words
 
 __all__ = ["ASCII", "LINES", "Guides", "Row", "drawn", "excerpt", "summary"]
@@ -125,10 +125,8 @@ def excerpt(message: Message, columns: int) -> str:
 
 
 def _beginning(message: Message) -> str:
-    content = message.content
-    parts = [] if isinstance(content, str) else [p for p in content if not isinstance(p, TextPart)]
     said = [(message.text or "")[:MOST_CHARS]]
-    said += [f"[{part.kind}]" for part in (*parts, *message.media)]
+    said += [f"[{part.kind}]" for part in (*message.attachments, *message.media)]
     said += [f"[calls {call.name[:MOST_CHARS]}]" for call in message.tool_calls]
     return " ".join(said)
 

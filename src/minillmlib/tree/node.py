@@ -30,7 +30,6 @@ from minillmlib.values.tools import ToolCall
 
 __all__ = ["ChatNode"]
 
-MOST_FILE_BYTES = 1_000_000_000
 SHOWN_CHARS = 2000
 
 
@@ -132,15 +131,18 @@ class ChatNode(KeptPlace):
 
     def missing_format_kwargs(self) -> list[str]:
         """The placeholders of the thread that have no value yet, in order. O(text)."""
-        values = {name: value for name, value in self.format_kwargs.items() if value is not None}
+        values = self._given_kwargs()
         found = [name for message in self.thread() for name in placeholders_in(message)]
         named = [name for name in self.format_kwargs if name not in values]
         return list(dict.fromkeys([*named, *(name for name in found if name not in values)]))
 
     def formatted_thread(self, /, **values: str | float) -> list[Message]:
         """The thread with its placeholders filled in; those without a value stay as they are."""
-        known = {name: value for name, value in self.format_kwargs.items() if value is not None}
-        return list(filled(self.thread(), known | values))
+        return list(filled(self.thread(), self._given_kwargs() | values))
+
+    def _given_kwargs(self) -> dict[str, str | int | float]:
+        """The placeholders that have a value here, without those that must get one."""
+        return {name: value for name, value in self.format_kwargs.items() if value is not None}
 
     async def collapse_thread(
         self,
@@ -324,13 +326,12 @@ class ChatNode(KeptPlace):
 
     def _filling(self, params: ParametersLike) -> ParametersLike:
         """The parameters with the values that nodes give to placeholders, unless they have them."""
-        given = self.format_kwargs
-        if not given:
+        named = self.format_kwargs
+        if not named:
             return params
         settings = node_parameters(params)
-        known = {name: value for name, value in given.items() if value is not None}
-        values = {**known, **settings.format_kwargs}
-        missing = [name for name in given if name not in values]
+        values = {**self._given_kwargs(), **settings.format_kwargs}
+        missing = [name for name in named if name not in values]
         if missing:
             raise InvalidParameterError(
                 f"these placeholders must have a value: {', '.join(missing)}; "

@@ -113,14 +113,12 @@ def _totals(nodes: list[ChatNode], parents: list[int]) -> tuple[list[CostTotal],
 
 def _message_row(node: ChatNode, media: _MediaRows) -> JsonObject:
     message = node.message
-    sent = () if isinstance(message.content, str) else message.content
-    parts = [part for part in (*sent, *message.media) if isinstance(part, MediaPart)]
     row = {
         "calls": [[call.id, call.name, call.arguments] for call in message.tool_calls],
         "answers": message.tool_call_id,
         "failed": message.is_error,
         "thought": message.reasoning.text if message.reasoning else "",
-        "media": [media.row(part) for part in parts],
+        "media": [media.row(part) for part in (*message.attachments, *message.media)],
     }
     spoken = {"role": message.role.value, "text": message.text or ""}
     return spoken | {key: value for key, value in row.items() if value}

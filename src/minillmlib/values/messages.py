@@ -155,6 +155,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         """All text of the message, or None if it has no text."""
         return content_text(self.content) or None
 
+    @property
+    def attachments(self) -> tuple[Media, ...]:
+        """The images and the like that were said with the text, without what a model made."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part for part in self.content if not isinstance(part, TextPart))
+
 
 def _checked_role(role: str) -> Role:
     try:
