@@ -467,13 +467,19 @@ class Tree:
             if index in kwargs:
                 yield line_of(KwargsRecord(node=own.decode(), values=kwargs[index]))
 
-    def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
-        """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
+    def keep_in(
+        self, journal: Journal, root: int, held: AbstractSet[str], told: AbstractSet[bytes]
+    ) -> None:
+        """From here on all of the tree of `root` is in `journal`.
+
+        It holds the nodes with the ids `held` already, and the lines `told` about nodes.
+        """
         with self.lock:
             gone = (self.id(index).hex() for index in self._origins if index != root)
             detached = (line_of(DetachRecord(node=own)) for own in gone if own in held)
-            for lines in joined(chain(detached, self.lines(root, held))):
-                journal.write(lines)
+            lines = chain(detached, self.lines(root, held))
+            for piece in joined(line for line in lines if line not in told):
+                journal.write(piece)
             self._journals[root] = journal
 
     def _keep(self, index: int, *records: bytes | Record) -> None:

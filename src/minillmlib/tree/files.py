@@ -25,6 +25,7 @@ from minillmlib.tree.records import (
     MarkRecord,
     NodeRecord,
     Record,
+    line_of,
 )
 from minillmlib.values.json import excerpt
 
@@ -64,7 +65,7 @@ def attach(tree: Tree, root: int, path: FilePath) -> None:
             reader.read(io.BytesIO(held), os.fsdecode(path))
             journal.cut(held.rfind(b"\n") + 1)
         read = (tree.id(index).hex() for index in range(before, len(tree)))
-        tree.keep_in(journal, root, reader.taken.union(read))
+        tree.keep_in(journal, root, reader.taken.union(read), reader.told)
 
 
 @contextmanager
@@ -89,6 +90,7 @@ class TreeReader:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.taken: set[str] = set()  # the ids of nodes that were there and in the file
+        self.told: set[bytes] = set()  # the lines about nodes in the file
         self._known = {tree.id(index).hex(): index for index in range(len(tree))}
         self._has_header = False
 
@@ -167,6 +169,7 @@ class TreeReader:
         index = self._known.get(record.node)
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
+        self.told.add(line_of(record))
         match record:
             case MarkRecord(ttl=ttl):
                 self.tree.mark(index, ttl)
