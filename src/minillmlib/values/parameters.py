@@ -360,12 +360,14 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 ParametersLike: TypeAlias = NodeCompletionParameters | CompletionParameters | None
 
+_DEFAULTS = NodeCompletionParameters()
+
 
 def node_parameters(params: ParametersLike) -> NodeCompletionParameters:
     """The full settings of a call from what a caller may pass for them."""
     match params:
         case None:
-            return NodeCompletionParameters()
+            return _DEFAULTS
         case NodeCompletionParameters():
             return params
         case CompletionParameters():
