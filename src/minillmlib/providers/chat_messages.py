@@ -35,7 +35,9 @@ class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject:
     """One message. Raises `InvalidParameterError` for what the wire cannot carry."""
-    body: JsonObject = {"role": message.role, "content": _content(message, facts, wire)}
+    body: JsonObject = {"role": message.role, "content": message.content}
+    if type(message.content) is not str or message.is_error:
+        body["content"] = _content(message, facts, wire)
     if message.tool_calls:
         body["content"] = body["content"] or None
         body["tool_calls"] = [_call_body(call, facts) for call in message.tool_calls]

@@ -308,9 +308,12 @@ class Tree:
 
     def thread(self, index: int) -> list[Message]:
         """The messages from the root to a node. O(depth)."""
-        messages = [self._messages[place] for place in self.path(index)]
-        messages.reverse()
-        return messages
+        messages, parents, thread = self._messages, self._parents, []
+        while index != NO_NODE:
+            thread.append(messages[index])
+            index = parents[index]
+        thread.reverse()
+        return thread
 
     def marked_thread(self, index: int) -> list[Message]:
         """The same with the cache marks of its nodes on them."""
