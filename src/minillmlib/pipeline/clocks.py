@@ -79,6 +79,8 @@ class Clocks:
         self._quiet = 0.0
 
     def _tightest(self, *bounds: Bound) -> Bound:
+        if self._deadline is None and len(bounds) == 1:
+            return bounds[0]
         deadline = Bound(self.left(), "deadline", self._deadline_secs)
         known = [bound for bound in (*bounds, deadline) if bound.secs is not None]
         return min(known, key=lambda bound: bound.secs or 0.0, default=bounds[0])

@@ -50,6 +50,8 @@ def read_reply(
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
     """The response with the beginning that the call forced, whether it was repeated or not."""
+    if not call.settings.force_prepend:
+        return response
     content = Prefill(call.settings.force_prepend).whole(response.content)
     added = len(content) - len(response.content)
     blocks = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -176,6 +177,7 @@ def log_attempt(attempt: Attempt) -> None:
         )  # fmt: skip
 
 
+@cache
 def _logger() -> Logger:
     import logging  # noqa: PLC0415 - a tenth of our import
 

@@ -93,7 +93,8 @@ class Run:
         if self._open is not None:
             plain = self._open.redactor.redact_plain(headers)
             self._open.status, self._open.request_id = status, request_id_of(plain)
-            self._open.response_id = excerpt(plain.get("x-generation-id", ""))
+            if (response_id := plain.get("x-generation-id")) is not None:
+                self._open.response_id = excerpt(response_id)
 
     def answered(self, response: CompletionResponse) -> CompletionResponse:
         """The whole answer is there and taken; gives it with the record of all attempts."""

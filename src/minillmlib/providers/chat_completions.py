@@ -320,6 +320,8 @@ def _thought_in(said: _Said) -> str:
     for text in (said.reasoning_content, said.reasoning):
         if isinstance(text, str) and text:
             return text
+    if said.reasoning_details is None and not isinstance(said.content, list):
+        return ""
     pieces = said.content if isinstance(said.content, list) else ()
     thinking = [piece.get("thinking") for piece in pieces if piece.get("type") == "thinking"]
     inner = [item for items in thinking if isinstance(items, list) for item in items]
@@ -330,6 +332,8 @@ def _thought_in(said: _Said) -> str:
 
 
 def _blocks_in(said: _Said) -> tuple[ReasoningDelta, ...]:
+    if said.reasoning_details is None:
+        return ()
     return tuple(
         ReasoningDelta(index=_block_index(detail, position), fields=detail)
         for position, detail in enumerate(_details_in(said))

@@ -288,7 +288,7 @@ class ResponseFold:
 
     def response(self) -> CompletionResponse:
         """Everything added so far, as one answer."""
-        refusal = "".join(self._refusals) or None
+        refusal, usage = "".join(self._refusals) or None, self.usage
         tool_calls = self._tool_calls.finished()
         return CompletionResponse(
             id=self.id,
@@ -301,8 +301,8 @@ class ResponseFold:
             media=_joined_media(self._media),
             reasoning="".join(self._reasoning),
             reasoning_blocks=self._blocks.finished(),
-            usage=self.usage,
-            usage_record=self.usage_record,
+            usage=usage,
+            usage_record=None if usage is not None else self.usage_record,
         )
 
 
@@ -329,6 +329,8 @@ def _bill(usage: Usage | None) -> Usage | None:
 
 def _joined_media(media: list[Media]) -> tuple[Media, ...]:
     """The images, then the one sound, whose pieces follow each other."""
+    if not media:
+        return ()
     sounds = [part for part in media if isinstance(part, AudioPart)]
     others = [part for part in media if not isinstance(part, AudioPart)]
     if not sounds:
