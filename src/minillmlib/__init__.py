@@ -17,6 +17,7 @@ from minillmlib.errors import (
     EmptyThreadError,
     IncompleteStreamError,
     InvalidParameterError,
+    JsonRepairError,
     LimitExceededError,
     LocalModelError,
     MalformedResponseError,
@@ -42,6 +43,8 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
+from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.repair import loads, repair, repair_json
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -120,6 +123,9 @@ __all__ = [
     "ImagePart",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "JsonChange",
+    "JsonChangeKind",
+    "JsonRepairError",
     "LimitExceededError",
     "Limits",
     "LocalModelError",
@@ -151,6 +157,7 @@ __all__ = [
     "Receipt",
     "RedirectError",
     "RejectedResponseError",
+    "Repaired",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",
@@ -175,6 +182,9 @@ __all__ = [
     "VideoPart",
     "__version__",
     "iterate",
+    "loads",
+    "repair",
+    "repair_json",
     "run",
 ]
 

@@ -33,6 +33,7 @@
     ├── RejectedResponseError        a whole answer that the call's own settings refuse
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
     │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
+    ├── JsonRepairError              a text holds no JSON, or nests it too deeply (also a ValueError)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── LocalModelError              the embedded model could not be installed or run
@@ -61,6 +62,7 @@ __all__ = [
     "EmptyThreadError",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "JsonRepairError",
     "LimitExceededError",
     "LocalModelError",
     "MalformedResponseError",
@@ -292,6 +294,10 @@ class EmptyResponseError(RejectedResponseError):
 
 class NoJsonFoundError(RejectedResponseError):
     """The answer holds no JSON, or an empty one, and `crash_on_refusal` is set."""
+
+
+class JsonRepairError(MiniLLMError, ValueError):
+    """A text holds nothing that could be JSON, or is nested too deeply."""
 
 
 class MaxRetriesExceededError(MiniLLMError):
