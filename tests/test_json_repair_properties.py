@@ -10,7 +10,7 @@ import tracemalloc
 import msgspec
 import pytest
 from hostile import FACTOR
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from json_documents import (
     CONTAINERS,
     LAYOUTS,
@@ -27,10 +27,10 @@ from minillmlib.json_repair.repair import PartialJson
 
 pytestmark = pytest.mark.long
 
-DOCUMENTS, EACH = 500 * FACTOR, 40  # 20,000 inputs for each property
+DOCUMENTS, EACH = 250 * FACTOR, 80  # 20,000 broken inputs for each property
 many = settings(
     max_examples=DOCUMENTS, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
 
 

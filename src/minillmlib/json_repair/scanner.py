@@ -57,17 +57,18 @@ _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+")
 _COLON = re.compile(r":|=>?+")
 _FENCE = re.compile(r"`++")
 _PLUS = re.compile(r"\s*+\+\s*+")
-_SET = re.compile(r'\{\s*+(?:(?:"[^"\\\n]*+"|-?[0-9.]++)\s*+(,)?+)?+')
+_SET = re.compile(r'\{\s*+(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|-?+(?:[0-9.]++\s*+(,)?+)?+)')
 _THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(_THOUGHTS))})>")
 _TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 _OUTSIDE = re.compile(r"[^{\[`<]*+")
+_BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
-    rf"\{{\s*+(?:([}}{{{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+([:=])?+)?+"
+    rf"\{{\s*+(?:([}}{{{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+\s*+([:=])?+)?+"
 )
 _ARRAY_BEGINS = re.compile(
-    rf"\[\s*+(?:([\]\[{{({_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+([,\]])?+)?+"
+    rf"\[\s*+(?:([\]\[{{({_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+"
 )
 
 
@@ -90,6 +91,7 @@ class Scanner:
         self._opener = ""
         self._is_raw = False
         self._is_doubled = False
+        self._has_controls = False
         self._comma_at = -1
         self._is_fenced = False
         self._is_listed = False
@@ -151,10 +153,11 @@ class Scanner:
         text = window.text[window.pos : end]
         if not self.candidates:
             self.prose.append(text)
-        if not self._is_in_prose and text.strip(" \t\r\n,;\ufeff"):
+        words = text.lstrip(_BETWEEN)
+        if words and not self._is_in_prose:
             self._is_in_prose = True
             self._is_listed = False
-            self._guess(Kind.SURROUNDINGS)
+            self._guess(Kind.SURROUNDINGS, end - len(words))
         window.pos = end
 
     def _pass_backticks(self) -> None:
@@ -198,7 +201,7 @@ class Scanner:
         window = self._window
         match = window.look(_OBJECT_BEGINS if char == "{" else _ARRAY_BEGINS, window.pos)
         is_sure = match.lastindex == 1
-        is_cut = match.end() == len(window.text) and match[0].strip() == char
+        is_cut = match.end() == len(window.text) and not self._is_in_prose
         is_bracketed_word = self._is_in_prose and not is_sure and match[0].endswith("]")
         if not (match.lastindex or is_cut) or is_bracketed_word:
             self._pass_prose(window.pos + 1)
@@ -217,7 +220,7 @@ class Scanner:
         window, growing = self._window, self._growing
         if len(growing.open) >= MOST_DEPTH:
             raise JsonRepairError(f"the JSON is nested more than {MOST_DEPTH} levels deep")
-        if char == "{" and window.look(_SET, window.pos)[1] is None:
+        if char == "{" and window.look(_SET, window.pos).lastindex is None:
             growing.begin({}, "}")
         else:
             growing.begin([], {"{": "}", "[": "]", "(": ")"}[char])
@@ -413,7 +416,8 @@ class Scanner:
         growing = self._growing
         growing.key = key
         if key in growing.open[-1]:
-            self._guess(Kind.REPEATED_KEY)
+            window = self._window
+            self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
         self._comma_at = -1
 
     def _quoted_key(self, opener: str) -> None:
@@ -435,8 +439,8 @@ class Scanner:
                 break
             if (key := unclosed_key("".join(parts[:1]))) is not None:
                 self._guess(Kind.MISSING_QUOTE)
-                window.pos = start + len(key)
                 self._take_key(key.strip())
+                window.pos = start + len(key)
                 self._step = self._colon
                 return
             parts.append(window.text[place])
@@ -569,6 +573,7 @@ class Scanner:
         if opener != '"' or is_doubled:
             self._guess(Kind.OTHER_QUOTES)
         self._opener, self._is_raw, self._is_doubled = opener, is_raw, is_doubled
+        self._has_controls = False
         window.pos = pos + is_doubled
         self._growing.begin_string()
         self._step = self._string
@@ -578,8 +583,9 @@ class Scanner:
         window, growing = self._window, self._growing
         while part := next_part(window, window.pos, self._opener):
             text, end, kind = part
-            if kind is not None:
+            if kind is not None and not (kind is Kind.CONTROL_CHARACTER and self._has_controls):
                 self._guess(kind)
+                self._has_controls |= kind is Kind.CONTROL_CHARACTER
             growing.add_text(text)
             window.pos = end
         if window.char(window.pos) == "":
