@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 TEXTS = st.one_of(
     st.text(max_size=12),
-    st.text(alphabet='ab",:{}[]\\ \n\'`</', max_size=12),
-    st.sampled_from(["", "say \"hi\"", "```json\n{}\n```", "C:\\", "a, b", "it's", "\\\"", "//", "😀"]),
+    st.text(alphabet="ab\",:{}[]\\ \n'`</", max_size=12),
+    st.sampled_from(
+        ["", 'say "hi"', "```json\n{}\n```", "C:\\", "a, b", "it's", '\\"', "//", "😀"]
+    ),
 )
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from test_linear import check_linear
 
 from minillmlib import JsonRepairError, repair
 from minillmlib.json_repair.repair import PartialJson
+from test_linear import check_linear
 
 pytestmark = pytest.mark.long
 

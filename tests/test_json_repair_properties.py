@@ -9,8 +9,9 @@ import tracemalloc
 
 import msgspec
 import pytest
-from hostile import FACTOR
 from hypothesis import HealthCheck, Phase, given, settings
+
+from hostile import FACTOR
 from json_documents import (
     CONTAINERS,
     LAYOUTS,
@@ -21,7 +22,6 @@ from json_documents import (
     pieces_of,
     written,
 )
-
 from minillmlib import JsonRepairError, loads, repair, repair_json
 from minillmlib.json_repair.repair import PartialJson
 
@@ -178,9 +178,12 @@ def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout):
 
 ORDINARY = [
     ("'", "{'name': 'A rather ordinary text of some length', 'is_new': True, 'count': 12},\n"),
-    ("prose", "A long story, without any \"JSON\" in it: it's (nearly) all words.\n"),
+    ("prose", 'A long story, without any "JSON" in it: it\'s (nearly) all words.\n'),
     ("inner", '{"text": "she said "well, well" and left the room, without a word", "n": 3},\n'),
-    ("escapes", '{"text": "line\\nline\\tline\\u00e9 and more of this and that and all of it"} ,,\n'),
+    (
+        "escapes",
+        '{"text": "line\\nline\\tline\\u00e9 and more of this and that and all of it"} ,,\n',
+    ),
 ]
 
 

@@ -33,7 +33,7 @@
     ├── RejectedResponseError        a whole answer that the call's own settings refuse
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
     │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
-    ├── JsonRepairError              a text holds no JSON, or nests it too deeply (also a ValueError)
+    ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── LocalModelError              the embedded model could not be installed or run

@@ -1,13 +1,13 @@
 """What was guessed when a text was repaired."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-__all__ = ["JsonChange", "JsonChangeKind", "Repaired"]
+from minillmlib.json_repair.window import Window
+
+__all__ = ["MOST_CHANGES", "Guesses", "JsonChange", "JsonChangeKind", "Repaired"]
 
 MOST_CHANGES = 1000
 
@@ -72,3 +72,23 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[JsonChange, ...] = ()
     complete: bool = True
     candidates: tuple[Any, ...] = ()
+
+
+class Guesses:
+    """The guesses so far, the first thousand.
+
+    Attributes:
+        changes: Each of them, nearly in the order of the text.
+        surrogates: Where halves of surrogate pairs stood as characters.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.changes: list[JsonChange] = []
+        self.surrogates = window.surrogates
+        self._window = window
+
+    def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
+        """A guess at this index of the window, or where the next character is."""
+        if len(self.changes) < MOST_CHANGES:
+            place = self._window.place(self._window.pos if pos is None else pos)
+            self.changes.append(JsonChange(position=place, kind=kind))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-__all__ = ["Candidate", "Growing"]
+__all__ = ["Candidate", "Container", "Growing"]
 
 _TAIL = 64
 
@@ -116,4 +116,3 @@ class Growing:
             container, slot = self._slot
             container[slot] = container[slot].rstrip().removesuffix(",").rstrip()
         self._parts = None
-

@@ -19,6 +19,7 @@ __all__ = [
     "holds_raw_json",
     "key_ending",
     "opener_at",
+    "quote_size",
     "unclosed_key",
     "value_ending",
 ]
@@ -35,14 +36,19 @@ class Ending(Enum):
 
 # What opens a string, and the characters that may close it.
 _OPENERS = {
-    '"': '"', "'": "'", "`": "`", '"""': '"', "'''": "'", '\\"': '"',
-    "\N{LEFT DOUBLE QUOTATION MARK}": '\N{RIGHT DOUBLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}"',
-    "\N{RIGHT DOUBLE QUOTATION MARK}": '\N{RIGHT DOUBLE QUOTATION MARK}"',
-    "\N{DOUBLE LOW-9 QUOTATION MARK}": '\N{RIGHT DOUBLE QUOTATION MARK}\N{LEFT DOUBLE QUOTATION MARK}"',
-    "\N{LEFT SINGLE QUOTATION MARK}": "\N{RIGHT SINGLE QUOTATION MARK}'",
-    "\N{RIGHT SINGLE QUOTATION MARK}": "\N{RIGHT SINGLE QUOTATION MARK}'",
-    "\N{LEFT-POINTING DOUBLE ANGLE QUOTATION MARK}": "\N{RIGHT-POINTING DOUBLE ANGLE QUOTATION MARK}",
-}  # fmt: skip
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    '"""': '"',
+    "'''": "'",
+    '\\"': '"',
+    "\u201c": '\u201d\u201c"',  # as in English
+    "\u201d": '\u201d"',  # as in Swedish
+    "\u201e": '\u201d\u201c"',  # as in German
+    "\u2018": "\u2019'",
+    "\u2019": "\u2019'",
+    "\u00ab": "\u00bb",  # as in French
+}
 _QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
@@ -62,6 +68,7 @@ _KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'"(?:[\w$-]++(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
+_NUMBER = re.compile(r"(?:-?[0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
 _PLUS = re.compile(r"\+\s*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
@@ -78,6 +85,13 @@ def opener_at(window: Window, pos: int) -> str:
         return ""
     is_triple = char in "\"'" and window.char(pos + 1) == char and window.char(pos + 2) == char
     return char * 3 if is_triple else char
+
+
+def quote_size(window: Window, pos: int, opener: str) -> int:
+    """How many characters the quote there has that may close a string."""
+    if len(opener) == 3:
+        return 3 if window.char(pos + 1) == window.char(pos + 2) == opener[0] else 1
+    return 2 if window.char(pos) == "\\" else 1
 
 
 def holds_raw_json(window: Window, pos: int) -> bool:
@@ -100,7 +114,9 @@ def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
     if char in _QUOTES:
         return _closes_if(_is_next_string(window, gap, in_object=growing.is_in_object))
     if char == "+":
-        return Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
+        return (
+            Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
+        )
     if char in "/#":
         return _closes_if(_is_comment(window, after))
     return _ending_before_word(window, gap, growing)
@@ -113,13 +129,21 @@ def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole questi
 def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) -> Ending:
     after, char = gap.end(), window.char(gap.end())
     if not growing.is_in_object:
-        return _closes_if(char == ":" or (char == "{" and gap[0] != ""))
+        is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
+        return _closes_if(char == ":" or is_next)
     if not gap[0] and _OPENS_KEY.search(growing.tail):
         quote = window.look(_KEY_HERE, after - 1)
         return Ending.LOST if quote[1] else Ending.CONTENT
     if char == "`" or "\n" not in gap[0]:
         return Ending.CONTENT
     return _closes_if(_is_bare_key(window, after))
+
+
+def _is_number(window: Window, pos: int) -> bool:
+    """Whether a number follows that no word follows."""
+    number = window.look(_NUMBER, pos)
+    char = window.char(number.end())
+    return number[0] != "" and (char == "" or char in '",]}{[-' or char.isdecimal())
 
 
 def _is_bare_key(window: Window, pos: int) -> bool:
@@ -152,7 +176,7 @@ def _is_string(window: Window, pos: int) -> bool:
     if match[1] is None:
         return True  # the text ends within it
     char = window.char(match.end())
-    return char == "" or char in ':,}]"=/#{['
+    return char == "" or char in ':,}]"=/#{[-' or char.isdecimal()
 
 
 def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> bool:

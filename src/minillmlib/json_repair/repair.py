@@ -137,11 +137,11 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     ]
     changes += [
         JsonChange(position=place, kind=JsonChangeKind.LONE_SURROGATE)
-        for place in scanner.surrogates[:MOST_CHANGES]
+        for place in scanner.guesses.surrogates[:MOST_CHANGES]
     ]
     spans = iter(others)
     other = next(spans, None)
-    for change in scanner.changes:
+    for change in scanner.guesses.changes:
         while other and other.end is not None and change.position >= other.end:
             other = next(spans, None)
         if other is None or change.position < other.start:

@@ -74,12 +74,10 @@ def completed(token: str) -> tuple[Any, Kind]:
 
 def _cut_number(token: str) -> tuple[Any, Kind]:
     """A number may go on after the cut; what is there of it is the value."""
-    value, kind = scalar_of(token)
-    if kind is Kind.BARE_STRING and (found := _NUMBER.match(token)):
-        rest = token[found.end() :]
-        if rest in {".", "e", "E", "e+", "e-", "E+", "E-"}:
-            value, _ = scalar_of(found[0])
-            return value, Kind.CUT_LITERAL
-    if token in {"-", "+", "."}:
+    found = _NUMBER.match(token)
+    if found and token[found.end() :].lower() in {".", "e", "e+", "e-"}:
+        token = found[0]
+    elif token in {"-", "+", "."}:
         return None, Kind.CUT_LITERAL
+    value, kind = scalar_of(token)
     return value, kind or Kind.CUT_LITERAL

@@ -17,6 +17,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f]*+")
 _HEX = "[0-9a-fA-F]"
 _ODD = re.compile(rf"\\(?:u{_HEX}{{0,4}}+(?:\\(?:u{_HEX}{{0,4}}+)?+)?+|x{_HEX}{{0,2}}+|(?s:.))?+")
 _PAIR = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)")
+_CUT = re.compile(rf"\\(?:u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}})?)?)|x{_HEX}?)?")
 _LONE = re.compile(r"\\u[dD][89a-fA-F]..")
 _BYTE = re.compile(r"\\x(..)")
 _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
@@ -53,21 +54,16 @@ def _decoded(escape: re.Match[str]) -> str:
 def _odd_escape(window: Window, pos: int) -> Part:
     """What JSON has no escape for, halves of surrogate pairs, and what the text's end cut."""
     match = window.look(_ODD, pos)
-    escape = match[0]
+    escape, end = match[0], match.end()
+    is_last = end == len(window.text)
     if pair := _PAIR.fullmatch(escape):
-        units = bytes.fromhex(pair[1] + pair[2])
-        return units.decode("utf-16-be"), match.end(), None
+        return bytes.fromhex(pair[1] + pair[2]).decode("utf-16-be"), end, None
+    if is_last and _CUT.fullmatch(escape):
+        return "", end, Kind.CUT_VALUE
     if _LONE.match(escape):
-        is_cut = match.end() == len(window.text) and _PAIR.pattern != escape and len(escape) < 12
-        if is_cut and escape[2:4].lower() in {"d8", "d9", "da", "db"}:
-            return "", match.end(), Kind.CUT_VALUE
         return "\N{REPLACEMENT CHARACTER}", pos + 6, Kind.LONE_SURROGATE
     if byte := _BYTE.fullmatch(escape):
-        return chr(int(byte[1], 16)), match.end(), Kind.ODD_ESCAPE
-    if match.end() == len(window.text) and (escape == "\\" or escape[1] in "ux"):
-        return "", match.end(), Kind.CUT_VALUE
-    if escape[1] in "ux":
-        return escape[:2], pos + 2, Kind.ODD_ESCAPE
+        return chr(int(byte[1], 16)), end, Kind.ODD_ESCAPE
     return _other_escape(escape[1]), pos + 2, Kind.ODD_ESCAPE
 
 

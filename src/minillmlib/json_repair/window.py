@@ -57,11 +57,9 @@ class Window:
 
     def _join(self) -> None:
         added = "".join(self._held)
-        if not added.isascii() and (found := _SURROGATE.search(added)):
+        if not added.isascii() and _SURROGATE.search(added):
             start = self._before + len(self.text)
-            while found:
-                self.surrogates.append(start + found.start())
-                found = _SURROGATE.search(added, found.end())
+            self.surrogates += (start + half.start() for half in _SURROGATE.finditer(added))
             added = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", added)
         self._before += self.pos
         self.text = self.text[self.pos :] + added
@@ -74,7 +72,7 @@ class Window:
         return self._before + pos
 
     def look(self, pattern: re.Pattern[str], pos: int) -> re.Match[str]:
-        """What a pattern that always matches finds there; it may end with the text only at its end."""
+        """What a pattern finds there that always matches, and that more text could only extend."""
         match = pattern.match(self.text, pos)
         assert match is not None
         if match.end() == len(self.text) and not self.is_whole:
