@@ -17,6 +17,7 @@ __all__ = [
     "RUNS",
     "Ending",
     "holds_raw_json",
+    "is_key_at",
     "key_ending",
     "opener_at",
     "quote_size",
@@ -41,6 +42,8 @@ _OPENERS = {
     "`": "`",
     '"""': '"',
     "'''": "'",
+    '""': '"',
+    "''": "'",
     '\\"': '"',
     "\u201c": '\u201d\u201c"',  # as in English
     "\u201d": '\u201d"',  # as in Swedish
@@ -49,6 +52,7 @@ _OPENERS = {
     "\u2019": "\u2019'",
     "\u00ab": "\u00bb",  # as in French
 }
+_AFTER_BRACKET = ("", ",", "}", "]", ")")
 _QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
@@ -66,7 +70,7 @@ _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
 _SINGLE_KEY = re.compile(r"(?:'[^'\\\n]*+(?:'\s*+(:)?+)?+)?+")
 _KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""")
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
-_KEY_WITHOUT_QUOTE = re.compile(r'"(?:[\w$-]++(:)?+)?+')
+_KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
 _NUMBER = re.compile(r"(?:-?[0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
@@ -83,14 +87,18 @@ def opener_at(window: Window, pos: int) -> str:
         return '\\"' if window.char(pos + 1) == '"' else ""
     if char not in _QUOTES:
         return ""
-    is_triple = char in "\"'" and window.char(pos + 1) == char and window.char(pos + 2) == char
-    return char * 3 if is_triple else char
+    if char not in "\"'" or window.char(pos + 1) != char:
+        return char
+    third = window.char(pos + 2)
+    return char * 3 if third == char else char * 2 if third.isalnum() else char
 
 
 def quote_size(window: Window, pos: int, opener: str) -> int:
     """How many characters the quote there has that may close a string."""
     if len(opener) == 3:
         return 3 if window.char(pos + 1) == window.char(pos + 2) == opener[0] else 1
+    if len(opener) == 2 and opener[0] == opener[1]:
+        return 2 if window.char(pos + 1) == opener[0] else 1
     return 2 if window.char(pos) == "\\" else 1
 
 
@@ -107,8 +115,8 @@ def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)
-    if char == "" or (char in "}])" and growing.awaits(char)):
-        return Ending.CLOSES
+    if char == "" or char in "}])":
+        return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
     if char == ",":
         return _closes_if(_is_next_after_comma(window, after + 1, in_object=growing.is_in_object))
     if char in _QUOTES:
@@ -122,8 +130,18 @@ def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
     return _ending_before_word(window, gap, growing)
 
 
+def is_key_at(window: Window, pos: int) -> bool:
+    """Whether a quoted key and its colon stand there."""
+    return window.look(_KEY_HERE, pos)[1] is not None
+
+
 def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
     return Ending.CLOSES if closes else Ending.CONTENT
+
+
+def _is_stray(window: Window, pos: int) -> bool:
+    """Whether a bracket that closes nothing stands where only brackets and commas do."""
+    return window.char(window.look(_SPACE, pos + 1).end()) in _AFTER_BRACKET
 
 
 def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) -> Ending:
@@ -132,9 +150,10 @@ def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) ->
         is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
         return _closes_if(char == ":" or is_next)
     if not gap[0] and _OPENS_KEY.search(growing.tail):
-        quote = window.look(_KEY_HERE, after - 1)
-        return Ending.LOST if quote[1] else Ending.CONTENT
-    if char == "`" or "\n" not in gap[0]:
+        return Ending.LOST if is_key_at(window, after - 1) else Ending.CONTENT
+    if char == "`" and window.char(after + 1) == "`" == window.char(after + 2):
+        return Ending.CLOSES
+    if "\n" not in gap[0]:
         return Ending.CONTENT
     return _closes_if(_is_bare_key(window, after))
 
@@ -160,7 +179,8 @@ def _is_next_after_comma(window: Window, pos: int, *, in_object: bool) -> bool:
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
     if in_object:
-        return _is_bare_key(window, after)
+        word_end = window.look(_WORD, after).end()
+        return _is_bare_key(window, after) or (word_end > after and is_key_at(window, word_end))
     if char in "[-(" or char.isdecimal():
         return True
     return window.char(window.look(_TO_COMMA, after).end()) != '"'
@@ -182,7 +202,7 @@ def _is_string(window: Window, pos: int) -> bool:
 def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> bool:
     """Whether a string follows, with the comma missing."""
     if not gap[0]:
-        return False
+        return in_object and is_key_at(window, gap.end())
     if window.char(gap.end()) != '"':
         return "\n" in gap[0] or window.look(_SINGLE_KEY, gap.end())[1] is not None
     if not in_object:

@@ -19,6 +19,7 @@ from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.quotes import (
     Ending,
     holds_raw_json,
+    is_key_at,
     key_ending,
     opener_at,
     quote_size,
@@ -52,11 +53,12 @@ _SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
 _AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\")
 _COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)")
-_BARE = re.compile(r"[^,}\])\n]*+")
+_BARE = re.compile(r"[^,}\])\n\"]*+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
 _PLUS = re.compile(r"\s*+\+\s*+")
-_SET = re.compile(r'\{\s*+(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|-?+(?:[0-9.]++\s*+(,)?+)?+)')
+_QUOTED_AND_COMMA = r"""["'][^"'\\\n]*+(?:["']\s*+(,)?+)?+"""
+_SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
 THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
 TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 
@@ -79,7 +81,6 @@ class ValueReader:
         self._guess = guesses.add
         self._opener = ""
         self._is_raw = False
-        self._is_doubled = False
         self._has_controls = False
         self._comma_at = -1
 
@@ -112,8 +113,8 @@ class ValueReader:
         window, growing = self.window, self.growing
         if growing.closers[-1] == char and not self._goes_on(char):
             self._pop()
-        elif growing.closers[-1] == char or (char == ")" and not growing.awaits(char)):
-            self._guess(Kind.WRONG_BRACKET)  # too many
+        elif growing.closers[-1] == char or self._is_stray(char):
+            self._guess(Kind.WRONG_BRACKET)
         elif not growing.awaits(char) or self._belongs_to_inner(char):
             self._guess(Kind.WRONG_BRACKET)
             self._pop()
@@ -132,6 +133,14 @@ class ValueReader:
     def _goes_on(self, char: str) -> bool:
         """Whether another key follows the bracket that should end it all."""
         return len(self.growing.open) == 1 and char == "}" and self._is_key_after_bracket()
+
+    def _is_stray(self, char: str) -> bool:
+        """Whether a bracket that closes nothing is one too many: the value goes on after it."""
+        window = self.window
+        if self.growing.awaits(char):
+            return False
+        following = window.char(window.look(_SPACE, window.pos + 1).end())
+        return char == ")" or (following != "" and following in ',"')
 
     def _belongs_to_inner(self, char: str) -> bool:
         """Whether `}` was written for `]`: an outer object goes on after it."""
@@ -392,6 +401,9 @@ class ValueReader:
             window.pos = max(end, window.pos + 1)
             self.step = self._after
             return
+        if token[-1] == '"' and token.count('"') % 2:
+            self._guess(Kind.MISSING_QUOTE)
+            token = token[:-1].rstrip() or token
         value, kind = (completed if end == len(window.text) else scalar_of)(token)
         if kind is not None:
             self._guess(kind)
@@ -400,7 +412,7 @@ class ValueReader:
         self.step = self._after
 
     def _end_of_bare(self) -> int:
-        window, growing = self.window, self.growing
+        window = self.window
         match = window.look(_SIMPLE, window.pos)
         if match[1] and self._ends_here(match):
             return match.end(1)
@@ -408,23 +420,29 @@ class ValueReader:
         while True:
             place = window.look(_BARE, place).end()
             char = window.char(place)
-            if char in ("", "\n") or (char == "," and self._is_end_at_comma(place)):
-                break
-            if char != "," and growing.awaits(char):
+            if self._is_end_of_bare(char, place):
                 break
             place += 1
         comment = _COMMENT_AHEAD.search(window.text, window.pos, place)
         return comment.start() if comment else place
+
+    def _is_end_of_bare(self, char: str, pos: int) -> bool:
+        if char == ",":
+            return self._is_end_at_comma(pos)
+        if char == '"':
+            return self.growing.is_in_object and is_key_at(self.window, pos)
+        return char in ("", "\n") or self.growing.awaits(char)
 
     def _ends_here(self, match: re.Match[str]) -> bool:
         char = self.window.char(match.end())
         if char == "" or char in "}])" or "\n" in match[2]:
             return True
         if char == ",":
-            return self._is_end_at_comma(match.end())
+            is_literal = match[1][0].isalpha() and scalar_of(match[1])[1] is not Kind.BARE_STRING
+            return is_literal or self._is_end_at_comma(match.end())
         if not self.growing.is_in_object and match[2] and (char in "-+." or char.isdecimal()):
             return scalar_of(match[1])[1] is not Kind.BARE_STRING
-        return char in "\"'{[#/" and (match[2] != "" or char == '"')
+        return char in "\"'{[#/" and match[2] != ""
 
     def _is_end_at_comma(self, pos: int) -> bool:
         """In an object, a comma that no key follows belongs to the text: `1,000`."""
@@ -437,13 +455,12 @@ class ValueReader:
     def _begin_string(self, opener: str) -> None:
         window = self.window
         pos = window.pos + len(opener)
-        is_doubled = opener == '"' and window.char(pos) == '"' and window.char(pos + 1).isalnum()
-        is_raw = not is_doubled and holds_raw_json(window, pos)
-        if opener != '"' or is_doubled:
+        is_raw = holds_raw_json(window, pos)
+        if opener != '"':
             self._guess(Kind.OTHER_QUOTES)
-        self._opener, self._is_raw, self._is_doubled = opener, is_raw, is_doubled
+        self._opener, self._is_raw = opener, is_raw
         self._has_controls = False
-        window.pos = pos + is_doubled
+        window.pos = pos
         self.growing.begin_string()
         self.step = self._string
 
@@ -478,7 +495,7 @@ class ValueReader:
 
     def _close_string(self, size: int) -> None:
         self.growing.end_string()
-        self.window.pos += size + self._is_doubled
+        self.window.pos += size
         self.step = self._after
 
     def _ending(self, size: int) -> Ending:
@@ -486,10 +503,6 @@ class ValueReader:
         place = window.pos + size
         if len(self._opener) == 3:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
-        if self._is_doubled:
-            if window.char(place) != '"':
-                return Ending.CONTENT
-            place += 1
         if self._is_raw and growing.tail.rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
         return value_ending(window, place, growing)
@@ -499,5 +512,5 @@ class ValueReader:
         plus = window.look(_PLUS, window.pos + size)
         opener = opener_at(window, plus.end())
         self._guess(Kind.JOINED)
-        self._opener, self._is_raw, self._is_doubled = opener, False, False
+        self._opener, self._is_raw = opener, False
         window.pos = plus.end() + len(opener)
