@@ -38,12 +38,12 @@ _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _DOUBLE, _SINGLE = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
 _SCALAR = rf"(?:{_DOUBLE}|{_SINGLE}|({_NUMBER}|[Tt]rue|[Ff]alse|null|None))"
 _KEY = rf"\s*+(?:{_DOUBLE}|{_SINGLE}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
-_KEY_AHEAD = r"""\s*+(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:"""
+_KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
 # What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
 _CLEAN_MEMBER = re.compile(rf"{_KEY}{_SCALAR}\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))")
 _CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
-_CLEAN_ITEM = re.compile(rf"\s*+{_SCALAR}\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[-]))")
+_CLEAN_ITEM = re.compile(rf"\s*+{_SCALAR}\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))")
 
 _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
