@@ -72,7 +72,7 @@ _KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
-_NUMBER = re.compile(r"(?:-?[0-9][0-9.]*+\s*+)?+")
+_NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
 _PLUS = re.compile(r"\+\s*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
@@ -162,7 +162,7 @@ def _is_number(window: Window, pos: int) -> bool:
     """Whether a number follows that no word follows."""
     number = window.look(_NUMBER, pos)
     char = window.char(number.end())
-    return number[0] != "" and (char == "" or char in '",]}{[-' or char.isdecimal())
+    return number[1] is not None and (char == "" or char in '",]}{[-' or char.isdecimal())
 
 
 def _is_bare_key(window: Window, pos: int) -> bool:

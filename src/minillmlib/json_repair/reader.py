@@ -57,7 +57,7 @@ _BARE = re.compile(r"[^,}\])\n\"]*+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
 _PLUS = re.compile(r"\s*+\+\s*+")
-_QUOTED_AND_COMMA = r"""["'][^"'\\\n]*+(?:["']\s*+(,)?+)?+"""
+_QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
 THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
 TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
