@@ -12,7 +12,7 @@ from test_linear import check_linear
 
 pytestmark = pytest.mark.long
 
-CHARS = 24_000  # of the smaller of the two sizes
+CHARS = 8_000  # of the smaller of the two sizes
 
 # What is repeated, and what stands before and after all of it.
 FAMILIES = {

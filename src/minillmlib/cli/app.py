@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -18,6 +19,7 @@ from minillmlib import (
     MiniLLMError,
     __version__,
 )
+from minillmlib.cli.mend import mend
 from minillmlib.cli.talk import answer, converse
 from minillmlib.cli.terminal import abandon_output, prepare_streams, show_error, show_note
 from minillmlib.local import check_engine
@@ -62,6 +64,22 @@ MaxTokens: TypeAlias = Annotated[
 ]
 Temperature: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
+]
+
+BrokenFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="The text; without it the standard input is read.",
+    ),
+]
+Strict: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Only take what is JSON already; say what is not.")
+]
+Changes: TypeAlias = Annotated[
+    bool, typer.Option("--changes", help="Show beside the output what was guessed, and where.")
 ]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -126,6 +144,14 @@ def chat(
     with _exit_codes():
         params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
         converse(ChatNode.root(system), message, _generator(model), params)
+
+
+@app.command()
+def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
+    """Repair JSON, or JSON lines, to the standard output."""
+    with _exit_codes():
+        if not mend(file, is_strict=strict, shows_changes=changes):
+            raise typer.Exit(FAILED)
 
 
 def _question(prompt: str | None) -> str:
