@@ -28,6 +28,7 @@ BROKEN = [
     ("thoughts", '<think>{"city": "Rome"}?</think>{"city": "Oslo"}', {"city": "Oslo"}),
     ("thoughts that began in the prompt", 'or {"city": "Rome"}\n</think>\n{"city": "Oslo"}', {"city": "Oslo"}),
     ("an example first", 'Such as {"city": "Rome"}. Mine: {"city": "Oslo"}', {"city": "Oslo"}),
+    ("a block before an object in prose", '```json\n{"n": 1}\n```\nreplaces {"n": 2}.', {"n": 1}),
     ("objects in a row", '{"n": 1}\n{"n": 2}\n', {"n": 1}),
     ("a call around it", 'show({"city": "Oslo"});', {"city": "Oslo"}),
     ("a byte order mark", '\ufeff{"city": "Oslo"}', {"city": "Oslo"}),
@@ -51,6 +52,9 @@ BROKEN = [
     ("a brace too many, too early", '{"a": {"b": 1}}, "c": 2}', {"a": {"b": 1}, "c": 2}),
     ("brackets too many at the end", '{"a": [1]}]}', {"a": [1]}),
     ("no opening brace", '"a": 1, "b": 2}', {"a": 1, "b": 2}),
+    ("a bracket that closes nothing", '{"a": 1], "b": 2}', {"a": 1, "b": 2}),
+    ("a brace too many between objects", '[{"a": 1}}, {"b": 2}]', [{"a": 1}, {"b": 2}]),
+    ("a remark between members", '{"a": true, NOTE "b": "x", NOTE "c": 1}', {"a": True, "b": "x", "c": 1}),
     # Quotes.
     ("single quotes", "{'a': 'x', 'b': ['y']}", {"a": "x", "b": ["y"]}),
     ("an apostrophe in single quotes", "{'a': 'it's fine', 'b': 1}", {"a": "it's fine", "b": 1}),
@@ -63,6 +67,10 @@ BROKEN = [
     ("inner quotes", '{"a": "say "hi" now"}', {"a": 'say "hi" now'}),
     ("inner quotes at the end", '{"a": "say "hi"", "b": 1}', {"a": 'say "hi"', "b": 1}),
     ("inner quotes before a comma", '{"a": "both "x", and "y", too", "b": 1}', {"a": 'both "x", and "y", too', "b": 1}),
+    ("inner quotes, twice, before a comma", '{"a": "both "x", "y" and z", "b": 1}', {"a": 'both "x", "y" and z', "b": 1}),
+    ("doubled quotes everywhere", '{""a"": ""x"", ""b"": ""y""}', {"a": "x", "b": "y"}),
+    ("a key right after a string", '{"a": "x""b": 1}', {"a": "x", "b": 1}),
+    ("a missing opening quote", '{"a": Oslo", "b": 1}', {"a": "Oslo", "b": 1}),
     ("inner quotes in an array", '["say "hi", then", "x"]', ['say "hi", then', "x"]),
     ("an inner quote before a colon", '{"a": "the "x": a letter"}', {"a": 'the "x": a letter'}),
     ("an inner quote before a bracket", '{"a": "items["x"] is set"}', {"a": 'items["x"] is set'}),
@@ -77,6 +85,7 @@ BROKEN = [
     ("a bare string", '{"a": hello there, "b": 1}', {"a": "hello there", "b": 1}),
     ("bare strings in an array", "[red, light blue]", ["red", "light blue"]),
     ("a bare string with a comma", '{"a": well, yes, "b": 1}', {"a": "well, yes", "b": 1}),
+    ("a bare string before a key", '{"a": well said. "b": 1}', {"a": "well said.", "b": 1}),
     ("a bare address", "{a: http://x.org/y}", {"a": "http://x.org/y"}),
     # Characters and escapes.
     ("lines in a string", '{"a": "one\ntwo"}', {"a": "one\ntwo"}),
@@ -103,6 +112,7 @@ BROKEN = [
     ("a fraction, a version, a percentage", "[1/3, 1.2.3, 10%]", ["1/3", "1.2.3", "10%"]),
     ("a leading zero", "[007]", ["007"]),
     ("a missing value", '{"a": , "b": }', {"a": None, "b": None}),
+    ("dots for a value", '{"a": ..., "b": 1}', {"a": None, "b": 1}),
     ("a number alone", " True\n", True),
     ("a string alone", "'x'", "x"),
     # Remarks.
@@ -151,7 +161,7 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
 @pytest.mark.parametrize(
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
-     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", "}]", "\ufeff", "nothing", "..."],
+     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", "\ufeff", "nothing", "..."],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):
