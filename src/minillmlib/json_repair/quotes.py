@@ -151,8 +151,6 @@ def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) ->
         return _closes_if(char == ":" or is_next)
     if not gap[0] and _OPENS_KEY.search(growing.tail):
         return Ending.LOST if is_key_at(window, after - 1) else Ending.CONTENT
-    if char == "`" and window.char(after + 1) == "`" == window.char(after + 2):
-        return Ending.CLOSES
     if "\n" not in gap[0]:
         return Ending.CONTENT
     return _closes_if(_is_bare_key(window, after))
@@ -200,7 +198,10 @@ def _is_string(window: Window, pos: int) -> bool:
 
 
 def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> bool:
-    """Whether a string follows, with the comma missing."""
+    """Whether a string follows, with the comma missing, or the end of a code block."""
+    place = gap.end()
+    if window.char(place) == "`":  # or the fence of the code block that holds all of this
+        return window.char(place + 1) == "`" == window.char(place + 2)
     if not gap[0]:
         return in_object and is_key_at(window, gap.end())
     if window.char(gap.end()) != '"':
