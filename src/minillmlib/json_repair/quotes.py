@@ -203,12 +203,12 @@ def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> b
     if window.char(place) == "`":  # or the fence of the code block that holds all of this
         return window.char(place + 1) == "`" == window.char(place + 2)
     if not gap[0]:
-        return in_object and is_key_at(window, gap.end())
-    if window.char(gap.end()) != '"':
-        return "\n" in gap[0] or window.look(_SINGLE_KEY, gap.end())[1] is not None
+        return in_object and is_key_at(window, place)
+    if window.char(place) != '"':
+        return "\n" in gap[0] or window.look(_SINGLE_KEY, place)[1] is not None
     if not in_object:
-        return _is_string(window, gap.end())
-    match = window.look(_STRING, gap.end())
+        return _is_string(window, place)
+    match = window.look(_STRING, place)
     return match[1] is None or window.char(match.end()) == ":"
 
 
