@@ -17,14 +17,14 @@ chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 	$(BIN)/minillmlib chat "What is the capital of France?"
 
 test: $(VENV)/develop  ## Install what the tests need, and run all of them
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
 
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py

@@ -35,6 +35,7 @@ from minillmlib.providers.failures import error_from_payload, error_from_reply
 from minillmlib.transport.sse import SseDecoder, SseEvent
 from minillmlib.values.json import decode_json
 from minillmlib.values.responses import ResponseFold
+from minillmlib.values.usage import Counted
 
 pytestmark = pytest.mark.long
 
@@ -84,11 +85,15 @@ def check_count(count: object) -> None:
     assert count >= 0
 
 
+COUNTS = [name for name in Usage.__struct_fields__ if name.endswith("_tokens")]
+
+
 def check_usage(usage: Usage | None) -> None:
     if usage is None:
         return
-    for name in Usage.__struct_fields__[:-1]:
+    for name in COUNTS:
         check_count(getattr(usage, name))
+    assert isinstance(usage.not_by_token, str | None)
     cost = usage.native_cost
     assert cost is None or (isinstance(cost, Decimal) and cost.is_finite() and cost >= 0)
 
@@ -400,8 +405,11 @@ USAGE = st.builds(
 @FIXED
 @given(USAGE, USAGE)
 def test_counts_that_come_twice_are_never_added(first, second):
-    merged = first.merge(second)
-    check_usage(merged)
-    for name in Usage.__struct_fields__[:-1]:
-        assert getattr(merged, name) in (getattr(first, name), getattr(second, name))
-    assert first.merge(first) == first
+    def merged(earlier, later):
+        return Provider().merge_usage(Counted(usage=earlier), Counted(usage=later)).usage
+
+    usage = merged(first, second)
+    check_usage(usage)
+    for name in (*COUNTS, "native_cost"):
+        assert getattr(usage, name) in (getattr(first, name), getattr(second, name))
+    assert merged(first, first) == first

@@ -39,6 +39,7 @@ from minillmlib.errors import (
     ServerError,
     ServerTimeoutError,
     StaleConnectionError,
+    StorageError,
     TlsError,
     TransportError,
 )
@@ -166,6 +167,7 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "StaleConnectionError",
+    "StorageError",
     "StreamChunk",
     "StreamingCompletion",
     "TextPart",

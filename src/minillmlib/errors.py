@@ -36,6 +36,7 @@
     ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
+    ├── StorageError                 a conversation cannot be read from a file or written to one
     ├── LocalModelError              the embedded model could not be installed or run
     └── MissingExtraError            an optional dependency is not installed
 
@@ -84,6 +85,7 @@ __all__ = [
     "ServerError",
     "ServerTimeoutError",
     "StaleConnectionError",
+    "StorageError",
     "TlsError",
     "TransportError",
 ]
@@ -324,6 +326,13 @@ class IncompleteStreamError(MiniLLMError):
 
 class CostCallbackError(MiniLLMError):
     """A callback of a `CompletionContext` raised. Neither record nor answer was lost by it."""
+
+
+class StorageError(MiniLLMError):
+    """A conversation cannot be read from a file, or not be written to one.
+
+    Nothing that is in memory is lost by it, and a file that was there before a save still is.
+    """
 
 
 class LocalModelError(MiniLLMError):

@@ -6,7 +6,6 @@ price per token cannot say, gives no price.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["is_published", "published_price"]
 
-logger = logging.getLogger("minillmlib")
 TABLE = "genai-prices"
 
 # The table's names of our rates.
@@ -58,6 +56,9 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
     try:
         return _price_in(snapshot, version, base_url, model)
     except _NoPriceError as error:
+        import logging  # noqa: PLC0415 - a tenth of our import
+
+        logger = logging.getLogger("minillmlib")
         logger.warning("%s %s has no price for %s: %s", TABLE, version, model, error)
         return None
 

@@ -1,4 +1,4 @@
-"""The command line, `minillmlib ask` and `minillmlib chat`. Needs the extra `cli`.
+"""The command line: `minillmlib ask`, `chat`, `tree` and `view`. Needs the extra `cli`.
 
 This module itself needs nothing, so that it can say what to install.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,24 @@ from typing import Annotated, TypeAlias
 import typer
 
 from minillmlib import (
-    ChatNode,
     CompletionParameters,
     GeneratorInfo,
     InvalidParameterError,
     MiniLLMError,
     __version__,
 )
+from minillmlib.cli.commands import converse, show_end
 from minillmlib.cli.mend import mend
-from minillmlib.cli.talk import answer, converse
-from minillmlib.cli.terminal import abandon_output, prepare_streams, show_error, show_note
+from minillmlib.cli.opening import begun, opened, page_beside, write_page
+from minillmlib.cli.talk import Conversation, answer
+from minillmlib.cli.terminal import (
+    abandon_output,
+    prepare_streams,
+    show_error,
+    show_note,
+    show_path,
+    show_tree,
+)
 from minillmlib.local import check_engine
 
 __all__ = ["run_app"]
@@ -57,7 +66,7 @@ Model: TypeAlias = Annotated[
     ),
 ]
 System: TypeAlias = Annotated[
-    str, typer.Option("--system", "-s", metavar="TEXT", help="The system prompt.")
+    str | None, typer.Option("--system", "-s", metavar="TEXT", help="The system prompt.")
 ]
 MaxTokens: TypeAlias = Annotated[
     int | None, typer.Option(min=1, metavar="NUMBER", help="Most tokens of an answer.")
@@ -65,7 +74,18 @@ MaxTokens: TypeAlias = Annotated[
 Temperature: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
 ]
-
+Save: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Keep the conversation in this file, or go on with it."),
+]
+File: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A tree, a journal of chat --save, or a thread.")
+]
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Instead of a page beside the file."),
+]
+Open: TypeAlias = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
 BrokenFile: TypeAlias = Annotated[
     Path | None,
     typer.Argument(
@@ -81,8 +101,6 @@ Strict: TypeAlias = Annotated[
 Changes: TypeAlias = Annotated[
     bool, typer.Option("--changes", help="Show beside the output what was guessed, and where.")
 ]
-
-DEFAULT_SYSTEM = "You are a helpful assistant."
 
 app = typer.Typer(
     add_completion=False,
@@ -121,7 +139,7 @@ def root(
 def ask(
     prompt: Prompt = None,
     model: Model = None,
-    system: System = DEFAULT_SYSTEM,
+    system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
 ) -> None:
@@ -129,21 +147,44 @@ def ask(
     with _exit_codes():
         question = _question(prompt)
         params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-        answer(ChatNode.root(system), question, _generator(model), params)
+        generator = _generator(model)
+        answer(begun(None, system).chat_streaming(question, generator, params))
 
 
 @app.command()
-def chat(
+def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     message: FirstMessage = None,
     model: Model = None,
-    system: System = DEFAULT_SYSTEM,
+    system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    save: Save = None,
 ) -> None:
-    """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves."""
+    """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves, /help tells more."""
     with _exit_codes():
         params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-        converse(ChatNode.root(system), message, _generator(model), params)
+        generator = _generator(model)
+        node = begun(save, system)
+        show_end(node)
+        converse(Conversation(node, generator, params, save), message)
+
+
+@app.command()
+def tree(file: File) -> None:
+    """Draw the tree in a file: who said what, the models and the costs."""
+    with _exit_codes():
+        show_tree(opened(file))
+
+
+@app.command()
+def view(file: File, output: Output = None, open_it: Open = False) -> None:
+    """Write the tree in a file as one HTML page, and say where it is."""
+    with _exit_codes():
+        page = page_beside(file, output)
+        write_page(opened(file), page, file.name)
+        show_path(page)
+        if open_it and not webbrowser.open(page.resolve().as_uri()):
+            show_note("no browser could be opened")
 
 
 @app.command()

@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from minillmlib import ChatNode, Role
+from minillmlib.cli.drawing import ASCII, LINES, Row, drawn, summary
 from minillmlib.cli.wording import one_line, visible
 
 __all__ = [
@@ -23,10 +25,17 @@ __all__ = [
     "prompted_lines",
     "show_dim",
     "show_error",
+    "show_line",
     "show_note",
+    "show_path",
+    "show_tree",
 ]
 
 PROMPT = "> "
+PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
+ROLE_STYLES = {
+    Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
+}  # fmt: skip
 
 
 def prepare_streams() -> None:
@@ -64,6 +73,11 @@ def show_note(line: str) -> None:
     _show(line, "dim")
 
 
+def show_line(line: str) -> None:
+    """A line beside the answer that was asked for."""
+    _show(line, "")
+
+
 def show_error(problem: str) -> None:
     """What went wrong, on one line."""
     _show(f"error: {one_line(problem)}", "red")
@@ -72,6 +86,38 @@ def show_error(problem: str) -> None:
 def _show(line: str, style: str) -> None:
     # Text is shown as it is: no markup, no emoji names, no highlighting.
     Console(stderr=True).print(Text(line, style=style), soft_wrap=True)
+
+
+def show_path(path: Path) -> None:
+    """Where a file is, on the output: safe on a terminal, exactly as it is elsewhere."""
+    name = visible(str(path)) if sys.stdout.isatty() else str(path)
+    sys.stdout.write(f"{name}\n")
+
+
+def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
+    """Draws a tree: to the output, or beside the answers if a conversation is `here` in it."""
+    console = Console(stderr=here is not None)
+    is_seen = console.is_terminal
+    width = console.width if is_seen else PIPED_WIDTH
+    can_draw = console.encoding.lower().startswith("utf")
+    for row in drawn(root, width, here, LINES if can_draw else ASCII):
+        if is_seen:
+            line = _styled(row)
+            line.truncate(width, overflow="ellipsis")
+            console.print(line, soft_wrap=True)
+        else:
+            console.file.write(f"{row.plain}\n")
+    console.print(Text(summary(root), style="dim"), soft_wrap=True)
+
+
+def _styled(row: Row) -> Text:
+    return Text.assemble(
+        (row.margin + row.strokes, "dim"),
+        (row.role.value, ROLE_STYLES[row.role]),
+        "  ",
+        row.words,
+        (row.facts, "dim"),
+    )
 
 
 class AnswerPrinter:

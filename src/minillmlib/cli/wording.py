@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from minillmlib import CompletionResponse, CostOutcome, CostResolution, FinishReason, Usage
+from decimal import Decimal
 
-__all__ = ["closing_line", "one_line", "remark", "visible"]
+from minillmlib import (
+    CompletionResponse,
+    CostOutcome,
+    CostResolution,
+    CostTotal,
+    FinishReason,
+    Usage,
+)
+
+__all__ = ["closing_line", "one_line", "remark", "total_words", "visible"]
 
 # A terminal obeys control characters, and bidi controls reorder what a person reads.
 _KEPT = "\n\t"
@@ -22,6 +31,8 @@ _REMARKS = {
     FinishReason.ERROR: "the server broke the answer off",
 }
 
+NO_PRICE = "cost unknown (no price set)"
+NO_COST = "cost unknown"
 LEAST_PLACES = 4
 COST_DIGITS = 4
 
@@ -61,15 +72,23 @@ def _tokens(usage: Usage | None) -> str:
 def _cost(outcome: CostOutcome) -> str:
     match outcome.resolution:
         case CostResolution.RESOLVED:
-            return _dollars(outcome)
+            return _dollars(outcome.cost)
         case CostResolution.UNPRICED:
-            return "cost unknown (no price set)"
+            return NO_PRICE
         case CostResolution.UNKNOWN:
-            return "cost unknown"
+            return NO_COST
 
 
-def _dollars(outcome: CostOutcome) -> str:
+def total_words(total: CostTotal) -> str:
+    """A sum of costs, in few words; never an amount where nothing is known."""
+    if total.is_exact:
+        return _dollars(total.cost)
+    if total.cost:
+        return f"at least {_dollars(total.cost)}"
+    return NO_COST if total.unknown else NO_PRICE
+
+
+def _dollars(cost: Decimal) -> str:
     """The amount in plain digits; a small one keeps its first four."""
-    places = max(LEAST_PLACES, COST_DIGITS - 1 - outcome.cost.adjusted())
-    amount = f"{outcome.cost:.{places}f}"
-    return "$" + amount.rstrip("0").rstrip(".")
+    places = max(LEAST_PLACES, COST_DIGITS - 1 - cost.adjusted())
+    return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")

@@ -63,8 +63,7 @@ def estimated(call: Call) -> CostEstimate:
 
 def _media_in(messages: Sequence[Message]) -> Iterator[MediaPart]:
     for message in messages:
-        parts = () if isinstance(message.content, str) else message.content
-        yield from (part for part in (*parts, *message.media) if isinstance(part, MediaPart))
+        yield from (*message.attachments, *message.media)
 
 
 def _without_media_bytes(call: Call) -> Call:

@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.values.messages import Message, TextPart
 
-__all__ = ["filled", "filled_text", "merged"]
+__all__ = ["PLACEHOLDER", "filled", "filled_text", "merged", "placeholders_in"]
 
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -30,6 +30,14 @@ def filled(messages: Sequence[Message], values: Values) -> tuple[Message, ...]:
     if not values:
         return tuple(messages)
     return tuple(_filled_message(message, values) for message in messages)
+
+
+def placeholders_in(message: Message) -> list[str]:
+    """The names of the placeholders in a message, in order."""
+    if isinstance(message.content, str):
+        return PLACEHOLDER.findall(message.content)
+    texts = (part.text for part in message.content if isinstance(part, TextPart))
+    return [name for text in texts for name in PLACEHOLDER.findall(text)]
 
 
 def _filled_message(message: Message, values: Values) -> Message:

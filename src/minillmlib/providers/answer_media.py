@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.values.json import JsonObject, JsonValue, excerpt_of
-from minillmlib.values.media import AudioPart, ImagePart, MediaPart, sniffed_type
+from minillmlib.values.media import AudioPart, ImagePart, Media, sniffed_type
 
 __all__ = ["media_in"]
 
@@ -16,9 +16,9 @@ __all__ = ["media_in"]
 BARE_SAMPLES = "audio/pcm"
 
 
-def media_in(images: Sequence[JsonObject], sound: str | None) -> tuple[MediaPart, ...]:
+def media_in(images: Sequence[JsonObject], sound: str | None) -> tuple[Media, ...]:
     """What the model made, of a whole answer or of one piece of a stream."""
-    made: tuple[MediaPart, ...] = tuple(map(_image, images))
+    made: tuple[Media, ...] = tuple(map(_image, images))
     return (*made, _sound(sound)) if sound else made
 
 

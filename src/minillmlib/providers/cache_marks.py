@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from minillmlib.values.json import JsonObject
-from minillmlib.values.messages import CacheTtl, Message, Role, TextPart
+from minillmlib.values.messages import CacheTtl, Message, Role
 
 __all__ = [
     "cache_control", "has_block", "has_text", "kept_marks", "mark_message", "marks_left_out"
@@ -23,10 +23,8 @@ def has_text(message: Message) -> bool:
 
 def has_block(message: Message) -> bool:
     """Whether a mark can stand on it where calls, results and media bear marks, too."""
-    parts = () if isinstance(message.content, str) else message.content
-    has_media = any(not isinstance(part, TextPart) for part in parts)
     is_of_tools = bool(message.tool_calls) or message.tool_call_id is not None
-    return has_text(message) or has_media or is_of_tools
+    return has_text(message) or bool(message.attachments) or is_of_tools
 
 
 def kept_marks(messages: Sequence[Message], can_bear: CanBear) -> dict[int, CacheTtl]:

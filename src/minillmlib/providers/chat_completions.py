@@ -23,7 +23,7 @@ from minillmlib.values.json import (
     json_text,
     string_or_empty,
 )
-from minillmlib.values.media import MediaPart
+from minillmlib.values.media import Media
 from minillmlib.values.messages import Message
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.reasoning import ReasoningBlock, ReasoningConfig, ReasoningDelta
@@ -346,7 +346,7 @@ def _details_in(said: _Said) -> list[JsonObject]:
     return [detail for detail in details if isinstance(detail, dict)]
 
 
-def _media_in(said: _Said) -> tuple[MediaPart, ...]:
+def _media_in(said: _Said) -> tuple[Media, ...]:
     if said.images is None and said.audio is None:
         return ()
     return media_in(said.images or (), said.audio.data if said.audio else None)

@@ -1,71 +1,47 @@
 """ChatNode: the handle through which a conversation is used."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Self, get_args
 
-from minillmlib.errors import EmptyThreadError, InvalidParameterError
+from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
 from minillmlib.pipeline.estimate import estimated_cost
-from minillmlib.pipeline.plan import plan
+from minillmlib.pipeline.fill import PLACEHOLDER, filled, placeholders_in
+from minillmlib.pipeline.plan import Call, plan
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
 from minillmlib.pipeline.warm import warmed
+from minillmlib.tree.collapse import collapsed
 from minillmlib.tree.columns import NO_NODE, Tree
+from minillmlib.tree.kept import KeptPlace
+from minillmlib.tree.records import FormatValue, plain_value
+from minillmlib.tree.wording import as_html, as_markdown, as_text
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.budget import CostEstimate
 from minillmlib.values.costs import CostTotal
 from minillmlib.values.json import excerpt
-from minillmlib.values.media import MediaPart
+from minillmlib.values.media import Media
 from minillmlib.values.messages import CacheTtl, ContentPart, Message, Role
-from minillmlib.values.parameters import ParametersLike
+from minillmlib.values.parameters import ParametersLike, node_parameters
 from minillmlib.values.responses import CompletionResponse
 from minillmlib.values.tools import ToolCall
 
 __all__ = ["ChatNode"]
 
+SHOWN_CHARS = 2000
 
-class ChatNode:
+
+class ChatNode(KeptPlace):
     """One message in a conversation tree.
 
-    Made by `ChatNode.root` or `ChatNode.from_messages`, never directly. A handle: cheap to
-    make, equal to every other handle of the same node. Holding any node
-    keeps its whole tree alive. Nodes are never changed, only added, so any number of tasks may
-    branch from one node at once.
+    Made by `ChatNode.root` and its kin, never directly. A handle: cheap to make, equal to every
+    other handle of the same node. What is said is never changed, only added to, so any number of
+    tasks may branch from one node at once.
     """
 
-    __slots__ = ("_index", "_tree")
-
-    def __init__(self, tree: Tree, index: int) -> None:
-        self._tree = tree
-        self._index = index
-
-    @classmethod
-    def root(cls, system_prompt: str) -> Self:
-        """A new conversation; the root is the system prompt."""
-        return cls(Tree(Message.system(system_prompt)), 0)
-
-    @classmethod
-    def from_messages(cls, messages: Sequence[Message]) -> tuple[Self, Self]:
-        """A linear conversation from a list: its root and its leaf.
-
-        Raises `EmptyThreadError` for an empty list.
-        """
-        if not isinstance(messages, Sequence):
-            raise InvalidParameterError(
-                f"from_messages takes a list of Message objects, not {type(messages).__name__}"
-            )
-        for message in messages:
-            if not isinstance(message, Message):
-                raise InvalidParameterError(
-                    f"from_messages takes Message objects, not {type(message).__name__}; "
-                    "build them with Message.user(text) and its like"
-                )
-        if not messages:
-            raise EmptyThreadError("from_messages needs at least one message")
-        tree = Tree(messages[0])
-        return cls(tree, 0), cls(tree, tree.append(0, *messages[1:]))
+    __slots__ = ()
 
     @property
     def message(self) -> Message:
@@ -110,7 +86,7 @@ class ChatNode:
 
     def subtree_cost(self) -> CostTotal:
         """What this node and everything below it cost, each node once. O(nodes)."""
-        return self._sum(self._tree.subtree(self._index))
+        return self._sum(self._tree.depth_first(self._index))
 
     def _sum(self, indexes: Iterable[int]) -> CostTotal:
         responses = (self._tree.response(index) for index in indexes)
@@ -122,23 +98,93 @@ class ChatNode:
         return self.message.tool_calls
 
     @property
-    def media(self) -> tuple[MediaPart, ...]:
+    def media(self) -> tuple[Media, ...]:
         """The images and the sound that the model made beside its text."""
         return self.message.media
 
-    @property
-    def parent(self) -> Self | None:
-        """The node before this one, or None at the root."""
-        index = self._tree.parent(self._index)
-        return None if index == NO_NODE else self._at(index)
+    def graft(self, other: "ChatNode") -> Self:
+        """Adds a copy of a node, with all below it, as a child of this one; returns the copy.
 
-    def children(self) -> list[Self]:
-        """The alternate continuations of this node, oldest first."""
-        return [self._at(index) for index in self._tree.children(self._index)]
+        The other may be of any tree, and stays as it is. A copy costs nothing: the costs stay
+        where they were paid. O(nodes).
+        """
+        if not isinstance(other, ChatNode):
+            raise InvalidParameterError(f"graft takes a node, not {type(other).__name__}")
+        return self._grafted(other)
+
+    def set_format_kwarg(self, name: str, value: FormatValue) -> Self:
+        """Gives `{name}` a value in every call at or below this node; returns the node.
+
+        Values of nodes nearer to the leaf, and those of a call, come first. None is a placeholder
+        that they must fill. The texts in the tree stay as they are.
+        """
+        if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
+            raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
+        values = {**self._tree.kwargs(self._index), name: plain_value(name, value)}
+        self._tree.set_kwargs(self._index, values)
+        return self
+
+    @property
+    def format_kwargs(self) -> dict[str, FormatValue]:
+        """The placeholders with values here, from this node and all before it. O(depth)."""
+        return self._tree.thread_kwargs(self._index)
+
+    def missing_format_kwargs(self) -> list[str]:
+        """The placeholders of the thread that have no value yet, in order. O(text)."""
+        values = self._given_kwargs()
+        found = [name for message in self.thread() for name in placeholders_in(message)]
+        named = [name for name in self.format_kwargs if name not in values]
+        return list(dict.fromkeys([*named, *(name for name in found if name not in values)]))
+
+    def formatted_thread(self, /, **values: str | float) -> list[Message]:
+        """The thread with its placeholders filled in; those without a value stay as they are."""
+        return list(filled(self.thread(), self._given_kwargs() | values))
+
+    def _given_kwargs(self) -> dict[str, str | int | float]:
+        """The placeholders that have a value here, without those that must get one."""
+        return {name: value for name, value in self.format_kwargs.items() if value is not None}
+
+    async def collapse_thread(
+        self,
+        *,
+        keep_last: int,
+        generator: GeneratorInfo | None = None,
+        params: ParametersLike = None,
+    ) -> Self:
+        """A new, shorter conversation; returns its leaf. This one stays as it is.
+
+        It has the system prompt, a note in place of the middle, and the last `keep_last`
+        messages. With a generator the note is the model's summary of the middle, which is a paid
+        call: its response, with the cost, is that of the note. Without one it says how many
+        messages were left out.
+        """
+        short = await collapsed(self.thread(), keep_last, generator, params)
+        tree = Tree()
+        index = tree.append(NO_NODE, *short.before, response=short.summary)
+        if self.format_kwargs:
+            tree.set_kwargs(tree.root(index), self.format_kwargs)
+        return type(self)(tree, tree.append(index, *short.after) if short.after else index)
+
+    def pretty(self, most_chars: int | None = None) -> str:
+        """The conversation from the root to here as text for people and logs.
+
+        Each message is cut to `most_chars`, if that is set.
+        """
+        return as_text(self.thread(), most_chars)
+
+    def to_markdown(self) -> str:
+        """The conversation from the root to here as Markdown."""
+        return as_markdown(self.thread())
 
     def thread(self) -> list[Message]:
         """The messages from the root to this node. O(depth)."""
         return self._tree.thread(self._index)
+
+    def to_html(self, title: str = "Conversation") -> str:
+        """This node and all below it as one HTML page for any browser; it works offline."""
+        from minillmlib.tree.page import html_page  # noqa: PLC0415 - few programs need it
+
+        return html_page(self, title)
 
     def add_user(self, content: str | Iterable[ContentPart]) -> Self:
         """Adds what the person says as a child; returns the new node."""
@@ -164,7 +210,9 @@ class ChatNode:
 
         Nothing is sent. See `CostEstimate`.
         """
-        return estimated_cost(self._marked_thread(), generator, params)
+        return estimated_cost(
+            self._tree.marked_thread(self._index), generator, self._filling(params)
+        )
 
     async def ensure_cached(
         self, generator: GeneratorInfo, params: ParametersLike = None
@@ -178,7 +226,7 @@ class ChatNode:
         `cost_callback` as well; a prompt that is too short shows as no token read or written.
         Raises `InvalidParameterError` where nothing can be warmed.
         """
-        return await warmed(self._marked_thread(), generator, params)
+        return await warmed(self._tree.marked_thread(self._index), generator, self._filling(params))
 
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
         """Marks the prompt up to and with this node for the provider's cache; returns the node.
@@ -198,7 +246,7 @@ class ChatNode:
 
     def clear_all_cache_breakpoints(self) -> Self:
         """Takes the marks of the whole tree away; returns the node."""
-        self._tree.clear_marks()
+        self._tree.clear_marks(self._tree.root(self._index))
         return self
 
     async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self:
@@ -226,7 +274,7 @@ class ChatNode:
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> StreamingCompletion[Self]:
         """Like `complete`, but chunk by chunk; the request is sent when reading begins."""
-        call = plan(self._marked_thread(), generator, params, stream=True)
+        call = self._call(generator, params, stream=True)
         return StreamingCompletion(call, partial(self._keep, ()))
 
     def chat_streaming(
@@ -237,7 +285,7 @@ class ChatNode:
     ) -> StreamingCompletion[Self]:
         """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
         said = Message.user(content)
-        call = plan([*self._marked_thread(), said], generator, params, stream=True)
+        call = self._call(generator, params, said, stream=True)
         return StreamingCompletion(call, partial(self._keep, (said,)))
 
     async def complete_tracked(
@@ -261,17 +309,35 @@ class ChatNode:
     ) -> TrackedStream[Self]:
         """Like `complete_streaming`; its cost is reported when it ends, however it ends."""
         settings = context.parameters(params)
-        call = plan(self._marked_thread(), context.generator, settings, stream=True)
+        call = self._call(context.generator, settings, stream=True)
         return TrackedStream(call, partial(self._keep, ()))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message
     ) -> Self:
-        call = plan([*self._marked_thread(), *said], generator, params, stream=False)
+        call = self._call(generator, params, *said, stream=False)
         return self._keep(said, await complete(call))
 
-    def _marked_thread(self) -> list[Message]:
-        return self._tree.marked_thread(self._index)
+    def _call(
+        self, generator: GeneratorInfo, params: ParametersLike, *said: Message, stream: bool
+    ) -> Call:
+        thread = [*self._tree.marked_thread(self._index), *said]
+        return plan(thread, generator, self._filling(params), stream=stream)
+
+    def _filling(self, params: ParametersLike) -> ParametersLike:
+        """The parameters with the values that nodes give to placeholders, unless they have them."""
+        named = self.format_kwargs
+        if not named:
+            return params
+        settings = node_parameters(params)
+        values = {**self._given_kwargs(), **settings.format_kwargs}
+        missing = [name for name in named if name not in values]
+        if missing:
+            raise InvalidParameterError(
+                f"these placeholders must have a value: {', '.join(missing)}; "
+                "see set_format_kwarg and NodeCompletionParameters.with_format_kwargs"
+            )
+        return settings.replace(format_kwargs=values)
 
     def _add(self, message: Message) -> Self:
         return self._at(self._tree.append(self._index, message))
@@ -280,16 +346,11 @@ class ChatNode:
         answer = response.to_assistant_message()
         return self._at(self._tree.append(self._index, *said, answer, response=response))
 
-    def _at(self, index: int) -> Self:
-        return type(self)(self._tree, index)
+    def __str__(self) -> str:
+        return self.pretty(SHOWN_CHARS)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ChatNode):
-            return NotImplemented
-        return self._tree is other._tree and self._index == other._index
-
-    def __hash__(self) -> int:
-        return hash((id(self._tree), self._index))
+    def _repr_html_(self) -> str:
+        return as_html(self.thread())
 
     def __repr__(self) -> str:
         return f"<ChatNode {self._index} {self.role.value}: {excerpt(self.text or '', 60)!r}>"

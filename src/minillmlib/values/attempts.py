@@ -29,7 +29,7 @@ class AttemptOutcome(enum.StrEnum):
     """Nothing left this machine."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request, from its beginning to its end.
 
     `number` counts from 1, `started_at` is in seconds since 1970, `sent_bytes` the size of the

@@ -128,7 +128,7 @@ def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:
     return otherwise if rate is None else rate
 
 
-class CostOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a request cost in USD, and whether that is known.
 
     `cost` is `Decimal(0)` beside `UNPRICED` and `UNKNOWN`: look at `resolution` first.

@@ -161,11 +161,13 @@ def string_or_empty(value: JsonValue) -> str:
 
 
 def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
-    """The start of a decoded JSON value, however deep it is."""
+    """The start of a decoded JSON value, however deep it is, or long its numbers are."""
     try:
         return excerpt(repr(value), limit)
     except RecursionError:
         return "(a value nested too deeply to show)"
+    except ValueError:
+        return "(a number too long to show)"
 
 
 def excerpt(data: bytes | str, limit: int = EXCERPT_CHARS) -> str:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,7 @@ __all__ = [
     "AudioPart",
     "DocumentPart",
     "ImagePart",
+    "Media",
     "MediaPart",
     "VideoPart",
     "sniffed_type",
@@ -46,7 +47,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 _SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
 
 
-class MediaPart(msgspec.Struct, frozen=True, kw_only=True):
+class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the kinds of media share: either a URL, which is only passed on, or the bytes.
 
     The library never fetches a URL, and opens a file only in `from_file`.
@@ -170,6 +171,9 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
         """A document from a file, by its content and with its name. At most 50 MB unless set."""
         part = super().from_file(path, max_bytes=max_bytes)
         return msgspec.structs.replace(part, filename=file_name(path))
+
+
+Media: TypeAlias = ImagePart | AudioPart | VideoPart | DocumentPart
 
 
 def sniffed_type(data: bytes, kind: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.values.media import Media, MediaPart
 from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.tools import ToolCall
 
@@ -33,7 +33,7 @@ class Role(enum.StrEnum):
     TOOL = "tool"
 
 
-class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
     """A piece of text beside other parts of one message."""
 
     text: str
@@ -50,7 +50,7 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
         return self.text
 
 
-ContentPart: TypeAlias = TextPart | ImagePart | AudioPart | VideoPart | DocumentPart
+ContentPart: TypeAlias = TextPart | Media
 PARTS = (TextPart, MediaPart)
 
 MessageContent: TypeAlias = str | tuple[ContentPart, ...]
@@ -63,7 +63,7 @@ def content_text(content: MessageContent) -> str:
     return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One turn of a conversation.
 
     `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
@@ -78,13 +78,23 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     is_error: bool = False
-    media: tuple[MediaPart, ...] = ()
+    media: tuple[Media, ...] = ()
     reasoning: Reasoning | None = None
     cache_ttl: CacheTtl | None = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
-        self._check_fields()
+        if type(self.role) is not Role:
+            msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
+        is_plain = (
+            self.tool_calls == ()
+            and self.media == ()
+            and self.tool_call_id is None
+            and self.reasoning is None
+            and self.cache_ttl is None
+            and self.role is not Role.TOOL
+        )
+        if not is_plain:  # trees are made of millions of plain ones
+            self._check_fields()
         if type(self.content) is not str:
             msgspec.structs.force_setattr(self, "content", _as_content(self.content))
 
@@ -119,7 +129,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         content: str | Iterable[ContentPart],
         tool_calls: Iterable[ToolCall] = (),
         *,
-        media: Iterable[MediaPart] = (),
+        media: Iterable[Media] = (),
         reasoning: Reasoning | None = None,
     ) -> Self:
         """What the model says, the tools it calls, what it made, and what it thought before."""
@@ -145,6 +155,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         """All text of the message, or None if it has no text."""
         return content_text(self.content) or None
 
+    @property
+    def attachments(self) -> tuple[Media, ...]:
+        """The images and the like that were said with the text, without what a model made."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part for part in self.content if not isinstance(part, TextPart))
+
 
 def _checked_role(role: str) -> Role:
     try:
@@ -155,6 +172,8 @@ def _checked_role(role: str) -> Role:
 
 
 def _as_content(content: object) -> MessageContent:
+    if type(content) is str:
+        return content
     if isinstance(content, str):  # an enum, a template's text: from here on plain text
         return str.__str__(content)
     if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):

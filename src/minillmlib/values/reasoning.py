@@ -43,7 +43,7 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
+class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One block that only its provider understands: signed, sealed, or of the vendor's own tools.
 
     `fields` is the block as it was sent. Its place is after `text_before` characters of the
@@ -55,7 +55,7 @@ class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
     calls_before: int = 0
 
 
-class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
+class Reasoning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an assistant's message was thought out with.
 
     `blocks` go back to the provider unchanged and in their places. They are meant for `origin`,

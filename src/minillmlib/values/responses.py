@@ -2,13 +2,15 @@
 
 import enum
 from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Self
 
 import msgspec
 
 from minillmlib.values.attempts import Attempt
 from minillmlib.values.costs import CostOutcome, CostTotal
 from minillmlib.values.json import JsonObject, JsonValue
-from minillmlib.values.media import AudioPart, MediaPart
+from minillmlib.values.media import AudioPart, Media
 from minillmlib.values.messages import Message
 from minillmlib.values.reasoning import (
     Reasoning,
@@ -70,14 +72,14 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 }
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What of a call went to the server: the keys of the body, and what was left out and why."""
 
     sent: tuple[str, ...]
     left_out: dict[str, str] = {}
 
 
-class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One whole answer of a model.
 
     `content` is what it wrote, `refusal` its words (or the vendor's) for not answering;
@@ -100,7 +102,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
-    media: tuple[MediaPart, ...] = ()
+    media: tuple[Media, ...] = ()
     reasoning: str = ""
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     origin: str = ""
@@ -123,6 +125,11 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
         if not self.attempts:
             return CostTotal.of([self.cost])
         return CostTotal.of(attempt.cost for attempt in self.attempts)
+
+    def unpaid(self) -> Self:
+        """The same for a copy, which costs nothing: the cost stays with the one that was paid."""
+        free = CostOutcome.resolved(Decimal(0), self.usage or Usage())
+        return msgspec.structs.replace(self, cost=free, attempts=())
 
     def to_assistant_message(self) -> Message:
         """The answer as a message of a conversation.
@@ -155,7 +162,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     refusal: str | None = None
     tool_calls: tuple[ToolCallDelta, ...] = ()
-    media: tuple[MediaPart, ...] = ()
+    media: tuple[Media, ...] = ()
     reasoning: str = ""
     reasoning_blocks: tuple[ReasoningDelta, ...] = ()
     usage: Usage | None = None
@@ -199,7 +206,7 @@ class ResponseFold:
         self._is_counted = False  # whether the counts came after all that was said
         self._deltas: list[str] = []
         self._text_chars = 0
-        self._media: list[MediaPart] = []
+        self._media: list[Media] = []
         self._refusals: list[str] = []
         self._tool_calls = ToolCalls()
         self._reasoning: list[str] = []
@@ -320,7 +327,7 @@ def _bill(usage: Usage | None) -> Usage | None:
     return usage if usage is not None and usage.is_bill else None
 
 
-def _joined_media(media: list[MediaPart]) -> tuple[MediaPart, ...]:
+def _joined_media(media: list[Media]) -> tuple[Media, ...]:
     """The images, then the one sound, whose pieces follow each other."""
     sounds = [part for part in media if isinstance(part, AudioPart)]
     others = [part for part in media if not isinstance(part, AudioPart)]

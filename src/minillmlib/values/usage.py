@@ -13,7 +13,7 @@ __all__ = ["Count", "Counted", "Usage"]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one request consumed, in tokens.
 
     The three input buckets are disjoint: their sum is the whole input, whatever a wire calls

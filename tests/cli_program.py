@@ -1,0 +1,248 @@
+"""The command line as a program: at a terminal of its own, with a server for its models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+
+PATIENCE_SECS = 20
+CTRL_C, CTRL_D = "\x03", "\x04"
+DIM, RED, PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
+HOSTILE = "a\x1b[2Jb\x07c\x9bd\x7fe\u202ef\u2066g\u200fh[red]i[/red] :smile: 12\ttab"
+SHOWN = r"a\x1b[2Jb\x07c\x9bd\x7fe\u202ef\u2066g\u200fh[red]i[/red] :smile: 12"
+
+COUNTS = {"prompt_tokens": 27, "completion_tokens": 8, "total_tokens": 35}
+
+# The program, with the addresses of two services put on this machine.
+PROGRAM = """
+import os, sys
+for descriptor in (0, 2):
+    if os.isatty(descriptor):
+        import fcntl, termios
+        fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+        break
+import minillmlib.generator
+minillmlib.generator.OPENAI_URL = minillmlib.generator.OPENROUTER_URL = os.environ["SERVER"]
+for name in os.environ.get("NOT_INSTALLED", "").split():
+    sys.modules[name] = None
+from minillmlib.cli import main
+main()
+"""
+
+
+class Service(ThreadingHTTPServer):
+    """Speaks the stream of chat completions; the last message says what it does."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.bodies = []
+        self.gate = threading.Event()
+        self.hung_up = threading.Event()
+
+    def forget(self):
+        """As new, for the next test."""
+        self.bodies.clear()
+        self.gate.clear()
+        self.hung_up.clear()
+        return self
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def said(self, index=-1):
+        return [(message["role"], message["content"]) for message in self.bodies[index]["messages"]]
+
+
+class Answering(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.bodies.append(body)
+        question = body["messages"][-1]["content"].split()[0]
+        with contextlib.suppress(OSError):
+            getattr(self, f"answer_{question}", self.answer_plain)()
+
+    def begin(self, status=200, kind="text/event-stream"):
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.end_headers()
+
+    def event(self, *pieces):
+        events = (piece if isinstance(piece, str) else json.dumps(piece) for piece in pieces)
+        self.wfile.write("".join(f"data: {event}\n\n" for event in events).encode())
+        self.wfile.flush()
+
+    def text(self, text):
+        return {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": text}}]}
+
+    def done(self, reason="stop", usage=COUNTS):
+        end = {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+        counts = {"choices": [], "usage": usage}
+        self.event(end, *([counts] if usage else []), "[DONE]")
+
+    def answer_plain(self):
+        self.begin()
+        self.event(self.text("It is "))
+        self.event(self.text("Paris."))
+        self.done()
+
+    def answer_priced(self):
+        self.begin()
+        self.event(self.text("Paris"))
+        self.done(usage={**COUNTS, "cost": 0.000012})
+
+    def answer_gate(self):
+        self.begin()
+        self.event(self.text("first "))
+        self.server.gate.wait(PATIENCE_SECS)
+        self.event(self.text("second"))
+        self.done()
+
+    def answer_endless(self):
+        self.begin()
+        try:
+            for number in range(PATIENCE_SECS * 50):
+                self.event(self.text(f"line {number}\n" if number else "begun\n"))
+                time.sleep(0.02)
+        except OSError:
+            self.server.hung_up.set()
+
+    def answer_hostile(self):
+        self.begin()
+        for piece in HOSTILE:
+            self.event(self.text(piece))
+        self.done()
+
+    def answer_refuse(self):
+        self.begin()
+        refusal = {"choices": [{"index": 0, "delta": {"refusal": "I will not."}}]}
+        self.event(refusal)
+        self.done()
+
+    def answer_cut(self):
+        self.begin()
+        self.event(self.text("Once upon"))
+        self.done("length", usage=None)
+
+    def answer_half(self):
+        self.begin()
+        self.event(self.text("half an answer"))
+
+    def answer_broken(self):
+        self.begin()
+        self.event(self.text("some text"), {"error": {"message": "out of\nmemory\x1b[31m"}})
+
+    def answer_fail(self):
+        self.begin(400, "application/json")
+        self.wfile.write(json.dumps({"error": {"message": "no [bold]such\x1b]0;x\u202e"}}).encode())
+
+
+@contextlib.contextmanager
+def serving():
+    """The server, for the tests of a module."""
+    with Service() as service:
+        threading.Thread(target=service.serve_forever, args=(0.02,), daemon=True).start()
+        yield service
+        service.shutdown()
+
+
+def environment(service, **changes):
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
+    }
+    keys = {"OPENAI_API_KEY": "sk-1", "OPENROUTER_API_KEY": "sk-2", "MINILLMLIB_MODEL": "openai:m"}
+    return {**kept, **keys, "SERVER": service.url, "TERM": "xterm", "LC_ALL": "C.UTF-8", **changes}
+
+
+def run(service, *arguments, given: bytes | None = b"", **changes):
+    """The program as another program runs it: nothing is a terminal."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        input=given,
+        capture_output=True,
+        timeout=PATIENCE_SECS,
+        env=environment(service, **changes),
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+class Terminal:
+    """A terminal of its own with the program in it."""
+
+    def __init__(self, service, *arguments, changes=None, **streams):
+        import pty
+
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            **{"stdin": slave, "stdout": slave, "stderr": slave, **streams},
+            env=environment(service, **(changes or {})),
+            start_new_session=True,
+        )
+        os.close(slave)
+        self._unread = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def type(self, keys):
+        os.write(self._master, keys.encode())
+
+    def give_up_the_line(self):
+        """Ctrl-C at a prompt. One that comes while readline still echoes is heard at the next."""
+        for _ in range(20):
+            self.type(CTRL_C)
+            if self._read(1) and "(Ctrl-D leaves)" in self._unread:
+                break
+        self.until(r"\(Ctrl-D leaves\)")
+
+    def until(self, pattern):
+        """What is shown from where the last call ended to the end of this pattern."""
+        deadline = time.monotonic() + PATIENCE_SECS
+        while not (found := re.search(pattern, self._unread)):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self._unread!r}"
+            assert self._read(), f"ended without {pattern!r}: {self._unread!r}"
+        shown, self._unread = self._unread[: found.end()], self._unread[found.end() :]
+        return shown
+
+    def end(self):
+        """The exit code and all that is shown until then."""
+        while self._read():
+            pass
+        return self.process.wait(PATIENCE_SECS), self._unread
+
+    def _read(self, patience_secs=PATIENCE_SECS):
+        if not select.select([self._master], [], [], patience_secs)[0]:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # how Linux tells that the other side has ended
+            return False
+        self._unread = (self._unread + data.decode()).replace("\r\n", "\n")
+        return bool(data)
