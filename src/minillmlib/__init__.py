@@ -15,6 +15,7 @@ from minillmlib.errors import (
     CostCallbackError,
     EmptyResponseError,
     EmptyThreadError,
+    IncompleteJsonError,
     IncompleteStreamError,
     InvalidParameterError,
     JsonRepairError,
@@ -36,6 +37,7 @@ from minillmlib.errors import (
     RejectedResponseError,
     RequestTimeoutError,
     RequestTooLargeError,
+    ResponseValidationError,
     ServerError,
     ServerTimeoutError,
     StaleConnectionError,
@@ -56,7 +58,7 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, Transport
-from minillmlib.tree.node import ChatNode
+from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.budget import Budget, CostEstimate
@@ -68,6 +70,7 @@ from minillmlib.values.parameters import (
     CompletionParameters,
     NodeCompletionParameters,
     ResponseFormat,
+    TypedParameters,
 )
 from minillmlib.values.reasoning import (
     Reasoning,
@@ -122,6 +125,7 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "ImagePart",
+    "IncompleteJsonError",
     "IncompleteStreamError",
     "InvalidParameterError",
     "JsonChange",
@@ -145,6 +149,7 @@ __all__ = [
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
+    "ParsedNode",
     "PermissionDeniedError",
     "ProtocolError",
     "Provider",
@@ -162,6 +167,7 @@ __all__ = [
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",
+    "ResponseValidationError",
     "Role",
     "Secret",
     "ServerError",
@@ -180,6 +186,7 @@ __all__ = [
     "TrackedStream",
     "Transport",
     "TransportError",
+    "TypedParameters",
     "Usage",
     "VideoPart",
     "__version__",

@@ -9,11 +9,14 @@ import msgspec
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.fill import filled, filled_text, merged
+from minillmlib.pipeline.form import formed
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.costs import TokenPrice
+from minillmlib.values.expected import Expected
+from minillmlib.values.json import JsonValue
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
@@ -30,6 +33,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     settings: NodeCompletionParameters
     stream: bool
     left_out: Mapping[str, str] = {}
+    expected: Expected[JsonValue] | None = None
 
     @property
     def origin(self) -> str:
@@ -58,16 +62,27 @@ def plan(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings = _filled_settings(node_parameters(params))
+    settings, expected, instruction, unformed = formed(
+        _filled_settings(node_parameters(params)), generator
+    )
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
+    if instruction is not None:
+        whole = merged((*whole, Message.user(instruction)))
     if settings.use_cache:
         last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
         whole = (*whole[:-1], last)
     whole = _with_beginning(whole, settings.force_prepend, generator)
     own, left_out = _own(whole, generator)
+    if unformed is not None:
+        left_out["the schema of the answer"] = unformed
     return Call(
-        generator=generator, messages=own, settings=settings, stream=stream, left_out=left_out
+        generator=generator,
+        messages=own,
+        settings=settings,
+        stream=stream,
+        left_out=left_out,
+        expected=expected,
     )
 
 
