@@ -64,13 +64,9 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
 
 
 def _json_of(call: Call, response: CompletionResponse, *, must_be_whole: bool) -> str:
-    """The text of the JSON that an answer holds. What is refused in words has none."""
-    if response.refusal is not None:
-        raise NoJsonFoundError(
-            f"the model refused: {excerpt(response.refusal)}", partial=response.text
-        )
+    """The text of the JSON that an answer holds."""
     is_cut = must_be_whole and response.is_cut and not call.settings.allow_incomplete_json
-    found = json_in(response.content, is_cut=is_cut)
+    found = json_in(response.content, refusal=response.refusal, is_cut=is_cut)
     if call.settings.crash_on_refusal and found.value in REFUSALS:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text

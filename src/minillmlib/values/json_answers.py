@@ -5,16 +5,21 @@ from __future__ import annotations
 from minillmlib.errors import IncompleteJsonError, JsonRepairError, NoJsonFoundError
 from minillmlib.json_repair.changes import Repaired
 from minillmlib.json_repair.repair import repair
+from minillmlib.values.json import excerpt
 
 __all__ = ["json_in"]
 
 
-def json_in(text: str, *, is_cut: bool) -> Repaired:
-    """What is found in the text, repaired if need be.
+def json_in(text: str, *, refusal: str | None, is_cut: bool) -> Repaired:
+    """What is found in the text, repaired if need be. What was refused in words has none.
 
     Raises `NoJsonFoundError`, and for a text that was cut `IncompleteJsonError`, unless an object
     or array ends in it and is the last one that begins.
     """
+    if refusal is not None:
+        raise NoJsonFoundError(
+            f"the answer holds no JSON, the model refused: {excerpt(refusal)}", partial=refusal
+        )
     try:
         found = repair(text)
     except JsonRepairError as error:

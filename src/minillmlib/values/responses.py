@@ -134,7 +134,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
         Raises `NoJsonFoundError`, and `IncompleteJsonError` for JSON that was cut; what there
         is of that, `loads(content)` gives.
         """
-        return json_in(self.content, is_cut=self.is_cut).value
+        return json_in(self.content, refusal=self.refusal, is_cut=self.is_cut).value
 
     @property
     def total_cost(self) -> CostTotal:
