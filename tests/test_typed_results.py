@@ -178,7 +178,7 @@ def test_prose_is_told_that_it_is_no_json(wire):
     scripted = wire("It is Oslo, of course.", OSLO)
     assert asked(scripted).parsed.city.name == "Oslo"
     assert scripted.turns()[-2] == ("assistant", "It is Oslo, of course.")
-    assert "holds no JSON" in scripted.turns()[-1][1]
+    assert "no JSON" in scripted.turns()[-1][1]
     error = failure(wire("no", "no", "no"))
     assert isinstance(error.last_error, NoJsonFoundError)
     assert error.partial == "no"

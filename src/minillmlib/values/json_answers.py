@@ -24,7 +24,9 @@ def json_in(text: str, *, refusal: str | None, is_cut: bool) -> Repaired:
         found = repair(text)
     except JsonRepairError as error:
         if not is_cut:
-            raise NoJsonFoundError(f"the answer holds no JSON: {error}", partial=text) from None
+            raise NoJsonFoundError(
+                f"the answer cannot be read as JSON: {error}", partial=text
+            ) from None
         found = None
     if found is not None and not (is_cut and _may_go_on(found)):
         return found
