@@ -12,10 +12,8 @@ from minillmlib.errors import (
     RejectedResponseError,
     ResponseValidationError,
 )
-from minillmlib.json_repair.repair import repair_json
 from minillmlib.pipeline.plan import Call
 from minillmlib.values.json import JsonValue, excerpt
-from minillmlib.values.json_answers import json_in
 from minillmlib.values.messages import Message
 from minillmlib.values.responses import CompletionResponse
 
@@ -65,6 +63,9 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
 
 def _json_of(call: Call, response: CompletionResponse, *, must_be_whole: bool) -> str:
     """The text of the JSON that an answer holds."""
+    from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
+    from minillmlib.values.json_answers import json_in  # noqa: PLC0415 - as above
+
     is_cut = must_be_whole and response.is_cut and not call.settings.allow_incomplete_json
     found = json_in(response.content, refusal=response.refusal, is_cut=is_cut)
     if call.settings.crash_on_refusal and found.value in REFUSALS:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.fill import filled, filled_text, merged
-from minillmlib.pipeline.form import formed
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
@@ -18,11 +18,20 @@ from minillmlib.values.costs import TokenPrice
 from minillmlib.values.expected import Expected
 from minillmlib.values.json import JsonValue
 from minillmlib.values.messages import Message, Role
-from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
+from minillmlib.values.parameters import (
+    NodeCompletionParameters,
+    ParametersLike,
+    ResponseFormat,
+    TypedParameters,
+    node_parameters,
+)
 
-__all__ = ["Call", "check_generator", "plan", "price_of"]
+__all__ = ["Call", "check_generator", "formed", "plan", "price_of"]
 
 TOLD = ("mcp_servers", "tools")  # whether the vendor's own tools were used, the usage tells
+
+INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
+{schema}"""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +93,43 @@ def plan(
         left_out=left_out,
         expected=expected,
     )
+
+
+class Formed(NamedTuple):
+    """The settings with the form of the answer.
+
+    `instruction` tells the form in the prompt where the wire does not, for the reason
+    `left_out`.
+    """
+
+    settings: NodeCompletionParameters
+    expected: Expected[JsonValue] | None = None
+    instruction: str | None = None
+    left_out: str | None = None
+
+
+def formed(settings: NodeCompletionParameters, generator: GeneratorInfo) -> Formed:
+    """The settings as they are, unless they expect a type."""
+    if not isinstance(settings, TypedParameters):
+        return Formed(settings)
+    expected: Expected[JsonValue] = settings.expected
+    untyped = settings.untyped()
+    form = ResponseFormat.json_schema(expected.schema, strict=expected.is_strict)
+    left_out = _why_not(form, untyped, generator)
+    if left_out is None:
+        return Formed(untyped.with_params(untyped.params.replace(response_format=form)), expected)
+    instruction = INSTRUCTION.format(schema=expected.schema_text)
+    return Formed(untyped, expected, instruction, f"{left_out}; it is told in the prompt")
+
+
+def _why_not(
+    form: ResponseFormat, settings: NodeCompletionParameters, generator: GeneratorInfo
+) -> str | None:
+    if settings.params.response_format is not None:
+        return "the parameters have a response_format of their own"
+    if settings.force_prepend:
+        return "a forced beginning is not in the form"
+    return generator.provider.schema_refusal(generator.model, form)
 
 
 def check_generator(generator: object) -> None:

@@ -9,8 +9,7 @@ import msgspec
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.form import formed
-from minillmlib.pipeline.plan import check_generator, plan
+from minillmlib.pipeline.plan import check_generator, formed, plan
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import ParametersLike, node_parameters

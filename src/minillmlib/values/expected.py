@@ -10,7 +10,6 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
 from minillmlib.values.json import JsonObject, JsonValue, excerpt
-from minillmlib.values.schemas import plain_schema, strict_schema
 
 __all__ = ["Expected"]
 
@@ -18,8 +17,8 @@ T = TypeVar("T")
 
 KEY = "answer"  # vendors want an object, so that what is none becomes this member of one
 _PROBLEM_CHARS = 1000
-_PLACE = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`")
-_INNER_PLACE = re.compile(r" - at `(?=[.\[])")
+_PLACE = r" - at (?:`key` in )?`(\$[^`]*)`"
+_INNER_PLACE = r" - at `(?=[.\[])"
 
 
 class Expected(Generic[T]):
@@ -30,6 +29,11 @@ class Expected(Generic[T]):
     """
 
     def __init__(self, kind: type[T]) -> None:
+        from minillmlib.values.schemas import (  # noqa: PLC0415 - few programs need it
+            plain_schema,
+            strict_schema,
+        )
+
         self.kind: JsonValue = kind
         try:
             schema, shape = _schema_of(kind), cast("type", kind)
@@ -68,7 +72,7 @@ class Expected(Generic[T]):
             problem = _located(error)
             raise ResponseValidationError(
                 f"the answer does not fit {self.name}: {excerpt(problem, _PROBLEM_CHARS)}",
-                path=_PLACE.findall(problem)[0],
+                path=re.findall(_PLACE, problem)[0],
             ) from None
         return cast("T", found.answer if self._is_wrapped else found)
 
@@ -118,7 +122,7 @@ def _place(steps: tuple[str | int, ...]) -> str:
 def _located(error: Exception) -> str:
     """What is wrong and where, the places of a model within its own place."""
     told = str(error) if isinstance(error, msgspec.MsgspecError) else repr(error)
-    outer = _PLACE.findall(told)[-1:] or ["$"]
-    if _INNER_PLACE.search(told):
-        return _INNER_PLACE.sub(f" - at `{outer[0]}", _PLACE.sub("", told))
-    return told if _PLACE.search(told) else f"{told} - at `$`"
+    outer = re.findall(_PLACE, told)[-1:] or ["$"]
+    if re.search(_INNER_PLACE, told):
+        return re.sub(_INNER_PLACE, f" - at `{outer[0]}", re.sub(_PLACE, "", told))
+    return told if re.search(_PLACE, told) else f"{told} - at `$`"

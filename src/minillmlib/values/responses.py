@@ -10,7 +10,6 @@ import msgspec
 from minillmlib.values.attempts import Attempt
 from minillmlib.values.costs import CostOutcome, CostTotal
 from minillmlib.values.json import JsonObject, JsonValue
-from minillmlib.values.json_answers import json_in
 from minillmlib.values.media import AudioPart, Media
 from minillmlib.values.messages import Message
 from minillmlib.values.reasoning import (
@@ -134,6 +133,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
         Raises `NoJsonFoundError`, and `IncompleteJsonError` for JSON that was cut; what there
         is of that, `loads(content)` gives.
         """
+        from minillmlib.values.json_answers import json_in  # noqa: PLC0415 - takes a while
+
         return json_in(self.content, refusal=self.refusal, is_cut=self.is_cut).value
 
     @property
