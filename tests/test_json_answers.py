@@ -147,6 +147,16 @@ def test_json_that_ended_before_the_cut_is_whole(wire):
             asked(wire((text, wire.cut)))
 
 
+def test_a_cut_answer_is_no_refusal():
+    assert asked(Chat(('{"a": [1, 2', "length")), REFUSING).text == '{"a": [1, 2'
+
+
+def test_a_cache_is_warmed_without_an_answer():
+    scripted = Claude(("", "max_tokens"))
+    run(ROOT.add_user("u").ensure_cached(scripted.generator, PARSING))
+    assert scripted.bodies[0]["max_tokens"] == 0
+
+
 def test_json_that_the_model_itself_left_open_is_repaired():
     assert asked(Chat('{"a": [1, 2')).text == '{"a": [1, 2]}'
 
@@ -216,8 +226,8 @@ def test_a_forced_beginning_is_part_of_the_json():
 def test_sealed_thoughts_stay_with_a_text_that_was_repaired():
     thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
     later = {"type": "thinking", "thinking": "so", "signature": "t"}
-    blocks = [thought, {"type": "text", "text": FENCED}, later]
-    scripted = Claude(Claude.whole("", "", *blocks), "ok")
+    said = [{"type": "text", "text": text} for text in ("{city:", " Oslo}")]
+    scripted = Claude(Claude.whole("", "", thought, said[0], later, said[1]), "ok")
     answer = asked(scripted)
     run(answer.chat("And now?", scripted.generator))
     said = scripted.bodies[1]["messages"][1]["content"]
