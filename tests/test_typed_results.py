@@ -19,6 +19,7 @@ from minillmlib import (
     CompletionContext,
     CompletionParameters,
     GeneratorInfo,
+    GenericProvider,
     IncompleteJsonError,
     InvalidParameterError,
     MaxRetriesExceededError,
@@ -371,6 +372,24 @@ def test_a_response_format_of_the_callers_own_stays_and_the_prompt_tells_the_sch
     again = Chat(OSLO)
     asked(again, EXPECTING.with_params(CompletionParameters(response_format=own)))
     assert again.bodies[0]["response_format"]["json_schema"]["name"] == "own"
+
+
+class Schemaless(GenericProvider):
+    def build_request(self, model, messages, params, *, stream, include_usage):
+        params.check_only(wire="the schemaless wire")
+        return super().build_request(
+            model, messages, params, stream=stream, include_usage=include_usage
+        )
+
+    def schema_refusal(self, model, form):
+        return f"{model} was never taught any"
+
+
+def test_a_provider_of_the_callers_own_says_whether_it_takes_schemas():
+    scripted = Chat(OSLO)
+    answer = run(ROOT.chat("u", scripted.generator.with_provider(Schemaless()), EXPECTING))
+    assert answer.parsed.city.name == "Oslo"
+    assert "never taught" in answer.response.receipt.left_out["the schema of the answer"]
 
 
 def test_a_cache_is_warmed_with_the_same_form_and_without_a_value():

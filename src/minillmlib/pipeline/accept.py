@@ -8,6 +8,7 @@ import msgspec
 
 from minillmlib.errors import (
     EmptyResponseError,
+    JsonRepairError,
     NoJsonFoundError,
     RejectedResponseError,
     ResponseValidationError,
@@ -46,7 +47,7 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
     if response.tool_calls or not (is_json or settings.crash_on_refusal):
         return response, NOT_PARSED
     try:
-        content = _json_of(call, response, must_be_whole=is_json)
+        content = _json_of(call, response, is_wanted=is_json)
     except NoJsonFoundError:
         if is_typed or settings.crash_on_refusal:
             raise
@@ -61,18 +62,21 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
     return _with_content(response, content), parsed
 
 
-def _json_of(call: Call, response: CompletionResponse, *, must_be_whole: bool) -> str:
-    """The text of the JSON that an answer holds."""
+def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> str:
+    """The text of the JSON that an answer holds; as it came, if it is not wanted itself."""
     from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
     from minillmlib.values.json_answers import json_in  # noqa: PLC0415 - as above
 
-    is_cut = must_be_whole and response.is_cut and not call.settings.allow_incomplete_json
+    is_cut = is_wanted and response.is_cut and not call.settings.allow_incomplete_json
     found = json_in(response.content, refusal=response.refusal, is_cut=is_cut)
     if call.settings.crash_on_refusal and found.value in REFUSALS:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text
         )
-    return repair_json(response.content)
+    try:
+        return repair_json(response.content) if is_wanted else response.content
+    except JsonRepairError as error:  # it can be read, but is too deep to be written
+        raise NoJsonFoundError(str(error), partial=response.text) from None
 
 
 def _with_content(response: CompletionResponse, content: str) -> CompletionResponse:

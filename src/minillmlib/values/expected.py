@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Generic, TypeVar, cast
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
-from minillmlib.values.json import JsonObject, JsonValue, excerpt
+from minillmlib.values.json import JsonObject, JsonValue, encode_json, excerpt
 
 __all__ = ["Expected"]
 
@@ -60,7 +59,7 @@ class Expected(Generic[T]):
     @property
     def schema_text(self) -> str:
         """The schema as it is told to a model."""
-        return json.dumps(self.schema, ensure_ascii=False)
+        return encode_json(self.schema).decode()
 
     def parse(self, text: str) -> T:
         """The value in a JSON text. Raises `ResponseValidationError`, which names the place."""
@@ -107,6 +106,8 @@ def _model(part: type) -> JsonValue:
 
 
 def _read_by_itself(part: type, value: JsonValue) -> JsonValue:
+    import json  # noqa: PLC0415 - few programs need it; unlike msgspec it writes any number
+
     try:
         return _model(part).model_validate_json(json.dumps(value))
     except Exception as error:  # noqa: BLE001 - as above
