@@ -1,7 +1,7 @@
 """ChatNode: the handle through which a conversation is used."""
 
 from collections.abc import Callable, Iterable
-from typing import Generic, Self, TypeVar, cast, get_args, overload
+from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
@@ -31,6 +31,7 @@ from minillmlib.values.tools import ToolCall
 __all__ = ["ChatNode", "ParsedNode"]
 
 T = TypeVar("T")
+Said: TypeAlias = str | Iterable[ContentPart]
 
 SHOWN_CHARS = 2000
 
@@ -188,17 +189,15 @@ class ChatNode(KeptPlace):
 
         return html_page(self, title)
 
-    def add_user(self, content: str | Iterable[ContentPart]) -> Self:
+    def add_user(self, content: Said) -> Self:
         """Adds what the person says as a child; returns the new node."""
         return self._add(Message.user(content))
 
-    def add_assistant(self, content: str | Iterable[ContentPart]) -> Self:
+    def add_assistant(self, content: Said) -> Self:
         """Adds what the model is to have said as a child; returns the new node."""
         return self._add(Message.assistant(content))
 
-    def add_tool_result(
-        self, call_id: str, content: str | Iterable[ContentPart], *, is_error: bool = False
-    ) -> Self:
+    def add_tool_result(self, call_id: str, content: Said, *, is_error: bool = False) -> Self:
         """Adds what a tool gave for the call with this id; returns the new node.
 
         Results of parallel calls are chained: each is added to the node of the one before.
@@ -269,25 +268,16 @@ class ChatNode(KeptPlace):
 
     @overload
     async def chat(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: TypedParameters[T],
+        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
     ) -> "ParsedNode[T]": ...
 
     @overload
     async def chat(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
     ) -> Self: ...
 
     async def chat(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "ChatNode":
         """Says something and returns the assistant's node.
 
@@ -315,25 +305,16 @@ class ChatNode(KeptPlace):
 
     @overload
     def chat_streaming(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: TypedParameters[T],
+        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
     ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def chat_streaming(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
     ) -> StreamingCompletion[Self]: ...
 
     def chat_streaming(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
         said = Message.user(content)
@@ -358,25 +339,16 @@ class ChatNode(KeptPlace):
 
     @overload
     async def chat_tracked(
-        self,
-        content: str | Iterable[ContentPart],
-        context: CompletionContext,
-        params: TypedParameters[T],
+        self, content: Said, context: CompletionContext, params: TypedParameters[T]
     ) -> "ParsedNode[T]": ...
 
     @overload
     async def chat_tracked(
-        self,
-        content: str | Iterable[ContentPart],
-        context: CompletionContext,
-        params: ParametersLike = None,
+        self, content: Said, context: CompletionContext, params: ParametersLike = None
     ) -> Self: ...
 
     async def chat_tracked(
-        self,
-        content: str | Iterable[ContentPart],
-        context: CompletionContext,
-        params: ParametersLike = None,
+        self, content: Said, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
         """Like `chat`, with the context's model; what it costs is always reported to it."""
         settings = context.parameters(params)
