@@ -8,6 +8,7 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,16 +216,31 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, size):
         assert [one.name for one in tmp_path.iterdir()] == ["tree"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
-def test_a_read_only_folder_leaves_the_old_file(tmp_path):
-    path = tmp_path / "tree"
-    grown("old", 5).save_tree(path)
-    old = path.read_bytes()
-    tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="cannot be written"):
-        grown("new", 5).save_tree(path)
-    assert path.read_bytes() == old
-    tmp_path.chmod(0o700)
+@contextmanager
+def mere_user():
+    """Root may write everywhere, so it is somebody else for a while."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+def test_a_read_only_folder_leaves_the_old_file():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tree")
+        grown("old", 5).save_tree(path)
+        old, new = path.read_bytes(), grown("new", 5)
+        Path(folder).chmod(0o555)
+        with mere_user():
+            for save in (new.save_tree, new.save_thread, new.attach_journal):
+                with pytest.raises(StorageError, match="denied"):
+                    save(path)
+        assert path.read_bytes() == old
+        assert [one.name for one in Path(folder).iterdir()] == ["tree"]
+        Path(folder).chmod(0o700)
 
 
 @pytest.mark.parametrize("place", ["/proc/tree", "/dev/null/tree", "/nowhere/tree"])

@@ -177,6 +177,20 @@ def test_a_program_that_starts_anew_goes_on_with_its_journal(tmp_path):
     assert len(lines) == 6
 
 
+def test_a_journal_that_is_attached_again_does_not_grow(tmp_path):
+    path = tmp_path / "journal"
+    for _ in range(3):
+        root = ChatNode.root("s")
+        root.attach_journal(path)
+        if root.is_leaf:
+            root.set_format_kwarg("x", 1).set_format_kwarg("x", 2).add_user("gone").detach()
+            root.add_user("u").cache_breakpoint("1h").clear_cache_breakpoint()
+            root.add_user("v").cache_breakpoint("1h")
+            grown = path.read_bytes()
+        assert path.read_bytes() == grown
+    assert root.format_kwargs == {"x": 2}
+
+
 def test_a_journal_is_attached_to_the_root_only(tmp_path):
     with pytest.raises(InvalidParameterError, match="root_node"):
         ChatNode.root("s").add_user("u").attach_journal(tmp_path / "journal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -91,17 +92,25 @@ def encode_query(call: Call, url: str) -> HttpRequest:
 
 def _check_way(generator: GeneratorInfo, url: str) -> None:
     """A secret goes to the generator's own server, and over a network only encrypted."""
-    target, base = urlsplit(url), urlsplit(generator.base_url)
+    problem = _way_problem(url, generator.base_url, allows_http=generator.allow_http)
+    if problem is not None:
+        raise InvalidParameterError(problem)
+
+
+@lru_cache(maxsize=64)
+def _way_problem(url: str, base_url: str, *, allows_http: bool) -> str | None:
+    target, base = urlsplit(url), urlsplit(base_url)
     if (target.scheme, target.netloc) != (base.scheme, base.netloc):
-        raise InvalidParameterError(
+        return (
             f"the provider leads to {target.scheme}://{target.netloc}, but the credential is for "
             f"{base.scheme}://{base.netloc}; set base_url to the server that is meant"
         )
-    if target.scheme != "https" and not generator.allow_http and not _is_loopback(target.hostname):
-        raise InvalidParameterError(
+    if target.scheme != "https" and not allows_http and not _is_loopback(target.hostname):
+        return (
             f"the key would go to {target.netloc} unencrypted; use https, or, if the network "
             "between is trusted, replace(allow_http=True)"
         )
+    return None
 
 
 def _is_loopback(host: str | None) -> bool:

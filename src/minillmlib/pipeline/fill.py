@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, is_
 
 import msgspec
 
@@ -56,6 +57,9 @@ def merged(messages: Sequence[Message]) -> tuple[Message, ...]:
     Texts are joined by an empty line, and blank ones left out. What has calls, results or
     reasoning stays by itself, and so does what ends with a cache mark: it stays where it was put.
     """
+    roles = list(map(attrgetter("role"), messages))
+    if not any(map(is_, roles, roles[1:])):  # as in most conversations
+        return tuple(messages)
     turns: list[Message] = []
     for message in messages:
         if turns and _are_one_turn(turns[-1], message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -168,12 +169,16 @@ def origin_of(generator: GeneratorInfo) -> str:
 
 
 def _own(
-    messages: Sequence[Message], generator: GeneratorInfo
+    messages: tuple[Message, ...], generator: GeneratorInfo
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
     """The messages without what other models sealed and this wire cannot take back; and why.
 
     Foreign blocks would be refused, or leak.
     """
+    if not any(map(attrgetter("reasoning"), messages)) and not any(
+        map(attrgetter("media"), messages)
+    ):
+        return messages, {}
     origin = origin_of(generator)
     left_out: dict[str, str] = {}
     own = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -260,10 +261,15 @@ class Run:
         return delay
 
     def _server(self) -> str:
-        """Its address as the quota knows it, however it was written."""
-        parts = urlsplit(self.call.generator.base_url)
-        port = parts.port or {"https": 443}.get(parts.scheme, 80)
-        return f"{parts.hostname}:{port}"
+        return _server_of(self.call.generator.base_url)
+
+
+@lru_cache(maxsize=64)
+def _server_of(base_url: str) -> str:
+    """A server's address as the quota knows it, however it was written."""
+    parts = urlsplit(base_url)
+    port = parts.port or {"https": 443}.get(parts.scheme, 80)
+    return f"{parts.hostname}:{port}"
 
 
 def _nobody(_info: CostInfo) -> None:

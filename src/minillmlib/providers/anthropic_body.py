@@ -17,6 +17,7 @@ __all__ = ["build_body"]
 
 DEFAULT_MAX_TOKENS = 4096
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+SYSTEM, ASSISTANT = Role.SYSTEM, Role.ASSISTANT  # asking the enum costs more
 CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
 JSON_INSTRUCTION = "Answer with one JSON value and nothing else."  # there is no JSON mode
 
@@ -55,7 +56,7 @@ def build_body(
 
 def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
     """The blocks of each message, with the cache marks on the last ones that can bear them."""
-    blocks = [list(_blocks(message)) for message in messages]
+    blocks = list(map(_blocks, messages))
     for place, ttl in kept_marks(messages, has_block).items():
         for block in reversed(blocks[place]):
             if block["type"] in CACHEABLE:
@@ -72,15 +73,15 @@ def _system_blocks(
     They stay blocks when the mark itself is not among those that are sent: as one text they would
     be another prefix, and the cache would be missed.
     """
-    blocks = [
-        block
-        for message, of_message in zip(messages, marked, strict=True)
-        if message.role is Role.SYSTEM
-        for block in of_message
+    system = [
+        (message, blocks)
+        for message, blocks in zip(messages, marked, strict=True)
+        if message.role is SYSTEM
     ]
+    blocks = [block for _, of_message in system for block in of_message]
     if form is not None and form.schema is None:
         blocks.append({"type": "text", "text": JSON_INSTRUCTION})
-    if any(message.role is Role.SYSTEM and message.cache_ttl for message in messages):
+    if any(message.cache_ttl for message, _ in system):
         return blocks
     return "\n\n".join(block["text"] for block in blocks)
 
@@ -93,9 +94,9 @@ def _turns(messages: Sequence[Message], marked: list[list[JsonObject]]) -> list[
     """
     turns: list[JsonObject] = []
     for message, blocks in zip(messages, marked, strict=True):
-        if message.role is Role.SYSTEM:
+        if message.role is SYSTEM:
             continue
-        role = "assistant" if message.role is Role.ASSISTANT else "user"
+        role = "assistant" if message.role is ASSISTANT else "user"
         if not blocks and message is messages[-1]:
             raise InvalidParameterError("Anthropic takes no message without visible text")
         if turns and turns[-1]["role"] == role:
@@ -107,15 +108,16 @@ def _turns(messages: Sequence[Message], marked: list[list[JsonObject]]) -> list[
     return turns
 
 
-def _blocks(message: Message) -> Iterator[JsonObject]:
+def _blocks(message: Message) -> list[JsonObject]:
     """The content blocks; one without visible text would be refused with status 400."""
     if message.tool_call_id is not None:
-        yield _result_block(message, message.tool_call_id)
-    elif message.reasoning is not None and message.reasoning.blocks:
-        yield from _in_their_places(message, message.reasoning.blocks)
-    else:
-        yield from _content_blocks(message)
-        yield from map(_call_block, message.tool_calls)
+        return [_result_block(message, message.tool_call_id)]
+    if message.reasoning is not None and message.reasoning.blocks:
+        return list(_in_their_places(message, message.reasoning.blocks))
+    blocks = _content_blocks(message)
+    if message.tool_calls:
+        blocks += map(_call_block, message.tool_calls)
+    return blocks
 
 
 def _in_their_places(message: Message, sealed: Sequence[ReasoningBlock]) -> Iterator[JsonObject]:
@@ -123,18 +125,17 @@ def _in_their_places(message: Message, sealed: Sequence[ReasoningBlock]) -> Iter
     text, calls = message.text or "", message.tool_calls
     text_done = calls_done = 0
     for block in sealed:
-        yield from _text_block(text[text_done : block.text_before])
+        yield from _text_blocks(text[text_done : block.text_before])
         yield from map(_call_block, calls[calls_done : block.calls_before])
         yield block.fields
         text_done = max(text_done, block.text_before)
         calls_done = max(calls_done, block.calls_before)
-    yield from _text_block(text[text_done:])
+    yield from _text_blocks(text[text_done:])
     yield from map(_call_block, calls[calls_done:])
 
 
-def _text_block(text: str) -> Iterator[JsonObject]:
-    if text.strip():
-        yield {"type": "text", "text": text}
+def _text_blocks(text: str) -> list[JsonObject]:
+    return [{"type": "text", "text": text}] if text.strip() else []
 
 
 def _call_block(call: ToolCall) -> JsonObject:
@@ -146,17 +147,18 @@ def _call_block(call: ToolCall) -> JsonObject:
     }
 
 
-def _content_blocks(message: Message) -> Iterator[JsonObject]:
-    parts = message.content
-    if isinstance(parts, str):
-        parts = (TextPart(text=parts),)
-    for part in parts:
+def _content_blocks(message: Message) -> list[JsonObject]:
+    if isinstance(message.content, str):
+        return _text_blocks(message.content)
+    blocks: list[JsonObject] = []
+    for part in message.content:
         if isinstance(part, TextPart):
-            yield from _text_block(part.text)
-        elif message.role in (Role.SYSTEM, Role.ASSISTANT):
+            blocks += _text_blocks(part.text)
+        elif message.role in (SYSTEM, ASSISTANT):
             raise InvalidParameterError(f"Anthropic takes no {part.kind} from the {message.role}")
         else:
-            yield _media_block(part)
+            blocks.append(_media_block(part))
+    return blocks
 
 
 def _media_block(part: MediaPart) -> JsonObject:
@@ -182,7 +184,7 @@ def _source(part: ImagePart | DocumentPart) -> JsonObject:
 
 def _result_block(message: Message, call_id: str) -> JsonObject:
     block: JsonObject = {"type": "tool_result", "tool_use_id": _safe_id(call_id)}
-    content = list(_content_blocks(message))
+    content = _content_blocks(message)
     if content:
         block["content"] = content
     if message.is_error:

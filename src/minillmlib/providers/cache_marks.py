@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from minillmlib.values.json import JsonObject
 from minillmlib.values.messages import CacheTtl, Message, Role
@@ -34,6 +35,8 @@ def kept_marks(messages: Sequence[Message], can_bear: CanBear) -> dict[int, Cach
     an hour anyway, so it says so. What counts is the vendor's order: all system text comes first,
     wherever it stands in the conversation.
     """
+    if not any(map(attrgetter("cache_ttl"), messages)):
+        return {}
     marked = [place for place, m in enumerate(messages) if m.cache_ttl and can_bear(m)]
     marked.sort(key=lambda place: messages[place].role is not Role.SYSTEM)
     kept = marked[-MOST_MARKS:]

@@ -104,10 +104,10 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     """The body of a request."""
     if params.response_format is not None and params.response_format.schema is None:
         messages = naming_json(messages)
-    sent = [
-        message_body(message, dialect.messages, dialect.name) | _echo(dialect, message)
-        for message in messages
-    ]
+    sent = [message_body(message, dialect.messages, dialect.name) for message in messages]
+    if dialect.reasoning_echo is not None:
+        for one, message in zip(sent, messages, strict=True):
+            one.update(_echo(message, dialect.reasoning_echo))
     body: JsonObject = {"model": model, "messages": sent}
     body |= write_parameters(params, dialect.fields, dialect.name)
     body |= _structured(params) | _reasoning_body(dialect, params.reasoning)
@@ -143,13 +143,13 @@ def _reasoning_body(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> 
     return {"reasoning_effort": reasoning.effort}
 
 
-def _echo(dialect: ChatDialect, message: Message) -> JsonObject:
+def _echo(message: Message, key: str) -> JsonObject:
     """What a model thought, for a server that wants it back."""
-    if message.reasoning is None or dialect.reasoning_echo is None:
+    if message.reasoning is None:
         return {}
-    is_text = dialect.reasoning_echo == "reasoning_content"
+    is_text = key == "reasoning_content"
     echo = message.reasoning.text if is_text else [b.fields for b in message.reasoning.blocks]
-    return {dialect.reasoning_echo: echo} if echo else {}
+    return {key: echo} if echo else {}
 
 
 def _format_body(form: ResponseFormat) -> JsonObject:

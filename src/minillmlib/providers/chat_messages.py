@@ -60,7 +60,9 @@ def naming_json(messages: Sequence[Message]) -> Sequence[Message]:
 
 def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject:
     """One message. Raises `InvalidParameterError` for what the wire cannot carry."""
-    body: JsonObject = {"role": message.role, "content": _content(message, facts, wire)}
+    body: JsonObject = {"role": message.role, "content": message.content}
+    if type(message.content) is not str or message.is_error:
+        body["content"] = _content(message, facts, wire)
     if message.tool_calls:
         body["content"] = body["content"] or None
         body["tool_calls"] = [_call_body(call, facts) for call in message.tool_calls]

@@ -1,6 +1,7 @@
 """The contract of a provider: everything in which one vendor's API differs from another's."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
 import msgspec
@@ -56,7 +57,7 @@ class Provider:
         left_out = {}
         if params.openrouter_routing is not None:
             left_out["openrouter_routing"] = "only OpenRouter chooses providers"
-        if any(message.cache_ttl for message in messages):
+        if any(map(attrgetter("cache_ttl"), messages)):
             left_out["cache marks"] = "this provider caches by itself"
         return left_out
 

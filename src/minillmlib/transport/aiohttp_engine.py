@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import select
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -83,8 +84,6 @@ class AiohttpTransport:
         request.departure.may_have_left = False
         pool = await self._pool()
         session = pool.single_use if request.on_new_connection else pool.session
-        # A kept connection that the server has closed is noticed only in the loop's next turn.
-        await asyncio.sleep(0)
         passage = _Passage(request.departure)
         _passage.set(passage)
         started = time.monotonic()
@@ -143,7 +142,7 @@ class _Connector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "Connection":
         connection = await super().connect(req, traces, timeout)
-        while not _passage.get().has_own_connection and _holds_bytes(connection):
+        while not _passage.get().has_own_connection and await _is_spent(connection):
             connection.close()
             connection = await super().connect(req, traces, timeout)
         _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
@@ -166,9 +165,31 @@ class _Connector(aiohttp.TCPConnector):
         return await super()._create_connection(req, traces, timeout)
 
 
-def _holds_bytes(connection: "Connection") -> bool:
-    """Whether a kept connection got what nobody asked for, which would pass for our answer."""
-    return connection.protocol is not None and connection.protocol.should_close
+async def _is_spent(connection: "Connection") -> bool:
+    """Whether a kept connection has ended, or got what nobody asked for and would pass for ours."""
+    protocol = connection.protocol
+    if protocol is None or protocol.transport is None:
+        return True
+    if _has_news(protocol.transport):
+        await asyncio.sleep(0)  # the loop takes in what came in its next turn
+    return protocol.should_close or not protocol.is_connected()
+
+
+def _has_news(transport: asyncio.BaseTransport) -> bool:
+    """Whether its socket has something that the event loop has not seen yet."""
+    sock = transport.get_extra_info("socket")
+    try:
+        return sock is None or bool(_ready_to_read(sock.fileno()))
+    except (OSError, ValueError):
+        return True
+
+
+def _ready_to_read(descriptor: int) -> object:
+    if not hasattr(select, "poll"):  # Windows; its select takes any descriptor
+        return select.select([descriptor], (), (), 0)[0]
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return poll.poll(0)
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:

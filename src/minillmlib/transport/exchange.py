@@ -63,17 +63,20 @@ async def exchange(
     transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> HttpReply:
     """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
-    started = _running_loop().time()
-    async with _within(bound):
-        response = await transport.send(request)
+    response: HttpResponse | None = None
+    body = bytearray()
     try:
-        _hear(response, limits, heard)
-        waited = _running_loop().time() - started
-        rest = bound if bound.secs is None else bound._replace(secs=bound.secs - waited)
-        body = await _body_of(response, rest, limits)
-        return HttpReply(response.status, response.headers, body)
+        async with _within(bound):
+            response = await transport.send(request)
+            _hear(response, limits, heard)
+            await _read_body(body, response, limits)
+    except (ReadError, RequestTimeoutError):
+        if response is None or response.status < 400:
+            raise
     finally:
-        response.close()
+        if response is not None:
+            response.close()
+    return HttpReply(response.status, response.headers, _checked(body, limits))
 
 
 async def open_events(
@@ -131,7 +134,14 @@ class EventStream:
 
     async def read_body(self, bound: Bound) -> bytes:
         """The body as it is, for an answer that turns out not to be an event stream."""
-        return await _body_of(self._response, bound, self._limits)
+        body = bytearray()
+        try:
+            async with _within(bound):
+                await _read_body(body, self._response, self._limits)
+        except (ReadError, RequestTimeoutError):
+            if self.status < 400:
+                raise
+        return _checked(body, self._limits)
 
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
@@ -173,17 +183,16 @@ def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
-async def _body_of(response: HttpResponse, bound: Bound, limits: Limits) -> bytes:
-    """The whole body; of an error's also a part or nothing, since its status says the most."""
-    if _is_compressed(response.headers):
-        return b""
-    body = bytearray()  # one block that grows; joined pieces would stay in the heap beside it
-    try:
-        async with _within(bound):
-            await _read_into(body, response, limits.body_bytes)
-    except (ReadError, RequestTimeoutError):
-        if response.status < 400:
-            raise
+async def _read_body(body: bytearray, response: HttpResponse, limits: Limits) -> None:
+    """Reads the whole body. Of an error's, a part or nothing is enough: its status says the most.
+
+    `body` is one block that grows; joined pieces would stay in the heap beside it.
+    """
+    if not _is_compressed(response.headers):
+        await _read_into(body, response, limits.body_bytes)
+
+
+def _checked(body: bytearray, limits: Limits) -> bytes:
     whole = bytes(body)
     if has_more_values(whole, limits.json_values):
         raise _too_many_values("an answer", limits.json_values)

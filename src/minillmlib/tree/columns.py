@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
+from itertools import chain, repeat
 from typing import Protocol
 
 import msgspec
@@ -29,7 +29,7 @@ from minillmlib.tree.records import (
 from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
 
-__all__ = ["NO_NODE", "Journal", "Tree"]
+__all__ = ["NO_NODE", "Journal", "Tree", "joined"]
 
 NO_NODE = -1
 PIECE_BYTES = 1_000_000
@@ -90,8 +90,10 @@ class Tree:
         """
         with self.lock:
             first = len(self._messages)
-            for message in messages:
-                parent = self._append_one(parent, message)
+            if len(messages) > 1:
+                parent = self._append_chain(parent, messages)
+            elif messages:
+                parent = self._append_one(parent, messages[0])
             if response is not None:
                 self._responses[parent] = response
             if self._journals:
@@ -121,21 +123,84 @@ class Tree:
             self._siblings[parent].add(own)
         return index
 
-    def _append_one(self, parent: int, message: Message) -> int:
+    def append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
+        """Does what `append_record` does for all records from `start` on; where it stopped.
+
+        It stops at one that is no node, is known or needs care. `known` are the indexes by id.
+        One loop without calls of methods, since a file may have a million of them.
+        """
+        ids, messages, parents = self._ids, self._messages, self._parents
         first_child, last_child = self._first_child, self._last_child
+        next_sibling = self._next_sibling
+        name, own, index = "", b"", NO_NODE
+        for place in range(start, len(records)):
+            record = records[place]
+            if type(record) is not NodeRecord or record.twin or record.id in known:
+                return place
+            if record.parent == name:  # most follow the one before
+                above, parent = own, index
+            elif record.parent is None:
+                return place
+            else:
+                parent = known.get(record.parent, NO_NODE)
+                if parent == NO_NODE or parent in self._siblings:
+                    return place
+                above = bytes(ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
+            message, response, name = record.message, record.response, record.id
+            own = id_of(above, content_of(message, response))
+            if own.hex() != name:
+                return place
+            ids += own
+            index = known[name] = len(messages)
+            messages.append(message)
+            parents.append(parent)
+            first_child.append(NO_NODE)
+            last_child.append(NO_NODE)
+            next_sibling.append(NO_NODE)
+            before = last_child[parent]
+            if before == NO_NODE:
+                first_child[parent] = index
+            else:
+                next_sibling[before] = index
+            last_child[parent] = index
+            if response is not None:
+                self._responses[index] = response
+        return len(records)
+
+    def _append_one(self, parent: int, message: Message) -> int:
         index = len(self._messages)
         self._messages.append(message)
         self._parents.append(parent)
-        first_child.append(NO_NODE)
-        last_child.append(NO_NODE)
+        self._first_child.append(NO_NODE)
+        self._last_child.append(NO_NODE)
         self._next_sibling.append(NO_NODE)
-        if parent != NO_NODE:
-            if first_child[parent] == NO_NODE:
-                first_child[parent] = index
-            else:
-                self._next_sibling[last_child[parent]] = index
-            last_child[parent] = index
+        self._link(parent, index)
         return index
+
+    def _link(self, parent: int, index: int) -> None:
+        if parent == NO_NODE:
+            return
+        before = self._last_child[parent]
+        if before == NO_NODE:
+            self._first_child[parent] = index
+        else:
+            self._next_sibling[before] = index
+        self._last_child[parent] = index
+
+    def _append_chain(self, parent: int, messages: Sequence[Message]) -> int:
+        """The same for several, each below the one before, in a few steps; the last one's index."""
+        first = len(self._messages)
+        last = first + len(messages) - 1
+        following = range(first + 1, last + 1)
+        self._messages.extend(messages)
+        self._parents.append(parent)
+        self._parents.extend(range(first, last))
+        for column in (self._first_child, self._last_child):
+            column.extend(following)
+            column.append(NO_NODE)
+        self._next_sibling.extend(repeat(NO_NODE, len(messages)))
+        self._link(parent, first)
+        return last
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Adds a copy of another tree's subtree, or of one's own, below `parent`; its index."""
@@ -243,9 +308,12 @@ class Tree:
 
     def thread(self, index: int) -> list[Message]:
         """The messages from the root to a node. O(depth)."""
-        messages = [self._messages[place] for place in self.path(index)]
-        messages.reverse()
-        return messages
+        messages, parents, thread = self._messages, self._parents, []
+        while index != NO_NODE:
+            thread.append(messages[index])
+            index = parents[index]
+        thread.reverse()
+        return thread
 
     def marked_thread(self, index: int) -> list[Message]:
         """The same with the cache marks of its nodes on them."""
@@ -369,7 +437,7 @@ class Tree:
         return self._record(index, self.id(index).hex().encode(), above)
 
     def _record(self, index: int, own: bytes, above: bytes) -> bytes:
-        if index in self._origins:
+        if not above and index in self._origins:
             above = self._origins[index].hex().encode()
         content = content_of(self._messages[index], self._responses.get(index))
         return node_record(own, above, content, self._twins.get(index, 0))
@@ -384,11 +452,11 @@ class Tree:
             self.name_all()
             digits = self._ids.hex().encode()  # all at once, and not a million times
             marks, kwargs = dict(self._marks), dict(self._kwargs)
-        size = 2 * ID_BYTES
+        size, parents = 2 * ID_BYTES, self._parents
         inside = bytearray(end)
         inside[root] = 1
         for index in range(root, end):
-            parent = self._parents[index]
+            parent = parents[index]
             if parent != NO_NODE and inside[parent]:
                 inside[index] = 1
             if not inside[index]:
@@ -396,19 +464,25 @@ class Tree:
             own = digits[index * size : (index + 1) * size]
             above = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
             if not held or own.decode() not in held:
-                yield line_of(self._record(index, own, above))
+                yield b"[%b]\n" % self._record(index, own, above)
             if index in marks:
                 yield line_of(MarkRecord(node=own.decode(), ttl=marks[index]))
             if index in kwargs:
                 yield line_of(KwargsRecord(node=own.decode(), values=kwargs[index]))
 
-    def keep_in(self, journal: Journal, root: int, held: AbstractSet[str]) -> None:
-        """From here on all of the tree of `root` is in `journal`, which holds some nodes."""
+    def keep_in(
+        self, journal: Journal, root: int, held: AbstractSet[str], told: AbstractSet[bytes]
+    ) -> None:
+        """From here on all of the tree of `root` is in `journal`.
+
+        It holds the nodes with the ids `held` already, and the lines `told` about nodes.
+        """
         with self.lock:
             gone = (self.id(index).hex() for index in self._origins if index != root)
             detached = (line_of(DetachRecord(node=own)) for own in gone if own in held)
-            for lines in _joined(chain(detached, self.lines(root, held))):
-                journal.write(lines)
+            lines = chain(detached, self.lines(root, held))
+            for piece in joined(line for line in lines if line not in told):
+                journal.write(piece)
             self._journals[root] = journal
 
     def _keep(self, index: int, *records: bytes | Record) -> None:
@@ -419,8 +493,8 @@ class Tree:
             self._journals[root] = journal
 
 
-def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in pieces, since every write to a journal waits for the disk."""
+def joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in pieces, since every write takes its time."""
     piece = bytearray()
     for line in lines:
         piece += line

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +15,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, check_regular, open_regular, sync_folder, write_whole
-from minillmlib.tree.columns import NO_NODE, Tree
+from minillmlib.tree.columns import NO_NODE, Tree, joined
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
@@ -23,23 +25,22 @@ from minillmlib.tree.records import (
     MarkRecord,
     NodeRecord,
     Record,
+    line_of,
 )
 from minillmlib.values.json import excerpt
 
 __all__ = ["attach", "explained", "read_tree", "save_tree"]
 
-_decode_line = msgspec.json.Decoder(list[Record]).decode
+BLOCK_BYTES = 250_000
+WRONG = (ValueError, TypeError, RecursionError, MiniLLMError)
+
+_decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 
 
 def save_tree(tree: Tree, root: int, path: FilePath) -> None:
     """Writes a subtree to a file, whole or not at all. O(nodes)."""
     with explained("written", path):
-        write_whole(path, _lines(tree, root))
-
-
-def _lines(tree: Tree, root: int) -> Iterator[bytes]:
-    yield HEADER
-    yield from tree.lines(root)
+        write_whole(path, joined(chain([HEADER], tree.lines(root))))
 
 
 def read_tree(path: FilePath, *more: FilePath) -> Tree:
@@ -64,7 +65,7 @@ def attach(tree: Tree, root: int, path: FilePath) -> None:
             reader.read(io.BytesIO(held), os.fsdecode(path))
             journal.cut(held.rfind(b"\n") + 1)
         read = (tree.id(index).hex() for index in range(before, len(tree)))
-        tree.keep_in(journal, root, reader.taken.union(read))
+        tree.keep_in(journal, root, reader.taken.union(read), reader.told)
 
 
 @contextmanager
@@ -89,22 +90,22 @@ class TreeReader:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.taken: set[str] = set()  # the ids of nodes that were there and in the file
+        self.told: set[bytes] = set()  # the lines about nodes in the file
         self._known = {tree.id(index).hex(): index for index in range(len(tree))}
         self._has_header = False
 
     def read(self, file: IO[bytes], name: str) -> None:
         """Takes in the lines of a file. A last line without its end was never finished."""
         self._has_header = False
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                if self._has_header:
-                    _warn_of_cut(name, number)
-                    return
-                raise self._wrong(name, number, "it is no tree file", line)
-            try:
-                self._take_line(line)
-            except (ValueError, TypeError, RecursionError, MiniLLMError) as error:
-                raise self._wrong(name, number, str(error), line) from None
+        number = 1
+        while lines := file.readlines(BLOCK_BYTES):
+            cut = b"" if lines[-1].endswith(b"\n") else lines.pop()
+            self._take_block(lines, name, number)
+            number += len(lines)
+            if cut and not self._has_header:
+                raise self._wrong(name, number, "it is no tree file", cut)
+            if cut:
+                _warn_of_cut(name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
 
@@ -114,14 +115,36 @@ class TreeReader:
             f"{name!r}, line {number}: {excerpt(what)}; the line begins {excerpt(line, 60)!r}"
         )
 
-    def _take_line(self, line: bytes) -> None:
-        for record in _decode_line(line):
-            if isinstance(record, NodeRecord):  # the first, since of these there are millions
-                self._take_node(record)
-            elif isinstance(record, HeaderRecord):
-                self._take_header(record)
-            else:
-                self._take_change(record)
+    def _take_block(self, lines: list[bytes], name: str, number: int) -> None:
+        """Takes in lines, of which the first has this number."""
+        try:
+            decoded = _decode_lines(b"".join(lines))  # all at once is faster
+            if len(decoded) != len(lines):
+                raise InvalidParameterError("it is not one list")
+        except WRONG as error:
+            if len(lines) == 1:
+                raise self._wrong(name, number, str(error), lines[0]) from None
+            for at, line in enumerate(lines):
+                self._take_block([line], name, number + at)
+            return
+        records, place = list(chain.from_iterable(decoded)), 0
+        try:
+            while place < len(records):
+                self._take(records[place])
+                place = self.tree.append_plain(records, place + 1, self._known)
+        except WRONG as error:
+            at = bisect(list(accumulate(map(len, decoded))), place)
+            raise self._wrong(name, number + at, str(error), lines[at]) from None
+
+    def _take(self, record: Record) -> None:
+        if isinstance(record, HeaderRecord):
+            self._take_header(record)
+        elif not self._has_header:
+            raise InvalidParameterError("a tree file begins with its version")
+        elif isinstance(record, NodeRecord):
+            self._take_node(record)
+        else:
+            self._take_change(record)
 
     def _take_header(self, record: HeaderRecord) -> None:
         if record.version != VERSION:
@@ -131,8 +154,6 @@ class TreeReader:
         self._has_header = True
 
     def _take_node(self, record: NodeRecord) -> None:
-        if not self._has_header:
-            raise InvalidParameterError("a tree file begins with its version")
         known, own, above = self._known, record.id, record.parent
         if own in known:
             self.taken.add(own)
@@ -145,9 +166,10 @@ class TreeReader:
         known[own] = self.tree.append_record(parent, record)
 
     def _take_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
-        index = self._known.get(record.node) if self._has_header else None
+        index = self._known.get(record.node)
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
+        self.told.add(line_of(record))
         match record:
             case MarkRecord(ttl=ttl):
                 self.tree.mark(index, ttl)

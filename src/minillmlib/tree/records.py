@@ -106,7 +106,10 @@ def plain_value(name: str, value: object) -> FormatValue:
 
 def content_of(message: Message, response: CompletionResponse | None) -> bytes:
     """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
-    content = written(message)
+    try:
+        content = _encode(message)
+    except (TypeError, ValueError, RecursionError):
+        content = written(message)
     return content if response is None else content + b',"response":' + written(response)
 
 
@@ -145,9 +148,11 @@ def node_record(own: bytes, parent: bytes, content: bytes, twin: int) -> bytes:
 
     The ids are in hexadecimal digits.
     """
-    above = b'","parent":"%b' % parent if parent else b""
-    end = b',"twin":%d}' % twin if twin else b"}"
-    return b'{"kind":"node","id":"%b%b","message":%b%b' % (own, above, content, end)
+    if twin:
+        content += b',"twin":%d' % twin
+    if not parent:
+        return b'{"kind":"node","id":"%b","message":%b}' % (own, content)
+    return b'{"kind":"node","id":"%b","parent":"%b","message":%b}' % (own, parent, content)
 
 
 def line_of(*records: bytes | Record) -> bytes:

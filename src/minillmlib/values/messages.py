@@ -33,6 +33,10 @@ class Role(enum.StrEnum):
     TOOL = "tool"
 
 
+TOOL = Role.TOOL  # asking the enum costs more
+NOTHING: tuple[()] = ()
+
+
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
     """A piece of text beside other parts of one message."""
 
@@ -85,15 +89,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     def __post_init__(self) -> None:
         if type(self.role) is not Role:
             msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
-        is_plain = (
-            self.tool_calls == ()
-            and self.media == ()
+        is_plain = (  # trees are made of millions of these
+            self.tool_calls is NOTHING
+            and self.media is NOTHING
             and self.tool_call_id is None
             and self.reasoning is None
             and self.cache_ttl is None
-            and self.role is not Role.TOOL
+            and self.role is not TOOL
         )
-        if not is_plain:  # trees are made of millions of plain ones
+        if not is_plain:
             self._check_fields()
         if type(self.content) is not str:
             msgspec.structs.force_setattr(self, "content", _as_content(self.content))

@@ -412,12 +412,14 @@ class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only
 
 ParametersLike: TypeAlias = NodeCompletionParameters | CompletionParameters | None
 
+_DEFAULTS = NodeCompletionParameters()
+
 
 def node_parameters(params: ParametersLike) -> NodeCompletionParameters:
     """The full settings of a call from what a caller may pass for them."""
     match params:
         case None:
-            return NodeCompletionParameters()
+            return _DEFAULTS
         case NodeCompletionParameters():
             return params
         case CompletionParameters():
