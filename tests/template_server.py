@@ -1,7 +1,8 @@
-"""Serves the built-in model with a chat template of a test's choice. Run by its path.
+"""Serves the built-in model with a chat template or a schema of a test's choice. Run by its path.
 
-Standard input brings one line of JSON, `{"model": ..., "key": ..., "template": ...}`, and then
-nothing: the server ends when it is closed. Standard output carries one line, `{"url": ...}`.
+Standard input brings one line of JSON, `{"model": ..., "key": ..., "template": ..., "schema": ...}`,
+of which the last two may be null, and then nothing: the server ends when it is closed. A schema
+holds every answer. Standard output carries one line, `{"url": ...}`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
     params.api_keys = [settings["key"]]
-    params.chat_template = settings["template"]
+    if settings["template"] is not None:
+        params.chat_template = settings["template"]
+    if settings["schema"] is not None:
+        grammar = xllamacpp.json_schema_to_grammar(settings["schema"])
+        kind = xllamacpp.common_grammar_type.COMMON_GRAMMAR_TYPE_USER
+        params.sampling.grammar = xllamacpp.CommonGrammar(kind, grammar)
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_ctx = 2048

@@ -49,7 +49,8 @@ def run_page(page: str, world: World) -> dict:
     namespace: dict = {"__name__": "__main__"}
     with use_transport(world):
         for number, block in enumerate(blocks_of(page), start=1):
-            exec(compile(block, f"{page}, block {number}", "exec"), namespace)
+            code = compile(block, f"{page}, block {number}", "exec", dont_inherit=True)
+            exec(code, namespace)
     return namespace
 
 

@@ -86,9 +86,10 @@ THINKING_TEMPLATE = r"""
 
 
 @contextmanager
-def served_with(template: str):
+def served_with(template: str | None, schema: dict | None = None):
     """The address of a server with this template; it ends as its standard input is closed."""
-    settings = {"model": str(default_model_path()), "key": KEY, "template": template}
+    settings = {"model": str(default_model_path()), "key": KEY, "template": template,
+                "schema": schema}  # fmt: skip
     command = [sys.executable, "-P", str(SERVER)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdin.write(json.dumps(settings).encode() + b"\n")

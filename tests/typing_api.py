@@ -1,18 +1,24 @@
 """Checked by mypy, never run: the public names have the types a caller relies on."""
 
-from typing import assert_type
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypedDict, assert_type
 
 from minillmlib import (
     ChatNode,
+    CompletionContext,
     CompletionParameters,
     CompletionResponse,
     CostEstimate,
     GeneratorInfo,
     Message,
     NodeCompletionParameters,
+    ParsedNode,
     StreamChunk,
     StreamingCompletion,
     TokenPrice,
+    TrackedStream,
+    TypedParameters,
     iterate,
     run,
 )
@@ -44,3 +50,52 @@ def blocking(generator: GeneratorInfo) -> None:
     assert_type(generator.with_token_price(TokenPrice(1.0, "5.0")), GeneratorInfo)
     assert_type(generator.with_published_price(), GeneratorInfo)
     assert_type(generator.estimate_cost(answer.thread(), params), CostEstimate)
+
+
+@dataclass
+class City:
+    name: str
+
+
+class Movie(TypedDict):
+    title: str
+
+
+class Color(Enum):
+    RED = "red"
+
+
+async def typed(generator: GeneratorInfo, context: CompletionContext, leaf: ChatNode) -> None:
+    params = NodeCompletionParameters().expecting(City)
+    assert_type(params, TypedParameters[City])
+    assert_type(params.with_system_prompt("s").replace(retry=1), TypedParameters[City])
+    assert_type(params.expecting(int), TypedParameters[int])
+    assert_type(NodeCompletionParameters().expecting(list[str]), TypedParameters[list[str]])
+    assert_type(NodeCompletionParameters().expecting(Movie), TypedParameters[Movie])
+    assert_type(NodeCompletionParameters().expecting(Color), TypedParameters[Color])
+    either: TypedParameters[int | str] = NodeCompletionParameters().expecting(int | str)
+    assert_type((await leaf.complete(generator, either)).parsed, int | str)
+
+    answer = await leaf.chat("Where?", generator, params)
+    assert_type(answer, ParsedNode[City])
+    assert_type(answer.parsed, City)
+    assert_type(answer.parsed.name, str)
+    assert_type((await leaf.complete(generator, params)).parsed, City)
+    assert_type((await leaf.complete_tracked(context, params)).parsed, City)
+    assert_type((await leaf.chat_tracked("Where?", context, params)).parsed, City)
+    for stream in (
+        leaf.complete_streaming(generator, params),
+        leaf.chat_streaming("Where?", generator, params),
+    ):
+        assert_type(stream, StreamingCompletion[ParsedNode[City]])
+        assert_type(stream.node.parsed, City)
+    tracked = leaf.complete_streaming_tracked(context, params)
+    assert_type(tracked, TrackedStream[ParsedNode[City]])
+    assert_type((await tracked.collect()).parsed, City)
+
+
+def typed_and_blocking(generator: GeneratorInfo, leaf: ChatNode) -> None:
+    params = NodeCompletionParameters().expecting(list[City])
+    assert_type(run(leaf.chat("Where?", generator, params)).parsed, list[City])
+    plain = run(leaf.chat("Where?", generator, NodeCompletionParameters().expecting_json()))
+    assert_type(plain, ChatNode)

@@ -15,8 +15,10 @@ from minillmlib.errors import (
     CostCallbackError,
     EmptyResponseError,
     EmptyThreadError,
+    IncompleteJsonError,
     IncompleteStreamError,
     InvalidParameterError,
+    JsonRepairError,
     LimitExceededError,
     LocalModelError,
     MalformedResponseError,
@@ -35,6 +37,7 @@ from minillmlib.errors import (
     RejectedResponseError,
     RequestTimeoutError,
     RequestTooLargeError,
+    ResponseValidationError,
     ServerError,
     ServerTimeoutError,
     StaleConnectionError,
@@ -43,6 +46,8 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
+from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.repair import loads, repair, repair_json
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -53,7 +58,7 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, Transport
-from minillmlib.tree.node import ChatNode
+from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth, AuthKind, Secret
 from minillmlib.values.budget import Budget, CostEstimate
@@ -65,6 +70,7 @@ from minillmlib.values.parameters import (
     CompletionParameters,
     NodeCompletionParameters,
     ResponseFormat,
+    TypedParameters,
 )
 from minillmlib.values.reasoning import (
     Reasoning,
@@ -119,8 +125,12 @@ __all__ = [
     "HttpRequest",
     "HttpResponse",
     "ImagePart",
+    "IncompleteJsonError",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "JsonChange",
+    "JsonChangeKind",
+    "JsonRepairError",
     "LimitExceededError",
     "Limits",
     "LocalModelError",
@@ -139,6 +149,7 @@ __all__ = [
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
+    "ParsedNode",
     "PermissionDeniedError",
     "ProtocolError",
     "Provider",
@@ -152,9 +163,11 @@ __all__ = [
     "Receipt",
     "RedirectError",
     "RejectedResponseError",
+    "Repaired",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",
+    "ResponseValidationError",
     "Role",
     "Secret",
     "ServerError",
@@ -173,10 +186,14 @@ __all__ = [
     "TrackedStream",
     "Transport",
     "TransportError",
+    "TypedParameters",
     "Usage",
     "VideoPart",
     "__version__",
     "iterate",
+    "loads",
+    "repair",
+    "repair_json",
     "run",
 ]
 

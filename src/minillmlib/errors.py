@@ -32,7 +32,10 @@
     ├── IncompleteStreamError        the stream ended before its end signal
     ├── RejectedResponseError        a whole answer that the call's own settings refuse
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
-    │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
+    │   ├── NoJsonFoundError         it holds no JSON
+    │   ├── IncompleteJsonError      it was cut before its JSON came to an end
+    │   └── ResponseValidationError  its JSON does not fit the type that is expected
+    ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── StorageError                 a conversation cannot be read from a file or written to one
@@ -60,8 +63,10 @@ __all__ = [
     "CostCallbackError",
     "EmptyResponseError",
     "EmptyThreadError",
+    "IncompleteJsonError",
     "IncompleteStreamError",
     "InvalidParameterError",
+    "JsonRepairError",
     "LimitExceededError",
     "LocalModelError",
     "MalformedResponseError",
@@ -80,6 +85,7 @@ __all__ = [
     "RejectedResponseError",
     "RequestTimeoutError",
     "RequestTooLargeError",
+    "ResponseValidationError",
     "ServerError",
     "ServerTimeoutError",
     "StaleConnectionError",
@@ -293,7 +299,32 @@ class EmptyResponseError(RejectedResponseError):
 
 
 class NoJsonFoundError(RejectedResponseError):
-    """The answer holds no JSON, or an empty one, and `crash_on_refusal` is set."""
+    """The answer holds no JSON, or, with `crash_on_refusal`, an empty one."""
+
+
+class IncompleteJsonError(RejectedResponseError):
+    """The answer was cut before its JSON came to an end. To ask again would end at the same limit.
+
+    Raise `max_tokens`, or take what there is with `allow_incomplete_json`.
+    """
+
+    is_retryable = False
+
+
+class ResponseValidationError(RejectedResponseError):
+    """The JSON of the answer does not fit the type that the call expects.
+
+    Attributes:
+        path: The place of the problem in the answer, like `$.city.population`.
+    """
+
+    def __init__(self, message: str, *, path: str = "$", partial: str = "") -> None:
+        super().__init__(message, partial=partial)
+        self.path = path
+
+
+class JsonRepairError(MiniLLMError, ValueError):
+    """A text holds nothing that could be JSON, or is nested too deeply."""
 
 
 class MaxRetriesExceededError(MiniLLMError):

@@ -20,6 +20,7 @@ from minillmlib import (
     __version__,
 )
 from minillmlib.cli.commands import converse, show_end
+from minillmlib.cli.mend import mend
 from minillmlib.cli.opening import begun, opened, page_beside, write_page
 from minillmlib.cli.talk import Conversation, answer
 from minillmlib.cli.terminal import (
@@ -85,6 +86,21 @@ Output: TypeAlias = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="Instead of a page beside the file."),
 ]
 Open: TypeAlias = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
+BrokenFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="The text; without it the standard input is read.",
+    ),
+]
+Strict: TypeAlias = Annotated[
+    bool, typer.Option("--strict", help="Only take what is JSON already; say what is not.")
+]
+Changes: TypeAlias = Annotated[
+    bool, typer.Option("--changes", help="Show beside the output what was guessed, and where.")
+]
 
 app = typer.Typer(
     add_completion=False,
@@ -169,6 +185,14 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
         show_path(page)
         if open_it and not webbrowser.open(page.resolve().as_uri()):
             show_note("no browser could be opened")
+
+
+@app.command()
+def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
+    """Repair JSON, or JSON lines, to the standard output."""
+    with _exit_codes():
+        if not mend(file, is_strict=strict, shows_changes=changes):
+            raise typer.Exit(FAILED)
 
 
 def _question(prompt: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,12 +16,23 @@ from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
 from minillmlib.transport.engine import default_transport
 from minillmlib.values.costs import TokenPrice
+from minillmlib.values.expected import Expected
+from minillmlib.values.json import JsonValue
 from minillmlib.values.messages import Message, Role
-from minillmlib.values.parameters import NodeCompletionParameters, ParametersLike, node_parameters
+from minillmlib.values.parameters import (
+    NodeCompletionParameters,
+    ParametersLike,
+    ResponseFormat,
+    TypedParameters,
+    node_parameters,
+)
 
-__all__ = ["Call", "check_generator", "plan", "price_of"]
+__all__ = ["Call", "check_generator", "formed", "plan", "price_of"]
 
 TOLD = ("mcp_servers", "tools")  # whether the vendor's own tools were used, the usage tells
+
+INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
+{schema}"""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +43,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     settings: NodeCompletionParameters
     stream: bool
     left_out: Mapping[str, str] = {}
+    expected: Expected[JsonValue] | None = None
 
     @property
     def origin(self) -> str:
@@ -59,17 +72,65 @@ def plan(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings = _filled_settings(node_parameters(params))
+    settings, expected, instruction, unformed = formed(
+        _filled_settings(node_parameters(params)), generator
+    )
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
+    if instruction is not None:
+        whole = merged((*whole, Message.user(instruction)))
     if settings.use_cache:
         last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
         whole = (*whole[:-1], last)
     whole = _with_beginning(whole, settings.force_prepend, generator)
     own, left_out = _own(whole, generator)
+    if unformed is not None:
+        left_out["the schema of the answer"] = unformed
     return Call(
-        generator=generator, messages=own, settings=settings, stream=stream, left_out=left_out
+        generator=generator,
+        messages=own,
+        settings=settings,
+        stream=stream,
+        left_out=left_out,
+        expected=expected,
     )
+
+
+class Formed(NamedTuple):
+    """The settings with the form of the answer.
+
+    `instruction` tells the form in the prompt where the wire does not, for the reason
+    `left_out`.
+    """
+
+    settings: NodeCompletionParameters
+    expected: Expected[JsonValue] | None = None
+    instruction: str | None = None
+    left_out: str | None = None
+
+
+def formed(settings: NodeCompletionParameters, generator: GeneratorInfo) -> Formed:
+    """The settings as they are, unless they expect a type."""
+    if not isinstance(settings, TypedParameters):
+        return Formed(settings)
+    expected: Expected[JsonValue] = settings.expected
+    untyped = settings.untyped()
+    form = ResponseFormat.json_schema(expected.schema, strict=expected.is_strict)
+    left_out = _why_not(form, untyped, generator)
+    if left_out is None:
+        return Formed(untyped.with_params(untyped.params.replace(response_format=form)), expected)
+    instruction = INSTRUCTION.format(schema=expected.schema_text)
+    return Formed(untyped, expected, instruction, f"{left_out}; it is told in the prompt")
+
+
+def _why_not(
+    form: ResponseFormat, settings: NodeCompletionParameters, generator: GeneratorInfo
+) -> str | None:
+    if settings.params.response_format is not None:
+        return "the parameters have a response_format of their own"
+    if settings.force_prepend:
+        return "a forced beginning is not in the form"
+    return generator.provider.schema_refusal(generator.model, form)
 
 
 def check_generator(generator: object) -> None:

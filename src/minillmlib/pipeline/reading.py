@@ -13,10 +13,9 @@ from minillmlib.errors import (
     LimitExceededError,
     MalformedResponseError,
     MiniLLMError,
-    RejectedResponseError,
     TransportError,
 )
-from minillmlib.pipeline.accept import accept
+from minillmlib.pipeline.accept import Accepted
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.pipeline.read import cost_in, cost_of_answer, read_reply, read_safely, signed
@@ -38,11 +37,11 @@ LINGER_SECS = 0.25  # how long the connection may take to end after the end mark
 
 
 class StreamAttempt:
-    """Fills `ready` with chunks until `response` is there. Raises what goes wrong."""
+    """Fills `ready` with chunks until `answer` is there. Raises what goes wrong."""
 
     def __init__(self, run: Run) -> None:
         self.ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
-        self.response: CompletionResponse | None = None
+        self.answer: Accepted | None = None
         self.events: EventStream | None = None
         self._run = run
         self._call = run.call
@@ -222,12 +221,7 @@ class StreamAttempt:
         return signed(self._call, response, self._receipt, events.headers)
 
     def _complete(self, response: CompletionResponse) -> None:
-        try:
-            accept(self._call.settings, response)
-        except RejectedResponseError as error:
-            self._run.rejected(response, error)
-            raise
-        self.response = self._run.answered(response)
+        self.answer = self._run.answered(response)
 
     def _opened(self) -> EventStream:
         assert self.events is not None

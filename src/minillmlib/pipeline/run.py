@@ -17,8 +17,10 @@ from minillmlib.errors import (
     ConnectError,
     MaxRetriesExceededError,
     MiniLLMError,
+    RejectedResponseError,
     StaleConnectionError,
 )
+from minillmlib.pipeline.accept import Accepted, accept, corrected
 from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
 from minillmlib.pipeline.encode import Encoded, encode
 from minillmlib.pipeline.estimate import estimated
@@ -55,7 +57,8 @@ class Run:
     """
 
     def __init__(self, call: Call) -> None:
-        self.call = call
+        self.call = call  # with what is wrong with the last answer, if it is asked for again
+        self._asked = call
         self.clocks = Clocks(call.settings, stream=call.stream)
         self.attempts: tuple[Attempt, ...] = ()
         self._open: _OpenAttempt | None = None
@@ -96,15 +99,20 @@ class Run:
             if (response_id := plain.get("x-generation-id")) is not None:
                 self._open.response_id = excerpt(response_id)
 
-    def answered(self, response: CompletionResponse) -> CompletionResponse:
-        """The whole answer is there and taken; gives it with the record of all attempts."""
+    def answered(self, response: CompletionResponse) -> Accepted:
+        """The whole answer is there and paid for; gives it with the record of all attempts.
+
+        Raises what the settings refuse it with.
+        """
+        try:
+            response, parsed = accept(self.call, response)
+        except RejectedResponseError as error:
+            self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
+            self.call = corrected(self._asked, response, error) or self.call
+            raise
         self._settle(AttemptOutcome.ANSWERED, response.cost, response_id=response.id)
         retry_quota.give_back(self._server(), self._taken)
-        return msgspec.structs.replace(response, attempts=self.attempts)
-
-    def rejected(self, response: CompletionResponse, error: MiniLLMError) -> None:
-        """The whole answer is there and paid for, but the settings refuse it."""
-        self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
+        return msgspec.structs.replace(response, attempts=self.attempts), parsed
 
     def told(self, response_id: str, cost: CostOutcome | None) -> None:
         """What a stream has told of itself so far, in case that it does not come to its end."""
@@ -241,6 +249,8 @@ class Run:
         most = default_retries() if settings.retry is None else settings.retry
         if not error.is_retryable or self._retries >= most:
             return None
+        if self.call.expected is not None and isinstance(error, RejectedResponseError):
+            return 0.0  # the server is well, and no waiting makes a wrong answer right
         delay = wait_secs(settings, error, self._retries)
         left = self.clocks.left()
         if delay is None or (left is not None and delay >= left):

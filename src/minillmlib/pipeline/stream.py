@@ -11,6 +11,7 @@ from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
 from minillmlib.values.attempts import Attempt, CostInfo
+from minillmlib.values.json import JsonValue
 from minillmlib.values.responses import CompletionResponse, StreamChunk
 
 __all__ = ["StreamingCompletion"]
@@ -39,7 +40,9 @@ class StreamingCompletion(Generic[NodeT_co]):
     others.
     """
 
-    def __init__(self, call: Call, keep: Callable[[CompletionResponse], NodeT_co]) -> None:
+    def __init__(
+        self, call: Call, keep: Callable[[CompletionResponse, JsonValue], NodeT_co]
+    ) -> None:
         self._call = call
         self._keep = keep
         self._phase = _Phase.NEW
@@ -107,7 +110,7 @@ class StreamingCompletion(Generic[NodeT_co]):
     def _step(self) -> Callable[[], Coroutine[None, None, None]]:
         if self._attempt is None:
             return self._open
-        return self._attempt.read_more if self._attempt.response is None else self._finish
+        return self._attempt.read_more if self._attempt.answer is None else self._finish
 
     async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
         """Runs one step; what goes wrong is tried again or ends the stream."""
@@ -173,9 +176,9 @@ class StreamingCompletion(Generic[NodeT_co]):
         assert run is not None
         await attempt.linger()
         await run.end()
-        if self._phase is _Phase.OVER or attempt.response is None:
+        if self._phase is _Phase.OVER or attempt.answer is None:
             return
-        self._result = (attempt.response, self._keep(attempt.response))
+        self._result = (attempt.answer[0], self._keep(*attempt.answer))
         self._phase = _Phase.OVER
 
     def _is_of_this_loop(self) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.plan import check_generator, plan
+from minillmlib.pipeline.plan import check_generator, formed, plan
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.messages import Message, Role
 from minillmlib.values.parameters import ParametersLike, node_parameters
@@ -27,7 +27,7 @@ async def warmed(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is nothing to cache")
-    settings = node_parameters(params)
+    settings = formed(node_parameters(params), generator).settings
     provider, model = generator.provider, generator.model
     refusal = provider.warm_refusal(model, settings.params)
     if refusal is not None:
@@ -37,12 +37,13 @@ async def warmed(
         params=settings.params.replace(max_tokens=tokens),
         force_prepend=None,
         use_cache=False,
+        parse_json=False,
         crash_on_refusal=False,
         crash_on_empty_response=False,
     )
     prefix = _marked(messages, whole=settings.use_cache)
     call = plan([*prefix, *_afterwards(prefix)], generator, brief, stream=False)
-    response = await complete(call)
+    response, _ = await complete(call)
     return CostInfo.of(response.attempts)
 
 

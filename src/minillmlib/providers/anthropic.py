@@ -10,7 +10,7 @@ from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
 from minillmlib.providers.cache_marks import has_block, marks_left_out
 from minillmlib.providers.ceilings import claude_media_tokens
 from minillmlib.providers.chat_usage import usage_record
-from minillmlib.providers.claude_models import Claude, budget_refusal
+from minillmlib.providers.claude_models import Claude, budget_refusal, schema_refusal
 from minillmlib.providers.contract import Provider
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.values.auth import Auth, AuthKind
@@ -26,7 +26,7 @@ from minillmlib.values.json import (
 )
 from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.reasoning import ReasoningDelta
 from minillmlib.values.responses import (
     CompletionResponse,
@@ -61,6 +61,10 @@ class AnthropicProvider(Provider):
         if claude is None or claude.takes_prefill:
             return None
         return f"{model} refuses a beginning, like all of Claude's models from 4.6 on"
+
+    def schema_refusal(self, model: str, form: ResponseFormat) -> str | None:
+        """Claude's older models know no schemas, and none knows those that are not strict."""
+        return schema_refusal(model, form)
 
     def endpoint_url(self, base: str) -> str:
         """`/v1/messages` below `base`, which may or may not end in `/v1` itself."""

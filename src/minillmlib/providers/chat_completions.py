@@ -10,7 +10,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.providers.answer_media import media_in
-from minillmlib.providers.chat_messages import MessageFacts, message_body
+from minillmlib.providers.chat_messages import MessageFacts, message_body, naming_json
 from minillmlib.providers.chat_usage import usage_record
 from minillmlib.providers.failures import error_from_payload, is_error_payload
 from minillmlib.providers.fields import add_extra, write_parameters
@@ -102,6 +102,8 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     include_usage: bool,
 ) -> JsonObject:
     """The body of a request."""
+    if params.response_format is not None and params.response_format.schema is None:
+        messages = naming_json(messages)
     sent = [message_body(message, dialect.messages, dialect.name) for message in messages]
     if dialect.reasoning_echo is not None:
         for one, message in zip(sent, messages, strict=True):

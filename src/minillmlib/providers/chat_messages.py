@@ -1,5 +1,7 @@
 """Our messages as those of the chat-completions wire."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
@@ -9,7 +11,9 @@ from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPar
 from minillmlib.values.messages import Message, Role, TextPart
 from minillmlib.values.tools import ToolCall
 
-__all__ = ["MessageFacts", "message_body"]
+__all__ = ["MessageFacts", "message_body", "naming_json"]
+
+JSON_INSTRUCTION = "Answer in JSON."
 
 
 class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,27 @@ class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_tool_media: bool = False
     tool_id_chars: int = 40
     has_answer_images: bool = False
+
+
+def naming_json(messages: Sequence[Message]) -> Sequence[Message]:
+    """The messages with the word JSON in one of them: OpenAI refuses its JSON mode without it.
+
+    Where none has it, the last that a model's user or developer wrote is told more.
+    """
+    if any("json" in (message.text or "").lower() for message in messages):
+        return messages
+    for place in reversed(range(len(messages))):
+        message = messages[place]
+        if message.role in (Role.SYSTEM, Role.USER):
+            parts = message.content
+            told = (
+                f"{parts}\n\n{JSON_INSTRUCTION}"
+                if isinstance(parts, str)
+                else (*parts, TextPart(text=JSON_INSTRUCTION))
+            )
+            changed = msgspec.structs.replace(message, content=told)
+            return [*messages[:place], changed, *messages[place + 1 :]]
+    return messages
 
 
 def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject:

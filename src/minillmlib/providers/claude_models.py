@@ -13,11 +13,11 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.reasoning import ReasoningConfig
 from minillmlib.values.tools import as_tool_choice
 
-__all__ = ["Claude", "budget_refusal", "thinking_budget"]
+__all__ = ["Claude", "budget_refusal", "schema_refusal", "thinking_budget"]
 
 Thinking: TypeAlias = Literal["budget", "either", "adaptive"]
 
@@ -60,6 +60,11 @@ class Claude(msgspec.Struct, frozen=True):
     def takes_sampling(self) -> bool:
         """Whether temperature, top_p and top_k may be set."""
         return self.version < (4, 7)
+
+    @property
+    def takes_schemas(self) -> bool:
+        """Whether its answer can be held to a JSON schema."""
+        return self.version >= (4, 5) or (self.family, self.version) == ("opus", (4, 1))
 
     @property
     def thinking(self) -> Thinking:
@@ -150,6 +155,14 @@ def budget_refusal(model: str, params: CompletionParameters) -> str | None:
     if not (has_tokens or (claude is not None and claude.has_budget(params))):
         return None
     return f"{model} would think up to its budget first; leave the reasoning out"
+
+
+def schema_refusal(model: str, form: ResponseFormat) -> str | None:
+    """Why a model is not held to this form, or None for one that is, or whose name is unknown."""
+    claude = Claude.of(model)
+    if claude is not None and not claude.takes_schemas:
+        return f"{model} is older than schemas for answers"
+    return None if form.strict else "Claude takes only strict schemas"
 
 
 def thinking_budget(effort: str, max_tokens: int | None) -> int:

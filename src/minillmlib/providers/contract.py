@@ -13,7 +13,7 @@ from minillmlib.values.costs import CostOutcome, TokenPrice
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.responses import CompletionResponse, StreamChunk
 from minillmlib.values.usage import Counted, Usage
 
@@ -42,6 +42,11 @@ class Provider:
     def prefill_refusal(self, model: str) -> str | None:
         """Why this model does not continue a given beginning, or None if it may."""
         del model
+        return None
+
+    def schema_refusal(self, model: str, form: ResponseFormat) -> str | None:
+        """Why this model is not held to such a form, or None if it is; then the prompt tells it."""
+        del model, form
         return None
 
     def left_out(

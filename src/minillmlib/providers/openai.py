@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from minillmlib.providers.ceilings import openai_media_tokens
 from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
 from minillmlib.providers.contract import Provider
-from minillmlib.providers.openai_models import check_openai_model
+from minillmlib.providers.openai_models import check_openai_model, has_no_schemas
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 
 __all__ = ["OpenAiProvider"]
 
@@ -23,6 +23,11 @@ class OpenAiProvider(Provider):
         """None of its models does."""
         del model
         return "OpenAI begins a new answer after an assistant message"
+
+    def schema_refusal(self, model: str, form: ResponseFormat) -> str | None:
+        """Its models before gpt-4o of August 2024 know no schemas."""
+        del form
+        return f"{model} is older than schemas for answers" if has_no_schemas(model) else None
 
     def build_request(
         self,

@@ -14,7 +14,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.values.parameters import CompletionParameters
 
-__all__ = ["check_openai_model"]
+__all__ = ["check_openai_model", "has_no_schemas"]
 
 # What a model that thinks leaves at its default.
 _DEFAULTS = {
@@ -24,6 +24,8 @@ _DEFAULTS = {
     "presence_penalty": 0,
     "stop": None,
 }
+
+_WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o1-(?:mini|preview)")
 
 
 class _Family(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,11 @@ _FAMILIES = (
         has_tools=False,
     ),
 )
+
+
+def has_no_schemas(model: str) -> bool:
+    """Whether the model is older than JSON schemas for answers."""
+    return _WITHOUT_SCHEMAS.match(model) is not None
 
 
 def check_openai_model(model: str, params: CompletionParameters) -> None:

@@ -11,7 +11,7 @@ from minillmlib.providers.cache_marks import has_text, kept_marks, mark_message,
 from minillmlib.providers.ceilings import claude_media_tokens, openai_media_tokens
 from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
 from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.claude_models import Claude, budget_refusal
+from minillmlib.providers.claude_models import Claude, budget_refusal, schema_refusal
 from minillmlib.providers.contract import Headers, Provider
 from minillmlib.providers.fields import add_extra
 from minillmlib.values.costs import MOST_USD
@@ -19,7 +19,7 @@ from minillmlib.values.exact import exact_sum
 from minillmlib.values.json import JsonObject, JsonValue
 from minillmlib.values.media import MediaPart
 from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters
+from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.usage import Count, Usage
 
 __all__ = ["OpenRouterProvider"]
@@ -54,6 +54,10 @@ class OpenRouterProvider(Provider):
         if claude is None or claude.takes_prefill:
             return None
         return f"{model} refuses a beginning, like all of Claude's models from 4.6 on"
+
+    def schema_refusal(self, model: str, form: ResponseFormat) -> str | None:
+        """What the model's vendor says of Claude's models."""
+        return None if Claude.of(model) is None else schema_refusal(model, form)
 
     def attribution_headers(self, app_url: str | None, app_title: str | None) -> Headers:
         """The program's address and name, for OpenRouter's statistics."""

@@ -58,6 +58,6 @@ async def collapsed(
     note = LEFT_OUT.format(count=len(middle))
     if generator is not None:
         asked = [Message.system(ASSIGNMENT), Message.user(as_text(middle))]
-        response = await complete(plan(asked, generator, params, stream=False))
+        response, _ = await complete(plan(asked, generator, params, stream=False))
         note = SUMMED_UP.replace("{count}", str(len(middle))).replace("{summary}", response.text)
     return Collapsed([*messages[:head], Message.user(note)], list(messages[tail:]), response)

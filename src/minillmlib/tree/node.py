@@ -1,11 +1,11 @@
 """ChatNode: the handle through which a conversation is used."""
 
-from collections.abc import Iterable
-from functools import partial
-from typing import Self, get_args
+from collections.abc import Callable, Iterable
+from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.accept import NOT_PARSED
 from minillmlib.pipeline.complete import complete
 from minillmlib.pipeline.estimate import estimated_cost
 from minillmlib.pipeline.fill import PLACEHOLDER, filled, placeholders_in
@@ -21,14 +21,17 @@ from minillmlib.tree.wording import as_html, as_markdown, as_text
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.budget import CostEstimate
 from minillmlib.values.costs import CostTotal
-from minillmlib.values.json import excerpt
+from minillmlib.values.json import JsonValue, excerpt
 from minillmlib.values.media import Media
 from minillmlib.values.messages import CacheTtl, ContentPart, Message, Role
-from minillmlib.values.parameters import ParametersLike, node_parameters
+from minillmlib.values.parameters import ParametersLike, TypedParameters, node_parameters
 from minillmlib.values.responses import CompletionResponse
 from minillmlib.values.tools import ToolCall
 
-__all__ = ["ChatNode"]
+__all__ = ["ChatNode", "ParsedNode"]
+
+T = TypeVar("T")
+Said: TypeAlias = str | Iterable[ContentPart]
 
 SHOWN_CHARS = 2000
 
@@ -186,17 +189,15 @@ class ChatNode(KeptPlace):
 
         return html_page(self, title)
 
-    def add_user(self, content: str | Iterable[ContentPart]) -> Self:
+    def add_user(self, content: Said) -> Self:
         """Adds what the person says as a child; returns the new node."""
         return self._add(Message.user(content))
 
-    def add_assistant(self, content: str | Iterable[ContentPart]) -> Self:
+    def add_assistant(self, content: Said) -> Self:
         """Adds what the model is to have said as a child; returns the new node."""
         return self._add(Message.assistant(content))
 
-    def add_tool_result(
-        self, call_id: str, content: str | Iterable[ContentPart], *, is_error: bool = False
-    ) -> Self:
+    def add_tool_result(self, call_id: str, content: Said, *, is_error: bool = False) -> Self:
         """Adds what a tool gave for the call with this id; returns the new node.
 
         Results of parallel calls are chained: each is added to the node of the one before.
@@ -249,7 +250,15 @@ class ChatNode(KeptPlace):
         self._tree.clear_marks(self._tree.root(self._index))
         return self
 
-    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self:
+    @overload
+    async def complete(
+        self, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self: ...
+
+    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> "ChatNode":
         """Asks the model to continue from this node; returns the assistant's node.
 
         The path from the root to this node is the whole context, and the answer becomes a
@@ -257,12 +266,19 @@ class ChatNode(KeptPlace):
         """
         return await self._complete(generator, params)
 
+    @overload
     async def chat(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
-    ) -> Self:
+        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    async def chat(
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> Self: ...
+
+    async def chat(
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "ChatNode":
         """Says something and returns the assistant's node.
 
         Both nodes are added when the answer is there. On any error, and when cancelled, the
@@ -270,53 +286,97 @@ class ChatNode(KeptPlace):
         """
         return await self._complete(generator, params, Message.user(content))
 
+    @overload
+    def complete_streaming(
+        self, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "StreamingCompletion[ParsedNode[T]]": ...
+
+    @overload
     def complete_streaming(
         self, generator: GeneratorInfo, params: ParametersLike = None
-    ) -> StreamingCompletion[Self]:
+    ) -> StreamingCompletion[Self]: ...
+
+    def complete_streaming(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "StreamingCompletion[ChatNode]":
         """Like `complete`, but chunk by chunk; the request is sent when reading begins."""
         call = self._call(generator, params, stream=True)
-        return StreamingCompletion(call, partial(self._keep, ()))
+        return StreamingCompletion(call, self._keeper(call))
+
+    @overload
+    def chat_streaming(
+        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "StreamingCompletion[ParsedNode[T]]": ...
+
+    @overload
+    def chat_streaming(
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> StreamingCompletion[Self]: ...
 
     def chat_streaming(
-        self,
-        content: str | Iterable[ContentPart],
-        generator: GeneratorInfo,
-        params: ParametersLike = None,
-    ) -> StreamingCompletion[Self]:
+        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "StreamingCompletion[ChatNode]":
         """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
         said = Message.user(content)
         call = self._call(generator, params, said, stream=True)
-        return StreamingCompletion(call, partial(self._keep, (said,)))
+        return StreamingCompletion(call, self._keeper(call, said))
+
+    @overload
+    async def complete_tracked(
+        self, context: CompletionContext, params: TypedParameters[T]
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    async def complete_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> Self: ...
 
     async def complete_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> Self:
+    ) -> "ChatNode":
         """Like `complete`, with the context's model; what it costs is always reported to it."""
         return await self._complete(context.generator, context.parameters(params))
 
+    @overload
     async def chat_tracked(
-        self,
-        content: str | Iterable[ContentPart],
-        context: CompletionContext,
-        params: ParametersLike = None,
-    ) -> Self:
+        self, content: Said, context: CompletionContext, params: TypedParameters[T]
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    async def chat_tracked(
+        self, content: Said, context: CompletionContext, params: ParametersLike = None
+    ) -> Self: ...
+
+    async def chat_tracked(
+        self, content: Said, context: CompletionContext, params: ParametersLike = None
+    ) -> "ChatNode":
         """Like `chat`, with the context's model; what it costs is always reported to it."""
         settings = context.parameters(params)
         return await self._complete(context.generator, settings, Message.user(content))
 
+    @overload
+    def complete_streaming_tracked(
+        self, context: CompletionContext, params: TypedParameters[T]
+    ) -> "TrackedStream[ParsedNode[T]]": ...
+
+    @overload
     def complete_streaming_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> TrackedStream[Self]:
+    ) -> TrackedStream[Self]: ...
+
+    def complete_streaming_tracked(
+        self, context: CompletionContext, params: ParametersLike = None
+    ) -> "TrackedStream[ChatNode]":
         """Like `complete_streaming`; its cost is reported when it ends, however it ends."""
         settings = context.parameters(params)
         call = self._call(context.generator, settings, stream=True)
-        return TrackedStream(call, partial(self._keep, ()))
+        return TrackedStream(call, self._keeper(call))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message
-    ) -> Self:
+    ) -> "ChatNode":
         call = self._call(generator, params, *said, stream=False)
-        return self._keep(said, await complete(call))
+        return self._keeper(call, *said)(*await complete(call))
 
     def _call(
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message, stream: bool
@@ -342,9 +402,19 @@ class ChatNode(KeptPlace):
     def _add(self, message: Message) -> Self:
         return self._at(self._tree.append(self._index, message))
 
-    def _keep(self, said: tuple[Message, ...], response: CompletionResponse) -> Self:
-        answer = response.to_assistant_message()
-        return self._at(self._tree.append(self._index, *said, answer, response=response))
+    def _keeper(
+        self, call: Call, *said: Message
+    ) -> Callable[[CompletionResponse, JsonValue], "ChatNode"]:
+        """Adds what was said and answered when the answer is there."""
+
+        def keep(response: CompletionResponse, parsed: JsonValue) -> ChatNode:
+            answer = response.to_assistant_message()
+            index = self._tree.append(self._index, *said, answer, response=response)
+            if call.expected is None:
+                return self._at(index)
+            return ParsedNode(self._tree, index, parsed)
+
+        return keep
 
     def __str__(self) -> str:
         return self.pretty(SHOWN_CHARS)
@@ -354,3 +424,36 @@ class ChatNode(KeptPlace):
 
     def __repr__(self) -> str:
         return f"<ChatNode {self._index} {self.role.value}: {excerpt(self.text or '', 60)!r}>"
+
+
+class ParsedNode(ChatNode, Generic[T]):
+    """The node of an answer that was to have a type, as the call that asked for it returns it.
+
+    `parsed` belongs to this handle. Other handles of the node, and those reached from this one,
+    are without it; their text is the JSON, and `response.json()` its value.
+    """
+
+    __slots__ = ("_parsed",)
+
+    def __init__(self, tree: Tree, index: int, parsed: object = NOT_PARSED) -> None:
+        super().__init__(tree, index)
+        self._parsed = parsed
+
+    @property
+    def parsed(self) -> T:
+        """The answer as the type that the call expected.
+
+        Raises `InvalidParameterError` for an answer that asks for tools first, and for a handle
+        that no such call returned.
+        """
+        if self._parsed is not NOT_PARSED:
+            return cast("T", self._parsed)
+        if self.tool_calls:
+            raise InvalidParameterError(
+                "the model asks for tools before it answers: add their results, and complete "
+                "with the same parameters"
+            )
+        raise InvalidParameterError(
+            "this handle has no parsed value: keep the node that the call with expecting() "
+            "returned, or use response.json()"
+        )

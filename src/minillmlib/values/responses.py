@@ -48,6 +48,9 @@ class FinishReason(enum.StrEnum):
         return None if raw is None else _FINISH_REASONS.get(raw, cls.UNKNOWN)
 
 
+# After these there may have been more to come.
+_CUT = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
+
 _FINISH_REASONS: dict[str, FinishReason] = {
     "": FinishReason.STOP,
     "stop": FinishReason.STOP,
@@ -118,6 +121,21 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
     def text(self) -> str:
         """What the model said in the end: its answer, or the words with which it declined."""
         return self.refusal or self.content
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether something else than the model ended the answer: a limit, a filter, a pause."""
+        return self.finish_reason in _CUT
+
+    def json(self) -> JsonValue:
+        """The value of the JSON in `content`, which is repaired if need be. O(text).
+
+        Raises `NoJsonFoundError`, and `IncompleteJsonError` for JSON that was cut; what there
+        is of that, `loads(content)` gives.
+        """
+        from minillmlib.values.json_answers import json_in  # noqa: PLC0415 - takes a while
+
+        return json_in(self.content, refusal=self.refusal, is_cut=self.is_cut).value
 
     @property
     def total_cost(self) -> CostTotal:

@@ -1,0 +1,1 @@
+"""Broken JSON text to a value; knows nothing of models."""

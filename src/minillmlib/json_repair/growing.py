@@ -1,0 +1,118 @@
+"""Values that are built while their text comes."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+__all__ = ["Candidate", "Container", "Growing"]
+
+_TAIL = 64
+
+Container: TypeAlias = "dict[str, Any] | list[Any]"
+
+
+class Candidate:
+    """One object or array of a text, which grows in place and never loses anything.
+
+    Attributes:
+        value: What there is of it.
+        start: Where it begins.
+        end: Where it ends, once that is known.
+        is_complete: Whether its end was seen.
+        is_fenced: Whether it stands in a code block.
+        is_listed: Whether only white space is between the one before and this.
+        is_weak: Whether it may be a remark in brackets.
+    """
+
+    __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
+
+    def __init__(self, value: Container, start: int) -> None:
+        self.value = value
+        self.start = start
+        self.end: int | None = None
+        self.is_complete = False
+        self.is_fenced = False
+        self.is_listed = False
+        self.is_weak = False
+
+
+class Growing:
+    """The containers that are open, the innermost last, and the string in the making.
+
+    Attributes:
+        open: The containers.
+        closers: The bracket that closes each.
+        key: The key for the next value of an object.
+        tail: The last characters of the string.
+    """
+
+    __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "tail")
+
+    def __init__(self) -> None:
+        self.open: list[Container] = []
+        self.closers: list[str] = []
+        self.key = ""
+        self.tail = ""
+        self._counts = {"}": 0, "]": 0, ")": 0}
+        self._parts: list[str] | None = None
+        self._slot: tuple[Any, Any] = (None, None)
+
+    def awaits(self, closer: str) -> bool:
+        """Whether such a bracket would close something. O(1)."""
+        return self._counts[closer] > 0
+
+    @property
+    def is_in_object(self) -> bool:
+        """Whether the innermost container is an object."""
+        return type(self.open[-1]) is dict
+
+    def begin(self, container: Container, closer: str) -> None:
+        """Opens a container within the innermost one."""
+        if self.open:
+            self.put(container)
+        self.open.append(container)
+        self.closers.append(closer)
+        self._counts[closer] += 1
+
+    def end(self) -> None:
+        """Closes the innermost container."""
+        self.open.pop()
+        self._counts[self.closers.pop()] -= 1
+
+    def put(self, value: Any) -> None:
+        """Adds a finished value to the innermost container."""
+        top = self.open[-1]
+        if type(top) is dict:
+            top[self.key] = value
+        else:
+            top.append(value)  # type: ignore[union-attr]  # `type(...) is` narrows one branch only
+
+    def begin_string(self) -> None:
+        """Adds a string that will grow."""
+        self.put("")
+        top = self.open[-1]
+        self._slot = (top, self.key if type(top) is dict else -1)
+        self._parts = []
+        self.tail = ""
+
+    def add_text(self, text: str) -> None:
+        """Lets the string grow."""
+        assert self._parts is not None
+        self._parts.append(text)
+        self.tail = (self.tail + text[-_TAIL:])[-_TAIL:]
+
+    def refresh(self) -> None:
+        """Shows what there is of the string in its container."""
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts[:] = [text]
+            container, slot = self._slot
+            container[slot] = text
+
+    def end_string(self, *, is_stripped: bool = False) -> None:
+        """Finishes the string; stripped, without the comma and white space at its end."""
+        self.refresh()
+        if is_stripped:
+            container, slot = self._slot
+            container[slot] = container[slot].rstrip().removesuffix(",").rstrip()
+        self._parts = None

@@ -1,0 +1,240 @@
+r"""Where a string ends, when nobody can rely on inner quotes being escaped.
+
+A quote ends its string if what follows could follow a string, as far as the next two quotes tell.
+So a character is looked at for the sake of at most three quotes before it, however many there
+are. Where it is `"` that opens, a string of valid JSON always ends where JSON says.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum, auto
+
+from minillmlib.json_repair.growing import Growing
+from minillmlib.json_repair.window import Window
+
+__all__ = [
+    "RUNS",
+    "Ending",
+    "holds_raw_json",
+    "is_key_at",
+    "key_ending",
+    "opener_at",
+    "quote_size",
+    "unclosed_key",
+    "value_ending",
+]
+
+
+class Ending(Enum):
+    """What a quote within a string means."""
+
+    CONTENT = auto()
+    CLOSES = auto()
+    JOINS = auto()  # a plus sign and another string follow
+    LOST = auto()  # it opens the next key: the string's own closing quote is missing
+
+
+# What opens a string, and the characters that may close it.
+_OPENERS = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    '"""': '"',
+    "'''": "'",
+    '""': '"',
+    "''": "'",
+    '\\"': '"',
+    "\u201c": '\u201d\u201c"',  # as in English
+    "\u201d": '\u201d"',  # as in Swedish
+    "\u201e": '\u201d\u201c"',  # as in German
+    "\u2018": "\u2019'",
+    "\u2019": "\u2019'",
+    "\u00ab": "\u00bb",  # as in French
+}
+_AFTER_BRACKET = ("", ",", "}", "]", ")")
+_QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
+
+_ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
+RUNS = {
+    opener: re.compile(
+        rf"[^{re.escape(closers)}\\\x00-\x1f]*+"
+        if opener == '\\"'
+        else rf"(?:[^{re.escape(closers)}\\\x00-\x1f]++|{_ESCAPE})*+"
+    )
+    for opener, closers in _OPENERS.items()
+}
+
+_SPACE = re.compile(r"\s*+")
+_STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
+_SINGLE_KEY = re.compile(r"(?:'[^'\\\n]*+(?:'\s*+(:)?+)?+)?+")
+_KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""")
+_OPENS_KEY = re.compile(r"[,\n]\s*\Z")
+_KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
+_WORD = re.compile(r"[\w$-]*+\s*+")
+_NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
+_TO_COMMA = re.compile(r'[^"\]\n,]*+')
+_PLUS = re.compile(r"\+\s*+")
+_COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
+_RAW = re.compile(r'[\[{]\s*+"?+')
+_COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
+
+
+def opener_at(window: Window, pos: int) -> str:
+    """The quote that opens a string there, or `""`."""
+    char = window.char(pos)
+    if char == "\\":
+        return '\\"' if window.char(pos + 1) == '"' else ""
+    if char not in _QUOTES:
+        return ""
+    if char not in "\"'" or window.char(pos + 1) != char:
+        return char
+    third = window.char(pos + 2)
+    return char * 3 if third == char else char * 2 if third.isalnum() else char
+
+
+def quote_size(window: Window, pos: int, opener: str) -> int:
+    """How many characters the quote there has that may close a string."""
+    if len(opener) == 3:
+        return 3 if window.char(pos + 1) == window.char(pos + 2) == opener[0] else 1
+    if len(opener) == 2 and opener[0] == opener[1]:
+        return 2 if window.char(pos + 1) == opener[0] else 1
+    return 2 if window.char(pos) == "\\" else 1
+
+
+def holds_raw_json(window: Window, pos: int) -> bool:
+    """Whether a string begins there with an object or array whose quotes are not escaped."""
+    if window.char(pos) not in "{[" or window.char(pos) == "":
+        return False
+    match = window.look(_RAW, pos)
+    return match[0].endswith('"') and window.char(match.end()).isalnum()
+
+
+def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
+    """What the quote before `pos` means in a value that is a string."""
+    gap = window.look(_SPACE, pos)
+    after = gap.end()
+    char = window.char(after)
+    if char == "" or char in "}])":
+        return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
+    if char == ",":
+        return _closes_if(_is_next_after_comma(window, after + 1, in_object=growing.is_in_object))
+    if char in _QUOTES:
+        return _closes_if(_is_next_string(window, gap, in_object=growing.is_in_object))
+    if char == "+":
+        return (
+            Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
+        )
+    if char in "/#":
+        return _closes_if(_is_comment(window, after))
+    return _ending_before_word(window, gap, growing)
+
+
+def is_key_at(window: Window, pos: int) -> bool:
+    """Whether a quoted key and its colon stand there."""
+    return window.look(_KEY_HERE, pos)[1] is not None
+
+
+def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
+    return Ending.CLOSES if closes else Ending.CONTENT
+
+
+def _is_stray(window: Window, pos: int) -> bool:
+    """Whether a bracket that closes nothing stands where only brackets and commas do."""
+    return window.char(window.look(_SPACE, pos + 1).end()) in _AFTER_BRACKET
+
+
+def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) -> Ending:
+    after, char = gap.end(), window.char(gap.end())
+    if not growing.is_in_object:
+        is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
+        return _closes_if(char == ":" or is_next)
+    if not gap[0] and _OPENS_KEY.search(growing.tail):
+        return Ending.LOST if is_key_at(window, after - 1) else Ending.CONTENT
+    if "\n" not in gap[0]:
+        return Ending.CONTENT
+    return _closes_if(_is_bare_key(window, after))
+
+
+def _is_number(window: Window, pos: int) -> bool:
+    """Whether a number follows that no word follows."""
+    number = window.look(_NUMBER, pos)
+    char = window.char(number.end())
+    return number[1] is not None and (char == "" or char in '",]}{[-' or char.isdecimal())
+
+
+def _is_bare_key(window: Window, pos: int) -> bool:
+    word = window.look(_WORD, pos)
+    return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
+
+
+def _is_next_after_comma(window: Window, pos: int, *, in_object: bool) -> bool:
+    """Whether the next key or element begins there."""
+    after = window.look(_SPACE, pos).end()
+    char = window.char(after)
+    if char == '"':
+        return _is_string(window, after) or (in_object and _is_unclosed_key(window, after))
+    if char == "" or char in "}]),{/#\\" or char in _QUOTES:
+        return True
+    if in_object:
+        word_end = window.look(_WORD, after).end()
+        return _is_bare_key(window, after) or (word_end > after and is_key_at(window, word_end))
+    if char in "[-(" or char.isdecimal():
+        return True
+    return window.char(window.look(_TO_COMMA, after).end()) != '"'
+
+
+def _is_unclosed_key(window: Window, pos: int) -> bool:
+    return window.look(_KEY_WITHOUT_QUOTE, pos)[1] is not None
+
+
+def _is_string(window: Window, pos: int) -> bool:
+    """Whether what begins with that quote is a string, and not the rest of the one before."""
+    match = window.look(_STRING, pos)
+    if match[1] is None:
+        return True  # the text ends within it
+    char = window.char(match.end())
+    return char == "" or char in ':,}]"=/#{[-' or char.isdecimal()
+
+
+def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> bool:
+    """Whether a string follows, with the comma missing, or the end of a code block."""
+    place = gap.end()
+    if window.char(place) == "`":  # or the fence of the code block that holds all of this
+        return window.char(place + 1) == "`" == window.char(place + 2)
+    if not gap[0]:
+        return in_object and is_key_at(window, place)
+    if window.char(place) != '"':
+        return "\n" in gap[0] or window.look(_SINGLE_KEY, place)[1] is not None
+    if not in_object:
+        return _is_string(window, place)
+    match = window.look(_STRING, place)
+    return match[1] is None or window.char(match.end()) == ":"
+
+
+def _is_comment(window: Window, pos: int) -> bool:
+    if window.char(pos) == "/" and window.char(pos + 1) not in ("/", "*"):
+        return False
+    if window.char(pos + 1) == "*" and window.char(pos) == "/":
+        return True
+    return window.char(window.look(_COMMENT, pos).end()) in ("", "\n")
+
+
+def key_ending(window: Window, pos: int) -> bool:
+    """Whether the quote before `pos` ends a key."""
+    gap = window.look(_SPACE, pos)
+    char = window.char(gap.end())
+    if char == "" or char in ":=,}]":
+        return True
+    if not gap[0]:
+        return False
+    if char == '"':
+        match = window.look(_STRING, gap.end())
+        return match[1] is not None and window.char(match.end()) in (",", "}")
+    return char in "{[" or char.isdecimal()
+
+
+def unclosed_key(text: str) -> str | None:
+    """The key at the start of a text that should have been followed by a quote, if it is one."""
+    match = _COLON_IN_KEY.match(text)
+    return match[1] if match else None

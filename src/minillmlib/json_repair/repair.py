@@ -1,0 +1,179 @@
+"""Broken JSON text to a value: the functions, and the form for text that is still coming."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.growing import Candidate
+from minillmlib.json_repair.scalars import scalar_of
+from minillmlib.json_repair.scanner import Scanner
+
+__all__ = ["PartialJson", "loads", "repair", "repair_json"]
+
+_MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
+_QUOTED = re.compile(r"""(["'])((?:[^"'\\]++|\\.)*+)(\1)?+""", re.DOTALL)
+_TOKEN = re.compile(r"[-+.\w]++")
+_DECODER = msgspec.json.Decoder()
+
+
+def loads(text: str) -> Any:
+    """The value of a JSON text, or of what was meant to be one.
+
+    The last object or array of the text; of several that follow each other without a word between
+    them, the first. Never a value from `<think>` parts. O(length).
+
+    Raises:
+        JsonRepairError: Nothing in the text could be JSON.
+    """
+    return repair(text).value
+
+
+def repair_json(text: str) -> str:
+    """The text if it is JSON, unchanged, else the JSON text of `loads(text)`.
+
+    Raises:
+        JsonRepairError: Nothing in the text could be JSON.
+    """
+    try:
+        _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return _written(repair(text).value)
+    return text
+
+
+def repair(text: str) -> Repaired:
+    """The value of a text as `loads` gives it, with everything that was guessed for it.
+
+    Raises:
+        JsonRepairError: Nothing in the text could be JSON.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return _scanned(text)
+    return Repaired(value=value, candidates=(value,))
+
+
+def _scanned(text: str) -> Repaired:
+    partial = PartialJson()
+    partial.feed(text)
+    return partial.finish()
+
+
+def _written(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise JsonRepairError("the JSON is nested too deeply to be written here") from None
+
+
+class PartialJson:
+    """The values in a text that comes in pieces.
+
+    A finished part of a value is never taken back: keys, elements and finished scalars stay,
+    strings and containers only grow. Numbers and literals appear when they are finished. The
+    pieces may be of any size; the end is that of `repair` on the whole text.
+    """
+
+    def __init__(self) -> None:
+        self._scanner = Scanner()
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
+        self._scanner.feed(piece)
+
+    @property
+    def value(self) -> Any:
+        """What there is of the value, or None before it begins.
+
+        The containers are the same ones each time and go on growing; copy what must not.
+        """
+        self._scanner.refresh()
+        chosen = _chosen(self._scanner.candidates)
+        return None if chosen is None else chosen.value
+
+    def finish(self) -> Repaired:
+        """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
+        scanner = self._scanner
+        scanner.finish()
+        chosen = _chosen(scanner.candidates)
+        if chosen is None:
+            return _without_brackets("".join(scanner.prose))
+        return Repaired(
+            value=chosen.value,
+            changes=_changes_for(chosen, scanner),
+            complete=chosen.is_complete,
+            candidates=tuple(candidate.value for candidate in scanner.candidates),
+        )
+
+
+def _chosen(candidates: list[Candidate]) -> Candidate | None:
+    """The last of the best; if it continues a list of values, the first of that list."""
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    best = max(map(_merit, candidates))
+    number = max(at for at, candidate in enumerate(candidates) if _merit(candidate) == best)
+    while candidates[number].is_listed and number and _merit(candidates[number - 1]) == best:
+        number -= 1
+    return candidates[number]
+
+
+def _merit(candidate: Candidate) -> tuple[bool, bool, bool]:
+    is_substantial = bool(candidate.value) and not candidate.is_weak
+    return is_substantial, candidate.is_complete, candidate.is_fenced
+
+
+def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
+    """The guesses for this value; another value's are not told, only that it is there."""
+    others = [candidate for candidate in scanner.candidates if candidate is not chosen]
+    changes = [
+        JsonChange(position=other.start, kind=JsonChangeKind.OTHER_VALUES) for other in others
+    ]
+    changes += [
+        JsonChange(position=place, kind=JsonChangeKind.LONE_SURROGATE)
+        for place in scanner.guesses.surrogates[:MOST_CHANGES]
+    ]
+    spans = iter(others)
+    other = next(spans, None)
+    for change in scanner.guesses.changes:
+        while other and other.end is not None and change.position >= other.end:
+            other = next(spans, None)
+        if other is None or change.position < other.start:
+            changes.append(change)
+    return tuple(sorted(changes, key=lambda change: change.position)[:MOST_CHANGES])
+
+
+def _without_brackets(text: str) -> Repaired:
+    """A text that is one string, number or literal, or members without their brackets."""
+    if _MEMBERS_ONLY.match(text):
+        found = _scanned("{" + text)
+        moved = tuple(
+            msgspec.structs.replace(change, position=max(change.position - 1, 0))
+            for change in found.changes
+        )
+        first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
+        return msgspec.structs.replace(found, changes=(first, *moved))
+    return _lone_scalar(text)
+
+
+def _lone_scalar(text: str) -> Repaired:
+    text = text.strip().removeprefix("\ufeff").strip()
+    if quoted := _QUOTED.fullmatch(text):
+        is_closed = len(text) > 1 and text[-1] == text[0] and quoted[3] is not None
+        found = _scanned(f"[{text}]" if is_closed else f"[{text}")
+        if found.value and isinstance(found.value[0], str) and len(found.value) == 1:
+            return msgspec.structs.replace(
+                found, value=found.value[0], candidates=(), complete=is_closed
+            )
+    if _TOKEN.fullmatch(text):
+        value, kind = scalar_of(text)
+        if kind is not JsonChangeKind.BARE_STRING:
+            changes = () if kind is None else (JsonChange(position=0, kind=kind),)
+            return Repaired(value=value, changes=changes)
+    raise JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")

@@ -1,0 +1,165 @@
+"""A text that holds JSON somewhere: what stands around the values, and where they begin."""
+
+from __future__ import annotations
+
+import re
+
+from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import JsonChangeKind as Kind
+from minillmlib.json_repair.growing import Candidate
+from minillmlib.json_repair.reader import TAG, THOUGHTS, ValueReader
+from minillmlib.json_repair.window import MoreTextNeeded, Window
+
+__all__ = ["Scanner"]
+
+_WORD = re.compile(r"[\w+-]*+")
+_FENCE = re.compile(r"`++")
+_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
+_OUTSIDE = re.compile(r"[^{\[`<]*+")
+_BETWEEN = " \t\r\n,;\ufeff"
+_QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
+_OBJECT_BEGINS = re.compile(
+    rf"\{{\s*+(?:([}}{{{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+\s*+([:=])?+)?+"
+)
+_ARRAY_BEGINS = re.compile(
+    rf"\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+"
+)
+
+
+class Scanner:
+    """Reads a text piece by piece and keeps the values it holds, as far as they have come.
+
+    Attributes:
+        candidates: The objects and arrays of the text, the last perhaps still growing.
+        guesses: What was guessed so far.
+        prose: The text before the first candidate.
+    """
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.prose: list[str] = []
+        self._window = Window()
+        self.guesses = Guesses(self._window)
+        self._guess = self.guesses.add
+        self._reader = ValueReader(self._window, self.guesses)
+        self._is_at_end = False
+        self._is_fenced = False
+        self._is_listed = False
+        self._is_in_prose = False
+        self._is_thinking = False
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece of the text in. O(piece), taken over all pieces."""
+        if self._window.add(piece):
+            self._run()
+
+    def finish(self) -> None:
+        """Says that the text is whole, and closes what is open."""
+        self._window.end()
+        self._run()
+
+    def refresh(self) -> None:
+        """Shows the string in the making, too, in the last candidate."""
+        self._reader.growing.refresh()
+
+    def _run(self) -> None:
+        reader = self._reader
+        try:
+            while not self._is_at_end:
+                if reader.step is None:
+                    self._outside()
+                    continue
+                while reader.step is not None:
+                    reader.step()
+                self._end_candidate()
+        except MoreTextNeeded:
+            pass
+
+    # Outside of any value.
+
+    def _outside(self) -> None:
+        window = self._window
+        match = _OUTSIDE.match(window.text, window.pos)
+        assert match is not None
+        if match[0]:
+            self._pass_prose(match.end())
+            return
+        char = window.char(window.pos)
+        if char == "":
+            self._is_at_end = True
+        elif char == "`":
+            self._pass_backticks()
+        elif char == "<":
+            self._pass_tag()
+        else:
+            self._begin_or_pass(char)
+
+    def _pass_prose(self, end: int) -> None:
+        window = self._window
+        text = window.text[window.pos : end]
+        if not self.candidates:
+            self.prose.append(text)
+        words = text.lstrip(_BETWEEN)
+        if words and not self._is_in_prose:
+            self._is_in_prose = True
+            self._is_listed = False
+            self._guess(Kind.SURROUNDINGS, end - len(words))
+        window.pos = end
+
+    def _pass_backticks(self) -> None:
+        window = self._window
+        match = window.look(_FENCE, window.pos)
+        if len(match[0]) < 3:
+            self._pass_prose(match.end())
+            return
+        word = window.look(_WORD, match.end())
+        self._guess(Kind.FENCE)
+        self._is_fenced = not self._is_fenced
+        self._is_in_prose = self._is_listed = False
+        window.pos = word.end() if self._is_fenced else match.end()
+
+    def _pass_tag(self) -> None:
+        window = self._window
+        match = window.look(TAG, window.pos)
+        if match[2] not in THOUGHTS or not match[0].endswith(">"):
+            self._pass_prose(window.pos + 1)
+        elif match[1]:
+            self.candidates.clear()
+            self.guesses.changes.clear()
+            self.prose.clear()
+            self._end_thoughts(match.end())
+        elif self._is_thinking:
+            window.pos = match.end()
+        elif end := _END_OF_THOUGHTS.search(window.text, match.end()):
+            self._end_thoughts(end.end())
+        elif not window.is_whole:
+            raise MoreTextNeeded
+        else:
+            self._is_thinking = True  # and never stops: what it holds is all there is
+            window.pos = match.end()
+
+    def _end_thoughts(self, end: int) -> None:
+        self._guess(Kind.THOUGHTS)
+        self._is_fenced = self._is_in_prose = self._is_listed = False
+        self._window.pos = end
+
+    def _begin_or_pass(self, char: str) -> None:
+        window = self._window
+        match = window.look(_OBJECT_BEGINS if char == "{" else _ARRAY_BEGINS, window.pos)
+        is_sure = match.lastindex == 1
+        is_cut = match.end() == len(window.text) and not self._is_in_prose
+        is_bracketed_word = self._is_in_prose and not is_sure and match[0].endswith("]")
+        if not (match.lastindex or is_cut) or is_bracketed_word:
+            self._pass_prose(window.pos + 1)
+            return
+        start = window.place(window.pos)
+        candidate = Candidate(self._reader.begin(char), start)
+        candidate.is_fenced, candidate.is_listed = self._is_fenced, self._is_listed
+        candidate.is_weak = char == "[" and not is_sure
+        self.candidates.append(candidate)
+        self._is_in_prose, self._is_listed = False, True
+
+    def _end_candidate(self) -> None:
+        candidate = self.candidates[-1]
+        candidate.is_complete = self._reader.is_complete
+        candidate.end = self._window.place(self._window.pos)

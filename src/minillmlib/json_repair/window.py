@@ -1,0 +1,88 @@
+"""Text that comes in pieces, and looking ahead in it.
+
+A decision that needs text which has not come yet is put off: it raises `MoreTextNeeded` before
+anything was changed, and is made again when there is more. So that this stays linear however
+small the pieces are, long undecided text is not looked at again before it has grown by an eighth.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MoreTextNeeded", "Window"]
+
+_SHORT = 64
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class MoreTextNeeded(Exception):  # noqa: N818 - it is no error
+    """A decision has to wait for the text that follows."""
+
+
+class Window:
+    """The part of a text that is not consumed yet.
+
+    Attributes:
+        text: That part, from `pos` on.
+        pos: Where the next character to be consumed is.
+        is_whole: Whether no more text will come.
+        surrogates: Where halves of surrogate pairs were replaced.
+    """
+
+    __slots__ = ("_before", "_held", "_held_chars", "is_whole", "pos", "surrogates", "text")
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.pos = 0
+        self.is_whole = False
+        self.surrogates: list[int] = []
+        self._before = 0
+        self._held: list[str] = []
+        self._held_chars = 0
+
+    def add(self, piece: str) -> bool:
+        """Takes a piece in. Says whether it is worth to go on scanning."""
+        self._held.append(piece)
+        self._held_chars += len(piece)
+        rest = len(self.text) - self.pos
+        if rest > _SHORT and self._held_chars * 8 < rest:
+            return False
+        self._join()
+        return True
+
+    def end(self) -> None:
+        """Says that no more text will come."""
+        self._join()
+        self.is_whole = True
+
+    def _join(self) -> None:
+        added = "".join(self._held)
+        if not added.isascii() and _SURROGATE.search(added):
+            start = self._before + len(self.text)
+            self.surrogates += (start + half.start() for half in _SURROGATE.finditer(added))
+            added = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", added)
+        self._before += self.pos
+        self.text = self.text[self.pos :] + added
+        self.pos = 0
+        self._held.clear()
+        self._held_chars = 0
+
+    def place(self, pos: int) -> int:
+        """The index in the whole text of an index in this part of it."""
+        return self._before + pos
+
+    def look(self, pattern: re.Pattern[str], pos: int) -> re.Match[str]:
+        """What a pattern finds there that always matches, and that more text could only extend."""
+        match = pattern.match(self.text, pos)
+        assert match is not None
+        if match.end() == len(self.text) and not self.is_whole:
+            raise MoreTextNeeded
+        return match
+
+    def char(self, pos: int) -> str:
+        """The character there, or `""` at the end of the whole text."""
+        if pos < len(self.text):
+            return self.text[pos]
+        if not self.is_whole:
+            raise MoreTextNeeded
+        return ""

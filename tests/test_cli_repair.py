@@ -1,0 +1,89 @@
+"""`minillmlib repair`, as another program uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("typer", reason="the extra `cli` is not installed")
+pytest.importorskip("rich", reason="the extra `cli` is not installed")
+
+PROGRAM = "from minillmlib.cli import main; main()"
+MEASURED = """
+import atexit, sys
+from minillmlib.cli import main
+def show_peak():
+    lines = open("/proc/self/status").read().splitlines()
+    print([line.split()[1] for line in lines if line.startswith("VmHWM")][0], file=sys.stderr)
+atexit.register(show_peak)
+main()
+"""
+BROKEN_LINES = '{"n": 1,}\n\n{"n": True}\n[1, 2'
+
+
+def run(given, *arguments, program=PROGRAM):
+    return subprocess.run(
+        [sys.executable, "-c", program, "repair", *map(str, arguments)],
+        input=given, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_what_is_piped_in_comes_out_as_json():
+    done = run("Sure! {city: 'Oslo',}")
+    assert (done.stdout, done.stderr, done.returncode) == ('{"city": "Oslo"}\n', "", 0)
+
+
+def test_valid_json_is_written_as_it_is(tmp_path):
+    file = tmp_path / "valid.json"
+    file.write_text('{\n  "n": 1.50\n}\n')
+    assert run("", file).stdout == '{\n  "n": 1.50\n}\n'
+
+
+def test_json_lines_are_repaired_one_by_one():
+    done = run(BROKEN_LINES)
+    assert done.stdout == '{"n": 1}\n{"n": true}\n[1, 2]\n'
+    assert done.returncode == 0
+
+
+def test_a_line_without_json_is_named_and_the_others_are_written():
+    done = run('{"n": 1}\n{"n": 2}\nI cannot do that.\n{"n": 3}\n')
+    assert done.stdout == '{"n": 1}\n{"n": 2}\n{"n": 3}\n'
+    assert "line 3" in done.stderr
+    assert done.returncode == 1
+
+
+def test_nothing_is_written_where_no_json_is():
+    done = run("I cannot do that.")
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert "no JSON" in done.stderr
+
+
+def test_changes_are_shown_beside_the_output():
+    done = run(BROKEN_LINES, "--changes")
+    assert done.stdout == run(BROKEN_LINES).stdout
+    assert done.stderr.splitlines()[:2] == [
+        "line 1: character 7: a comma was too many",
+        "line 3: character 6: a literal was not written as JSON does",
+    ]
+
+
+def test_strict_takes_only_json():
+    done = run('{"n": 1}\n{"n": 2,}\n', "--strict")
+    assert done.stdout == '{"n": 1}\n'
+    assert "line 2" in done.stderr
+    assert done.returncode == 1
+
+
+def test_a_file_that_is_not_there_is_a_wrong_use(tmp_path):
+    assert run("", tmp_path / "nowhere.json").returncode == 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_json_lines_go_through_in_bounded_memory():
+    line = '{"number": 1, "text": "' + "x" * 1000 + '",}\n'
+    few, many = (run(line * count, program=MEASURED) for count in (10, 20_000))
+    assert many.stdout.count("\n") == 20_000
+    assert int(many.stderr) - int(few.stderr) < 8 * 1024

@@ -1,0 +1,96 @@
+"""Twice as much broken JSON takes twice as long to repair, however it is made."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from minillmlib import JsonRepairError, repair
+from minillmlib.json_repair.repair import PartialJson
+from test_linear import check_linear
+
+pytestmark = pytest.mark.long
+
+CHARS = 8_000  # of the smaller of the two sizes
+
+# What is repeated, and what stands before and after all of it.
+FAMILIES = {
+    "open brackets": ("[", "", ""), "open braces": ("{", "", ""), "both": ("[{", "", ""),
+    "objects in objects": ('{"a":', "", ""), "closing brackets": ("]", "[", ""), "parentheses": ("(", "[", ""),
+    "colons": (":", "{", ""), "commas": (",", "[", ""), "commas of an object": (",", '{"a":1', ""),
+    "quotes": ('"', "", ""), "quotes in an array": ('"', "[", ""), "quotes in a value": ('"', '{"a":"', ""),
+    "quotes with spaces": ('" ', '{"a":"', ""), "single quotes": ("'", "['", ""), "smart quotes": ("“", "[", ""),
+    "inner quotes": ('a "b" ', '{"a":"', '"}'), "inner quotes and commas": ('", "a', '{"a":"', '"}'),
+    "inner quotes, commas, words": ('", a', '{"a":"', '"}'), "quoted words in a list": ('"a" b,', "[", ""),
+    "strings without commas": ('"a" ', "[", ""), "strings that touch": ('"a"', "[", ""),
+    "a string without an end": ("a", '{"a":"', ""), "spaces": (" ", '{"a":', ""), "spaces after a quote": (" ", '{"a":"b"', ""),
+    "lines in a string": ("a\n", '{"a":"', ""), "blank lines in a string": ("\n", '{"a":"', ""),
+    "quoted lines": ('"a\n', '{"a":"', ""), "keys without an end": ('"a: ', "{", ""), "a key without an end": ("a", '{"', ""),
+    "quotes in a key": ('" a', '{"', ""), "bare keys": ("a:", "{", ""), "bare words": ("a ", "{a:", ""),
+    "bare words and commas": ("a,", "{a:", ""), "a bare word": ("a", "[", ""), "words in a list": ("a,", "[", ""),
+    "digits": ("1", "[", ""), "exponents": ("1e", "[", ""), "signs": ("-", "[", ""), "points": (".", "[", ""),
+    "cut literals": ("tru", "[", ""), "literals": ("null,", "[", ""), "strings that are joined": ('"a"+', "[", ""),
+    "slashes": ("/", "[", ""), "comments": ("/**/", "[", ""), "open comments": ("/*", "[", ""), "stars": ("*", "[/*", ""),
+    "line comments": ("//\n", "[", ""), "hashes": ("#", "[", ""), "backslashes": ("\\", '{"a":"', ""),
+    "escaped quotes": ('\\"', '{"a":"', ""), "cut escapes": ("\\u", '{"a":"', ""), "half pairs": ("\\ud83d", '{"a":"', ""),
+    "surrogates": ("\ud800", '{"a":"', ""), "controls": ("\0", '{"a":"', ""), "triple quotes": ('"""', "[", ""),
+    "raw JSON in strings": ('"{"a', "[", ""), "fences": ("```", "", ""), "fences in an object": ("```\n", '{"a":1,', ""),
+    "backticks": ("`", "[", ""), "thoughts": ("<think>", "", ""), "ended thoughts": ("</think>", "", ""),
+    "thoughts in pairs": ("<think></think>", "", ""), "angles": ("<", "", ""), "tags in an object": ("<", "{", ""),
+    "prose": ("it is so. ", "", ""), "remarks in brackets": ("[so] ", "", ""), "words in braces": ("{so ", "", ""),
+    "many objects": ('{"a":1}', "", ""), "many objects in prose": ('{"a":1} and ', "", ""),
+    "objects that go on": ('},"a":1', '{"a":1', ""), "wrong brackets": ("[}", "[", ""), "brackets that are missing": ("[{]", "", ""),
+    "mixed brackets": ("[{(", "[", ")]}"), "sets": ('{"a",', "[", ""), "a set without an end": ("a", '{"', ""),
+    "repeated keys": ("a:1,", "{", ""), "new keys": ("", "{", ""), "equal signs": ("=", "{a", ""), "fat arrows": ("a=>", "{", ""),
+    "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
+}  # fmt: skip
+
+
+def text_of(name, chars):
+    unit, before, after = FAMILIES[name]
+    if not unit:
+        return before + "".join(f"k{number}:1," for number in range(chars // 8))
+    return before + unit * (chars // len(unit)) + after
+
+
+def repairing(name):
+    def work(chars):
+        with contextlib.suppress(JsonRepairError):
+            repair(text_of(name, chars))
+
+    return work
+
+
+def feeding(name):
+    def work(chars):
+        text, partial = text_of(name, chars), PartialJson()
+        with contextlib.suppress(JsonRepairError):
+            for start in range(0, len(text), 7):
+                partial.feed(text[start : start + 7])
+            partial.finish()
+
+    return work
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_repairing_is_linear(name):
+    check_linear(repairing(name), CHARS)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_repairing_piece_by_piece_is_linear(name):
+    check_linear(feeding(name), CHARS // 2)
+
+
+def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time():
+    def work(objects):
+        partial = PartialJson()
+        partial.feed("[")
+        for number in range(objects):
+            partial.feed('{"number": ')
+            partial.feed(f"{number}, ")
+            partial.feed('"text": "some words of a text"},\n')
+            assert len(partial.value) == number + 1
+
+    check_linear(work, 1000)
