@@ -33,6 +33,7 @@ from minillmlib.values.tools import ToolCallDelta
 __all__ = ["StreamAttempt"]
 
 USAGE_GRACE_SECS = 2.0  # how long we wait for token counts after the finish reason
+MOST_READY = 64  # chunks that are read ahead of the caller
 LINGER_SECS = 0.25  # how long the connection may take to end after the end marker
 
 
@@ -52,6 +53,7 @@ class StreamAttempt:
         self._fold = ResponseFold(run.call.generator.provider.merge_usage)
         self._chars_left = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
+        self._held_back: MiniLLMError | None = None
         self._grace_secs = USAGE_GRACE_SECS
 
     @property
@@ -95,7 +97,17 @@ class StreamAttempt:
         self.ready.append(_as_chunk(response))
 
     async def read_more(self) -> None:
-        """Takes one event at a time, so that an error never overtakes the text before it."""
+        """Takes in what comes next. An error waits until the chunks before it were taken."""
+        if self._held_back is not None:
+            raise self._held_back
+        try:
+            await self._read_events()
+        except MiniLLMError as error:
+            if not self.ready:
+                raise
+            self._held_back = error.with_traceback(None)
+
+    async def _read_events(self) -> None:
         events = self._opened()
         while not self._pending:
             batch = await self._next_batch(events)
@@ -103,13 +115,14 @@ class StreamAttempt:
                 self._complete(self._folded(events))
                 return
             self._pending.extend(batch)
-        event = self._pending.popleft()
-        read = self._read_error if event.event == "error" else self._read_chunk
-        chunk = read_safely(self._redactor, events.headers, read, event.data)
-        if chunk is not None:
-            self._take(chunk)
-            if self._is_over():
-                self._complete(self._folded(events))
+        while self._pending and self.answer is None and len(self.ready) < MOST_READY:
+            event = self._pending.popleft()
+            read = self._read_error if event.event == "error" else self._read_chunk
+            chunk = read_safely(self._redactor, events.headers, read, event.data)
+            if chunk is not None:
+                self._take(chunk)
+                if self._is_over():
+                    self._complete(self._folded(events))
 
     async def linger(self) -> None:
         """Lets the connection end properly, so that it can serve again, if an end is in sight."""

@@ -5,7 +5,8 @@ per read, so a server that drips bytes outlives them.
 """
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from functools import cache
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
@@ -248,14 +249,19 @@ class _within:  # noqa: N801 - used like a function
             ) from None
 
 
-# asyncio is a third of our import, and a program with a running loop has it already.
-def _clock(secs: float | None) -> "Timeout":
+@cache
+def _asyncio() -> ModuleType:
+    """A third of our import; a program with a running loop has it already."""
     import asyncio  # noqa: PLC0415
 
-    return asyncio.timeout(secs)
+    return asyncio
+
+
+def _clock(secs: float | None) -> "Timeout":
+    timeout: Timeout = _asyncio().timeout(secs)
+    return timeout
 
 
 def _running_loop() -> "AbstractEventLoop":
-    import asyncio  # noqa: PLC0415
-
-    return asyncio.get_running_loop()
+    loop: AbstractEventLoop = _asyncio().get_running_loop()
+    return loop
