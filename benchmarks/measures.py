@@ -12,7 +12,8 @@ import gc
 import sys
 import time
 
-from peers import PEERS, Peer
+from asking import Peer
+from peers import PEERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Call: TypeAlias = Callable[[], Awaitable[object]]
 
 SECS = 1.0  # about how long a measurement takes, where a peer is not too slow for that
+LIMIT_SECS = 120.0  # some lose an answer at times, and would wait for ten minutes
 STREAMS_PACED = 100
 HISTORY = 400
 TURNS = 20
@@ -162,7 +164,8 @@ def cold(kind: type[Peer], origin: str) -> Figures:
         await checked(peer)
         figures["first_answer_ms"] = (time.process_time() - cpu) * 1000
         figures["first_answer_mb"] = memory_mb("VmRSS") - memory
-        await in_flight(lambda: checked(peer), 512, 512)
+        async with asyncio.timeout(LIMIT_SECS):
+            await in_flight(lambda: checked(peer), 512, 512)
         figures["peak_512_mb"] = memory_mb("VmHWM") - memory
 
     asyncio.run(work())
@@ -179,7 +182,8 @@ def serve(kind: type[Peer]) -> None:
 
     async def work(name: str, wire: str, origins: dict[str, str]) -> Figures:
         measure, mode = MEASURES[name]
-        return await measure(kind(wire, origins[mode]))
+        async with asyncio.timeout(LIMIT_SECS):
+            return await measure(kind(wire, origins[mode]))
 
     with asyncio.Runner() as runner:
         for line in sys.stdin:

@@ -1,81 +1,20 @@
-"""How each library is asked for the same things. A peer is a class; its imports are part of it.
+"""How each library is asked, in the leanest documented way, with its defaults.
 
-Every class is used by the Python of its own environment, which has nothing but that library, so
-this file imports nothing that costs. `wires` says what a peer speaks; what it cannot do has no
-figure. Each is called in the leanest documented way, with its defaults.
+`wires` says what a peer speaks; what it cannot do has no figure.
 """
 
 from __future__ import annotations
 
+from asking import MAX_TOKENS, QUESTION, SYSTEM, Peer, turns
+from floors import Aiohttp, Httpx2, Sockets
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from typing import Any, ClassVar
-
-SYSTEM = "You are a helpful assistant. Be brief."
-QUESTION = "Say hello in five words."
-CHAT_MODEL = "gpt-4o-mini"
-CLAUDE_MODEL = "claude-haiku-4-5"
-MAX_TOKENS = 4096
-
-
-def turns(count: int) -> list[tuple[str, str]]:
-    """An even number of messages: the system prompt, then a talk that ends with the user."""
-    words = "What I said before was that it depends on what one wants to do with it. " * 3
-    talk = [
-        ("assistant" if number % 2 else "user", f"{number}: {words}") for number in range(count - 1)
-    ]
-    return [("system", SYSTEM), *talk]
-
-
-class Peer:
-    """A library whose messages are dictionaries; others overwrite more."""
-
-    package: ClassVar[str]
-    requires: ClassVar[tuple[str, ...]]
-    wires: ClassVar[tuple[str, ...]] = ("openai", "anthropic")
-
-    def __init__(self, wire: str, origin: str) -> None:
-        self.is_anthropic = wire == "anthropic"
-        self.origin = origin
-        self.url = origin if self.is_anthropic else f"{origin}/v1"
-        self.model = CLAUDE_MODEL if self.is_anthropic else CHAT_MODEL
-        self.open()
-
-    def open(self) -> None:
-        """Imports the library and makes a client."""
-        raise NotImplementedError
-
-    async def complete(self, messages: Any) -> str:
-        """The text of the answer to these messages."""
-        raise NotImplementedError
-
-    def stream(self) -> AsyncIterator[str]:
-        """One call, streamed; each text as the library hands it out."""
-        raise NotImplementedError
-
-    def asked(self) -> list[dict[str, str]]:
-        """The messages of one call."""
-        return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
-
-    async def call(self) -> str:
-        """One call."""
-        return await self.complete(self.asked())
-
-    def history(self, count: int) -> Any:
-        """A conversation of so many messages."""
-        return [{"role": role, "content": text} for role, text in turns(count)]
-
-    async def step(self, messages: Any) -> Any:
-        """The conversation with an answer and the next question."""
-        answer = await self.complete(messages)
-        messages.append({"role": "assistant", "content": answer})
-        messages.append({"role": "user", "content": QUESTION})
-        return messages
+    from typing import Any
 
 
 class MiniLlmLib(Peer):
-    package = "minillmlib"
     requires = ()  # comes from the work tree
 
     def open(self) -> None:
@@ -109,143 +48,23 @@ class MiniLlmLib(Peer):
         return (await messages.complete(self.generator)).add_user(QUESTION)
 
 
-class Bare(Peer):
-    """What the floors share: a body and heads, and a struct for each answer."""
+class ChatCompletions(Peer):
+    """Libraries whose answers have OpenAI's shape."""
 
-    def open(self) -> None:
-        import msgspec
-
-        def struct(name: str, **fields: Any) -> Any:
-            return msgspec.defstruct(name, [(key, *value) for key, value in fields.items()])
-
-        if self.is_anthropic:
-            text = struct("Text", text=(str, ""))
-            whole, event = struct("Whole", content=(list[text],)), struct("Event", delta=(text,))
-            self.text_of = lambda answer: answer.content[0].text
-            self.delta_of = lambda event: event.delta.text
-            self.mark, self.path = b'data: {"type":"content_block_delta"', "/v1/messages"
-        else:
-            content = struct("Content", content=(str, ""))
-            choice = struct("Choice", message=(content, None), delta=(content, None))
-            whole = event = struct("Whole", choices=(list[choice],))
-            self.text_of = lambda answer: answer.choices[0].message.content
-            self.delta_of = lambda event: event.choices[0].delta.content if event.choices else ""
-            self.mark, self.path = b"data: {", "/v1/chat/completions"
-        self.encode = msgspec.json.Encoder().encode
-        self.decode = msgspec.json.Decoder(whole).decode
-        self.decode_event = msgspec.json.Decoder(event).decode
-        self.headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
-        self.connect()
-
-    def connect(self) -> None:
-        """Makes the HTTP client."""
-
-    def body(self, messages: Any, *, is_stream: bool = False) -> bytes:
-        """The body of a request."""
-        asked = {"model": self.model, "messages": messages, "stream": is_stream}
-        if self.is_anthropic:
-            asked |= {"system": SYSTEM, "messages": messages[1:], "max_tokens": MAX_TOKENS}
-        return self.encode(asked)
-
-    def texts(self, lines: list[bytes]) -> list[str]:
-        """What the lines of a stream say."""
-        events = (self.decode_event(line[6:]) for line in lines if line.startswith(self.mark))
-        return [text for text in map(self.delta_of, events) if text]
-
-
-class Aiohttp(Bare):
-    package = "aiohttp"
-    requires = ("aiohttp", "msgspec")
-    session: Any = None
-
-    def connect(self) -> None:
-        import aiohttp
-
-        self.connector, self.client = aiohttp.TCPConnector, aiohttp.ClientSession
-        self.address = self.origin + self.path
-
-    def post(self, body: bytes) -> Any:
-        """Sends; the session needs a running loop, so it is made now."""
-        if self.session is None:
-            self.session = self.client(connector=self.connector(limit=0))
-        return self.session.post(self.address, data=body, headers=self.headers)
+    def created(self, messages: Any, **more: Any) -> Any:
+        """The request."""
+        raise NotImplementedError
 
     async def complete(self, messages: Any) -> str:
-        async with self.post(self.body(messages)) as response:
-            return self.text_of(self.decode(await response.read()))
+        return (await self.created(messages)).choices[0].message.content
 
     async def stream(self) -> AsyncIterator[str]:
-        async with self.post(self.body(self.asked(), is_stream=True)) as response:
-            async for line in response.content:
-                for text in self.texts([line]):
-                    yield text
+        async for chunk in await self.created(self.asked(), stream=True):
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
 
 
-class Httpx2(Bare):
-    package = "httpx2"
-    requires = ("httpx2", "msgspec")
-
-    def connect(self) -> None:
-        import httpx2
-
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        self.client = httpx2.AsyncClient(headers=self.headers, limits=limits, timeout=60)
-        self.address = self.origin + self.path
-
-    async def complete(self, messages: Any) -> str:
-        response = await self.client.post(self.address, content=self.body(messages))
-        return self.text_of(self.decode(response.content))
-
-    async def stream(self) -> AsyncIterator[str]:
-        body = self.body(self.asked(), is_stream=True)
-        async with self.client.stream("POST", self.address, content=body) as response:
-            async for line in response.aiter_lines():
-                for text in self.texts([line.encode()]):
-                    yield text
-
-
-class Sockets(Bare):
-    """By hand over asyncio's streams: it knows just as much HTTP as our server speaks."""
-
-    package = "sockets"
-    requires = ("msgspec",)
-
-    def connect(self) -> None:
-        import asyncio
-
-        self.idle: list[Any] = []
-        self.dial = asyncio.open_connection
-        self.head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            "Authorization: Bearer none\r\nContent-Length: "
-        ).encode()
-
-    async def sent(self, body: bytes) -> Any:
-        """A connection on which the request is on its way, and the head of the answer."""
-        port = int(self.origin.rpartition(":")[2])
-        reader, writer = self.idle.pop() if self.idle else await self.dial("127.0.0.1", port)
-        writer.write(b"%s%d\r\n\r\n%s" % (self.head, len(body), body))
-        return reader, writer, await reader.readuntil(b"\r\n\r\n")
-
-    async def complete(self, messages: Any) -> str:
-        reader, writer, head = await self.sent(self.body(messages))
-        length = int(head.partition(b"Content-Length:")[2].partition(b"\r\n")[0])
-        answer = await reader.readexactly(length)
-        self.idle.append((reader, writer))
-        return self.text_of(self.decode(answer))
-
-    async def stream(self) -> AsyncIterator[str]:
-        reader, writer, _ = await self.sent(self.body(self.asked(), is_stream=True))
-        rest = b""
-        while not rest.endswith(b"0\r\n\r\n"):
-            *lines, rest = (rest + await reader.read(65536)).split(b"\n\n")
-            for text in self.texts([line[line.find(b"data: ") :] for line in lines]):
-                yield text
-        self.idle.append((reader, writer))
-
-
-class OpenAi(Peer):
-    package = "openai"
+class OpenAi(ChatCompletions):
     requires = ("openai",)
     wires = ("openai",)
 
@@ -254,19 +73,11 @@ class OpenAi(Peer):
 
         self.client = AsyncOpenAI(base_url=self.url, api_key="none")
 
-    async def complete(self, messages: Any) -> str:
-        create = self.client.chat.completions.create
-        return (await create(model=self.model, messages=messages)).choices[0].message.content
-
-    async def stream(self) -> AsyncIterator[str]:
-        create = self.client.chat.completions.create
-        async for chunk in await create(model=self.model, messages=self.asked(), stream=True):
-            if chunk.choices and chunk.choices[0].delta.content:
-                yield chunk.choices[0].delta.content
+    def created(self, messages: Any, **more: Any) -> Any:
+        return self.client.chat.completions.create(model=self.model, messages=messages, **more)
 
 
 class Anthropic(Peer):
-    package = "anthropic"
     requires = ("anthropic",)
     wires = ("anthropic",)
 
@@ -290,10 +101,8 @@ class Anthropic(Peer):
                 yield event.delta.text
 
 
-class LiteLlm(OpenAi):
-    package = "litellm"
+class LiteLlm(ChatCompletions):
     requires = ("litellm",)
-    wires = ("openai", "anthropic")
 
     def open(self) -> None:
         import litellm
@@ -302,22 +111,12 @@ class LiteLlm(OpenAi):
         self.model = f"{'anthropic' if self.is_anthropic else 'openai'}/{self.model}"
 
     def created(self, messages: Any, **more: Any) -> Any:
-        """The request."""
         return self.acompletion(
             model=self.model, messages=messages, api_base=self.url, api_key="none", **more
         )
 
-    async def complete(self, messages: Any) -> str:
-        return (await self.created(messages)).choices[0].message.content
 
-    async def stream(self) -> AsyncIterator[str]:
-        async for chunk in await self.created(self.asked(), stream=True):
-            if chunk.choices and chunk.choices[0].delta.content:
-                yield chunk.choices[0].delta.content
-
-
-class AnyLlm(LiteLlm):
-    package = "any-llm-sdk"
+class AnyLlm(ChatCompletions):
     requires = ("any-llm-sdk",)
 
     def open(self) -> None:
@@ -330,8 +129,7 @@ class AnyLlm(LiteLlm):
         return self.client.acompletion(model=self.model, messages=messages, **more)
 
 
-class AiSuite(LiteLlm):
-    package = "aisuite"
+class AiSuite(ChatCompletions):
     requires = ("aisuite[openai,anthropic]",)
 
     def open(self) -> None:
@@ -350,7 +148,6 @@ class AiSuite(LiteLlm):
 class PydanticAi(Peer):
     """The direct requests, which are its thinnest door; an agent does more."""
 
-    package = "pydantic-ai-slim"
     requires = ("pydantic-ai-slim[openai,anthropic]",)
 
     def open(self) -> None:
@@ -412,7 +209,6 @@ class PydanticAi(Peer):
 class Llm(Peer):
     """Its own plug-in speaks the OpenAI wire only."""
 
-    package = "llm"
     requires = ("llm",)
     wires = ("openai",)
 
@@ -442,6 +238,8 @@ class Llm(Peer):
         return messages
 
 
-FLOORS: tuple[type[Peer], ...] = (Sockets, Aiohttp, Httpx2)
-OTHERS = (OpenAi, Anthropic, PydanticAi, AnyLlm, AiSuite, Llm, LiteLlm)
-PEERS: dict[str, type[Peer]] = {peer.package: peer for peer in (MiniLlmLib, *FLOORS, *OTHERS)}
+PEERS: dict[str, type[Peer]] = {
+    "minillmlib": MiniLlmLib, "sockets": Sockets, "aiohttp": Aiohttp, "httpx2": Httpx2,
+    "openai": OpenAi, "anthropic": Anthropic, "pydantic-ai-slim": PydanticAi,
+    "any-llm-sdk": AnyLlm, "aisuite": AiSuite, "llm": Llm, "litellm": LiteLlm,
+}  # fmt: skip

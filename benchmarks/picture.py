@@ -31,37 +31,53 @@ td:first-child{{text-align:left}}</style>
 
 def draw(results: Results, path: Path) -> None:
     """Writes the picture as PNG, and a page with it and the tables."""
-    rows = [
-        row
-        for row, (_, unit) in ROWS.items()
-        if unit != "calls/s" and any(results.ratio(peer, row) for peer in results.versions)
-    ]
-    figure, axes = plt.subplots(figsize=(11, 1.8 + 0.34 * len(rows)))
+    places = placed(results)
+    height = 2.1 + 0.3 * -min(places.values())
+    figure, axes = plt.subplots(figsize=(11, height))
+    seen = [0.3, 10.0]
     for peer, (colour, mark, size) in STYLES.items():
-        points = [(results.ratio(peer, row), -place) for place, row in enumerate(rows)]
+        points = [(results.ratio(peer, row), place) for row, place in places.items()]
         points = [point for point in points if point[0]]
+        seen += [ratio for ratio, _ in points]
         if points:
             axes.scatter(
                 *zip(*points, strict=True), c=colour, marker=mark, s=size, label=peer,
                 zorder=4 if peer == results.own_name else 3,
             )  # fmt: skip
-    axes.axvline(1, color="black", linewidth=1)
+    axes.axvline(1, color="black", linewidth=1, label=results.reference)
     axes.set_xscale("log")
+    axes.set_xlim(min(seen) / 1.3, max(seen) * 1.3)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    axes.set_yticks([-place for place in range(len(rows))], [ROWS[row][0] for row in rows])
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    axes.set_yticks([*places.values()], [ROWS[row][1] for row in places])
+    for group in dict.fromkeys(ROWS[row][0] for row in places):
+        top = max(place for row, place in places.items() if ROWS[row][0] == group)
+        axes.text(-0.01, top + 0.95, group, transform=axes.get_yaxis_transform(),
+                  ha="right", va="center", weight="bold")  # fmt: skip
     axes.grid(axis="x", which="major", color="#dddddd")
     axes.grid(axis="y", color="#f0f0f0")
     axes.set_axisbelow(True)
-    axes.set_ylim(-len(rows) + 0.4, 0.6)
+    axes.set_ylim(min(places.values()) - 0.7, 1.3)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("times what aiohttp with msgspec takes, by hand (less is better)")
-    figure.suptitle("CPU and memory of the client, beside bare aiohttp", fontsize=14)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=5, frameon=False)
+    axes.set_xlabel("times what a program takes that uses aiohttp and msgspec by hand")
+    axes.set_title("CPU and memory of the client: less is better", pad=58, fontsize=14)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=6, frameon=False)
     figure.tight_layout()
     figure.savefig(path.with_suffix(".png"), dpi=130)
     path.with_suffix(".html").write_text(page(results, figure), encoding="utf-8")
+
+
+def placed(results: Results) -> dict[str, float]:
+    """Where each row stands, from the top down, with room for the name of each group."""
+    places: dict[str, float] = {}
+    place, group = 0.0, ""
+    for row, (own_group, _, unit) in ROWS.items():
+        if unit != "calls/s" and any(results.ratio(peer, row) for peer in results.versions):
+            place -= 0 if not group else 1 if own_group == group else 2.2
+            places[row], group = place, own_group
+    return places
 
 
 def page(results: Results, figure: plt.Figure) -> str:

@@ -12,10 +12,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-# Each row: the figure, what it is called, its unit.
+# Each row: the figure, its group, what it is called, its unit.
+WIRES = {"openai": "OpenAI wire", "anthropic": "Anthropic wire"}
 ROWS = {
-    f"{measure}/{wire}/{figure}": (f"{title}, {wire}", unit)
-    for wire in ("openai", "anthropic")
+    f"{measure}/{wire}/{figure}": (group, title, unit)
+    for wire, group in WIRES.items()
     for measure, figure, title, unit in (
         ("sequential", "cpu_us", "one call after the other", "µs"),
         ("flight_64", "cpu_us", "64 in flight", "µs"),
@@ -26,16 +27,19 @@ ROWS = {
         ("flight_512", "calls_a_second", "512 in flight", "calls/s"),
         ("burst", "cpu_us", "chunk in a burst", "µs"),
         ("paced", "cpu_us", "chunk, 50/s in 100 streams", "µs"),
-        ("history", "cpu_us", "400 messages", "µs"),
-        ("turn", "cpu_us", "turn after 400 messages", "µs"),
+        ("history", "cpu_us", "call with 400 messages", "µs"),
+        ("turn", "cpu_us", "next turn after 400", "µs"),
     )
 } | {
-    "cold/import_ms": ("import and client", "ms"),
-    "cold/first_answer_ms": ("import to first answer", "ms"),
-    "cold/import_mb": ("memory of import and client", "MB"),
-    "cold/first_answer_mb": ("memory at first answer", "MB"),
-    "cold/peak_512_mb": ("peak memory, 512 in flight", "MB"),
-    "cold/packages": ("installed packages", ""),
+    f"cold/{figure}": ("Process", title, unit)
+    for figure, title, unit in (
+        ("import_ms", "import and client", "ms"),
+        ("first_answer_ms", "import to first answer", "ms"),
+        ("import_mb", "memory, import and client", "MB"),
+        ("first_answer_mb", "memory, first answer", "MB"),
+        ("peak_512_mb", "peak memory, 512 in flight", "MB"),
+        ("packages", "installed packages", "count"),
+    )
 }
 
 
@@ -85,43 +89,37 @@ def shown(value: float | None) -> str:
 def tables(results: Results) -> list[tuple[str, list[list[str]]]]:
     """Titles, and rows of cells."""
     peers = list(results.versions)
-    rows = [row for row in ROWS if any(row in results.samples[peer] for peer in peers)]
-    absolute = [[*ROWS[row], *(shown(results.median(peer, row)) for peer in peers)] for row in rows]
-    ratios = [
-        [ROWS[row][0], "x", *(shown(results.ratio(peer, row)) for peer in peers)]
-        for row in rows
-        if ROWS[row][1] != "calls/s"
-    ]
-    head = ["", "", *peers]
-    found = [
-        ("Medians: CPU of the client's process, memory above the bare interpreter",
-         [head, *absolute]),
-        (f"Ratios to {results.reference}, each in the same run", [head, *ratios]),
-    ]  # fmt: skip
+    found = []
+    for group in (*WIRES.values(), "Process"):
+        rows = [
+            row
+            for row, about in ROWS.items()
+            if about[0] == group and any(row in results.samples[peer] for peer in peers)
+        ]
+        absolute, ratios = [["", "", *peers]], [["", *peers]]
+        for row in rows:
+            _, title, unit = ROWS[row]
+            absolute.append([title, unit, *(shown(results.median(peer, row)) for peer in peers)])
+            if unit != "calls/s":
+                ratios.append([title, *(shown(results.ratio(peer, row)) for peer in peers)])
+        if rows:
+            found.append((f"{group}: medians of the client's CPU, memory and calls", absolute))
+            found.append((f"{group}: ratio to {results.reference} in the same run", ratios))
     if results.own:
         own = [[name, shown(value)] for name, value in results.own.items()]
         found.append((f"{results.own_name} alone", [["", ""], *own]))
     return found
 
 
-def plain(rows: list[list[str]]) -> str:
-    """A table for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def drawn(rows: list[list[str]]) -> str:
+    """A table for a terminal and for a page."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["---", *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = (
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in [rows[0], rule, *rows[1:]]
     )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def markdown(rows: list[list[str]]) -> str:
-    """A table for a page."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    rule = "|---|" + "---:|" * (len(rows[0]) - 1)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def about(results: Results) -> str:
@@ -147,8 +145,8 @@ def write(results: Results, stem: Path, python: str) -> None:
     parts = [f"# Side by side, {stem.name}", about(results)]
     print(f"\n{about(results)}")
     for title, rows in tables(results):
-        print(f"\n{title}\n{plain(rows)}")
-        parts += [f"## {title}", markdown(rows)]
+        print(f"\n{title}\n{drawn(rows)}")
+        parts += [f"## {title}", drawn(rows)]
     if results.errors:
         parts += ["## Cells left empty", *(f"- {k}: {v}" for k, v in results.errors.items())]
     stem.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")

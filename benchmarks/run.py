@@ -129,7 +129,7 @@ def one_run(names: list[str], wanted: list[str], origins: dict[str, str], result
 def version_of(name: str) -> str:
     """The version of a library in its environment."""
     package = "msgspec" if name == "sockets" else name
-    program = f"from importlib.metadata import version; print(version({package!r}))"
+    program = f"from importlib.metadata import version as v; print(v({package!r}))"
     command = [python_of(name), "-c", program]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
