@@ -92,6 +92,8 @@ class Client:
 
     def measure(self, *order: object) -> dict[str, float | str]:
         """Figures by name, or an error."""
+        if self.process.poll() is not None:
+            return {"error": "the process ended"}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -110,7 +112,9 @@ def measure_cold(name: str, origins: dict[str, str]) -> dict[str, float | str]:
     return json.loads(line) if line else {"error": "the process ended"}
 
 
-def one_run(names: list[str], wanted: list[str], origins: dict[str, str], results: Results) -> None:
+def one_run(
+    names: list[str], wanted: list[str], origins: dict[str, str], results: Results, stem: Path
+) -> None:
     """Each measure once for each library."""
     if "cold" in wanted:
         for name in names:
@@ -124,6 +128,7 @@ def one_run(names: list[str], wanted: list[str], origins: dict[str, str], result
                     if wire in PEERS[client.name].wires:
                         answer = client.measure(measure, wire, origins)
                         results.add(client.name, f"{measure}/{wire}", answer)
+                keep(results, stem)
 
 
 def version_of(name: str) -> str:
@@ -182,9 +187,8 @@ def main() -> None:
         for run in range(1 if chosen.quick else chosen.runs):
             print(f"run {run + 1}, {time.strftime('%H:%M:%S')}", flush=True)
             first = run % len(names)
-            one_run([*names[first:], *names[:first]], chosen.measures, origins, results)
+            one_run([*names[first:], *names[:first]], chosen.measures, origins, results, stem)
             results.run += 1
-            keep(results, stem)
     if "own" in chosen.measures and OWN in names:
         command = [python_of(OWN), str(HERE / "own.py")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
