@@ -30,7 +30,7 @@ soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls 
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
 
-bench:  ## Measure beside other libraries, each in an environment of its own: 40 minutes
+bench:  ## Measure beside other libraries, each in an environment of its own: about an hour
 	$(PYTHON) benchmarks/run.py $(BENCH)
 
 format: $(VENV)/develop  ## Format the code

@@ -41,7 +41,7 @@ def draw(results: Results, path: Path) -> None:
         seen += [ratio for ratio, _ in points]
         if points:
             axes.scatter(
-                *zip(*points, strict=True), c=colour, marker=mark, s=size, label=peer,
+                *zip(*points, strict=True), c=colour, marker=mark, s=size, label=peer, alpha=0.85,
                 zorder=4 if peer == results.own_name else 3,
             )  # fmt: skip
     axes.axvline(1, color="black", linewidth=1, label=results.reference)
