@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test check soak format requirements
+.PHONY: help install chat test check soak bench format requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -29,6 +29,9 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
+
+bench:  ## Measure beside other libraries, each in an environment of its own: about an hour
+	$(PYTHON) benchmarks/run.py $(BENCH)
 
 format: $(VENV)/develop  ## Format the code
 	$(BIN)/ruff format

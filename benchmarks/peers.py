@@ -1,0 +1,245 @@
+"""How each library is asked, in the leanest documented way, with its defaults.
+
+`wires` says what a peer speaks; what it cannot do has no figure.
+"""
+
+from __future__ import annotations
+
+from asking import MAX_TOKENS, QUESTION, SYSTEM, Peer, turns
+from floors import Aiohttp, Httpx2, Sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Any
+
+
+class MiniLlmLib(Peer):
+    requires = ()  # comes from the work tree
+
+    def open(self) -> None:
+        from minillmlib import ChatNode, GeneratorInfo
+
+        self.node = ChatNode
+        if self.is_anthropic:
+            generator = GeneratorInfo.anthropic(self.model).with_base_url(self.url)
+        else:
+            generator = GeneratorInfo.custom("bench", self.url, self.model)
+        self.generator = generator.with_api_key("none")
+
+    async def call(self) -> str:
+        return (await self.node.root(SYSTEM).chat(QUESTION, self.generator)).text
+
+    async def complete(self, messages: Any) -> str:
+        return (await messages.complete(self.generator)).text
+
+    async def stream(self) -> AsyncIterator[str]:
+        async with self.node.root(SYSTEM).chat_streaming(QUESTION, self.generator) as stream:
+            async for chunk in stream:
+                yield chunk.delta
+
+    def history(self, count: int) -> Any:
+        node = self.node.root(SYSTEM)
+        for role, text in turns(count)[1:]:
+            node = node.add_user(text) if role == "user" else node.add_assistant(text)
+        return node
+
+    async def step(self, messages: Any) -> Any:
+        return (await messages.complete(self.generator)).add_user(QUESTION)
+
+
+class ChatCompletions(Peer):
+    """Libraries whose answers have OpenAI's shape."""
+
+    def created(self, messages: Any, **more: Any) -> Any:
+        """The request."""
+        raise NotImplementedError
+
+    async def complete(self, messages: Any) -> str:
+        return (await self.created(messages)).choices[0].message.content
+
+    async def stream(self) -> AsyncIterator[str]:
+        async for chunk in await self.created(self.asked(), stream=True):
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+
+class OpenAi(ChatCompletions):
+    requires = ("openai",)
+    wires = ("openai",)
+
+    def open(self) -> None:
+        from openai import AsyncOpenAI
+
+        self.client = AsyncOpenAI(base_url=self.url, api_key="none")
+
+    def created(self, messages: Any, **more: Any) -> Any:
+        return self.client.chat.completions.create(model=self.model, messages=messages, **more)
+
+
+class Anthropic(Peer):
+    requires = ("anthropic",)
+    wires = ("anthropic",)
+
+    def open(self) -> None:
+        from anthropic import AsyncAnthropic
+
+        self.client = AsyncAnthropic(base_url=self.url, api_key="none")
+
+    def created(self, messages: Any, **more: Any) -> Any:
+        """The request."""
+        return self.client.messages.create(
+            model=self.model, max_tokens=MAX_TOKENS, system=SYSTEM, messages=messages[1:], **more
+        )
+
+    async def complete(self, messages: Any) -> str:
+        return (await self.created(messages)).content[0].text
+
+    async def stream(self) -> AsyncIterator[str]:
+        async for event in await self.created(self.asked(), stream=True):
+            if event.type == "content_block_delta":
+                yield event.delta.text
+
+
+class LiteLlm(ChatCompletions):
+    requires = ("litellm",)
+
+    def open(self) -> None:
+        import litellm
+
+        self.acompletion = litellm.acompletion
+        self.model = f"{'anthropic' if self.is_anthropic else 'openai'}/{self.model}"
+
+    def created(self, messages: Any, **more: Any) -> Any:
+        return self.acompletion(
+            model=self.model, messages=messages, api_base=self.url, api_key="none", **more
+        )
+
+
+class AnyLlm(ChatCompletions):
+    requires = ("any-llm-sdk",)
+
+    def open(self) -> None:
+        from any_llm import AnyLLM
+
+        name = "anthropic" if self.is_anthropic else "openai"
+        self.client = AnyLLM.create(name, api_key="none", api_base=self.url)
+
+    def created(self, messages: Any, **more: Any) -> Any:
+        return self.client.acompletion(model=self.model, messages=messages, **more)
+
+
+class AiSuite(ChatCompletions):
+    requires = ("aisuite[openai,anthropic]",)
+
+    def open(self) -> None:
+        import aisuite
+
+        name = "anthropic" if self.is_anthropic else "openai"
+        settings = {name: {"api_key": "none", "base_url": self.url}}
+        self.client = aisuite.Client(settings)
+        self.model = f"{name}:{self.model}"
+
+    async def created(self, messages: Any, **more: Any) -> Any:
+        create = self.client.chat.completions.acreate
+        return await create(model=self.model, messages=messages, **more)
+
+
+class PydanticAi(Peer):
+    """The direct requests, which are its thinnest door; an agent does more."""
+
+    requires = ("pydantic-ai-slim[openai,anthropic]",)
+
+    def open(self) -> None:
+        from pydantic_ai import direct, messages
+
+        self.direct, self.messages = direct, messages
+        # Its own default for Claude is so high that even a plain call would be streamed.
+        self.settings = {"max_tokens": MAX_TOKENS} if self.is_anthropic else None
+        if self.is_anthropic:
+            from pydantic_ai.models.anthropic import AnthropicModel
+            from pydantic_ai.providers.anthropic import AnthropicProvider
+
+            provider = AnthropicProvider(base_url=self.url, api_key="none")
+            self.client = AnthropicModel(self.model, provider=provider)
+        else:
+            from pydantic_ai.models.openai import OpenAIChatModel
+            from pydantic_ai.providers.openai import OpenAIProvider
+
+            provider = OpenAIProvider(base_url=self.url, api_key="none")
+            self.client = OpenAIChatModel(self.model, provider=provider)
+
+    def native(self, role: str, text: str) -> Any:
+        """One message."""
+        library = self.messages
+        if role == "assistant":
+            return library.ModelResponse(parts=[library.TextPart(text)])
+        part = library.SystemPromptPart if role == "system" else library.UserPromptPart
+        return library.ModelRequest(parts=[part(text)])
+
+    def asked(self) -> Any:
+        return [self.native("system", SYSTEM), self.native("user", QUESTION)]
+
+    def history(self, count: int) -> Any:
+        return [self.native(role, text) for role, text in turns(count)]
+
+    async def answer(self, messages: Any) -> Any:
+        """The library's own answer."""
+        return await self.direct.model_request(self.client, messages, model_settings=self.settings)
+
+    async def complete(self, messages: Any) -> str:
+        return (await self.answer(messages)).parts[0].content
+
+    async def stream(self) -> AsyncIterator[str]:
+        asked = self.direct.model_request_stream(
+            self.client, self.asked(), model_settings=self.settings
+        )
+        async with asked as stream:
+            async for event in stream:
+                if event.event_kind == "part_start":
+                    yield event.part.content
+                elif event.event_kind == "part_delta":
+                    yield event.delta.content_delta
+
+    async def step(self, messages: Any) -> Any:
+        messages += [await self.answer(messages), self.native("user", QUESTION)]
+        return messages
+
+
+class Llm(Peer):
+    """Its own plug-in speaks the OpenAI wire only."""
+
+    requires = ("llm",)
+    wires = ("openai",)
+
+    def open(self) -> None:
+        import llm
+        from llm.default_plugins.openai_models import AsyncChat
+
+        self.library = llm
+        self.client = AsyncChat(self.model, key="none", api_base=self.url)
+
+    def asked(self) -> Any:
+        return [self.library.system(SYSTEM), self.library.user(QUESTION)]
+
+    def history(self, count: int) -> Any:
+        return [getattr(self.library, role)(text) for role, text in turns(count)]
+
+    async def complete(self, messages: Any) -> str:
+        return await self.client.prompt(messages=messages, stream=False).text()
+
+    async def stream(self) -> AsyncIterator[str]:
+        async for text in self.client.prompt(messages=self.asked()):
+            yield text
+
+    async def step(self, messages: Any) -> Any:
+        answer = await self.complete(messages)
+        messages += [self.library.assistant(answer), self.library.user(QUESTION)]
+        return messages
+
+
+PEERS: dict[str, type[Peer]] = {
+    "minillmlib": MiniLlmLib, "sockets": Sockets, "aiohttp": Aiohttp, "httpx2": Httpx2,
+    "openai": OpenAi, "anthropic": Anthropic, "pydantic-ai-slim": PydanticAi,
+    "any-llm-sdk": AnyLlm, "aisuite": AiSuite, "llm": Llm, "litellm": LiteLlm,
+}  # fmt: skip

@@ -1,0 +1,170 @@
+"""The figures as tables, as JSON, and as a picture.
+
+`python benchmarks/report.py results/DATE.json` draws the picture anew; it needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+# Each row: the figure, its group, what it is called, its unit.
+WIRES = {"openai": "OpenAI wire", "anthropic": "Anthropic wire"}
+ROWS = {
+    f"{measure}/{wire}/{figure}": (group, title, unit)
+    for wire, group in WIRES.items()
+    for measure, figure, title, unit in (
+        ("sequential", "cpu_us", "one call after the other", "µs"),
+        ("flight_64", "cpu_us", "64 in flight", "µs"),
+        ("flight_256", "cpu_us", "256 in flight", "µs"),
+        ("flight_512", "cpu_us", "512 in flight", "µs"),
+        ("flight_64", "calls_a_second", "64 in flight", "calls/s"),
+        ("flight_256", "calls_a_second", "256 in flight", "calls/s"),
+        ("flight_512", "calls_a_second", "512 in flight", "calls/s"),
+        ("burst", "cpu_us", "chunk in a burst", "µs"),
+        ("paced", "cpu_us", "chunk, 50/s in 100 streams", "µs"),
+        ("history", "cpu_us", "call with 400 messages", "µs"),
+        ("turn", "cpu_us", "next turn after 400", "µs"),
+    )
+} | {
+    f"cold/{figure}": ("Process", title, unit)
+    for figure, title, unit in (
+        ("import_ms", "import and client", "ms"),
+        ("first_answer_ms", "import to first answer", "ms"),
+        ("import_mb", "memory, import and client", "MB"),
+        ("first_answer_mb", "memory, first answer", "MB"),
+        ("peak_512_mb", "peak memory, 512 in flight", "MB"),
+        ("packages", "installed packages", "count"),
+    )
+}
+
+
+class Results:
+    """Every figure of every run."""
+
+    def __init__(
+        self, machine: dict[str, str], versions: dict[str, str], reference: str, own_name: str
+    ) -> None:
+        self.machine, self.versions = machine, versions
+        self.reference, self.own_name = reference, own_name
+        self.run = 0
+        self.samples: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+        self.errors: dict[str, str] = {}
+        self.own: dict[str, float] = {}
+
+    def add(self, peer: str, measure: str, answer: dict[str, float | str]) -> None:
+        """Keeps what a measure gave."""
+        if "error" in answer:
+            self.errors[f"{peer}, {measure}"] = str(answer["error"])
+            print(f"    {peer}: {answer['error']}", flush=True)
+        for name, value in answer.items():
+            if name != "error":
+                runs = self.samples[peer].setdefault(f"{measure}/{name}", {})
+                runs[str(self.run)] = float(value)
+
+    def median(self, peer: str, row: str) -> float | None:
+        """Over the runs."""
+        runs = self.samples[peer].get(row)
+        return statistics.median(runs.values()) if runs else None
+
+    def ratio(self, peer: str, row: str) -> float | None:
+        """To the reference in the same run, the median over the runs."""
+        floors = self.samples[self.reference].get(row, {})
+        runs = self.samples[peer].get(row, {})
+        ratios = [value / floors[run] for run, value in runs.items() if floors.get(run)]
+        return statistics.median(ratios) if ratios else None
+
+
+def shown(value: float | None) -> str:
+    """Three figures, or nothing."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def tables(results: Results) -> list[tuple[str, list[list[str]]]]:
+    """Titles, and rows of cells."""
+    peers = list(results.versions)
+    found = []
+    for group in (*WIRES.values(), "Process"):
+        rows = [
+            row
+            for row, about in ROWS.items()
+            if about[0] == group and any(row in results.samples[peer] for peer in peers)
+        ]
+        absolute, ratios = [["", "", *peers]], [["", *peers]]
+        for row in rows:
+            _, title, unit = ROWS[row]
+            absolute.append([title, unit, *(shown(results.median(peer, row)) for peer in peers)])
+            if unit != "calls/s":
+                ratios.append([title, *(shown(results.ratio(peer, row)) for peer in peers)])
+        if rows:
+            found.append((f"{group}: medians of the client's CPU, memory and calls", absolute))
+            found.append((f"{group}: ratio to {results.reference} in the same run", ratios))
+    if results.own:
+        own = [[name, shown(value)] for name, value in results.own.items()]
+        found.append((f"{results.own_name} alone", [["", ""], *own]))
+    return found
+
+
+def drawn(rows: list[list[str]]) -> str:
+    """A table for a terminal and for a page."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["---", *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = (
+        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in [rows[0], rule, *rows[1:]]
+    )
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def about(results: Results) -> str:
+    """Where and with what."""
+    machine = results.machine
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}, load at the start {machine['load']}; "
+        f"runs: {results.run}. {versions}."
+    )
+
+
+def keep(results: Results, stem: Path) -> None:
+    """Writes the figures."""
+    stem.parent.mkdir(exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(vars(results), indent=1), encoding="utf-8")
+
+
+def write(results: Results, stem: Path, python: str) -> None:
+    """Prints the tables and writes them with the figures and the picture."""
+    keep(results, stem)
+    parts = [f"# Side by side, {stem.name}", about(results)]
+    print(f"\n{about(results)}")
+    for title, rows in tables(results):
+        print(f"\n{title}\n{drawn(rows)}")
+        parts += [f"## {title}", drawn(rows)]
+    if results.errors:
+        parts += ["## Cells left empty", *(f"- {k}: {v}" for k, v in results.errors.items())]
+    stem.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    subprocess.run([python, __file__, stem.with_suffix(".json")], check=True)
+    print(f"\nwritten: {stem}.json, .md, .png, .html")
+
+
+def read(path: Path) -> Results:
+    """What was written."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    results = Results(kept["machine"], kept["versions"], kept["reference"], kept["own_name"])
+    results.samples.update(kept["samples"])
+    results.run = kept["run"]
+    results.errors, results.own = kept["errors"], kept["own"]
+    return results
+
+
+if __name__ == "__main__":
+    from picture import draw
+
+    draw(read(Path(sys.argv[1])), Path(sys.argv[1]))
