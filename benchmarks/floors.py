@@ -76,8 +76,10 @@ class Aiohttp(Bare):
 
     async def stream(self) -> AsyncIterator[str]:
         async with self.post(self.body(self.asked(), is_stream=True)) as response:
-            async for line in response.content:
-                for text in self.texts([line]):
+            rest = b""
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                for text in self.texts(lines):
                     yield text
 
 

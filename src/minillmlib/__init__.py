@@ -1,5 +1,7 @@
 """minillmlib: one small, async-first interface to large language models over HTTP."""
 
+from typing import TYPE_CHECKING
+
 from minillmlib.blocking import iterate, run
 from minillmlib.credentials import CredentialSource
 from minillmlib.errors import (
@@ -46,8 +48,6 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
-from minillmlib.json_repair.repair import loads, repair, repair_json
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -83,6 +83,10 @@ from minillmlib.values.routing import ProviderSettings
 from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.values.usage import Usage
 from minillmlib.version import __version__
+
+if TYPE_CHECKING:
+    from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
+    from minillmlib.json_repair.repair import loads, repair, repair_json
 
 __all__ = [
     "AnthropicProvider",
@@ -197,6 +201,32 @@ __all__ = [
     "run",
 ]
 
-for _public in (globals()[_name] for _name in __all__):
+# A tenth of our import, and few programs need them: imported when they are asked for.
+_LATER = {
+    "JsonChange": "json_repair.changes",
+    "JsonChangeKind": "json_repair.changes",
+    "Repaired": "json_repair.changes",
+    "loads": "json_repair.repair",
+    "repair": "json_repair.repair",
+    "repair_json": "json_repair.repair",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - as those
+
+    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    value.__module__ = __name__
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+for _public in (globals()[_name] for _name in __all__ if _name not in _LATER):
     if callable(_public):
         _public.__module__ = __name__

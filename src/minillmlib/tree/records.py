@@ -5,8 +5,8 @@ A line is a JSON list of records that belong together: they are all there or non
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from typing import TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,9 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.values.json import JsonValue, excerpt_of
 from minillmlib.values.messages import CacheTtl, Message
 from minillmlib.values.responses import CompletionResponse
+
+if TYPE_CHECKING:
+    from hashlib import blake2b
 
 __all__ = [
     "HEADER",
@@ -83,7 +86,13 @@ class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
 Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | DetachRecord
 
 _encode = msgspec.json.Encoder().encode
-_new_hasher = blake2b(digest_size=ID_BYTES).copy
+
+
+@cache
+def _fresh_hasher() -> blake2b:
+    from hashlib import blake2b  # noqa: PLC0415 - slow to import, and few programs ask for ids
+
+    return blake2b(digest_size=ID_BYTES)
 
 
 def plain_value(name: str, value: object) -> FormatValue:
@@ -135,7 +144,7 @@ def _whole(value: JsonValue) -> JsonValue:
 
 def id_of(parent: bytes | bytearray, content: bytes, twin: int = 0) -> bytes:
     """The id of a node: it follows from everything from the root to it, and from nothing else."""
-    hasher = _new_hasher()  # faster than a new one, and a tree may have a million nodes
+    hasher = _fresh_hasher().copy()  # faster than a new one, and a tree may have a million nodes
     hasher.update(parent)
     hasher.update(content)
     if twin:
