@@ -21,6 +21,8 @@ SOURCE = Path(minillmlib.__file__).parent
 
 
 def test_all_is_sorted_and_complete():
+    assert all(hasattr(minillmlib, name) for name in minillmlib.__all__)
+    assert set(minillmlib.__all__) <= set(dir(minillmlib))
     public = {
         name for name, value in vars(minillmlib).items()
         if not name.startswith("_") and not inspect.ismodule(value)
@@ -94,8 +96,9 @@ sys.addaudithook(watch)
 import minillmlib
 http = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "http.client", "urllib.request"}
 print(opened, sorted(http & set(sys.modules)), "asyncio" in sys.modules)
+print(sorted({"hashlib", "logging", "minillmlib.json_repair.repair"} & set(sys.modules)))
 """
-    assert in_new_process(program) == "[] [] False\n"
+    assert in_new_process(program) == "[] [] False\n[]\n"
 
 
 def test_the_http_library_comes_with_the_first_request():

@@ -1,6 +1,6 @@
 """minillmlib: one small, async-first interface to large language models over HTTP."""
 
-from typing import TYPE_CHECKING
+import typing
 
 from minillmlib.blocking import iterate, run
 from minillmlib.credentials import CredentialSource
@@ -84,7 +84,7 @@ from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDef
 from minillmlib.values.usage import Usage
 from minillmlib.version import __version__
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
     from minillmlib.json_repair.repair import loads, repair, repair_json
 
