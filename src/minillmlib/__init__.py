@@ -24,6 +24,7 @@ from minillmlib.errors import (
     MaxRetriesExceededError,
     MiniLLMError,
     MissingExtraError,
+    MissingFieldError,
     ModelLoadingError,
     NoJsonFoundError,
     NotFoundError,
@@ -46,6 +47,7 @@ from minillmlib.errors import (
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
 from minillmlib.json_repair.repair import loads, repair, repair_json
+from minillmlib.pipeline.arguments import ArgumentStream, FieldHandle
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -84,6 +86,7 @@ from minillmlib.version import __version__
 __all__ = [
     "AnthropicProvider",
     "ApiError",
+    "ArgumentStream",
     "Attempt",
     "AttemptOutcome",
     "AudioPart",
@@ -116,6 +119,7 @@ __all__ = [
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",
+    "FieldHandle",
     "FinishReason",
     "GeneratorInfo",
     "GenericProvider",
@@ -138,6 +142,7 @@ __all__ = [
     "MessageFacts",
     "MiniLLMError",
     "MissingExtraError",
+    "MissingFieldError",
     "ModelLoadingError",
     "NoJsonFoundError",
     "NodeCompletionParameters",

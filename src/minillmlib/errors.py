@@ -34,6 +34,7 @@
     │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
     │   └── NoJsonFoundError         it holds no JSON (crash_on_refusal)
     ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
+    ├── MissingFieldError            a tool call ended without an argument that was waited for
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── StorageError                 a conversation cannot be read from a file or written to one
@@ -70,6 +71,7 @@ __all__ = [
     "MaxRetriesExceededError",
     "MiniLLMError",
     "MissingExtraError",
+    "MissingFieldError",
     "ModelLoadingError",
     "NoJsonFoundError",
     "NotFoundError",
@@ -299,7 +301,23 @@ class NoJsonFoundError(RejectedResponseError):
 
 
 class JsonRepairError(MiniLLMError, ValueError):
-    """A text holds nothing that could be JSON, or is nested too deeply."""
+    """A text holds nothing that could be JSON, or is nested too deeply.
+
+    Of streamed arguments also: they are no object, or contradict what was told of them, or are
+    not JSON where they are read strictly.
+    """
+
+
+class MissingFieldError(MiniLLMError, LookupError):
+    """The arguments of a tool call ended without one that was waited for.
+
+    Attributes:
+        fields: The names of the arguments that came.
+    """
+
+    def __init__(self, message: str, *, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class MaxRetriesExceededError(MiniLLMError):

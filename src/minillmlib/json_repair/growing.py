@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 __all__ = ["Candidate", "Container", "Growing"]
@@ -44,15 +45,17 @@ class Growing:
         closers: The bracket that closes each.
         key: The key for the next value of an object.
         tail: The last characters of the string.
+        repeated: A key of an outermost object that came again, or None.
     """
 
-    __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "tail")
+    __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "repeated", "tail")
 
     def __init__(self) -> None:
         self.open: list[Container] = []
         self.closers: list[str] = []
         self.key = ""
         self.tail = ""
+        self.repeated: str | None = None
         self._counts = {"}": 0, "]": 0, ")": 0}
         self._parts: list[str] | None = None
         self._slot: tuple[Any, Any] = (None, None)
@@ -102,17 +105,30 @@ class Growing:
         self.tail = (self.tail + text[-_TAIL:])[-_TAIL:]
 
     def refresh(self) -> None:
-        """Shows what there is of the string in its container."""
+        """Shows what there is of the string in its container, but for what may be stripped yet."""
         if self._parts:
-            text = "".join(self._parts)
-            self._parts[:] = [text]
-            container, slot = self._slot
-            container[slot] = text
+            self._show(is_stripped=True)
 
     def end_string(self, *, is_stripped: bool = False) -> None:
         """Finishes the string; stripped, without the comma and white space at its end."""
-        self.refresh()
-        if is_stripped:
-            container, slot = self._slot
-            container[slot] = container[slot].rstrip().removesuffix(",").rstrip()
+        self._show(is_stripped=is_stripped)
         self._parts = None
+
+    def _show(self, *, is_stripped: bool) -> None:
+        assert self._parts is not None
+        text = "".join(self._parts)
+        self._parts[:] = [text]
+        container, slot = self._slot
+        container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
+
+    def path(self) -> list[tuple[Container, Any]]:
+        """The open containers, each with the key or index of what grows in it, or None."""
+        places = [_place_of(inner, outer) for outer, inner in pairwise(self.open)]
+        last = None if self._parts is None else self._slot[1]
+        return list(zip(self.open, [*places, last], strict=False))
+
+
+def _place_of(inner: Container, outer: Container) -> Any:
+    if isinstance(outer, list):
+        return -1
+    return next(key for key in reversed(outer) if outer[key] is inner)  # nearly always the last

@@ -297,6 +297,8 @@ class ValueReader:
         growing = self.growing
         growing.key = key
         if key in growing.open[-1]:
+            if len(growing.open) == 1:
+                growing.repeated = key
             window = self.window
             self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
         self._comma_at = -1

@@ -94,7 +94,7 @@ class PartialJson:
 
         The containers are the same ones each time and go on growing; copy what must not.
         """
-        self._scanner.refresh()
+        self._scanner.growing.refresh()
         chosen = _chosen(self._scanner.candidates)
         return None if chosen is None else chosen.value
 

@@ -33,6 +33,7 @@ class Scanner:
         candidates: The objects and arrays of the text, the last perhaps still growing.
         guesses: What was guessed so far.
         prose: The text before the first candidate.
+        growing: What is open of the last candidate.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Scanner:
         self.guesses = Guesses(self._window)
         self._guess = self.guesses.add
         self._reader = ValueReader(self._window, self.guesses)
+        self.growing = self._reader.growing
         self._is_at_end = False
         self._is_fenced = False
         self._is_listed = False
@@ -57,10 +59,6 @@ class Scanner:
         """Says that the text is whole, and closes what is open."""
         self._window.end()
         self._run()
-
-    def refresh(self) -> None:
-        """Shows the string in the making, too, in the last candidate."""
-        self._reader.growing.refresh()
 
     def _run(self) -> None:
         reader = self._reader

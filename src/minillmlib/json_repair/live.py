@@ -1,0 +1,121 @@
+"""Values that others look at while their text comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.repair import PartialJson
+
+__all__ = ["LiveFields", "LiveJson"]
+
+
+class LiveJson(PartialJson):
+    """The values in a text that comes in pieces, each as it was when it was looked at."""
+
+    def snapshot(self) -> Any:
+        """What there is of the value, which no later text changes, or None before it begins.
+
+        Snapshots share the parts that are finished. O(what is not: a string, and the number of
+        elements of each open container).
+        """
+        value = self.value
+        path = self._scanner.growing.path()
+        if not path or path[0][0] is not value:
+            return value
+        inner: Any = None
+        for container, place in reversed(path):
+            copy: Any = container.copy()
+            if inner is not None:
+                copy[place] = inner
+            inner = copy
+        return inner
+
+
+class LiveFields(PartialJson):
+    """The members of the one object that a text consists of.
+
+    A member is finished when what follows shows its end, and keeps its value then. So a key
+    that comes again is an error, and so is a second object that would be the better one; what
+    is not JSON is one only where it is strict, and is repaired otherwise.
+
+    Attributes:
+        fields: The members so far.
+        growing: The key of the one that is not finished, or None.
+    """
+
+    def __init__(self, *, is_strict: bool) -> None:
+        super().__init__()
+        self.fields: dict[str, Any] = {}
+        self.growing: str | None = None
+        self._pieces: list[str] = []
+        self._is_strict = is_strict
+        self._is_blank = True
+        self._passed = 0
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece in. Raises `JsonRepairError` for what cannot be an object."""
+        self._is_blank = self._is_blank and not piece.strip()
+        if self._is_strict:
+            self._pieces.append(piece)
+        super().feed(piece)
+        self._look()
+
+    def finish_fields(self) -> dict[str, Any]:
+        """The end of the text has come. No text is no member; where it is lenient, so is null."""
+        if self._is_blank:
+            return self.fields
+        value = self.finish().value
+        self._look()
+        if self._is_strict:
+            self._check_whole()
+        elif value is None:
+            value = self.fields
+        if not isinstance(value, dict):
+            raise JsonRepairError(f"the arguments are not an object but a {type(value).__name__}")
+        if self.fields and value is not self.fields:
+            raise JsonRepairError("the arguments are more than one object")
+        self.fields, self.growing = value, None
+        return value
+
+    def _look(self) -> None:
+        growing = self._scanner.growing
+        self._check_strictly()
+        found = self._first_object()
+        if self.fields and found is not self.fields:
+            raise JsonRepairError("the arguments are more than one object")
+        if growing.repeated is not None:
+            raise JsonRepairError(f"the argument {growing.repeated!r} came twice")
+        growing.refresh()
+        path = growing.path()
+        self.fields = found
+        self.growing = path[0][1] if path and path[0][0] is found else None
+
+    def _first_object(self) -> dict[str, Any]:
+        """The first object that has a member, if there is one."""
+        candidates = self._scanner.candidates
+        while self._passed < len(candidates):
+            value = candidates[self._passed].value
+            if value and isinstance(value, dict):
+                return value
+            if self._passed == len(candidates) - 1:
+                break
+            self._passed += 1
+        return {}
+
+    def _check_strictly(self) -> None:
+        changes = self._scanner.guesses.changes
+        if self._is_strict and changes:
+            first = min(changes, key=lambda change: change.position)
+            raise JsonRepairError(
+                f"the arguments are not JSON: at character {first.position}, {first.kind}"
+            )
+
+    def _check_whole(self) -> None:
+        """For what the repair does not tell, such as a byte order mark."""
+        try:
+            msgspec.json.decode("".join(self._pieces))
+        except (ValueError, RecursionError) as error:
+            raise JsonRepairError(f"the arguments are not JSON: {error}") from None
