@@ -131,4 +131,7 @@ class Growing:
 def _place_of(inner: Container, outer: Container) -> Any:
     if isinstance(outer, list):
         return -1
-    return next(key for key in reversed(outer) if outer[key] is inner)  # nearly always the last
+    last = next(reversed(outer))
+    if outer[last] is inner:
+        return last
+    return next(key for key in outer if outer[key] is inner)  # the key came before

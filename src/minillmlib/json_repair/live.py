@@ -7,13 +7,37 @@ from typing import Any
 import msgspec
 
 from minillmlib.errors import JsonRepairError
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair.changes import Repaired
+from minillmlib.json_repair.repair import PartialJson, repair
 
 __all__ = ["LiveFields", "LiveJson"]
 
 
 class LiveJson(PartialJson):
-    """The values in a text that comes in pieces, each as it was when it was looked at."""
+    """The values in a text that comes in pieces, each as it was when it was looked at.
+
+    A text that begins with a quote may be one string, whatever that holds: it waits for its end.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._string: list[str] | None = []
+        self._is_blank = True
+
+    def feed(self, piece: str) -> None:
+        """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
+        if self._is_blank and (begun := piece.lstrip()):
+            self._is_blank = False
+            if begun[0] != '"':
+                self._string = None
+        if self._string is None:
+            super().feed(piece)
+        else:
+            self._string.append(piece)
+
+    def finish(self) -> Repaired:
+        """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
+        return super().finish() if self._string is None else repair("".join(self._string))
 
     def snapshot(self) -> Any:
         """What there is of the value, which no later text changes, or None before it begins.
@@ -57,7 +81,12 @@ class LiveFields(PartialJson):
 
     def feed(self, piece: str) -> None:
         """Takes the next piece in. Raises `JsonRepairError` for what cannot be an object."""
-        self._is_blank = self._is_blank and not piece.strip()
+        if self._is_blank and (begun := piece.strip(" \t\r\n")):
+            self._is_blank = False
+            if self._is_strict and begun[0] != "{":
+                raise JsonRepairError(
+                    f"the arguments are no JSON object, they begin with {begun[:80]!r}"
+                )
         if self._is_strict:
             self._pieces.append(piece)
         super().feed(piece)
@@ -72,9 +101,11 @@ class LiveFields(PartialJson):
         if self._is_strict:
             self._check_whole()
         elif value is None:
-            value = self.fields
+            return self.fields
         if not isinstance(value, dict):
-            raise JsonRepairError(f"the arguments are not an object but a {type(value).__name__}")
+            raise JsonRepairError(
+                f"the arguments are no object but of the type {type(value).__name__}"
+            )
         if self.fields and value is not self.fields:
             raise JsonRepairError("the arguments are more than one object")
         self.fields, self.growing = value, None
@@ -87,7 +118,7 @@ class LiveFields(PartialJson):
         if self.fields and found is not self.fields:
             raise JsonRepairError("the arguments are more than one object")
         if growing.repeated is not None:
-            raise JsonRepairError(f"the argument {growing.repeated!r} came twice")
+            raise JsonRepairError(f"the argument {growing.repeated[:80]!r} came twice")
         growing.refresh()
         path = growing.path()
         self.fields = found
@@ -106,12 +137,16 @@ class LiveFields(PartialJson):
         return {}
 
     def _check_strictly(self) -> None:
-        changes = self._scanner.guesses.changes
-        if self._is_strict and changes:
+        if not self._is_strict:
+            return
+        if changes := self._scanner.guesses.changes:
             first = min(changes, key=lambda change: change.position)
             raise JsonRepairError(
-                f"the arguments are not JSON: at character {first.position}, {first.kind}"
+                f"the arguments are not JSON: at character {first.position} "
+                f"a repair would be needed ({first.kind})"
             )
+        if len(self._scanner.candidates) > 1:
+            raise JsonRepairError("the arguments are more than one object")
 
     def _check_whole(self) -> None:
         """For what the repair does not tell, such as a byte order mark."""

@@ -10,6 +10,7 @@ import msgspec
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.choice import Choice
 from minillmlib.json_repair.growing import Candidate
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.scanner import Scanner
@@ -83,6 +84,7 @@ class PartialJson:
 
     def __init__(self) -> None:
         self._scanner = Scanner()
+        self._choice = Choice(self._scanner.candidates)
 
     def feed(self, piece: str) -> None:
         """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
@@ -95,14 +97,14 @@ class PartialJson:
         The containers are the same ones each time and go on growing; copy what must not.
         """
         self._scanner.growing.refresh()
-        chosen = _chosen(self._scanner.candidates)
+        chosen = self._choice.chosen()
         return None if chosen is None else chosen.value
 
     def finish(self) -> Repaired:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         scanner = self._scanner
         scanner.finish()
-        chosen = _chosen(scanner.candidates)
+        chosen = self._choice.chosen()
         if chosen is None:
             return _without_brackets("".join(scanner.prose))
         return Repaired(
@@ -111,22 +113,6 @@ class PartialJson:
             complete=chosen.is_complete,
             candidates=tuple(candidate.value for candidate in scanner.candidates),
         )
-
-
-def _chosen(candidates: list[Candidate]) -> Candidate | None:
-    """The last of the best; if it continues a list of values, the first of that list."""
-    if len(candidates) < 2:
-        return candidates[0] if candidates else None
-    best = max(map(_merit, candidates))
-    number = max(at for at, candidate in enumerate(candidates) if _merit(candidate) == best)
-    while candidates[number].is_listed and number and _merit(candidates[number - 1]) == best:
-        number -= 1
-    return candidates[number]
-
-
-def _merit(candidate: Candidate) -> tuple[bool, bool, bool]:
-    is_substantial = bool(candidate.value) and not candidate.is_weak
-    return is_substantial, candidate.is_complete, candidate.is_fenced
 
 
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:

@@ -15,7 +15,7 @@ from minillmlib.errors import (
     MissingFieldError,
 )
 from minillmlib.json_repair.live import LiveFields
-from minillmlib.values.json import JsonObject, JsonValue
+from minillmlib.values.json import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -129,7 +129,7 @@ class ArgumentStream:
 
 
 def _missing(name: str, fields: tuple[str, ...]) -> MissingFieldError:
-    told = ", ".join(map(repr, fields)) or "none"
+    told = excerpt(", ".join(map(repr, fields))) or "none"
     return MissingFieldError(f"the call has no argument {name!r}; it has: {told}", fields=fields)
 
 

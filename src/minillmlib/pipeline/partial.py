@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Self
 
 from minillmlib.errors import JsonRepairError
@@ -23,7 +23,7 @@ class PartialValues:
     def __init__(
         self,
         next_text: Callable[[int], Awaitable[str | None]],
-        aclose: Callable[[], Awaitable[None]],
+        aclose: Callable[[], Coroutine[object, object, None]],
     ) -> None:
         self.aclose = aclose
         self._next_text = next_text

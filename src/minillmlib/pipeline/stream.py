@@ -2,7 +2,7 @@
 
 import enum
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -12,7 +12,6 @@ from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
 from minillmlib.values.attempts import Attempt, CostInfo
-from minillmlib.values.json import JsonValue
 from minillmlib.values.responses import CompletionResponse, StreamChunk
 
 __all__ = ["StreamingCompletion"]
@@ -106,13 +105,14 @@ class StreamingCompletion(Generic[NodeT_co]):
             await self._guarded(self._step())
         raise StopAsyncIteration
 
-    def partial_json(self) -> AsyncIterator[JsonValue]:
-        """The JSON of the answer as it grows: a value for each change, the last one `repair`'s.
+    def partial_json(self) -> PartialValues:
+        """The JSON of the answer as it grows, by `async for`: a value for each change.
 
         What is finished is never taken back: keys, elements and finished scalars stay, strings
-        and containers only grow. Two things take the place of what was there: a later value in
-        the text, where it turns out to be the answer, and the last value of a key given twice.
-        A number or literal appears once it is finished.
+        and containers only grow. Numbers and literals appear when they are finished. Two things
+        take the place of what was there: a later value in the text, where it turns out to be
+        the answer, and the last value of a key given twice. The last value of all is `repair`'s
+        of the whole text, and the only one where that begins with a quote.
 
         No value changes any more once you have it, but they share their finished parts: copy
         what you want to change. Each costs O(length of its open string and containers).
