@@ -38,7 +38,14 @@ def claude_event(kind: str, **fields) -> bytes:
 
 def claude_start() -> bytes:
     usage = {"input_tokens": 3, "output_tokens": 1}
-    message = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": [], "usage": usage}
+    message = {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "c",
+        "content": [],
+        "usage": usage,
+    }
     return claude_event("message_start", message=message)
 
 

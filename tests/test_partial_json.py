@@ -37,7 +37,20 @@ def values_of(*pieces: str) -> list:
 @WIRES
 def test_each_change_gives_the_value_so_far_and_the_end_keeps_the_node(wire):
     text, _, end, provider = wire
-    pieces = ['```json\n{"ci', 'ty": "Os', "l", 'o", "rivers"', ": [", '"Aker', 'selva", 1', "2", ", tru", "e]", "}", "\n```"]
+    pieces = [
+        '```json\n{"ci',
+        'ty": "Os',
+        "l",
+        'o", "rivers"',
+        ": [",
+        '"Aker',
+        'selva", 1',
+        "2",
+        ", tru",
+        "e]",
+        "}",
+        "\n```",
+    ]
     stream = stream_of([*text(pieces), *end()], provider)
     assert list(iterate(stream.partial_json())) == [
         {"city": "Os"},
