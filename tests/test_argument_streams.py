@@ -295,9 +295,9 @@ async def test_an_error_of_the_stream_reaches_whoever_waits_and_what_came_is_sti
         with pytest.raises(kind):
             await waiter
         assert await anext(deltas) == "One"
-        for wait in (lambda: anext(deltas), body.wait, args.field("never").wait):
+        for waiting in (anext(deltas), body.wait(), args.field("never").wait()):
             with pytest.raises(kind):
-                await wait()
+                await waiting
         assert await lines.wait() == [1, 2]
         with pytest.raises(kind):
             args.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -73,7 +74,7 @@ def test_a_growing_value_takes_nothing_back_and_ends_as_the_repair_of_the_whole(
                 continue
             assert found.value is None or shown[-1] == repr(found.value)
             if is_single(found):
-                for old, new in zip(values, values[1:], strict=False):
+                for old, new in pairwise(values):
                     assert is_beginning(old, new), (text, pieces)
 
 
@@ -95,14 +96,14 @@ def test_the_values_of_a_stream_are_those_without_repetition(value, layout, seed
         pieces = [piece for piece in cuttings(text, chance)[2] if piece]
         stream = stream_of([*make(pieces), *end()], provider)
         values = list(iterate(stream.partial_json()))
-        assert all(old != new for old, new in zip(values, values[1:], strict=False))
+        assert all(old != new for old, new in pairwise(values))
         assert repr(values[-1]) == repr(json.loads(text))
         assert stream.node.text == text
 
 
 async def told_by(args: ArgumentStream, names, pieces) -> tuple[dict, dict, dict]:
     """What was told of each field, when it was told, and the whole."""
-    told, read = {}, {name: "" for name in names}
+    told, read = {}, dict.fromkeys(names, "")
 
     async def wait(name: str) -> None:
         told[name] = await args.field(name).wait()

@@ -1,8 +1,9 @@
 """Checked by mypy, never run: the public names have the types a caller relies on."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 from minillmlib import (
+    ArgumentStream,
     ChatNode,
     CompletionParameters,
     CompletionResponse,
@@ -32,6 +33,17 @@ async def conversation(generator: GeneratorInfo) -> None:
             assert_type(chunk, StreamChunk)
     assert_type(stream.node, ChatNode)
     assert_type(ChatNode.from_messages([Message.user("Hi")]), tuple[ChatNode, ChatNode])
+
+
+async def live(generator: GeneratorInfo) -> None:
+    stream = ChatNode.root("Be brief.").chat_streaming("Hello", generator)
+    async for value in stream.partial_json():
+        assert_type(value, Any)
+    args = ArgumentStream(strict=True)
+    async for piece in args.field("text").delta():
+        assert_type(piece, str)
+    assert_type(await args.field("text").wait(), Any)
+    assert_type(args.finish(), dict[str, Any])
 
 
 def blocking(generator: GeneratorInfo) -> None:
