@@ -104,7 +104,7 @@ async def test_a_field_is_known_as_soon_as_what_follows_shows_its_end():
     assert await anext(deltas, None) is None
 
 
-async def test_any_number_may_wait_before_and_after_and_one_that_is_cancelled_harms_nobody():
+async def test_any_number_may_wait_before_and_after_and_one_that_is_cancelled_harms_nobody(caplog):
     args = ArgumentStream()
     waiting = [asyncio.create_task(args.field("a").wait()) for _ in range(100)]
     reading = [asyncio.create_task(anext(args.field("a").delta())) for _ in range(100)]
@@ -118,6 +118,7 @@ async def test_any_number_may_wait_before_and_after_and_one_that_is_cancelled_ha
     assert all(task.cancelled() for task in (*waiting[::2], *reading[::2], waiting[1]))
     assert await args.field("a").wait() == "x"
     assert args.finish() == {"a": "x", "b": None}
+    assert caplog.records == []
 
 
 @MODES
@@ -159,6 +160,7 @@ NOT_JSON = {
     '{"a": True, "b": .5,}': {"a": True, "b": 0.5},
     '{"a": "x", "b": "say "hi" to"}': {"a": "x", "b": 'say "hi" to'},
     '{"a": 1}}': {"a": 1},
+    '{"a": 1};': {"a": 1},
     '{"a": 1}{"a": 2}': {"a": 1},
     '{}{"a": 1}': {"a": 1},
     '\ufeff{"a": 1}': {"a": 1},
@@ -241,6 +243,19 @@ async def test_what_contradicts_or_cannot_be_read_is_an_error_however_it_is_cut(
                 args.feed(piece)
         with pytest.raises(JsonRepairError):
             await waiter
+
+
+def test_an_object_that_turns_out_to_be_a_thought_contradicts_what_was_told_of_it():
+    args = ArgumentStream()
+    args.feed('{"a": 1}')
+    with pytest.raises(JsonRepairError, match="more than one"):
+        args.feed('</think>{"b": 2}')
+
+
+async def test_empty_values_before_the_object_delay_nothing():
+    args = ArgumentStream()
+    args.feed('{}[] {"a": "x", "b": ')
+    assert await args.field("a").wait() == "x"
 
 
 def test_a_key_may_come_twice_within_a_value():
@@ -343,20 +358,16 @@ async def test_arguments_that_are_dropped_leave_nobody_waiting():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def test_a_loop_that_ended_with_waiters_does_not_harm_the_arguments():
+def test_a_loop_that_was_closed_with_waiters_does_not_harm_the_arguments():
     args = ArgumentStream()
-
-    async def main() -> None:
-        task = asyncio.create_task(args.field("a").wait())
-        await turns()
-        task.cancel()
-        task = asyncio.create_task(args.field("a").wait())
-        await turns()
-
-    asyncio.run(main())
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(args.field("a").wait())
+    loop.run_until_complete(turns())
+    loop.close()
     args.feed('{"a": 1}')
     assert args.finish() == {"a": 1}
     assert asyncio.run(args.field("a").wait()) == 1
+    task._log_destroy_pending = False
 
 
 async def test_calls_side_by_side_are_fed_by_their_index():

@@ -110,6 +110,12 @@ def test_the_last_value_is_the_answer_where_several_are_in_the_text():
     assert values_of('{"a": 1, "', 'a": 2}') == [{"a": 1}, {"a": 2}]
     assert values_of("<think>{", '"a": 1}</think>', "[2]")[-1] == [2]
     assert values_of('{"a": 1}', "</think>", " [2]") == [{"a": 1}, [2]]
+    assert values_of('{"a": 1} {"b": 1} ', "-", "</think>", " [2, 3")[-1] == [2, 3]
+
+
+def test_a_key_that_comes_again_grows_in_its_place():
+    values = values_of('{"a": 1, "b": [2], "a": {"c": "', "x", '"}}')
+    assert values[1:] == [{"a": {"c": "x"}, "b": [2]}]
 
 
 def test_an_answer_that_was_only_thought_is_no_answer():
@@ -199,7 +205,7 @@ async def test_values_that_are_dropped_drop_their_stream():
 
 
 async def test_a_stream_that_is_closed_while_it_is_read_has_no_further_value():
-    stream = stream_of([*chat_text(['["a', "b", '"]']), *chat_end()])
+    stream = stream_of([*chat_text(['["a", 1', "2", "]"]), *chat_end()])
     values = stream.partial_json()
     assert await anext(values) == ["a"]
     await stream.aclose()
