@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from minillmlib import JsonRepairError, repair
+from minillmlib import ArgumentStream, JsonRepairError, repair
 from minillmlib.json_repair.repair import PartialJson
 from test_linear import check_linear
 
@@ -92,5 +92,28 @@ def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time
             partial.feed(f"{number}, ")
             partial.feed('"text": "some words of a text"},\n')
             assert len(partial.value) == number + 1
+
+    check_linear(work, 1000)
+
+
+def test_many_values_that_are_looked_at_after_each_piece_take_linear_time():
+    def work(values):
+        partial = PartialJson()
+        for number in range(values):
+            partial.feed(f'["{number}"], ')
+            assert partial.value == ["0"]
+
+    check_linear(work, 1000)
+
+
+def test_arguments_that_are_looked_at_after_each_piece_take_linear_time():
+    def work(fields):
+        args = ArgumentStream()
+        args.field("none")
+        args.feed("[]" * fields + "{")
+        for number in range(fields):
+            args.feed(f'"{number}": ')
+            args.feed(f'"text {number}", ')
+        assert len(args.finish()) == fields
 
     check_linear(work, 1000)

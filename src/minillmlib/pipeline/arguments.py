@@ -14,7 +14,6 @@ from minillmlib.errors import (
     MiniLLMError,
     MissingFieldError,
 )
-from minillmlib.json_repair.live import LiveFields
 from minillmlib.values.json import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ class ArgumentStream:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
+        from minillmlib.json_repair.live import LiveFields  # noqa: PLC0415 - slow to import
+
         self._reader = LiveFields(is_strict=strict)
         self._fields: dict[str, _Field] = {}
         self._open: dict[str, _Field] = {}  # those of which more is to be told

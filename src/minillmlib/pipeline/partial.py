@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from minillmlib.errors import JsonRepairError
-from minillmlib.json_repair.live import LiveJson
 from minillmlib.values.json import JsonValue
+
+if TYPE_CHECKING:
+    from minillmlib.json_repair.live import LiveJson
 
 __all__ = ["PartialValues"]
 
@@ -25,6 +27,8 @@ class PartialValues:
         next_text: Callable[[int], Awaitable[str | None]],
         aclose: Callable[[], Coroutine[object, object, None]],
     ) -> None:
+        from minillmlib.json_repair.live import LiveJson  # noqa: PLC0415 - slow to import
+
         self.aclose = aclose
         self._next_text = next_text
         self._chunks = 0
