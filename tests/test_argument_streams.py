@@ -387,6 +387,10 @@ def test_what_is_not_text_is_refused():
     for wrong in (None, b"{}", {"a": 1}):
         with pytest.raises(InvalidParameterError, match=r"delta\.arguments"):
             args.feed(wrong)
+    with pytest.raises(InvalidParameterError, match="name"):
+        args.field(1)
+    with pytest.raises(InvalidParameterError, match="exception"):
+        args.fail("broken")
     args.feed("{}")
     args.finish()
     with pytest.raises(InvalidParameterError, match="ended"):

@@ -235,6 +235,24 @@ def test_leaving_the_values_in_a_plain_loop_ends_the_stream():
     assert list(iterate(stream)) == []
 
 
+def test_a_forced_beginning_belongs_to_the_value():
+    transport = ScriptedTransport(
+        [ScriptedReply.events(*chat_text(['"a": [1', "2]}"]), *chat_end())]
+    )
+    settings = NodeCompletionParameters(force_prepend="{")
+    stream = ChatNode.root("s").chat_streaming("u", over(transport), settings)
+    assert list(iterate(stream.partial_json()))[-1] == {"a": [12]}
+    assert stream.node.text == '{"a": [12]}'
+
+
+def test_an_answer_in_one_piece_has_its_value():
+    body = {"choices": [{"message": {"content": '[1, "a"]'}, "finish_reason": "stop"}]}
+    stream = ChatNode.root("s").chat_streaming(
+        "u", over(ScriptedTransport([ScriptedReply.json(body)]))
+    )
+    assert list(iterate(stream.partial_json())) == [[1, "a"]]
+
+
 def test_chunks_without_text_are_passed_over():
     thought = chat_event({"reasoning_content": '{"no": 1}'})
     stream = stream_of([thought, *chat_text(["[1"]), thought, *chat_text(["]"]), *chat_end()])

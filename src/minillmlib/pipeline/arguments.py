@@ -45,10 +45,12 @@ class ArgumentStream:
         self._fields: dict[str, _Field] = {}
         self._open: dict[str, _Field] = {}  # those of which more is to be told
         self._result: JsonObject | None = None
-        self._error: MiniLLMError | None = None
+        self._error: Exception | None = None
 
     def field(self, name: str) -> FieldHandle:
         """The top-level field of this name, before, while or after it comes."""
+        if not isinstance(name, str):
+            raise InvalidParameterError(f"a field's name is a string, not {type(name).__name__}")
         if name not in self._fields:
             self._fields[name] = self._open[name] = _Field()
             self._tell()
@@ -90,8 +92,10 @@ class ArgumentStream:
             self._tell()
         return self._result
 
-    def fail(self, error: MiniLLMError) -> None:
+    def fail(self, error: Exception) -> None:
         """The arguments will not come to their end: everybody who waits is told by this error."""
+        if not isinstance(error, Exception):
+            raise InvalidParameterError(f"fail() takes an exception, not {type(error).__name__}")
         if not self._is_over:
             self._error = error
             self._tell()
@@ -154,7 +158,7 @@ class FieldHandle:
 
         Raises:
             MissingFieldError: The arguments have ended without it.
-            MiniLLMError: Whatever else the arguments failed with.
+            Exception: What else the arguments failed with, as given to `fail`.
         """
         return await self._field.finished()
 
@@ -195,7 +199,7 @@ class _Field:
         self.is_over = False
         self._text = ""
         self._value: JsonValue = None
-        self._error: MiniLLMError | None = None
+        self._error: Exception | None = None
         self._ends: set[Future[None]] = set()
         self._pieces: set[Future[None]] = set()
 
@@ -207,7 +211,7 @@ class _Field:
             self._value = value
             self._end()
 
-    def fail(self, error: MiniLLMError) -> None:
+    def fail(self, error: Exception) -> None:
         self._error = error
         self._end()
 
