@@ -36,14 +36,19 @@ MOST_DEPTH = 512
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _DOUBLE, _SINGLE = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
-_SCALAR = rf"(?:{_DOUBLE}|{_SINGLE}|({_NUMBER}|[Tt]rue|[Ff]alse|null|None))"
+_BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
 _KEY = rf"\s*+(?:{_DOUBLE}|{_SINGLE}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
 _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
 # What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
-_CLEAN_MEMBER = re.compile(rf"{_KEY}{_SCALAR}\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))")
+_CLEAN_MEMBER = re.compile(
+    rf"{_KEY}(?:{_DOUBLE}|{_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))"
+)
 _CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
-_CLEAN_ITEM = re.compile(rf"\s*+{_SCALAR}\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))")
+_CLEAN_ITEM = re.compile(
+    rf"\s*+(?:(?:{_DOUBLE}|{_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))"
+    rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
+)
 
 _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
@@ -56,6 +61,10 @@ _COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)")
 _BARE = re.compile(r"[^,}\])\n\"]*+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
+_COMMAS = re.compile(r",(?:\s*+,)*+")
+_JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
+_JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
+_JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 _PLUS = re.compile(r"\s*+\+\s*+")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
@@ -187,9 +196,11 @@ class ValueReader:
         window.pos = match.end()
         return True
 
-    def _pass_junk(self, chars: int = 1) -> None:
-        self._guess(Kind.JUNK)
-        self.window.pos += chars
+    def _pass(self, kind: Kind, what: re.Pattern[str]) -> None:
+        """Consumes what means nothing here, however much of it there is."""
+        end = self.window.look(what, self.window.pos).end()
+        self._guess(kind)
+        self.window.pos = end
 
     def _is_end_of_block(self, char: str) -> bool:
         """Whether a fence or the end of thoughts stands where a value should go on."""
@@ -216,7 +227,7 @@ class ValueReader:
             self._guess(Kind.MISSING_COMMA)
             self.step = self._inside()
         else:
-            self._pass_junk()
+            self._pass(Kind.JUNK, _JUNK)
 
     def _element(self) -> None:
         """Before an element of an array, or its end."""
@@ -227,7 +238,7 @@ class ValueReader:
                 return
         char = self._next_char()
         if char == ",":
-            self._pass_extra_comma()
+            self._pass(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         else:
@@ -245,18 +256,14 @@ class ValueReader:
         self._comma_at = window.place(match.end() - 1)
         return True
 
-    def _pass_extra_comma(self) -> None:
-        self._guess(Kind.EXTRA_COMMA)
-        self.window.pos += 1
-
     # Keys.
 
     def _member(self) -> None:
         """Before a key of an object, or its end."""
-        window, growing = self.window, self.growing
+        window, put = self.window, self.growing.put
         while match := _CLEAN_MEMBER.match(window.text, window.pos):
             self._take_key(match[1] if match[1] is not None else self._clean_key(match))
-            growing.put(match[4] if match[4] is not None else self._clean_scalar(match, 5))
+            put(match[4] if match[4] is not None else self._clean_scalar(match, 5))
             if not self._pass_clean(match):
                 return
         if match := _CLEAN_KEY.match(window.text, window.pos):
@@ -266,7 +273,7 @@ class ValueReader:
             return
         char = self._next_char()
         if char == ",":
-            self._pass_extra_comma()
+            self._pass(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
@@ -343,8 +350,11 @@ class ValueReader:
         if char == "" and key:
             self._guess(Kind.CUT_KEY)
             window.pos = match.end()
-        elif not key or char not in (":", "="):
-            self._pass_junk(len(match[0]) or 1)
+        elif not key:
+            self._pass(Kind.JUNK, _JUNK_FOR_KEY)
+        elif char not in (":", "="):
+            self._guess(Kind.JUNK)
+            window.pos = match.end()
         else:
             self._guess(Kind.BARE_KEY)
             self._take_key(key)
@@ -384,8 +394,8 @@ class ValueReader:
                 self._guess(Kind.MISSING_VALUE)
                 self.growing.put(None)
             self.step = self._after
-        elif char in ":=;":
-            self._pass_junk()
+        elif char in ":=;\ufeff\u200b\u180e":
+            self._pass(Kind.JUNK, _JUNK_FOR_VALUE)
         else:
             self._bare()
 

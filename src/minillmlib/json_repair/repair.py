@@ -61,9 +61,7 @@ def repair(text: str) -> Repaired:
 
 
 def _scanned(text: str) -> Repaired:
-    partial = PartialJson()
-    partial.feed(text)
-    return partial.finish()
+    return PartialJson().finish(text)
 
 
 def _written(value: Any) -> str:
@@ -98,10 +96,10 @@ class PartialJson:
         chosen = _chosen(self._scanner.candidates)
         return None if chosen is None else chosen.value
 
-    def finish(self) -> Repaired:
+    def finish(self, piece: str = "") -> Repaired:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         scanner = self._scanner
-        scanner.finish()
+        scanner.finish(piece)
         chosen = _chosen(scanner.candidates)
         if chosen is None:
             return _without_brackets("".join(scanner.prose))

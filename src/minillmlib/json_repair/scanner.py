@@ -15,7 +15,7 @@ __all__ = ["Scanner"]
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
-_OUTSIDE = re.compile(r"[^{\[`<]*+")
+_OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
@@ -53,9 +53,9 @@ class Scanner:
         if self._window.add(piece):
             self._run()
 
-    def finish(self) -> None:
-        """Says that the text is whole, and closes what is open."""
-        self._window.end()
+    def finish(self, piece: str) -> None:
+        """Takes the last piece in, and closes what is open."""
+        self._window.end(piece)
         self._run()
 
     def refresh(self) -> None:

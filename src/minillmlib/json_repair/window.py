@@ -50,8 +50,9 @@ class Window:
         self._join()
         return True
 
-    def end(self) -> None:
-        """Says that no more text will come."""
+    def end(self, piece: str) -> None:
+        """Takes the last piece in."""
+        self._held.append(piece)
         self._join()
         self.is_whole = True
 
