@@ -43,7 +43,7 @@ class Growing:
         open: The containers.
         closers: The bracket that closes each.
         key: The key for the next value of an object.
-        tail: The last characters of the string.
+        tail: The last characters of the string, as they were written.
     """
 
     __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "tail")
@@ -95,11 +95,11 @@ class Growing:
         self._parts = []
         self.tail = ""
 
-    def add_text(self, text: str) -> None:
-        """Lets the string grow."""
+    def add_text(self, text: str, written: str) -> None:
+        """Lets the string grow by a text that was written so, with its escapes."""
         assert self._parts is not None
         self._parts.append(text)
-        self.tail = (self.tail + text[-_TAIL:])[-_TAIL:]
+        self.tail = (self.tail + written)[-_TAIL:]
 
     def refresh(self) -> None:
         """Shows what there is of the string in its container."""

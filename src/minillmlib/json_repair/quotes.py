@@ -14,6 +14,8 @@ from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.window import Window
 
 __all__ = [
+    "INNER_QUOTES",
+    "KEY_RUNS",
     "RUNS",
     "Ending",
     "holds_raw_json",
@@ -56,12 +58,31 @@ _AFTER_BRACKET = ("", ",", "}", "]", ")")
 _QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
+# Quotes that are text at a glance, decided as the slow way would: the first of a word, the last
+# of a word before another word, the first of four.
+_INNER = (
+    r"(?<=[^\s,][^\s,])@(?=\w)|(?<=[^\s,] )@(?=\w)"
+    r"|@[ \t]++(?=[^\W\d_][\w \t]*+[^\w\s\])}/#])"
+)
+_FIRST_OF_FOUR = r"|@(?=[\"'\u201c-\u201e\u2018\u2019\u00ab]{3})"
+
+
+def _run(opener: str, inner: str = "") -> re.Pattern[str]:
+    """What a string that this quote opens goes on with for certain."""
+    closers = re.escape(_OPENERS[opener])
+    text = rf"[^{closers}\\\x00-\x1f]"
+    if opener == '\\"':
+        return re.compile(f"{text}*+")
+    return re.compile(f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+")
+
+
+KEY_RUNS = {opener: _run(opener) for opener in _OPENERS}
 RUNS = {
-    opener: re.compile(
-        rf"[^{re.escape(closers)}\\\x00-\x1f]*+"
-        if opener == '\\"'
-        else rf"(?:[^{re.escape(closers)}\\\x00-\x1f]++|{_ESCAPE})*+"
-    )
+    opener: _run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})")
+    for opener in _OPENERS
+}
+INNER_QUOTES = {
+    opener: re.compile(rf"\\.|([{re.escape(closers)}])", re.DOTALL)
     for opener, closers in _OPENERS.items()
 }
 

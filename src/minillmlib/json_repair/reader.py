@@ -17,6 +17,9 @@ from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.quotes import (
+    INNER_QUOTES,
+    KEY_RUNS,
+    RUNS,
     Ending,
     holds_raw_json,
     is_key_at,
@@ -30,7 +33,7 @@ from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.strings import next_part
 from minillmlib.json_repair.window import Window
 
-__all__ = ["TAG", "THOUGHTS", "ValueReader"]
+__all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
 
 MOST_DEPTH = 512
 
@@ -53,7 +56,7 @@ _CLEAN_ITEM = re.compile(
 _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
 _COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
-_CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
+CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
 _SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
 _AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\")
@@ -61,7 +64,7 @@ _COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)")
 _BARE = re.compile(r"[^,}\])\n\"]*+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
-_COMMAS = re.compile(r",(?:\s*+,)*+")
+_COMMAS = re.compile(r"[,\s]++")
 _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
@@ -159,7 +162,7 @@ class ValueReader:
         return char == "}" and is_outer_object and is_last and self._is_key_after_bracket()
 
     def _is_key_after_bracket(self) -> bool:
-        return self.window.look(_CLOSE_AND_KEY, self.window.pos)[1] is not None
+        return self.window.look(CLOSE_AND_KEY, self.window.pos)[1] is not None
 
     def _pop(self) -> None:
         self.growing.end()
@@ -243,7 +246,7 @@ class ValueReader:
             self._close(char)
         else:
             self._comma_at = -1
-            self._value()
+            self._value_at(char)
 
     def _pass_clean(self, match: re.Match[str]) -> bool:
         """Consumes a value that needed no thought. Whether another one may follow at once."""
@@ -315,7 +318,7 @@ class ValueReader:
         parts: list[str] = []
         inner: list[int] = []
         while True:
-            while part := next_part(window, place, opener):
+            while part := next_part(window, place, opener, KEY_RUNS[opener]):
                 parts.append(part[0])
                 place = part[1]
             if window.char(place) == "":
@@ -383,8 +386,10 @@ class ValueReader:
     # Values.
 
     def _value(self) -> None:
+        self._value_at(self._next_char())
+
+    def _value_at(self, char: str) -> None:
         window = self.window
-        char = self._next_char()
         if char and char in "{[(":
             self._open(char)
         elif opener := opener_at(window, window.pos):
@@ -476,13 +481,17 @@ class ValueReader:
 
     def _string(self) -> None:
         """Within a string: what there is of it is consumed at once."""
-        window, growing = self.window, self.growing
-        while part := next_part(window, window.pos, self._opener):
+        window, growing, opener = self.window, self.growing, self._opener
+        run = RUNS[opener]
+        while part := next_part(window, window.pos, opener, run):
             text, end, kind = part
-            if kind is not None and not (kind is Kind.CONTROL_CHARACTER and self._has_controls):
+            written = window.text[max(window.pos, end - 64) : end]
+            if kind is Kind.INNER_QUOTE:
+                self._tell_inner_quotes(end)
+            elif kind is not None and (kind is not Kind.CONTROL_CHARACTER or not self._has_controls):
                 self._guess(kind)
                 self._has_controls |= kind is Kind.CONTROL_CHARACTER
-            growing.add_text(text)
+            growing.add_text(text, written)
             window.pos = end
         if window.char(window.pos) == "":
             growing.end_string()
@@ -492,7 +501,8 @@ class ValueReader:
         ending = self._ending(size)
         if ending is Ending.CONTENT:
             self._guess(Kind.INNER_QUOTE)
-            growing.add_text(window.text[window.pos + size - 1])
+            quote = window.text[window.pos + size - 1]
+            growing.add_text(quote, quote)
             window.pos += size
         elif ending is Ending.JOINS:
             self._join_strings(size)
@@ -502,6 +512,12 @@ class ValueReader:
             self.step = self._member
         else:
             self._close_string(size)
+
+    def _tell_inner_quotes(self, end: int) -> None:
+        window = self.window
+        for match in INNER_QUOTES[self._opener].finditer(window.text, window.pos, end):
+            if match[1]:
+                self._guess(Kind.INNER_QUOTE, match.start())
 
     def _close_string(self, size: int) -> None:
         self.growing.end_string()

@@ -6,8 +6,9 @@ import re
 
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.growing import Candidate
-from minillmlib.json_repair.reader import TAG, THOUGHTS, ValueReader
+from minillmlib.json_repair.growing import Candidate, Container
+from minillmlib.json_repair.reader import CLOSE_AND_KEY, TAG, THOUGHTS, ValueReader
+from minillmlib.json_repair.valid import valid_at
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
@@ -16,6 +17,7 @@ _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
 _OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
+_MOST_TRIES = 8  # since each that fails costs the text up to there
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
@@ -43,6 +45,7 @@ class Scanner:
         self._guess = self.guesses.add
         self._reader = ValueReader(self._window, self.guesses)
         self._is_at_end = False
+        self._tries = _MOST_TRIES
         self._is_fenced = False
         self._is_listed = False
         self._is_in_prose = False
@@ -71,7 +74,7 @@ class Scanner:
                     continue
                 while reader.step is not None:
                     reader.step()
-                self._end_candidate()
+                self._end_candidate(is_complete=reader.is_complete)
         except MoreTextNeeded:
             pass
 
@@ -153,13 +156,31 @@ class Scanner:
             self._pass_prose(window.pos + 1)
             return
         start = window.place(window.pos)
-        candidate = Candidate(self._reader.begin(char), start)
+        valid = self._valid()
+        candidate = Candidate(self._reader.begin(char) if valid is None else valid, start)
         candidate.is_fenced, candidate.is_listed = self._is_fenced, self._is_listed
         candidate.is_weak = char == "[" and not is_sure
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True
+        if valid is not None:
+            self._end_candidate(is_complete=True)
 
-    def _end_candidate(self) -> None:
+    def _valid(self) -> Container | None:
+        """The value that begins here, consumed, if the text is whole and this is JSON."""
+        window = self._window
+        if not window.is_whole or not self._tries:
+            return None
+        found = valid_at(window.text, window.pos)
+        if found is None:
+            self._tries -= 1
+            return None
+        value, end = found
+        if window.look(CLOSE_AND_KEY, end - 1)[1] is not None:
+            return None
+        window.pos = end
+        return value  # type: ignore[no-any-return]  # it began with a bracket
+
+    def _end_candidate(self, *, is_complete: bool) -> None:
         candidate = self.candidates[-1]
-        candidate.is_complete = self._reader.is_complete
+        candidate.is_complete = is_complete
         candidate.end = self._window.place(self._window.pos)

@@ -6,7 +6,6 @@ import re
 from typing import TypeAlias
 
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.quotes import RUNS
 from minillmlib.json_repair.window import Window
 
 __all__ = ["next_part"]
@@ -24,16 +23,17 @@ _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-def next_part(window: Window, pos: int, opener: str) -> Part | None:
+def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Part | None:
     """Some of the string's text, where the part ends, and what was guessed.
 
     None where the text ends or a character stands that may close the string.
     """
-    match = RUNS[opener].match(window.text, pos)
+    match = run.match(window.text, pos)
     assert match is not None
     if match.end() > pos:
-        run = match[0]
-        return (_ESCAPE.sub(_decoded, run) if "\\" in run else run), match.end(), None
+        text = match[0]
+        kind = Kind.INNER_QUOTE if match.lastindex else None
+        return (_ESCAPE.sub(_decoded, text) if "\\" in text else text), match.end(), kind
     if pos == len(window.text):
         return None
     char = window.text[pos]
