@@ -42,15 +42,17 @@ class Growing:
     Attributes:
         open: The containers.
         closers: The bracket that closes each.
+        is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
         tail: The last characters of the string, as they were written.
     """
 
-    __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "tail")
+    __slots__ = ("_counts", "_parts", "_slot", "closers", "is_in_object", "key", "open", "tail")
 
     def __init__(self) -> None:
         self.open: list[Container] = []
         self.closers: list[str] = []
+        self.is_in_object = False
         self.key = ""
         self.tail = ""
         self._counts = {"}": 0, "]": 0, ")": 0}
@@ -61,11 +63,6 @@ class Growing:
         """Whether such a bracket would close something. O(1)."""
         return self._counts[closer] > 0
 
-    @property
-    def is_in_object(self) -> bool:
-        """Whether the innermost container is an object."""
-        return type(self.open[-1]) is dict
-
     def begin(self, container: Container, closer: str) -> None:
         """Opens a container within the innermost one."""
         if self.open:
@@ -73,11 +70,13 @@ class Growing:
         self.open.append(container)
         self.closers.append(closer)
         self._counts[closer] += 1
+        self.is_in_object = type(container) is dict
 
     def end(self) -> None:
         """Closes the innermost container."""
         self.open.pop()
         self._counts[self.closers.pop()] -= 1
+        self.is_in_object = bool(self.open) and type(self.open[-1]) is dict
 
     def put(self, value: Any) -> None:
         """Adds a finished value to the innermost container."""

@@ -14,6 +14,8 @@ from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.window import Window
 
 __all__ = [
+    "CLEAN_DOUBLE",
+    "CLEAN_SINGLE",
     "INNER_QUOTES",
     "KEY_RUNS",
     "RUNS",
@@ -62,23 +64,30 @@ _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
 # of a word before another word, the first of four.
 _INNER = (
     r"(?<=[^\s,][^\s,])@(?=\w)|(?<=[^\s,] )@(?=\w)"
-    r"|@[ \t]++(?=[^\W\d_][\w \t]*+[^\w\s\])}/#])"
+    r"|@ ++(?=[^\W\d_][\w \t]*+[^\w\s\])}/#])"
 )
 _FIRST_OF_FOUR = r"|@(?=[\"'\u201c-\u201e\u2018\u2019\u00ab]{3})"
 
 
-def _run(opener: str, inner: str = "") -> re.Pattern[str]:
+def _run(opener: str, inner: str = "") -> str:
     """What a string that this quote opens goes on with for certain."""
     closers = re.escape(_OPENERS[opener])
     text = rf"[^{closers}\\\x00-\x1f]"
     if opener == '\\"':
-        return re.compile(f"{text}*+")
-    return re.compile(f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+")
+        return f"{text}*+"
+    return f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+"
 
 
-KEY_RUNS = {opener: _run(opener) for opener in _OPENERS}
+def _clean(quote: str) -> str:
+    """A string whose end needs no thought if what follows it could follow a string."""
+    run = _run(quote, f"|{_INNER}{_FIRST_OF_FOUR}")
+    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")({run}){quote}'
+
+
+CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"'), _clean("'")
+KEY_RUNS = {opener: re.compile(_run(opener)) for opener in _OPENERS}
 RUNS = {
-    opener: _run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})")
+    opener: re.compile(_run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})"))
     for opener in _OPENERS
 }
 INNER_QUOTES = {

@@ -17,6 +17,8 @@ from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.quotes import (
+    CLEAN_DOUBLE,
+    CLEAN_SINGLE,
     INNER_QUOTES,
     KEY_RUNS,
     RUNS,
@@ -30,7 +32,7 @@ from minillmlib.json_repair.quotes import (
     value_ending,
 )
 from minillmlib.json_repair.scalars import completed, scalar_of
-from minillmlib.json_repair.strings import next_part
+from minillmlib.json_repair.strings import decoded, next_part
 from minillmlib.json_repair.window import Window
 
 __all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
@@ -38,18 +40,18 @@ __all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
 MOST_DEPTH = 512
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
-_DOUBLE, _SINGLE = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
+_DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
 _BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
-_KEY = rf"\s*+(?:{_DOUBLE}|{_SINGLE}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
+_KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
 _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
 # What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
 _CLEAN_MEMBER = re.compile(
-    rf"{_KEY}(?:{_DOUBLE}|{_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))"
+    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))"
 )
 _CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
 _CLEAN_ITEM = re.compile(
-    rf"\s*+(?:(?:{_DOUBLE}|{_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))"
+    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))"
     rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
 )
 
@@ -234,9 +236,10 @@ class ValueReader:
 
     def _element(self) -> None:
         """Before an element of an array, or its end."""
-        window, put = self.window, self.growing.put
-        while match := _CLEAN_ITEM.match(window.text, window.pos):
-            put(match[1] if match[1] is not None else self._clean_scalar(match, 2))
+        window, items = self.window, self.growing.open[-1]
+        text = window.text
+        while match := _CLEAN_ITEM.match(text, window.pos):
+            items.append(self._clean_scalar(match, 1))  # type: ignore[union-attr]  # it is an array
             if not self._pass_clean(match):
                 return
         char = self._next_char()
@@ -251,28 +254,34 @@ class ValueReader:
     def _pass_clean(self, match: re.Match[str]) -> bool:
         """Consumes a value that needed no thought. Whether another one may follow at once."""
         window = self.window
-        window.pos = match.end()
-        if window.text[match.end() - 1] != ",":
-            self._comma_at = -1
-            self.step = self._after
-            return False
-        self._comma_at = window.place(match.end() - 1)
-        return True
+        window.pos = end = match.end()
+        if match.string[end - 1] == ",":
+            self._comma_at = window.before + end - 1
+            return True
+        self._comma_at = -1
+        self.step = self._after
+        self._close(match.string[end])
+        return False
 
     # Keys.
 
     def _member(self) -> None:
         """Before a key of an object, or its end."""
-        window, put = self.window, self.growing.put
-        while match := _CLEAN_MEMBER.match(window.text, window.pos):
-            self._take_key(match[1] if match[1] is not None else self._clean_key(match))
-            put(match[4] if match[4] is not None else self._clean_scalar(match, 5))
+        window, members = self.window, self.growing.open[-1]
+        text = window.text
+        while match := _CLEAN_MEMBER.match(text, window.pos):
+            key = match[1] if match[1] is not None else self._clean_key(match)
+            if key in members:
+                self._tell_repeated_key()
+            members[key] = self._clean_scalar(match, 4)  # type: ignore[call-overload]  # it is an object
             if not self._pass_clean(match):
                 return
-        if match := _CLEAN_KEY.match(window.text, window.pos):
+        if match := _CLEAN_KEY.match(text, window.pos):
             self._take_key(match[1] if match[1] is not None else self._clean_key(match))
             window.pos = match.end()
             self.step = self._value
+            if text[match.end()] not in "/#":
+                self._value_at(text[match.end()])
             return
         char = self._next_char()
         if char == ",":
@@ -293,23 +302,31 @@ class ValueReader:
         self._guess(Kind.BARE_KEY, match.start(3))
         return match[3]
 
-    def _clean_scalar(self, match: re.Match[str], group: int) -> Any:
-        """The value that stands in this group or the next one."""
-        if match[group] is not None:
+    def _clean_scalar(self, match: re.Match[str], first: int) -> Any:
+        """The value in one of three groups: in double quotes, in single quotes, in none."""
+        group = match.lastindex
+        text = match[group]
+        if group == first + 2:
+            value, kind = scalar_of(text)
+            if kind is not None:
+                self._guess(kind, match.start(group))
+            return value
+        if group == first + 1:
             self._guess(Kind.OTHER_QUOTES, match.start(group) - 1)
-            return match[group]
-        value, kind = scalar_of(match[group + 1])
-        if kind is not None:
-            self._guess(kind, match.start(group + 1))
-        return value
+        if ('"' if group == first else "'") in text:
+            self._tell_inner_quotes('"' if group == first else "'", *match.span(group))
+        return decoded(text) if "\\" in text else text
 
     def _take_key(self, key: str) -> None:
         growing = self.growing
         growing.key = key
-        if key in growing.open[-1]:
-            window = self.window
-            self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
         self._comma_at = -1
+        if key in growing.open[-1]:
+            self._tell_repeated_key()
+
+    def _tell_repeated_key(self) -> None:
+        window = self.window
+        self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
 
     def _quoted_key(self, opener: str) -> None:
         """A key is read as a whole, so that one whose closing quote is missing can be found."""
@@ -487,7 +504,7 @@ class ValueReader:
             text, end, kind = part
             written = window.text[max(window.pos, end - 64) : end]
             if kind is Kind.INNER_QUOTE:
-                self._tell_inner_quotes(end)
+                self._tell_inner_quotes(opener, window.pos, end)
             elif kind is not None and (kind is not Kind.CONTROL_CHARACTER or not self._has_controls):
                 self._guess(kind)
                 self._has_controls |= kind is Kind.CONTROL_CHARACTER
@@ -513,9 +530,8 @@ class ValueReader:
         else:
             self._close_string(size)
 
-    def _tell_inner_quotes(self, end: int) -> None:
-        window = self.window
-        for match in INNER_QUOTES[self._opener].finditer(window.text, window.pos, end):
+    def _tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
+        for match in INNER_QUOTES[opener].finditer(self.window.text, start, end):
             if match[1]:
                 self._guess(Kind.INNER_QUOTE, match.start())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -130,21 +131,20 @@ def _merit(candidate: Candidate) -> tuple[bool, bool, bool]:
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     """The guesses for this value; another value's are not told, only that it is there."""
     others = [candidate for candidate in scanner.candidates if candidate is not chosen]
-    changes = [
-        JsonChange(position=other.start, kind=JsonChangeKind.OTHER_VALUES) for other in others
-    ]
+    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others]
     changes += [
-        JsonChange(position=place, kind=JsonChangeKind.LONE_SURROGATE)
+        (place, JsonChangeKind.LONE_SURROGATE)
         for place in scanner.guesses.surrogates[:MOST_CHANGES]
     ]
     spans = iter(others)
     other = next(spans, None)
     for change in scanner.guesses.changes:
-        while other and other.end is not None and change.position >= other.end:
+        while other and other.end is not None and change[0] >= other.end:
             other = next(spans, None)
-        if other is None or change.position < other.start:
+        if other is None or change[0] < other.start:
             changes.append(change)
-    return tuple(sorted(changes, key=lambda change: change.position)[:MOST_CHANGES])
+    changes.sort(key=itemgetter(0))
+    return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
 
 
 def _without_brackets(text: str) -> Repaired:

@@ -6,25 +6,36 @@ import math
 import re
 from typing import Any
 
+import msgspec
+
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 
 __all__ = ["completed", "scalar_of"]
 
+_DECODER = msgspec.json.Decoder()
+
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?+", re.ASCII)
+_SHORT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]{1,15}+)?+(?![\d.eE])", re.ASCII)
 _ODD_NUMBER = re.compile(r"[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+", re.ASCII)
 _ZEROS_FIRST = re.compile(r"[+-]?0[0-9]")
 _GROUPED = re.compile(r"[+-]?[0-9]++(?:_[0-9]++)++", re.ASCII)
 _MOST_DIGITS = 4300  # Python refuses to read longer ones
 
 _LITERALS = {"true": True, "false": False, "null": None}
+_TOKENS: dict[str, tuple[Any, Kind | None]] = {
+    **{token: (value, None) for token, value in _LITERALS.items()},
+    "True": (True, Kind.OTHER_LITERAL),
+    "False": (False, Kind.OTHER_LITERAL),
+    "None": (None, Kind.OTHER_LITERAL),
+}
 _OTHERS = {"none": None, "nil": None, "undefined": None}
 _NO_NUMBERS = {"nan", "infinity", "inf"}
 
 
 def scalar_of(token: str) -> tuple[Any, Kind | None]:
     """The value that a token without quotes stands for, and what was guessed."""
-    if token in _LITERALS:
-        return _LITERALS[token], None
+    if (known := _TOKENS.get(token)) is not None:
+        return known
     if token[0] in "+-.0123456789":
         return _number_of(token)
     lower = token.lower()
@@ -38,6 +49,8 @@ def scalar_of(token: str) -> tuple[Any, Kind | None]:
 
 
 def _number_of(token: str) -> tuple[Any, Kind | None]:
+    if _SHORT_NUMBER.fullmatch(token):
+        return _DECODER.decode(token), None
     if (found := _NUMBER.fullmatch(token)) and len(token) <= _MOST_DIGITS:
         if found[1] is None and found[2] is None:
             return int(token), None

@@ -86,7 +86,6 @@ class Scanner:
         assert match is not None
         if match[0]:
             self._pass_prose(match.end())
-            return
         char = window.char(window.pos)
         if char == "":
             self._is_at_end = True

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.window import Window
 
-__all__ = ["next_part"]
+__all__ = ["decoded", "next_part"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
@@ -33,7 +33,7 @@ def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Pa
     if match.end() > pos:
         text = match[0]
         kind = Kind.INNER_QUOTE if match.lastindex else None
-        return (_ESCAPE.sub(_decoded, text) if "\\" in text else text), match.end(), kind
+        return (decoded(text) if "\\" in text else text), match.end(), kind
     if pos == len(window.text):
         return None
     char = window.text[pos]
@@ -45,6 +45,11 @@ def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Pa
     if controls and controls[0]:
         return controls[0], controls.end(), Kind.CONTROL_CHARACTER
     return None
+
+
+def decoded(text: str) -> str:
+    """The text without its escapes, all of which are JSON's."""
+    return _ESCAPE.sub(_decoded, text)
 
 
 def _decoded(escape: re.Match[str]) -> str:

@@ -26,17 +26,18 @@ class Window:
         text: That part, from `pos` on.
         pos: Where the next character to be consumed is.
         is_whole: Whether no more text will come.
+        before: How much of the text was consumed before that part.
         surrogates: Where halves of surrogate pairs were replaced.
     """
 
-    __slots__ = ("_before", "_held", "_held_chars", "is_whole", "pos", "surrogates", "text")
+    __slots__ = ( "_held", "_held_chars", "before", "is_whole", "pos", "surrogates", "text")
 
     def __init__(self) -> None:
         self.text = ""
         self.pos = 0
         self.is_whole = False
         self.surrogates: list[int] = []
-        self._before = 0
+        self.before = 0
         self._held: list[str] = []
         self._held_chars = 0
 
@@ -59,10 +60,10 @@ class Window:
     def _join(self) -> None:
         added = "".join(self._held)
         if not added.isascii() and _SURROGATE.search(added):
-            start = self._before + len(self.text)
+            start = self.before + len(self.text)
             self.surrogates += (start + half.start() for half in _SURROGATE.finditer(added))
             added = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", added)
-        self._before += self.pos
+        self.before += self.pos
         self.text = self.text[self.pos :] + added
         self.pos = 0
         self._held.clear()
@@ -70,7 +71,7 @@ class Window:
 
     def place(self, pos: int) -> int:
         """The index in the whole text of an index in this part of it."""
-        return self._before + pos
+        return self.before + pos
 
     def look(self, pattern: re.Pattern[str], pos: int) -> re.Match[str]:
         """What a pattern finds there that always matches, and that more text could only extend."""
