@@ -33,11 +33,13 @@ from minillmlib.json_repair.quotes import (
 )
 from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.strings import decoded, next_part
+from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import Window
 
 __all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
 
 MOST_DEPTH = 512
+_WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
@@ -87,12 +89,13 @@ class ValueReader:
         is_complete: Whether the last value's end was seen.
     """
 
-    def __init__(self, window: Window, guesses: Guesses) -> None:
+    def __init__(self, window: Window, guesses: Guesses, valid_values: ValidValues) -> None:
         self.window = window
         self.growing = Growing()
         self.step: Callable[[], None] | None = None
         self.is_complete = False
         self._guess = guesses.add
+        self._valid_values = valid_values
         self._opener = ""
         self._is_raw = False
         self._has_controls = False
@@ -408,7 +411,13 @@ class ValueReader:
     def _value_at(self, char: str) -> None:
         window = self.window
         if char and char in "{[(":
-            self._open(char)
+            is_long = len(window.text) - window.pos > _WORTH_TRYING
+            if char != "(" and is_long and (found := self._valid_values.next()):
+                self.growing.put(found[0])
+                window.pos = found[1]
+                self.step = self._after
+            else:
+                self._open(char)
         elif opener := opener_at(window, window.pos):
             self._begin_string(opener)
         elif char == "" or char in ",}])" or self._is_end_of_block(char):

@@ -32,7 +32,13 @@ def loads(text: str) -> Any:
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
     """
-    return repair(text).value
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        scanner = Scanner()
+        scanner.finish(text)
+        chosen = _chosen(scanner.candidates)
+        return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
 
 
 def repair_json(text: str) -> str:
@@ -44,7 +50,7 @@ def repair_json(text: str) -> str:
     try:
         _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _written(repair(text).value)
+        return _written(loads(text))
     return text
 
 

@@ -8,7 +8,7 @@ from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Candidate, Container
 from minillmlib.json_repair.reader import CLOSE_AND_KEY, TAG, THOUGHTS, ValueReader
-from minillmlib.json_repair.valid import valid_at
+from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
@@ -17,7 +17,6 @@ _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
 _OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
-_MOST_TRIES = 8  # since each that fails costs the text up to there
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
@@ -43,9 +42,9 @@ class Scanner:
         self._window = Window()
         self.guesses = Guesses(self._window)
         self._guess = self.guesses.add
-        self._reader = ValueReader(self._window, self.guesses)
+        self._valid_values = ValidValues(self._window)
+        self._reader = ValueReader(self._window, self.guesses, self._valid_values)
         self._is_at_end = False
-        self._tries = _MOST_TRIES
         self._is_fenced = False
         self._is_listed = False
         self._is_in_prose = False
@@ -165,19 +164,12 @@ class Scanner:
             self._end_candidate(is_complete=True)
 
     def _valid(self) -> Container | None:
-        """The value that begins here, consumed, if the text is whole and this is JSON."""
-        window = self._window
-        if not window.is_whole or not self._tries:
+        """The value that begins here, consumed, if it is JSON and does not go on."""
+        window, found = self._window, self._valid_values.next()
+        if found is None or window.look(CLOSE_AND_KEY, found[1] - 1)[1] is not None:
             return None
-        found = valid_at(window.text, window.pos)
-        if found is None:
-            self._tries -= 1
-            return None
-        value, end = found
-        if window.look(CLOSE_AND_KEY, end - 1)[1] is not None:
-            return None
-        window.pos = end
-        return value  # type: ignore[no-any-return]  # it began with a bracket
+        window.pos = found[1]
+        return found[0]  # type: ignore[no-any-return]  # it began with a bracket
 
     def _end_candidate(self, *, is_complete: bool) -> None:
         candidate = self.candidates[-1]

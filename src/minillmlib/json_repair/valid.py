@@ -7,18 +7,32 @@ import math
 import re
 from typing import Any
 
-__all__ = ["valid_at"]
+from minillmlib.json_repair.window import Window
 
+__all__ = ["ValidValues"]
+
+_MOST_TRIES = 8  # in vain, since each costs up to all of the text
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def valid_at(text: str, pos: int) -> tuple[Any, int] | None:
-    """The value that begins there and where it ends, if all of it is JSON without oddities."""
-    try:
-        value, end = _SCAN(text, pos)
-    except (ValueError, StopIteration, RecursionError):
-        return None
-    return None if _HALF_PAIR.search(text, pos, end) else (value, end)
+class ValidValues:
+    """Looks for them at the next character."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._tries = _MOST_TRIES
+
+    def next(self) -> tuple[Any, int] | None:
+        """The value that begins here and where it ends, if the text is whole and it is JSON."""
+        window = self._window
+        if not window.is_whole or not self._tries:
+            return None
+        try:
+            value, end = _SCAN(window.text, window.pos)
+        except (ValueError, StopIteration, RecursionError):
+            self._tries -= 1
+            return None
+        return None if _HALF_PAIR.search(window.text, window.pos, end) else (value, end)
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
