@@ -45,7 +45,7 @@ BROKEN = [
     ("missing commas of an array", '["x" "y" 1 2 {"a": 3} null]', ["x", "y", 1, 2, {"a": 3}, None]),
     ("a missing colon", '{"a" 1, "b" {"c": 2}}', {"a": 1, "b": {"c": 2}}),
     ("equal signs", '{"a" = 1, b => 2}', {"a": 1, "b": 2}),
-    ("a missing bracket within", '{"a": [1, 2, "b": 3}', {"a": [1, 2, "b", 3]}),
+    ("a missing bracket before a key", '{"a": [1, 2, "b": 3}', {"a": [1, 2], "b": 3}),
     ("a missing bracket before another", '[{"a": [1, 2}, {"a": [3]}]', [{"a": [1, 2]}, {"a": [3]}]),
     ("a missing brace in an array", '[{"a": 1, "b": [2]]', [{"a": 1, "b": [2]}]),
     ("the wrong bracket", '{"a": [1, 2}, "b": 3}', {"a": [1, 2], "b": 3}),

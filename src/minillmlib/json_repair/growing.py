@@ -67,6 +67,10 @@ class Growing:
         """Opens a container within the innermost one."""
         if self.open:
             self.put(container)
+        self.go_on(container, closer)
+
+    def go_on(self, container: Container, closer: str) -> None:
+        """Opens a container that is in the innermost one already."""
         self.open.append(container)
         self.closers.append(closer)
         self._counts[closer] += 1

@@ -59,13 +59,15 @@ _CLEAN_ITEM = re.compile(
 
 _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
+_TO_BRACKET = re.compile(r"[^}\]]*+")
 _COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
 CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
 _SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
-_AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\")
-_COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)")
-_BARE = re.compile(r"[^,}\])\n\"]*+")
+_AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\.\u2026")
+_COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
+_BARE = re.compile(r"(?:[^,{}\])\n\"]++|\{[^{}\n\"]*+\}?+)*+")
+_QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
@@ -199,7 +201,10 @@ class ValueReader:
         following = window.char(window.pos + 1) if char == "/" else "/"
         if following not in ("/", "*"):
             return False
-        match = window.look(_LINE if following == "/" else _COMMENT, window.pos)
+        pattern = _COMMENT if following == "*" else _LINE
+        if pattern is _LINE and window.is_last_line(window.pos):
+            pattern = _TO_BRACKET  # or nothing would end the value
+        match = window.look(pattern, window.pos)
         self._guess(Kind.COMMENT)
         window.pos = match.end()
         return True
@@ -231,11 +236,29 @@ class ValueReader:
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
             self._abandon()
+        elif char == ":" and not self.growing.is_in_object:
+            self._element_as_key()
         elif char.isalnum() or char in "{[(-_$" or opener_at(self.window, self.window.pos):
             self._guess(Kind.MISSING_COMMA)
             self.step = self._inside()
         else:
             self._pass(Kind.JUNK, _JUNK)
+
+    def _element_as_key(self) -> None:
+        """In an array, a string and a colon: the array should have ended, or an object begun."""
+        growing = self.growing
+        items = growing.open[-1]
+        if not items or type(items[-1]) is not str:
+            self._pass(Kind.JUNK, _JUNK)
+            return
+        self._guess(Kind.MISSING_BRACKET)
+        key = items.pop()
+        if items and len(growing.open) > 1 and type(growing.open[-2]) is dict:
+            growing.end()
+        else:
+            growing.begin({}, "}")
+        self._take_key(key)
+        self.step = self._colon
 
     def _element(self) -> None:
         """Before an element of an array, or its end."""
@@ -295,8 +318,24 @@ class ValueReader:
             self._abandon()
         elif opener := opener_at(window, window.pos):
             self._quoted_key(opener)
+        elif members and char in "{[" and self._is_without_key(char):
+            self._guess(Kind.WRONG_BRACKET)
         else:
             self._bare_key()
+
+    def _is_without_key(self, char: str) -> bool:
+        """Goes on in the array before this object, or in its last member if that is an array."""
+        growing = self.growing
+        members = growing.open[-1]
+        if char == "{" and len(growing.open) > 1 and type(growing.open[-2]) is list:
+            growing.end()
+        elif char == "[" and type(last := next(reversed(members.values()))) is list:
+            growing.go_on(last, "]")
+            self.window.pos += 1
+        else:
+            return False
+        self.step = self._element
+        return True
 
     def _clean_key(self, match: re.Match[str]) -> str:
         if match[2] is not None:
@@ -373,6 +412,11 @@ class ValueReader:
         if char == "" and key:
             self._guess(Kind.CUT_KEY)
             window.pos = match.end()
+        elif key and char in ("'", '"') and window.look(_QUOTE_AND_COLON, match.end())[1]:
+            self._guess(Kind.MISSING_QUOTE)
+            self._take_key(key)
+            window.pos = match.end() + 1
+            self.step = self._colon
         elif not key:
             self._pass(Kind.JUNK, _JUNK_FOR_KEY)
         elif char not in (":", "="):
@@ -483,6 +527,8 @@ class ValueReader:
             return is_literal or self._is_end_at_comma(match.end())
         if not self.growing.is_in_object and match[2] and (char in "-+." or char.isdecimal()):
             return scalar_of(match[1])[1] is not Kind.BARE_STRING
+        if char == "{" and not match[2]:
+            return scalar_of(match[1])[1] is not Kind.BARE_STRING
         return char in "\"'{[#/" and match[2] != ""
 
     def _is_end_at_comma(self, pos: int) -> bool:
@@ -535,7 +581,7 @@ class ValueReader:
         elif ending is Ending.LOST:
             self._guess(Kind.MISSING_QUOTE)
             growing.end_string(is_stripped=True)
-            self.step = self._member
+            self.step = self._inside()
         else:
             self._close_string(size)
 

@@ -18,6 +18,7 @@ from minillmlib.json_repair.scanner import Scanner
 __all__ = ["PartialJson", "loads", "repair", "repair_json"]
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
+_TUPLE = re.compile(r"\s*+\(.*\)\s*", re.DOTALL)
 _QUOTED = re.compile(r"""(["'])((?:[^"'\\]++|\\.)*+)(\1)?+""", re.DOTALL)
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
@@ -35,10 +36,7 @@ def loads(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
-        scanner = Scanner()
-        scanner.finish(text)
-        chosen = _chosen(scanner.candidates)
-        return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
+        return _meant(text)
 
 
 def repair_json(text: str) -> str:
@@ -50,7 +48,7 @@ def repair_json(text: str) -> str:
     try:
         _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _written(loads(text))
+        return _written(_meant(text))
     return text
 
 
@@ -65,6 +63,13 @@ def repair(text: str) -> Repaired:
     except (ValueError, RecursionError):
         return _scanned(text)
     return Repaired(value=value, candidates=(value,))
+
+
+def _meant(text: str) -> Any:
+    scanner = Scanner()
+    scanner.finish(text)
+    chosen = _chosen(scanner.candidates)
+    return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
 
 
 def _scanned(text: str) -> Repaired:
@@ -163,6 +168,10 @@ def _without_brackets(text: str) -> Repaired:
         )
         first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
         return msgspec.structs.replace(found, changes=(first, *moved))
+    if _TUPLE.fullmatch(text):
+        found = _scanned(f"[{text}]")
+        if all(change.kind is not JsonChangeKind.BARE_STRING for change in found.changes):
+            return msgspec.structs.replace(found, value=found.value[0], candidates=())
     return _lone_scalar(text)
 
 

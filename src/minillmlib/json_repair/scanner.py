@@ -20,7 +20,7 @@ _OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
-    rf"\{{\s*+(?:([}}{{{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+\s*+([:=])?+)?+"
+    rf"\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
 )
 _ARRAY_BEGINS = re.compile(
     rf"\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+"

@@ -30,7 +30,7 @@ class Window:
         surrogates: Where halves of surrogate pairs were replaced.
     """
 
-    __slots__ = ( "_held", "_held_chars", "before", "is_whole", "pos", "surrogates", "text")
+    __slots__ = ( "_held", "_held_chars", "_newline", "before", "is_whole", "pos", "surrogates", "text")
 
     def __init__(self) -> None:
         self.text = ""
@@ -40,6 +40,7 @@ class Window:
         self.before = 0
         self._held: list[str] = []
         self._held_chars = 0
+        self._newline = -1
 
     def add(self, piece: str) -> bool:
         """Takes a piece in. Says whether it is worth to go on scanning."""
@@ -66,6 +67,7 @@ class Window:
         self.before += self.pos
         self.text = self.text[self.pos :] + added
         self.pos = 0
+        self._newline = -1
         self._held.clear()
         self._held_chars = 0
 
@@ -80,6 +82,15 @@ class Window:
         if match.end() == len(self.text) and not self.is_whole:
             raise MoreTextNeeded
         return match
+
+    def is_last_line(self, pos: int) -> bool:
+        """Whether no line follows the one there."""
+        if self._newline < pos:
+            self._newline = self.text.find("\n", pos)
+            if self._newline < 0 and not self.is_whole:
+                raise MoreTextNeeded
+            self._newline %= len(self.text) + 1
+        return self._newline == len(self.text)
 
     def char(self, pos: int) -> str:
         """The character there, or `""` at the end of the whole text."""
