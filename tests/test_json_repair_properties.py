@@ -15,9 +15,9 @@ from hostile import FACTOR
 from json_documents import (
     CONTAINERS,
     LAYOUTS,
-    OBJECTS,
     SEEDS,
     VALUES,
+    documents,
     mutations,
     pieces_of,
     written,
@@ -27,7 +27,7 @@ from minillmlib.json_repair.repair import PartialJson
 
 pytestmark = pytest.mark.long
 
-DOCUMENTS, EACH = 250 * FACTOR, 80  # 20,000 broken inputs for each property
+DOCUMENTS, EACH = 250 * FACTOR, 80  # 20,000 inputs for each property
 many = settings(
     max_examples=DOCUMENTS, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
@@ -57,29 +57,29 @@ def refuse_constant(name):
 
 
 @many
-@given(VALUES, LAYOUTS)
-def test_p1_valid_json_is_unchanged(value, layout):
-    text = written(value, layout)
-    assert repair_json(text) == text
-    assert repr(loads(text)) == repr(json.loads(text))
-    assert repair(text).changes == ()
-    assert repair(text).complete
+@given(VALUES, LAYOUTS, SEEDS)
+def test_p1_valid_json_is_unchanged(value, layout, seed):
+    for text, _ in documents(value, layout, seed, EACH):
+        assert repair_json(text) == text
+        assert repr(loads(text)) == repr(json.loads(text))
+        assert repair(text).changes == ()
+        assert repair(text).complete
 
 
 @many
-@given(CONTAINERS, LAYOUTS)
-def test_p1_the_scanner_alone_reads_valid_json_as_a_json_parser_does(value, layout):
-    text = written(value, layout)
-    found = scanned(text)
-    assert repr(found.value) == repr(json.loads(text))
-    assert found.changes == ()
-    assert found.complete
+@given(CONTAINERS, LAYOUTS, SEEDS)
+def test_p1_the_scanner_alone_reads_valid_json_as_a_json_parser_does(value, layout, seed):
+    for text, _ in documents(value, layout, seed, EACH):
+        found = scanned(text, [text])
+        assert repr(found.value) == repr(json.loads(text))
+        assert found.changes == ()
+        assert found.complete
 
 
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p2_p3_p4_p10_whatever_comes_in_json_comes_out_that_needs_no_repair(value, layout, seed):
-    for broken in mutations(written(value, layout), seed, EACH):
+    for broken in broken_documents(value, layout, seed):
         try:
             text = repair_json(broken)
         except JsonRepairError:
@@ -90,6 +90,11 @@ def test_p2_p3_p4_p10_whatever_comes_in_json_comes_out_that_needs_no_repair(valu
         assert msgspec.json.decode(text) == again
         assert repair_json(text) == text
         assert len(text) <= 6 * len(broken) + 64
+
+
+def broken_documents(value, layout, seed):
+    for number, (text, _) in enumerate(documents(value, layout, seed, EACH // 4)):
+        yield from mutations(text, seed + number, 4)
 
 
 def is_part(part, whole, *, at_end=True) -> bool:
@@ -134,45 +139,43 @@ def partly(text):
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p6_a_growing_value_takes_nothing_back(value, layout, seed):
-    text = written(value, layout)
-    whole = json.loads(text)
-    partial, before = PartialJson(), None
-    for piece in pieces_of(text, random.Random(seed)):
-        partial.feed(piece)
-        assert before is None or is_part(before, partial.value)
-        assert partial.value is None or is_part(partial.value, whole)
-        before = copy.deepcopy(partial.value)
-    assert repr(partial.finish().value) == repr(whole)
+    chance = random.Random(seed)
+    for text, whole in documents(value, layout, seed, EACH):
+        partial, before = PartialJson(), None
+        for piece in pieces_of(text, chance, chance.choice([5, 40])):
+            partial.feed(piece)
+            assert before is None or is_part(before, partial.value)
+            before = copy.deepcopy(partial.value)
+            assert before is None or is_part(before, whole)
+        assert repr(partial.finish().value) == repr(json.loads(text))
 
 
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p6_however_a_text_is_cut_into_pieces_its_end_is_the_same(value, layout, seed):
     chance = random.Random(seed)
-    for broken in mutations(written(value, layout), seed, EACH // 4):
+    for broken in broken_documents(value, layout, seed):
         one, other = scanned(broken), scanned(broken, pieces_of(broken, chance))
         assert repr(one) == repr(other)
 
 
 AROUND = [
     ("", ""), ("Here is the JSON:\n", "\nAnything else?"), ("```json\n", "\n```"), ("```\n", "```"),
-    ("Sure, it's done.\n\n```json\n", "\n```\nThat's \"all\", folks."), ("<think>Hm, {\"a\": ", "}</think>"),
+    ("Sure, it's done.\n\n```json\n", "\n```\nThat's \"all\", folks."), ('<think>Hm, {"a": 1}</think>', ""),
     ("<think>\nIs it {1}?\n</think>\n\n", ""), ("The [draft] is no more.</think>", ""), ("callback(", ");"),
     ("See [1] and (this):", " See {that}."), ("\ufeff", "\n\n"), ("JSON = ", ";"), ("> ", "\n"), ("**", "**"),
 ]  # fmt: skip
 
 
 @many
-@given(OBJECTS, LAYOUTS)
-def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout):
-    text = written(value, layout)
-    whole = json.loads(text)
-    for before, after in AROUND:
-        wrapped = before + text + after
-        if before.endswith(": "):
-            wrapped = before + "1}</think>" + text
-        found = repair(wrapped)
-        assert repr(found.value) == repr(whole), wrapped
+@given(CONTAINERS, LAYOUTS, SEEDS)
+def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout, seed):
+    for text, whole in documents(value, layout, seed, EACH):
+        before, after = random.Random(text).choice(AROUND)
+        if not isinstance(whole, dict) or not whole:
+            text, whole = f'{{"all": {text}}}', {"all": whole}
+        found = repair(before + text + after)
+        assert repr(found.value) == repr(json.loads(text)), before + text + after
         assert found.complete
 
 
