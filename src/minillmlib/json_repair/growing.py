@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-__all__ = ["Candidate", "Container", "Growing"]
+__all__ = ["TAIL", "Candidate", "Container", "Growing"]
 
-_TAIL = 64
+TAIL = 64
 
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
@@ -50,7 +50,7 @@ class Growing:
     __slots__ = ("_counts", "_parts", "_slot", "closers", "is_in_object", "key", "open", "tail")
 
     def __init__(self) -> None:
-        self.open: list[Container] = []
+        self.open: list[Any] = []  # of containers; what it is shows `is_in_object`
         self.closers: list[str] = []
         self.is_in_object = False
         self.key = ""
@@ -88,7 +88,7 @@ class Growing:
         if type(top) is dict:
             top[self.key] = value
         else:
-            top.append(value)  # type: ignore[union-attr]  # `type(...) is` narrows one branch only
+            top.append(value)
 
     def begin_string(self) -> None:
         """Adds a string that will grow."""
@@ -102,7 +102,7 @@ class Growing:
         """Lets the string grow by a text that was written so, with its escapes."""
         assert self._parts is not None
         self._parts.append(text)
-        self.tail = (self.tail + written)[-_TAIL:]
+        self.tail = (self.tail + written)[-TAIL:]
 
     def refresh(self) -> None:
         """Shows what there is of the string in its container."""

@@ -16,6 +16,7 @@ from minillmlib.json_repair.window import Window
 __all__ = [
     "CLEAN_DOUBLE",
     "CLEAN_SINGLE",
+    "CLOSERS",
     "INNER_QUOTES",
     "KEY_RUNS",
     "RUNS",
@@ -40,7 +41,7 @@ class Ending(Enum):
 
 
 # What opens a string, and the characters that may close it.
-_OPENERS = {
+CLOSERS = {
     '"': '"',
     "'": "'",
     "`": "`",
@@ -57,7 +58,7 @@ _OPENERS = {
     "\u00ab": "\u00bb",  # as in French
 }
 _AFTER_BRACKET = ("", ",", "}", "]", ")")
-_QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
+_QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
 # Quotes that are text at a glance, decided as the slow way would: the first of a word, the last
@@ -69,10 +70,10 @@ _INNER = (
 _FIRST_OF_FOUR = r"|@(?=[\"'\u201c-\u201e\u2018\u2019\u00ab]{3})"
 
 
-def _run(opener: str, inner: str = "") -> str:
+def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
     """What a string that this quote opens goes on with for certain."""
-    closers = re.escape(_OPENERS[opener])
-    text = rf"[^{closers}\\\x00-\x1f]"
+    closers = re.escape(CLOSERS[opener])
+    text = rf"[^{closers}\\{controls}]"
     if opener == '\\"':
         return f"{text}*+"
     return f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+"
@@ -85,14 +86,18 @@ def _clean(quote: str) -> str:
 
 
 CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"'), _clean("'")
-KEY_RUNS = {opener: re.compile(_run(opener)) for opener in _OPENERS}
+KEY_RUNS = {opener: re.compile(_run(opener)) for opener in CLOSERS}
+# By the opener, and by whether it was told already that control characters are in the string.
 RUNS = {
-    opener: re.compile(_run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})"))
-    for opener in _OPENERS
+    (opener, not controls): re.compile(
+        _run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})", controls)
+    )
+    for opener in CLOSERS
+    for controls in (r"\x00-\x1f", "")
 }
 INNER_QUOTES = {
     opener: re.compile(rf"\\.|([{re.escape(closers)}])", re.DOTALL)
-    for opener, closers in _OPENERS.items()
+    for opener, closers in CLOSERS.items()
 }
 
 _SPACE = re.compile(r"\s*+")

@@ -15,10 +15,11 @@ from typing import Any
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.growing import Container, Growing
+from minillmlib.json_repair.growing import TAIL, Container, Growing
 from minillmlib.json_repair.quotes import (
     CLEAN_DOUBLE,
     CLEAN_SINGLE,
+    CLOSERS,
     INNER_QUOTES,
     KEY_RUNS,
     RUNS,
@@ -39,6 +40,7 @@ from minillmlib.json_repair.window import Window
 __all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
 
 MOST_DEPTH = 512
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
@@ -46,14 +48,18 @@ _DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
 _BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
 _KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
 _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
+_NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
+_QUOTED_KEY_AHEAD = r'"[^"\\\x00-\x1f]*+"\s*+:'
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
 # What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
 _CLEAN_MEMBER = re.compile(
-    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))"
+    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
+    rf"|(?<=\s)(?={_QUOTED_KEY_AHEAD}))"
 )
 _CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
 _CLEAN_ITEM = re.compile(
-    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))"
+    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
+    rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
     rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
 )
 
@@ -109,7 +115,8 @@ class ValueReader:
         """Begins the value that this bracket opens."""
         self.is_complete = False
         self._open(char)
-        return self.growing.open[0]
+        value: Container = self.growing.open[0]
+        return value
 
     def _open(self, char: str) -> None:
         window, growing = self.window, self.growing
@@ -118,7 +125,7 @@ class ValueReader:
         if char == "{" and window.look(_SET, window.pos).lastindex is None:
             growing.begin({}, "}")
         else:
-            growing.begin([], {"{": "}", "[": "]", "(": ")"}[char])
+            growing.begin([], _CLOSERS[char])
             if char != "[":
                 self._guess(Kind.WRONG_BRACKET)
         window.pos += 1
@@ -265,7 +272,7 @@ class ValueReader:
         window, items = self.window, self.growing.open[-1]
         text = window.text
         while match := _CLEAN_ITEM.match(text, window.pos):
-            items.append(self._clean_scalar(match, 1))  # type: ignore[union-attr]  # it is an array
+            items.append(self._clean_scalar(match, 1))
             if not self._pass_clean(match):
                 return
         char = self._next_char()
@@ -285,8 +292,12 @@ class ValueReader:
             self._comma_at = window.before + end - 1
             return True
         self._comma_at = -1
+        char = match.string[end]
+        if char == '"':
+            self._guess(Kind.MISSING_COMMA)
+            return True
         self.step = self._after
-        self._close(match.string[end])
+        self._close(char)
         return False
 
     # Keys.
@@ -299,7 +310,7 @@ class ValueReader:
             key = match[1] if match[1] is not None else self._clean_key(match)
             if key in members:
                 self._tell_repeated_key()
-            members[key] = self._clean_scalar(match, 4)  # type: ignore[call-overload]  # it is an object
+            members[key] = self._clean_scalar(match, 4)
             if not self._pass_clean(match):
                 return
         if match := _CLEAN_KEY.match(text, window.pos):
@@ -316,9 +327,13 @@ class ValueReader:
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
             self._abandon()
-        elif opener := opener_at(window, window.pos):
+        else:
+            self._odd_member(char)
+
+    def _odd_member(self, char: str) -> None:
+        if opener := opener_at(self.window, self.window.pos):
             self._quoted_key(opener)
-        elif members and char in "{[" and self._is_without_key(char):
+        elif self.growing.open[-1] and char in "{[" and self._is_without_key(char):
             self._guess(Kind.WRONG_BRACKET)
         else:
             self._bare_key()
@@ -346,7 +361,7 @@ class ValueReader:
 
     def _clean_scalar(self, match: re.Match[str], first: int) -> Any:
         """The value in one of three groups: in double quotes, in single quotes, in none."""
-        group = match.lastindex
+        group = match.lastindex or first
         text = match[group]
         if group == first + 2:
             value, kind = scalar_of(text)
@@ -554,17 +569,20 @@ class ValueReader:
     def _string(self) -> None:
         """Within a string: what there is of it is consumed at once."""
         window, growing, opener = self.window, self.growing, self._opener
-        run = RUNS[opener]
+        run = RUNS[opener, self._has_controls]
         while part := next_part(window, window.pos, opener, run):
             text, end, kind = part
-            written = window.text[max(window.pos, end - 64) : end]
             if kind is Kind.INNER_QUOTE:
                 self._tell_inner_quotes(opener, window.pos, end)
-            elif kind is not None and (kind is not Kind.CONTROL_CHARACTER or not self._has_controls):
+            elif kind is not None:
                 self._guess(kind)
-                self._has_controls |= kind is Kind.CONTROL_CHARACTER
-            growing.add_text(text, written)
+                if kind is Kind.CONTROL_CHARACTER:
+                    self._has_controls = True
+                    run = RUNS[opener, True]
+            growing.add_text(text, window.text[max(window.pos, end - TAIL) : end])
             window.pos = end
+            if window.text[end : end + 1] in CLOSERS[opener]:
+                break
         if window.char(window.pos) == "":
             growing.end_string()
             self._abandon()

@@ -29,7 +29,7 @@ class ValidValues:
             return None
         try:
             value, end = _SCAN(window.text, window.pos)
-        except (ValueError, StopIteration, RecursionError):
+        except (ValueError, RecursionError):
             self._tries -= 1
             return None
         return None if _HALF_PAIR.search(window.text, window.pos, end) else (value, end)
@@ -55,4 +55,4 @@ def _refused(name: str) -> None:
 
 _SCAN = json.JSONDecoder(
     object_pairs_hook=_unrepeated, parse_float=_finite, parse_constant=_refused
-).scan_once
+).raw_decode

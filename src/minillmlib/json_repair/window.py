@@ -30,7 +30,16 @@ class Window:
         surrogates: Where halves of surrogate pairs were replaced.
     """
 
-    __slots__ = ( "_held", "_held_chars", "_newline", "before", "is_whole", "pos", "surrogates", "text")
+    __slots__ = (
+        "_held",
+        "_held_chars",
+        "_newline",
+        "before",
+        "is_whole",
+        "pos",
+        "surrogates",
+        "text",
+    )
 
     def __init__(self) -> None:
         self.text = ""
