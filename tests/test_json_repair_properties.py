@@ -24,6 +24,7 @@ from json_documents import (
 )
 from minillmlib import JsonRepairError, loads, repair, repair_json
 from minillmlib.json_repair.repair import PartialJson
+from test_json_repair import BROKEN, CUT
 
 pytestmark = pytest.mark.long
 
@@ -157,6 +158,38 @@ def test_p6_however_a_text_is_cut_into_pieces_its_end_is_the_same(value, layout,
     for broken in broken_documents(value, layout, seed):
         one, other = scanned(broken), scanned(broken, pieces_of(broken, chance))
         assert repr(one) == repr(other)
+
+
+def without_last(value):
+    """What of a growing value is finished."""
+    if not isinstance(value, dict | list) or not value:
+        return value
+    if isinstance(value, list):
+        *kept, last = value
+        return [*kept, without_last(last)] if isinstance(last, dict | list) else kept
+    kept = dict(value)
+    key, last = kept.popitem()
+    return kept | {key: without_last(last)} if isinstance(last, dict | list) else kept
+
+
+SAMPLE = {"text": 'say "hi"', "more": [1, {"a": [True, None]}, "it's"], "n": {"x": -1.5e3}}
+# Thoughts whose beginning is not in the text are the one thing that is taken back.
+SPLIT = [case[1] for case in BROKEN + CUT if case[0] != "thoughts that began in the prompt"]
+SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 60)]
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_every_split_of_a_text_ends_the_same_and_takes_nothing_back_that_was_finished(text):
+    chance, whole = random.Random(repr(text)), repr(scanned(text))
+    splits = [[text[:place], text[place:]] for place in range(len(text) + 1)]
+    splits += [pieces_of(text, chance) for _ in range(5 * FACTOR)]
+    for pieces in splits:
+        partial, before = PartialJson(), None
+        for piece in pieces:
+            partial.feed(piece)
+            assert before is None or is_part(before, partial.value), pieces
+            before = without_last(copy.deepcopy(partial.value))
+        assert repr(partial.finish()) == whole, pieces
 
 
 AROUND = [

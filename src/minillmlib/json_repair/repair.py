@@ -87,8 +87,10 @@ class PartialJson:
     """The values in a text that comes in pieces.
 
     A finished part of a value is never taken back: keys, elements and finished scalars stay,
-    strings and containers only grow. Numbers and literals appear when they are finished. The
-    pieces may be of any size; the end is that of `repair` on the whole text.
+    strings and containers only grow. Numbers and literals appear when they are finished. Where
+    the text is broken, the last string may yet lose its end or turn out to be a key, and
+    `</think>` without its beginning takes back all that came before. The pieces may be of any
+    size; the end is that of `repair` on the whole text.
     """
 
     def __init__(self) -> None:
