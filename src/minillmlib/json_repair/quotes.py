@@ -37,6 +37,7 @@ class Ending(Enum):
     CONTENT = auto()
     CLOSES = auto()
     JOINS = auto()  # a plus sign and another string follow
+    CUT = auto()  # it is none: the text ends
     LOST = auto()  # it opens the next key: the string's own closing quote is missing
 
 

@@ -13,27 +13,22 @@ from collections.abc import Callable
 from typing import Any
 
 from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.growing import TAIL, Container, Growing
+from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER
+from minillmlib.json_repair.escapes import decoded, next_part
+from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.quotes import (
-    CLEAN_DOUBLE,
-    CLEAN_SINGLE,
-    CLOSERS,
-    INNER_QUOTES,
     KEY_RUNS,
-    RUNS,
     Ending,
-    holds_raw_json,
-    is_key_at,
     key_ending,
     opener_at,
     quote_size,
     unclosed_key,
-    value_ending,
 )
 from minillmlib.json_repair.scalars import completed, scalar_of
-from minillmlib.json_repair.strings import decoded, next_part
+from minillmlib.json_repair.strings import StringReader
 from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import Window
 
@@ -43,36 +38,11 @@ MOST_DEPTH = 512
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
-_NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
-_DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
-_BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
-_KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
-_KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
-_NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
-_QUOTED_KEY_AHEAD = r'"[^"\\\x00-\x1f]*+"\s*+:'
-_STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
-# What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
-_CLEAN_MEMBER = re.compile(
-    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
-    rf"|(?<=\s)(?={_QUOTED_KEY_AHEAD}))"
-)
-_CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
-_CLEAN_ITEM = re.compile(
-    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
-    rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
-    rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
-)
-
 _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
 CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
-_SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
-_KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
-_AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\.\u2026")
-_COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
-_BARE = re.compile(r"(?:[^,{}\])\n\"]++|\{[^{}\n\"]*+\}?+)*+")
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
@@ -80,7 +50,6 @@ _COMMAS = re.compile(r"[,\s]++")
 _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
-_PLUS = re.compile(r"\s*+\+\s*+")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
 THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
@@ -104,9 +73,7 @@ class ValueReader:
         self.is_complete = False
         self._guess = guesses.add
         self._valid_values = valid_values
-        self._opener = ""
-        self._is_raw = False
-        self._has_controls = False
+        self._strings = StringReader(window, self.growing, guesses)
         self._comma_at = -1
 
     # Containers.
@@ -271,7 +238,7 @@ class ValueReader:
         """Before an element of an array, or its end."""
         window, items = self.window, self.growing.open[-1]
         text = window.text
-        while match := _CLEAN_ITEM.match(text, window.pos):
+        while match := CLEAN_ITEM.match(text, window.pos):
             items.append(self._clean_scalar(match, 1))
             if not self._pass_clean(match):
                 return
@@ -306,14 +273,14 @@ class ValueReader:
         """Before a key of an object, or its end."""
         window, members = self.window, self.growing.open[-1]
         text = window.text
-        while match := _CLEAN_MEMBER.match(text, window.pos):
+        while match := CLEAN_MEMBER.match(text, window.pos):
             key = match[1] if match[1] is not None else self._clean_key(match)
             if key in members:
                 self._tell_repeated_key()
             members[key] = self._clean_scalar(match, 4)
             if not self._pass_clean(match):
                 return
-        if match := _CLEAN_KEY.match(text, window.pos):
+        if match := CLEAN_KEY.match(text, window.pos):
             self._take_key(match[1] if match[1] is not None else self._clean_key(match))
             window.pos = match.end()
             self.step = self._value
@@ -371,7 +338,7 @@ class ValueReader:
         if group == first + 1:
             self._guess(Kind.OTHER_QUOTES, match.start(group) - 1)
         if ('"' if group == first else "'") in text:
-            self._tell_inner_quotes('"' if group == first else "'", *match.span(group))
+            self._strings.tell_inner_quotes('"' if group == first else "'", *match.span(group))
         return decoded(text) if "\\" in text else text
 
     def _take_key(self, key: str) -> None:
@@ -478,7 +445,8 @@ class ValueReader:
             else:
                 self._open(char)
         elif opener := opener_at(window, window.pos):
-            self._begin_string(opener)
+            self._strings.begin(opener)
+            self.step = self._string
         elif char == "" or char in ",}])" or self._is_end_of_block(char):
             if self.growing.is_in_object:
                 self._guess(Kind.MISSING_VALUE)
@@ -492,7 +460,7 @@ class ValueReader:
     def _bare(self) -> None:
         """A number, a literal, or a string without quotes."""
         window = self.window
-        end = self._end_of_bare()
+        end = end_of_bare(window, self.growing)
         token = window.text[window.pos : end].rstrip()
         if not token.strip(".\u2026"):
             self._guess(Kind.JUNK)
@@ -511,121 +479,10 @@ class ValueReader:
         window.pos = end
         self.step = self._after
 
-    def _end_of_bare(self) -> int:
-        window = self.window
-        match = window.look(_SIMPLE, window.pos)
-        if match[1] and self._ends_here(match):
-            return match.end(1)
-        place = window.pos
-        while True:
-            place = window.look(_BARE, place).end()
-            char = window.char(place)
-            if self._is_end_of_bare(char, place):
-                break
-            place += 1
-        comment = _COMMENT_AHEAD.search(window.text, window.pos, place)
-        return comment.start() if comment else place
-
-    def _is_end_of_bare(self, char: str, pos: int) -> bool:
-        if char == ",":
-            return self._is_end_at_comma(pos)
-        if char == '"':
-            return self.growing.is_in_object and is_key_at(self.window, pos)
-        return char in ("", "\n") or self.growing.awaits(char)
-
-    def _ends_here(self, match: re.Match[str]) -> bool:
-        char = self.window.char(match.end())
-        if char == "" or char in "}])" or "\n" in match[2]:
-            return True
-        if char == ",":
-            is_literal = match[1][0].isalpha() and scalar_of(match[1])[1] is not Kind.BARE_STRING
-            return is_literal or self._is_end_at_comma(match.end())
-        if not self.growing.is_in_object and match[2] and (char in "-+." or char.isdecimal()):
-            return scalar_of(match[1])[1] is not Kind.BARE_STRING
-        if char == "{" and not match[2]:
-            return scalar_of(match[1])[1] is not Kind.BARE_STRING
-        return char in "\"'{[#/" and match[2] != ""
-
-    def _is_end_at_comma(self, pos: int) -> bool:
-        """In an object, a comma that no key follows belongs to the text: `1,000`."""
-        if not self.growing.is_in_object:
-            return True
-        match = self.window.look(_KEY_AFTER_COMMA, pos)
-        char = self.window.char(match.end(1))
-        return match[2] is not None or char == "" or char in _AFTER_COMMA
-
-    def _begin_string(self, opener: str) -> None:
-        window = self.window
-        pos = window.pos + len(opener)
-        is_raw = holds_raw_json(window, pos)
-        if opener != '"':
-            self._guess(Kind.OTHER_QUOTES)
-        self._opener, self._is_raw = opener, is_raw
-        self._has_controls = False
-        window.pos = pos
-        self.growing.begin_string()
-        self.step = self._string
-
     def _string(self) -> None:
         """Within a string: what there is of it is consumed at once."""
-        window, growing, opener = self.window, self.growing, self._opener
-        run = RUNS[opener, self._has_controls]
-        while part := next_part(window, window.pos, opener, run):
-            text, end, kind = part
-            if kind is Kind.INNER_QUOTE:
-                self._tell_inner_quotes(opener, window.pos, end)
-            elif kind is not None:
-                self._guess(kind)
-                if kind is Kind.CONTROL_CHARACTER:
-                    self._has_controls = True
-                    run = RUNS[opener, True]
-            growing.add_text(text, window.text[max(window.pos, end - TAIL) : end])
-            window.pos = end
-            if window.text[end : end + 1] in CLOSERS[opener]:
-                break
-        if window.char(window.pos) == "":
-            growing.end_string()
+        ending = self._strings.read()
+        if ending is Ending.CUT:
             self._abandon()
-            return
-        size = quote_size(window, window.pos, self._opener)
-        ending = self._ending(size)
-        if ending is Ending.CONTENT:
-            self._guess(Kind.INNER_QUOTE)
-            quote = window.text[window.pos + size - 1]
-            growing.add_text(quote, quote)
-            window.pos += size
-        elif ending is Ending.JOINS:
-            self._join_strings(size)
-        elif ending is Ending.LOST:
-            self._guess(Kind.MISSING_QUOTE)
-            growing.end_string(is_stripped=True)
-            self.step = self._inside()
         else:
-            self._close_string(size)
-
-    def _tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
-        for match in INNER_QUOTES[opener].finditer(self.window.text, start, end):
-            if match[1]:
-                self._guess(Kind.INNER_QUOTE, match.start())
-
-    def _close_string(self, size: int) -> None:
-        self.growing.end_string()
-        self.window.pos += size
-        self.step = self._after
-
-    def _ending(self, size: int) -> Ending:
-        window, growing = self.window, self.growing
-        place = window.pos + size
-        if len(self._opener) == 3:
-            return Ending.CLOSES if size == 3 else Ending.CONTENT
-        if self._is_raw and growing.tail.rstrip()[-1:] not in ("}", "]"):
-            return Ending.CONTENT
-        return value_ending(window, place, growing)
-
-    def _join_strings(self, size: int) -> None:
-        window = self.window
-        plus = window.look(_PLUS, window.pos + size)
-        opener = opener_at(window, plus.end())
-        self._guess(Kind.JOINED)
-        self._opener, self._is_raw = opener, False
-        window.pos = plus.end() + len(opener)
+            self.step = self._inside() if ending is Ending.LOST else self._after
