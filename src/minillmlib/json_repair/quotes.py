@@ -26,7 +26,6 @@ __all__ = [
     "key_ending",
     "opener_at",
     "quote_size",
-    "unclosed_key",
     "value_ending",
 ]
 
@@ -118,7 +117,6 @@ _TO_COMMA = re.compile(r'[^"\]\n,]*+')
 _PLUS = re.compile(r"\+\s*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
 _RAW = re.compile(r'[\[{]\s*+"?+')
-_COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
 
 
 def opener_at(window: Window, pos: int) -> str:
@@ -295,9 +293,3 @@ def key_ending(window: Window, pos: int) -> bool:
         return True
     word = window.look(_WORD, gap.end())
     return word[0].rstrip() in _LITERALS and window.char(word.end()) in _AFTER_BRACKET
-
-
-def unclosed_key(text: str) -> str | None:
-    """The key at the start of a text that should have been followed by a quote, if it is one."""
-    match = _COLON_IN_KEY.match(text)
-    return match[1] if match else None

@@ -14,25 +14,20 @@ from typing import Any
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.bare import end_of_bare
+from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER
-from minillmlib.json_repair.escapes import decoded, next_part
+from minillmlib.json_repair.escapes import decoded
 from minillmlib.json_repair.growing import Container, Growing
-from minillmlib.json_repair.quotes import (
-    KEY_RUNS,
-    Ending,
-    key_ending,
-    opener_at,
-    quote_size,
-    unclosed_key,
-)
+from minillmlib.json_repair.keys import quoted_key
+from minillmlib.json_repair.quotes import Ending, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.strings import StringReader
 from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import Window
 
-__all__ = ["CLOSE_AND_KEY", "TAG", "THOUGHTS", "ValueReader"]
+__all__ = ["TAG", "THOUGHTS", "ValueReader"]
 
 MOST_DEPTH = 512
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
@@ -42,7 +37,6 @@ _SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
-CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
@@ -104,46 +98,22 @@ class ValueReader:
 
     def _close(self, char: str) -> None:
         window, growing = self.window, self.growing
-        if growing.closers[-1] == char and not self._goes_on(char):
-            self._pop()
-        elif growing.closers[-1] == char or self._is_stray(char):
+        closing = meaning_of(char, window, growing)
+        if closing is Closing.NOTHING:
             self._guess(Kind.WRONG_BRACKET)
-        elif not growing.awaits(char) or self._belongs_to_inner(char):
-            self._guess(Kind.WRONG_BRACKET)
-            self._pop()
         else:
-            self._guess(Kind.MISSING_BRACKET)
-            while growing.closers[-1] != char:
+            if closing is not Closing.INNERMOST:
+                is_wrong = closing is Closing.INNERMOST_IN_ITS_PLACE
+                self._guess(Kind.WRONG_BRACKET if is_wrong else Kind.MISSING_BRACKET)
+            while closing is Closing.OUTER and growing.closers[-1] != char:
                 growing.end()
             self._pop()
         window.pos += 1
         if self._comma_at >= 0:
-            self._guess(Kind.EXTRA_COMMA, self._comma_at - window.place(0))
+            self._guess(Kind.EXTRA_COMMA, self._comma_at - window.before)
             self._comma_at = -1
         if growing.open:
             self.step = self._after
-
-    def _goes_on(self, char: str) -> bool:
-        """Whether another key follows the bracket that should end it all."""
-        return len(self.growing.open) == 1 and char == "}" and self._is_key_after_bracket()
-
-    def _is_stray(self, char: str) -> bool:
-        """Whether a bracket that closes nothing is one too many: the value goes on after it."""
-        window = self.window
-        if self.growing.awaits(char):
-            return False
-        following = window.char(window.look(_SPACE, window.pos + 1).end())
-        return char == ")" or (following != "" and following in ',"')
-
-    def _belongs_to_inner(self, char: str) -> bool:
-        """Whether `}` was written for `]`: an outer object goes on after it."""
-        growing = self.growing
-        is_outer_object = len(growing.open) > 1 and type(growing.open[-2]) is dict
-        is_last = growing.awaits(char) and len(growing.open) == 2
-        return char == "}" and is_outer_object and is_last and self._is_key_after_bracket()
-
-    def _is_key_after_bracket(self) -> bool:
-        return self.window.look(CLOSE_AND_KEY, self.window.pos)[1] is not None
 
     def _pop(self) -> None:
         self.growing.end()
@@ -353,37 +323,20 @@ class ValueReader:
         self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
 
     def _quoted_key(self, opener: str) -> None:
-        """A key is read as a whole, so that one whose closing quote is missing can be found."""
         window = self.window
-        start = place = window.pos + len(opener)
-        parts: list[str] = []
-        inner: list[int] = []
-        while True:
-            while part := next_part(window, place, opener, KEY_RUNS[opener]):
-                parts.append(part[0])
-                place = part[1]
-            if window.char(place) == "":
-                self._guess(Kind.CUT_KEY)
-                window.pos = place
-                return
-            size = quote_size(window, place, opener)
-            if key_ending(window, place + size):
-                break
-            if (key := unclosed_key("".join(parts[:1]))) is not None:
-                self._guess(Kind.MISSING_QUOTE)
-                self._take_key(key.strip())
-                window.pos = start + len(key)
-                self.step = self._colon
-                return
-            parts.append(window.text[place + size - 1])
-            inner.append(place)
-            place += size
-        for quote in inner:
-            self._guess(Kind.INNER_QUOTE, quote)
-        if opener != '"':
+        key = quoted_key(window, window.pos + len(opener), opener)
+        if key is None:
+            self._guess(Kind.CUT_KEY)
+            window.pos = len(window.text)
+            return
+        for place in key.inner_quotes:
+            self._guess(Kind.INNER_QUOTE, place)
+        if not key.is_closed:
+            self._guess(Kind.MISSING_QUOTE)
+        elif opener != '"':
             self._guess(Kind.OTHER_QUOTES)
-        self._take_key("".join(parts))
-        window.pos = place + size
+        self._take_key(key.text)
+        window.pos = key.end
         self.step = self._colon
 
     def _bare_key(self) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from minillmlib.json_repair.brackets import is_key_after_bracket
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Candidate, Container
-from minillmlib.json_repair.reader import CLOSE_AND_KEY, TAG, THOUGHTS, ValueReader
+from minillmlib.json_repair.reader import TAG, THOUGHTS, ValueReader
 from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
@@ -166,7 +167,7 @@ class Scanner:
     def _valid(self) -> Container | None:
         """The value that begins here, consumed, if it is JSON and does not go on."""
         window, found = self._window, self._valid_values.next()
-        if found is None or window.look(CLOSE_AND_KEY, found[1] - 1)[1] is not None:
+        if found is None or is_key_after_bracket(window, found[1] - 1):
             return None
         window.pos = found[1]
         return found[0]  # type: ignore[no-any-return]  # it began with a bracket
