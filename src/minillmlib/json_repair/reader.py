@@ -133,6 +133,9 @@ class ValueReader:
     def _next_char(self) -> str:
         """Consumes white space and comments; the character after them, `""` at the end."""
         window = self.window
+        char = window.text[window.pos : window.pos + 1]
+        if "0" <= char <= "~" or char in ('"', ","):
+            return char
         while True:
             match = _SPACE.match(window.text, window.pos)
             window.pos = match.end()  # type: ignore[union-attr]  # it always matches
@@ -247,7 +250,9 @@ class ValueReader:
             key = match[1] if match[1] is not None else self._clean_key(match)
             if key in members:
                 self._tell_repeated_key()
-            members[key] = self._clean_scalar(match, 4)
+            value = match[4]
+            is_plain = value is not None and '"' not in value and "\\" not in value
+            members[key] = value if is_plain else self._clean_scalar(match, 4)
             if not self._pass_clean(match):
                 return
         if match := CLEAN_KEY.match(text, window.pos):

@@ -66,7 +66,7 @@ def repair(text: str) -> Repaired:
 
 
 def _meant(text: str) -> Any:
-    scanner = Scanner()
+    scanner = Scanner(most_guesses=0)
     scanner.finish(text)
     chosen = _chosen(scanner.candidates)
     return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from minillmlib.json_repair.brackets import is_key_after_bracket
-from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Candidate, Container
 from minillmlib.json_repair.reader import TAG, THOUGHTS, ValueReader
@@ -37,11 +37,11 @@ class Scanner:
         prose: The text before the first candidate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_guesses: int = MOST_CHANGES) -> None:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
         self._window = Window()
-        self.guesses = Guesses(self._window)
+        self.guesses = Guesses(self._window, most_guesses)
         self._guess = self.guesses.add
         self._valid_values = ValidValues(self._window)
         self._reader = ValueReader(self._window, self.guesses, self._valid_values)

@@ -12,6 +12,7 @@ from minillmlib.json_repair.window import Window
 __all__ = ["ValidValues"]
 
 _MOST_TRIES = 8  # in vain, since each costs up to all of the text
+_BEGINS = re.compile(r"[{\[]\s*+[\"{\[\]}0-9tfn-]")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -25,7 +26,7 @@ class ValidValues:
     def next(self) -> tuple[Any, int] | None:
         """The value that begins here and where it ends, if the text is whole and it is JSON."""
         window = self._window
-        if not window.is_whole or not self._tries:
+        if not window.is_whole or not self._tries or not _BEGINS.match(window.text, window.pos):
             return None
         try:
             value, end = _SCAN(window.text, window.pos)
