@@ -172,7 +172,8 @@ def _without_brackets(text: str) -> Repaired:
         return msgspec.structs.replace(found, changes=(first, *moved))
     if _TUPLE.fullmatch(text):
         found = _scanned(f"[{text}]")
-        if all(change.kind is not JsonChangeKind.BARE_STRING for change in found.changes):
+        is_prose = any(change.kind is JsonChangeKind.BARE_STRING for change in found.changes)
+        if not is_prose and [type(part) for part in found.value] == [list]:
             return msgspec.structs.replace(found, value=found.value[0], candidates=())
     return _lone_scalar(text)
 
