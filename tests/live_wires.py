@@ -115,8 +115,16 @@ def is_beginning(old, new) -> bool:
         done = keys == list(new)[: len(keys)]
         return done and are_beginning([old[key] for key in keys], [new[key] for key in keys])
     if isinstance(old, list):
+        if is_key_of_next(old, new):
+            old = old[:-1]
         return len(old) <= len(new) and are_beginning(old, new)
     return repr(old) == repr(new)
+
+
+def is_key_of_next(old: list, new: list) -> bool:
+    """Whether the string at the end was the key of an object whose brace is missing."""
+    is_there = 0 < len(old) <= len(new)
+    return is_there and isinstance(old[-1], str) and isinstance(new[len(old) - 1], dict)
 
 
 def are_beginning(old, new) -> bool:

@@ -35,9 +35,11 @@ class LiveJson(PartialJson):
         else:
             self._string.append(piece)
 
-    def finish(self) -> Repaired:
+    def finish(self, piece: str = "") -> Repaired:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
-        return super().finish() if self._string is None else repair("".join(self._string))
+        if self._string is None:
+            return super().finish(piece)
+        return repair("".join(self._string) + piece)
 
     def snapshot(self) -> Any:
         """What there is of the value, which no later text changes, or None before it begins.
@@ -140,10 +142,10 @@ class LiveFields(PartialJson):
         if not self._is_strict:
             return
         if changes := self._scanner.guesses.changes:
-            first = min(changes, key=lambda change: change.position)
+            place, kind = min(changes)
             raise JsonRepairError(
-                f"the arguments are not JSON: at character {first.position} "
-                f"a repair would be needed ({first.kind})"
+                f"the arguments are not JSON: at character {place} "
+                f"a repair would be needed ({kind})"
             )
         if len(self._scanner.candidates) > 1:
             raise JsonRepairError("the arguments are more than one object")

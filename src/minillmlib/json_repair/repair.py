@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from minillmlib.json_repair.scanner import Scanner
 __all__ = ["PartialJson", "loads", "repair", "repair_json"]
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
+_TUPLE = re.compile(r"\s*+\(.*\)\s*", re.DOTALL)
 _QUOTED = re.compile(r"""(["'])((?:[^"'\\]++|\\.)*+)(\1)?+""", re.DOTALL)
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
@@ -32,7 +34,10 @@ def loads(text: str) -> Any:
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
     """
-    return repair(text).value
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return _meant(text)
 
 
 def repair_json(text: str) -> str:
@@ -44,7 +49,7 @@ def repair_json(text: str) -> str:
     try:
         _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _written(repair(text).value)
+        return _written(_meant(text))
     return text
 
 
@@ -61,10 +66,15 @@ def repair(text: str) -> Repaired:
     return Repaired(value=value, candidates=(value,))
 
 
+def _meant(text: str) -> Any:
+    scanner = Scanner(most_guesses=0)
+    scanner.finish(text)
+    chosen = Choice(scanner.candidates).chosen()
+    return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
+
+
 def _scanned(text: str) -> Repaired:
-    partial = PartialJson()
-    partial.feed(text)
-    return partial.finish()
+    return PartialJson().finish(text)
 
 
 def _written(value: Any) -> str:
@@ -78,8 +88,10 @@ class PartialJson:
     """The values in a text that comes in pieces.
 
     A finished part of a value is never taken back: keys, elements and finished scalars stay,
-    strings and containers only grow. Numbers and literals appear when they are finished. The
-    pieces may be of any size; the end is that of `repair` on the whole text.
+    strings and containers only grow. Numbers and literals appear when they are finished. Where
+    the text is broken, the last string may yet lose its end or turn out to be a key, and
+    `</think>` without its beginning takes back all that came before. The pieces may be of any
+    size; the end is that of `repair` on the whole text.
     """
 
     def __init__(self) -> None:
@@ -100,10 +112,10 @@ class PartialJson:
         chosen = self._choice.chosen()
         return None if chosen is None else chosen.value
 
-    def finish(self) -> Repaired:
+    def finish(self, piece: str = "") -> Repaired:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         scanner = self._scanner
-        scanner.finish()
+        scanner.finish(piece)
         chosen = self._choice.chosen()
         if chosen is None:
             return _without_brackets("".join(scanner.prose))
@@ -118,21 +130,20 @@ class PartialJson:
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     """The guesses for this value; another value's are not told, only that it is there."""
     others = [candidate for candidate in scanner.candidates if candidate is not chosen]
-    changes = [
-        JsonChange(position=other.start, kind=JsonChangeKind.OTHER_VALUES) for other in others
-    ]
+    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others]
     changes += [
-        JsonChange(position=place, kind=JsonChangeKind.LONE_SURROGATE)
+        (place, JsonChangeKind.LONE_SURROGATE)
         for place in scanner.guesses.surrogates[:MOST_CHANGES]
     ]
     spans = iter(others)
     other = next(spans, None)
     for change in scanner.guesses.changes:
-        while other and other.end is not None and change.position >= other.end:
+        while other and other.end is not None and change[0] >= other.end:
             other = next(spans, None)
-        if other is None or change.position < other.start:
+        if other is None or change[0] < other.start:
             changes.append(change)
-    return tuple(sorted(changes, key=lambda change: change.position)[:MOST_CHANGES])
+    changes.sort(key=itemgetter(0))
+    return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
 
 
 def _without_brackets(text: str) -> Repaired:
@@ -145,6 +156,11 @@ def _without_brackets(text: str) -> Repaired:
         )
         first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
         return msgspec.structs.replace(found, changes=(first, *moved))
+    if _TUPLE.fullmatch(text):
+        found = _scanned(f"[{text}]")
+        is_prose = any(change.kind is JsonChangeKind.BARE_STRING for change in found.changes)
+        if not is_prose and [type(part) for part in found.value] == [list]:
+            return msgspec.structs.replace(found, value=found.value[0], candidates=())
     return _lone_scalar(text)
 
 
