@@ -38,6 +38,7 @@ BROKEN = [
     ("a trailing comma in an object", '{"a": 1, "b": 2,}', {"a": 1, "b": 2}),
     ("a trailing comma in an array", "[1, 2, ]", [1, 2]),
     ("two commas", '{"a": 1,, "b": [1,,2]}', {"a": 1, "b": [1, 2]}),
+    ("commas apart", "[1, , ,2]", [1, 2]),
     ("a comma first", '[, 1]', [1]),
     ("a missing comma", '{"a": 1 "b": 2}', {"a": 1, "b": 2}),
     ("a missing comma after a string", '{"a": "x" "b": "y"}', {"a": "x", "b": "y"}),
