@@ -169,7 +169,7 @@ def _without_brackets(text: str) -> Repaired:
             found = _within("[", text + closer)
             is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
             is_whole = type(found.value) is list and found.complete == bool(closer)
-            if is_sure and is_whole and len(found.value) == 1:
+            if is_sure and is_whole and len(found.value) == 1 and (closer or found.value[0]):
                 return msgspec.structs.replace(found, value=found.value[0], candidates=())
     if _TOKEN.fullmatch(alone):
         value, kind = scalar_of(alone)
