@@ -164,12 +164,12 @@ def _without_brackets(text: str) -> Repaired:
         first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
         return msgspec.structs.replace(found, changes=(first, *found.changes))
     alone = text.strip(_AROUND)
-    if alone[:1] in _OPENERS and (alone[0] != "(" or alone[-1] == ")"):
+    if alone[:1] in _OPENERS and len(alone) > 1 and (alone[0] != "(" or alone[-1] == ")"):
         for closer in ("]", ""):
             found = _within("[", text + closer)
             is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
             is_whole = type(found.value) is list and found.complete == bool(closer)
-            if is_sure and is_whole and len(found.value) == 1 and (closer or found.value[0]):
+            if is_sure and is_whole and len(found.value) == 1:
                 return msgspec.structs.replace(found, value=found.value[0], candidates=())
     if _TOKEN.fullmatch(alone):
         value, kind = scalar_of(alone)
