@@ -97,6 +97,8 @@ BROKEN = [
     ("braces in a bare string", "{a: all of {this} here}", {"a": "all of {this} here"}),
     ("a bare address", "{a: http://x.org/y}", {"a": "http://x.org/y"}),
     # Characters and escapes.
+    ("an inner quote after an escaped line end", '{"a": "x,\\n"y": z", "b": 1}', {"a": 'x,\n"y": z', "b": 1}),
+    ("an opening quote within a string", "[‘x\\q‘y’]", ["x\\q‘y"]),
     ("inner quotes and escapes", '{"a": "one\\n"two" \\u00e9", "b": 1,}', {"a": 'one\n"two" é', "b": 1}),
     ("lines in a string", '{"a": "one\ntwo"}', {"a": "one\ntwo"}),
     ("a tab in a string", '{"a": "one\ttwo"}', {"a": "one\ttwo"}),
@@ -133,6 +135,7 @@ BROKEN = [
     ("a comment within", '{"a": /* one */ 1}', {"a": 1}),
     ("a comment of Python", '{"a": 1, # one\n "b": 2}', {"a": 1, "b": 2}),
     ("a comment on the only line", '{"a": {"b": "x" // one }, "c": "y"}', {"a": {"b": "x"}, "c": "y"}),
+    ("comments, the last one on the last line", "[1, // one\n 2 // two ]", [1, 2]),
     ("a comment right after a value", '{"a": 1/* one */, "b": .../* rest */}', {"a": 1, "b": None}),
     ("dots for further members", '{"a": 1, ...}', {"a": 1}),
     ("words after a member", '{"a": true, "b": "x" as said }', {"a": True, "b": "x"}),
@@ -232,6 +235,18 @@ def test_a_key_that_comes_again_is_told_and_its_last_value_counts():
     found = repair('{"a": 1, "a": 2,}')
     assert found.value == {"a": 2}
     assert found.changes[0] == minillmlib.JsonChange(position=9, kind=Kind.REPEATED_KEY)
+
+
+def test_what_a_json_parser_would_take_silently_is_told_within_prose_too():
+    text = 'So: {"a": 1, "a": [1e999, "\\ud800"]}'
+    found = repair(text)
+    assert found.value == {"a": [None, "\ufffd"]}
+    kinds = {change.kind for change in found.changes}
+    assert kinds > {Kind.REPEATED_KEY, Kind.NOT_A_NUMBER, Kind.LONE_SURROGATE}
+    assert [change.kind for change in repair('So: {"a": 1, "a": 2}').changes][1:] == [
+        Kind.REPEATED_KEY
+    ]
+    assert loads("So: [1e999]") == [None]
 
 
 def test_all_values_of_a_text_are_candidates_in_their_order():
