@@ -14,6 +14,7 @@ from typing import Any
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.bare import end_of_bare
+from minillmlib.json_repair.between import SPACE, Between
 from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
@@ -27,16 +28,12 @@ from minillmlib.json_repair.strings import StringReader
 from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import Window
 
-__all__ = ["TAG", "THOUGHTS", "ValueReader"]
+__all__ = ["ValueReader"]
 
 MOST_DEPTH = 512
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
-_SPACE = re.compile(r"\s*+")
-_LINE = re.compile(r"[^\n]*+")
-_TO_BRACKET = re.compile(r"[^}\]]*+")
-_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
@@ -46,8 +43,6 @@ _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
-THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
-TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 
 
 class ValueReader:
@@ -67,6 +62,10 @@ class ValueReader:
         self.is_complete = False
         self._guess = guesses.add
         self._valid_values = valid_values
+        between = Between(window, guesses)
+        self._next_char = between.next_char
+        self._skip = between.skip
+        self._is_end_of_block = between.is_end_of_block
         self._strings = StringReader(window, self.growing, guesses)
         self._comma_at = -1
 
@@ -130,48 +129,6 @@ class ValueReader:
 
     # Between values.
 
-    def _next_char(self) -> str:
-        """Consumes white space and comments; the character after them, `""` at the end."""
-        window = self.window
-        char = window.text[window.pos : window.pos + 1]
-        if "0" <= char <= "~" or char in ('"', ","):
-            return char
-        while True:
-            match = _SPACE.match(window.text, window.pos)
-            window.pos = match.end()  # type: ignore[union-attr]  # it always matches
-            char = window.char(window.pos)
-            if char not in ("/", "#") or not self._pass_comment(char):
-                return char
-
-    def _pass_comment(self, char: str) -> bool:
-        window = self.window
-        following = window.char(window.pos + 1) if char == "/" else "/"
-        if following not in ("/", "*"):
-            return False
-        pattern = _COMMENT if following == "*" else _LINE
-        if pattern is _LINE and window.is_last_line(window.pos):
-            pattern = _TO_BRACKET  # or nothing would end the value
-        match = window.look(pattern, window.pos)
-        self._guess(Kind.COMMENT)
-        window.pos = match.end()
-        return True
-
-    def _pass(self, kind: Kind, what: re.Pattern[str]) -> None:
-        """Consumes what means nothing here, however much of it there is."""
-        end = self.window.look(what, self.window.pos).end()
-        self._guess(kind)
-        self.window.pos = end
-
-    def _is_end_of_block(self, char: str) -> bool:
-        """Whether a fence or the end of thoughts stands where a value should go on."""
-        window = self.window
-        if char == "`":
-            return window.char(window.pos + 1) == "`" and window.char(window.pos + 2) == "`"
-        if char == "<":
-            match = window.look(TAG, window.pos)
-            return match[1] == "/" and match[2] in THOUGHTS
-        return False
-
     def _after(self) -> None:
         """After a value within a container."""
         char = self._next_char()
@@ -189,14 +146,14 @@ class ValueReader:
             self._guess(Kind.MISSING_COMMA)
             self.step = self._inside()
         else:
-            self._pass(Kind.JUNK, _JUNK)
+            self._skip(Kind.JUNK, _JUNK)
 
     def _element_as_key(self) -> None:
         """In an array, a string and a colon: the array should have ended, or an object begun."""
         growing = self.growing
         items = growing.open[-1]
         if not items or type(items[-1]) is not str:
-            self._pass(Kind.JUNK, _JUNK)
+            self._skip(Kind.JUNK, _JUNK)
             return
         self._guess(Kind.MISSING_BRACKET)
         key = items.pop()
@@ -217,7 +174,7 @@ class ValueReader:
                 return
         char = self._next_char()
         if char == ",":
-            self._pass(Kind.EXTRA_COMMA, _COMMAS)
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         else:
@@ -264,7 +221,7 @@ class ValueReader:
             return
         char = self._next_char()
         if char == ",":
-            self._pass(Kind.EXTRA_COMMA, _COMMAS)
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
@@ -327,7 +284,7 @@ class ValueReader:
         window, growing = self.window, self.growing
         if len(growing.open) == 1:
             growing.repeated = key
-        self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
+        self._guess(Kind.REPEATED_KEY, SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
 
     def _quoted_key(self, opener: str) -> None:
         window = self.window
@@ -360,7 +317,7 @@ class ValueReader:
             window.pos = match.end() + 1
             self.step = self._colon
         elif not key:
-            self._pass(Kind.JUNK, _JUNK_FOR_KEY)
+            self._skip(Kind.JUNK, _JUNK_FOR_KEY)
         elif char not in (":", "="):
             self._guess(Kind.JUNK)
             window.pos = match.end()
@@ -413,7 +370,7 @@ class ValueReader:
                 self.growing.put(None)
             self.step = self._after
         elif char in ":=;\ufeff\u200b\u180e":
-            self._pass(Kind.JUNK, _JUNK_FOR_VALUE)
+            self._skip(Kind.JUNK, _JUNK_FOR_VALUE)
         else:
             self._bare()
 

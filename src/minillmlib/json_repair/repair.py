@@ -19,8 +19,9 @@ from minillmlib.json_repair.scanner import Scanner
 __all__ = ["PartialJson", "loads", "repair", "repair_json"]
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
-_TUPLE = re.compile(r"\s*+\(.*\)\s*", re.DOTALL)
-_QUOTED = re.compile(r"""(["'])((?:[^"'\\]++|\\.)*+)(\1)?+""", re.DOTALL)
+_OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
+_IN_DOUBT = {JsonChangeKind.BARE_STRING, JsonChangeKind.INNER_QUOTE}
+_AROUND = " \t\r\n\ufeff"
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -62,7 +63,7 @@ def repair(text: str) -> Repaired:
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _scanned(text)
+        return PartialJson().finish(text)
     return Repaired(value=value, candidates=(value,))
 
 
@@ -71,10 +72,6 @@ def _meant(text: str) -> Any:
     scanner.finish(text)
     chosen = Choice(scanner.candidates).chosen()
     return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
-
-
-def _scanned(text: str) -> Repaired:
-    return PartialJson().finish(text)
 
 
 def _written(value: Any) -> str:
@@ -147,35 +144,32 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
 
 
 def _without_brackets(text: str) -> Repaired:
-    """A text that is one string, number or literal, or members without their brackets."""
+    """A text that is one string, tuple, number or literal, or members without their brackets."""
     if _MEMBERS_ONLY.match(text):
-        found = _scanned("{" + text)
-        moved = tuple(
-            msgspec.structs.replace(change, position=max(change.position - 1, 0))
-            for change in found.changes
-        )
+        found = _within("{", text)
         first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
-        return msgspec.structs.replace(found, changes=(first, *moved))
-    if _TUPLE.fullmatch(text):
-        found = _scanned(f"[{text}]")
-        is_prose = any(change.kind is JsonChangeKind.BARE_STRING for change in found.changes)
-        if not is_prose and [type(part) for part in found.value] == [list]:
-            return msgspec.structs.replace(found, value=found.value[0], candidates=())
-    return _lone_scalar(text)
-
-
-def _lone_scalar(text: str) -> Repaired:
-    text = text.strip().removeprefix("\ufeff").strip()
-    if quoted := _QUOTED.fullmatch(text):
-        is_closed = len(text) > 1 and text[-1] == text[0] and quoted[3] is not None
-        found = _scanned(f"[{text}]" if is_closed else f"[{text}")
-        if found.value and isinstance(found.value[0], str) and len(found.value) == 1:
-            return msgspec.structs.replace(
-                found, value=found.value[0], candidates=(), complete=is_closed
-            )
-    if _TOKEN.fullmatch(text):
-        value, kind = scalar_of(text)
+        return msgspec.structs.replace(found, changes=(first, *found.changes))
+    alone = text.strip(_AROUND)
+    if alone[:1] in _OPENERS and len(alone) > 1 and (alone[0] != "(" or alone[-1] == ")"):
+        for closer in ("]", ""):
+            found = _within("[", text + closer)
+            is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
+            is_whole = type(found.value) is list and found.complete == bool(closer)
+            if is_sure and is_whole and len(found.value) == 1:
+                return msgspec.structs.replace(found, value=found.value[0], candidates=())
+    if _TOKEN.fullmatch(alone):
+        value, kind = scalar_of(alone)
         if kind is not JsonChangeKind.BARE_STRING:
-            changes = () if kind is None else (JsonChange(position=0, kind=kind),)
+            changes = () if kind is None else (JsonChange(position=text.index(alone), kind=kind),)
             return Repaired(value=value, changes=changes)
-    raise JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")
+    raise JsonRepairError(f"there is no JSON in the text: {alone[:80]!r}")
+
+
+def _within(bracket: str, text: str) -> Repaired:
+    """What the text is after this bracket."""
+    found = PartialJson().finish(bracket + text)
+    changes = tuple(
+        msgspec.structs.replace(change, position=max(change.position - 1, 0))
+        for change in found.changes
+    )
+    return msgspec.structs.replace(found, changes=changes)

@@ -2,7 +2,7 @@
 
 A decision that needs text which has not come yet is put off: it raises `MoreTextNeeded` before
 anything was changed, and is made again when there is more. So that this stays linear however
-small the pieces are, long undecided text is not looked at again before it has grown by an eighth.
+small the pieces are, long undecided text is not looked at again before it has grown by a quarter.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Window:
         self._held.append(piece)
         self._held_chars += len(piece)
         rest = len(self.text) - self.pos
-        if rest > _SHORT and self._held_chars * 8 < rest:
+        if rest > _SHORT and self._held_chars * 4 < rest:
             return False
         self._join()
         return True
@@ -88,7 +88,7 @@ class Window:
         """What a pattern finds there that always matches, and that more text could only extend."""
         match = pattern.match(self.text, pos)
         assert match is not None
-        if match.end() == len(self.text) and not self.is_whole:
+        if not self.is_whole and match.end() == len(self.text):
             raise MoreTextNeeded
         return match
 
@@ -103,8 +103,9 @@ class Window:
 
     def char(self, pos: int) -> str:
         """The character there, or `""` at the end of the whole text."""
-        if pos < len(self.text):
+        try:
             return self.text[pos]
-        if not self.is_whole:
-            raise MoreTextNeeded
-        return ""
+        except IndexError:
+            if self.is_whole:
+                return ""
+        raise MoreTextNeeded
