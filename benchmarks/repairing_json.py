@@ -24,6 +24,7 @@ SHORT = (
     '{\'name\': "Bob", "tags": ["a", \'b\',], age: 33, "ok": True, "text": "he said "hi" to '
     'me", "address": {"street": "Main", "no": 5,}, "x": None, "more": [1,2,3,], "end": "text", }'
 )
+FENCED = 'Sure:\n```json\n{"city": "Oslo", "n": [1, 2]}\n```\n'
 
 
 def long_document() -> str:
@@ -79,7 +80,12 @@ def main() -> None:
     valid = long_document()
     comma = valid[:-1] + ",}"
     broken = comma.replace("true", "True").replace('"id"', "id").replace('"alpha"', "'alpha'")
-    texts = {"190 broken characters": SHORT, "14 kB, one comma": comma, "14 kB, broken": broken}
+    texts = {
+        "a fence around valid JSON": FENCED,
+        "190 broken characters": SHORT,
+        "14 kB, one comma": comma,
+        "14 kB, broken": broken,
+    }
     repairers: dict[str, Work] = {"minillmlib": minillmlib.loads}
     for name in ("json_repair", "fast_json_repair"):
         if library := optional(name):
@@ -105,7 +111,7 @@ def main() -> None:
             )
         )
     for name, title, work, text in rows:
-        print(f"{title:24} {name:18} {best_micros(work, text):10,.0f} us")
+        print(f"{title:28} {name:18} {best_micros(work, text):10,.0f} us")
 
 
 if __name__ == "__main__":

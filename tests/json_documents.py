@@ -38,11 +38,30 @@ def written(value, layout) -> str:
     return json.dumps(value, **layout)
 
 
+def documents(value, layout, seed: int, count: int) -> Iterator[tuple[str, object]]:
+    """JSON texts of arrays and objects made of a value's parts, and what they stand for."""
+    chance = random.Random(seed)
+    parts, keys = [value, "", "a", 0], ["", "a", "it's", 'say "hi"']
+    for part in parts:  # it grows meanwhile
+        if isinstance(part, list | dict):
+            parts += part.values() if isinstance(part, dict) else part
+            keys += [key for key in part if isinstance(key, str)]
+    small = [part for part in parts if len(repr(part)) < 60]
+    yield written(value, layout), value
+    for _ in range(count - 1):
+        made = chance.choices(small, k=chance.randrange(4))
+        for _ in range(chance.randrange(1, 4)):
+            made = [made, *chance.choices(small, k=chance.randrange(2))]
+            if chance.randrange(2):
+                made = {chance.choice(keys): item for item in made}
+        yield written(made, layout), made
+
+
 def mutations(text: str, seed: int, count: int) -> Iterator[str]:
     """The text with one to six changes, as many times; now and then garbage alone."""
     chance = random.Random(seed)
-    for number in range(count):
-        if number % 10 == 9:
+    for _ in range(count):
+        if chance.random() < 0.1:
             yield "".join(chance.choices(INSERTED, k=chance.randrange(30)))
             continue
         changed = text
@@ -65,9 +84,9 @@ def _mutated(text: str, chance: random.Random) -> str:
             return text[:start] + chance.choice(INSERTED) + text[start:]
 
 
-def pieces_of(text: str, chance: random.Random) -> list[str]:
+def pieces_of(text: str, chance: random.Random, most: int = 0) -> list[str]:
     """The text in pieces of random sizes."""
-    most = chance.choice([1, 3, 20])
+    most = most or chance.choice([1, 3, 20])
     pieces, place = [], 0
     while place < len(text):
         size = chance.randint(1, most)

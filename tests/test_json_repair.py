@@ -38,6 +38,7 @@ BROKEN = [
     ("a trailing comma in an object", '{"a": 1, "b": 2,}', {"a": 1, "b": 2}),
     ("a trailing comma in an array", "[1, 2, ]", [1, 2]),
     ("two commas", '{"a": 1,, "b": [1,,2]}', {"a": 1, "b": [1, 2]}),
+    ("commas apart", "[1, , ,2]", [1, 2]),
     ("a comma first", '[, 1]', [1]),
     ("a missing comma", '{"a": 1 "b": 2}', {"a": 1, "b": 2}),
     ("a missing comma after a string", '{"a": "x" "b": "y"}', {"a": "x", "b": "y"}),
@@ -45,12 +46,17 @@ BROKEN = [
     ("missing commas of an array", '["x" "y" 1 2 {"a": 3} null]', ["x", "y", 1, 2, {"a": 3}, None]),
     ("a missing colon", '{"a" 1, "b" {"c": 2}}', {"a": 1, "b": {"c": 2}}),
     ("equal signs", '{"a" = 1, b => 2}', {"a": 1, "b": 2}),
-    ("a missing bracket within", '{"a": [1, 2, "b": 3}', {"a": [1, 2, "b", 3]}),
+    ("a missing bracket before a key", '{"a": [1, 2, "b": 3}', {"a": [1, 2], "b": 3}),
     ("a missing bracket before another", '[{"a": [1, 2}, {"a": [3]}]', [{"a": [1, 2]}, {"a": [3]}]),
     ("a missing brace in an array", '[{"a": 1, "b": [2]]', [{"a": 1, "b": [2]}]),
     ("the wrong bracket", '{"a": [1, 2}, "b": 3}', {"a": [1, 2], "b": 3}),
     ("a brace too many, too early", '{"a": {"b": 1}}, "c": 2}', {"a": {"b": 1}, "c": 2}),
     ("brackets too many at the end", '{"a": [1]}]}', {"a": [1]}),
+    ("an object without braces in an array", '["a": 1, "b": "x"]', [{"a": 1, "b": "x"}]),
+    ("an array that goes on after its end", '{"a": [1], [2, 3], "b": 4}', {"a": [1, 2, 3], "b": 4}),
+    ("objects that never end", '[{"a": 1 {"a": 2}, {"a": 3, {"a": 4}]', [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]),
+    ("a comma first in an object", '{, "a": 1}', {"a": 1}),
+    ("a missing colon before other values", """{"a" 'x', "b": {"c" true}}""", {"a": "x", "b": {"c": True}}),
     ("no opening brace", '"a": 1, "b": 2}', {"a": 1, "b": 2}),
     ("a bracket that closes nothing", '{"a": 1], "b": 2}', {"a": 1, "b": 2}),
     ("a brace too many between objects", '[{"a": 1}}, {"b": 2}]', [{"a": 1}, {"b": 2}]),
@@ -78,6 +84,8 @@ BROKEN = [
     ("JSON in a string", '{"a": "{"k": "v"}", "b": 1}', {"a": '{"k": "v"}', "b": 1}),
     ("a missing quote at the end of a line", '{"a": "x,\n "b": 1}', {"a": "x", "b": 1}),
     ("a missing quote", '{"a": "x, "b": 1}', {"a": "x", "b": 1}),
+    ("a missing quote at the end of an element's line", '["x,\n"y",\n"z"]', ["x", "y", "z"]),
+    ("a missing opening quote of a key", '{a": "x", b": 1}', {"a": "x", "b": 1}),
     ("a missing quote of a key", '{"a: 1, "b": 2}', {"a": 1, "b": 2}),
     ("strings that are joined", '{"a": "x" + "y" +\n \'z\'}', {"a": "xyz"}),
     ("bare keys", "{a: 1, b_c: 2, d-e: 3, $f: 4}", {"a": 1, "b_c": 2, "d-e": 3, "$f": 4}),
@@ -86,8 +94,12 @@ BROKEN = [
     ("bare strings in an array", "[red, light blue]", ["red", "light blue"]),
     ("a bare string with a comma", '{"a": well, yes, "b": 1}', {"a": "well, yes", "b": 1}),
     ("a bare string before a key", '{"a": well said. "b": 1}', {"a": "well said.", "b": 1}),
+    ("braces in a bare string", "{a: all of {this} here}", {"a": "all of {this} here"}),
     ("a bare address", "{a: http://x.org/y}", {"a": "http://x.org/y"}),
     # Characters and escapes.
+    ("an inner quote after an escaped line end", '{"a": "x,\\n"y": z", "b": 1}', {"a": 'x,\n"y": z', "b": 1}),
+    ("an opening quote within a string", "[‘x\\q‘y’]", ["x\\q‘y"]),
+    ("inner quotes and escapes", '{"a": "one\\n"two" \\u00e9", "b": 1,}', {"a": 'one\n"two" é', "b": 1}),
     ("lines in a string", '{"a": "one\ntwo"}', {"a": "one\ntwo"}),
     ("a tab in a string", '{"a": "one\ttwo"}', {"a": "one\ttwo"}),
     ("an escaped apostrophe", '{"a": "it\\\'s"}', {"a": "it's"}),
@@ -102,6 +114,7 @@ BROKEN = [
     ("JavaScript's undefined", "{a: undefined}", {"a": None}),
     ("capitals", "[TRUE, FALSE, NULL]", [True, False, None]),
     ("what is not a number", "[NaN, Infinity, -Infinity, 1e999]", [None] * 4),
+    ("a tuple alone", "(1, 'x', True)", [1, "x", True]),
     ("tuples", "{'a': (1, 2)}", {"a": [1, 2]}),
     ("a set", '{"a": {"x", "y"}}', {"a": ["x", "y"]}),
     ("points without digits", "[.5, 1., +2]", [0.5, 1.0, 2]),
@@ -115,10 +128,18 @@ BROKEN = [
     ("dots for a value", '{"a": ..., "b": 1}', {"a": None, "b": 1}),
     ("a number alone", " True\n", True),
     ("a string alone", "'x'", "x"),
+    ("smart quotes alone", "“x”", "x"),
+    ("joined strings alone", '"x" + "y"', "xy"),
     # Remarks.
     ("a comment to the end of the line", '{"a": 1, // one\n "b": "x" // two\n}', {"a": 1, "b": "x"}),
     ("a comment within", '{"a": /* one */ 1}', {"a": 1}),
     ("a comment of Python", '{"a": 1, # one\n "b": 2}', {"a": 1, "b": 2}),
+    ("a comment on the only line", '{"a": {"b": "x" // one }, "c": "y"}', {"a": {"b": "x"}, "c": "y"}),
+    ("comments, the last one on the last line", "[1, // one\n 2 // two ]", [1, 2]),
+    ("a comment right after a value", '{"a": 1/* one */, "b": .../* rest */}', {"a": 1, "b": None}),
+    ("dots for further members", '{"a": 1, ...}', {"a": 1}),
+    ("words after a member", '{"a": true, "b": "x" as said }', {"a": True, "b": "x"}),
+    ("words after an element", '{"a": ["x", "y" or so], "b": 1}', {"a": ["x", "y", "or so"], "b": 1}),
     ("dots for the rest", '{"a": [1, 2, ...], ...}', {"a": [1, 2]}),
 ]  # fmt: skip
 
@@ -162,7 +183,7 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
 @pytest.mark.parametrize(
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
-     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", "\ufeff", "nothing", "..."],
+     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "..."],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):
@@ -214,6 +235,18 @@ def test_a_key_that_comes_again_is_told_and_its_last_value_counts():
     found = repair('{"a": 1, "a": 2,}')
     assert found.value == {"a": 2}
     assert found.changes[0] == minillmlib.JsonChange(position=9, kind=Kind.REPEATED_KEY)
+
+
+def test_what_a_json_parser_would_take_silently_is_told_within_prose_too():
+    text = 'So: {"a": 1, "a": [1e999, "\\ud800"]}'
+    found = repair(text)
+    assert found.value == {"a": [None, "\ufffd"]}
+    kinds = {change.kind for change in found.changes}
+    assert kinds > {Kind.REPEATED_KEY, Kind.NOT_A_NUMBER, Kind.LONE_SURROGATE}
+    assert [change.kind for change in repair('So: {"a": 1, "a": 2}').changes][1:] == [
+        Kind.REPEATED_KEY
+    ]
+    assert loads("So: [1e999]") == [None]
 
 
 def test_all_values_of_a_text_are_candidates_in_their_order():

@@ -6,13 +6,13 @@ import contextlib
 
 import pytest
 
-from minillmlib import JsonRepairError, repair
+from minillmlib import ArgumentStream, JsonRepairError, repair
 from minillmlib.json_repair.repair import PartialJson
 from test_linear import check_linear
 
 pytestmark = pytest.mark.long
 
-CHARS = 8_000  # of the smaller of the two sizes
+SIZES = (1_000, 4_000)  # in characters, each beside twice as much
 
 # What is repeated, and what stands before and after all of it.
 FAMILIES = {
@@ -43,6 +43,11 @@ FAMILIES = {
     "objects that go on": ('},"a":1', '{"a":1', ""), "wrong brackets": ("[}", "[", ""), "brackets that are missing": ("[{]", "", ""),
     "mixed brackets": ("[{(", "[", ")]}"), "sets": ('{"a",', "[", ""), "a set without an end": ("a", '{"', ""),
     "repeated keys": ("a:1,", "{", ""), "new keys": ("", "{", ""), "equal signs": ("=", "{a", ""), "fat arrows": ("a=>", "{", ""),
+    "keys in an array": ('"a":', "[", ""), "keys in arrays": ('["a":1,', "", ""), "arrays that go on": ("],[1", '{"a":[1', ""),
+    "objects that touch": ('{"a":1', "[", ""), "stray words": ('"a" b],', '{"a":["c",', ""), "comments and brackets": ('"a" #},', "[", ""),
+    "brackets in comments": ("#}", "[", ""), "braces in bare text": ("a{b}", "{a:", ""), "comments in bare text": ("a/*b", "[", ""),
+    "valid and broken": ('{"a":1} {b} ', "", ""), "valid in broken": ('{"a":1},b c,', "[", ""), "tuples": ("(1,", "", ")"),
+    "missing commas": ('"a": 1 ', "{", ""), "starred": ("/*a*", "[b", ""), "words after quotes": ('" a b c ', '{"a":"', ""),
     "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
 }  # fmt: skip
 
@@ -75,12 +80,14 @@ def feeding(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_repairing_is_linear(name):
-    check_linear(repairing(name), CHARS)
+    for chars in SIZES:
+        check_linear(repairing(name), chars)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_repairing_piece_by_piece_is_linear(name):
-    check_linear(feeding(name), CHARS // 2)
+    for chars in SIZES:
+        check_linear(feeding(name), chars)
 
 
 def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time():
@@ -92,5 +99,28 @@ def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time
             partial.feed(f"{number}, ")
             partial.feed('"text": "some words of a text"},\n')
             assert len(partial.value) == number + 1
+
+    check_linear(work, 1000)
+
+
+def test_many_values_that_are_looked_at_after_each_piece_take_linear_time():
+    def work(values):
+        partial = PartialJson()
+        for number in range(values):
+            partial.feed(f'["{number}"], ')
+            assert partial.value == ["0"]
+
+    check_linear(work, 1000)
+
+
+def test_arguments_that_are_looked_at_after_each_piece_take_linear_time():
+    def work(fields):
+        args = ArgumentStream()
+        args.field("none")
+        args.feed("[]" * fields + "{")
+        for number in range(fields):
+            args.feed(f'"{number}": ')
+            args.feed(f'"text {number}", ')
+        assert len(args.finish()) == fields
 
     check_linear(work, 1000)

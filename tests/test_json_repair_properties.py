@@ -15,19 +15,20 @@ from hostile import FACTOR
 from json_documents import (
     CONTAINERS,
     LAYOUTS,
-    OBJECTS,
     SEEDS,
     VALUES,
+    documents,
     mutations,
     pieces_of,
     written,
 )
 from minillmlib import JsonRepairError, loads, repair, repair_json
 from minillmlib.json_repair.repair import PartialJson
+from test_json_repair import BROKEN, CUT
 
 pytestmark = pytest.mark.long
 
-DOCUMENTS, EACH = 250 * FACTOR, 80  # 20,000 broken inputs for each property
+DOCUMENTS, EACH = 250 * FACTOR, 80  # 20,000 inputs for each property
 many = settings(
     max_examples=DOCUMENTS, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
@@ -57,29 +58,29 @@ def refuse_constant(name):
 
 
 @many
-@given(VALUES, LAYOUTS)
-def test_p1_valid_json_is_unchanged(value, layout):
-    text = written(value, layout)
-    assert repair_json(text) == text
-    assert repr(loads(text)) == repr(json.loads(text))
-    assert repair(text).changes == ()
-    assert repair(text).complete
+@given(VALUES, LAYOUTS, SEEDS)
+def test_p1_valid_json_is_unchanged(value, layout, seed):
+    for text, _ in documents(value, layout, seed, EACH):
+        assert repair_json(text) == text
+        assert repr(loads(text)) == repr(json.loads(text))
+        assert repair(text).changes == ()
+        assert repair(text).complete
 
 
 @many
-@given(CONTAINERS, LAYOUTS)
-def test_p1_the_scanner_alone_reads_valid_json_as_a_json_parser_does(value, layout):
-    text = written(value, layout)
-    found = scanned(text)
-    assert repr(found.value) == repr(json.loads(text))
-    assert found.changes == ()
-    assert found.complete
+@given(CONTAINERS, LAYOUTS, SEEDS)
+def test_p1_the_scanner_alone_reads_valid_json_as_a_json_parser_does(value, layout, seed):
+    for text, _ in documents(value, layout, seed, EACH):
+        found = scanned(text, [text])
+        assert repr(found.value) == repr(json.loads(text))
+        assert found.changes == ()
+        assert found.complete
 
 
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p2_p3_p4_p10_whatever_comes_in_json_comes_out_that_needs_no_repair(value, layout, seed):
-    for broken in mutations(written(value, layout), seed, EACH):
+    for broken in broken_documents(value, layout, seed):
         try:
             text = repair_json(broken)
         except JsonRepairError:
@@ -90,6 +91,11 @@ def test_p2_p3_p4_p10_whatever_comes_in_json_comes_out_that_needs_no_repair(valu
         assert msgspec.json.decode(text) == again
         assert repair_json(text) == text
         assert len(text) <= 6 * len(broken) + 64
+
+
+def broken_documents(value, layout, seed):
+    for number, (text, _) in enumerate(documents(value, layout, seed, EACH // 4)):
+        yield from mutations(text, seed + number, 4)
 
 
 def is_part(part, whole, *, at_end=True) -> bool:
@@ -134,45 +140,74 @@ def partly(text):
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p6_a_growing_value_takes_nothing_back(value, layout, seed):
-    text = written(value, layout)
-    whole = json.loads(text)
-    partial, before = PartialJson(), None
-    for piece in pieces_of(text, random.Random(seed)):
-        partial.feed(piece)
-        assert before is None or is_part(before, partial.value)
-        assert partial.value is None or is_part(partial.value, whole)
-        before = copy.deepcopy(partial.value)
-    assert repr(partial.finish().value) == repr(whole)
+    chance = random.Random(seed)
+    for text, whole in documents(value, layout, seed, EACH):
+        partial, before = PartialJson(), None
+        for piece in pieces_of(text, chance, chance.choice([5, 40])):
+            partial.feed(piece)
+            assert before is None or is_part(before, partial.value)
+            before = copy.deepcopy(partial.value)
+            assert before is None or is_part(before, whole)
+        assert repr(partial.finish().value) == repr(json.loads(text))
 
 
 @many
 @given(CONTAINERS, LAYOUTS, SEEDS)
 def test_p6_however_a_text_is_cut_into_pieces_its_end_is_the_same(value, layout, seed):
     chance = random.Random(seed)
-    for broken in mutations(written(value, layout), seed, EACH // 4):
+    for broken in broken_documents(value, layout, seed):
         one, other = scanned(broken), scanned(broken, pieces_of(broken, chance))
         assert repr(one) == repr(other)
 
 
+def without_last(value):
+    """What of a growing value is finished."""
+    if not isinstance(value, dict | list) or not value:
+        return value
+    if isinstance(value, list):
+        *kept, last = value
+        return [*kept, without_last(last)] if isinstance(last, dict | list) else kept
+    kept = dict(value)
+    key, last = kept.popitem()
+    return kept | {key: without_last(last)} if isinstance(last, dict | list) else kept
+
+
+SAMPLE = {"text": 'say "hi"', "more": [1, {"a": [True, None]}, "it's"], "n": {"x": -1.5e3}}
+# Thoughts whose beginning is not in the text are the one thing that is taken back.
+SPLIT = [case[1] for case in BROKEN + CUT if case[0] != "thoughts that began in the prompt"]
+SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 60)]
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_every_split_of_a_text_ends_the_same_and_takes_nothing_back_that_was_finished(text):
+    chance, whole = random.Random(repr(text)), repr(scanned(text))
+    splits = [[text[:place], text[place:]] for place in range(len(text) + 1)]
+    splits += [pieces_of(text, chance) for _ in range(5 * FACTOR)]
+    for pieces in splits:
+        partial, before = PartialJson(), None
+        for piece in pieces:
+            partial.feed(piece)
+            assert before is None or is_part(before, partial.value), pieces
+            before = without_last(copy.deepcopy(partial.value))
+        assert repr(partial.finish()) == whole, pieces
+
+
 AROUND = [
     ("", ""), ("Here is the JSON:\n", "\nAnything else?"), ("```json\n", "\n```"), ("```\n", "```"),
-    ("Sure, it's done.\n\n```json\n", "\n```\nThat's \"all\", folks."), ("<think>Hm, {\"a\": ", "}</think>"),
+    ("Sure, it's done.\n\n```json\n", "\n```\nThat's \"all\", folks."), ('<think>Hm, {"a": 1}</think>', ""),
     ("<think>\nIs it {1}?\n</think>\n\n", ""), ("The [draft] is no more.</think>", ""), ("callback(", ");"),
     ("See [1] and (this):", " See {that}."), ("\ufeff", "\n\n"), ("JSON = ", ";"), ("> ", "\n"), ("**", "**"),
 ]  # fmt: skip
 
 
 @many
-@given(OBJECTS, LAYOUTS)
-def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout):
-    text = written(value, layout)
-    whole = json.loads(text)
-    for before, after in AROUND:
-        wrapped = before + text + after
-        if before.endswith(": "):
-            wrapped = before + "1}</think>" + text
-        found = repair(wrapped)
-        assert repr(found.value) == repr(whole), wrapped
+@given(CONTAINERS, LAYOUTS, SEEDS)
+def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout, seed):
+    for inner, _ in documents(value, layout, seed, EACH):
+        before, after = random.Random(inner).choice(AROUND)
+        text = f'{{"all": {inner}}}'
+        found = repair(before + text + after)
+        assert repr(found.value) == repr(json.loads(text)), before + text + after
         assert found.complete
 
 

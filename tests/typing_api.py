@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypedDict, assert_type
+from typing import Any, TypedDict, assert_type
 
 from minillmlib import (
+    ArgumentStream,
     ChatNode,
     CompletionContext,
     CompletionParameters,
@@ -38,6 +39,17 @@ async def conversation(generator: GeneratorInfo) -> None:
             assert_type(chunk, StreamChunk)
     assert_type(stream.node, ChatNode)
     assert_type(ChatNode.from_messages([Message.user("Hi")]), tuple[ChatNode, ChatNode])
+
+
+async def live(generator: GeneratorInfo) -> None:
+    stream = ChatNode.root("Be brief.").chat_streaming("Hello", generator)
+    async for value in stream.partial_json():
+        assert_type(value, Any)
+    args = ArgumentStream(strict=True)
+    async for piece in args.field("text").delta():
+        assert_type(piece, str)
+    assert_type(await args.field("text").wait(), Any)
+    assert_type(args.finish(), dict[str, Any])
 
 
 def blocking(generator: GeneratorInfo) -> None:

@@ -27,6 +27,7 @@ from minillmlib.errors import (
     MaxRetriesExceededError,
     MiniLLMError,
     MissingExtraError,
+    MissingFieldError,
     ModelLoadingError,
     NoJsonFoundError,
     NotFoundError,
@@ -48,6 +49,7 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.arguments import ArgumentStream, FieldHandle
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -91,6 +93,7 @@ if typing.TYPE_CHECKING:
 __all__ = [
     "AnthropicProvider",
     "ApiError",
+    "ArgumentStream",
     "Attempt",
     "AttemptOutcome",
     "AudioPart",
@@ -123,6 +126,7 @@ __all__ = [
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",
+    "FieldHandle",
     "FinishReason",
     "GeneratorInfo",
     "GenericProvider",
@@ -146,6 +150,7 @@ __all__ = [
     "MessageFacts",
     "MiniLLMError",
     "MissingExtraError",
+    "MissingFieldError",
     "ModelLoadingError",
     "NoJsonFoundError",
     "NodeCompletionParameters",

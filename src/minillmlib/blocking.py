@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.pipeline.partial import PartialValues
 from minillmlib.pipeline.stream import StreamingCompletion
-from minillmlib.values.responses import StreamChunk
 
 __all__ = ["iterate", "run"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Readable(Protocol[T_co]):
+    """A stream, or the values of its `partial_json()`."""
+
+    def __anext__(self) -> Coroutine[object, object, T_co]: ...
+
+    def aclose(self) -> Coroutine[object, object, None]: ...
 
 
 def run(coroutine: Coroutine[object, object, T]) -> T:
@@ -27,9 +36,12 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     return _in_background(lambda: coroutine)
 
 
-def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
-    """The chunks of a stream in a plain `for` loop; leaving the loop closes the connection."""
-    if not isinstance(stream, StreamingCompletion):
+def iterate(stream: Readable[T]) -> Generator[T, None, None]:
+    """The chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
+
+    Also the values of `stream.partial_json()`.
+    """
+    if not isinstance(stream, StreamingCompletion | PartialValues):
         raise InvalidParameterError(
             "iterate() takes a stream, as from node.chat_streaming(...), "
             f"not {type(stream).__name__}"
@@ -37,11 +49,11 @@ def iterate(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None,
     return _chunks(stream)
 
 
-def _chunks(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None, None]:
+def _chunks(stream: Readable[T]) -> Generator[T, None, None]:
     is_ours = True
     try:
-        while (chunk := _in_background(lambda: _next_chunk(stream))) is not None:
-            yield chunk
+        while chunk := _in_background(lambda: _next_chunk(stream)):
+            yield chunk[0]
     except InvalidParameterError:
         is_ours = False  # somebody else reads it
         raise
@@ -51,8 +63,11 @@ def _chunks(stream: StreamingCompletion[object]) -> Generator[StreamChunk, None,
                 _in_background(stream.aclose)
 
 
-async def _next_chunk(stream: StreamingCompletion[object]) -> StreamChunk | None:
-    return await anext(stream, None)
+async def _next_chunk(stream: Readable[T]) -> tuple[T] | None:
+    try:
+        return (await stream.__anext__(),)
+    except StopAsyncIteration:
+        return None
 
 
 def _in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:

@@ -36,6 +36,7 @@
     │   ├── IncompleteJsonError      it was cut before its JSON came to an end
     │   └── ResponseValidationError  its JSON does not fit the type that is expected
     ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
+    ├── MissingFieldError            a tool call ended without an argument that was waited for
     ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
     ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
     ├── StorageError                 a conversation cannot be read from a file or written to one
@@ -73,6 +74,7 @@ __all__ = [
     "MaxRetriesExceededError",
     "MiniLLMError",
     "MissingExtraError",
+    "MissingFieldError",
     "ModelLoadingError",
     "NoJsonFoundError",
     "NotFoundError",
@@ -324,7 +326,23 @@ class ResponseValidationError(RejectedResponseError):
 
 
 class JsonRepairError(MiniLLMError, ValueError):
-    """A text holds nothing that could be JSON, or is nested too deeply."""
+    """A text holds nothing that could be JSON, or is nested too deeply.
+
+    Of streamed arguments also: they are no object, or contradict what was told of them, or are
+    not JSON where they are read strictly.
+    """
+
+
+class MissingFieldError(MiniLLMError, LookupError):
+    """The arguments of a tool call ended without one that was waited for.
+
+    Attributes:
+        fields: The names of the arguments that came.
+    """
+
+    def __init__(self, message: str, *, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.fields = fields
 
 
 class MaxRetriesExceededError(MiniLLMError):

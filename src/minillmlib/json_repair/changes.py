@@ -75,20 +75,21 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guesses:
-    """The guesses so far, the first thousand.
+    """The guesses so far, the first thousand unless fewer are wanted.
 
     Attributes:
-        changes: Each of them, nearly in the order of the text.
+        changes: The place and kind of each, nearly in the order of the text.
         surrogates: Where halves of surrogate pairs stood as characters.
     """
 
-    def __init__(self, window: Window) -> None:
-        self.changes: list[JsonChange] = []
+    def __init__(self, window: Window, most: int) -> None:
+        self._most = most
+        self.changes: list[tuple[int, JsonChangeKind]] = []
         self.surrogates = window.surrogates
         self._window = window
 
     def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
         """A guess at this index of the window, or where the next character is."""
-        if len(self.changes) < MOST_CHANGES:
-            place = self._window.place(self._window.pos if pos is None else pos)
-            self.changes.append(JsonChange(position=place, kind=kind))
+        if len(self.changes) < self._most:
+            window = self._window
+            self.changes.append((window.before + (window.pos if pos is None else pos), kind))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = ["Candidate", "Container", "Growing"]
+__all__ = ["TAIL", "Candidate", "Container", "Growing"]
 
-_TAIL = 64
+TAIL = 64
 
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
@@ -42,17 +43,23 @@ class Growing:
     Attributes:
         open: The containers.
         closers: The bracket that closes each.
+        is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
-        tail: The last characters of the string.
+        tail: The last characters of the string, as they were written.
+        repeated: A key of an outermost object that came again, or None.
     """
 
-    __slots__ = ("_counts", "_parts", "_slot", "closers", "key", "open", "tail")
+    __slots__ = (
+        "_counts", "_parts", "_slot", "closers", "is_in_object", "key", "open", "repeated", "tail",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.open: list[Container] = []
+        self.open: list[Any] = []  # of containers; what it is shows `is_in_object`
         self.closers: list[str] = []
+        self.is_in_object = False
         self.key = ""
         self.tail = ""
+        self.repeated: str | None = None
         self._counts = {"}": 0, "]": 0, ")": 0}
         self._parts: list[str] | None = None
         self._slot: tuple[Any, Any] = (None, None)
@@ -61,23 +68,24 @@ class Growing:
         """Whether such a bracket would close something. O(1)."""
         return self._counts[closer] > 0
 
-    @property
-    def is_in_object(self) -> bool:
-        """Whether the innermost container is an object."""
-        return type(self.open[-1]) is dict
-
     def begin(self, container: Container, closer: str) -> None:
         """Opens a container within the innermost one."""
         if self.open:
             self.put(container)
+        self.go_on(container, closer)
+
+    def go_on(self, container: Container, closer: str) -> None:
+        """Opens a container that is in the innermost one already."""
         self.open.append(container)
         self.closers.append(closer)
         self._counts[closer] += 1
+        self.is_in_object = type(container) is dict
 
     def end(self) -> None:
         """Closes the innermost container."""
         self.open.pop()
         self._counts[self.closers.pop()] -= 1
+        self.is_in_object = bool(self.open) and type(self.open[-1]) is dict
 
     def put(self, value: Any) -> None:
         """Adds a finished value to the innermost container."""
@@ -85,7 +93,7 @@ class Growing:
         if type(top) is dict:
             top[self.key] = value
         else:
-            top.append(value)  # type: ignore[union-attr]  # `type(...) is` narrows one branch only
+            top.append(value)
 
     def begin_string(self) -> None:
         """Adds a string that will grow."""
@@ -95,24 +103,40 @@ class Growing:
         self._parts = []
         self.tail = ""
 
-    def add_text(self, text: str) -> None:
-        """Lets the string grow."""
+    def add_text(self, text: str, written: str) -> None:
+        """Lets the string grow by a text that was written so, with its escapes."""
         assert self._parts is not None
         self._parts.append(text)
-        self.tail = (self.tail + text[-_TAIL:])[-_TAIL:]
+        self.tail = (self.tail + written)[-TAIL:]
 
     def refresh(self) -> None:
-        """Shows what there is of the string in its container."""
+        """Shows what there is of the string in its container, but for what may be stripped yet."""
         if self._parts:
-            text = "".join(self._parts)
-            self._parts[:] = [text]
-            container, slot = self._slot
-            container[slot] = text
+            self._show(is_stripped=True)
 
     def end_string(self, *, is_stripped: bool = False) -> None:
         """Finishes the string; stripped, without the comma and white space at its end."""
-        self.refresh()
-        if is_stripped:
-            container, slot = self._slot
-            container[slot] = container[slot].rstrip().removesuffix(",").rstrip()
+        self._show(is_stripped=is_stripped)
         self._parts = None
+
+    def _show(self, *, is_stripped: bool) -> None:
+        assert self._parts is not None
+        text = "".join(self._parts)
+        self._parts[:] = [text]
+        container, slot = self._slot
+        container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
+
+    def path(self) -> list[tuple[Container, Any]]:
+        """The open containers, each with the key or index of what grows in it, or None."""
+        places = [_place_of(inner, outer) for outer, inner in pairwise(self.open)]
+        last = None if self._parts is None else self._slot[1]
+        return list(zip(self.open, [*places, last], strict=False))
+
+
+def _place_of(inner: Container, outer: Container) -> Any:
+    if isinstance(outer, list):
+        return -1
+    last = next(reversed(outer))
+    if outer[last] is inner:
+        return last
+    return next(key for key in outer if outer[key] is inner)  # the key came before

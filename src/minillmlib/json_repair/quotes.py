@@ -14,6 +14,11 @@ from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.window import Window
 
 __all__ = [
+    "CLEAN_DOUBLE",
+    "CLEAN_SINGLE",
+    "CLOSERS",
+    "INNER_QUOTES",
+    "KEY_RUNS",
     "RUNS",
     "Ending",
     "holds_raw_json",
@@ -21,7 +26,6 @@ __all__ = [
     "key_ending",
     "opener_at",
     "quote_size",
-    "unclosed_key",
     "value_ending",
 ]
 
@@ -32,11 +36,12 @@ class Ending(Enum):
     CONTENT = auto()
     CLOSES = auto()
     JOINS = auto()  # a plus sign and another string follow
+    CUT = auto()  # it is none: the text ends
     LOST = auto()  # it opens the next key: the string's own closing quote is missing
 
 
 # What opens a string, and the characters that may close it.
-_OPENERS = {
+CLOSERS = {
     '"': '"',
     "'": "'",
     "`": "`",
@@ -53,31 +58,65 @@ _OPENERS = {
     "\u00ab": "\u00bb",  # as in French
 }
 _AFTER_BRACKET = ("", ",", "}", "]", ")")
-_QUOTES = frozenset(opener for opener in _OPENERS if len(opener) == 1)
+_QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
+# Quotes that are text at a glance, decided as the slow way would: the first of a word, the last
+# of a word before another word, the first of four.
+_INNER = (
+    r"(?<=[^\s,][^\s,])@(?=\w)|(?<=[^\s,] )@(?=\w)"
+    r"|@ ++(?=[^\W\d_][\w \t]*+[^\w\s\])}/#])"
+)
+_FIRST_OF_FOUR = r"|@(?=[\"'\u201c-\u201e\u2018\u2019\u00ab]{3})"
+
+
+def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
+    """What a string that this quote opens goes on with for certain."""
+    closers = re.escape(CLOSERS[opener])
+    text = rf"[^{closers}\\{controls}]"
+    if opener == '\\"':
+        return f"{text}*+"
+    return f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+"
+
+
+def _clean(quote: str) -> str:
+    """A string whose end needs no thought if what follows it could follow a string."""
+    run = _run(quote, f"|{_INNER}{_FIRST_OF_FOUR}")
+    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")({run}){quote}'
+
+
+CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"'), _clean("'")
+KEY_RUNS = {opener: re.compile(_run(opener)) for opener in CLOSERS}
+# By the opener, and by whether it was told already that control characters are in the string.
 RUNS = {
-    opener: re.compile(
-        rf"[^{re.escape(closers)}\\\x00-\x1f]*+"
-        if opener == '\\"'
-        else rf"(?:[^{re.escape(closers)}\\\x00-\x1f]++|{_ESCAPE})*+"
+    (opener, not controls): re.compile(
+        _run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})", controls)
     )
-    for opener, closers in _OPENERS.items()
+    for opener in CLOSERS
+    for controls in (r"\x00-\x1f", "")
+}
+INNER_QUOTES = {
+    opener: re.compile(rf"\\.|([{re.escape(closers)}])", re.DOTALL)
+    for opener, closers in CLOSERS.items()
 }
 
 _SPACE = re.compile(r"\s*+")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
 _SINGLE_KEY = re.compile(r"(?:'[^'\\\n]*+(?:'\s*+(:)?+)?+)?+")
 _KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""")
+_OPENS_ELEMENT = re.compile(r",[ \t]*\n\s*\Z")
+_LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
+_WORDS_AND_BRACKET = re.compile(r"[\w \t]*+(?:([}\]])\s*+)?+")
+_BRACKET_AND_COMMA = re.compile(r"[}\]]\s*+,\s*+\Z")
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
+_BARE_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
 _NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
 _PLUS = re.compile(r"\+\s*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
 _RAW = re.compile(r'[\[{]\s*+"?+')
-_COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
 
 
 def opener_at(window: Window, pos: int) -> str:
@@ -118,9 +157,9 @@ def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
     if char == "" or char in "}])":
         return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
     if char == ",":
-        return _closes_if(_is_next_after_comma(window, after + 1, in_object=growing.is_in_object))
+        return _closes_if(_is_next_after_comma(window, after + 1, growing))
     if char in _QUOTES:
-        return _closes_if(_is_next_string(window, gap, in_object=growing.is_in_object))
+        return _closes_if(_is_next_string(window, gap, growing))
     if char == "+":
         return (
             Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
@@ -146,7 +185,11 @@ def _is_stray(window: Window, pos: int) -> bool:
 
 def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) -> Ending:
     after, char = gap.end(), window.char(gap.end())
+    if gap[0] and _is_stray_word(window, after, growing):
+        return Ending.CLOSES
     if not growing.is_in_object:
+        if not gap[0] and _OPENS_ELEMENT.search(growing.tail):
+            return Ending.LOST
         is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
         return _closes_if(char == ":" or is_next)
     if not gap[0] and _OPENS_KEY.search(growing.tail):
@@ -154,6 +197,13 @@ def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) ->
     if "\n" not in gap[0]:
         return Ending.CONTENT
     return _closes_if(_is_bare_key(window, after))
+
+
+def _is_stray_word(window: Window, pos: int, growing: Growing) -> bool:
+    """Whether words follow that stand before the end of what holds the string."""
+    words = window.look(_WORDS_AND_BRACKET, pos)
+    is_before_end = words[1] is not None and growing.awaits(words[1])
+    return is_before_end and window.char(words.end()) in _AFTER_BRACKET
 
 
 def _is_number(window: Window, pos: int) -> bool:
@@ -164,16 +214,17 @@ def _is_number(window: Window, pos: int) -> bool:
 
 
 def _is_bare_key(window: Window, pos: int) -> bool:
-    word = window.look(_WORD, pos)
+    word = window.look(_BARE_KEY, pos)
     return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
 
 
-def _is_next_after_comma(window: Window, pos: int, *, in_object: bool) -> bool:
+def _is_next_after_comma(window: Window, pos: int, growing: Growing) -> bool:
     """Whether the next key or element begins there."""
+    in_object = growing.is_in_object
     after = window.look(_SPACE, pos).end()
     char = window.char(after)
     if char == '"':
-        return _is_string(window, after) or (in_object and _is_unclosed_key(window, after))
+        return _is_string(window, after, growing) or (in_object and _is_unclosed_key(window, after))
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
     if in_object:
@@ -188,18 +239,22 @@ def _is_unclosed_key(window: Window, pos: int) -> bool:
     return window.look(_KEY_WITHOUT_QUOTE, pos)[1] is not None
 
 
-def _is_string(window: Window, pos: int) -> bool:
+def _is_string(window: Window, pos: int, growing: Growing) -> bool:
     """Whether what begins with that quote is a string, and not the rest of the one before."""
     match = window.look(_STRING, pos)
     if match[1] is None:
         return True  # the text ends within it
     char = window.char(match.end())
-    return char == "" or char in ':,}]"=/#{[-' or char.isdecimal()
+    if char == "" or char in ':,}]"=/#{[-' or char.isdecimal():
+        return True
+    if char == ")":
+        return growing.awaits(char)
+    return _is_stray_word(window, match.end(), growing)
 
 
-def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> bool:
+def _is_next_string(window: Window, gap: re.Match[str], growing: Growing) -> bool:
     """Whether a string follows, with the comma missing, or the end of a code block."""
-    place = gap.end()
+    place, in_object = gap.end(), growing.is_in_object
     if window.char(place) == "`":  # or the fence of the code block that holds all of this
         return window.char(place + 1) == "`" == window.char(place + 2)
     if not gap[0]:
@@ -207,7 +262,7 @@ def _is_next_string(window: Window, gap: re.Match[str], *, in_object: bool) -> b
     if window.char(place) != '"':
         return "\n" in gap[0] or window.look(_SINGLE_KEY, place)[1] is not None
     if not in_object:
-        return _is_string(window, place)
+        return _is_string(window, place, growing)
     match = window.look(_STRING, place)
     return match[1] is None or window.char(match.end()) == ":"
 
@@ -217,7 +272,10 @@ def _is_comment(window: Window, pos: int) -> bool:
         return False
     if window.char(pos + 1) == "*" and window.char(pos) == "/":
         return True
-    return window.char(window.look(_COMMENT, pos).end()) in ("", "\n")
+    match = window.look(_COMMENT, pos)
+    if window.char(match.end()) in ("", "\n"):
+        return True
+    return bool(_BRACKET_AND_COMMA.search(match[0])) and window.is_last_line(pos)
 
 
 def key_ending(window: Window, pos: int) -> bool:
@@ -231,10 +289,7 @@ def key_ending(window: Window, pos: int) -> bool:
     if char == '"':
         match = window.look(_STRING, gap.end())
         return match[1] is not None and window.char(match.end()) in (",", "}")
-    return char in "{[" or char.isdecimal()
-
-
-def unclosed_key(text: str) -> str | None:
-    """The key at the start of a text that should have been followed by a quote, if it is one."""
-    match = _COLON_IN_KEY.match(text)
-    return match[1] if match else None
+    if char in "{['\u201c\u2018" or char.isdecimal():
+        return True
+    word = window.look(_WORD, gap.end())
+    return word[0].rstrip() in _LITERALS and window.char(word.end()) in _AFTER_BRACKET

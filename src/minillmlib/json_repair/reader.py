@@ -13,54 +13,36 @@ from collections.abc import Callable
 from typing import Any
 
 from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.bare import end_of_bare
+from minillmlib.json_repair.between import SPACE, Between
+from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
+from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER
+from minillmlib.json_repair.escapes import decoded
 from minillmlib.json_repair.growing import Container, Growing
-from minillmlib.json_repair.quotes import (
-    Ending,
-    holds_raw_json,
-    is_key_at,
-    key_ending,
-    opener_at,
-    quote_size,
-    unclosed_key,
-    value_ending,
-)
+from minillmlib.json_repair.keys import quoted_key
+from minillmlib.json_repair.quotes import Ending, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
-from minillmlib.json_repair.strings import next_part
+from minillmlib.json_repair.strings import StringReader
+from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import Window
 
-__all__ = ["TAG", "THOUGHTS", "ValueReader"]
+__all__ = ["ValueReader"]
 
 MOST_DEPTH = 512
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
+_WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
-_NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
-_DOUBLE, _SINGLE = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
-_SCALAR = rf"(?:{_DOUBLE}|{_SINGLE}|({_NUMBER}|[Tt]rue|[Ff]alse|null|None))"
-_KEY = rf"\s*+(?:{_DOUBLE}|{_SINGLE}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
-_KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
-_STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
-# What needs little thought. Each looks ahead as far as the slow way would, to decide the same.
-_CLEAN_MEMBER = re.compile(rf"{_KEY}{_SCALAR}\s*+(?:(?=\}})|,(?={_KEY_AHEAD}))")
-_CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
-_CLEAN_ITEM = re.compile(rf"\s*+{_SCALAR}\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-]))")
-
-_SPACE = re.compile(r"\s*+")
-_LINE = re.compile(r"[^\n]*+")
-_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
-_CLOSE_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
-_SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
-_KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
-_AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\")
-_COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)")
-_BARE = re.compile(r"[^,}\])\n\"]*+")
+_QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
-_PLUS = re.compile(r"\s*+\+\s*+")
+_COMMAS = re.compile(r"[,\s]++")
+_JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
+_JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
+_JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
-THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
-TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 
 
 class ValueReader:
@@ -73,15 +55,18 @@ class ValueReader:
         is_complete: Whether the last value's end was seen.
     """
 
-    def __init__(self, window: Window, guesses: Guesses) -> None:
+    def __init__(self, window: Window, guesses: Guesses, valid_values: ValidValues) -> None:
         self.window = window
         self.growing = Growing()
         self.step: Callable[[], None] | None = None
         self.is_complete = False
         self._guess = guesses.add
-        self._opener = ""
-        self._is_raw = False
-        self._has_controls = False
+        self._valid_values = valid_values
+        between = Between(window, guesses)
+        self._next_char = between.next_char
+        self._skip = between.skip
+        self._is_end_of_block = between.is_end_of_block
+        self._strings = StringReader(window, self.growing, guesses)
         self._comma_at = -1
 
     # Containers.
@@ -90,7 +75,8 @@ class ValueReader:
         """Begins the value that this bracket opens."""
         self.is_complete = False
         self._open(char)
-        return self.growing.open[0]
+        value: Container = self.growing.open[0]
+        return value
 
     def _open(self, char: str) -> None:
         window, growing = self.window, self.growing
@@ -99,7 +85,7 @@ class ValueReader:
         if char == "{" and window.look(_SET, window.pos).lastindex is None:
             growing.begin({}, "}")
         else:
-            growing.begin([], {"{": "}", "[": "]", "(": ")"}[char])
+            growing.begin([], _CLOSERS[char])
             if char != "[":
                 self._guess(Kind.WRONG_BRACKET)
         window.pos += 1
@@ -111,46 +97,22 @@ class ValueReader:
 
     def _close(self, char: str) -> None:
         window, growing = self.window, self.growing
-        if growing.closers[-1] == char and not self._goes_on(char):
-            self._pop()
-        elif growing.closers[-1] == char or self._is_stray(char):
+        closing = meaning_of(char, window, growing)
+        if closing is Closing.NOTHING:
             self._guess(Kind.WRONG_BRACKET)
-        elif not growing.awaits(char) or self._belongs_to_inner(char):
-            self._guess(Kind.WRONG_BRACKET)
-            self._pop()
         else:
-            self._guess(Kind.MISSING_BRACKET)
-            while growing.closers[-1] != char:
+            if closing is not Closing.INNERMOST:
+                is_wrong = closing is Closing.INNERMOST_IN_ITS_PLACE
+                self._guess(Kind.WRONG_BRACKET if is_wrong else Kind.MISSING_BRACKET)
+            while closing is Closing.OUTER and growing.closers[-1] != char:
                 growing.end()
             self._pop()
         window.pos += 1
         if self._comma_at >= 0:
-            self._guess(Kind.EXTRA_COMMA, self._comma_at - window.place(0))
+            self._guess(Kind.EXTRA_COMMA, self._comma_at - window.before)
             self._comma_at = -1
         if growing.open:
             self.step = self._after
-
-    def _goes_on(self, char: str) -> bool:
-        """Whether another key follows the bracket that should end it all."""
-        return len(self.growing.open) == 1 and char == "}" and self._is_key_after_bracket()
-
-    def _is_stray(self, char: str) -> bool:
-        """Whether a bracket that closes nothing is one too many: the value goes on after it."""
-        window = self.window
-        if self.growing.awaits(char):
-            return False
-        following = window.char(window.look(_SPACE, window.pos + 1).end())
-        return char == ")" or (following != "" and following in ',"')
-
-    def _belongs_to_inner(self, char: str) -> bool:
-        """Whether `}` was written for `]`: an outer object goes on after it."""
-        growing = self.growing
-        is_outer_object = len(growing.open) > 1 and type(growing.open[-2]) is dict
-        is_last = growing.awaits(char) and len(growing.open) == 2
-        return char == "}" and is_outer_object and is_last and self._is_key_after_bracket()
-
-    def _is_key_after_bracket(self) -> bool:
-        return self.window.look(_CLOSE_AND_KEY, self.window.pos)[1] is not None
 
     def _pop(self) -> None:
         self.growing.end()
@@ -167,40 +129,6 @@ class ValueReader:
 
     # Between values.
 
-    def _next_char(self) -> str:
-        """Consumes white space and comments; the character after them, `""` at the end."""
-        window = self.window
-        while True:
-            match = _SPACE.match(window.text, window.pos)
-            window.pos = match.end()  # type: ignore[union-attr]  # it always matches
-            char = window.char(window.pos)
-            if char not in ("/", "#") or not self._pass_comment(char):
-                return char
-
-    def _pass_comment(self, char: str) -> bool:
-        window = self.window
-        following = window.char(window.pos + 1) if char == "/" else "/"
-        if following not in ("/", "*"):
-            return False
-        match = window.look(_LINE if following == "/" else _COMMENT, window.pos)
-        self._guess(Kind.COMMENT)
-        window.pos = match.end()
-        return True
-
-    def _pass_junk(self, chars: int = 1) -> None:
-        self._guess(Kind.JUNK)
-        self.window.pos += chars
-
-    def _is_end_of_block(self, char: str) -> bool:
-        """Whether a fence or the end of thoughts stands where a value should go on."""
-        window = self.window
-        if char == "`":
-            return window.char(window.pos + 1) == "`" and window.char(window.pos + 2) == "`"
-        if char == "<":
-            match = window.look(TAG, window.pos)
-            return match[1] == "/" and match[2] in THOUGHTS
-        return False
-
     def _after(self) -> None:
         """After a value within a container."""
         char = self._next_char()
@@ -212,69 +140,116 @@ class ValueReader:
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
             self._abandon()
+        elif char == ":" and not self.growing.is_in_object:
+            self._element_as_key()
         elif char.isalnum() or char in "{[(-_$" or opener_at(self.window, self.window.pos):
             self._guess(Kind.MISSING_COMMA)
             self.step = self._inside()
         else:
-            self._pass_junk()
+            self._skip(Kind.JUNK, _JUNK)
+
+    def _element_as_key(self) -> None:
+        """In an array, a string and a colon: the array should have ended, or an object begun."""
+        growing = self.growing
+        items = growing.open[-1]
+        if not items or type(items[-1]) is not str:
+            self._skip(Kind.JUNK, _JUNK)
+            return
+        self._guess(Kind.MISSING_BRACKET)
+        key = items.pop()
+        if items and len(growing.open) > 1 and type(growing.open[-2]) is dict:
+            growing.end()
+        else:
+            growing.begin({}, "}")
+        self._take_key(key)
+        self.step = self._colon
 
     def _element(self) -> None:
         """Before an element of an array, or its end."""
-        window, put = self.window, self.growing.put
-        while match := _CLEAN_ITEM.match(window.text, window.pos):
-            put(match[1] if match[1] is not None else self._clean_scalar(match, 2))
+        window, items = self.window, self.growing.open[-1]
+        text = window.text
+        while match := CLEAN_ITEM.match(text, window.pos):
+            items.append(self._clean_scalar(match, 1))
             if not self._pass_clean(match):
                 return
         char = self._next_char()
         if char == ",":
-            self._pass_extra_comma()
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         else:
             self._comma_at = -1
-            self._value()
+            self._value_at(char)
 
     def _pass_clean(self, match: re.Match[str]) -> bool:
         """Consumes a value that needed no thought. Whether another one may follow at once."""
         window = self.window
-        window.pos = match.end()
-        if window.text[match.end() - 1] != ",":
-            self._comma_at = -1
-            self.step = self._after
-            return False
-        self._comma_at = window.place(match.end() - 1)
-        return True
-
-    def _pass_extra_comma(self) -> None:
-        self._guess(Kind.EXTRA_COMMA)
-        self.window.pos += 1
+        window.pos = end = match.end()
+        if match.string[end - 1] == ",":
+            self._comma_at = window.before + end - 1
+            return True
+        self._comma_at = -1
+        char = match.string[end]
+        if char == '"':
+            self._guess(Kind.MISSING_COMMA)
+            return True
+        self.step = self._after
+        self._close(char)
+        return False
 
     # Keys.
 
     def _member(self) -> None:
         """Before a key of an object, or its end."""
-        window, growing = self.window, self.growing
-        while match := _CLEAN_MEMBER.match(window.text, window.pos):
-            self._take_key(match[1] if match[1] is not None else self._clean_key(match))
-            growing.put(match[4] if match[4] is not None else self._clean_scalar(match, 5))
+        window, members = self.window, self.growing.open[-1]
+        text = window.text
+        while match := CLEAN_MEMBER.match(text, window.pos):
+            key = match[1] if match[1] is not None else self._clean_key(match)
+            if key in members:
+                self._tell_repeated_key(key)
+            value = match[4]
+            is_plain = value is not None and '"' not in value and "\\" not in value
+            members[key] = value if is_plain else self._clean_scalar(match, 4)
             if not self._pass_clean(match):
                 return
-        if match := _CLEAN_KEY.match(window.text, window.pos):
+        if match := CLEAN_KEY.match(text, window.pos):
             self._take_key(match[1] if match[1] is not None else self._clean_key(match))
             window.pos = match.end()
             self.step = self._value
+            if text[match.end()] not in "/#":
+                self._value_at(text[match.end()])
             return
         char = self._next_char()
         if char == ",":
-            self._pass_extra_comma()
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
         elif char and char in "}])":
             self._close(char)
         elif char == "" or self._is_end_of_block(char):
             self._abandon()
-        elif opener := opener_at(window, window.pos):
+        else:
+            self._odd_member(char)
+
+    def _odd_member(self, char: str) -> None:
+        if opener := opener_at(self.window, self.window.pos):
             self._quoted_key(opener)
+        elif self.growing.open[-1] and char in "{[" and self._is_without_key(char):
+            self._guess(Kind.WRONG_BRACKET)
         else:
             self._bare_key()
+
+    def _is_without_key(self, char: str) -> bool:
+        """Goes on in the array before this object, or in its last member if that is an array."""
+        growing = self.growing
+        members = growing.open[-1]
+        if char == "{" and len(growing.open) > 1 and type(growing.open[-2]) is list:
+            growing.end()
+        elif char == "[" and type(last := next(reversed(members.values()))) is list:
+            growing.go_on(last, "]")
+            self.window.pos += 1
+        else:
+            return False
+        self.step = self._element
+        return True
 
     def _clean_key(self, match: re.Match[str]) -> str:
         if match[2] is not None:
@@ -283,56 +258,49 @@ class ValueReader:
         self._guess(Kind.BARE_KEY, match.start(3))
         return match[3]
 
-    def _clean_scalar(self, match: re.Match[str], group: int) -> Any:
-        """The value that stands in this group or the next one."""
-        if match[group] is not None:
+    def _clean_scalar(self, match: re.Match[str], first: int) -> Any:
+        """The value in one of three groups: in double quotes, in single quotes, in none."""
+        group = match.lastindex or first
+        text = match[group]
+        if group == first + 2:
+            value, kind = scalar_of(text)
+            if kind is not None:
+                self._guess(kind, match.start(group))
+            return value
+        if group == first + 1:
             self._guess(Kind.OTHER_QUOTES, match.start(group) - 1)
-            return match[group]
-        value, kind = scalar_of(match[group + 1])
-        if kind is not None:
-            self._guess(kind, match.start(group + 1))
-        return value
+        if ('"' if group == first else "'") in text:
+            self._strings.tell_inner_quotes('"' if group == first else "'", *match.span(group))
+        return decoded(text) if "\\" in text else text
 
     def _take_key(self, key: str) -> None:
         growing = self.growing
         growing.key = key
-        if key in growing.open[-1]:
-            window = self.window
-            self._guess(Kind.REPEATED_KEY, _SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
         self._comma_at = -1
+        if key in growing.open[-1]:
+            self._tell_repeated_key(key)
+
+    def _tell_repeated_key(self, key: str) -> None:
+        window, growing = self.window, self.growing
+        if len(growing.open) == 1:
+            growing.repeated = key
+        self._guess(Kind.REPEATED_KEY, SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
 
     def _quoted_key(self, opener: str) -> None:
-        """A key is read as a whole, so that one whose closing quote is missing can be found."""
         window = self.window
-        start = place = window.pos + len(opener)
-        parts: list[str] = []
-        inner: list[int] = []
-        while True:
-            while part := next_part(window, place, opener):
-                parts.append(part[0])
-                place = part[1]
-            if window.char(place) == "":
-                self._guess(Kind.CUT_KEY)
-                window.pos = place
-                return
-            size = quote_size(window, place, opener)
-            if key_ending(window, place + size):
-                break
-            if (key := unclosed_key("".join(parts[:1]))) is not None:
-                self._guess(Kind.MISSING_QUOTE)
-                self._take_key(key.strip())
-                window.pos = start + len(key)
-                self.step = self._colon
-                return
-            parts.append(window.text[place + size - 1])
-            inner.append(place)
-            place += size
-        for quote in inner:
-            self._guess(Kind.INNER_QUOTE, quote)
-        if opener != '"':
+        key = quoted_key(window, window.pos + len(opener), opener)
+        if key is None:
+            self._guess(Kind.CUT_KEY)
+            window.pos = len(window.text)
+            return
+        for place in key.inner_quotes:
+            self._guess(Kind.INNER_QUOTE, place)
+        if not key.is_closed:
+            self._guess(Kind.MISSING_QUOTE)
+        elif opener != '"':
             self._guess(Kind.OTHER_QUOTES)
-        self._take_key("".join(parts))
-        window.pos = place + size
+        self._take_key(key.text)
+        window.pos = key.end
         self.step = self._colon
 
     def _bare_key(self) -> None:
@@ -343,8 +311,16 @@ class ValueReader:
         if char == "" and key:
             self._guess(Kind.CUT_KEY)
             window.pos = match.end()
-        elif not key or char not in (":", "="):
-            self._pass_junk(len(match[0]) or 1)
+        elif key and char in ("'", '"') and window.look(_QUOTE_AND_COLON, match.end())[1]:
+            self._guess(Kind.MISSING_QUOTE)
+            self._take_key(key)
+            window.pos = match.end() + 1
+            self.step = self._colon
+        elif not key:
+            self._skip(Kind.JUNK, _JUNK_FOR_KEY)
+        elif char not in (":", "="):
+            self._guess(Kind.JUNK)
+            window.pos = match.end()
         else:
             self._guess(Kind.BARE_KEY)
             self._take_key(key)
@@ -373,26 +349,35 @@ class ValueReader:
     # Values.
 
     def _value(self) -> None:
+        self._value_at(self._next_char())
+
+    def _value_at(self, char: str) -> None:
         window = self.window
-        char = self._next_char()
         if char and char in "{[(":
-            self._open(char)
+            is_long = len(window.text) - window.pos > _WORTH_TRYING
+            if char != "(" and is_long and (found := self._valid_values.next()):
+                self.growing.put(found[0])
+                window.pos = found[1]
+                self.step = self._after
+            else:
+                self._open(char)
         elif opener := opener_at(window, window.pos):
-            self._begin_string(opener)
+            self._strings.begin(opener)
+            self.step = self._string
         elif char == "" or char in ",}])" or self._is_end_of_block(char):
             if self.growing.is_in_object:
                 self._guess(Kind.MISSING_VALUE)
                 self.growing.put(None)
             self.step = self._after
-        elif char in ":=;":
-            self._pass_junk()
+        elif char in ":=;\ufeff\u200b\u180e":
+            self._skip(Kind.JUNK, _JUNK_FOR_VALUE)
         else:
             self._bare()
 
     def _bare(self) -> None:
         """A number, a literal, or a string without quotes."""
         window = self.window
-        end = self._end_of_bare()
+        end = end_of_bare(window, self.growing)
         token = window.text[window.pos : end].rstrip()
         if not token.strip(".\u2026"):
             self._guess(Kind.JUNK)
@@ -411,106 +396,10 @@ class ValueReader:
         window.pos = end
         self.step = self._after
 
-    def _end_of_bare(self) -> int:
-        window = self.window
-        match = window.look(_SIMPLE, window.pos)
-        if match[1] and self._ends_here(match):
-            return match.end(1)
-        place = window.pos
-        while True:
-            place = window.look(_BARE, place).end()
-            char = window.char(place)
-            if self._is_end_of_bare(char, place):
-                break
-            place += 1
-        comment = _COMMENT_AHEAD.search(window.text, window.pos, place)
-        return comment.start() if comment else place
-
-    def _is_end_of_bare(self, char: str, pos: int) -> bool:
-        if char == ",":
-            return self._is_end_at_comma(pos)
-        if char == '"':
-            return self.growing.is_in_object and is_key_at(self.window, pos)
-        return char in ("", "\n") or self.growing.awaits(char)
-
-    def _ends_here(self, match: re.Match[str]) -> bool:
-        char = self.window.char(match.end())
-        if char == "" or char in "}])" or "\n" in match[2]:
-            return True
-        if char == ",":
-            is_literal = match[1][0].isalpha() and scalar_of(match[1])[1] is not Kind.BARE_STRING
-            return is_literal or self._is_end_at_comma(match.end())
-        if not self.growing.is_in_object and match[2] and (char in "-+." or char.isdecimal()):
-            return scalar_of(match[1])[1] is not Kind.BARE_STRING
-        return char in "\"'{[#/" and match[2] != ""
-
-    def _is_end_at_comma(self, pos: int) -> bool:
-        """In an object, a comma that no key follows belongs to the text: `1,000`."""
-        if not self.growing.is_in_object:
-            return True
-        match = self.window.look(_KEY_AFTER_COMMA, pos)
-        char = self.window.char(match.end(1))
-        return match[2] is not None or char == "" or char in _AFTER_COMMA
-
-    def _begin_string(self, opener: str) -> None:
-        window = self.window
-        pos = window.pos + len(opener)
-        is_raw = holds_raw_json(window, pos)
-        if opener != '"':
-            self._guess(Kind.OTHER_QUOTES)
-        self._opener, self._is_raw = opener, is_raw
-        self._has_controls = False
-        window.pos = pos
-        self.growing.begin_string()
-        self.step = self._string
-
     def _string(self) -> None:
         """Within a string: what there is of it is consumed at once."""
-        window, growing = self.window, self.growing
-        while part := next_part(window, window.pos, self._opener):
-            text, end, kind = part
-            if kind is not None and not (kind is Kind.CONTROL_CHARACTER and self._has_controls):
-                self._guess(kind)
-                self._has_controls |= kind is Kind.CONTROL_CHARACTER
-            growing.add_text(text)
-            window.pos = end
-        if window.char(window.pos) == "":
-            growing.end_string()
+        ending = self._strings.read()
+        if ending is Ending.CUT:
             self._abandon()
-            return
-        size = quote_size(window, window.pos, self._opener)
-        ending = self._ending(size)
-        if ending is Ending.CONTENT:
-            self._guess(Kind.INNER_QUOTE)
-            growing.add_text(window.text[window.pos + size - 1])
-            window.pos += size
-        elif ending is Ending.JOINS:
-            self._join_strings(size)
-        elif ending is Ending.LOST:
-            self._guess(Kind.MISSING_QUOTE)
-            growing.end_string(is_stripped=True)
-            self.step = self._member
         else:
-            self._close_string(size)
-
-    def _close_string(self, size: int) -> None:
-        self.growing.end_string()
-        self.window.pos += size
-        self.step = self._after
-
-    def _ending(self, size: int) -> Ending:
-        window, growing = self.window, self.growing
-        place = window.pos + size
-        if len(self._opener) == 3:
-            return Ending.CLOSES if size == 3 else Ending.CONTENT
-        if self._is_raw and growing.tail.rstrip()[-1:] not in ("}", "]"):
-            return Ending.CONTENT
-        return value_ending(window, place, growing)
-
-    def _join_strings(self, size: int) -> None:
-        window = self.window
-        plus = window.look(_PLUS, window.pos + size)
-        opener = opener_at(window, plus.end())
-        self._guess(Kind.JOINED)
-        self._opener, self._is_raw = opener, False
-        window.pos = plus.end() + len(opener)
+            self.step = self._inside() if ending is Ending.LOST else self._after

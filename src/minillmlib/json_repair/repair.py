@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.choice import Choice
 from minillmlib.json_repair.growing import Candidate
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.scanner import Scanner
@@ -17,7 +19,9 @@ from minillmlib.json_repair.scanner import Scanner
 __all__ = ["PartialJson", "loads", "repair", "repair_json"]
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
-_QUOTED = re.compile(r"""(["'])((?:[^"'\\]++|\\.)*+)(\1)?+""", re.DOTALL)
+_OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
+_IN_DOUBT = {JsonChangeKind.BARE_STRING, JsonChangeKind.INNER_QUOTE}
+_AROUND = " \t\r\n\ufeff"
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -31,7 +35,10 @@ def loads(text: str) -> Any:
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
     """
-    return repair(text).value
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return _meant(text)
 
 
 def repair_json(text: str) -> str:
@@ -43,7 +50,7 @@ def repair_json(text: str) -> str:
     try:
         _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _written(repair(text).value)
+        return _written(_meant(text))
     return text
 
 
@@ -56,14 +63,15 @@ def repair(text: str) -> Repaired:
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
-        return _scanned(text)
+        return PartialJson().finish(text)
     return Repaired(value=value, candidates=(value,))
 
 
-def _scanned(text: str) -> Repaired:
-    partial = PartialJson()
-    partial.feed(text)
-    return partial.finish()
+def _meant(text: str) -> Any:
+    scanner = Scanner(most_guesses=0)
+    scanner.finish(text)
+    chosen = Choice(scanner.candidates).chosen()
+    return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
 
 
 def _written(value: Any) -> str:
@@ -77,12 +85,15 @@ class PartialJson:
     """The values in a text that comes in pieces.
 
     A finished part of a value is never taken back: keys, elements and finished scalars stay,
-    strings and containers only grow. Numbers and literals appear when they are finished. The
-    pieces may be of any size; the end is that of `repair` on the whole text.
+    strings and containers only grow. Numbers and literals appear when they are finished. Where
+    the text is broken, the last string may yet lose its end or turn out to be a key, and
+    `</think>` without its beginning takes back all that came before. The pieces may be of any
+    size; the end is that of `repair` on the whole text.
     """
 
     def __init__(self) -> None:
         self._scanner = Scanner()
+        self._choice = Choice(self._scanner.candidates)
 
     def feed(self, piece: str) -> None:
         """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
@@ -94,15 +105,15 @@ class PartialJson:
 
         The containers are the same ones each time and go on growing; copy what must not.
         """
-        self._scanner.refresh()
-        chosen = _chosen(self._scanner.candidates)
+        self._scanner.growing.refresh()
+        chosen = self._choice.chosen()
         return None if chosen is None else chosen.value
 
-    def finish(self) -> Repaired:
+    def finish(self, piece: str = "") -> Repaired:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         scanner = self._scanner
-        scanner.finish()
-        chosen = _chosen(scanner.candidates)
+        scanner.finish(piece)
+        chosen = self._choice.chosen()
         if chosen is None:
             return _without_brackets("".join(scanner.prose))
         return Repaired(
@@ -113,67 +124,52 @@ class PartialJson:
         )
 
 
-def _chosen(candidates: list[Candidate]) -> Candidate | None:
-    """The last of the best; if it continues a list of values, the first of that list."""
-    if len(candidates) < 2:
-        return candidates[0] if candidates else None
-    best = max(map(_merit, candidates))
-    number = max(at for at, candidate in enumerate(candidates) if _merit(candidate) == best)
-    while candidates[number].is_listed and number and _merit(candidates[number - 1]) == best:
-        number -= 1
-    return candidates[number]
-
-
-def _merit(candidate: Candidate) -> tuple[bool, bool, bool]:
-    is_substantial = bool(candidate.value) and not candidate.is_weak
-    return is_substantial, candidate.is_complete, candidate.is_fenced
-
-
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     """The guesses for this value; another value's are not told, only that it is there."""
     others = [candidate for candidate in scanner.candidates if candidate is not chosen]
-    changes = [
-        JsonChange(position=other.start, kind=JsonChangeKind.OTHER_VALUES) for other in others
-    ]
+    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others]
     changes += [
-        JsonChange(position=place, kind=JsonChangeKind.LONE_SURROGATE)
+        (place, JsonChangeKind.LONE_SURROGATE)
         for place in scanner.guesses.surrogates[:MOST_CHANGES]
     ]
     spans = iter(others)
     other = next(spans, None)
     for change in scanner.guesses.changes:
-        while other and other.end is not None and change.position >= other.end:
+        while other and other.end is not None and change[0] >= other.end:
             other = next(spans, None)
-        if other is None or change.position < other.start:
+        if other is None or change[0] < other.start:
             changes.append(change)
-    return tuple(sorted(changes, key=lambda change: change.position)[:MOST_CHANGES])
+    changes.sort(key=itemgetter(0))
+    return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
 
 
 def _without_brackets(text: str) -> Repaired:
-    """A text that is one string, number or literal, or members without their brackets."""
+    """A text that is one string, tuple, number or literal, or members without their brackets."""
     if _MEMBERS_ONLY.match(text):
-        found = _scanned("{" + text)
-        moved = tuple(
-            msgspec.structs.replace(change, position=max(change.position - 1, 0))
-            for change in found.changes
-        )
+        found = _within("{", text)
         first = JsonChange(position=0, kind=JsonChangeKind.MISSING_BRACKET)
-        return msgspec.structs.replace(found, changes=(first, *moved))
-    return _lone_scalar(text)
-
-
-def _lone_scalar(text: str) -> Repaired:
-    text = text.strip().removeprefix("\ufeff").strip()
-    if quoted := _QUOTED.fullmatch(text):
-        is_closed = len(text) > 1 and text[-1] == text[0] and quoted[3] is not None
-        found = _scanned(f"[{text}]" if is_closed else f"[{text}")
-        if found.value and isinstance(found.value[0], str) and len(found.value) == 1:
-            return msgspec.structs.replace(
-                found, value=found.value[0], candidates=(), complete=is_closed
-            )
-    if _TOKEN.fullmatch(text):
-        value, kind = scalar_of(text)
+        return msgspec.structs.replace(found, changes=(first, *found.changes))
+    alone = text.strip(_AROUND)
+    if alone[:1] in _OPENERS and len(alone) > 1 and (alone[0] != "(" or alone[-1] == ")"):
+        for closer in ("]", ""):
+            found = _within("[", text + closer)
+            is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
+            is_whole = type(found.value) is list and found.complete == bool(closer)
+            if is_sure and is_whole and len(found.value) == 1:
+                return msgspec.structs.replace(found, value=found.value[0], candidates=())
+    if _TOKEN.fullmatch(alone):
+        value, kind = scalar_of(alone)
         if kind is not JsonChangeKind.BARE_STRING:
-            changes = () if kind is None else (JsonChange(position=0, kind=kind),)
+            changes = () if kind is None else (JsonChange(position=text.index(alone), kind=kind),)
             return Repaired(value=value, changes=changes)
-    raise JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")
+    raise JsonRepairError(f"there is no JSON in the text: {alone[:80]!r}")
+
+
+def _within(bracket: str, text: str) -> Repaired:
+    """What the text is after this bracket."""
+    found = PartialJson().finish(bracket + text)
+    changes = tuple(
+        msgspec.structs.replace(change, position=max(change.position - 1, 0))
+        for change in found.changes
+    )
+    return msgspec.structs.replace(found, changes=changes)

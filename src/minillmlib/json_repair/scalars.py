@@ -6,19 +6,30 @@ import math
 import re
 from typing import Any
 
+import msgspec
+
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 
 __all__ = ["completed", "scalar_of"]
 
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(\.[0-9]++)?+([eE][+-]?[0-9]++)?+", re.ASCII)
-_ODD_NUMBER = re.compile(r"[+-]?(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+", re.ASCII)
+_DECODER = msgspec.json.Decoder()
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+", re.ASCII)
+_SHORT_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]{1,15}+)?+", re.ASCII)
+_DIGITS = "[0-9]++(?:_[0-9]++)*+"
+_ODD_NUMBER = re.compile(
+    rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?[0-9]++)?+", re.ASCII
+)
 _ZEROS_FIRST = re.compile(r"[+-]?0[0-9]")
-_GROUPED = re.compile(r"[+-]?[0-9]++(?:_[0-9]++)++", re.ASCII)
 _MOST_DIGITS = 4300  # Python refuses to read longer ones
 
 _LITERALS = {"true": True, "false": False, "null": None}
-_OTHERS = {"none": None, "nil": None, "undefined": None}
 _NO_NUMBERS = {"nan", "infinity", "inf"}
+_WORDS: dict[str, tuple[Any, Kind]] = {  # in lower case
+    **{word: (value, Kind.OTHER_LITERAL) for word, value in _LITERALS.items()},
+    **dict.fromkeys(("none", "nil", "undefined"), (None, Kind.OTHER_LITERAL)),
+    **dict.fromkeys(_NO_NUMBERS, (None, Kind.NOT_A_NUMBER)),
+}
 
 
 def scalar_of(token: str) -> tuple[Any, Kind | None]:
@@ -27,37 +38,22 @@ def scalar_of(token: str) -> tuple[Any, Kind | None]:
         return _LITERALS[token], None
     if token[0] in "+-.0123456789":
         return _number_of(token)
-    lower = token.lower()
-    if lower in _LITERALS:
-        return _LITERALS[lower], Kind.OTHER_LITERAL
-    if lower in _OTHERS:
-        return _OTHERS[lower], Kind.OTHER_LITERAL
-    if lower in _NO_NUMBERS:
-        return None, Kind.NOT_A_NUMBER
-    return token, Kind.BARE_STRING
+    return _WORDS.get(token.lower()) or (token, Kind.BARE_STRING)
 
 
 def _number_of(token: str) -> tuple[Any, Kind | None]:
-    if (found := _NUMBER.fullmatch(token)) and len(token) <= _MOST_DIGITS:
-        if found[1] is None and found[2] is None:
-            return int(token), None
-        number = float(token)
-        return (number, None) if math.isfinite(number) else (None, Kind.NOT_A_NUMBER)
+    if _SHORT_NUMBER.fullmatch(token):
+        return _DECODER.decode(token), None
     if token.lstrip("+-").lower() in _NO_NUMBERS:
         return None, Kind.NOT_A_NUMBER
-    if len(token) <= _MOST_DIGITS:
-        if _GROUPED.fullmatch(token) and not _ZEROS_FIRST.match(token):
-            return int(token), Kind.ODD_NUMBER
-        if _ODD_NUMBER.fullmatch(token) and not _ZEROS_FIRST.match(token):
-            return _odd_number(token)
-    return token, Kind.BARE_STRING
-
-
-def _odd_number(token: str) -> tuple[Any, Kind]:
-    if not set(token) & set(".eE"):
-        return int(token), Kind.ODD_NUMBER
-    number = float(token)
-    return (number, Kind.ODD_NUMBER) if math.isfinite(number) else (None, Kind.NOT_A_NUMBER)
+    is_json = _NUMBER.fullmatch(token) is not None
+    is_number = is_json or (_ODD_NUMBER.fullmatch(token) and not _ZEROS_FIRST.match(token))
+    if not is_number or len(token) > _MOST_DIGITS:
+        return token, Kind.BARE_STRING
+    number = float(token) if set(token) & set(".eE") else int(token)
+    if number in {math.inf, -math.inf}:
+        return None, Kind.NOT_A_NUMBER
+    return number, None if is_json else Kind.ODD_NUMBER
 
 
 def completed(token: str) -> tuple[Any, Kind]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.between import TAG, THOUGHTS
+from minillmlib.json_repair.brackets import is_key_after_bracket
+from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.growing import Candidate
-from minillmlib.json_repair.reader import TAG, THOUGHTS, ValueReader
+from minillmlib.json_repair.growing import Candidate, Container
+from minillmlib.json_repair.reader import ValueReader
+from minillmlib.json_repair.valid import ValidValues
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
@@ -15,11 +18,11 @@ __all__ = ["Scanner"]
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
-_OUTSIDE = re.compile(r"[^{\[`<]*+")
+_OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 _OBJECT_BEGINS = re.compile(
-    rf"\{{\s*+(?:([}}{{{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+\s*+([:=])?+)?+"
+    rf"\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
 )
 _ARRAY_BEGINS = re.compile(
     rf"\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+"
@@ -33,15 +36,18 @@ class Scanner:
         candidates: The objects and arrays of the text, the last perhaps still growing.
         guesses: What was guessed so far.
         prose: The text before the first candidate.
+        growing: What is open of the last candidate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_guesses: int = MOST_CHANGES) -> None:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
         self._window = Window()
-        self.guesses = Guesses(self._window)
+        self.guesses = Guesses(self._window, most_guesses)
         self._guess = self.guesses.add
-        self._reader = ValueReader(self._window, self.guesses)
+        self._valid_values = ValidValues(self._window)
+        self._reader = ValueReader(self._window, self.guesses, self._valid_values)
+        self.growing = self._reader.growing
         self._is_at_end = False
         self._is_fenced = False
         self._is_listed = False
@@ -53,14 +59,10 @@ class Scanner:
         if self._window.add(piece):
             self._run()
 
-    def finish(self) -> None:
-        """Says that the text is whole, and closes what is open."""
-        self._window.end()
+    def finish(self, piece: str) -> None:
+        """Takes the last piece in, and closes what is open."""
+        self._window.end(piece)
         self._run()
-
-    def refresh(self) -> None:
-        """Shows the string in the making, too, in the last candidate."""
-        self._reader.growing.refresh()
 
     def _run(self) -> None:
         reader = self._reader
@@ -71,7 +73,7 @@ class Scanner:
                     continue
                 while reader.step is not None:
                     reader.step()
-                self._end_candidate()
+                self._end_candidate(is_complete=reader.is_complete)
         except MoreTextNeeded:
             pass
 
@@ -83,7 +85,6 @@ class Scanner:
         assert match is not None
         if match[0]:
             self._pass_prose(match.end())
-            return
         char = window.char(window.pos)
         if char == "":
             self._is_at_end = True
@@ -153,13 +154,24 @@ class Scanner:
             self._pass_prose(window.pos + 1)
             return
         start = window.place(window.pos)
-        candidate = Candidate(self._reader.begin(char), start)
+        valid = self._valid()
+        candidate = Candidate(self._reader.begin(char) if valid is None else valid, start)
         candidate.is_fenced, candidate.is_listed = self._is_fenced, self._is_listed
         candidate.is_weak = char == "[" and not is_sure
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True
+        if valid is not None:
+            self._end_candidate(is_complete=True)
 
-    def _end_candidate(self) -> None:
+    def _valid(self) -> Container | None:
+        """The value that begins here, consumed, if it is JSON and does not go on."""
+        window, found = self._window, self._valid_values.next()
+        if found is None or is_key_after_bracket(window, found[1] - 1):
+            return None
+        window.pos = found[1]
+        return found[0]  # type: ignore[no-any-return]  # it began with a bracket
+
+    def _end_candidate(self, *, is_complete: bool) -> None:
         candidate = self.candidates[-1]
-        candidate.is_complete = self._reader.is_complete
+        candidate.is_complete = is_complete
         candidate.end = self._window.place(self._window.pos)

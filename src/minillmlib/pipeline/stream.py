@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
+from minillmlib.pipeline.partial import PartialValues
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
@@ -47,7 +48,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._keep = keep
         self._phase = _Phase.NEW
         self._is_busy = False
-        self._has_delivered = False
+        self._delivered = 0
         self._run: Run | None = None
         self._attempt: StreamAttempt | None = None
         self._result: tuple[CompletionResponse, NodeT_co] | None = None
@@ -102,10 +103,43 @@ class StreamingCompletion(Generic[NodeT_co]):
         # No local names for what an attempt holds: an error would keep it alive by this frame.
         while self._phase is not _Phase.OVER:
             if self._attempt is not None and self._attempt.ready:
-                self._has_delivered = True
+                self._delivered += 1
                 return self._attempt.ready.popleft()
             await self._guarded(self._step())
         raise StopAsyncIteration
+
+    def partial_json(self) -> PartialValues:
+        """The JSON of the answer as it grows, by `async for`: a value for each change.
+
+        What is finished is never taken back: keys, elements and finished scalars stay, strings
+        and containers only grow. Numbers and literals appear when they are finished. Two things
+        take the place of what was there: a later value in the text, where it turns out to be
+        the answer, and the last value of a key given twice. The last value of all is `repair`'s
+        of the whole text, and the only one where that begins with a quote.
+
+        No value changes any more once you have it, but they share their finished parts: copy
+        what you want to change. Each costs O(length of its open string and containers).
+
+        It reads the stream, in the place of `async for chunk in stream` and from its beginning,
+        keeps the node and raises what that raises. An answer without JSON ends with no value.
+
+        Raises:
+            JsonRepairError: The value is nested too deeply; the stream may be read on.
+            InvalidParameterError: Chunks of the stream were read otherwise.
+        """
+        return PartialValues(self._next_text, self.aclose)
+
+    async def _next_text(self, number: int) -> str | None:
+        if number != self._delivered:
+            raise InvalidParameterError(
+                "partial_json() needs every chunk of the stream; some were read in another way"
+            )
+        try:
+            return (await self.__anext__()).delta
+        except StopAsyncIteration:
+            if self._result is None:
+                raise  # it was closed
+            return None
 
     def _step(self) -> Callable[[], Coroutine[None, None, None]]:
         if self._attempt is None:
@@ -165,7 +199,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         attempt.close()
         run.failed(error)
         self._attempt = attempt = None  # an error shall not keep alive what was sent and what came
-        if self._has_delivered:
+        if self._delivered:
             run.give_up(error)
         await run.recover(error)
 

@@ -1,0 +1,68 @@
+"""What stands between values: white space, comments, and what means nothing."""
+
+from __future__ import annotations
+
+import re
+
+from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import JsonChangeKind as Kind
+from minillmlib.json_repair.window import Window
+
+__all__ = ["SPACE", "TAG", "THOUGHTS", "Between"]
+
+SPACE = re.compile(r"\s*+")
+_LINE = re.compile(r"[^\n]*+")
+_TO_BRACKET = re.compile(r"[^}\]]*+")
+_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
+THOUGHTS = frozenset({"think", "thinking", "thought", "thoughts", "reasoning"})
+TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
+
+
+class Between:
+    """Consumes it."""
+
+    def __init__(self, window: Window, guesses: Guesses) -> None:
+        self._window = window
+        self._guess = guesses.add
+
+    def next_char(self) -> str:
+        """Consumes white space and comments; the character after them, `""` at the end."""
+        window = self._window
+        char = window.text[window.pos : window.pos + 1]
+        if "0" <= char <= "~" or char in ('"', ","):
+            return char
+        while True:
+            match = SPACE.match(window.text, window.pos)
+            window.pos = match.end()  # type: ignore[union-attr]  # it always matches
+            char = window.char(window.pos)
+            if char not in ("/", "#") or not self._skip_comment(char):
+                return char
+
+    def _skip_comment(self, char: str) -> bool:
+        window = self._window
+        following = window.char(window.pos + 1) if char == "/" else "/"
+        if following not in ("/", "*"):
+            return False
+        pattern = _COMMENT if following == "*" else _LINE
+        if pattern is _LINE and window.is_last_line(window.pos):
+            pattern = _TO_BRACKET  # or nothing would end the value
+        match = window.look(pattern, window.pos)
+        self._guess(Kind.COMMENT)
+        window.pos = match.end()
+        return True
+
+    def skip(self, kind: Kind, what: re.Pattern[str]) -> None:
+        """Consumes what means nothing here, however much of it there is, as one guess."""
+        end = self._window.look(what, self._window.pos).end()
+        self._guess(kind)
+        self._window.pos = end
+
+    def is_end_of_block(self, char: str) -> bool:
+        """Whether a fence or the end of thoughts stands where a value should go on."""
+        window = self._window
+        if char == "`":
+            return window.char(window.pos + 1) == "`" and window.char(window.pos + 2) == "`"
+        if char == "<":
+            match = window.look(TAG, window.pos)
+            return match[1] == "/" and match[2] in THOUGHTS
+        return False

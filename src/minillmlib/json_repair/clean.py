@@ -1,0 +1,31 @@
+"""Members and elements that need little thought, at a glance.
+
+Each pattern looks ahead as far as the slow way would, so that both decide the same.
+"""
+
+from __future__ import annotations
+
+import re
+
+from minillmlib.json_repair.quotes import CLEAN_DOUBLE, CLEAN_SINGLE
+
+__all__ = ["CLEAN_ITEM", "CLEAN_KEY", "CLEAN_MEMBER"]
+
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
+_DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
+_BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
+_KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
+_KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
+_NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
+_QUOTED_KEY_AHEAD = r'"[^"\\\x00-\x1f]*+"\s*+:'
+_STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
+CLEAN_MEMBER = re.compile(
+    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
+    rf"|(?<=\s)(?={_QUOTED_KEY_AHEAD}))"
+)
+CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
+CLEAN_ITEM = re.compile(
+    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
+    rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
+    rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
+)

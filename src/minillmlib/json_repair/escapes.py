@@ -1,0 +1,78 @@
+"""The characters of a string, part by part, with escapes decoded."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from minillmlib.json_repair.changes import JsonChangeKind as Kind
+from minillmlib.json_repair.window import Window
+
+__all__ = ["decoded", "next_part"]
+
+Part: TypeAlias = "tuple[str, int, Kind | None]"
+
+_CONTROLS = re.compile(r"[\x00-\x1f]*+")
+_HEX = "[0-9a-fA-F]"
+_ODD = re.compile(rf"\\(?:u{_HEX}{{0,4}}+(?:\\(?:u{_HEX}{{0,4}}+)?+)?+|x{_HEX}{{0,2}}+|(?s:.))?+")
+_PAIR = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)")
+_CUT = re.compile(rf"\\(?:u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}})?)?)|x{_HEX}?)?")
+_LONE = re.compile(r"\\u[dD][89a-fA-F]..")
+_BYTE = re.compile(r"\\x(..)")
+_ESCAPE = re.compile(r"\\(?:u(....)|(.))")
+_SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Part | None:
+    """Some of the string's text, where the part ends, and what was guessed.
+
+    None where the text ends or a character stands that may close the string.
+    """
+    match = run.match(window.text, pos)
+    assert match is not None
+    if match.end() > pos:
+        text = match[0]
+        kind = Kind.INNER_QUOTE if match.lastindex else None
+        return (decoded(text) if "\\" in text else text), match.end(), kind
+    if pos == len(window.text):
+        return None
+    char = window.text[pos]
+    if char == "\\":
+        if opener == '\\"' and window.char(pos + 1) == '"':
+            return None
+        return _odd_escape(window, pos)
+    controls = _CONTROLS.match(window.text, pos)
+    if controls and controls[0]:
+        return controls[0], controls.end(), Kind.CONTROL_CHARACTER
+    return None
+
+
+def decoded(text: str) -> str:
+    """The text without its escapes, all of which are JSON's."""
+    return _ESCAPE.sub(_decoded, text)
+
+
+def _decoded(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else _SIMPLE.get(escape[2], escape[2])
+
+
+def _odd_escape(window: Window, pos: int) -> Part:
+    """What JSON has no escape for, halves of surrogate pairs, and what the text's end cut."""
+    match = window.look(_ODD, pos)
+    escape, end = match[0], match.end()
+    is_last = end == len(window.text)
+    if pair := _PAIR.fullmatch(escape):
+        return bytes.fromhex(pair[1] + pair[2]).decode("utf-16-be"), end, None
+    if is_last and _CUT.fullmatch(escape):
+        return "", end, Kind.CUT_VALUE
+    if _LONE.match(escape):
+        return "\N{REPLACEMENT CHARACTER}", pos + 6, Kind.LONE_SURROGATE
+    if byte := _BYTE.fullmatch(escape):
+        return chr(int(byte[1], 16)), end, Kind.ODD_ESCAPE
+    return _other_escape(escape[1]), pos + 2, Kind.ODD_ESCAPE
+
+
+def _other_escape(char: str) -> str:
+    if char == "\n":
+        return ""  # a line that goes on in the next
+    return char if char in "\"'`\\/" else _SIMPLE.get(char, "\\" + char)
