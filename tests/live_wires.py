@@ -122,9 +122,10 @@ def is_beginning(old, new) -> bool:
 
 
 def is_key_of_next(old: list, new: list) -> bool:
-    """Whether the string at the end was the key of an object whose brace is missing."""
-    is_there = 0 < len(old) <= len(new)
-    return is_there and isinstance(old[-1], str) and isinstance(new[len(old) - 1], dict)
+    """Whether the string at the end turned out to be a key, since a bracket is missing."""
+    if not old or not isinstance(old[-1], str):
+        return False
+    return len(new) == len(old) - 1 or isinstance(new[len(old) - 1], dict)
 
 
 def are_beginning(old, new) -> bool:

@@ -112,10 +112,11 @@ class StreamingCompletion(Generic[NodeT_co]):
         """The JSON of the answer as it grows, by `async for`: a value for each change.
 
         What is finished is never taken back: keys, elements and finished scalars stay, strings
-        and containers only grow. Numbers and literals appear when they are finished. Two things
+        and containers only grow. Numbers and literals appear when they are finished. Three things
         take the place of what was there: a later value in the text, where it turns out to be
-        the answer, and the last value of a key given twice. The last value of all is `repair`'s
-        of the whole text, and the only one where that begins with a quote.
+        the answer, the last value of a key given twice, and a key that looked like the last
+        string of an array, since a bracket is missing. The last value of all is `repair`'s of
+        the whole text, and the only one where that begins with a quote.
 
         No value changes any more once you have it, but they share their finished parts: copy
         what you want to change. Each costs O(length of its open string and containers).
