@@ -103,6 +103,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         # No local names for what an attempt holds: an error would keep it alive by this frame.
         while self._phase is not _Phase.OVER:
             if self._attempt is not None and self._attempt.ready:
+                self._check_reader()
                 self._delivered += 1
                 return self._attempt.ready.popleft()
             await self._guarded(self._step())
@@ -149,8 +150,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
         """Runs one step; what goes wrong is tried again or ends the stream."""
-        if self._is_busy or not self._is_of_this_loop():
-            raise InvalidParameterError("a stream is read by one task of one event loop at a time")
+        self._check_reader()
         self._is_busy = True
         try:
             try:
@@ -216,9 +216,10 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._result = (attempt.answer[0], self._keep(*attempt.answer))
         self._phase = _Phase.OVER
 
-    def _is_of_this_loop(self) -> bool:
+    def _check_reader(self) -> None:
         events = None if self._attempt is None else self._attempt.events
-        return events is None or events.is_of_this_loop()
+        if self._is_busy or not (events is None or events.is_of_this_loop()):
+            raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 
     async def _settled(self) -> CostInfo:
         return CostInfo.of(()) if self._run is None else await self._run.settled()
