@@ -20,6 +20,7 @@ from minillmlib.version import __version__
 
 __all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
+USER_AGENT = f"minillmlib/{__version__}"
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
@@ -143,22 +144,17 @@ def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
 
 def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
     """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
-    generator = call.generator
-    provider = generator.provider
+    generator, provider = call.generator, call.generator.provider
+    chosen["content-type"] = ("Content-Type", "application/json")
+    chosen["accept"] = ("Accept", "text/event-stream" if call.stream else "application/json")
+    # No compression: a small answer could grow without bound, and text streams gain little.
+    chosen["accept-encoding"] = ("Accept-Encoding", "identity")
+    chosen["user-agent"] = ("User-Agent", USER_AGENT)
     for name, value in (
-        ("Content-Type", "application/json"),
-        ("Accept", "text/event-stream" if call.stream else "application/json"),
-        # No compression: a small answer could grow without bound, and text streams gain little.
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", f"minillmlib/{__version__}"),
         *provider.attribution_headers(generator.app_url, generator.app_title),
         *provider.auth_headers(auth),
         *generator.headers,
     ):
-        key = name.lower()
-        joins = key in chosen and key in provider.list_headers
-        chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
-    for name, value in chosen.values():
         if not isinstance(value, str):
             return f"the header {name} is not a string"
         if not is_header_name(name):
@@ -166,4 +162,7 @@ def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str 
         problem = header_text_problem(value, f"the header {name}")
         if problem is not None:
             return problem
+        key = name.lower()
+        joins = key in chosen and key in provider.list_headers
+        chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
     return None

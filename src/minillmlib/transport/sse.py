@@ -102,6 +102,9 @@ class SseDecoder:
         return None
 
     def _take_field(self, line: bytes) -> None:
+        if line.startswith(b"data: ") and len(line) < LARGE_BYTES:  # as nearly all
+            self._keep_data(str(line[6:], "utf-8", "replace"), len(line))
+            return
         colon = line.find(b":")
         end = len(line) if colon < 0 else colon
         start = end + 2 if line[end + 1 : end + 2] == b" " else end + 1

@@ -1,0 +1,153 @@
+"""What is done a million times stays cheap: counted in steps of the interpreter, not in seconds.
+
+The figures are those of this code; a change that needs 1.3 times as many fails. Where it must cost
+more, the new figure goes here, and the reason into the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import minillmlib
+from minillmlib import ChatNode, GeneratorInfo, Message
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="other interpreters take other steps"
+)
+
+OURS = str(Path(minillmlib.__file__).parent)
+MOST = 1.3
+WORD = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}}
+TEXT_DELTA = {
+    "type": "content_block_delta",
+    "index": 0,
+    "delta": {"type": "text_delta", "text": "w "},
+}
+CLAUDE_ANSWER = {
+    "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-4-5",
+    "content": [{"type": "text", "text": "word"}], "stop_reason": "end_turn",
+    "usage": {"input_tokens": 9, "output_tokens": 1},
+}  # fmt: skip
+CHAT_ANSWER = {
+    "id": "c", "model": "m", "usage": USAGE["usage"],
+    "choices": [{"index": 0, "message": {"content": "word"}, "finish_reason": "stop"}],
+}  # fmt: skip
+
+
+def steps_of(work) -> int:
+    """How many instructions of our own code are executed, the second time that it is done."""
+    work()
+    steps = 0
+
+    def trace(frame, event, _argument):
+        nonlocal steps
+        if event == "call":
+            if not frame.f_code.co_filename.startswith(OURS):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            steps += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+def generator(wire: str, reply: ScriptedReply) -> GeneratorInfo:
+    kind = GeneratorInfo.anthropic("claude-haiku-4-5") if wire == "anthropic" else None
+    made = kind or GeneratorInfo.custom("hot", "https://hot.example/v1", "m")
+    return made.with_api_key("none").with_transport(ScriptedTransport([reply] * 2))
+
+
+def whole(wire: str) -> ScriptedReply:
+    return ScriptedReply.json(CLAUDE_ANSWER if wire == "anthropic" else CHAT_ANSWER)
+
+
+def thread(messages: int) -> ChatNode:
+    turns = (Message.assistant, Message.user)
+    said = [Message.system("s"), *(turns[n % 2](f"turn {n}") for n in range(1, messages))]
+    return ChatNode.from_messages(said)[1]
+
+
+def steps_of_call(wire: str, messages: int) -> int:
+    info, leaf = generator(wire, whole(wire)), thread(messages)
+    return steps_of(lambda: asyncio.run(leaf.complete(info)))
+
+
+def streamed(wire: str, words: int) -> ScriptedReply:
+    if wire == "openai":
+        events = [b"data: %s\n\n" % json.dumps(one).encode() for one in (WORD, END, USAGE)]
+        return ScriptedReply.events(events[0] * words + b"".join(events[1:]) + b"data: [DONE]\n\n")
+    start = {
+        "type": "message_start",
+        "message": {**CLAUDE_ANSWER, "content": [], "stop_reason": None},
+    }
+    block = {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "text", "text": ""},
+    }
+    end = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {"output_tokens": 9},
+    }
+    told = [start, block, *[TEXT_DELTA] * words, end, {"type": "message_stop"}]
+    lines = (f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told)
+    return ScriptedReply.events(b"".join(lines))
+
+
+def steps_of_stream(wire: str, words: int) -> int:
+    info, root = generator(wire, streamed(wire, words)), ChatNode.root("s").add_user("u")
+
+    async def read() -> None:
+        async with root.complete_streaming(info) as stream:
+            async for _ in stream:
+                pass
+
+    return steps_of(lambda: asyncio.run(read()))
+
+
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 4150), ("anthropic", 4660)])
+def test_a_call(wire, steps):
+    assert steps_of_call(wire, 2) <= MOST * steps
+
+
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 57), ("anthropic", 112)])
+def test_a_message_of_a_long_history(wire, steps):
+    assert (steps_of_call(wire, 302) - steps_of_call(wire, 102)) / 200 <= MOST * steps
+
+
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 860), ("anthropic", 882)])
+def test_a_chunk_of_a_stream(wire, steps):
+    assert (steps_of_stream(wire, 300) - steps_of_stream(wire, 100)) / 200 <= MOST * steps
+
+
+def test_a_node_that_is_added():
+    root = ChatNode.root("s")
+    assert steps_of(lambda: root.add_user("u")) <= MOST * 230
+
+
+def test_a_node_that_is_saved_and_loaded(tmp_path):
+    def steps(nodes: int, work) -> int:
+        root = thread(nodes).root_node
+        return steps_of(lambda: work(root, tmp_path / str(nodes)))
+
+    def each(work) -> float:
+        return (steps(300, work) - steps(100, work)) / 200
+
+    assert each(lambda root, path: root.save_tree(path)) <= MOST * 139
+    assert each(lambda _root, path: ChatNode.load_tree(path)) <= MOST * 208
