@@ -22,8 +22,10 @@ from minillmlib.tree.records import (
     NodeRecord,
     Record,
     content_of,
+    encode,
     id_of,
     line_of,
+    new_hasher_maker,
     node_record,
 )
 from minillmlib.values.messages import CacheTtl, Message
@@ -132,7 +134,8 @@ class Tree:
         ids, messages, parents = self._ids, self._messages, self._parents
         first_child, last_child = self._first_child, self._last_child
         next_sibling = self._next_sibling
-        name, own, index = "", b"", NO_NODE
+        none, size, new_hasher = NO_NODE, ID_BYTES, new_hasher_maker()
+        name, own, index = "", b"", none
         for place in range(start, len(records)):
             record = records[place]
             if type(record) is not NodeRecord or record.twin or record.id in known:
@@ -142,23 +145,26 @@ class Tree:
             elif record.parent is None:
                 return place
             else:
-                parent = known.get(record.parent, NO_NODE)
-                if parent == NO_NODE or parent in self._siblings:
+                parent = known.get(record.parent, none)
+                if parent == none or parent in self._siblings:
                     return place
-                above = bytes(ids[parent * ID_BYTES : (parent + 1) * ID_BYTES])
+                above = bytes(ids[parent * size : (parent + 1) * size])
             message, response, name = record.message, record.response, record.id
-            own = id_of(above, content_of(message, response))
+            hasher = new_hasher()
+            hasher.update(above)
+            hasher.update(encode(message) if response is None else content_of(message, response))
+            own = hasher.digest()
             if own.hex() != name:
                 return place
             ids += own
             index = known[name] = len(messages)
             messages.append(message)
             parents.append(parent)
-            first_child.append(NO_NODE)
-            last_child.append(NO_NODE)
-            next_sibling.append(NO_NODE)
+            first_child.append(none)
+            last_child.append(none)
+            next_sibling.append(none)
             before = last_child[parent]
-            if before == NO_NODE:
+            if before == none:
                 first_child[parent] = index
             else:
                 next_sibling[before] = index

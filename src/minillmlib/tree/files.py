@@ -31,7 +31,7 @@ from minillmlib.values.json import excerpt
 
 __all__ = ["attach", "explained", "read_tree", "save_tree"]
 
-BLOCK_BYTES = 250_000
+BLOCK_BYTES = 60_000
 WRONG = (ValueError, TypeError, RecursionError, MiniLLMError)
 
 _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines

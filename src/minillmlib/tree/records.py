@@ -5,6 +5,7 @@ A line is a JSON list of records that belong together: they are all there or non
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -30,8 +31,10 @@ __all__ = [
     "NodeRecord",
     "Record",
     "content_of",
+    "encode",
     "id_of",
     "line_of",
+    "new_hasher_maker",
     "node_record",
     "plain_value",
     "written",
@@ -85,14 +88,15 @@ class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
 
 Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | DetachRecord
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
 @cache
-def _fresh_hasher() -> blake2b:
+def new_hasher_maker() -> Callable[[], blake2b]:
+    """What makes hashers for ids, faster than hashlib's own function."""
     from hashlib import blake2b  # noqa: PLC0415 - slow to import, and few programs ask for ids
 
-    return blake2b(digest_size=ID_BYTES)
+    return blake2b(digest_size=ID_BYTES).copy
 
 
 def plain_value(name: str, value: object) -> FormatValue:
@@ -103,7 +107,7 @@ def plain_value(name: str, value: object) -> FormatValue:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         plain = int(value) if isinstance(value, int) else float(value)
     try:
-        if isinstance(plain, FormatValue) and msgspec.json.decode(_encode(plain)) == plain:
+        if isinstance(plain, FormatValue) and msgspec.json.decode(encode(plain)) == plain:
             return plain
     except ValueError:
         pass  # half a surrogate pair, a number of too many digits
@@ -116,7 +120,7 @@ def plain_value(name: str, value: object) -> FormatValue:
 def content_of(message: Message, response: CompletionResponse | None) -> bytes:
     """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
     try:
-        content = _encode(message)
+        content = encode(message)
     except (TypeError, ValueError, RecursionError):
         content = written(message)
     return content if response is None else content + b',"response":' + written(response)
@@ -125,9 +129,9 @@ def content_of(message: Message, response: CompletionResponse | None) -> bytes:
 def written(value: msgspec.Struct) -> bytes:
     """A value of ours as JSON, in which half a surrogate pair, which none can carry, is U+FFFD."""
     try:
-        return _encode(value)
+        return encode(value)
     except UnicodeEncodeError:
-        return _encode(_whole(msgspec.to_builtins(value)))
+        return encode(_whole(msgspec.to_builtins(value)))
     except (TypeError, ValueError, RecursionError) as error:
         what = type(value).__name__.strip("_")
         raise InvalidParameterError(f"a {what} cannot be written as JSON ({error})") from None
@@ -144,7 +148,7 @@ def _whole(value: JsonValue) -> JsonValue:
 
 def id_of(parent: bytes | bytearray, content: bytes, twin: int = 0) -> bytes:
     """The id of a node: it follows from everything from the root to it, and from nothing else."""
-    hasher = _fresh_hasher().copy()  # faster than a new one, and a tree may have a million nodes
+    hasher = new_hasher_maker()()
     hasher.update(parent)
     hasher.update(content)
     if twin:
@@ -168,7 +172,7 @@ def line_of(*records: bytes | Record) -> bytes:
     """A line of these records."""
     if len(records) == 1 and isinstance(records[0], bytes):
         return b"[%b]\n" % records[0]
-    parts = (record if isinstance(record, bytes) else _encode(record) for record in records)
+    parts = (record if isinstance(record, bytes) else encode(record) for record in records)
     return b"[%b]\n" % b",".join(parts)
 
 
