@@ -170,8 +170,8 @@ def test_a_journal_that_has_no_room_to_begin_is_told(tmp_path):
 def stepper():
     process = child("step", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def step(path: Path, number: int) -> dict:
-        job = {"path": str(path), "step": number, "name": "new", "nodes": 10}
+    def step(path: Path, nodes: int, number: int) -> dict:
+        job = {"path": str(path), "step": number, "name": "new", "nodes": nodes}
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
         return json.loads(process.stdout.readline())
@@ -183,21 +183,24 @@ def stepper():
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_a_save_killed_at_any_step_leaves_the_old_file_or_the_new_one(tmp_path, stepper, is_there):
+@pytest.mark.parametrize(("nodes", "least"), [(10, 13), (30_000, 20)])  # in one write, in several
+def test_a_save_killed_at_any_step_leaves_the_old_file_or_the_new_one(
+    tmp_path, stepper, nodes, least, is_there
+):
     path = tmp_path / "tree"
-    old, new = grown("old", 5), ids(grown("new", 10))
+    old, new = grown("old", 5), ids(grown("new", nodes))
     if is_there:
         old.save_tree(path)
     states = []
     for number in range(1000):
-        told = stepper(path, number)
+        told = stepper(path, nodes, number)
         if not told["died"]:
             break
         states.append(loaded_ids(path) if path.exists() else None)
         if states[-1] == new:
             old.save_tree(path) if is_there else path.unlink()
     assert told["status"] == 0
-    assert number > 20
+    assert number > least
     first_new = states.index(new)
     assert states[:first_new] == [ids(old) if is_there else None] * first_new
     assert states[first_new:] == [new] * (len(states) - first_new)
