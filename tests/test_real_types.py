@@ -62,13 +62,18 @@ def held_url():
         yield url
 
 
+def heard(attempts):
+    """Those that were answered: this server closes connections that rest, and one is sent anew."""
+    return [attempt for attempt in attempts if attempt.status is not None]
+
+
 @pytest.mark.parametrize("wire", WIRES)
 def test_an_answer_has_its_type_whole_and_streamed(wire, held_url):
     generator = over(wire, held_url, KEY)
     whole = run(LEAF.complete(generator, HELD))
     assert isinstance(whole.parsed, Capital)
     assert whole.response.json() == msgspec.to_builtins(whole.parsed)
-    assert [attempt.outcome for attempt in whole.response.attempts] == ["answered"]
+    assert [attempt.outcome for attempt in heard(whole.response.attempts)] == ["answered"]
     stream = LEAF.complete_streaming(generator, HELD)
     pieces = [chunk.delta for chunk in iterate(stream)]
     assert stream.node.parsed == whole.parsed
@@ -87,10 +92,10 @@ def test_a_wrong_answer_is_read_by_the_model_and_asked_for_again(wire, held_url)
     with pytest.raises(MaxRetriesExceededError) as caught:
         run(LEAF.complete(generator, wrong))
     assert isinstance(caught.value.last_error, ResponseValidationError)
-    first, second, third = caught.value.attempts
+    first, second, third = heard(caught.value.attempts)
     assert first.sent_bytes < second.sent_bytes
     assert abs(third.sent_bytes - second.sent_bytes) < 100, "only the last answer goes back"
-    read = [attempt.cost.usage.prompt_tokens for attempt in caught.value.attempts]
+    read = [attempt.cost.usage.prompt_tokens for attempt in (first, second)]
     assert read[0] < read[1]
 
 
@@ -101,7 +106,7 @@ KINDS: list[Any] = [Capital, Country, list[str], int, Literal["yes", "no"], bool
 def test_the_schema_of_a_request_holds_the_answer(kind, local_server):
     generator = over(WIRES[0], local_server.url, local_server.key)
     answer = run(LEAF.complete(generator, GREEDY.expecting(kind)))
-    assert len(answer.response.attempts) == 1
+    assert len(heard(answer.response.attempts)) == 1
     assert msgspec.json.decode(answer.text).keys()
 
 
@@ -115,4 +120,4 @@ def test_a_limit_cuts_the_answer_of_a_real_model(local_server):
     with pytest.raises(IncompleteJsonError) as caught:
         run(LEAF.complete(generator, short))
     assert caught.value.partial
-    assert len(caught.value.attempts) == 1
+    assert len(heard(caught.value.attempts)) == 1

@@ -171,7 +171,11 @@ async def _is_spent(connection: "Connection") -> bool:
     if protocol is None or protocol.transport is None:
         return True
     if _has_news(protocol.transport):
-        await asyncio.sleep(0)  # the loop takes in what came in its next turn
+        try:
+            await asyncio.sleep(0)  # the loop takes in what came in its next turn
+        except BaseException:
+            connection.close()
+            raise
     return protocol.should_close or not protocol.is_connected()
 
 
