@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
+from minillmlib import JsonRepairError, Repaired, repair
+
 TEXTS = st.one_of(
     st.text(max_size=12),
     st.text(alphabet="ab\",:{}[]\\ \n'`</", max_size=12),
@@ -36,6 +38,14 @@ INSERTED = [*'{}[]()",:\'`\\/#+-=.\n\t \r\0e1tfn“”‘\ud800é', "```", "```j
 
 def written(value, layout) -> str:
     return json.dumps(value, **layout)
+
+
+def repaired(text: str) -> Repaired | None:
+    """What `repair` finds, or None if it says that there is nothing."""
+    try:
+        return repair(text)
+    except JsonRepairError:
+        return None
 
 
 def documents(value, layout, seed: int, count: int) -> Iterator[tuple[str, object]]:

@@ -67,8 +67,9 @@ def steps_of(work) -> int:
 
 
 def generator(wire: str, reply: ScriptedReply) -> GeneratorInfo:
-    kind = GeneratorInfo.anthropic("claude-haiku-4-5") if wire == "anthropic" else None
-    made = kind or GeneratorInfo.custom("hot", "https://hot.example/v1", "m")
+    made = GeneratorInfo.custom("hot", "https://hot.example/v1", "m")
+    if wire == "anthropic":
+        made = GeneratorInfo.anthropic("claude-haiku-4-5")
     return made.with_api_key("none").with_transport(ScriptedTransport([reply] * 2))
 
 

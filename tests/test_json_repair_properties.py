@@ -20,6 +20,7 @@ from json_documents import (
     documents,
     mutations,
     pieces_of,
+    repaired,
     written,
 )
 from minillmlib import JsonRepairError, loads, repair, repair_json
@@ -33,13 +34,6 @@ many = settings(
     max_examples=DOCUMENTS, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
-
-
-def repaired(text):
-    try:
-        return repair(text)
-    except JsonRepairError:
-        return None
 
 
 def scanned(text, pieces=None):

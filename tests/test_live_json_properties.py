@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from hostile import FACTOR
-from json_documents import CONTAINERS, LAYOUTS, OBJECTS, SEEDS, written
+from json_documents import CONTAINERS, LAYOUTS, OBJECTS, SEEDS, repaired, written
 from live_wires import CHAT, CLAUDE, broken_ones, cuttings, is_beginning, stream_of
 from minillmlib import (
     ArgumentStream,
@@ -19,7 +19,6 @@ from minillmlib import (
     JsonRepairError,
     MissingFieldError,
     iterate,
-    repair,
 )
 from minillmlib.json_repair.live import LiveJson
 
@@ -30,13 +29,6 @@ many = settings(
     max_examples=60 * FACTOR, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate],
 )  # fmt: skip
-
-
-def repaired(text):
-    try:
-        return repair(text)
-    except JsonRepairError:
-        return None
 
 
 def is_single(found) -> bool:

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from minillmlib.transport.exchange import Bound
+from minillmlib.transport.exchange import Bound, running_loop
 from minillmlib.values.parameters import NodeCompletionParameters
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
-__all__ = ["Clocks", "running_loop", "sleep"]
+__all__ = ["Clocks", "sleep"]
 
 DEFAULT_TOTAL_SECS = 600.0
 DEFAULT_SILENCE_SECS = 120.0
 PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
-
-
-def running_loop() -> AbstractEventLoop:
-    """The event loop that runs."""
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
-
-    return asyncio.get_running_loop()
 
 
 async def sleep(secs: float) -> None:

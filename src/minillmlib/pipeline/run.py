@@ -21,7 +21,7 @@ from minillmlib.errors import (
     StaleConnectionError,
 )
 from minillmlib.pipeline.accept import Accepted, accept, corrected
-from minillmlib.pipeline.clocks import Clocks, running_loop, sleep
+from minillmlib.pipeline.clocks import Clocks, sleep
 from minillmlib.pipeline.encode import Encoded, encode
 from minillmlib.pipeline.estimate import estimated
 from minillmlib.pipeline.late import has_late_cost, with_late_costs
@@ -35,6 +35,7 @@ from minillmlib.pipeline.report import (
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
 from minillmlib.providers.failures import request_id_of
+from minillmlib.transport.exchange import running_loop
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
 from minillmlib.values.budget import Reservation

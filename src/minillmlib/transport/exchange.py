@@ -27,7 +27,7 @@ from minillmlib.values.limits import Limits
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Timeout
 
-__all__ = ["Bound", "EventStream", "HttpReply", "exchange", "open_events"]
+__all__ = ["Bound", "EventStream", "HttpReply", "exchange", "open_events", "running_loop"]
 
 _RAN_OUT: dict[Clock, str] = {
     "total": "the whole answer did not come; raise timeout_secs if the model may take longer",
@@ -108,7 +108,7 @@ class EventStream:
         self._limits = limits
         self._bytes_left = limits.stream_bytes
         self._decoder = SseDecoder(limits.event_bytes)
-        self._loop = _running_loop()
+        self._loop = running_loop()
 
     async def next_events(self, bound: Bound) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body."""
@@ -165,7 +165,7 @@ class EventStream:
 
     def is_of_this_loop(self) -> bool:
         """Whether the loop that runs now is the one this exchange lives in."""
-        return self._loop is _running_loop()
+        return self._loop is running_loop()
 
 
 def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
@@ -262,6 +262,7 @@ def _clock(secs: float | None) -> "Timeout":
     return timeout
 
 
-def _running_loop() -> "AbstractEventLoop":
+def running_loop() -> "AbstractEventLoop":
+    """The event loop that runs."""
     loop: AbstractEventLoop = _asyncio().get_running_loop()
     return loop
