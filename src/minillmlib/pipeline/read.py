@@ -42,10 +42,10 @@ def read_reply(
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         parsed = call.generator.provider.parse_response(decode_json(data))
         response = _begun(call, parsed)
-        return msgspec.structs.replace(response, cost=cost_of_answer(call, response))
+        cost = cost_of_answer(call, response)
+        return signed(call, response, cost, sent.receipt, headers)
 
-    response = read_safely(sent.redactor, headers, read, body)
-    return signed(call, response, sent.receipt, headers)
+    return read_safely(sent.redactor, headers, read, body)
 
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
@@ -64,11 +64,19 @@ def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def signed(
-    call: Call, response: CompletionResponse, receipt: Receipt, headers: Mapping[str, str]
+    call: Call,
+    response: CompletionResponse,
+    cost: CostOutcome,
+    receipt: Receipt,
+    headers: Mapping[str, str],
 ) -> CompletionResponse:
-    """The response with what the exchange itself tells: who, under which id, and the receipt."""
+    """The response with its cost and what the exchange tells: who, which id, and the receipt."""
     return msgspec.structs.replace(
-        response, origin=call.origin, request_id=request_id_of(headers), receipt=receipt
+        response,
+        cost=cost,
+        origin=call.origin,
+        request_id=request_id_of(headers),
+        receipt=receipt,
     )
 
 

@@ -227,11 +227,9 @@ class StreamAttempt:
                 "`partial` of this error holds the text so far"
             )
         cost = read_safely(self._redactor, events.headers, lambda _: self._cost(), "")
-        response = msgspec.structs.replace(
-            self._fold.response(), cost=cost or CostOutcome.unknown()
-        )
+        cost = cost or CostOutcome.unknown()
         assert self._receipt is not None
-        return signed(self._call, response, self._receipt, events.headers)
+        return signed(self._call, self._fold.response(), cost, self._receipt, events.headers)
 
     def _complete(self, response: CompletionResponse) -> None:
         self.answer = self._run.answered(response)

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.pipeline.history import History, Past
 from minillmlib.tree.records import (
     ID_BYTES,
     DetachRecord,
@@ -54,9 +55,9 @@ class Tree:
     """
 
     __slots__ = (
-        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_marks",
-        "_messages", "_next_sibling", "_next_twins", "_origins", "_parents", "_responses",
-        "_siblings", "_twins", "lock",
+        "_by_id", "_first_child", "_history", "_ids", "_journals", "_kwargs", "_last_child",
+        "_marks", "_messages", "_next_sibling", "_next_twins", "_origins", "_parents",
+        "_responses", "_siblings", "_twins", "lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Tree:
         self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
         self._next_twins: dict[bytes, int] = {}  # the number after that, by the id of the eldest
         self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
+        self._history: History | None = None  # of long conversations, as they were sent
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -240,6 +242,7 @@ class Tree:
             try:
                 self._keep(index, DetachRecord(node=own.hex()))
             finally:  # a journal that fails is told of, and it is detached all the same
+                self._history = None  # counts from the root that was
                 self._origins[index] = self.id(parent)
                 self._unlink(parent, index)
 
@@ -320,6 +323,14 @@ class Tree:
             index = parents[index]
         thread.reverse()
         return thread
+
+    def past(self, index: int) -> Past | None:
+        """What earlier calls wrote of the messages up to a node, unless marks change those."""
+        if self._marks:
+            return None
+        if self._history is None:
+            self._history = History()
+        return Past(self._history, index, self.path(index))
 
     def marked_thread(self, index: int) -> list[Message]:
         """The same with the cache marks of its nodes on them."""
