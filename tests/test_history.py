@@ -57,7 +57,7 @@ SETTINGS = (
 
 
 def asked(node: ChatNode, wire: str, params=None, said: str | None = None):
-    """The body of the request, or the error instead, and the node of the answer."""
+    """The body of the request and its receipt, or the error instead, and the node of the answer."""
     generator, answer = WIRES[wire]
     transport = ScriptedTransport([ScriptedReply.json(answer)])
     generator = generator.with_api_key("none").with_transport(transport)
@@ -68,7 +68,7 @@ def asked(node: ChatNode, wire: str, params=None, said: str | None = None):
             node = asyncio.run(node.chat(said, generator, params))
     except MiniLLMError as error:
         return (type(error), str(error)), node
-    return transport.requests[0].body, node
+    return (transport.requests[0].body, node.response.receipt), node
 
 
 def talk(turns: int, first: Message | None = None) -> ChatNode:
@@ -119,17 +119,27 @@ TURNS = {
 @given(data=st.data())
 def test_what_was_sent_before_never_shows(tmp_path, data):
     node = talk(LONG, data.draw(st.sampled_from([None, Message.user("no system")])))
+    wires = data.draw(st.lists(st.sampled_from(sorted(WIRES)), min_size=1, max_size=2))
+    _, node = asked(node, wires[0])
     for _ in range(data.draw(st.integers(3, 12))):
-        for turn in data.draw(st.lists(st.sampled_from(sorted(TURNS)), max_size=3)):
+        for turn in data.draw(st.lists(st.sampled_from(sorted(TURNS)), max_size=2)):
             node = TURNS[turn](node)
-        wire = data.draw(st.sampled_from(sorted(WIRES)))
-        params = data.draw(st.sampled_from(SETTINGS))
+        wire = data.draw(st.sampled_from(wires))
+        params = data.draw(st.sampled_from(SETTINGS)) if data.draw(st.booleans()) else None
         said = data.draw(st.sampled_from([None, "next"]))
         node.root_node.save_tree(tmp_path / "tree.jsonl")
         fresh = ChatNode.load_tree(tmp_path / "tree.jsonl").find(node.id)
         expected, _ = asked(fresh, wire, params, said)
         body, node = asked(node, wire, params, said)
         assert body == expected
+
+
+@pytest.mark.parametrize("wire", sorted(WIRES))
+def test_neighbours_are_joined_that_were_apart_before(wire):
+    after = grown(talk(LONG).add_user("u"), calls_of("a"), Message.tool_result("a", "1"))
+    fresh = grown(talk(LONG).add_user("u"), calls_of("a"), Message.tool_result("a", "1"))
+    asked(after.add_assistant("yes").add_user("and"), wire)
+    assert asked(after.add_user("more"), wire)[0] == asked(fresh.add_user("more"), wire)[0]
 
 
 @pytest.mark.parametrize("wire", sorted(WIRES))

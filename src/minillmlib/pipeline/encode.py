@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 import msgspec
@@ -88,9 +89,7 @@ def _continued_body(call: Call) -> JsonObject | None:
     before = past.turns
     head = messages[:1] if messages[0].role is SYSTEM else ()  # some wires have it elsewhere
     new = messages[len(head) :] if before is None else messages[call.known :]
-    if any(message.role is SYSTEM for message in new) or any(
-        message.cache_ttl for message in (*head, *new)
-    ):
+    if any(map(attrgetter("cache_ttl"), (*head, *new))):  # only so many can be sent
         return None
     body = body_of(msgspec.structs.replace(call, messages=(*head, *new), past=None))
     turns = body["messages"]
