@@ -207,8 +207,10 @@ def price_of(call: Call) -> TokenPrice | None:
     A published one is that of a standard request, and of no other.
     """
     price = call.settings.token_price or call.generator.token_price
+    if not is_published(price):
+        return price
     others = call.generator.provider.surcharges(call.settings.params.extra)
-    return None if is_published(price) and set(others) - set(TOLD) else price
+    return None if set(others) - set(TOLD) else price
 
 
 def origin_of(generator: GeneratorInfo) -> str:

@@ -34,7 +34,7 @@ from minillmlib.pipeline.report import (
     waited_for,
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
-from minillmlib.providers.failures import request_id_of
+from minillmlib.providers.failures import ids_in, request_id_of
 from minillmlib.transport.exchange import running_loop
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
@@ -96,9 +96,9 @@ class Run:
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""
         if self._open is not None:
-            plain = self._open.redactor.redact_plain(headers)
-            self._open.status, self._open.request_id = status, request_id_of(plain)
-            if (response_id := plain.get("x-generation-id")) is not None:
+            ids = self._open.redactor.redact_plain(ids_in(headers))
+            self._open.status, self._open.request_id = status, request_id_of(ids)
+            if (response_id := ids.get("x-generation-id")) is not None:
                 self._open.response_id = excerpt(response_id)
 
     def answered(self, response: CompletionResponse) -> Accepted:

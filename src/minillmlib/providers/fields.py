@@ -28,6 +28,7 @@ STRUCTURED = (
 )
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
 values_of = attrgetter(*FIELDS)
+NONE_SET = values_of(CompletionParameters())
 
 
 def write_parameters(
@@ -38,7 +39,10 @@ def write_parameters(
     Raises `InvalidParameterError` for a field that is set but that the wire does not have.
     """
     body: JsonObject = {}
-    for field, value in zip(FIELDS, values_of(params), strict=True):
+    values = values_of(params)
+    if values == NONE_SET:
+        return body
+    for field, value in zip(FIELDS, values, strict=True):
         if value is None:
             continue
         if field not in keys:

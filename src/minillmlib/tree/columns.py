@@ -36,6 +36,7 @@ __all__ = ["NO_NODE", "Journal", "Tree", "joined"]
 
 NO_NODE = -1
 PIECE_BYTES = 1_000_000
+CHAIN = 4  # from so many messages on it pays to add them together
 
 
 class Journal(Protocol):
@@ -94,10 +95,11 @@ class Tree:
         """
         with self.lock:
             first = len(self._messages)
-            if len(messages) > 1:
+            if len(messages) >= CHAIN:
                 parent = self._append_chain(parent, messages)
-            elif messages:
-                parent = self._append_one(parent, messages[0])
+            else:
+                for message in messages:
+                    parent = self._append_one(parent, message)
             if response is not None:
                 self._responses[parent] = response
             if self._journals:
@@ -182,12 +184,11 @@ class Tree:
         self._first_child.append(NO_NODE)
         self._last_child.append(NO_NODE)
         self._next_sibling.append(NO_NODE)
-        self._link(parent, index)
+        if parent != NO_NODE:
+            self._link(parent, index)
         return index
 
     def _link(self, parent: int, index: int) -> None:
-        if parent == NO_NODE:
-            return
         before = self._last_child[parent]
         if before == NO_NODE:
             self._first_child[parent] = index
@@ -207,7 +208,8 @@ class Tree:
             column.extend(following)
             column.append(NO_NODE)
         self._next_sibling.extend(repeat(NO_NODE, len(messages)))
-        self._link(parent, first)
+        if parent != NO_NODE:
+            self._link(parent, first)
         return last
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
