@@ -37,13 +37,12 @@ def build_body(
     claude = Claude.of(model)
     if claude is not None:
         claude.check(params)
-    marked = _marked_blocks(messages)
-    body: JsonObject = {"model": model, "messages": _turns(messages, marked)}
+    turns, system = _apart(messages, params.response_format)
+    body: JsonObject = {"model": model, "messages": turns}
     thinking = _thinking_body(params, claude)
     # The wire demands a limit, and the budget counts against it.
     limit = DEFAULT_MAX_TOKENS + thinking.get("budget_tokens", 0)
     body |= {"max_tokens": limit} | write_parameters(params, _FIELDS, "Anthropic")
-    system = _system_blocks(messages, marked, params.response_format)
     if system:
         body["system"] = system
     if thinking:
@@ -65,36 +64,23 @@ def _marked_blocks(messages: Sequence[Message]) -> list[list[JsonObject]]:
     return blocks
 
 
-def _system_blocks(
-    messages: Sequence[Message], marked: list[list[JsonObject]], form: ResponseFormat | None
-) -> str | list[JsonObject]:
-    """The system text: one text, or blocks where a mark stands between them.
-
-    They stay blocks when the mark itself is not among those that are sent: as one text they would
-    be another prefix, and the cache would be missed.
-    """
-    system = [
-        (message, blocks)
-        for message, blocks in zip(messages, marked, strict=True)
-        if message.role is SYSTEM
-    ]
-    blocks = [block for _, of_message in system for block in of_message]
-    if form is not None and form.schema is None:
-        blocks.append({"type": "text", "text": JSON_INSTRUCTION})
-    if any(message.cache_ttl for message, _ in system):
-        return blocks
-    return "\n\n".join(block["text"] for block in blocks)
-
-
-def _turns(messages: Sequence[Message], marked: list[list[JsonObject]]) -> list[JsonObject]:
-    """User and assistant turns, alternating: old relays insist on it.
+def _apart(
+    messages: Sequence[Message], form: ResponseFormat | None
+) -> tuple[list[JsonObject], str | list[JsonObject]]:
+    """User and assistant turns, alternating as old relays insist, and the system text.
 
     All results of one turn's calls go into one user message, before its text, as the wire
-    demands.
+    demands. The system text is one text, or blocks where a mark stands between them. They stay
+    blocks when the mark itself is not among those that are sent: as one text they would be
+    another prefix, and the cache would be missed.
     """
     turns: list[JsonObject] = []
-    for message, blocks in zip(messages, marked, strict=True):
+    system: list[JsonObject] = []
+    is_marked = False
+    for message, blocks in zip(messages, _marked_blocks(messages), strict=True):
         if message.role is SYSTEM:
+            system += blocks
+            is_marked = is_marked or message.cache_ttl is not None
             continue
         role = "assistant" if message.role is ASSISTANT else "user"
         if not blocks and message is messages[-1]:
@@ -105,7 +91,9 @@ def _turns(messages: Sequence[Message], marked: list[list[JsonObject]]) -> list[
             turns.append({"role": role, "content": blocks})
     if not turns:
         raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
-    return turns
+    if form is not None and form.schema is None:
+        system.append({"type": "text", "text": JSON_INSTRUCTION})
+    return turns, system if is_marked else "\n\n".join([block["text"] for block in system])
 
 
 def _blocks(message: Message) -> list[JsonObject]:
@@ -114,7 +102,8 @@ def _blocks(message: Message) -> list[JsonObject]:
         return [_result_block(message, message.tool_call_id)]
     if message.reasoning is not None and message.reasoning.blocks:
         return list(_in_their_places(message, message.reasoning.blocks))
-    blocks = _content_blocks(message)
+    content = message.content
+    blocks = _text_blocks(content) if isinstance(content, str) else _content_blocks(message)
     if message.tool_calls:
         blocks += map(_call_block, message.tool_calls)
     return blocks

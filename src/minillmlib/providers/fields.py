@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -27,8 +26,6 @@ STRUCTURED = (
     "extra",
 )
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
-values_of = attrgetter(*FIELDS)
-NONE_SET = values_of(CompletionParameters())
 
 
 def write_parameters(
@@ -39,10 +36,8 @@ def write_parameters(
     Raises `InvalidParameterError` for a field that is set but that the wire does not have.
     """
     body: JsonObject = {}
-    values = values_of(params)
-    if values == NONE_SET:
-        return body
-    for field, value in zip(FIELDS, values, strict=True):
+    for field in FIELDS:
+        value = getattr(params, field)
         if value is None:
             continue
         if field not in keys:
