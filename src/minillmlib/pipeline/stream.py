@@ -1,19 +1,26 @@
 """One streamed completion: chunks as they come, and at the end the same response as a whole."""
 
+from __future__ import annotations
+
 import enum
 import warnings
+from collections import deque
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
 from minillmlib.pipeline.partial import PartialValues
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
+from minillmlib.transport.watchdog import running_loop
 from minillmlib.values.attempts import Attempt, CostInfo
 from minillmlib.values.json import JsonValue
 from minillmlib.values.responses import CompletionResponse, StreamChunk
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["StreamingCompletion"]
 
@@ -48,7 +55,9 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._keep = keep
         self._phase = _Phase.NEW
         self._is_busy = False
+        self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
         self._delivered = 0
+        self._loop: AbstractEventLoop | None = None  # in which it is read
         self._run: Run | None = None
         self._attempt: StreamAttempt | None = None
         self._result: tuple[CompletionResponse, NodeT_co] | None = None
@@ -100,14 +109,13 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        # No local names for what an attempt holds: an error would keep it alive by this frame.
-        while self._phase is not _Phase.OVER:
-            if self._attempt is not None and self._attempt.ready:
-                self._check_reader()
-                self._delivered += 1
-                return self._attempt.ready.popleft()
+        while not self._ready:
+            if self._phase is _Phase.OVER:
+                raise StopAsyncIteration
             await self._guarded(self._step())
-        raise StopAsyncIteration
+        self._check_reader()
+        self._delivered += 1
+        return self._ready.popleft()
 
     def partial_json(self) -> PartialValues:
         """The JSON of the answer as it grows, by `async for`: a value for each change.
@@ -152,11 +160,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         """Runs one step; what goes wrong is tried again or ends the stream."""
         self._check_reader()
         self._is_busy = True
+        failure = None
         try:
             try:
-                failure = await self._failure_of(step)
-            finally:
-                del step  # see `__anext__`
+                await step()
+            except MiniLLMError as error:
+                failure = error  # handled below, so that it is the context of no other
             if failure is not None:
                 await self._recover(failure)
         except MiniLLMError:
@@ -169,23 +178,16 @@ class StreamingCompletion(Generic[NodeT_co]):
             raise error.with_traceback(None) from None
         finally:
             self._is_busy = False
-
-    async def _failure_of(
-        self, step: Callable[[], Coroutine[None, None, None]]
-    ) -> MiniLLMError | None:
-        """What a step failed with: told and not raised, so that it is the context of no other."""
-        try:
-            await step()
-        except MiniLLMError as error:
-            return error
-        return None
+            # An error would keep alive by this frame what an attempt holds.
+            del step, failure
 
     async def _open(self) -> None:
         self._phase = _Phase.READING
         if self._run is None:
             self._run = Run(self._call)
+            self._loop = running_loop()
         self._run.clocks.progressed()
-        self._attempt = StreamAttempt(self._run)
+        self._attempt = StreamAttempt(self._run, self._ready)
         await self._attempt.open()
 
     async def _recover(self, error: MiniLLMError) -> None:
@@ -217,8 +219,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._phase = _Phase.OVER
 
     def _check_reader(self) -> None:
-        events = None if self._attempt is None else self._attempt.events
-        if self._is_busy or not (events is None or events.is_of_this_loop()):
+        if self._is_busy or self._loop not in (None, running_loop()):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 
     async def _settled(self) -> CostInfo:
@@ -226,6 +227,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     def _close(self) -> None:
         self._phase = _Phase.OVER
+        self._ready.clear()
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None

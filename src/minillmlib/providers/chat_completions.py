@@ -266,36 +266,57 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
 
     An error is looked for before the choices: servers send it with empty choices too.
     """
-    text = data.strip()
-    if text == "[DONE]":
-        return StreamChunk(is_end=True)
-    if not text or text.startswith(":"):  # relays send their keep-alives as data
-        return None
-    body = _decode_chunk(text)
+    try:
+        body = _chunk_decoder.decode(data)
+    except (ValueError, RecursionError):
+        text = data.strip()
+        if text == "[DONE]":
+            return StreamChunk(is_end=True)
+        if not text or text.startswith(":"):  # relays send their keep-alives as data
+            return None
+        body = _mended_chunk(text)
+    if body.error or body.object == "error":
+        raise error_from_payload(decode_json(data), partial=_partial_of(body))
     choice = _first_choice(body)
+    name, model = string_or_empty(body.id), string_or_empty(body.model)
+    text = None if choice is None or body.usage is not None else _text_alone(choice)
+    if text is not None:  # as in nearly all
+        return StreamChunk(id=name, model=model, delta=text)
     return StreamChunk(
-        id=string_or_empty(body.id),
-        model=string_or_empty(body.model),
-        **(_counted(decode_json(text), usage_of) if _may_hold_usage(body, choice) else {}),
+        id=name,
+        model=model,
+        **(_counted(decode_json(data), usage_of) if _may_hold_usage(body, choice) else {}),
         **_said_in(choice),
     )
+
+
+def _text_alone(choice: _Choice) -> str | None:
+    """The text of a choice that says nothing else."""
+    said = choice.delta
+    if said is None or choice.finish_reason or choice.native_finish_reason or choice.error:
+        return None
+    says_more = (
+        said.tool_calls
+        or said.reasoning_content
+        or said.reasoning
+        or said.reasoning_details
+        or said.refusal
+        or said.images
+        or said.audio
+        or said.function_call
+    )
+    return None if says_more or not isinstance(said.content, str) else said.content
 
 
 def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:
     return {"usage": usage_of(raw), "usage_record": usage_record(raw)}
 
 
-def _decode_chunk(text: str) -> _Body:
-    try:
-        body = _chunk_decoder.decode(text)
-    except (ValueError, RecursionError):
-        payload = decode_json(text)
-        if is_error_payload(payload):
-            raise error_from_payload(payload) from None
-        body = convert_json(payload, _Body)
-    if body.error or body.object == "error":
-        raise error_from_payload(decode_json(text), partial=_partial_of(body))
-    return body
+def _mended_chunk(text: str) -> _Body:
+    payload = decode_json(text)
+    if is_error_payload(payload):
+        raise error_from_payload(payload)
+    return convert_json(payload, _Body)
 
 
 def _said_in(choice: _Choice | None) -> JsonObject:

@@ -1,6 +1,6 @@
 """Server-sent events: bytes in, events out, by the WHATWG rules for event streams."""
 
-from typing import NamedTuple
+import msgspec
 
 from minillmlib.errors import LimitExceededError
 
@@ -8,10 +8,11 @@ __all__ = ["SseDecoder", "SseEvent"]
 
 LINE_BYTES = 64  # what a line takes in memory beside its text
 LARGE_BYTES = 64 * 1024
+MOST_AT_ONCE = 1024 * 1024  # bytes that may be in memory as text, too
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class SseEvent(NamedTuple):
+class SseEvent(msgspec.Struct, frozen=True, gc=False):
     """One dispatched event. `id` is the last id the stream has named."""
 
     data: str
@@ -35,11 +36,13 @@ class SseDecoder:
 
     __slots__ = (
         "_after_cr", "_data", "_event", "_event_bytes", "_id", "_is_first_line", "_line_bytes",
-        "_most_bytes", "_pending", "_too_much",
+        "_most_bytes", "_pending", "_short_chars", "_too_much",
     )  # fmt: skip
 
     def __init__(self, most_bytes: int = 16 * 1024 * 1024) -> None:
         self._most_bytes = most_bytes
+        # So few that no bound can be near: a character has at most four bytes.
+        self._short_chars = min(LARGE_BYTES, most_bytes // 4 - LINE_BYTES)
         self._too_much: LimitExceededError | None = None
         self._line_bytes = 0  # of the line that has not ended
         self._event_bytes = 0  # of the data of the event that has not ended
@@ -50,15 +53,60 @@ class SseDecoder:
         self._event = ""
         self._id = ""
 
+    @property
+    def is_full(self) -> bool:
+        """Whether too much has come, so that feeding it again raises."""
+        return self._too_much is not None
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that `data` completes. An event ends with its blank line."""
         if self._too_much is not None:
             raise self._too_much
-        if not data:
-            return []
+        events: list[SseEvent] = []
+        start, end = self._whole_events(data)
+        if start:
+            self._take_lines(data[:start], events)
+        if start < end:
+            self._take_events(data[start:end], events)
+        if end < len(data):
+            self._take_lines(data[end:], events)
+        if self._too_much is not None and not events:
+            raise self._too_much
+        return events  # what came before the excess is told before it
+
+    def _whole_events(self, data: bytes) -> tuple[int, int]:
+        """Where the events begin and end that are whole in `data`; nowhere if a line ends in CR."""
+        if b"\r" in data or len(data) > MOST_AT_ONCE:
+            return 0, 0
+        start = 0 if self._is_between_events() else data.find(b"\n\n") + 2
+        end = data.rfind(b"\n\n") + 2
+        return (0, 0) if end < 2 else (start, end)
+
+    def _is_between_events(self) -> bool:
+        return not (
+            self._data or self._pending or self._event or self._after_cr or self._is_first_line
+        )
+
+    def _take_events(self, data: bytes, events: list[SseEvent]) -> None:
+        """Whole events. Nearly all are one line of data, perhaps with a name before it."""
+        if self._too_much is not None:
+            return
+        for block in str(data, "utf-8", "replace").split("\n\n"):
+            name, line = "", block
+            if block.startswith("event: "):
+                name, _, line = block.partition("\n")
+            if line.startswith("data: ") and "\n" not in line and len(line) < self._short_chars:
+                events.append(SseEvent(line[6:], name[7:] or "message", self._id))
+            elif block:
+                self._take_lines(block.encode() + b"\n\n", events)
+                if self._too_much is not None:
+                    return
+
+    def _take_lines(self, data: bytes, events: list[SseEvent]) -> None:
+        if self._too_much is not None:
+            return
         if self._after_cr:
             data = data.removeprefix(b"\n")
-        events: list[SseEvent] = []
         # For bytes, splitlines knows just the three line ends of the standard.
         for line in data.splitlines(keepends=True):
             if line[-1] not in b"\r\n":
@@ -70,9 +118,6 @@ class SseDecoder:
             if event is not None:
                 events.append(event)
         self._after_cr = data.endswith(b"\r")
-        if self._too_much is not None and not events:
-            raise self._too_much
-        return events  # what came before the excess is told before it
 
     def _keep(self, piece: bytes) -> None:
         self._pending.append(piece)
