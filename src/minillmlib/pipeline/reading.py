@@ -112,6 +112,8 @@ class StreamAttempt:
             if not self._ready:
                 raise
             self._held_back = error.with_traceback(None)
+        if self._ready:
+            self._run.clocks.progressed()
 
     def _read_pending(self) -> None:
         """Reads what has arrived, but not much more than the caller takes at once."""
@@ -196,7 +198,6 @@ class StreamAttempt:
         fold = self._fold
         fold.add(chunk)
         if chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media:
-            self._run.clocks.progressed()
             if fold.chars > self._most_chars:
                 raise LimitExceededError(
                     f"the model writes more than {self._most_chars:,} characters; "

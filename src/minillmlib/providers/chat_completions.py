@@ -269,19 +269,19 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
     try:
         body = _chunk_decoder.decode(data)
     except (ValueError, RecursionError):
-        text = data.strip()
-        if text == "[DONE]":
+        data = data.strip()
+        if data == "[DONE]":
             return StreamChunk(is_end=True)
-        if not text or text.startswith(":"):  # relays send their keep-alives as data
+        if not data or data.startswith(":"):  # relays send their keep-alives as data
             return None
-        body = _mended_chunk(text)
+        body = _mended_chunk(data)
     if body.error or body.object == "error":
         raise error_from_payload(decode_json(data), partial=_partial_of(body))
     choice = _first_choice(body)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    text = None if choice is None or body.usage is not None else _text_alone(choice)
-    if text is not None:  # as in nearly all
-        return StreamChunk(id=name, model=model, delta=text)
+    words = None if choice is None or body.usage is not None else _words_alone(choice)
+    if words is not None:  # as in nearly all
+        return StreamChunk(id=name, model=model, delta=words[0], reasoning=words[1])
     return StreamChunk(
         id=name,
         model=model,
@@ -290,22 +290,23 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
     )
 
 
-def _text_alone(choice: _Choice) -> str | None:
-    """The text of a choice that says nothing else."""
+def _words_alone(choice: _Choice) -> tuple[str, str] | None:
+    """The text and the thought of a choice, or None if it says anything else."""
     said = choice.delta
     if said is None or choice.finish_reason or choice.native_finish_reason or choice.error:
         return None
     says_more = (
         said.tool_calls
-        or said.reasoning_content
-        or said.reasoning
         or said.reasoning_details
         or said.refusal
         or said.images
         or said.audio
         or said.function_call
     )
-    return None if says_more or not isinstance(said.content, str) else said.content
+    text, thought = said.content or "", said.reasoning_content or said.reasoning or ""
+    if says_more or not isinstance(text, str) or not isinstance(thought, str):
+        return None
+    return text, thought
 
 
 def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:

@@ -62,6 +62,8 @@ class SseDecoder:
         """The events that `data` completes. An event ends with its blank line."""
         if self._too_much is not None:
             raise self._too_much
+        if b"\r" in data and data.count(b"\r") == data.count(b"\r\n"):
+            data = data.replace(b"\r\n", b"\n")
         events: list[SseEvent] = []
         start, end = self._whole_events(data)
         if start:
@@ -75,7 +77,7 @@ class SseDecoder:
         return events  # what came before the excess is told before it
 
     def _whole_events(self, data: bytes) -> tuple[int, int]:
-        """Where the events begin and end that are whole in `data`; nowhere if a line ends in CR."""
+        """Where the events begin and end that are whole in `data`; none if a line ends in CR."""
         if b"\r" in data or len(data) > MOST_AT_ONCE:
             return 0, 0
         start = 0 if self._is_between_events() else data.find(b"\n\n") + 2

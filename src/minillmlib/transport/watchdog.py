@@ -45,8 +45,8 @@ class Watchdog:
     """
 
     __slots__ = (
-        "_bound", "_cancellations", "_due", "_goes_off_at", "_has_bitten", "_loop", "_task",
-        "_timer",
+        "_bound", "_cancellations", "_due", "_goes_off_at", "_has_bitten", "_is_closed", "_loop",
+        "_task", "_timer",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,6 +58,7 @@ class Watchdog:
         self._task: Task[object] | None = None  # which waits
         self._cancellations = 0  # of it, that others had asked for before
         self._has_bitten = False
+        self._is_closed = False
 
     def within(self, bound: Bound) -> Self:
         """This watchdog, for a wait of so long."""
@@ -83,6 +84,8 @@ class Watchdog:
         traceback: TracebackType | None,
     ) -> None:
         task, self._task = self._task, None
+        if self._is_closed:
+            self.close()
         if self._has_bitten:
             self._has_bitten = False
             assert task is not None
@@ -91,7 +94,8 @@ class Watchdog:
                 raise self._timeout() from None
 
     def close(self) -> None:
-        """Stops the timer; one on which somebody still waits goes on until it goes off."""
+        """Stops the timer: at once, or at the end of a wait that is not over."""
+        self._is_closed = True
         if self._timer is not None and self._task is None:
             self._timer.cancel()
             self._timer = None
