@@ -62,7 +62,7 @@ class SseDecoder:
         """The events that `data` completes. An event ends with its blank line."""
         if self._too_much is not None:
             raise self._too_much
-        if b"\r" in data and data.count(b"\r") == data.count(b"\r\n"):
+        if b"\r" in data and not self._after_cr and data.count(b"\r") == data.count(b"\r\n"):
             data = data.replace(b"\r\n", b"\n")
         events: list[SseEvent] = []
         start, end = self._whole_events(data)
