@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 
 import msgspec
@@ -160,27 +159,23 @@ class StreamAttempt:
         """The events that arrive next, or None at the end of the stream."""
         if self._fold.finish_reason is not None:
             return await self._next_after_finish()
-        clocks = self._run.clocks
-        bound = clocks.next_piece()
+        clocks, events = self._run.clocks, self._opened()
+        batch = await events.next_events(clocks.next_piece())
         # Only our own waiting counts, never the time a caller takes over a chunk.
-        started = time.monotonic()
-        try:
-            return await self._opened().next_events(bound)
-        finally:
-            clocks.waited(time.monotonic() - started)
+        clocks.waited(events.watchdog.waited_secs)
+        return batch
 
     async def _next_after_finish(self) -> list[SseEvent] | None:
         """The same once the model has finished: only the token counts may be missing."""
-        bound = self._run.clocks.next_piece()
+        bound, events = self._run.clocks.next_piece(), self._opened()
         if bound.secs is None or bound.secs > self._grace_secs:
             bound = bound._replace(secs=self._grace_secs)
-        started = time.monotonic()
         try:
-            return await self._opened().next_events(bound)
+            return await events.next_events(bound)
         except (TransportError, LimitExceededError):
             return None
         finally:
-            self._grace_secs = max(0.0, self._grace_secs - (time.monotonic() - started))
+            self._grace_secs = max(0.0, self._grace_secs - events.watchdog.waited_secs)
 
     def _read_chunk(self, data: str) -> StreamChunk | None:
         try:

@@ -109,11 +109,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
+        if self._ready:
+            self._check_reader()
         while not self._ready:
             if self._phase is _Phase.OVER:
                 raise StopAsyncIteration
             await self._guarded(self._step())
-        self._check_reader()
         self._delivered += 1
         return self._ready.popleft()
 

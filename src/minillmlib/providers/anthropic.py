@@ -218,7 +218,7 @@ class _Block(msgspec.Struct):
     to: JsonObject = {}
 
 
-class _BlockDelta(msgspec.Struct):
+class _BlockDelta(msgspec.Struct, gc=False):
     type: str
     text: JsonValue = ""
     partial_json: JsonValue = ""
@@ -227,7 +227,7 @@ class _BlockDelta(msgspec.Struct):
     content: JsonValue = ""
 
 
-class _DeltaEvent(msgspec.Struct):
+class _DeltaEvent(msgspec.Struct, gc=False):
     """Nearly every event of a stream. What fits it is no other one, and no error."""
 
     type: Literal["content_block_delta"]

@@ -174,7 +174,7 @@ def _choice_body(choice: ToolChoice) -> JsonValue:
     return {"type": "function", "function": {"name": choice.name}}
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: JsonValue = None
 
@@ -186,7 +186,7 @@ class _Custom(msgspec.Struct):
     input: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: JsonValue = None
     function: _Function | None = None
@@ -198,7 +198,7 @@ class _Sound(msgspec.Struct):
     transcript: str | None = None
 
 
-class _Said(msgspec.Struct):
+class _Said(msgspec.Struct, gc=False):
     """A message or a delta. Mistral sends content as a list of typed pieces.
 
     `function_call` is the one call of the days before `tool_calls`.
@@ -215,7 +215,7 @@ class _Said(msgspec.Struct):
     reasoning_details: JsonValue = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     message: _Said | None = None
     delta: _Said | None = None
@@ -224,7 +224,7 @@ class _Choice(msgspec.Struct):
     error: JsonValue = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     """The parts we read of a completion or of a chunk. Relays send ids of any type."""
 
     id: JsonValue = None

@@ -80,7 +80,7 @@ class EventStream:
     """The events of one answer. The clock runs only while we wait for the server."""
 
     __slots__ = (
-        "_bytes_left", "_decoder", "_limits", "_loop", "_response", "_watchdog", "headers", "status"
+        "_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status", "watchdog"
     )  # fmt: skip
 
     def __init__(self, response: HttpResponse, limits: Limits, watchdog: Watchdog) -> None:
@@ -88,15 +88,16 @@ class EventStream:
         self.headers = response.headers
         self._response = response
         self._limits = limits
-        self._watchdog = watchdog
+        self.watchdog = watchdog
         self._bytes_left = limits.stream_bytes
         self._decoder = SseDecoder(limits.event_bytes)
         self._loop = running_loop()
 
     async def next_events(self, bound: Bound) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body."""
-        self._refuse_excess()
-        with self._watchdog.within(bound):
+        if self._bytes_left < 0 or self._decoder.too_much is not None:
+            self._refuse_excess()
+        with self.watchdog.within(bound):
             data = await self._response.read()
         if not data:
             return None
@@ -114,14 +115,13 @@ class EventStream:
         """Raises if too much has come, once all that came before it has been taken."""
         if self._bytes_left < 0:
             raise _too_much("a stream", self._limits.stream_bytes, "stream_bytes")
-        if self._decoder.is_full:
-            self._decoder.feed(b"")
+        self._decoder.feed(b"")
 
     async def read_body(self, bound: Bound) -> bytes:
         """The body as it is, for an answer that turns out not to be an event stream."""
         body = bytearray()
         try:
-            with self._watchdog.within(bound):
+            with self.watchdog.within(bound):
                 await _read_body(body, self._response, self._limits)
         except (ReadError, RequestTimeoutError):
             if self.status < 400:
@@ -131,7 +131,7 @@ class EventStream:
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
-            with self._watchdog.within(Bound(secs, "silence")):
+            with self.watchdog.within(Bound(secs, "silence")):
                 await _read_into(bytearray(), self._response, self._limits.event_bytes)
         except (TransportError, LimitExceededError):
             pass  # the answer is complete; only the connection is lost
@@ -140,7 +140,7 @@ class EventStream:
 
     def close(self) -> None:
         """Ends the exchange at once."""
-        self._watchdog.close()
+        self.watchdog.close()
         self._response.close()
 
     def close_from_anywhere(self) -> None:

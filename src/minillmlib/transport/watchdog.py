@@ -45,20 +45,23 @@ class Watchdog:
     """
 
     __slots__ = (
-        "_bound", "_cancellations", "_due", "_goes_off_at", "_has_bitten", "_is_closed", "_loop",
-        "_task", "_timer",
+        "_began", "_bound", "_cancellations", "_current_task", "_due", "_goes_off_at",
+        "_has_bitten", "_is_closed", "_loop", "_task", "_timer", "waited_secs",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._loop = running_loop()
+        self._current_task = _asyncio().current_task
         self._timer: TimerHandle | None = None
         self._goes_off_at = 0.0
         self._bound = Bound(None, "total")
+        self._began = 0.0
         self._due: float | None = None
         self._task: Task[object] | None = None  # which waits
         self._cancellations = 0  # of it, that others had asked for before
         self._has_bitten = False
         self._is_closed = False
+        self.waited_secs = 0.0  # how long the last wait took
 
     def within(self, bound: Bound) -> Self:
         """This watchdog, for a wait of so long."""
@@ -66,14 +69,15 @@ class Watchdog:
         return self
 
     def __enter__(self) -> None:
-        task = self._task = _asyncio().current_task(self._loop)
+        task = self._task = self._current_task(self._loop)
         assert task is not None
         self._cancellations = task.cancelling()
+        began = self._began = self._loop.time()
         secs = self._bound.secs
         if secs is None:
             self._due = None
             return
-        due = self._due = self._loop.time() + secs
+        due = self._due = began + secs
         if self._timer is None or due < self._goes_off_at:
             self._set(due)
 
@@ -83,6 +87,7 @@ class Watchdog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.waited_secs = self._loop.time() - self._began
         task, self._task = self._task, None
         if self._is_closed:
             self.close()
