@@ -45,11 +45,12 @@ class StreamAttempt:
         self.events: EventStream | None = None
         self._run = run
         self._call = run.call
+        self._provider = run.call.generator.provider
         self._redactor = Redactor()
         self._receipt: Receipt | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseFold(run.call.generator.provider.merge_usage)
+        self._fold = ResponseFold(self._provider.merge_usage)
         self._most_chars = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._held_back: MiniLLMError | None = None
@@ -179,7 +180,7 @@ class StreamAttempt:
 
     def _read_chunk(self, data: str) -> StreamChunk | None:
         try:
-            return self._call.generator.provider.parse_chunk(data)
+            return self._provider.parse_chunk(data)
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise
@@ -215,8 +216,7 @@ class StreamAttempt:
             return True
         if self._fold.finish_reason is None:
             return False
-        provider = self._call.generator.provider
-        return not provider.emits_stream_usage(requested=self._call.wants_usage)
+        return not self._provider.emits_stream_usage(requested=self._call.wants_usage)
 
     def _folded(self) -> CompletionResponse:
         if not self._fold.is_complete:

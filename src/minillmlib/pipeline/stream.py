@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -84,7 +84,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     async def __aenter__(self) -> Self:
         if self._phase is _Phase.NEW:
-            await self._guarded(self._open)
+            await self._advance()
         return self
 
     async def __aexit__(
@@ -114,7 +114,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         while not self._ready:
             if self._phase is _Phase.OVER:
                 raise StopAsyncIteration
-            await self._guarded(self._step())
+            await self._advance()
         self._delivered += 1
         return self._ready.popleft()
 
@@ -152,19 +152,20 @@ class StreamingCompletion(Generic[NodeT_co]):
                 raise  # it was closed
             return None
 
-    def _step(self) -> Callable[[], Coroutine[None, None, None]]:
-        if self._attempt is None:
-            return self._open
-        return self._attempt.read_more if self._attempt.answer is None else self._finish
-
-    async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Runs one step; what goes wrong is tried again or ends the stream."""
+    async def _advance(self) -> None:
+        """Opens, reads or ends; what goes wrong is tried again or ends the stream."""
         self._check_reader()
         self._is_busy = True
         failure = None
         try:
             try:
-                await step()
+                # No local names for what an attempt holds: an error keeps this frame.
+                if self._attempt is None:
+                    await self._open()
+                elif self._attempt.answer is None:
+                    await self._attempt.read_more()
+                else:
+                    await self._finish()
             except MiniLLMError as error:
                 failure = error  # handled below, so that it is the context of no other
             if failure is not None:
@@ -179,8 +180,7 @@ class StreamingCompletion(Generic[NodeT_co]):
             raise error.with_traceback(None) from None
         finally:
             self._is_busy = False
-            # An error would keep alive by this frame what an attempt holds.
-            del step, failure
+            del failure  # this frame would hold it, and it this frame
 
     async def _open(self) -> None:
         self._phase = _Phase.READING
