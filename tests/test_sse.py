@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minillmlib
@@ -122,6 +122,34 @@ def split_at_random(data: bytes, chance: random.Random) -> list[bytes]:
 def test_how_a_stream_is_cut_never_matters(pieces):
     data = "".join(pieces).encode()
     assert decode([piece.encode() for piece in pieces]) == decode([data])
+
+
+LINES = (
+    "data: x", "data:y", "data", 'data: {"a":"é\u2028😀"}', f"data: {'l' * 60}", "event: e", "event:",
+    "event: ", "id: 7", ": c", "error: z", "", "", "",
+)  # fmt: skip
+ENDED = st.tuples(st.sampled_from(LINES), st.sampled_from(["\n", "\n", "\r\n", "\r"]))
+
+
+def told(pieces, most_bytes: int) -> tuple[list[SseEvent], bool]:
+    """The events, and whether they were too large in the end."""
+    decoder, events = SseDecoder(most_bytes), []
+    try:
+        for piece in (*pieces, b""):
+            events += decoder.feed(piece)
+    except minillmlib.LimitExceededError:
+        return events, True
+    return events, False
+
+
+@settings(max_examples=500)
+@given(st.lists(ENDED, max_size=20), st.data(), st.sampled_from([100, 150, 10_000]))
+def test_whole_events_are_read_like_those_that_come_byte_by_byte(lines, data, most_bytes):
+    text = "".join(line + end for line, end in lines).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    byte_by_byte = [text[i : i + 1] for i in range(len(text))]
+    assert told(pieces, most_bytes) == told(byte_by_byte, most_bytes)
 
 
 @given(st.binary(max_size=200))
