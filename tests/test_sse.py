@@ -124,11 +124,11 @@ def test_how_a_stream_is_cut_never_matters(pieces):
     assert decode([piece.encode() for piece in pieces]) == decode([data])
 
 
-LINES = (
-    "data: x", "data:y", "data", 'data: {"a":"é\u2028😀"}', f"data: {'l' * 60}", "event: e", "event:",
-    "event: ", "id: 7", ": c", "error: z", "", "", "",
+PARTS = (
+    "data: x\n\n", 'data: {"a":"é\u2028😀"}\n\n', f"data: {'l' * 60}\n\n", "event: e\ndata: y\n\n",
+    "event: q\r\ndata: w\r\n\r\n", "data: z\r\n\r\n", "data: a\ndata: b\n\n", "data:c", "event: f\n",
+    "id: 7\n", ": c\n\n", "error: {}\n\n", "\n", "\r", "\r\n", "\r\r\n",
 )  # fmt: skip
-ENDED = st.tuples(st.sampled_from(LINES), st.sampled_from(["\n", "\n", "\r\n", "\r"]))
 
 
 def told(pieces, most_bytes: int) -> tuple[list[SseEvent], bool]:
@@ -143,13 +143,15 @@ def told(pieces, most_bytes: int) -> tuple[list[SseEvent], bool]:
 
 
 @settings(max_examples=500)
-@given(st.lists(ENDED, max_size=20), st.data(), st.sampled_from([100, 150, 10_000]))
-def test_whole_events_are_read_like_those_that_come_byte_by_byte(lines, data, most_bytes):
-    text = "".join(line + end for line, end in lines).encode()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=8), st.data())
+def test_whole_events_are_read_like_those_that_come_byte_by_byte(parts, data):
+    text = "".join(["data: first\n\n", *parts]).encode()
+    near_ends = [i for i in range(1, len(text)) if text[i - 1] in b"\r\n" or text[i] in b"\r\n"]
+    cuts = sorted(data.draw(st.lists(st.sampled_from(near_ends), max_size=3)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     byte_by_byte = [text[i : i + 1] for i in range(len(text))]
-    assert told(pieces, most_bytes) == told(byte_by_byte, most_bytes)
+    for most_bytes in (100, 150, 10_000):
+        assert told(pieces, most_bytes) == told(byte_by_byte, most_bytes)
 
 
 @given(st.binary(max_size=200))

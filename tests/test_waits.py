@@ -65,8 +65,12 @@ async def arrival(secs: float) -> None:
 
 
 def in_loop(main: Callable[[Loop], Awaitable[None]]) -> None:
+    complaints = []
     with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(main(runner.get_loop()))
+        loop = runner.get_loop()
+        loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+        runner.run(main(loop))
+    assert complaints == []
 
 
 def stream_of(transport: Slow, **settings: float):
@@ -130,6 +134,17 @@ def test_a_reader_that_blocks_the_loop_for_longer_than_a_bound_loses_nothing():
             async for _ in stream:
                 loop.be_busy(60)
         assert stream.response.content == "ww"
+
+    in_loop(main)
+
+
+def test_a_reader_that_waits_for_longer_than_a_bound_loses_nothing():
+    async def main(loop: Loop) -> None:
+        async with stream_of(Slow(*words(1, 1), (1, END)), timeout_secs=10) as stream:
+            async for _ in stream:
+                await arrival(60)
+        assert stream.response.content == "ww"
+        assert loop.running_timers() == []
 
     in_loop(main)
 
