@@ -83,6 +83,7 @@ VECTORS = {
     "a blank line between comments dispatches nothing": (": a\n\n: b\n\n", []),
     "an event that does not end is not dispatched": ("data:1\n\ndata:2\n", ["1"]),
     "four bytes of one character": ("data:\U0001f600\n\n", ["\U0001f600"]),
+    "a CR, then a CRLF": ("data:a\r\r\ndata:b\r\n\r\n", ["a", "b"]),
     "llama.cpp's error field": ('error: {"code":1}\n\n', [SseEvent('{"code":1}', "error")]),
 }  # fmt: skip
 
