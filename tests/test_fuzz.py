@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 import minillmlib
 from hostile import FACTOR, SEED, Corpus, pieces_of, recorded
@@ -150,8 +151,8 @@ def check(value: object) -> None:
         case Usage():
             check_usage(value)
         case list():
-            for event in value:
-                check_text(*event)
+            for texts in value:
+                check_text(*texts)
         case _:
             assert value is None
 
@@ -208,7 +209,7 @@ class Parser(NamedTuple):
 
 
 PARSERS = {
-    "events": Parser("streams", (lambda data: decoded([data]),)),
+    "events": Parser("streams", (lambda data: [astuple(one) for one in decoded([data])],)),
     "chat completion": Parser("chat_whole", (whole_reader(GENERIC), whole_reader(ROUTER))),
     "chat chunk": Parser("chat_chunk", (chunk_reader(GENERIC), chunk_reader(ROUTER))),
     "claude message": Parser("claude_whole", (whole_reader(CLAUDE),)),

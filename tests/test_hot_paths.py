@@ -88,10 +88,10 @@ def steps_of_call(wire: str, messages: int) -> int:
     return steps_of(lambda: asyncio.run(leaf.complete(info)))
 
 
-def streamed(wire: str, words: int) -> ScriptedReply:
+def streamed(wire: str, words: int) -> list[bytes]:
     if wire == "openai":
-        events = [b"data: %s\n\n" % json.dumps(one).encode() for one in (WORD, END, USAGE)]
-        return ScriptedReply.events(events[0] * words + b"".join(events[1:]) + b"data: [DONE]\n\n")
+        word, *end = [b"data: %s\n\n" % json.dumps(one).encode() for one in (WORD, END, USAGE)]
+        return [*[word] * words, *end, b"data: [DONE]\n\n"]
     start = {
         "type": "message_start",
         "message": {**CLAUDE_ANSWER, "content": [], "stop_reason": None},
@@ -107,12 +107,11 @@ def streamed(wire: str, words: int) -> ScriptedReply:
         "usage": {"output_tokens": 9},
     }
     told = [start, block, *[TEXT_DELTA] * words, end, {"type": "message_stop"}]
-    lines = (f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told)
-    return ScriptedReply.events(b"".join(lines))
+    return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told]
 
 
-def steps_of_stream(wire: str, words: int) -> int:
-    info, root = generator(wire, streamed(wire, words)), ChatNode.root("s").add_user("u")
+def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
+    info, root = generator(wire, reply), ChatNode.root("s").add_user("u")
 
     async def read() -> None:
         async with root.complete_streaming(info) as stream:
@@ -132,9 +131,21 @@ def test_a_message_of_a_long_history(wire, steps):
     assert (steps_of_call(wire, 302) - steps_of_call(wire, 102)) / 200 <= MOST * steps
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 860), ("anthropic", 882)])
-def test_a_chunk_of_a_stream(wire, steps):
-    assert (steps_of_stream(wire, 300) - steps_of_stream(wire, 100)) / 200 <= MOST * steps
+def steps_of_chunk(wire: str, reply_of) -> float:
+    """How many more a stream takes for each chunk more."""
+    long, short = (steps_of_stream(wire, reply_of(streamed(wire, words))) for words in (300, 100))
+    return (long - short) / 200
+
+
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 433), ("anthropic", 336)])
+def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
+    at_once = steps_of_chunk(wire, lambda events: ScriptedReply.events(b"".join(events)))
+    assert at_once <= MOST * steps
+
+
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 854), ("anthropic", 757)])
+def test_a_chunk_of_a_stream_that_is_waited_for(wire, steps):
+    assert steps_of_chunk(wire, lambda events: ScriptedReply.events(*events)) <= MOST * steps
 
 
 def test_a_node_that_is_added():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minillmlib
@@ -83,6 +83,7 @@ VECTORS = {
     "a blank line between comments dispatches nothing": (": a\n\n: b\n\n", []),
     "an event that does not end is not dispatched": ("data:1\n\ndata:2\n", ["1"]),
     "four bytes of one character": ("data:\U0001f600\n\n", ["\U0001f600"]),
+    "a CR, then a CRLF": ("data:a\r\r\ndata:b\r\n\r\n", ["a", "b"]),
     "llama.cpp's error field": ('error: {"code":1}\n\n', [SseEvent('{"code":1}', "error")]),
 }  # fmt: skip
 
@@ -122,6 +123,36 @@ def split_at_random(data: bytes, chance: random.Random) -> list[bytes]:
 def test_how_a_stream_is_cut_never_matters(pieces):
     data = "".join(pieces).encode()
     assert decode([piece.encode() for piece in pieces]) == decode([data])
+
+
+PARTS = (
+    "data: x\n\n", 'data: {"a":"é\u2028😀"}\n\n', f"data: {'l' * 60}\n\n", "event: e\ndata: y\n\n",
+    "event: q\r\ndata: w\r\n\r\n", "data: z\r\n\r\n", "data: a\ndata: b\n\n", "data:c", "event: f\n",
+    "id: 7\n", ": c\n\n", "error: {}\n\n", "\n", "\r", "\r\n", "\r\r\n",
+)  # fmt: skip
+
+
+def told(pieces, most_bytes: int) -> tuple[list[SseEvent], bool]:
+    """The events, and whether they were too large in the end."""
+    decoder, events = SseDecoder(most_bytes), []
+    try:
+        for piece in (*pieces, b""):
+            events += decoder.feed(piece)
+    except minillmlib.LimitExceededError:
+        return events, True
+    return events, False
+
+
+@settings(max_examples=500)
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=8), st.data())
+def test_whole_events_are_read_like_those_that_come_byte_by_byte(parts, data):
+    text = "".join(["data: first\n\n", *parts]).encode()
+    near_ends = [i for i in range(1, len(text)) if text[i - 1] in b"\r\n" or text[i] in b"\r\n"]
+    cuts = sorted(data.draw(st.lists(st.sampled_from(near_ends), max_size=3)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    byte_by_byte = [text[i : i + 1] for i in range(len(text))]
+    for most_bytes in (100, 150, 10_000):
+        assert told(pieces, most_bytes) == told(byte_by_byte, most_bytes)
 
 
 @given(st.binary(max_size=200))

@@ -236,7 +236,7 @@ class _Field:
 
 
 async def _woken(waiters: set[Future[None]]) -> None:
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     waiter = asyncio.get_running_loop().create_future()
     waiters.add(waiter)

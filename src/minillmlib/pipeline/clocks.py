@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minillmlib.transport.exchange import Bound, running_loop
+from minillmlib.transport.watchdog import Bound, running_loop
 from minillmlib.values.parameters import NodeCompletionParameters
 
 __all__ = ["Clocks", "sleep"]
@@ -14,7 +14,7 @@ PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
 
 async def sleep(secs: float) -> None:
     """Waits."""
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     await asyncio.sleep(secs)
 
@@ -31,6 +31,7 @@ class Clocks:
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no bound.
         self._timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
+        self._silence = Bound(self._timeout, "silence")
         progress = settings.progress_timeout_secs
         if progress is None:
             progress = (self._timeout or 0) * PROGRESS_FACTOR
@@ -43,20 +44,20 @@ class Clocks:
 
     def whole(self) -> Bound:
         """The bound on a whole answer."""
-        return self._tightest(Bound(self._timeout, "total"))
+        return self._before_deadline(Bound(self._timeout, "total"))
 
     def first_byte(self) -> Bound:
         """The bound on the wait for a stream's headers."""
-        return self._tightest(Bound(self._timeout, "silence"))
+        return self._before_deadline(self._silence)
 
     def next_piece(self) -> Bound:
         """The bound on the wait for the next piece of a stream."""
-        silence = Bound(self._timeout, "silence")
-        if self._progress is None:
-            return self._tightest(silence)
-        return self._tightest(
-            silence, Bound(self._progress - self._quiet, "progress", self._progress)
-        )
+        bound = self._silence
+        if self._progress is not None:
+            left = self._progress - self._quiet
+            if bound.secs is None or left < bound.secs:
+                bound = Bound(left, "progress", self._progress)
+        return bound if self._deadline is None else self._before_deadline(bound)
 
     def waited(self, secs: float) -> None:
         """Some waiting for the server has passed."""
@@ -66,9 +67,8 @@ class Clocks:
         """The server said something new."""
         self._quiet = 0.0
 
-    def _tightest(self, *bounds: Bound) -> Bound:
-        if self._deadline is None and len(bounds) == 1:
-            return bounds[0]
-        deadline = Bound(self.left(), "deadline", self._deadline_secs)
-        known = [bound for bound in (*bounds, deadline) if bound.secs is not None]
-        return min(known, key=lambda bound: bound.secs or 0.0, default=bounds[0])
+    def _before_deadline(self, bound: Bound) -> Bound:
+        left = self.left()
+        if left is None or (bound.secs is not None and bound.secs <= left):
+            return bound
+        return Bound(left, "deadline", self._deadline_secs)

@@ -10,7 +10,8 @@ from minillmlib.pipeline.clocks import sleep
 from minillmlib.pipeline.encode import encode_query
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.read import cost_of
-from minillmlib.transport.exchange import Bound, HttpReply, exchange, running_loop
+from minillmlib.transport.exchange import HttpReply, exchange
+from minillmlib.transport.watchdog import Bound, running_loop
 from minillmlib.values.attempts import Attempt
 from minillmlib.values.costs import CostOutcome, CostResolution
 from minillmlib.values.json import decode_json

@@ -17,6 +17,7 @@ class Prefill:
 
     def __init__(self, text: str | None) -> None:
         self._text = text or ""
+        self.is_over = not text  # nothing will be put in front any more
         self.held = ""  # the first text of a stream, while it may yet be a repetition
 
     @property
@@ -26,7 +27,7 @@ class Prefill:
 
     def next(self, delta: str) -> str:
         """What of a stream can be told once `delta` has come; perhaps nothing yet."""
-        if not self._text:
+        if self.is_over:
             return delta
         self.held += delta
         is_long = len(self.sent) >= SHORTEST_STREAMED_ECHO
@@ -41,6 +42,7 @@ class Prefill:
         else:
             text = self._text + self.held
         self._text = self.held = ""
+        self.is_over = True
         return text
 
     def whole(self, content: str) -> str:

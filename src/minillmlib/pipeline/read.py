@@ -116,7 +116,14 @@ def read_safely(
     text is made anew from the text without the key, so that no error ever held it.
     """
     try:
-        return _read_without_secret(redactor, read, text)
+        try:
+            return read(text)
+        except Exception:
+            hidden = redactor.redact(text)
+            if hidden == text:
+                raise
+        text = hidden
+        return read(text)
     except MiniLLMError as error:
         error.request_id = error.request_id or request_id_of(headers)
         raise
@@ -129,14 +136,3 @@ def read_safely(
         ) from error
     finally:
         del text  # it may hold an echo of the secret, and a traceback what a frame holds
-
-
-def _read_without_secret(redactor: Redactor, read: Callable[[TextT], T], text: TextT) -> T:
-    try:
-        return read(text)
-    except Exception:
-        hidden = redactor.redact(text)
-        if hidden == text:
-            raise
-    text = hidden
-    return read(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 
 import msgspec
@@ -40,18 +39,19 @@ LINGER_SECS = 0.25  # how long the connection may take to end after the end mark
 class StreamAttempt:
     """Fills `ready` with chunks until `answer` is there. Raises what goes wrong."""
 
-    def __init__(self, run: Run) -> None:
-        self.ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
+    def __init__(self, run: Run, ready: deque[StreamChunk]) -> None:
+        self._ready = ready  # read, not yet taken by the caller
         self.answer: Accepted | None = None
         self.events: EventStream | None = None
         self._run = run
         self._call = run.call
+        self._provider = run.call.generator.provider
         self._redactor = Redactor()
         self._receipt: Receipt | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseFold(run.call.generator.provider.merge_usage)
-        self._chars_left = run.call.generator.limits.text_chars
+        self._fold = ResponseFold(self._provider.merge_usage)
+        self._most_chars = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._held_back: MiniLLMError | None = None
         self._grace_secs = USAGE_GRACE_SECS
@@ -94,35 +94,40 @@ class StreamAttempt:
             self._run.failed(error, cost_in(self._call, body))
             raise
         self._complete(response)
-        self.ready.append(_as_chunk(response))
+        self._ready.append(_as_chunk(response))
 
     async def read_more(self) -> None:
         """Takes in what comes next. An error waits until the chunks before it were taken."""
         if self._held_back is not None:
             raise self._held_back
         try:
-            await self._read_events()
+            while not self._pending:
+                batch = await self._next_batch()
+                if batch is None:
+                    self._complete(self._folded())
+                    return
+                self._pending.extend(batch)
+            self._read_pending()
         except MiniLLMError as error:
-            if not self.ready:
+            if not self._ready:
                 raise
             self._held_back = error.with_traceback(None)
+        if self._ready:
+            self._run.clocks.progressed()
 
-    async def _read_events(self) -> None:
-        events = self._opened()
-        while not self._pending:
-            batch = await self._next_batch(events)
-            if batch is None:
-                self._complete(self._folded(events))
-                return
-            self._pending.extend(batch)
-        while self._pending and self.answer is None and len(self.ready) < MOST_READY:
+    def _read_pending(self) -> None:
+        """Reads what has arrived, but not much more than the caller takes at once."""
+        headers = self._opened().headers
+        for _ in range(min(len(self._pending), MOST_READY)):
             event = self._pending.popleft()
             read = self._read_error if event.event == "error" else self._read_chunk
-            chunk = read_safely(self._redactor, events.headers, read, event.data)
-            if chunk is not None:
-                self._take(chunk)
-                if self._is_over():
-                    self._complete(self._folded(events))
+            chunk = read_safely(self._redactor, headers, read, event.data)
+            if chunk is None:
+                continue
+            self._take(chunk)
+            if (chunk.is_end or chunk.finish_reason is not None) and self._is_over():
+                self._complete(self._folded())
+                return
 
     async def linger(self) -> None:
         """Lets the connection end properly, so that it can serve again, if an end is in sight."""
@@ -151,29 +156,31 @@ class StreamAttempt:
             with contextlib.suppress(Exception):  # the provider may be the caller's own
                 self._run.told(self._fold.id, self._cost())
 
-    async def _next_batch(self, events: EventStream) -> list[SseEvent] | None:
-        clocks = self._run.clocks
-        bound = clocks.next_piece()
-        is_finished = self._fold.finish_reason is not None
-        if is_finished and (bound.secs is None or bound.secs > self._grace_secs):
-            bound = bound._replace(secs=self._grace_secs)
+    async def _next_batch(self) -> list[SseEvent] | None:
+        """The events that arrive next, or None at the end of the stream."""
+        if self._fold.finish_reason is not None:
+            return await self._next_after_finish()
+        clocks, events = self._run.clocks, self._opened()
+        batch = await events.next_events(clocks.next_piece())
         # Only our own waiting counts, never the time a caller takes over a chunk.
-        started = time.monotonic()
+        clocks.waited(events.watchdog.waited_secs)
+        return batch
+
+    async def _next_after_finish(self) -> list[SseEvent] | None:
+        """The same once the model has finished: only the token counts may be missing."""
+        bound, events = self._run.clocks.next_piece(), self._opened()
+        if bound.secs is None or bound.secs > self._grace_secs:
+            bound = bound._replace(secs=self._grace_secs)
         try:
             return await events.next_events(bound)
         except (TransportError, LimitExceededError):
-            if not is_finished:
-                raise
-            return None  # only the token counts are lost
+            return None
         finally:
-            waited = time.monotonic() - started
-            clocks.waited(waited)
-            if is_finished:
-                self._grace_secs = max(0.0, self._grace_secs - waited)
+            self._grace_secs = max(0.0, self._grace_secs - events.watchdog.waited_secs)
 
     def _read_chunk(self, data: str) -> StreamChunk | None:
         try:
-            return self._call.generator.provider.parse_chunk(data)
+            return self._provider.parse_chunk(data)
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise
@@ -182,27 +189,19 @@ class StreamAttempt:
         raise error_from_payload(_error_payload(data))
 
     def _take(self, chunk: StreamChunk) -> None:
-        chunk = self._begun(chunk)
-        self._fold.add(chunk)
-        says = chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media
-        if says:
-            self._run.clocks.progressed()
-            self._count(chunk)
-        if says or self._fold.finish_reason is not None:
-            self.ready.append(chunk)
-
-    def _count(self, chunk: StreamChunk) -> None:
-        self._chars_left -= len(chunk.delta) + len(chunk.reasoning) + len(chunk.refusal or "")
-        for call in chunk.tool_calls:
-            self._chars_left -= len(call.arguments) + len(call.name) + len(call.id)
-        for part in chunk.media:
-            self._chars_left -= len(part.data or b"")
-        if self._chars_left < 0:
-            limit = self._call.generator.limits.text_chars
-            raise LimitExceededError(
-                f"the model writes more than {limit:,} characters; "
-                "raise text_chars of the generator's limits if that is right"
-            )
+        if not self._prefill.is_over:
+            chunk = self._begun(chunk)
+        fold = self._fold
+        fold.add(chunk)
+        if chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media:
+            if fold.chars > self._most_chars:
+                raise LimitExceededError(
+                    f"the model writes more than {self._most_chars:,} characters; "
+                    "raise text_chars of the generator's limits if that is right"
+                )
+            self._ready.append(chunk)
+        elif fold.finish_reason is not None:
+            self._ready.append(chunk)
 
     def _begun(self, chunk: StreamChunk) -> StreamChunk:
         """The chunk with the forced beginning before the first text, or with text held back."""
@@ -217,19 +216,19 @@ class StreamAttempt:
             return True
         if self._fold.finish_reason is None:
             return False
-        provider = self._call.generator.provider
-        return not provider.emits_stream_usage(requested=self._call.wants_usage)
+        return not self._provider.emits_stream_usage(requested=self._call.wants_usage)
 
-    def _folded(self, events: EventStream) -> CompletionResponse:
+    def _folded(self) -> CompletionResponse:
         if not self._fold.is_complete:
             raise IncompleteStreamError(
                 "the stream ended without the wire's end signal, so the answer may be cut; "
                 "`partial` of this error holds the text so far"
             )
-        cost = read_safely(self._redactor, events.headers, lambda _: self._cost(), "")
+        headers = self._opened().headers
+        cost = read_safely(self._redactor, headers, lambda _: self._cost(), "")
         cost = cost or CostOutcome.unknown()
         assert self._receipt is not None
-        return signed(self._call, self._fold.response(), cost, self._receipt, events.headers)
+        return signed(self._call, self._fold.response(), cost, self._receipt, headers)
 
     def _complete(self, response: CompletionResponse) -> None:
         self.answer = self._run.answered(response)

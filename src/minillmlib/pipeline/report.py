@@ -39,7 +39,7 @@ def report(callback: CostCallback, info: CostInfo) -> Reporting:
 
     Whatever the callback raises is logged: it loses neither the record nor the answer.
     """
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     try:
         answer = callback(info)
@@ -96,7 +96,7 @@ def _begun(
     Given up after so many `secs`. A loop that ends may cancel a task before its first step;
     then `unbegun` is called.
     """
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     try:
         loop = asyncio.get_running_loop()
@@ -134,7 +134,7 @@ def _begun(
 
 async def waited_for(over: Reporting) -> None:
     """Waits for an end; when cancelled, leaves the work to go on."""
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     if over is not None:
         await asyncio.wait({over})
@@ -142,7 +142,7 @@ async def waited_for(over: Reporting) -> None:
 
 async def all_reported() -> None:
     """Waits for all reports that are now under way in this event loop."""
-    import asyncio  # noqa: PLC0415 - see `transport.exchange`
+    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)  # in which a stream that was just dropped begins its own

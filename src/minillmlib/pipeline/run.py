@@ -35,7 +35,7 @@ from minillmlib.pipeline.report import (
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
 from minillmlib.providers.failures import ids_in, request_id_of
-from minillmlib.transport.exchange import running_loop
+from minillmlib.transport.watchdog import running_loop
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
 from minillmlib.values.budget import Reservation

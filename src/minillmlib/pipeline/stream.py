@@ -1,19 +1,26 @@
 """One streamed completion: chunks as they come, and at the end the same response as a whole."""
 
+from __future__ import annotations
+
 import enum
 import warnings
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
 from minillmlib.pipeline.partial import PartialValues
 from minillmlib.pipeline.plan import Call
 from minillmlib.pipeline.reading import StreamAttempt
 from minillmlib.pipeline.run import Run
+from minillmlib.transport.watchdog import running_loop
 from minillmlib.values.attempts import Attempt, CostInfo
 from minillmlib.values.json import JsonValue
 from minillmlib.values.responses import CompletionResponse, StreamChunk
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["StreamingCompletion"]
 
@@ -48,7 +55,9 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._keep = keep
         self._phase = _Phase.NEW
         self._is_busy = False
+        self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
         self._delivered = 0
+        self._loop: AbstractEventLoop | None = None  # in which it is read
         self._run: Run | None = None
         self._attempt: StreamAttempt | None = None
         self._result: tuple[CompletionResponse, NodeT_co] | None = None
@@ -75,7 +84,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     async def __aenter__(self) -> Self:
         if self._phase is _Phase.NEW:
-            await self._guarded(self._open)
+            await self._advance()
         return self
 
     async def __aexit__(
@@ -100,14 +109,14 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        # No local names for what an attempt holds: an error would keep it alive by this frame.
-        while self._phase is not _Phase.OVER:
-            if self._attempt is not None and self._attempt.ready:
-                self._check_reader()
-                self._delivered += 1
-                return self._attempt.ready.popleft()
-            await self._guarded(self._step())
-        raise StopAsyncIteration
+        if self._ready:
+            self._check_reader()
+        while not self._ready:
+            if self._phase is _Phase.OVER:
+                raise StopAsyncIteration
+            await self._advance()
+        self._delivered += 1
+        return self._ready.popleft()
 
     def partial_json(self) -> PartialValues:
         """The JSON of the answer as it grows, by `async for`: a value for each change.
@@ -143,20 +152,22 @@ class StreamingCompletion(Generic[NodeT_co]):
                 raise  # it was closed
             return None
 
-    def _step(self) -> Callable[[], Coroutine[None, None, None]]:
-        if self._attempt is None:
-            return self._open
-        return self._attempt.read_more if self._attempt.answer is None else self._finish
-
-    async def _guarded(self, step: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Runs one step; what goes wrong is tried again or ends the stream."""
+    async def _advance(self) -> None:
+        """Opens, reads or ends; what goes wrong is tried again or ends the stream."""
         self._check_reader()
         self._is_busy = True
+        failure = None
         try:
             try:
-                failure = await self._failure_of(step)
-            finally:
-                del step  # see `__anext__`
+                # No local names for what an attempt holds: an error keeps this frame.
+                if self._attempt is None:
+                    await self._open()
+                elif self._attempt.answer is None:
+                    await self._attempt.read_more()
+                else:
+                    await self._finish()
+            except MiniLLMError as error:
+                failure = error  # handled below, so that it is the context of no other
             if failure is not None:
                 await self._recover(failure)
         except MiniLLMError:
@@ -169,23 +180,15 @@ class StreamingCompletion(Generic[NodeT_co]):
             raise error.with_traceback(None) from None
         finally:
             self._is_busy = False
-
-    async def _failure_of(
-        self, step: Callable[[], Coroutine[None, None, None]]
-    ) -> MiniLLMError | None:
-        """What a step failed with: told and not raised, so that it is the context of no other."""
-        try:
-            await step()
-        except MiniLLMError as error:
-            return error
-        return None
+            del failure  # this frame would hold it, and it this frame
 
     async def _open(self) -> None:
         self._phase = _Phase.READING
         if self._run is None:
             self._run = Run(self._call)
+            self._loop = running_loop()
         self._run.clocks.progressed()
-        self._attempt = StreamAttempt(self._run)
+        self._attempt = StreamAttempt(self._run, self._ready)
         await self._attempt.open()
 
     async def _recover(self, error: MiniLLMError) -> None:
@@ -217,8 +220,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._phase = _Phase.OVER
 
     def _check_reader(self) -> None:
-        events = None if self._attempt is None else self._attempt.events
-        if self._is_busy or not (events is None or events.is_of_this_loop()):
+        if self._is_busy or self._loop not in (None, running_loop()):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 
     async def _settled(self) -> CostInfo:
@@ -226,6 +228,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     def _close(self) -> None:
         self._phase = _Phase.OVER
+        self._ready.clear()
         if self._attempt is not None:
             self._attempt.close()
             self._attempt = None

@@ -74,7 +74,7 @@ class CompletionContext:
         return settings.replace(cost_callback=tell, cost_tracking=True)
 
     def _called(self, call: Callable[[], Awaitable[None] | None]) -> Awaitable[None] | None:
-        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+        import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
         try:
             return call()
@@ -83,7 +83,7 @@ class CompletionContext:
             return None
 
     async def _awaited(self, answer: Awaitable[None]) -> None:
-        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+        import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
         try:
             await answer
@@ -138,7 +138,7 @@ class _Answers:
         return self._all().__await__()
 
     async def _all(self) -> None:
-        import asyncio  # noqa: PLC0415 - see `transport.exchange`
+        import asyncio  # noqa: PLC0415 - see `transport.watchdog`
 
         first, *others = self._answers
         tasks = [asyncio.ensure_future(self._awaited(answer)) for answer in others]

@@ -1,6 +1,7 @@
 """Anthropic's own Messages API."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -139,6 +140,13 @@ class AnthropicProvider(Provider):
 
     def parse_chunk(self, data: str) -> StreamChunk | None:
         """One event, told by the `type` inside its JSON. Unknown types say nothing."""
+        try:
+            event = _delta_decoder.decode(data)
+        except (ValueError, RecursionError):
+            return self._parse_other(data)
+        return _delta_chunk(event.delta, _number(event.index))
+
+    def _parse_other(self, data: str) -> StreamChunk | None:
         raw = decode_json(data)
         if is_error_payload(raw):
             raise error_from_payload(raw)
@@ -148,9 +156,9 @@ class AnthropicProvider(Provider):
                 name, model = string_or_empty(start.id), string_or_empty(start.model)
                 return StreamChunk(id=name, model=model, **self._counted(raw))
             case {"type": "content_block_start", "content_block": {"type": str()} as block}:
-                return _block_chunk(block, _index(raw))
+                return _block_chunk(block, _number(raw.get("index")))
             case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
-                return _delta_chunk(convert_json(delta, _BlockDelta), _index(raw))
+                return _delta_chunk(convert_json(delta, _BlockDelta), _number(raw.get("index")))
             case {"type": "message_delta", "delta": delta}:
                 return self._end_chunk(convert_json(delta, _End), raw)
             case {"type": str() as kind}:
@@ -216,13 +224,26 @@ class _Block(msgspec.Struct):
     to: JsonObject = {}
 
 
-class _BlockDelta(msgspec.Struct):
+class _BlockDelta(msgspec.Struct, gc=False):
     type: str
     text: JsonValue = ""
     partial_json: JsonValue = ""
     thinking: JsonValue = ""
     signature: JsonValue = ""
     content: JsonValue = ""
+
+
+class _DeltaEvent(msgspec.Struct, gc=False):
+    """Nearly every event of a stream. What fits it is no other one, and no error."""
+
+    type: Literal["content_block_delta"]
+    delta: _BlockDelta
+    index: JsonValue = 0
+    error: None = None
+    object: None = None
+
+
+_delta_decoder = msgspec.json.Decoder(_DeltaEvent)
 
 
 class _StartedMessage(msgspec.Struct):
@@ -292,9 +313,8 @@ def _input_chunk(piece: str, index: int) -> StreamChunk | None:
     return StreamChunk(tool_calls=(call,), reasoning_blocks=(sealed,)) if piece else None
 
 
-def _index(event: JsonObject) -> int:
-    """The number of the block; a relay that leaves it out has but one."""
-    index = event.get("index")
+def _number(index: JsonValue) -> int:
+    """The number of a block; a relay that leaves it out has but one."""
     return index if isinstance(index, int) else 0
 
 

@@ -174,7 +174,7 @@ def _choice_body(choice: ToolChoice) -> JsonValue:
     return {"type": "function", "function": {"name": choice.name}}
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: JsonValue = None
 
@@ -186,7 +186,7 @@ class _Custom(msgspec.Struct):
     input: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: JsonValue = None
     function: _Function | None = None
@@ -198,7 +198,7 @@ class _Sound(msgspec.Struct):
     transcript: str | None = None
 
 
-class _Said(msgspec.Struct):
+class _Said(msgspec.Struct, gc=False):
     """A message or a delta. Mistral sends content as a list of typed pieces.
 
     `function_call` is the one call of the days before `tool_calls`.
@@ -215,7 +215,7 @@ class _Said(msgspec.Struct):
     reasoning_details: JsonValue = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     message: _Said | None = None
     delta: _Said | None = None
@@ -224,7 +224,7 @@ class _Choice(msgspec.Struct):
     error: JsonValue = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, gc=False):
     """The parts we read of a completion or of a chunk. Relays send ids of any type."""
 
     id: JsonValue = None
@@ -268,36 +268,58 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
 
     An error is looked for before the choices: servers send it with empty choices too.
     """
-    text = data.strip()
-    if text == "[DONE]":
-        return StreamChunk(is_end=True)
-    if not text or text.startswith(":"):  # relays send their keep-alives as data
-        return None
-    body = _decode_chunk(text)
+    try:
+        body = _chunk_decoder.decode(data)
+    except (ValueError, RecursionError):
+        data = data.strip()
+        if data == "[DONE]":
+            return StreamChunk(is_end=True)
+        if not data or data.startswith(":"):  # relays send their keep-alives as data
+            return None
+        body = _mended_chunk(data)
+    if body.error or body.object == "error":
+        raise error_from_payload(decode_json(data), partial=_partial_of(body))
     choice = _first_choice(body)
+    name, model = string_or_empty(body.id), string_or_empty(body.model)
+    words = None if choice is None or body.usage is not None else _words_alone(choice)
+    if words is not None:  # as in nearly all
+        return StreamChunk(id=name, model=model, delta=words[0], reasoning=words[1])
     return StreamChunk(
-        id=string_or_empty(body.id),
-        model=string_or_empty(body.model),
-        **(_counted(decode_json(text), usage_of) if _may_hold_usage(body, choice) else {}),
+        id=name,
+        model=model,
+        **(_counted(decode_json(data), usage_of) if _may_hold_usage(body, choice) else {}),
         **_said_in(choice),
     )
+
+
+def _words_alone(choice: _Choice) -> tuple[str, str] | None:
+    """The text and the thought of a choice, or None if it says anything else."""
+    said = choice.delta
+    if said is None or choice.finish_reason or choice.native_finish_reason or choice.error:
+        return None
+    says_more = (
+        said.tool_calls
+        or said.reasoning_details
+        or said.refusal
+        or said.images
+        or said.audio
+        or said.function_call
+    )
+    text, thought = said.content or "", said.reasoning_content or said.reasoning or ""
+    if says_more or not isinstance(text, str) or not isinstance(thought, str):
+        return None
+    return text, thought
 
 
 def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:
     return {"usage": usage_of(raw), "usage_record": usage_record(raw)}
 
 
-def _decode_chunk(text: str) -> _Body:
-    try:
-        body = _chunk_decoder.decode(text)
-    except (ValueError, RecursionError):
-        payload = decode_json(text)
-        if is_error_payload(payload):
-            raise error_from_payload(payload) from None
-        body = convert_json(payload, _Body)
-    if body.error or body.object == "error":
-        raise error_from_payload(decode_json(text), partial=_partial_of(body))
-    return body
+def _mended_chunk(text: str) -> _Body:
+    payload = decode_json(text)
+    if is_error_payload(payload):
+        raise error_from_payload(payload)
+    return convert_json(payload, _Body)
 
 
 def _said_in(choice: _Choice | None) -> JsonObject:

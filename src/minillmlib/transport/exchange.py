@@ -5,14 +5,11 @@ per read, so a server that drips bytes outlives them.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from minillmlib.errors import (
-    Clock,
     LimitExceededError,
     MalformedResponseError,
     ReadError,
@@ -21,32 +18,11 @@ from minillmlib.errors import (
 )
 from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.sse import SseDecoder, SseEvent
+from minillmlib.transport.watchdog import Bound, Watchdog, running_loop
 from minillmlib.values.json import has_more_values
 from minillmlib.values.limits import Limits
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Timeout
-
-__all__ = ["Bound", "EventStream", "HttpReply", "exchange", "open_events", "running_loop"]
-
-_RAN_OUT: dict[Clock, str] = {
-    "total": "the whole answer did not come; raise timeout_secs if the model may take longer",
-    "silence": "not one byte came; raise timeout_secs if the model may take longer",
-    "progress": "the server only kept the connection alive and said nothing new; "
-    "raise progress_timeout_secs if the model may take longer",
-    "deadline": "the completion did not end; raise deadline_secs if it may take longer",
-}
-
-
-class Bound(NamedTuple):
-    """How long a wait may take (None: for ever), and the clock that says so.
-
-    `shown_secs` is the setting that the clock was made from, for its error.
-    """
-
-    secs: float | None
-    clock: Clock
-    shown_secs: float | None = None
+__all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
 
 
 class HttpReply(msgspec.Struct, frozen=True):
@@ -66,8 +42,9 @@ async def exchange(
     """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
     response: HttpResponse | None = None
     body = bytearray()
+    watchdog = Watchdog()
     try:
-        async with _within(bound):
+        with watchdog.within(bound):
             response = await transport.send(request)
             _hear(response, limits, heard)
             await _read_body(body, response, limits)
@@ -75,6 +52,7 @@ async def exchange(
         if response is None or response.status < 400:
             raise
     finally:
+        watchdog.close()
         if response is not None:
             response.close()
     return HttpReply(response.status, response.headers, _checked(body, limits))
@@ -85,35 +63,41 @@ async def open_events(
 ) -> "EventStream":
     """Sends and waits for the headers; tells `heard` of them."""
     response: HttpResponse | None = None
+    watchdog = Watchdog()
     try:
-        async with _within(bound):
+        with watchdog.within(bound):
             response = await transport.send(request)
             _hear(response, limits, heard)
     except BaseException:
+        watchdog.close()
         if response is not None:  # too large, or the clock ran out in that very moment
             response.close()
         raise
-    return EventStream(response, limits)
+    return EventStream(response, limits, watchdog)
 
 
 class EventStream:
     """The events of one answer. The clock runs only while we wait for the server."""
 
-    __slots__ = ("_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status")
+    __slots__ = (
+        "_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status", "watchdog"
+    )  # fmt: skip
 
-    def __init__(self, response: HttpResponse, limits: Limits) -> None:
+    def __init__(self, response: HttpResponse, limits: Limits, watchdog: Watchdog) -> None:
         self.status = response.status
         self.headers = response.headers
         self._response = response
         self._limits = limits
+        self.watchdog = watchdog
         self._bytes_left = limits.stream_bytes
         self._decoder = SseDecoder(limits.event_bytes)
         self._loop = running_loop()
 
     async def next_events(self, bound: Bound) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body."""
-        self._refuse_excess()
-        async with _within(bound):
+        if self._bytes_left < 0 or self._decoder.too_much is not None:
+            self._refuse_excess()
+        with self.watchdog.within(bound):
             data = await self._response.read()
         if not data:
             return None
@@ -137,7 +121,7 @@ class EventStream:
         """The body as it is, for an answer that turns out not to be an event stream."""
         body = bytearray()
         try:
-            async with _within(bound):
+            with self.watchdog.within(bound):
                 await _read_body(body, self._response, self._limits)
         except (ReadError, RequestTimeoutError):
             if self.status < 400:
@@ -147,25 +131,22 @@ class EventStream:
     async def linger(self, secs: float) -> None:
         """Reads on to the end of the body, so that the connection can serve again, and closes."""
         try:
-            async with _clock(secs):
+            with self.watchdog.within(Bound(secs, "silence")):
                 await _read_into(bytearray(), self._response, self._limits.event_bytes)
-        except (TimeoutError, TransportError, LimitExceededError):
+        except (TransportError, LimitExceededError):
             pass  # the answer is complete; only the connection is lost
         finally:
             self.close()
 
     def close(self) -> None:
         """Ends the exchange at once."""
+        self.watchdog.close()
         self._response.close()
 
     def close_from_anywhere(self) -> None:
         """Ends the exchange soon, also from a destructor in another thread."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._response.close)
-
-    def is_of_this_loop(self) -> bool:
-        """Whether the loop that runs now is the one this exchange lives in."""
-        return self._loop is running_loop()
+            self._loop.call_soon_threadsafe(self.close)
 
 
 def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
@@ -219,50 +200,3 @@ def _too_many_values(what: str, limit: int) -> LimitExceededError:
         f"the server sends {what} of more than {limit:,} values; "
         "raise json_values of the generator's limits if that is right"
     )
-
-
-class _within:  # noqa: N801 - used like a function
-    """Bounds a wait. Never spans a `yield` to the caller of the library."""
-
-    __slots__ = ("_bound", "_clock")
-
-    def __init__(self, bound: Bound) -> None:
-        self._bound = bound
-        self._clock = _clock(bound.secs)
-
-    async def __aenter__(self) -> None:
-        await self._clock.__aenter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self._clock.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            secs, clock, shown = self._bound
-            shown = secs if shown is None else shown
-            raise RequestTimeoutError(
-                f"within {shown:g} s {_RAN_OUT[clock]}", clock=clock
-            ) from None
-
-
-@cache
-def _asyncio() -> ModuleType:
-    """A third of our import; a program with a running loop has it already."""
-    import asyncio  # noqa: PLC0415
-
-    return asyncio
-
-
-def _clock(secs: float | None) -> "Timeout":
-    timeout: Timeout = _asyncio().timeout(secs)
-    return timeout
-
-
-def running_loop() -> "AbstractEventLoop":
-    """The event loop that runs."""
-    loop: AbstractEventLoop = _asyncio().get_running_loop()
-    return loop

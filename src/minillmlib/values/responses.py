@@ -204,6 +204,7 @@ class ResponseFold:
         "_refusals",
         "_text_chars",
         "_tool_calls",
+        "chars",
         "finish_reason",
         "has_ended",
         "id",
@@ -229,6 +230,7 @@ class ResponseFold:
         self._tool_calls = ToolCalls()
         self._reasoning: list[str] = []
         self._blocks = ReasoningBlocks()
+        self.chars = 0  # of all that was said; of media, bytes
 
     def add(self, chunk: StreamChunk) -> None:
         """Takes in the next chunk, in the order of arrival."""
@@ -236,24 +238,40 @@ class ResponseFold:
             self._blocks.add(block, self._text_chars, len(self._tool_calls))
         if chunk.delta:
             self._deltas.append(chunk.delta)
-            self._text_chars += len(chunk.delta)
-        if chunk.refusal:
-            self._refusals.append(chunk.refusal)
-        for call in chunk.tool_calls:
-            self._tool_calls.add(call)
-        if chunk.reasoning:
-            self._reasoning.append(chunk.reasoning)
-        self._media.extend(chunk.media)
-        self.id = self.id or chunk.id
-        self.model = chunk.model or self.model
-        self.has_ended = self.has_ended or chunk.is_end
+            chars = len(chunk.delta)
+            self._text_chars += chars
+            self.chars += chars
+            self._is_counted = False
+        if chunk.reasoning or chunk.tool_calls or chunk.refusal or chunk.media:
+            self._add_other(chunk)
+        if not self.id:
+            self.id = chunk.id
+        if chunk.model:
+            self.model = chunk.model
+        if chunk.is_end:
+            self.has_ended = True
         if chunk.finish_reason is not None and self.finish_reason is None:
             self.finish_reason = chunk.finish_reason
             self.raw_finish_reason = chunk.raw_finish_reason
-        if chunk.delta or chunk.tool_calls or chunk.refusal:
-            self._is_counted = False
         if chunk.usage is not None or chunk.usage_record is not None:
             self._count(Counted(usage=chunk.usage, record=chunk.usage_record))
+
+    def _add_other(self, chunk: StreamChunk) -> None:
+        """What of a chunk is not text."""
+        refusal = chunk.refusal or ""
+        if refusal:
+            self._refusals.append(refusal)
+        if chunk.reasoning:
+            self._reasoning.append(chunk.reasoning)
+        self.chars += len(chunk.reasoning) + len(refusal)
+        for call in chunk.tool_calls:
+            self._tool_calls.add(call)
+            self.chars += len(call.arguments) + len(call.name) + len(call.id)
+        for part in chunk.media:
+            self._media.append(part)
+            self.chars += len(part.data or b"")
+        if refusal or chunk.tool_calls:
+            self._is_counted = False
 
     def _count(self, told: Counted) -> None:
         self._is_counted = True
