@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 
+import aiohttp
 import pytest
 
 import minillmlib
@@ -68,6 +70,24 @@ async def test_a_kept_connection_serves_again_after_a_whole_answer_and_after_a_s
                 async for _ in stream:
                     pass
     assert [exchange.connection for exchange in exchanges] == [1, 1, 1, 1]
+
+
+async def test_a_kept_connection_holds_nothing_of_the_streams_that_it_carried():
+    async def stream_slowly(exchange):
+        await exchange.start_events()
+        await asyncio.sleep(0.01)
+        await exchange.chunk(SAID + FINISHED + COUNTED + DONE)
+        await exchange.end()
+
+    async with serving(stream_slowly) as (url, exchanges):
+        for _ in range(5):
+            async with ROOT.chat_streaming("u", at(url)) as stream:
+                async for _ in stream:
+                    pass
+        gc.collect()
+        kept = [one for one in gc.get_objects() if type(one) is aiohttp.ClientResponse]
+    assert {exchange.connection for exchange in exchanges} == {1}
+    assert not kept
 
 
 def test_one_generator_works_in_several_event_loops_in_turn():

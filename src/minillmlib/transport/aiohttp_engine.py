@@ -261,9 +261,9 @@ class _AiohttpResponse:
         self._url = url
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        closed = None if protocol is None else protocol.closed
-        if closed is not None:  # else the whole body is there
-            closed.add_done_callback(self._note_end)
+        self._ended = None if protocol is None else protocol.closed
+        if self._ended is not None:  # else the whole body is there
+            self._ended.add_done_callback(self._note_end)
 
     def _note_end(self, closed: "asyncio.Future[None]") -> None:
         """The connection has ended. After broken framing aiohttp itself says nothing of it."""
@@ -297,7 +297,11 @@ class _AiohttpResponse:
         return rest
 
     def close(self) -> None:
-        self._response.close()
+        if self._ended is not None:  # the connection may go on, and would hold this for ever
+            self._ended.remove_done_callback(self._note_end)
+            self._ended = None
+        if not self._response.closed:
+            self._response.close()
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -152,7 +152,7 @@ class EventStream:
 def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
     headers = response.headers
     heard(response.status, headers)
-    if sum(len(name) + len(value) for name, value in headers.items()) > limits.header_bytes:
+    if sum(map(len, headers)) + sum(map(len, headers.values())) > limits.header_bytes:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
     if response.status < 300 and _is_compressed(headers):
         raise MalformedResponseError(
