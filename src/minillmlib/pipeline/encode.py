@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import attrgetter
 from urllib.parse import urlsplit
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
+from minillmlib.pipeline.history import Turns
 from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.auth import Auth, Secret, header_text_problem, is_header_name
 from minillmlib.values.json import JsonObject, encode_json
+from minillmlib.values.messages import Role
 from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
 __all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
+SYSTEM = Role.SYSTEM  # asking the enum costs more
 USER_AGENT = f"minillmlib/{__version__}"
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
@@ -44,7 +48,7 @@ def encode(call: Call) -> Encoded:
     credential is set, and no secret is near when it fails.
     """
     generator = call.generator
-    body = body_of(call)
+    body = _continued_body(call) or body_of(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
@@ -72,6 +76,45 @@ def body_of(call: Call) -> JsonObject:
         raise InvalidParameterError(
             f"the provider could not build the request ({type(error).__name__}: {error})"
         ) from error
+
+
+def _continued_body(call: Call) -> JsonObject | None:
+    """The body of a long conversation, in which only the new turns are translated and written.
+
+    None if it must be made as a whole: unless every message was one turn of the wire.
+    """
+    past, messages, generator = call.past, call.messages, call.generator
+    if past is None:
+        return None
+    before = past.turns
+    head = messages[:1] if messages[0].role is SYSTEM else ()  # some wires have it elsewhere
+    new = messages[len(head) :] if before is None else messages[call.known :]
+    if any(map(attrgetter("cache_ttl"), (*head, *new))):  # only so many can be sent
+        return None
+    body = body_of(msgspec.structs.replace(call, messages=(*head, *new), past=None))
+    turns = body["messages"]
+    if len(turns) not in (len(new), len(head) + len(new)):
+        return None
+    written = []
+    if before is not None:
+        turns = turns[-len(new) :]
+        if turns[0]["role"] == before.last_role:  # they might be joined
+            return None
+        written.append(before.data)
+    *kept, last = turns
+    if kept:
+        written.append(encode_json(kept)[1:-1])
+        past.keep(
+            Turns(
+                count=len(messages) - 1,
+                provider=generator.provider,
+                origin=call.origin,
+                data=b",".join(written),
+                last_role=kept[-1]["role"],
+            )
+        )
+    body["messages"] = msgspec.Raw(b"[%b]" % b",".join([*written, encode_json(last)]))
+    return body
 
 
 def _secrets_in(generator: GeneratorInfo) -> list[Secret]:
@@ -125,7 +168,8 @@ def _is_loopback(host: str | None) -> bool:
 
 def _receipt(call: Call, body: JsonObject) -> Receipt:
     generator = call.generator
-    left_out = generator.provider.left_out(generator.model, call.messages, call.settings.params)
+    messages = call.messages[call.known :]
+    left_out = generator.provider.left_out(generator.model, messages, call.settings.params)
     return Receipt(sent=tuple(body), left_out={**left_out, **call.left_out})
 
 

@@ -11,6 +11,7 @@ import msgspec
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.pipeline.fill import filled, filled_text, merged
+from minillmlib.pipeline.history import Past, are_written_alone
 from minillmlib.pipeline.prefill import Prefill
 from minillmlib.prices import is_published
 from minillmlib.transport.contract import Transport
@@ -36,7 +37,11 @@ INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that one completion needs; the thread is a snapshot."""
+    """Everything that one completion needs; the thread is a snapshot.
+
+    `past` is there if the first messages are sent as they are, so that earlier calls may have
+    written them.
+    """
 
     generator: GeneratorInfo
     messages: tuple[Message, ...]
@@ -44,11 +49,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     left_out: Mapping[str, str] = {}
     expected: Expected[JsonValue] | None = None
+    past: Past | None = None
 
     @property
     def origin(self) -> str:
         """The provider and model, for which sealed reasoning is meant."""
         return origin_of(self.generator)
+
+    @property
+    def known(self) -> int:
+        """How many of the first messages an earlier call has written as they are, without marks."""
+        return 0 if self.past is None or self.past.turns is None else self.past.turns.count
 
     @property
     def wants_usage(self) -> bool:
@@ -67,6 +78,7 @@ def plan(
     params: ParametersLike,
     *,
     stream: bool,
+    past: Past | None = None,
 ) -> Call:
     """The call for these messages. Raises `InvalidParameterError` before anything is sent."""
     check_generator(generator)
@@ -75,6 +87,8 @@ def plan(
     settings, expected, instruction, unformed = formed(
         _filled_settings(node_parameters(params)), generator
     )
+    if past is not None and are_written_alone(generator.provider) and _leave_alone(settings):
+        return _continued(messages, generator, settings, stream=stream, past=past)
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
     if instruction is not None:
@@ -93,6 +107,40 @@ def plan(
         stream=stream,
         left_out=left_out,
         expected=expected,
+    )
+
+
+def _leave_alone(settings: NodeCompletionParameters) -> bool:
+    """Whether the settings do nothing to the messages."""
+    return not (
+        settings.format_kwargs
+        or settings.system_prompt
+        or settings.force_prepend
+        or settings.use_cache
+        or settings.params.response_format
+    )
+
+
+def _continued(
+    messages: Sequence[Message],
+    generator: GeneratorInfo,
+    settings: NodeCompletionParameters,
+    *,
+    stream: bool,
+    past: Past,
+) -> Call:
+    """The same, without another look at what was sent before as it is."""
+    known = past.find(generator.provider, origin_of(generator))
+    begin = max(known - 1, 0)
+    new, left_out = _own(merged(messages[begin:]), generator)
+    are_all = begin + len(new) == len(messages) and not left_out
+    return Call(
+        generator=generator,
+        messages=(*messages[:begin], *new),
+        settings=settings,
+        stream=stream,
+        left_out=left_out,
+        past=past if are_all else None,
     )
 
 
@@ -159,8 +207,10 @@ def price_of(call: Call) -> TokenPrice | None:
     A published one is that of a standard request, and of no other.
     """
     price = call.settings.token_price or call.generator.token_price
+    if not is_published(price):
+        return price
     others = call.generator.provider.surcharges(call.settings.params.extra)
-    return None if is_published(price) and set(others) - set(TOLD) else price
+    return None if set(others) - set(TOLD) else price
 
 
 def origin_of(generator: GeneratorInfo) -> str:

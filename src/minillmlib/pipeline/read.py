@@ -12,7 +12,7 @@ from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.prefill import Prefill
-from minillmlib.providers.failures import error_from_reply, request_id_of
+from minillmlib.providers.failures import error_from_reply, ids_in, request_id_of
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
 from minillmlib.values.redaction import Redactor
@@ -29,9 +29,10 @@ def read_reply(
     call: Call, sent: Encoded, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
     """The settled response in a whole answer. Raises what the answer says went wrong."""
-    is_success = 200 <= status < 300
-    redact = sent.redactor.redact_plain if is_success else sent.redactor.redact_all
-    headers = redact(headers)
+    if 200 <= status < 300:
+        headers = sent.redactor.redact_plain(ids_in(headers))
+    else:
+        headers = sent.redactor.redact_all(headers)
 
     def read(data: bytes) -> CompletionResponse:
         if status < 200:
@@ -42,10 +43,10 @@ def read_reply(
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         parsed = call.generator.provider.parse_response(decode_json(data))
         response = _begun(call, parsed)
-        return msgspec.structs.replace(response, cost=cost_of_answer(call, response))
+        cost = cost_of_answer(call, response)
+        return signed(call, response, cost, sent.receipt, headers)
 
-    response = read_safely(sent.redactor, headers, read, body)
-    return signed(call, response, sent.receipt, headers)
+    return read_safely(sent.redactor, headers, read, body)
 
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
@@ -64,11 +65,19 @@ def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def signed(
-    call: Call, response: CompletionResponse, receipt: Receipt, headers: Mapping[str, str]
+    call: Call,
+    response: CompletionResponse,
+    cost: CostOutcome,
+    receipt: Receipt,
+    headers: Mapping[str, str],
 ) -> CompletionResponse:
-    """The response with what the exchange itself tells: who, under which id, and the receipt."""
+    """The response with its cost and what the exchange tells: who, which id, and the receipt."""
     return msgspec.structs.replace(
-        response, origin=call.origin, request_id=request_id_of(headers), receipt=receipt
+        response,
+        cost=cost,
+        origin=call.origin,
+        request_id=request_id_of(headers),
+        receipt=receipt,
     )
 
 

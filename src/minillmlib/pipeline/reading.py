@@ -226,11 +226,9 @@ class StreamAttempt:
             )
         headers = self._opened().headers
         cost = read_safely(self._redactor, headers, lambda _: self._cost(), "")
-        response = msgspec.structs.replace(
-            self._fold.response(), cost=cost or CostOutcome.unknown()
-        )
+        cost = cost or CostOutcome.unknown()
         assert self._receipt is not None
-        return signed(self._call, response, self._receipt, headers)
+        return signed(self._call, self._fold.response(), cost, self._receipt, headers)
 
     def _complete(self, response: CompletionResponse) -> None:
         self.answer = self._run.answered(response)

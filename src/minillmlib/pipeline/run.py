@@ -34,7 +34,7 @@ from minillmlib.pipeline.report import (
     waited_for,
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
-from minillmlib.providers.failures import request_id_of
+from minillmlib.providers.failures import ids_in, request_id_of
 from minillmlib.transport.watchdog import running_loop
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
@@ -57,21 +57,22 @@ class Run:
     control leaves, whatever makes it leave.
     """
 
+    attempts: tuple[Attempt, ...] = ()
+    _open: _OpenAttempt | None = None
+    _auth: Auth | None = None
+    _retries = 0
+    _taken = 0  # from the quota, by the last retry
+    _was_resent = False
+    _was_renewed = False
+    _is_reported = False
+    _is_late = False  # whether the report waits for what the provider tells later
+    _reporting: Reporting = None
+    _reservations: tuple[Reservation, ...] = ()
+
     def __init__(self, call: Call) -> None:
         self.call = call  # with what is wrong with the last answer, if it is asked for again
         self._asked = call
         self.clocks = Clocks(call.settings, stream=call.stream)
-        self.attempts: tuple[Attempt, ...] = ()
-        self._open: _OpenAttempt | None = None
-        self._auth: Auth | None = None
-        self._retries = 0
-        self._taken = 0  # from the quota, by the last retry
-        self._was_resent = False
-        self._was_renewed = False
-        self._is_reported = False
-        self._is_late = False  # whether the report waits for what the provider tells later
-        self._reporting: Reporting = None
-        self._reservations: list[Reservation] = []
         self._loop = running_loop()
 
     def begin(self) -> Encoded:
@@ -95,9 +96,9 @@ class Run:
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """An answer has begun."""
         if self._open is not None:
-            plain = self._open.redactor.redact_plain(headers)
-            self._open.status, self._open.request_id = status, request_id_of(plain)
-            if (response_id := plain.get("x-generation-id")) is not None:
+            ids = self._open.redactor.redact_plain(ids_in(headers))
+            self._open.status, self._open.request_id = status, request_id_of(ids)
+            if (response_id := ids.get("x-generation-id")) is not None:
                 self._open.response_id = excerpt(response_id)
 
     def answered(self, response: CompletionResponse) -> Accepted:
@@ -228,7 +229,7 @@ class Run:
         attempt = self._open.settled(outcome, cost, error, response_id)
         if self._open.reservation is not None:
             self._open.reservation.settle(cost)
-            self._reservations.append(self._open.reservation)
+            self._reservations += (self._open.reservation,)
         self._open = None
         self.attempts += (attempt,)
         log_attempt(attempt)
@@ -281,17 +282,18 @@ def _nobody(_info: CostInfo) -> None:
 class _OpenAttempt:
     """An attempt that has not ended."""
 
+    status: int | None = None
+    request_id: str | None = None
+    response_id = ""
+    cost: CostOutcome | None = None
+
     def __init__(
         self, number: int, call: Call, sent: Encoded, reservation: Reservation | None
     ) -> None:
         self.reservation = reservation
         self.redactor = sent.redactor
-        self.status: int | None = None
-        self.request_id: str | None = None
-        self.response_id = ""
-        self.cost: CostOutcome | None = None
         self._number = number
-        self._call = call
+        self._model = call.generator.model
         self._url = sent.request.url
         self._sent_bytes = len(sent.request.body)
         self._departure = sent.request.departure
@@ -312,7 +314,7 @@ class _OpenAttempt:
         return Attempt(
             number=self._number,
             url=self._url,
-            model=self._call.generator.model,
+            model=self._model,
             sent_bytes=self._sent_bytes,
             started_at=self._started_at,
             elapsed_secs=time.monotonic() - self._started,

@@ -127,10 +127,16 @@ class AnthropicProvider(Provider):
         if is_error_payload(raw):
             raise error_from_payload(raw)
         message = convert_json(raw, _WholeMessage)
-        start = StreamChunk(id=string_or_empty(message.id), model=string_or_empty(message.model))
+        answer: JsonObject = {
+            "id": string_or_empty(message.id),
+            "model": string_or_empty(message.model),
+        }
+        end = self._end_chunk(message, raw)
+        if len(message.content) == 1 and message.content[0].get("type") == "text":
+            answer["delta"] = _checked_text(message.content[0].get("text", ""))
+            return whole_response([msgspec.structs.replace(end, **answer)], raw)
         blocks = (_block_chunk(block, index) for index, block in enumerate(message.content))
-        chunks = [start, *filter(None, blocks), self._end_chunk(message, raw)]
-        return whole_response(chunks, raw)
+        return whole_response([StreamChunk(**answer), *filter(None, blocks), end], raw)
 
     def parse_chunk(self, data: str) -> StreamChunk | None:
         """One event, told by the `type` inside its JSON. Unknown types say nothing."""

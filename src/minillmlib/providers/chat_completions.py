@@ -256,6 +256,8 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
         **_said_in(choice),
     )
     response = whole_response([chunk], raw)
+    if not chunk.reasoning_blocks:
+        return response
     # Nothing to put together, though some may share a number.
     blocks = tuple(ReasoningBlock(fields=detail) for detail in _details_in(choice.message))
     return msgspec.structs.replace(response, reasoning_blocks=blocks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -40,15 +41,16 @@ class Claude(msgspec.Struct, frozen=True):
     family: str
     version: tuple[int, int]
 
-    @classmethod
-    def of(cls, name: str) -> Claude | None:
+    @staticmethod
+    @lru_cache(maxsize=64)
+    def of(name: str) -> Claude | None:
         """The model with this name, or None for a name that tells no version."""
         found = _NAME.search(name)
         if found is None:
             return None
         old, old_minor, family, major, minor = found.groups()
         if old or major:
-            return cls(name, family, (int(old or major), int(old_minor or minor or 0)))
+            return Claude(name, family, (int(old or major), int(old_minor or minor or 0)))
         return None
 
     @property

@@ -34,9 +34,10 @@ from minillmlib.errors import (
 )
 from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 
-__all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
+__all__ = ["error_from_payload", "error_from_reply", "ids_in", "is_error_payload", "request_id_of"]
 
 _RETRY_WORDS = {"true": True, "false": False}  # the word of OpenAI's and Anthropic's servers
+ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 
@@ -149,14 +150,12 @@ class _Account(msgspec.Struct, frozen=True):
 
 def is_error_payload(payload: JsonValue) -> bool:
     """Whether a JSON body that came with a success status is in truth an error."""
-    match payload:
-        case {"error": error} if error:
-            return True
-        case {"object": "error"} | {"type": "error"}:
-            return True
-        case [{"error": error}, *_] if error:
-            return True
-    return False
+    if isinstance(payload, list):  # Gemini sends errors so
+        return bool(payload and isinstance(payload[0], dict) and payload[0].get("error"))
+    if not isinstance(payload, dict):
+        return False
+    is_named = payload.get("object") == "error" or payload.get("type") == "error"
+    return is_named or bool(payload.get("error"))
 
 
 def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
@@ -317,9 +316,14 @@ def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
     )
 
 
+def ids_in(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those headers in which vendors name an exchange."""
+    return {name: headers[name] for name in ID_HEADERS if name in headers}
+
+
 def request_id_of(headers: Mapping[str, str]) -> str | None:
     """The server's name for the exchange, under any of the vendors' headers."""
-    for name in ("x-request-id", "request-id", "x-generation-id"):
+    for name in ID_HEADERS:
         if name in headers:
             return excerpt(headers[name])
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -26,6 +27,8 @@ STRUCTURED = (
     "extra",
 )
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
+values_of = attrgetter(*FIELDS)
+NONE_SET = values_of(CompletionParameters())
 
 
 def write_parameters(
@@ -36,8 +39,10 @@ def write_parameters(
     Raises `InvalidParameterError` for a field that is set but that the wire does not have.
     """
     body: JsonObject = {}
-    for field in FIELDS:
-        value = getattr(params, field)
+    values = values_of(params)
+    if values == NONE_SET:
+        return body
+    for field, value in zip(FIELDS, values, strict=True):
         if value is None:
             continue
         if field not in keys:
@@ -48,6 +53,8 @@ def write_parameters(
 
 def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     """`body` with the caller's own keys. Raises `InvalidParameterError` for a key given twice."""
+    if not extra:
+        return body
     for key in extra:
         if key in body or key in RESERVED:
             raise InvalidParameterError(

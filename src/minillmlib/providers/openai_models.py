@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -78,11 +79,16 @@ def has_no_schemas(model: str) -> bool:
 
 def check_openai_model(model: str, params: CompletionParameters) -> None:
     """Raises `InvalidParameterError` for what this model is known to refuse."""
-    family = next((family for family in _FAMILIES if family.names.match(model)), None)
+    family = _family_of(model)
     if family is None:
         return
     for refusal in _refusals(family, params):
         raise InvalidParameterError(f"{model} {refusal}")
+
+
+@lru_cache(maxsize=64)
+def _family_of(model: str) -> _Family | None:
+    return next((family for family in _FAMILIES if family.names.match(model)), None)
 
 
 def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:

@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -201,6 +201,13 @@ def _payload(body: bytes) -> bytes | io.BytesIO | None:
     return (body or None) if len(body) < LARGE_BYTES else io.BytesIO(body)
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request with the headers that it was given, and no others."""
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """Adds none."""
+
+
 class _Pool:
     """A session that ends with the event loop it was made in."""
 
@@ -227,14 +234,17 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         auto_decompress=False,
+        request_class=_Request,
     )
 
 
 def _joined(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers by lower-case name; several of one name are one list (RFC 9110, 5.3)."""
-    joined: dict[str, str] = {}
+    joined = {name.lower(): value for name, value in headers.items()}
+    if len(joined) == len(headers):
+        return joined
+    joined = {}
     for name, value in headers.items():
         key = name.lower()
         joined[key] = f"{joined[key]}, {value}" if key in joined else value

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.pipeline.history import History, Past
 from minillmlib.tree.records import (
     ID_BYTES,
     DetachRecord,
@@ -35,6 +36,7 @@ __all__ = ["NO_NODE", "Journal", "Tree", "joined"]
 
 NO_NODE = -1
 PIECE_BYTES = 1_000_000
+CHAIN = 4  # from so many messages on it pays to add them together
 
 
 class Journal(Protocol):
@@ -54,9 +56,9 @@ class Tree:
     """
 
     __slots__ = (
-        "_by_id", "_first_child", "_ids", "_journals", "_kwargs", "_last_child", "_marks",
-        "_messages", "_next_sibling", "_next_twins", "_origins", "_parents", "_responses",
-        "_siblings", "_twins", "lock",
+        "_by_id", "_first_child", "_history", "_ids", "_journals", "_kwargs", "_last_child",
+        "_marks", "_messages", "_next_sibling", "_next_twins", "_origins", "_parents",
+        "_responses", "_siblings", "_twins", "lock",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -76,6 +78,7 @@ class Tree:
         self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
         self._next_twins: dict[bytes, int] = {}  # the number after that, by the id of the eldest
         self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
+        self._history: History | None = None  # of long conversations, as they were sent
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -92,10 +95,11 @@ class Tree:
         """
         with self.lock:
             first = len(self._messages)
-            if len(messages) > 1:
+            if len(messages) >= CHAIN:
                 parent = self._append_chain(parent, messages)
-            elif messages:
-                parent = self._append_one(parent, messages[0])
+            else:
+                for message in messages:
+                    parent = self._append_one(parent, message)
             if response is not None:
                 self._responses[parent] = response
             if self._journals:
@@ -180,12 +184,11 @@ class Tree:
         self._first_child.append(NO_NODE)
         self._last_child.append(NO_NODE)
         self._next_sibling.append(NO_NODE)
-        self._link(parent, index)
+        if parent != NO_NODE:
+            self._link(parent, index)
         return index
 
     def _link(self, parent: int, index: int) -> None:
-        if parent == NO_NODE:
-            return
         before = self._last_child[parent]
         if before == NO_NODE:
             self._first_child[parent] = index
@@ -205,7 +208,8 @@ class Tree:
             column.extend(following)
             column.append(NO_NODE)
         self._next_sibling.extend(repeat(NO_NODE, len(messages)))
-        self._link(parent, first)
+        if parent != NO_NODE:
+            self._link(parent, first)
         return last
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
@@ -240,6 +244,7 @@ class Tree:
             try:
                 self._keep(index, DetachRecord(node=own.hex()))
             finally:  # a journal that fails is told of, and it is detached all the same
+                self._history = None  # counts from the root that was
                 self._origins[index] = self.id(parent)
                 self._unlink(parent, index)
 
@@ -320,6 +325,14 @@ class Tree:
             index = parents[index]
         thread.reverse()
         return thread
+
+    def past(self, index: int) -> Past | None:
+        """What earlier calls wrote of the messages up to a node, unless marks change those."""
+        if self._marks:
+            return None
+        if self._history is None:
+            self._history = History()
+        return Past(self._history, index, self.path(index))
 
     def marked_thread(self, index: int) -> list[Message]:
         """The same with the cache marks of its nodes on them."""

@@ -9,6 +9,7 @@ from minillmlib.pipeline.accept import NOT_PARSED
 from minillmlib.pipeline.complete import complete
 from minillmlib.pipeline.estimate import estimated_cost
 from minillmlib.pipeline.fill import PLACEHOLDER, filled, placeholders_in
+from minillmlib.pipeline.history import LONG
 from minillmlib.pipeline.plan import Call, plan
 from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
@@ -382,7 +383,11 @@ class ChatNode(KeptPlace):
         self, generator: GeneratorInfo, params: ParametersLike, *said: Message, stream: bool
     ) -> Call:
         thread = [*self._tree.marked_thread(self._index), *said]
-        return plan(thread, generator, self._filling(params), stream=stream)
+        past = None
+        if len(thread) >= LONG:
+            place = self._index if said else self._tree.parent(self._index)
+            past = self._tree.past(place)
+        return plan(thread, generator, self._filling(params), stream=stream, past=past)
 
     def _filling(self, params: ParametersLike) -> ParametersLike:
         """The parameters with the values that nodes give to placeholders, unless they have them."""

@@ -2,6 +2,7 @@
 
 import enum
 import re
+from functools import lru_cache
 from typing import NoReturn, Self
 
 from minillmlib.errors import InvalidParameterError
@@ -22,9 +23,10 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 def header_text_problem(text: str, what: str) -> str | None:
     """Why an HTTP header cannot carry `text`, by position only, or None if it can."""
-    found = _UNPRINTABLE.search(text)
-    if found is None:
+    if text.isascii() and text.isprintable():
         return None
+    found = _UNPRINTABLE.search(text)
+    assert found is not None
     return (
         f"{what} has a character that no HTTP header can carry "
         f"(position {found.start() + 1} of {len(text)}); check how it was copied or read"
@@ -40,6 +42,7 @@ def check_header_text(text: str, what: str) -> str:
     raise InvalidParameterError(problem)
 
 
+@lru_cache(maxsize=256)
 def is_header_name(name: str) -> bool:
     """Whether it is a valid HTTP header name (RFC 9110, 5.1)."""
     return _HEADER_NAME.fullmatch(name) is not None

@@ -98,7 +98,7 @@ def has_more_values(data: bytes | str, limit: int) -> bool:
 
     Takes a few MiB beside `data`, so that it can come before the decoding.
     """
-    if _marks_in(data) <= limit:
+    if len(data) <= limit or _marks_in(data) <= limit:
         return False
     if isinstance(data, str):
         return _has_more(data, limit, re.compile(_STRING.decode()), re.compile(_WHOLE.decode()))

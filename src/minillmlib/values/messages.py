@@ -33,7 +33,7 @@ class Role(enum.StrEnum):
     TOOL = "tool"
 
 
-TOOL = Role.TOOL  # asking the enum costs more
+SYSTEM, USER, ASSISTANT, TOOL = Role  # asking the enum costs more
 NOTHING: tuple[()] = ()
 
 
@@ -120,12 +120,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:
         """Instructions to the model."""
-        return cls(role=Role.SYSTEM, content=_as_content(content))
+        return cls(role=SYSTEM, content=content)  # type: ignore[arg-type] # see __post_init__
 
     @classmethod
     def user(cls, content: str | Iterable[ContentPart]) -> Self:
         """What the person says."""
-        return cls(role=Role.USER, content=_as_content(content))
+        return cls(role=USER, content=content)  # type: ignore[arg-type] # see __post_init__
 
     @classmethod
     def assistant(
@@ -138,8 +138,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     ) -> Self:
         """What the model says, the tools it calls, what it made, and what it thought before."""
         return cls(
-            role=Role.ASSISTANT,
-            content=_as_content(content),
+            role=ASSISTANT,
+            content=content,  # type: ignore[arg-type] # see __post_init__
             tool_calls=tuple(tool_calls),
             media=tuple(media),
             reasoning=reasoning,
@@ -151,7 +151,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     ) -> Self:
         """What a tool gave, for the call with this id."""
         return cls(
-            role=Role.TOOL, content=_as_content(content), tool_call_id=call_id, is_error=is_error
+            role=TOOL,
+            content=content,  # type: ignore[arg-type] # see __post_init__
+            tool_call_id=call_id,
+            is_error=is_error,
         )
 
     @property

@@ -48,8 +48,10 @@ class Redactor:
 
     def redact_plain(self, texts: Mapping[str, str]) -> Mapping[str, str]:
         """The mapping without the secrets as they are. Meant for every answer: it costs nothing."""
+        if not texts:
+            return texts
         for secret in self._exposed():
-            if any(secret in text for text in texts.values()):
+            if secret in "\n".join(texts.values()):
                 texts = {name: text.replace(secret, HIDDEN) for name, text in texts.items()}
         return texts
 
@@ -57,9 +59,9 @@ class Redactor:
         """The same mapping without the secrets."""
         return {name: self.redact(text) for name, text in texts.items()}
 
-    def _exposed(self) -> Iterator[str]:
-        texts = (secret.expose_secret() for secret in self._secrets)
-        return (text for text in texts if len(text) >= SHORTEST_SECRET)
+    def _exposed(self) -> list[str]:
+        texts = [secret.expose_secret() for secret in self._secrets]
+        return [text for text in texts if len(text) >= SHORTEST_SECRET]
 
 
 def _forms(secret: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What comes back from a model, whole or in chunks, and how chunks become a whole."""
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Self
 
@@ -342,18 +342,30 @@ class ResponseFold:
         )
 
 
-def whole_response(chunks: Iterable[StreamChunk], raw: JsonValue) -> CompletionResponse:
+def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionResponse:
     """A whole answer from chunks that hold all of it, assembled like a stream's.
 
     The last chunk has the counts: a whole body is final, so whatever they say is the bill.
     """
-    fold = ResponseFold()
-    last = StreamChunk()
-    for chunk in chunks:
-        fold.add(chunk)
-        last = chunk
+    last = chunks[-1]
     usage = _bill(last.usage)
     record = last.usage_record if usage is None else None
+    if len(chunks) == 1 and not (last.tool_calls or last.media or last.reasoning_blocks):
+        return CompletionResponse(  # a text, as most are
+            id=last.id,
+            model=last.model,
+            content=last.delta,
+            finish_reason=_settled(last.finish_reason, last.refusal, ()),
+            raw_finish_reason=last.raw_finish_reason,
+            refusal=last.refusal,
+            reasoning=last.reasoning,
+            usage=usage,
+            usage_record=record,
+            raw_response=raw,
+        )
+    fold = ResponseFold()
+    for chunk in chunks:
+        fold.add(chunk)
     return msgspec.structs.replace(
         fold.response(), usage=usage, usage_record=record, raw_response=raw
     )
