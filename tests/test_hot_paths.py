@@ -143,7 +143,7 @@ def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
     assert at_once <= MOST * steps
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 854), ("anthropic", 757)])
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 863), ("anthropic", 766)])
 def test_a_chunk_of_a_stream_that_is_waited_for(wire, steps):
     assert steps_of_chunk(wire, lambda events: ScriptedReply.events(*events)) <= MOST * steps
 
