@@ -1,4 +1,4 @@
-"""The waits of a stream: each is bounded anew, with a timer that they share."""
+"""The waits of a stream: each is bounded anew, with a timer that all of a loop share."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def words(*secs: float) -> Iterable[tuple[float, bytes]]:
     return ((each, WORD) for each in secs)
 
 
-def test_a_stream_sets_one_timer_for_hundreds_of_waits_and_takes_it_along():
+def test_hundreds_of_waits_share_one_timer():
     async def main(loop: Loop) -> None:
         async with stream_of(Slow(*words(*[0.1] * 300), (0.1, END))) as stream:
             assert "".join([chunk.delta async for chunk in stream]) == "w" * 300
         assert len(loop.timers) < 5
-        assert loop.running_timers() == []
+        assert len(loop.running_timers()) <= 1
 
     in_loop(main)
 
@@ -144,7 +144,7 @@ def test_a_reader_that_waits_for_longer_than_a_bound_loses_nothing():
             async for _ in stream:
                 await arrival(60)
         assert stream.response.content == "ww"
-        assert loop.running_timers() == []
+        assert len(loop.running_timers()) <= 1
 
     in_loop(main)
 
@@ -153,7 +153,7 @@ def test_without_a_bound_a_wait_takes_as_long_as_it_takes():
     async def main(loop: Loop) -> None:
         async with stream_of(Slow(*words(5000), (5000, END)), timeout_secs=0) as stream:
             assert "".join([chunk.delta async for chunk in stream]) == "w"
-        assert loop.running_timers() == []
+        assert len(loop.running_timers()) <= 1
 
     in_loop(main)
 
@@ -173,7 +173,7 @@ def test_a_cancellation_in_the_moment_of_a_time_out_is_no_time_out(is_first):
             loop.call_at(10, task.cancel)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert loop.running_timers() == []
+        assert len(loop.running_timers()) <= 1
 
     in_loop(main)
 
@@ -213,19 +213,19 @@ def test_a_time_out_of_the_callers_own_passes_on():
                     pass
         assert not isinstance(caught.value, RequestTimeoutError)
         assert slow.is_closed
-        assert (now(), loop.running_timers()) == (5, [])
+        assert (now(), len(loop.running_timers())) == (5, 1)
 
     in_loop(main)
 
 
-def test_a_stream_that_another_task_closes_takes_its_timer_along():
+def test_a_stream_that_another_task_closes_ends_its_wait():
     async def main(loop: Loop) -> None:
         stream = stream_of(Slow(*words(1), (None, b"")), timeout_secs=1000)
         reading = asyncio.create_task(anext_twice(stream))
         await asyncio.sleep(3)
         await stream.aclose()
         await reading
-        assert loop.running_timers() == []
+        assert len(loop.running_timers()) <= 1
 
     in_loop(main)
 

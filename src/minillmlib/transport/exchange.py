@@ -42,9 +42,8 @@ async def exchange(
     """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
     response: HttpResponse | None = None
     body = bytearray()
-    watchdog = Watchdog()
     try:
-        with watchdog.within(bound):
+        with Watchdog().within(bound):
             response = await transport.send(request)
             _hear(response, limits, heard)
             await _read_body(body, response, limits)
@@ -52,7 +51,6 @@ async def exchange(
         if response is None or response.status < 400:
             raise
     finally:
-        watchdog.close()
         if response is not None:
             response.close()
     return HttpReply(response.status, response.headers, _checked(body, limits))
@@ -69,7 +67,6 @@ async def open_events(
             response = await transport.send(request)
             _hear(response, limits, heard)
     except BaseException:
-        watchdog.close()
         if response is not None:  # too large, or the clock ran out in that very moment
             response.close()
         raise
@@ -140,7 +137,6 @@ class EventStream:
 
     def close(self) -> None:
         """Ends the exchange at once."""
-        self.watchdog.close()
         self._response.close()
 
     def close_from_anywhere(self) -> None:

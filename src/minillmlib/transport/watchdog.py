@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task, TimerHandle
 
 __all__ = ["Bound", "Watchdog", "running_loop"]
+
+TICK_SECS = 0.005  # many waits that end together are looked through together
 
 _RAN_OUT: dict[Clock, str] = {
     "total": "the whole answer did not come; raise timeout_secs if the model may take longer",
@@ -38,29 +41,22 @@ class Watchdog:
 
     What runs out is a `RequestTimeoutError`; a cancellation by anybody else passes on as it is,
     also one of the same moment. Never spans a `yield` to the caller of the library.
-
-    One timer serves all waits, since to set and to cancel one for each would take longer than
-    all else that is done for a piece of a stream. So it stays when its wait is over, and when it
-    goes off too early for the wait of then, it is set again.
     """
 
     __slots__ = (
-        "_began", "_bound", "_cancellations", "_current_task", "_due", "_goes_off_at",
-        "_has_bitten", "_is_closed", "_loop", "_task", "_timer", "waited_secs",
+        "_alarm", "_began", "_bound", "_cancellations", "_has_bitten", "_loop", "_task", "due",
+        "waited_secs",
     )  # fmt: skip
+    _bound: Bound
+    _began: float
+    _task: Task[object]  # which waits
+    _cancellations: int  # of it, that others had asked for before
 
     def __init__(self) -> None:
         self._loop = running_loop()
-        self._current_task = _asyncio().current_task
-        self._timer: TimerHandle | None = None
-        self._goes_off_at = 0.0
-        self._bound = Bound(None, "total")
-        self._began = 0.0
-        self._due: float | None = None
-        self._task: Task[object] | None = None  # which waits
-        self._cancellations = 0  # of it, that others had asked for before
+        self._alarm = _alarm_of(self._loop)
         self._has_bitten = False
-        self._is_closed = False
+        self.due = math.inf
         self.waited_secs = 0.0  # how long the last wait took
 
     def within(self, bound: Bound) -> Self:
@@ -69,17 +65,13 @@ class Watchdog:
         return self
 
     def __enter__(self) -> None:
-        task = self._task = self._current_task(self._loop)
-        assert task is not None
-        self._cancellations = task.cancelling()
-        began = self._began = self._loop.time()
+        self._task = _asyncio().current_task(self._loop)
+        self._cancellations = self._task.cancelling()
+        self._began = self._loop.time()
         secs = self._bound.secs
-        if secs is None:
-            self._due = None
-            return
-        due = self._due = began + secs
-        if self._timer is None or due < self._goes_off_at:
-            self._set(due)
+        if secs is not None:
+            self.due = self._began + secs
+            self._alarm.watch(self)
 
     def __exit__(
         self,
@@ -88,36 +80,18 @@ class Watchdog:
         traceback: TracebackType | None,
     ) -> None:
         self.waited_secs = self._loop.time() - self._began
-        task, self._task = self._task, None
-        if self._is_closed:
-            self.close()
+        self._alarm.watched.discard(self)
+        task = self._task
+        del self._task  # it may hold what holds this
         if self._has_bitten:
             self._has_bitten = False
-            assert task is not None
             is_only_ours = task.uncancel() <= self._cancellations
             if is_only_ours and isinstance(error, _asyncio().CancelledError):
                 raise self._timeout() from None
 
-    def close(self) -> None:
-        """Stops the timer: at once, or at the end of a wait that is not over."""
-        self._is_closed = True
-        if self._timer is not None and self._task is None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._goes_off_at = due
-        self._timer = self._loop.call_at(due, self._go_off)
-
-    def _go_off(self) -> None:
-        self._timer = None
-        if self._task is None or self._due is None:
-            return  # nobody waits; the next wait sets it
-        if self._goes_off_at < self._due:
-            self._set(self._due)
-            return
+    def bite(self) -> None:
+        """Ends the wait, which has taken too long."""
+        self.due = math.inf
         self._has_bitten = True
         self._task.cancel()
 
@@ -125,6 +99,57 @@ class Watchdog:
         secs, clock, shown = self._bound
         shown = secs if shown is None else shown
         return RequestTimeoutError(f"within {shown:g} s {_RAN_OUT[clock]}", clock=clock)
+
+
+class _Alarm:
+    """The timer of one event loop, for all its watchdogs.
+
+    To set and to cancel one for each wait would take longer than all else that is done for a piece
+    of a stream. So it stays when a wait is over, and when it goes off too early for those of then,
+    it is set again.
+    """
+
+    __slots__ = ("_goes_off_at", "_loop", "_timer", "watched")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: TimerHandle | None = None
+        self._goes_off_at = math.inf
+        self.watched: set[Watchdog] = set()
+
+    def watch(self, watchdog: Watchdog) -> None:
+        """Until it is taken out of `watched`."""
+        self.watched.add(watchdog)
+        if watchdog.due < self._goes_off_at:
+            self._set(watchdog.due)
+
+    def _set(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._goes_off_at = when
+        self._timer = self._loop.call_at(when, self._go_off)
+
+    def _go_off(self) -> None:
+        self._timer, self._goes_off_at = None, math.inf
+        now = self._loop.time()
+        for watchdog in [one for one in self.watched if one.due <= now]:
+            watchdog.bite()
+        due = min((one.due for one in self.watched), default=math.inf)
+        if due < math.inf:
+            self._set(max(due, now + TICK_SECS))
+
+
+_alarms: dict[AbstractEventLoop, _Alarm] = {}
+
+
+def _alarm_of(loop: AbstractEventLoop) -> _Alarm:
+    alarm = _alarms.get(loop)
+    if alarm is None:
+        for other in list(_alarms):
+            if other.is_closed():
+                _alarms.pop(other, None)
+        alarm = _alarms[loop] = _Alarm(loop)
+    return alarm
 
 
 @cache
