@@ -31,11 +31,10 @@ class Clocks:
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no bound.
         self._timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
-        self._silence = Bound(self._timeout, "silence")
-        progress = settings.progress_timeout_secs
-        if progress is None:
-            progress = (self._timeout or 0) * PROGRESS_FACTOR
-        self._progress = progress or None
+        self._bound = Bound(self._timeout, "silence" if stream else "total")
+        self._progress = settings.progress_timeout_secs
+        if self._progress is None:
+            self._progress = (self._timeout or 0) * PROGRESS_FACTOR
         self._quiet = 0.0  # waited since anything new was said
 
     def left(self) -> float | None:
@@ -44,16 +43,16 @@ class Clocks:
 
     def whole(self) -> Bound:
         """The bound on a whole answer."""
-        return self._before_deadline(Bound(self._timeout, "total"))
+        return self._before_deadline(self._bound)
 
     def first_byte(self) -> Bound:
         """The bound on the wait for a stream's headers."""
-        return self._before_deadline(self._silence)
+        return self._before_deadline(self._bound)
 
     def next_piece(self) -> Bound:
         """The bound on the wait for the next piece of a stream."""
-        bound = self._silence
-        if self._progress is not None:
+        bound = self._bound
+        if self._progress:
             left = self._progress - self._quiet
             if bound.secs is None or left < bound.secs:
                 bound = Bound(left, "progress", self._progress)

@@ -52,7 +52,7 @@ def encode(call: Call) -> Encoded:
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
-    others = _secrets_in(generator)
+    others = _secrets_in(generator) if generator.headers else []
     if auth.secret() is not None or others:
         _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)

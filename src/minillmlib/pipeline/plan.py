@@ -84,11 +84,10 @@ def plan(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings, expected, instruction, unformed = formed(
-        _filled_settings(node_parameters(params)), generator
-    )
-    if past is not None and are_written_alone(generator.provider) and _leave_alone(settings):
-        return _continued(messages, generator, settings, stream=stream, past=past)
+    settings = node_parameters(params)
+    if _leave_alone(settings):
+        return _plain(messages, generator, settings, stream=stream, past=past)
+    settings, expected, instruction, unformed = formed(_filled_settings(settings), generator)
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
     if instruction is not None:
@@ -111,9 +110,10 @@ def plan(
 
 
 def _leave_alone(settings: NodeCompletionParameters) -> bool:
-    """Whether the settings do nothing to the messages."""
+    """Whether the settings do nothing to the messages, as those of most calls."""
     return not (
-        settings.format_kwargs
+        isinstance(settings, TypedParameters)
+        or settings.format_kwargs
         or settings.system_prompt
         or settings.force_prepend
         or settings.use_cache
@@ -121,15 +121,24 @@ def _leave_alone(settings: NodeCompletionParameters) -> bool:
     )
 
 
-def _continued(
+def _plain(
     messages: Sequence[Message],
     generator: GeneratorInfo,
     settings: NodeCompletionParameters,
     *,
     stream: bool,
-    past: Past,
+    past: Past | None,
 ) -> Call:
-    """The same, without another look at what was sent before as it is."""
+    """The call with such settings, without another look at what was sent before as it is."""
+    if past is None or not are_written_alone(generator.provider):
+        whole, left_out = _own(merged(messages), generator)
+        return Call(
+            generator=generator,
+            messages=whole,
+            settings=settings,
+            stream=stream,
+            left_out=left_out,
+        )
     known = past.find(generator.provider, origin_of(generator))
     begin = max(known - 1, 0)
     new, left_out = _own(merged(messages[begin:]), generator)

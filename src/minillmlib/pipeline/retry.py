@@ -64,6 +64,11 @@ class RetryQuota:
         self._lock = threading.Lock()
         self._left: OrderedDict[str, int] = OrderedDict()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no server needs anything back."""
+        return not self._left
+
     def take(self, server: str, error: MiniLLMError) -> int | None:
         """What a retry after `error` takes, or None if there is not enough left."""
         cost = self.RATE_LIMIT_COST if isinstance(error, RateLimitError) else self.FAILURE_COST

@@ -113,7 +113,8 @@ class Run:
             self.call = corrected(self._asked, response, error) or self.call
             raise
         self._settle(AttemptOutcome.ANSWERED, response.cost, response_id=response.id)
-        retry_quota.give_back(self._server(), self._taken)
+        if not retry_quota.is_full:
+            retry_quota.give_back(self._server(), self._taken)
         return msgspec.structs.replace(response, attempts=self.attempts), parsed
 
     def told(self, response_id: str, cost: CostOutcome | None) -> None:

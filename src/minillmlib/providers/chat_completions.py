@@ -8,7 +8,12 @@ from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
+from minillmlib.errors import (
+    ApiError,
+    InvalidParameterError,
+    MalformedResponseError,
+    ServerError,
+)
 from minillmlib.providers.answer_media import media_in
 from minillmlib.providers.chat_messages import MessageFacts, message_body, naming_json
 from minillmlib.providers.chat_usage import usage_record
@@ -281,9 +286,10 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
         raise error_from_payload(decode_json(data), partial=_partial_of(body))
     choice = _first_choice(body)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    words = None if choice is None or body.usage is not None else _words_alone(choice)
-    if words is not None:  # as in nearly all
-        return StreamChunk(id=name, model=model, delta=words[0], reasoning=words[1])
+    if choice is not None and body.usage is None and not _ends(choice):
+        words = None if choice.delta is None else _words_alone(choice.delta)
+        if words is not None:  # as in nearly all
+            return StreamChunk(id=name, model=model, delta=words[0], reasoning=words[1])
     return StreamChunk(
         id=name,
         model=model,
@@ -292,11 +298,12 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
     )
 
 
-def _words_alone(choice: _Choice) -> tuple[str, str] | None:
-    """The text and the thought of a choice, or None if it says anything else."""
-    said = choice.delta
-    if said is None or choice.finish_reason or choice.native_finish_reason or choice.error:
-        return None
+def _ends(choice: _Choice) -> bool:
+    return bool(choice.finish_reason or choice.native_finish_reason or choice.error)
+
+
+def _words_alone(said: _Said) -> tuple[str, str] | None:
+    """The text and the thought of what was said, or None if it says anything else."""
     says_more = (
         said.tool_calls
         or said.reasoning_details
@@ -325,19 +332,25 @@ def _mended_chunk(text: str) -> _Body:
 def _said_in(choice: _Choice | None) -> JsonObject:
     if choice is None:
         return {}
-    said = choice.delta or choice.message
-    text = _text_of(said) if said else ""
-    _refuse_failed(choice, text)
-    return {
-        "delta": text,
-        "refusal": (said.refusal or None) if said else None,
-        "reasoning": _thought_in(said) if said else "",
-        "reasoning_blocks": _blocks_in(said) if said else (),
-        "tool_calls": _calls_in(said) if said else (),
-        "media": _media_in(said) if said else (),
-        # Some servers keep "" here until the end.
-        "finish_reason": FinishReason.of(choice.finish_reason or None),
+    said = choice.delta or choice.message or _Said()
+    reason = FinishReason.of(choice.finish_reason or None)  # some servers keep "" until the end
+    if choice.error or reason is FinishReason.ERROR:
+        raise _failure_of(choice, _text_of(said))
+    end = {
+        "finish_reason": reason,
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
+    }
+    words = _words_alone(said)
+    if words is not None:
+        return {"delta": words[0], "reasoning": words[1], **end}
+    return {
+        "delta": _text_of(said),
+        "refusal": said.refusal or None,
+        "reasoning": _thought_in(said),
+        "reasoning_blocks": _blocks_in(said),
+        "tool_calls": _calls_in(said),
+        "media": _media_in(said),
+        **end,
     }
 
 
@@ -414,16 +427,15 @@ def _first_choice(body: _Body) -> _Choice | None:
     return None
 
 
-def _refuse_failed(choice: _Choice, partial: str) -> None:
+def _failure_of(choice: _Choice, partial: str) -> ApiError:
     if choice.error:
-        raise error_from_payload({"error": choice.error}, partial=partial)
-    if FinishReason.of(choice.finish_reason) is FinishReason.ERROR:
-        raise ServerError(
-            f"the server broke the answer off ({choice.finish_reason})",
-            status=200,
-            code=choice.finish_reason,
-            partial=partial,
-        )
+        return error_from_payload({"error": choice.error}, partial=partial)
+    return ServerError(
+        f"the server broke the answer off ({choice.finish_reason})",
+        status=200,
+        code=choice.finish_reason,
+        partial=partial,
+    )
 
 
 def _partial_of(body: _Body) -> str:

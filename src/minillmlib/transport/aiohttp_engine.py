@@ -241,7 +241,7 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
 
 def _joined(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers by lower-case name; several of one name are one list (RFC 9110, 5.3)."""
-    joined = dict(zip(map(str.lower, headers), headers.values(), strict=True))
+    joined = {name.lower(): value for name, value in headers.items()}
     if len(joined) == len(headers):
         return joined
     joined = {}

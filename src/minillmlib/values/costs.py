@@ -14,6 +14,7 @@ from minillmlib.values.usage import Usage
 
 __all__ = ["MOST_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
 
+ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
 MOST_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
@@ -147,6 +148,8 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def __post_init__(self) -> None:
         cost: object = self.cost
+        if cost is ZERO:
+            return
         if isinstance(cost, int) and not isinstance(cost, bool):  # exact, too
             msgspec.structs.force_setattr(self, "cost", Decimal(cost))
         if not is_amount(self.cost):
@@ -162,14 +165,12 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @classmethod
     def unpriced(cls, usage: Usage) -> Self:
         """The tokens are known, their price is not."""
-        return cls(cost=Decimal(0), resolution=CostResolution.UNPRICED, usage=usage)
+        return cls(cost=ZERO, resolution=CostResolution.UNPRICED, usage=usage)
 
     @classmethod
     def unknown(cls, *, at_least: Usage | None = None, record: JsonObject | None = None) -> Self:
         """Nothing is known for sure."""
-        return cls(
-            cost=Decimal(0), resolution=CostResolution.UNKNOWN, at_least=at_least, record=record
-        )
+        return cls(cost=ZERO, resolution=CostResolution.UNKNOWN, at_least=at_least, record=record)
 
 
 class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
