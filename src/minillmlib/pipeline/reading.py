@@ -142,6 +142,7 @@ class StreamAttempt:
         """Ends the exchange at once; what it has told so far is on the record."""
         self._tell()
         self._is_closed = True
+        self._ready = deque()  # what a wait that is not over brings is nobody's
         if self.events is not None:
             self.events.close()
 
