@@ -24,10 +24,10 @@ class Clocks:
 
     def __init__(self, settings: NodeCompletionParameters, *, stream: bool) -> None:
         self._deadline_secs = settings.deadline_secs
-        self._loop = running_loop()
-        self._deadline = (
-            None if self._deadline_secs is None else self._loop.time() + self._deadline_secs
-        )
+        self._deadline: float | None = None
+        if self._deadline_secs is not None:
+            self._loop = running_loop()
+            self._deadline = self._loop.time() + self._deadline_secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no bound.
         self._timeout = default if settings.timeout_secs is None else settings.timeout_secs or None

@@ -186,14 +186,20 @@ def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
     return tuple(chosen.values())
 
 
+# No compression: a small answer could grow without bound, and text streams gain little.
+_FOR_A_WHOLE = {
+    "content-type": ("Content-Type", "application/json"),
+    "accept": ("Accept", "application/json"),
+    "accept-encoding": ("Accept-Encoding", "identity"),
+    "user-agent": ("User-Agent", USER_AGENT),
+}
+_FOR_A_STREAM = _FOR_A_WHOLE | {"accept": ("Accept", "text/event-stream")}
+
+
 def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
     """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
     generator, provider = call.generator, call.generator.provider
-    chosen["content-type"] = ("Content-Type", "application/json")
-    chosen["accept"] = ("Accept", "text/event-stream" if call.stream else "application/json")
-    # No compression: a small answer could grow without bound, and text streams gain little.
-    chosen["accept-encoding"] = ("Accept-Encoding", "identity")
-    chosen["user-agent"] = ("User-Agent", USER_AGENT)
+    chosen.update(_FOR_A_STREAM if call.stream else _FOR_A_WHOLE)
     for name, value in (
         *provider.attribution_headers(generator.app_url, generator.app_title),
         *provider.auth_headers(auth),

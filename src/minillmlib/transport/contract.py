@@ -15,10 +15,7 @@ class Departure:
     of one that says nothing, the worst is assumed.
     """
 
-    __slots__ = ("may_have_left",)
-
-    def __init__(self) -> None:
-        self.may_have_left = True
+    may_have_left = True
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
