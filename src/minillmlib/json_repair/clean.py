@@ -9,11 +9,13 @@ import re
 
 from minillmlib.json_repair.quotes import CLEAN_DOUBLE, CLEAN_SINGLE
 
-__all__ = ["CLEAN_ITEM", "CLEAN_KEY", "CLEAN_MEMBER"]
+__all__ = ["CLEAN_ITEM", "CLEAN_KEY", "CLEAN_MEMBER", "PLAIN_ITEM", "PLAIN_VALUE"]
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
-_BARE_SCALAR = rf"({_NUMBER}|[A-Za-z]\w*+)"
+_INTEGER = r"0|-?[1-9][0-9]{0,15}+"
+_BARE_SCALAR = rf"(?:(?P<integer>{_INTEGER})|(?P<bare>{_NUMBER}|[A-Za-z]\w*+))"
+
 _KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
 _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
@@ -29,3 +31,8 @@ CLEAN_ITEM = re.compile(
     rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
     rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
 )
+# What stands alone: dots, a number or a literal, before what ends them.
+_PLAIN = rf"""(?:(\.++)|(?P<integer>{_INTEGER})|(?P<bare>{_NUMBER}|true|false|null))(?!\w)"""
+_PLAIN_END = r"""(?=\s*+[}\])]|\s++["'{\[#/])|(?<!\.)(?=\{)"""
+PLAIN_VALUE = re.compile(rf"{_PLAIN}(?:{_PLAIN_END})")
+PLAIN_ITEM = re.compile(rf"{_PLAIN}(?:{_PLAIN_END}|(?=\s*+,))")

@@ -42,7 +42,7 @@ class Growing:
 
     Attributes:
         open: The containers.
-        closers: The bracket that closes each.
+        closers: The brackets that close them.
         is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
         tail: The last characters of the string, as they were written.
@@ -50,23 +50,22 @@ class Growing:
     """
 
     __slots__ = (
-        "_counts", "_parts", "_slot", "closers", "is_in_object", "key", "open", "repeated", "tail",
+        "_parts", "_slot", "closers", "is_in_object", "key", "open", "repeated", "tail",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.open: list[Any] = []  # of containers; what it is shows `is_in_object`
-        self.closers: list[str] = []
+        self.closers = ""
         self.is_in_object = False
         self.key = ""
         self.tail = ""
         self.repeated: str | None = None
-        self._counts = {"}": 0, "]": 0, ")": 0}
         self._parts: list[str] | None = None
         self._slot: tuple[Any, Any] = (None, None)
 
     def awaits(self, closer: str) -> bool:
-        """Whether such a bracket would close something. O(1)."""
-        return self._counts[closer] > 0
+        """Whether such a bracket would close something."""
+        return closer in self.closers
 
     def begin(self, container: Container, closer: str) -> None:
         """Opens a container within the innermost one."""
@@ -77,14 +76,13 @@ class Growing:
     def go_on(self, container: Container, closer: str) -> None:
         """Opens a container that is in the innermost one already."""
         self.open.append(container)
-        self.closers.append(closer)
-        self._counts[closer] += 1
+        self.closers += closer
         self.is_in_object = type(container) is dict
 
     def end(self) -> None:
         """Closes the innermost container."""
         self.open.pop()
-        self._counts[self.closers.pop()] -= 1
+        self.closers = self.closers[:-1]
         self.is_in_object = bool(self.open) and type(self.open[-1]) is dict
 
     def put(self, value: Any) -> None:

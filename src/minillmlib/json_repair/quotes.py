@@ -79,13 +79,13 @@ def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
     return f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+"
 
 
-def _clean(quote: str) -> str:
+def _clean(quote: str, name: str) -> str:
     """A string whose end needs no thought if what follows it could follow a string."""
     run = _run(quote, f"|{_INNER}{_FIRST_OF_FOUR}")
-    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")({run}){quote}'
+    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")(?P<{name}>{run}){quote}'
 
 
-CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"'), _clean("'")
+CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"', "double"), _clean("'", "single")
 KEY_RUNS = {opener: re.compile(_run(opener)) for opener in CLOSERS}
 # By the opener, and by whether it was told already that control characters are in the string.
 RUNS = {

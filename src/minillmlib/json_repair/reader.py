@@ -18,7 +18,7 @@ from minillmlib.json_repair.between import SPACE, Between
 from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER
+from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER, PLAIN_ITEM, PLAIN_VALUE
 from minillmlib.json_repair.escapes import decoded
 from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.keys import quoted_key
@@ -34,6 +34,12 @@ MOST_DEPTH = 512
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 _WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
+# Where in a container the next token is.
+INSIDE, AFTER, VALUE = range(3)  # before an element or key, after a value, before a key's value
+
+_WHITE = " \n\t\r"
+_BEGINNINGS = frozenset("\"'{[(-_$\u201c\u201d\u201e\u2018\u2019\u00ab")  # of values and keys
+_match_space = SPACE.match
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _COLON = re.compile(r":|=>?+")
@@ -42,6 +48,7 @@ _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
+_match_object = re.compile(r"""\{(?:[^\s"'0-9.-]|\s*+"[^"\\\n]*+"\s*+[^\s,])""").match  # surely no set
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
 
 
@@ -67,6 +74,7 @@ class ValueReader:
         self._skip = between.skip
         self._is_end_of_block = between.is_end_of_block
         self._strings = StringReader(window, self.growing, guesses)
+        self._place = INSIDE
         self._comma_at = -1
 
     # Containers.
@@ -90,10 +98,7 @@ class ValueReader:
                 self._guess(Kind.WRONG_BRACKET)
         window.pos += 1
         self._comma_at = -1
-        self.step = self._inside()
-
-    def _inside(self) -> Callable[[], None]:
-        return self._member if self.growing.is_in_object else self._element
+        self._go_on(INSIDE)
 
     def _close(self, char: str) -> None:
         window, growing = self.window, self.growing
@@ -106,17 +111,14 @@ class ValueReader:
                 self._guess(Kind.WRONG_BRACKET if is_wrong else Kind.MISSING_BRACKET)
             while closing is Closing.OUTER and growing.closers[-1] != char:
                 growing.end()
-            self._pop()
+            growing.end()
         window.pos += 1
         if self._comma_at >= 0:
             self._guess(Kind.EXTRA_COMMA, self._comma_at - window.before)
             self._comma_at = -1
         if growing.open:
-            self.step = self._after
-
-    def _pop(self) -> None:
-        self.growing.end()
-        if not self.growing.open:
+            self._go_on(AFTER)
+        else:
             self.is_complete = True
             self.step = None
 
@@ -127,24 +129,195 @@ class ValueReader:
             self.growing.end()
         self.step = None
 
-    # Between values.
+    # From token to token.
 
-    def _after(self) -> None:
-        """After a value within a container."""
+    def _go_on(self, place: int) -> None:
+        self._place = place
+        self.step = self._tokens
+
+    def _tokens(self) -> None:  # noqa: C901, PLR0912, PLR0915 - a call costs as much as a token may
+        """Consumes the tokens that need little thought, and then one that needs more."""
+        window, growing, guess = self.window, self.growing, self._guess
+        text, pos, before = window.text, window.pos, window.before
+        containers, closers = growing.open, growing.closers
+        top, is_object = containers[-1], growing.is_in_object
+        place, comma_at = self._place, self._comma_at
+        may_be_valid = self._valid_values.may_come
+        try:
+            while True:
+                char = text[pos]
+                if char in _WHITE:
+                    pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
+                    char = text[pos]
+                if char in "}])":
+                    if place == VALUE:
+                        break
+                    depth = len(closers) - 1
+                    if closers[-1] == char:
+                        if not depth and char == "}":
+                            break
+                    elif char in closers:
+                        if char == "}" and depth == 1 and type(containers[0]) is dict:
+                            break
+                        guess(Kind.MISSING_BRACKET, pos)
+                        depth = closers.rindex(char)
+                    elif char == ")" or (after := text[pos + 1]) in ',"' or after.isspace():
+                        break
+                    else:
+                        guess(Kind.WRONG_BRACKET, pos)
+                    del containers[depth:]
+                    closers = closers[:depth]
+                    pos += 1
+                    if comma_at >= 0:
+                        guess(Kind.EXTRA_COMMA, comma_at - before)
+                        comma_at = -1
+                    if not depth:
+                        break
+                    top, place = containers[-1], AFTER
+                    is_object = type(top) is dict
+                    continue
+                if place == AFTER:
+                    if char == ",":
+                        comma_at = before + pos
+                        pos += 1
+                        place = INSIDE
+                        continue
+                    if not (char in _BEGINNINGS or char.isalnum()):
+                        break
+                    guess(Kind.MISSING_COMMA, pos)
+                    place = INSIDE
+                if place == INSIDE and is_object:
+                    if match := CLEAN_MEMBER.match(text, pos):
+                        top[self._key_of(match)] = self._scalar_of(match)
+                    elif match := CLEAN_KEY.match(text, pos):
+                        self._key_of(match)
+                        pos, place, comma_at = match.end(), VALUE, -1
+                        continue
+                    elif char == "{" and top and closers[-2:-1] == "]":
+                        guess(Kind.WRONG_BRACKET, pos)
+                        del containers[-1]
+                        closers = closers[:-1]
+                        top, is_object = containers[-1], False
+                        continue
+                    else:
+                        break
+                elif char in "{[":
+                    is_worth_trying = may_be_valid and len(text) - pos > _WORTH_TRYING
+                    if is_worth_trying or len(closers) == MOST_DEPTH:
+                        break
+                    container: Container
+                    if char == "[":
+                        container = []
+                        closers += "]"
+                    elif _match_object(text, pos):
+                        container = {}
+                        closers += "}"
+                    else:
+                        break
+                    if is_object:
+                        top[growing.key] = container
+                    else:
+                        top.append(container)
+                    containers.append(container)
+                    top, is_object = container, char == "{"
+                    place, comma_at = INSIDE, -1
+                    pos += 1
+                    continue
+                elif place == INSIDE and (match := CLEAN_ITEM.match(text, pos)):
+                    top.append(self._scalar_of(match))
+                elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
+                    if match.lastindex == 1:
+                        guess(Kind.JUNK, pos)
+                        if is_object:
+                            top[growing.key] = None
+                    elif is_object:
+                        top[growing.key] = self._scalar_of(match)
+                    else:
+                        top.append(self._scalar_of(match))
+                    pos, place, comma_at = match.end(), AFTER, -1
+                    continue
+                else:
+                    break
+                pos = match.end()
+                comma_at = -1
+                if text[pos - 1] == ",":
+                    comma_at = before + pos - 1
+                elif text[pos] == '"':
+                    guess(Kind.MISSING_COMMA, pos)
+                else:
+                    place = AFTER
+        except IndexError:
+            pass  # where the text ends
+        finally:
+            window.pos = pos
+            growing.closers, growing.is_in_object = closers, is_object
+            self._place, self._comma_at = place, comma_at
+        if containers:
+            self._odd_token()
+        else:
+            self.is_complete = True
+            self.step = None
+
+    def _key_of(self, match: re.Match[str]) -> str:
+        """The key in one of the first three groups: in double quotes, in single quotes, in none."""
+        key: str | None = match[1]
+        if key is None:
+            group, kind = (2, Kind.OTHER_QUOTES) if match[3] is None else (3, Kind.BARE_KEY)
+            key = match[group]
+            self._guess(kind, match.start(group) - (group == 2))
+        self.growing.key = key
+        if key in self.growing.open[-1]:
+            self._tell_repeated_key(key, match.start())
+        return key
+
+    def _scalar_of(self, match: re.Match[str]) -> Any:
+        """The value in the last group, whose name says what it is."""
+        text: str = match[match.lastgroup]  # type: ignore[index]  # one has matched
+        kind: JsonChangeKind | None
+        match match.lastgroup:
+            case "integer":
+                return int(text)
+            case "bare":
+                value, kind = scalar_of(text)
+                if kind is not None:
+                    self._guess(kind, match.start("bare"))
+                return value
+            case "single":
+                self._guess(Kind.OTHER_QUOTES, match.start("single") - 1)
+                if "'" in text:
+                    self._strings.tell_inner_quotes("'", *match.span("single"))
+            case _:
+                if '"' in text:
+                    self._strings.tell_inner_quotes('"', *match.span("double"))
+        return decoded(text) if "\\" in text else text
+
+    def _odd_token(self) -> None:
+        window, place = self.window, self._place
+        start = window.pos
         char = self._next_char()
-        if char == ",":
-            self._comma_at = self.window.place(self.window.pos)
-            self.window.pos += 1
-            self.step = self._inside()
-        elif char and char in "}])":
+        if window.pos != start:
+            return  # it was a comment
+        if char and char in "}])" and place != VALUE:
             self._close(char)
-        elif char == "" or self._is_end_of_block(char):
+        elif place == AFTER:
+            self._odd_after(char)
+        elif place == INSIDE and char == ",":
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
+        elif place == INSIDE and self.growing.is_in_object:
+            self._odd_member(char)
+        else:
+            self._comma_at = -1
+            self._value_at(char)
+
+    def _odd_after(self, char: str) -> None:
+        """After a value within a container."""
+        if char == "" or self._is_end_of_block(char):
             self._abandon()
         elif char == ":" and not self.growing.is_in_object:
             self._element_as_key()
-        elif char.isalnum() or char in "{[(-_$" or opener_at(self.window, self.window.pos):
+        elif opener_at(self.window, self.window.pos):
             self._guess(Kind.MISSING_COMMA)
-            self.step = self._inside()
+            self._place = INSIDE
         else:
             self._skip(Kind.JUNK, _JUNK)
 
@@ -164,73 +337,13 @@ class ValueReader:
         self._take_key(key)
         self.step = self._colon
 
-    def _element(self) -> None:
-        """Before an element of an array, or its end."""
-        window, items = self.window, self.growing.open[-1]
-        text = window.text
-        while match := CLEAN_ITEM.match(text, window.pos):
-            items.append(self._clean_scalar(match, 1))
-            if not self._pass_clean(match):
-                return
-        char = self._next_char()
-        if char == ",":
-            self._skip(Kind.EXTRA_COMMA, _COMMAS)
-        elif char and char in "}])":
-            self._close(char)
-        else:
-            self._comma_at = -1
-            self._value_at(char)
-
-    def _pass_clean(self, match: re.Match[str]) -> bool:
-        """Consumes a value that needed no thought. Whether another one may follow at once."""
-        window = self.window
-        window.pos = end = match.end()
-        if match.string[end - 1] == ",":
-            self._comma_at = window.before + end - 1
-            return True
-        self._comma_at = -1
-        char = match.string[end]
-        if char == '"':
-            self._guess(Kind.MISSING_COMMA)
-            return True
-        self.step = self._after
-        self._close(char)
-        return False
-
     # Keys.
 
-    def _member(self) -> None:
-        """Before a key of an object, or its end."""
-        window, members = self.window, self.growing.open[-1]
-        text = window.text
-        while match := CLEAN_MEMBER.match(text, window.pos):
-            key = match[1] if match[1] is not None else self._clean_key(match)
-            if key in members:
-                self._tell_repeated_key(key)
-            value = match[4]
-            is_plain = value is not None and '"' not in value and "\\" not in value
-            members[key] = value if is_plain else self._clean_scalar(match, 4)
-            if not self._pass_clean(match):
-                return
-        if match := CLEAN_KEY.match(text, window.pos):
-            self._take_key(match[1] if match[1] is not None else self._clean_key(match))
-            window.pos = match.end()
-            self.step = self._value
-            if text[match.end()] not in "/#":
-                self._value_at(text[match.end()])
-            return
-        char = self._next_char()
-        if char == ",":
-            self._skip(Kind.EXTRA_COMMA, _COMMAS)
-        elif char and char in "}])":
-            self._close(char)
-        elif char == "" or self._is_end_of_block(char):
-            self._abandon()
-        else:
-            self._odd_member(char)
-
     def _odd_member(self, char: str) -> None:
-        if opener := opener_at(self.window, self.window.pos):
+        """Before a key of an object."""
+        if char == "" or self._is_end_of_block(char):
+            self._abandon()
+        elif opener := opener_at(self.window, self.window.pos):
             self._quoted_key(opener)
         elif self.growing.open[-1] and char in "{[" and self._is_without_key(char):
             self._guess(Kind.WRONG_BRACKET)
@@ -248,43 +361,21 @@ class ValueReader:
             self.window.pos += 1
         else:
             return False
-        self.step = self._element
+        self._go_on(INSIDE)
         return True
-
-    def _clean_key(self, match: re.Match[str]) -> str:
-        if match[2] is not None:
-            self._guess(Kind.OTHER_QUOTES, match.start(2) - 1)
-            return match[2]
-        self._guess(Kind.BARE_KEY, match.start(3))
-        return match[3]
-
-    def _clean_scalar(self, match: re.Match[str], first: int) -> Any:
-        """The value in one of three groups: in double quotes, in single quotes, in none."""
-        group = match.lastindex or first
-        text = match[group]
-        if group == first + 2:
-            value, kind = scalar_of(text)
-            if kind is not None:
-                self._guess(kind, match.start(group))
-            return value
-        if group == first + 1:
-            self._guess(Kind.OTHER_QUOTES, match.start(group) - 1)
-        if ('"' if group == first else "'") in text:
-            self._strings.tell_inner_quotes('"' if group == first else "'", *match.span(group))
-        return decoded(text) if "\\" in text else text
 
     def _take_key(self, key: str) -> None:
         growing = self.growing
         growing.key = key
         self._comma_at = -1
         if key in growing.open[-1]:
-            self._tell_repeated_key(key)
+            self._tell_repeated_key(key, self.window.pos)
 
-    def _tell_repeated_key(self, key: str) -> None:
-        window, growing = self.window, self.growing
+    def _tell_repeated_key(self, key: str, pos: int) -> None:
+        growing = self.growing
         if len(growing.open) == 1:
             growing.repeated = key
-        self._guess(Kind.REPEATED_KEY, SPACE.match(window.text, window.pos).end())  # type: ignore[union-attr]  # it always matches
+        self._guess(Kind.REPEATED_KEY, _match_space(self.window.text, pos).end())  # type: ignore[union-attr]  # it always matches
 
     def _quoted_key(self, opener: str) -> None:
         window = self.window
@@ -335,21 +426,18 @@ class ValueReader:
             if match[0] != ":":
                 self._guess(Kind.MISSING_COLON)
             window.pos = match.end()
-            self.step = self._value
+            self._go_on(VALUE)
         elif char == "":
             self._guess(Kind.CUT_KEY)
             self._abandon()
         elif char in ",}])":
             self._guess(Kind.JUNK)
-            self.step = self._after
+            self._go_on(AFTER)
         else:
             self._guess(Kind.MISSING_COLON)
-            self.step = self._value
+            self._go_on(VALUE)
 
     # Values.
-
-    def _value(self) -> None:
-        self._value_at(self._next_char())
 
     def _value_at(self, char: str) -> None:
         window = self.window
@@ -358,17 +446,18 @@ class ValueReader:
             if char != "(" and is_long and (found := self._valid_values.next()):
                 self.growing.put(found[0])
                 window.pos = found[1]
-                self.step = self._after
+                self._go_on(AFTER)
             else:
                 self._open(char)
         elif opener := opener_at(window, window.pos):
             self._strings.begin(opener)
             self.step = self._string
+            self._string()
         elif char == "" or char in ",}])" or self._is_end_of_block(char):
             if self.growing.is_in_object:
                 self._guess(Kind.MISSING_VALUE)
                 self.growing.put(None)
-            self.step = self._after
+            self._go_on(AFTER)
         elif char in ":=;\ufeff\u200b\u180e":
             self._skip(Kind.JUNK, _JUNK_FOR_VALUE)
         else:
@@ -384,7 +473,7 @@ class ValueReader:
             if self.growing.is_in_object and token != "":
                 self.growing.put(None)
             window.pos = max(end, window.pos + 1)
-            self.step = self._after
+            self._go_on(AFTER)
             return
         if token[-1] == '"' and token.count('"') % 2:
             self._guess(Kind.MISSING_QUOTE)
@@ -394,7 +483,7 @@ class ValueReader:
             self._guess(kind)
         self.growing.put(value)
         window.pos = end
-        self.step = self._after
+        self._go_on(AFTER)
 
     def _string(self) -> None:
         """Within a string: what there is of it is consumed at once."""
@@ -402,4 +491,4 @@ class ValueReader:
         if ending is Ending.CUT:
             self._abandon()
         else:
-            self.step = self._inside() if ending is Ending.LOST else self._after
+            self._go_on(INSIDE if ending is Ending.LOST else AFTER)

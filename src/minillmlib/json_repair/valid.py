@@ -23,6 +23,11 @@ class ValidValues:
         self._window = window
         self._tries = _MOST_TRIES
 
+    @property
+    def may_come(self) -> bool:
+        """Whether it is worth to look."""
+        return self._window.is_whole and self._tries > 0
+
     def next(self) -> tuple[Any, int] | None:
         """The value that begins here and where it ends, if the text is whole and it is JSON."""
         window = self._window
