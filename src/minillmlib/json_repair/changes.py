@@ -88,6 +88,11 @@ class Guesses:
         self.surrogates = window.surrogates
         self._window = window
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further guess is kept."""
+        return len(self.changes) >= self._most
+
     def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
         """A guess at this index of the window, or where the next character is."""
         if len(self.changes) < self._most:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.quotes import CLEAN_DOUBLE, CLEAN_SINGLE
+from minillmlib.json_repair.quotes import clean_string
 
 __all__ = ["CLEAN_ITEM", "CLEAN_KEY", "CLEAN_MEMBER", "PLAIN_ITEM", "PLAIN_VALUE"]
 
@@ -16,18 +16,24 @@ _DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
 _INTEGER = r"0|-?[1-9][0-9]{0,15}+"
 _BARE_SCALAR = rf"(?:(?P<integer>{_INTEGER})|(?P<bare>{_NUMBER}|[A-Za-z]\w*+))"
 
+
+def _strings(*, in_object: bool) -> str:
+    names = {'"': "double", "'": "single"}
+    return "|".join(clean_string(quote, names[quote], in_object=in_object) for quote in names)
+
+
 _KEY = rf"\s*+(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|([A-Za-z_$][\w$-]*+))\s*+:\s*+"
 _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
 _QUOTED_KEY_AHEAD = r'"[^"\\\x00-\x1f]*+"\s*+:'
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
 CLEAN_MEMBER = re.compile(
-    rf"{_KEY}(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
+    rf"{_KEY}(?:{_strings(in_object=True)}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
     rf"|(?<=\s)(?={_QUOTED_KEY_AHEAD}))"
 )
 CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
 CLEAN_ITEM = re.compile(
-    rf"\s*+(?:(?:{CLEAN_DOUBLE}|{CLEAN_SINGLE})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
+    rf"\s*+(?:(?:{_strings(in_object=False)})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
     rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
     rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
 )

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.window import Window
 
-__all__ = ["decoded", "next_part"]
+__all__ = ["decoded", "odd_part"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
@@ -23,28 +23,12 @@ _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Part | None:
-    """Some of the string's text, where the part ends, and what was guessed.
-
-    None where the text ends or a character stands that may close the string.
-    """
-    match = run.match(window.text, pos)
-    assert match is not None
-    if match.end() > pos:
-        text = match[0]
-        kind = Kind.INNER_QUOTE if match.lastindex else None
-        return (decoded(text) if "\\" in text else text), match.end(), kind
-    if pos == len(window.text):
-        return None
-    char = window.text[pos]
+def odd_part(window: Window, pos: int, char: str) -> Part:
+    """What a control character or an odd escape means, where it ends, and what was guessed."""
     if char == "\\":
-        if opener == '\\"' and window.char(pos + 1) == '"':
-            return None
         return _odd_escape(window, pos)
-    controls = _CONTROLS.match(window.text, pos)
-    if controls and controls[0]:
-        return controls[0], controls.end(), Kind.CONTROL_CHARACTER
-    return None
+    end = _CONTROLS.match(window.text, pos).end()  # type: ignore[union-attr]  # it always matches
+    return window.text[pos:end], end, Kind.CONTROL_CHARACTER
 
 
 def decoded(text: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = ["TAIL", "Candidate", "Container", "Growing"]
-
-TAIL = 64
+__all__ = ["Candidate", "Container", "Growing"]
 
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
@@ -45,12 +43,12 @@ class Growing:
         closers: The brackets that close them.
         is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
-        tail: The last characters of the string, as they were written.
+        parts: The text of the string in the making.
         repeated: A key of an outermost object that came again, or None.
     """
 
     __slots__ = (
-        "_parts", "_slot", "closers", "is_in_object", "key", "open", "repeated", "tail",
+        "_is_in_string", "_slot", "closers", "is_in_object", "key", "open", "parts", "repeated",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,9 +56,9 @@ class Growing:
         self.closers = ""
         self.is_in_object = False
         self.key = ""
-        self.tail = ""
         self.repeated: str | None = None
-        self._parts: list[str] | None = None
+        self.parts: list[str] = []
+        self._is_in_string = False
         self._slot: tuple[Any, Any] = (None, None)
 
     def awaits(self, closer: str) -> bool:
@@ -98,36 +96,30 @@ class Growing:
         self.put("")
         top = self.open[-1]
         self._slot = (top, self.key if type(top) is dict else -1)
-        self._parts = []
-        self.tail = ""
-
-    def add_text(self, text: str, written: str) -> None:
-        """Lets the string grow by a text that was written so, with its escapes."""
-        assert self._parts is not None
-        self._parts.append(text)
-        self.tail = (self.tail + written)[-TAIL:]
+        self.parts = []
+        self._is_in_string = True
 
     def refresh(self) -> None:
         """Shows what there is of the string in its container, but for what may be stripped yet."""
-        if self._parts:
+        if self.parts:
             self._show(is_stripped=True)
 
     def end_string(self, *, is_stripped: bool = False) -> None:
         """Finishes the string; stripped, without the comma and white space at its end."""
         self._show(is_stripped=is_stripped)
-        self._parts = None
+        self.parts = []
+        self._is_in_string = False
 
     def _show(self, *, is_stripped: bool) -> None:
-        assert self._parts is not None
-        text = "".join(self._parts)
-        self._parts[:] = [text]
+        text = "".join(self.parts)
+        self.parts[:] = [text]
         container, slot = self._slot
         container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def path(self) -> list[tuple[Container, Any]]:
         """The open containers, each with the key or index of what grows in it, or None."""
         places = [_place_of(inner, outer) for outer, inner in pairwise(self.open)]
-        last = None if self._parts is None else self._slot[1]
+        last = self._slot[1] if self._is_in_string else None
         return list(zip(self.open, [*places, last], strict=False))
 
 
