@@ -41,6 +41,9 @@ def meaning_of(char: str, window: Window, growing: Growing) -> Closing:
 
 def is_key_after_bracket(window: Window, pos: int) -> bool:
     """Whether a comma and another key follow the bracket there, so that the object goes on."""
+    following = window.text[pos + 1 : pos + 2]
+    if following != "," and following != "" and not following.isspace():
+        return False
     return window.look(_BRACKET_AND_KEY, pos)[1] is not None
 
 

@@ -25,14 +25,16 @@ class Candidate:
 
     __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
 
-    def __init__(self, value: Container, start: int) -> None:
+    def __init__(
+        self, value: Container, start: int, *, is_fenced: bool, is_listed: bool, is_weak: bool
+    ) -> None:
         self.value = value
         self.start = start
         self.end: int | None = None
         self.is_complete = False
-        self.is_fenced = False
-        self.is_listed = False
-        self.is_weak = False
+        self.is_fenced = is_fenced
+        self.is_listed = is_listed
+        self.is_weak = is_weak
 
 
 class Growing:

@@ -82,7 +82,14 @@ class ValueReader:
     def begin(self, char: str) -> Container:
         """Begins the value that this bracket opens."""
         self.is_complete = False
-        self._open(char)
+        window = self.window
+        if char == "[":
+            self.growing.begin([], "]")
+            window.pos += 1
+            self._comma_at = -1
+            self._go_on(INSIDE)
+        else:
+            self._open(char)
         value: Container = self.growing.open[0]
         return value
 

@@ -127,7 +127,7 @@ class PartialJson:
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     """The guesses for this value; another value's are not told, only that it is there."""
     others = [candidate for candidate in scanner.candidates if candidate is not chosen]
-    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others]
+    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MOST_CHANGES]]
     changes += [
         (place, JsonChangeKind.LONE_SURROGATE)
         for place in scanner.guesses.surrogates[:MOST_CHANGES]

@@ -31,14 +31,16 @@ class ValidValues:
     def next(self) -> tuple[Any, int] | None:
         """The value that begins here and where it ends, if the text is whole and it is JSON."""
         window = self._window
-        if not window.is_whole or not self._tries or not _BEGINS.match(window.text, window.pos):
+        text, pos = window.text, window.pos
+        if not self.may_come or not _BEGINS.match(text, pos):
             return None
         try:
-            value, end = _SCAN(window.text, window.pos)
-        except (ValueError, RecursionError):
+            value, end = _SCAN(text, pos)
+        except (ValueError, RecursionError, StopIteration):
             self._tries -= 1
             return None
-        return None if _HALF_PAIR.search(window.text, window.pos, end) else (value, end)
+        has_escapes = text.find("\\u", pos, end) >= 0
+        return None if has_escapes and _HALF_PAIR.search(text, pos, end) else (value, end)
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,4 +63,4 @@ def _refused(name: str) -> None:
 
 _SCAN = json.JSONDecoder(
     object_pairs_hook=_unrepeated, parse_float=_finite, parse_constant=_refused
-).raw_decode
+).scan_once
