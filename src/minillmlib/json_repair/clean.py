@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.quotes import clean_string
+from minillmlib.json_repair.quotes import clean_string, triple_string
 
-__all__ = ["CLEAN_ITEM", "CLEAN_KEY", "CLEAN_MEMBER", "PLAIN_ITEM", "PLAIN_VALUE"]
+__all__ = [
+    "BLOCK_COMMENT",
+    "CLEAN_ITEM",
+    "CLEAN_KEY",
+    "CLEAN_MEMBER",
+    "KEY_ONLY",
+    "PLAIN_ITEM",
+    "PLAIN_VALUE",
+    "TRIPLE",
+]
 
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _DOUBLE_KEY, _SINGLE_KEY = r'"([^"\\\x00-\x1f]*+)"', r"'([^'\\\x00-\x1f]*+)'"
@@ -42,3 +51,7 @@ _PLAIN = rf"""(?:(\.++)|(?P<integer>{_INTEGER})|(?P<bare>{_NUMBER}|true|false|nu
 _PLAIN_END = r"""(?=\s*+[}\])]|\s++["'{\[#/])|(?<!\.)(?=\{)"""
 PLAIN_VALUE = re.compile(rf"{_PLAIN}(?:{_PLAIN_END})")
 PLAIN_ITEM = re.compile(rf"{_PLAIN}(?:{_PLAIN_END}|(?=\s*+,))")
+TRIPLE = re.compile("|".join([triple_string('"', "triple"), triple_string("'", "apostrophes")]))
+# A key that a comma or a bracket follows instead of a colon.
+KEY_ONLY = re.compile(rf"(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
+BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+\*/")

@@ -28,6 +28,7 @@ __all__ = [
     "opener_at",
     "quote_size",
     "run_of",
+    "triple_string",
     "value_ending",
 ]
 
@@ -98,6 +99,10 @@ def _inner(opener: str, *, in_object: bool) -> str:
     return inner
 
 
+def _triple(quote: str) -> str:
+    return f"@(?=[^{quote}])|@@(?=[^{quote}])"
+
+
 def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
     """What a string that this quote opens goes on with for certain."""
     closers = re.escape(CLOSERS[opener])
@@ -116,7 +121,7 @@ def run_of(opener: str, in_object: bool, is_raw: bool, is_told: bool) -> re.Patt
     """
     inner = _inner(opener, in_object=in_object)
     if len(opener) == 3:
-        inner = f"@(?=[^{opener[0]}])|@@(?=[^{opener[0]}])"
+        inner = _triple(opener[0])
     elif is_raw:
         inner += r"|(?<=[^\s}\]])@"
     return re.compile(_run(opener, f"({inner})", "" if is_told else r"\x00-\x1f"))
@@ -126,6 +131,12 @@ def clean_string(quote: str, name: str, *, in_object: bool) -> str:
     """A string whose end needs no thought if what follows it could follow a string."""
     run = _run(quote, _inner(quote, in_object=in_object))
     return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")(?P<{name}>{run}){quote}'
+
+
+def triple_string(quote: str, name: str) -> str:
+    """A string in triple quotes."""
+    run = _run(quote * 3, _triple(quote))
+    return f"{quote * 3}(?P<{name}>{run}){quote * 3}"
 
 
 @cache

@@ -18,7 +18,16 @@ from minillmlib.json_repair.between import SPACE, Between
 from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.clean import CLEAN_ITEM, CLEAN_KEY, CLEAN_MEMBER, PLAIN_ITEM, PLAIN_VALUE
+from minillmlib.json_repair.clean import (
+    BLOCK_COMMENT,
+    CLEAN_ITEM,
+    CLEAN_KEY,
+    CLEAN_MEMBER,
+    KEY_ONLY,
+    PLAIN_ITEM,
+    PLAIN_VALUE,
+    TRIPLE,
+)
 from minillmlib.json_repair.escapes import decoded
 from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.keys import quoted_key
@@ -156,6 +165,10 @@ class ValueReader:
                 if char in _WHITE:
                     pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
                     char = text[pos]
+                if char == "/" and (match := BLOCK_COMMENT.match(text, pos)):
+                    guess(Kind.COMMENT, pos)
+                    pos = match.end()
+                    continue
                 if char in "}])":
                     if place == VALUE:
                         break
@@ -194,17 +207,31 @@ class ValueReader:
                     guess(Kind.MISSING_COMMA, pos)
                     place = INSIDE
                 if place == INSIDE and is_object:
+                    if char in "{[" and top:
+                        if char == "{" and closers[-2:-1] == "]":
+                            del containers[-1]
+                            closers = closers[:-1]
+                            is_object = False
+                        elif char == "[" and type(last := next(reversed(top.values()))) is list:
+                            containers.append(last)
+                            closers += "]"
+                            is_object = False
+                            pos += 1
+                        else:
+                            break
+                        guess(Kind.WRONG_BRACKET, pos)
+                        top = containers[-1]
+                        continue
                     if match := CLEAN_MEMBER.match(text, pos):
                         top[self._key_of(match)] = self._scalar_of(match)
                     elif match := CLEAN_KEY.match(text, pos):
                         self._key_of(match)
                         pos, place, comma_at = match.end(), VALUE, -1
                         continue
-                    elif char == "{" and top and closers[-2:-1] == "]":
-                        guess(Kind.WRONG_BRACKET, pos)
-                        del containers[-1]
-                        closers = closers[:-1]
-                        top, is_object = containers[-1], False
+                    elif match := KEY_ONLY.match(text, pos):
+                        self._key_of(match)
+                        pos, place, comma_at = match.end(), AFTER, -1
+                        guess(Kind.JUNK, pos)
                         continue
                     else:
                         break
@@ -229,6 +256,16 @@ class ValueReader:
                     top, is_object = container, char == "{"
                     place, comma_at = INSIDE, -1
                     pos += 1
+                    continue
+                elif char in "\"'" and text[pos + 1] == char == text[pos + 2]:
+                    match = TRIPLE.match(text, pos)
+                    if not match:
+                        break
+                    if is_object:
+                        top[growing.key] = self._scalar_of(match)
+                    else:
+                        top.append(self._scalar_of(match))
+                    pos, place, comma_at = match.end(), AFTER, -1
                     continue
                 elif place == INSIDE and (match := CLEAN_ITEM.match(text, pos)):
                     top.append(self._scalar_of(match))
@@ -268,34 +305,32 @@ class ValueReader:
     def _key_of(self, match: re.Match[str]) -> str:
         """The key in one of the first three groups: in double quotes, in single quotes, in none."""
         key: str | None = match[1]
+        group = 1
         if key is None:
             group, kind = (2, Kind.OTHER_QUOTES) if match[3] is None else (3, Kind.BARE_KEY)
             key = match[group]
             self._guess(kind, match.start(group) - (group == 2))
         self.growing.key = key
         if key in self.growing.open[-1]:
-            self._tell_repeated_key(key, match.start())
+            self._tell_repeated_key(key, match.start(group) - (group < 3))
         return key
 
     def _scalar_of(self, match: re.Match[str]) -> Any:
         """The value in the last group, whose name says what it is."""
-        text: str = match[match.lastgroup]  # type: ignore[index]  # one has matched
-        kind: JsonChangeKind | None
-        match match.lastgroup:
-            case "integer":
-                return int(text)
-            case "bare":
-                value, kind = scalar_of(text)
-                if kind is not None:
-                    self._guess(kind, match.start("bare"))
-                return value
-            case "single":
-                self._guess(Kind.OTHER_QUOTES, match.start("single") - 1)
-                if "'" in text:
-                    self._strings.tell_inner_quotes("'", *match.span("single"))
-            case _:
-                if '"' in text:
-                    self._strings.tell_inner_quotes('"', *match.span("double"))
+        name = match.lastgroup or ""
+        text: str = match[name]
+        if name == "integer":
+            return int(text)
+        if name == "bare":
+            value, kind = scalar_of(text)
+            if kind is not None:
+                self._guess(kind, match.start(name))
+            return value
+        quote = match.string[match.start(name) - 1]
+        if name != "double":
+            self._guess(Kind.OTHER_QUOTES, match.start(name) - (1 if name == "single" else 3))
+        if quote in text:
+            self._strings.tell_inner_quotes(quote, *match.span(name))
         return decoded(text) if "\\" in text else text
 
     def _odd_token(self) -> None:
@@ -382,7 +417,7 @@ class ValueReader:
         growing = self.growing
         if len(growing.open) == 1:
             growing.repeated = key
-        self._guess(Kind.REPEATED_KEY, _match_space(self.window.text, pos).end())  # type: ignore[union-attr]  # it always matches
+        self._guess(Kind.REPEATED_KEY, pos)
 
     def _quoted_key(self, opener: str) -> None:
         window = self.window
