@@ -8,10 +8,12 @@ from typing import TypeAlias
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.window import Window
 
-__all__ = ["decoded", "odd_part"]
+__all__ = ["KEPT_ESCAPES", "decoded", "odd_part"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
+# Escapes that are none, and stay as they are written.
+KEPT_ESCAPES = re.compile(r"(?:\\(?:[^\"'`\\/bfnrtux\x00-\x1f](?!\Z)|u(?=[^0-9a-fA-F])))++")
 _CONTROLS = re.compile(r"[\x00-\x1f]*+")
 _HEX = "[0-9a-fA-F]"
 _ODD = re.compile(rf"\\(?:u{_HEX}{{0,4}}+(?:\\(?:u{_HEX}{{0,4}}+)?+)?+|x{_HEX}{{0,2}}+|(?s:.))?+")

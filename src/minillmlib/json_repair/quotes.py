@@ -67,36 +67,47 @@ _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
 
-# Quotes that are text at a glance: what follows `@`, a quote, could not follow a string, as the
-# functions below would say. Each looks as far as they would, and so at the next two quotes at most.
+# Quotes that are text at a glance: what follows could not follow a string, as the functions below
+# would say. Each looks as far as they would, and so at the next two quotes at most. Where a branch
+# begins with a set of characters, the engine need not enter it.
 _ANY = "\"'`\u201c-\u201e\u2018\u2019\u00ab"
 _NO_STRING = r'"[^"\\]*+"\s*+[^\s:,}\]"=/#{\[\-)\w$]'  # a string, and what cannot follow one
-_NO_KEY = r"""["'](?:[^\w$"'\s:]|\s++[^\s:]|[\w$][^"'\\\n]*+(?:[\\\n]|["']\s*+[^\s:])|["']\s*+[^\s:])"""
+_NO_KEY = (
+    r"""["'](?:["']\s*+[^\s:]|[^\w$"'\s:]|\s\s*+[^\s:]|[\w$][^"'\\\n]*+(?:[\\\n]|["']\s*+[^\s:]))"""
+)
+_COMMA_IN_OBJECT = (
+    rf",\s*+(?:[^\s}}\]),{{/#\\\w$\-{_ANY}]|[\w$-][\w$-]*+\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
+    rf'|(?!"[\w$-]++:){_NO_STRING})'
+)
 _IN_OBJECT = (
-    rf"(?<=[^\s,])@(?=[^\s}}\]),+/#{_ANY}])"
-    rf"|@(?=[\w$][^\"'\\\n]*+(?:[\\\n]|[\"']\s*+[^\s:]))"
-    rf"|@(?=[^\S\n]++(?:[^\s}}\]),+/#\w{_ANY}]|\w[\w \t]*+[^\w \t}}\]]))"
-    rf'|@(?=\s++"[^"\\]*+"\s*+[^\s:])'
-    rf"|@(?=\s*+,\s*+(?:[^\s}}\]),{{/#\\\w$\-{_ANY}]|[\w$-]++\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
-    rf'|(?!"[\w$-]++:){_NO_STRING}))'
+    r"[\w$][^\"'\\\n]*+(?:[\\\n]|[\"']\s*+[^\s:])"
+    rf"|[^\S\n][^\S\n]*+(?:[^\s}}\]),+/#\w{_ANY}]|\w[\w \t]*+[^\w \t}}\]])"
+    rf'|\s\s*+(?:"[^"\\]*+"\s*+[^\s:]|{_COMMA_IN_OBJECT})'
+    rf"|{_COMMA_IN_OBJECT}"
+)
+_COMMA_IN_ARRAY = (
+    rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
 )
 _IN_ARRAY = (
-    rf"(?<=\S)@(?=[^\s}}\]),+/#:{_ANY}])"
-    rf"|@(?=\s++(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}))"
-    rf"|@(?=\s*+,\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING}))"
+    rf"\s\s*+(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}"
+    rf"|{_COMMA_IN_ARRAY})|{_COMMA_IN_ARRAY}"
 )
+# Right after a quote, where no line or comma before it may be the end of a string.
+_TEXT_IN_OBJECT = rf"(?<=[^\s,]@)(?=[^\s}}\]),+/#{_ANY}])"
+_TEXT_IN_ARRAY = rf"(?<=\S@)(?=[^\s}}\]),+/#:{_ANY}])"
 _IN_KEY = (
-    r"@(?=[^\s:=,}\]\"'`]|\s++(?![tTfFnN\d])[\w$-]|\s++[^\s:=,}\]\"{\['\u201c\u2018\w])"
+    r"@(?=[^\s:=,}\]\"'`]|\s\s*+(?:(?![tTfFnN\d])[\w$-]|[^\s:=,}\]\"{\['\u201c\u2018\w]))"
 )
-_SINGLE_IN_OBJECT = rf"|@(?=[{_ANY[2:].replace('`', '')}]|{_NO_KEY})"
-_SINGLE_IN_ARRAY = rf"|@(?=[{_ANY.replace('`', '')}])"
+_SINGLE_IN_OBJECT = rf"{_NO_KEY}|[{_ANY[2:].replace('`', '')}]|"
+_SINGLE_IN_ARRAY = rf"[{_ANY.replace('`', '')}]|"
 
 
 def _inner(opener: str, *, in_object: bool) -> str:
-    inner = _IN_OBJECT if in_object else _IN_ARRAY
-    if len(opener) == 1:
-        inner += _SINGLE_IN_OBJECT if in_object else _SINGLE_IN_ARRAY
-    return inner
+    if in_object:
+        single, any_, text = _SINGLE_IN_OBJECT, _IN_OBJECT, _TEXT_IN_OBJECT
+    else:
+        single, any_, text = _SINGLE_IN_ARRAY, _IN_ARRAY, _TEXT_IN_ARRAY
+    return f"@(?:(?={single if len(opener) == 1 else ''}{any_})|{text})"
 
 
 def _triple(quote: str) -> str:
@@ -123,7 +134,7 @@ def run_of(opener: str, in_object: bool, is_raw: bool, is_told: bool) -> re.Patt
     if len(opener) == 3:
         inner = _triple(opener[0])
     elif is_raw:
-        inner += r"|(?<=[^\s}\]])@"
+        inner = rf"(?<=[^\s}}\]])@|{inner}"
     return re.compile(_run(opener, f"({inner})", "" if is_told else r"\x00-\x1f"))
 
 

@@ -22,6 +22,7 @@ _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
 _IN_DOUBT = {JsonChangeKind.BARE_STRING, JsonChangeKind.INNER_QUOTE}
 _AROUND = " \t\r\n\ufeff"
+_BEGINNING = 1000  # characters that mostly show that a text is no single value
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -151,6 +152,8 @@ def _without_brackets(text: str) -> Repaired:
         return msgspec.structs.replace(found, changes=(first, *found.changes))
     alone = text.strip(_AROUND)
     if alone[:1] in _OPENERS and len(alone) > 1 and (alone[0] != "(" or alone[-1] == ")"):
+        if len(text) > _BEGINNING and _is_list_of_many(text):
+            raise _nothing_in(alone)
         for closer in ("]", ""):
             found = _within("[", text + closer)
             is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
@@ -162,7 +165,11 @@ def _without_brackets(text: str) -> Repaired:
         if kind is not JsonChangeKind.BARE_STRING:
             changes = () if kind is None else (JsonChange(position=text.index(alone), kind=kind),)
             return Repaired(value=value, changes=changes)
-    raise JsonRepairError(f"there is no JSON in the text: {alone[:80]!r}")
+    raise _nothing_in(alone)
+
+
+def _nothing_in(text: str) -> JsonRepairError:
+    return JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")
 
 
 def _within(bracket: str, text: str) -> Repaired:
@@ -173,3 +180,11 @@ def _within(bracket: str, text: str) -> Repaired:
         for change in found.changes
     )
     return msgspec.structs.replace(found, changes=changes)
+
+
+def _is_list_of_many(text: str) -> bool:
+    """Whether more than one element comes of the beginning of a text after a bracket."""
+    partial = PartialJson()
+    partial.feed("[" + text[:_BEGINNING])
+    value = partial.value
+    return type(value) is list and len(value) > 1

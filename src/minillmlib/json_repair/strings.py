@@ -6,7 +6,7 @@ import re
 
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.escapes import decoded, odd_part
+from minillmlib.json_repair.escapes import KEPT_ESCAPES, decoded, odd_part
 from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.quotes import (
     CLOSERS,
@@ -23,6 +23,7 @@ from minillmlib.json_repair.window import Window
 __all__ = ["StringReader"]
 
 TAIL = 64
+_JOINS = re.compile(r'["\']\s*+\+\s*+"(?=[^"])')
 _PLUS = re.compile(r"\s*+\+\s*+")
 
 
@@ -80,6 +81,11 @@ class StringReader:
             return Ending.CUT
         if char not in CLOSERS[self._opener] and not self._is_escaped_quote(char):
             return self._odd_part(char)
+        if not self._is_raw and self._opener in "\"'":
+            joins = _JOINS.match(window.text, window.pos)
+            if joins:
+                self._go_on_after(joins.end())
+                return Ending.JOINS
         size = quote_size(window, window.pos, self._opener)
         ending = self._ending(size)
         if ending is Ending.CONTENT:
@@ -105,6 +111,9 @@ class StringReader:
 
     def _odd_part(self, char: str) -> Ending:
         window = self._window
+        if char == "\\" and (kept := KEPT_ESCAPES.match(window.text, window.pos)):
+            self._take_escapes(kept)
+            return Ending.CONTENT
         text, end, kind = odd_part(window, window.pos, char)
         if kind is not None:
             self._guess(kind)
@@ -112,6 +121,14 @@ class StringReader:
         self._growing.parts.append(text)
         window.pos = end
         return Ending.CONTENT
+
+    def _take_escapes(self, kept: re.Match[str]) -> None:
+        for place in range(kept.start(), kept.end(), 2):
+            if self._guesses.is_full:
+                break
+            self._guess(Kind.ODD_ESCAPE, place)
+        self._growing.parts.append(kept[0])
+        self._window.pos = kept.end()
 
     def tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
         """Tells each quote there that is not escaped."""
@@ -144,10 +161,12 @@ class StringReader:
             self._window.pos += size
 
     def _join(self, size: int) -> None:
-        window = self._window
-        plus = window.look(_PLUS, window.pos + size)
-        opener = opener_at(window, plus.end())
+        plus = self._window.look(_PLUS, self._window.pos + size)
+        opener = opener_at(self._window, plus.end())
+        self._go_on_after(plus.end() + len(opener), opener)
+
+    def _go_on_after(self, pos: int, opener: str = '"') -> None:
         self._guess(Kind.JOINED)
         self._opener, self._is_raw = opener, False
         self._tail = self._last_text()
-        window.pos = self._start = plus.end() + len(opener)
+        self._window.pos = self._start = pos
