@@ -89,9 +89,9 @@ class Guesses:
         self._window = window
 
     @property
-    def is_full(self) -> bool:
-        """Whether no further guess is kept."""
-        return len(self.changes) >= self._most
+    def room(self) -> int:
+        """How many more are kept."""
+        return self._most - len(self.changes)
 
     def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
         """A guess at this index of the window, or where the next character is."""

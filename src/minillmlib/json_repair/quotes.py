@@ -156,8 +156,10 @@ def key_run_of(opener: str, has_inner: bool) -> re.Pattern[str]:  # noqa: FBT001
 
     With quotes as a group once there was one: the first may be that of the next key or string.
     """
-    is_short = len(opener) < 3 and has_inner
-    return re.compile(_run(opener, f"({_IN_KEY})" if is_short else ""))
+    if not has_inner or len(opener) == 3:
+        return re.compile(_run(opener))
+    quotes = "|@(?=[\"'`])" if len(opener) == 1 else ""
+    return re.compile(_run(opener, f"({_IN_KEY}{quotes})"))
 
 
 INNER_QUOTES = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from minillmlib.errors import JsonRepairError
@@ -76,6 +77,7 @@ class ValueReader:
         self.growing = Growing()
         self.step: Callable[[], None] | None = None
         self.is_complete = False
+        self._guesses = guesses
         self._guess = guesses.add
         self._valid_values = valid_values
         between = Between(window, guesses)
@@ -426,7 +428,7 @@ class ValueReader:
             self._guess(Kind.CUT_KEY)
             window.pos = len(window.text)
             return
-        for place in key.inner_quotes:
+        for place in islice(key.inner_quotes, self._guesses.room):
             self._guess(Kind.INNER_QUOTE, place)
         if not key.is_closed:
             self._guess(Kind.MISSING_QUOTE)

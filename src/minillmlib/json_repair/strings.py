@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
@@ -123,20 +124,17 @@ class StringReader:
         return Ending.CONTENT
 
     def _take_escapes(self, kept: re.Match[str]) -> None:
-        for place in range(kept.start(), kept.end(), 2):
-            if self._guesses.is_full:
-                break
+        for place in islice(range(kept.start(), kept.end(), 2), self._guesses.room):
             self._guess(Kind.ODD_ESCAPE, place)
         self._growing.parts.append(kept[0])
         self._window.pos = kept.end()
 
     def tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
         """Tells each quote there that is not escaped."""
-        if self._guesses.is_full:
-            return
-        for match in INNER_QUOTES[opener].finditer(self._window.text, start, end):
-            if match[1]:
-                self._guess(Kind.INNER_QUOTE, match.start())
+        found = INNER_QUOTES[opener].finditer(self._window.text, start, end)
+        quotes = (match.start() for match in found if match[1])
+        for place in islice(quotes, self._guesses.room):
+            self._guess(Kind.INNER_QUOTE, place)
 
     def _last_text(self) -> str:
         """The last characters of the string, as they were written."""
