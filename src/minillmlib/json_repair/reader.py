@@ -269,7 +269,7 @@ class ValueReader:
                         top.append(self._scalar_of(match))
                     pos, place, comma_at = match.end(), AFTER, -1
                     continue
-                elif place == INSIDE and (match := CLEAN_ITEM.match(text, pos)):
+                elif closers[-1] == "]" and (match := CLEAN_ITEM.match(text, pos)):
                     top.append(self._scalar_of(match))
                 elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
                     if match.lastindex == 1:

@@ -23,6 +23,10 @@ _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
 _IN_DOUBT = {JsonChangeKind.BARE_STRING, JsonChangeKind.INNER_QUOTE}
 _AROUND = " \t\r\n\ufeff"
 _BEGINNING = 1000  # characters that mostly show that a text is no single value
+# A value that is surely one, in a fence or in prose without brackets or tags.
+_ALONE = re.compile(
+    r"""[^{\[<]*+((?:\{\s*+["}]|\[\s*+["{\[\]-]).*[}\]])(?!\s*+,\s*+")[^{\[<]*+\Z""", re.DOTALL
+)
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -69,6 +73,11 @@ def repair(text: str) -> Repaired:
 
 
 def _meant(text: str) -> Any:
+    if alone := _ALONE.match(text):
+        try:
+            return _DECODER.decode(alone[1])
+        except (ValueError, RecursionError):
+            pass
     scanner = Scanner(most_guesses=0)
     scanner.finish(text)
     chosen = Choice(scanner.candidates).chosen()
