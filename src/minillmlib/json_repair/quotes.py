@@ -121,7 +121,7 @@ def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
     if opener == '\\"':
         return f"{text}*+"
     inner = inner.replace("@", f"[{closers}]")
-    return f"(?:{text}++|{_ESCAPE}{inner and f'|{inner}'})*+"
+    return f"{text}*+(?:(?:{_ESCAPE}{inner and f'|{inner}'}){text}*+)*+"
 
 
 @cache
