@@ -45,7 +45,7 @@ class LiveJson(PartialJson):
         """What there is of the value, which no later text changes, or None before it begins.
 
         Snapshots share the parts that are finished. O(what is not: a string, and the number of
-        elements of each open container).
+        elements of each open container). Raises `JsonRepairError` if it nests too deeply.
         """
         value = self.value
         path = self._scanner.growing.path()
@@ -114,6 +114,7 @@ class LiveFields(PartialJson):
         return value
 
     def _look(self) -> None:
+        self._scanner.catch_up()
         growing = self._scanner.growing
         self._check_strictly()
         found = self._first_object()

@@ -106,15 +106,17 @@ class PartialJson:
         self._choice = Choice(self._scanner.candidates)
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
+        """Takes the next piece in. Raises `JsonRepairError` if the text nests too deeply."""
         self._scanner.feed(piece)
 
     @property
     def value(self) -> Any:
         """What there is of the value, or None before it begins.
 
-        The containers are the same ones each time and go on growing; copy what must not.
+        The containers are the same ones each time and go on growing; copy what must not. Raises
+        `JsonRepairError` if what was fed nests too deeply.
         """
+        self._scanner.catch_up()
         self._scanner.growing.refresh()
         chosen = self._choice.chosen()
         return None if chosen is None else chosen.value

@@ -57,7 +57,12 @@ class Scanner:
 
     def feed(self, piece: str) -> None:
         """Takes the next piece of the text in. O(piece), taken over all pieces."""
-        if self._window.add(piece):
+        if self._window.hold(piece):
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Reads what was fed, as far as it can be decided."""
+        if self._window.catch_up():
             self._run()
 
     def finish(self, piece: str) -> None:
