@@ -12,8 +12,8 @@ from minillmlib.json_repair.quotes import clean_string, triple_string
 __all__ = [
     "BLOCK_COMMENT",
     "CLEAN_ITEM",
-    "CLEAN_KEY",
     "CLEAN_MEMBER",
+    "JUNK_BEFORE_KEY",
     "KEY_ONLY",
     "PLAIN_ITEM",
     "PLAIN_VALUE",
@@ -36,11 +36,11 @@ _KEY_AHEAD = r"""\s*+(?:\}|(?:"[^"\\]*+"|'[^'\\]*+'|[\w$-]++)\s*+:)"""
 _NEXT_STRING_AHEAD = r'"[^"\\\x00-\x1f]++"\s*+[,\]"]'
 _QUOTED_KEY_AHEAD = r'"[^"\\\x00-\x1f]*+"\s*+:'
 _STRING_AHEAD = r'\s*+"[^"\\]*+"\s*+[:,}\]]'
+# A key, and its value if that is clean, too.
 CLEAN_MEMBER = re.compile(
-    rf"{_KEY}(?:{_strings(in_object=True)}|{_BARE_SCALAR})\s*+(?:(?=\}})|,(?={_KEY_AHEAD})"
-    rf"|(?<=\s)(?={_QUOTED_KEY_AHEAD}))"
+    rf"{_KEY}(?:(?:{_strings(in_object=True)}|{_BARE_SCALAR})\s*+"
+    rf"(?:(?=\}})|,(?={_KEY_AHEAD})|(?<=\s)(?={_QUOTED_KEY_AHEAD}))|(?=\S))"
 )
-CLEAN_KEY = re.compile(rf"{_KEY}(?=\S)")
 CLEAN_ITEM = re.compile(
     rf"\s*+(?:(?:{_strings(in_object=False)})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
     rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
@@ -55,3 +55,7 @@ TRIPLE = re.compile("|".join([triple_string('"', "triple"), triple_string("'", "
 # A key that a comma or a bracket follows instead of a colon.
 KEY_ONLY = re.compile(rf"(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
 BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+\*/")
+# Brackets where a key should be.
+JUNK_BEFORE_KEY = re.compile(
+    r"[{\[][:={\[\s]*+(?=\S)|\([^:=,{}\[\]\"'\n\u201c\u2018]*+(?=[{}\[\],])"
+)

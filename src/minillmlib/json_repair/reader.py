@@ -22,8 +22,8 @@ from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.clean import (
     BLOCK_COMMENT,
     CLEAN_ITEM,
-    CLEAN_KEY,
     CLEAN_MEMBER,
+    JUNK_BEFORE_KEY,
     KEY_ONLY,
     PLAIN_ITEM,
     PLAIN_VALUE,
@@ -161,6 +161,7 @@ class ValueReader:
         top, is_object = containers[-1], growing.is_in_object
         place, comma_at = self._place, self._comma_at
         may_be_valid = self._valid_values.may_come
+        is_telling = self._guesses.room > 0
         try:
             while True:
                 char = text[pos]
@@ -168,7 +169,8 @@ class ValueReader:
                     pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
                     char = text[pos]
                 if char == "/" and (match := BLOCK_COMMENT.match(text, pos)):
-                    guess(Kind.COMMENT, pos)
+                    if is_telling:
+                        guess(Kind.COMMENT, pos)
                     pos = match.end()
                     continue
                 if char in "}])":
@@ -181,17 +183,20 @@ class ValueReader:
                     elif char in closers:
                         if char == "}" and depth == 1 and type(containers[0]) is dict:
                             break
-                        guess(Kind.MISSING_BRACKET, pos)
+                        if is_telling:
+                            guess(Kind.MISSING_BRACKET, pos)
                         depth = closers.rindex(char)
                     elif char == ")" or (after := text[pos + 1]) in ',"' or after.isspace():
                         break
                     else:
-                        guess(Kind.WRONG_BRACKET, pos)
+                        if is_telling:
+                            guess(Kind.WRONG_BRACKET, pos)
                     del containers[depth:]
                     closers = closers[:depth]
                     pos += 1
                     if comma_at >= 0:
-                        guess(Kind.EXTRA_COMMA, comma_at - before)
+                        if is_telling:
+                            guess(Kind.EXTRA_COMMA, comma_at - before)
                         comma_at = -1
                     if not depth:
                         break
@@ -206,34 +211,43 @@ class ValueReader:
                         continue
                     if not (char in _BEGINNINGS or char.isalnum()):
                         break
-                    guess(Kind.MISSING_COMMA, pos)
+                    if is_telling:
+                        guess(Kind.MISSING_COMMA, pos)
                     place = INSIDE
                 if place == INSIDE and is_object:
-                    if char in "{[" and top:
+                    if char in "{[(":
+                        if not top or char == "(":
+                            match = JUNK_BEFORE_KEY.match(text, pos)
+                            if not match:
+                                break
+                            if is_telling:
+                                guess(Kind.JUNK, pos)
+                            pos = match.end()
+                            continue
                         if char == "{" and closers[-2:-1] == "]":
                             del containers[-1]
                             closers = closers[:-1]
-                            is_object = False
                         elif char == "[" and type(last := next(reversed(top.values()))) is list:
                             containers.append(last)
                             closers += "]"
-                            is_object = False
                             pos += 1
                         else:
                             break
-                        guess(Kind.WRONG_BRACKET, pos)
-                        top = containers[-1]
+                        if is_telling:
+                            guess(Kind.WRONG_BRACKET, pos)
+                        top, is_object = containers[-1], False
                         continue
                     if match := CLEAN_MEMBER.match(text, pos):
-                        top[self._key_of(match)] = self._scalar_of(match)
-                    elif match := CLEAN_KEY.match(text, pos):
-                        self._key_of(match)
-                        pos, place, comma_at = match.end(), VALUE, -1
-                        continue
+                        key = self._key_of(match)
+                        if not match.lastgroup:
+                            pos, place, comma_at = match.end(), VALUE, -1
+                            continue
+                        top[key] = self._scalar_of(match)
                     elif match := KEY_ONLY.match(text, pos):
                         self._key_of(match)
                         pos, place, comma_at = match.end(), AFTER, -1
-                        guess(Kind.JUNK, pos)
+                        if is_telling:
+                            guess(Kind.JUNK, pos)
                         continue
                     else:
                         break
@@ -273,7 +287,8 @@ class ValueReader:
                     top.append(self._scalar_of(match))
                 elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
                     if match.lastindex == 1:
-                        guess(Kind.JUNK, pos)
+                        if is_telling:
+                            guess(Kind.JUNK, pos)
                         if is_object:
                             top[growing.key] = None
                     elif is_object:
@@ -289,7 +304,8 @@ class ValueReader:
                 if text[pos - 1] == ",":
                     comma_at = before + pos - 1
                 elif text[pos] == '"':
-                    guess(Kind.MISSING_COMMA, pos)
+                    if is_telling:
+                        guess(Kind.MISSING_COMMA, pos)
                 else:
                     place = AFTER
         except IndexError:
