@@ -10,7 +10,6 @@ import re
 from minillmlib.json_repair.quotes import clean_string, triple_string
 
 __all__ = [
-    "BLOCK_COMMENT",
     "CLEAN_ITEM",
     "CLEAN_MEMBER",
     "JUNK_BEFORE_KEY",
@@ -54,7 +53,6 @@ PLAIN_ITEM = re.compile(rf"{_PLAIN}(?:{_PLAIN_END}|(?=\s*+,))")
 TRIPLE = re.compile("|".join([triple_string('"', "triple"), triple_string("'", "apostrophes")]))
 # A key that a comma or a bracket follows instead of a colon.
 KEY_ONLY = re.compile(rf"(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
-BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+\*/")
 # Brackets where a key should be.
 JUNK_BEFORE_KEY = re.compile(
     r"[{\[][:={\[\s]*+(?=\S)|\([^:=,{}\[\]\"'\n\u201c\u2018]*+(?=[{}\[\],])"

@@ -20,7 +20,6 @@ from minillmlib.json_repair.brackets import Closing, meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.clean import (
-    BLOCK_COMMENT,
     CLEAN_ITEM,
     CLEAN_MEMBER,
     JUNK_BEFORE_KEY,
@@ -83,6 +82,7 @@ class ValueReader:
         between = Between(window, guesses)
         self._next_char = between.next_char
         self._skip = between.skip
+        self._comment_end = between.comment_end
         self._is_end_of_block = between.is_end_of_block
         self._strings = StringReader(window, self.growing, guesses)
         self._place = INSIDE
@@ -165,17 +165,7 @@ class ValueReader:
         try:
             while True:
                 char = text[pos]
-                if char in _WHITE:
-                    pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
-                    char = text[pos]
-                if char == "/" and (match := BLOCK_COMMENT.match(text, pos)):
-                    if is_telling:
-                        guess(Kind.COMMENT, pos)
-                    pos = match.end()
-                    continue
-                if char in "}])":
-                    if place == VALUE:
-                        break
+                if char in "}])" and place != VALUE:
                     depth = len(closers) - 1
                     if closers[-1] == char:
                         if not depth and char == "}":
@@ -186,9 +176,11 @@ class ValueReader:
                         if is_telling:
                             guess(Kind.MISSING_BRACKET, pos)
                         depth = closers.rindex(char)
-                    elif char == ")" or (after := text[pos + 1]) in ',"' or after.isspace():
-                        break
                     else:
+                        if (after := text[pos + 1]).isspace():
+                            break
+                        if char == ")" or after in ',"':
+                            depth += 1  # it closes nothing
                         if is_telling:
                             guess(Kind.WRONG_BRACKET, pos)
                     del containers[depth:]
@@ -209,11 +201,23 @@ class ValueReader:
                         pos += 1
                         place = INSIDE
                         continue
-                    if not (char in _BEGINNINGS or char.isalnum()):
+                    if char in _BEGINNINGS or char.isalnum():
+                        if is_telling:
+                            guess(Kind.MISSING_COMMA, pos)
+                        place = INSIDE
+                if char in _WHITE:
+                    pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
+                    continue
+                if char in "/#":
+                    end = self._comment_end(pos, char)
+                    if end == pos:
                         break
                     if is_telling:
-                        guess(Kind.MISSING_COMMA, pos)
-                    place = INSIDE
+                        guess(Kind.COMMENT, pos)
+                    pos = end
+                    continue
+                if place == AFTER:
+                    break
                 if place == INSIDE and is_object:
                     if char in "{[(":
                         if not top or char == "(":
