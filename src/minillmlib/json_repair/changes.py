@@ -93,8 +93,10 @@ class Guesses:
         """How many more are kept."""
         return self._most - len(self.changes)
 
-    def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
-        """A guess at this index of the window, or where the next character is."""
+    def add(self, kind: JsonChangeKind, pos: int | None = None) -> bool:
+        """A guess at this index of the window, or where the next character is. Is there more room?"""
         if len(self.changes) < self._most:
             window = self._window
             self.changes.append((window.before + (window.pos if pos is None else pos), kind))
+            return True
+        return False

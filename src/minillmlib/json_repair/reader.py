@@ -174,7 +174,7 @@ class ValueReader:
                         if char == "}" and depth == 1 and type(containers[0]) is dict:
                             break
                         if is_telling:
-                            guess(Kind.MISSING_BRACKET, pos)
+                            is_telling = guess(Kind.MISSING_BRACKET, pos)
                         depth = closers.rindex(char)
                     else:
                         if (after := text[pos + 1]).isspace():
@@ -182,13 +182,13 @@ class ValueReader:
                         if char == ")" or after in ',"':
                             depth += 1  # it closes nothing
                         if is_telling:
-                            guess(Kind.WRONG_BRACKET, pos)
+                            is_telling = guess(Kind.WRONG_BRACKET, pos)
                     del containers[depth:]
                     closers = closers[:depth]
                     pos += 1
                     if comma_at >= 0:
                         if is_telling:
-                            guess(Kind.EXTRA_COMMA, comma_at - before)
+                            is_telling = guess(Kind.EXTRA_COMMA, comma_at - before)
                         comma_at = -1
                     if not depth:
                         break
@@ -203,7 +203,7 @@ class ValueReader:
                         continue
                     if char in _BEGINNINGS or char.isalnum():
                         if is_telling:
-                            guess(Kind.MISSING_COMMA, pos)
+                            is_telling = guess(Kind.MISSING_COMMA, pos)
                         place = INSIDE
                 if char in _WHITE:
                     pos = _match_space(text, pos).end()  # type: ignore[union-attr]  # it always matches
@@ -213,7 +213,7 @@ class ValueReader:
                     if end == pos:
                         break
                     if is_telling:
-                        guess(Kind.COMMENT, pos)
+                        is_telling = guess(Kind.COMMENT, pos)
                     pos = end
                     continue
                 if place == AFTER:
@@ -225,7 +225,7 @@ class ValueReader:
                             if not match:
                                 break
                             if is_telling:
-                                guess(Kind.JUNK, pos)
+                                is_telling = guess(Kind.JUNK, pos)
                             pos = match.end()
                             continue
                         if char == "{" and closers[-2:-1] == "]":
@@ -238,7 +238,7 @@ class ValueReader:
                         else:
                             break
                         if is_telling:
-                            guess(Kind.WRONG_BRACKET, pos)
+                            is_telling = guess(Kind.WRONG_BRACKET, pos)
                         top, is_object = containers[-1], False
                         continue
                     if match := CLEAN_MEMBER.match(text, pos):
@@ -251,7 +251,7 @@ class ValueReader:
                         self._key_of(match)
                         pos, place, comma_at = match.end(), AFTER, -1
                         if is_telling:
-                            guess(Kind.JUNK, pos)
+                            is_telling = guess(Kind.JUNK, pos)
                         continue
                     else:
                         break
@@ -292,7 +292,7 @@ class ValueReader:
                 elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
                     if match.lastindex == 1:
                         if is_telling:
-                            guess(Kind.JUNK, pos)
+                            is_telling = guess(Kind.JUNK, pos)
                         if is_object:
                             top[growing.key] = None
                     elif is_object:
@@ -309,7 +309,7 @@ class ValueReader:
                     comma_at = before + pos - 1
                 elif text[pos] == '"':
                     if is_telling:
-                        guess(Kind.MISSING_COMMA, pos)
+                        is_telling = guess(Kind.MISSING_COMMA, pos)
                 else:
                     place = AFTER
         except IndexError:
