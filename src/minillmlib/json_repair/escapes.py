@@ -8,12 +8,10 @@ from typing import TypeAlias
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.window import Window
 
-__all__ = ["KEPT_ESCAPES", "decoded", "odd_part"]
+__all__ = ["ODD_RUNS", "REPLACEMENT", "decoded", "odd_part"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
-# Escapes that are none, and stay as they are written.
-KEPT_ESCAPES = re.compile(r"(?:\\(?:[^\"'`\\/bfnrtux\x00-\x1f](?!\Z)|u(?=[^0-9a-fA-F])))++")
 _CONTROLS = re.compile(r"[\x00-\x1f]*+")
 _HEX = "[0-9a-fA-F]"
 _ODD = re.compile(rf"\\(?:u{_HEX}{{0,4}}+(?:\\(?:u{_HEX}{{0,4}}+)?+)?+|x{_HEX}{{0,2}}+|(?s:.))?+")
@@ -22,6 +20,24 @@ _CUT = re.compile(rf"\\(?:u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}}
 _LONE = re.compile(r"\\u[dD][89a-fA-F]..")
 _BYTE = re.compile(r"\\x(..)")
 _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Runs of escapes that are none, and stay as they are written, and of halves of surrogate pairs;
+# how long each is, and what it is.
+ODD_RUNS = (
+    (
+        re.compile(r"(?:\\(?:[^\"'`\\/bfnrtux\x00-\x1f](?!\Z)|u(?=[^0-9a-fA-F])))++"),
+        2,
+        Kind.ODD_ESCAPE,
+    ),
+    (
+        re.compile(
+            rf"(?:\\u[dD](?:[89abAB]{_HEX}{{2}}(?=[^\\]|\\[^u]|\\u(?![dD][c-fC-F]){_HEX}{{4}})"
+            rf"|[c-fC-F]{_HEX}{{2}}(?=[^\\]|\\[^u]|\\u{_HEX}{{4}})))++"
+        ),
+        6,
+        Kind.LONE_SURROGATE,
+    ),
+)
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -52,7 +68,7 @@ def _odd_escape(window: Window, pos: int) -> Part:
     if is_last and _CUT.fullmatch(escape):
         return "", end, Kind.CUT_VALUE
     if _LONE.match(escape):
-        return "\N{REPLACEMENT CHARACTER}", pos + 6, Kind.LONE_SURROGATE
+        return REPLACEMENT, pos + 6, Kind.LONE_SURROGATE
     if byte := _BYTE.fullmatch(escape):
         return chr(int(byte[1], 16)), end, Kind.ODD_ESCAPE
     return _other_escape(escape[1]), pos + 2, Kind.ODD_ESCAPE

@@ -85,9 +85,7 @@ _IN_OBJECT = (
     rf'|\s\s*+(?:"[^"\\]*+"\s*+[^\s:]|{_COMMA_IN_OBJECT})'
     rf"|{_COMMA_IN_OBJECT}"
 )
-_COMMA_IN_ARRAY = (
-    rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
-)
+_COMMA_IN_ARRAY = rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
 _IN_ARRAY = (
     rf"\s\s*+(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}"
     rf"|{_COMMA_IN_ARRAY})|{_COMMA_IN_ARRAY}"
@@ -95,9 +93,7 @@ _IN_ARRAY = (
 # Right after a quote, where no line or comma before it may be the end of a string.
 _TEXT_IN_OBJECT = rf"(?<=[^\s,]@)(?=[^\s}}\]),+/#{_ANY}])"
 _TEXT_IN_ARRAY = rf"(?<=\S@)(?=[^\s}}\]),+/#:{_ANY}])"
-_IN_KEY = (
-    r"@(?=[^\s:=,}\]\"'`]|\s\s*+(?:(?![tTfFnN\d])[\w$-]|[^\s:=,}\]\"{\['\u201c\u2018\w]))"
-)
+_IN_KEY = r"@(?=[^\s:=,}\]\"'`]|\s\s*+(?:(?![tTfFnN\d])[\w$-]|[^\s:=,}\]\"{\['\u201c\u2018\w]))"
 _SINGLE_IN_OBJECT = rf"{_NO_KEY}|[{_ANY[2:].replace('`', '')}]|"
 _SINGLE_IN_ARRAY = rf"[{_ANY.replace('`', '')}]|"
 
@@ -250,9 +246,7 @@ def _is_stray(window: Window, pos: int) -> bool:
     return window.char(window.look(_SPACE, pos + 1).end()) in _AFTER_BRACKET
 
 
-def _ending_before_word(
-    window: Window, gap: re.Match[str], growing: Growing, tail: Tail
-) -> Ending:
+def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing, tail: Tail) -> Ending:
     after, char = gap.end(), window.char(gap.end())
     if gap[0] and _is_stray_word(window, after, growing):
         return Ending.CLOSES

@@ -57,7 +57,9 @@ _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
-_match_object = re.compile(r"""\{(?:[^\s"'0-9.-]|\s*+"[^"\\\n]*+"\s*+[^\s,])""").match  # surely no set
+_match_object = re.compile(
+    r"""\{(?:[^\s"'0-9.-]|\s*+"[^"\\\n]*+"\s*+[^\s,])"""
+).match  # surely no set
 _SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
 
 

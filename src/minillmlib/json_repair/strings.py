@@ -7,7 +7,7 @@ from itertools import islice
 
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.escapes import KEPT_ESCAPES, decoded, odd_part
+from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
 from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.quotes import (
     CLOSERS,
@@ -24,7 +24,11 @@ from minillmlib.json_repair.window import Window
 __all__ = ["StringReader"]
 
 TAIL = 64
-_JOINS = re.compile(r'["\']\s*+\+\s*+"(?=[^"])')
+_NEXT = re.compile(r'"\s*+\+\s*+"')
+# A run of strings that are joined, all but the first one whole.
+_JOINED = re.compile(
+    r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
+)
 _PLUS = re.compile(r"\s*+\+\s*+")
 
 
@@ -69,9 +73,7 @@ class StringReader:
     def _read_part(self) -> Ending:
         """Consumes the text before the next quote that may be the end, and the quote."""
         window = self._window
-        run = run_of(
-            self._opener, self._growing.is_in_object, self._is_raw, self._is_told
-        )
+        run = run_of(self._opener, self._growing.is_in_object, self._is_raw, self._is_told)
         match = run.match(window.text, window.pos)
         assert match is not None
         if match[0]:
@@ -83,9 +85,9 @@ class StringReader:
         if char not in CLOSERS[self._opener] and not self._is_escaped_quote(char):
             return self._odd_part(char)
         if not self._is_raw and self._opener in "\"'":
-            joins = _JOINS.match(window.text, window.pos)
-            if joins:
-                self._go_on_after(joins.end())
+            joined = _JOINED.match(window.text, window.pos)
+            if joined:
+                self._take_joined(joined)
                 return Ending.JOINS
         size = quote_size(window, window.pos, self._opener)
         ending = self._ending(size)
@@ -112,9 +114,11 @@ class StringReader:
 
     def _odd_part(self, char: str) -> Ending:
         window = self._window
-        if char == "\\" and (kept := KEPT_ESCAPES.match(window.text, window.pos)):
-            self._take_escapes(kept)
-            return Ending.CONTENT
+        if char == "\\":
+            for pattern, size, kind_of_all in ODD_RUNS:
+                if found := pattern.match(window.text, window.pos):
+                    self._take_escapes(found, size, kind_of_all)
+                    return Ending.CONTENT
         text, end, kind = odd_part(window, window.pos, char)
         if kind is not None:
             self._guess(kind)
@@ -123,11 +127,13 @@ class StringReader:
         window.pos = end
         return Ending.CONTENT
 
-    def _take_escapes(self, kept: re.Match[str]) -> None:
-        for place in islice(range(kept.start(), kept.end(), 2), self._guesses.room):
-            self._guess(Kind.ODD_ESCAPE, place)
-        self._growing.parts.append(kept[0])
-        self._window.pos = kept.end()
+    def _take_escapes(self, found: re.Match[str], size: int, kind: Kind) -> None:
+        for place in islice(range(found.start(), found.end(), size), self._guesses.room):
+            self._guess(kind, place)
+        is_lone = kind is Kind.LONE_SURROGATE
+        text = REPLACEMENT * (len(found[0]) // size) if is_lone else found[0]
+        self._growing.parts.append(text)
+        self._window.pos = found.end()
 
     def tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
         """Tells each quote there that is not escaped."""
@@ -159,12 +165,23 @@ class StringReader:
             self._window.pos += size
 
     def _join(self, size: int) -> None:
-        plus = self._window.look(_PLUS, self._window.pos + size)
-        opener = opener_at(self._window, plus.end())
-        self._go_on_after(plus.end() + len(opener), opener)
-
-    def _go_on_after(self, pos: int, opener: str = '"') -> None:
+        window = self._window
+        plus = window.look(_PLUS, window.pos + size)
+        opener = opener_at(window, plus.end())
         self._guess(Kind.JOINED)
         self._opener, self._is_raw = opener, False
         self._tail = self._last_text()
-        self._window.pos = self._start = pos
+        window.pos = self._start = plus.end() + len(opener)
+
+    def _take_joined(self, joined: re.Match[str]) -> None:
+        window, texts = self._window, joined[2]
+        self._guess(Kind.JOINED)
+        if '"' in texts:
+            places = _NEXT.finditer(window.text, *joined.span(2))
+            for place in islice(places, self._guesses.room):
+                self._guess(Kind.JOINED, place.start())
+            texts = _NEXT.sub("", texts)
+        self._growing.parts.append(texts)
+        self._opener = '"'
+        self._tail = (self._last_text() + texts)[-TAIL:]
+        window.pos = self._start = joined.end()
