@@ -94,7 +94,7 @@ class Guesses:
         return self._most - len(self.changes)
 
     def add(self, kind: JsonChangeKind, pos: int | None = None) -> bool:
-        """A guess at this index of the window, or where the next character is. Is there more room?"""
+        """A guess at this index of the window, or at its next character. Whether it was kept."""
         if len(self.changes) < self._most:
             window = self._window
             self.changes.append((window.before + (window.pos if pos is None else pos), kind))

@@ -43,7 +43,7 @@ CLEAN_MEMBER = re.compile(
 CLEAN_ITEM = re.compile(
     rf"\s*+(?:(?:{_strings(in_object=False)})\s*+(?:(?=\])|,(?={_STRING_AHEAD}|\s*+['0-9{{\[\]-])"
     rf"|(?<=\s)(?={_NEXT_STRING_AHEAD}))"
-    rf"|{_BARE_SCALAR}\s*+(?:(?=\])|,))"
+    rf"|(?:{_BARE_SCALAR}|(?P<words>[A-Za-z]\w*+(?: [A-Za-z]\w*+)++))\s*+(?:(?=\])|,))"
 )
 # What stands alone: dots, a number or a literal, before what ends them.
 _PLAIN = rf"""(?:(\.++)|(?P<integer>{_INTEGER})|(?P<bare>{_NUMBER}|true|false|null))(?!\w)"""

@@ -213,7 +213,7 @@ def holds_raw_json(window: Window, pos: int) -> bool:
 
 
 def value_ending(window: Window, pos: int, growing: Growing, tail: Tail) -> Ending:
-    """What the quote before `pos` means in a value that is a string, whose last text `tail` gives."""
+    """What the quote before `pos` means in a string; `tail` gives the string's last text."""
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)

@@ -16,7 +16,7 @@ from typing import Any
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.between import SPACE, Between
-from minillmlib.json_repair.brackets import Closing, meaning_of
+from minillmlib.json_repair.brackets import meaning_of
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.clean import (
@@ -120,28 +120,6 @@ class ValueReader:
         self._comma_at = -1
         self._go_on(INSIDE)
 
-    def _close(self, char: str) -> None:
-        window, growing = self.window, self.growing
-        closing = meaning_of(char, window, growing)
-        if closing is Closing.NOTHING:
-            self._guess(Kind.WRONG_BRACKET)
-        else:
-            if closing is not Closing.INNERMOST:
-                is_wrong = closing is Closing.INNERMOST_IN_ITS_PLACE
-                self._guess(Kind.WRONG_BRACKET if is_wrong else Kind.MISSING_BRACKET)
-            while closing is Closing.OUTER and growing.closers[-1] != char:
-                growing.end()
-            growing.end()
-        window.pos += 1
-        if self._comma_at >= 0:
-            self._guess(Kind.EXTRA_COMMA, self._comma_at - window.before)
-            self._comma_at = -1
-        if growing.open:
-            self._go_on(AFTER)
-        else:
-            self.is_complete = True
-            self.step = None
-
     def _abandon(self) -> None:
         """Ends the value where its text ends."""
         self._guess(Kind.CUT_VALUE)
@@ -169,22 +147,10 @@ class ValueReader:
                 char = text[pos]
                 if char in "}])" and place != VALUE:
                     depth = len(closers) - 1
-                    if closers[-1] == char:
-                        if not depth and char == "}":
-                            break
-                    elif char in closers:
-                        if char == "}" and depth == 1 and type(containers[0]) is dict:
-                            break
-                        if is_telling:
-                            is_telling = guess(Kind.MISSING_BRACKET, pos)
-                        depth = closers.rindex(char)
-                    else:
-                        if (after := text[pos + 1]).isspace():
-                            break
-                        if char == ")" or after in ',"':
-                            depth += 1  # it closes nothing
-                        if is_telling:
-                            is_telling = guess(Kind.WRONG_BRACKET, pos)
+                    if closers[-1] != char or not depth:
+                        depth, kind = meaning_of(char, window, pos, containers, closers)
+                        if kind and is_telling:
+                            is_telling = guess(kind, pos)
                     del containers[depth:]
                     closers = closers[:depth]
                     pos += 1
@@ -345,7 +311,7 @@ class ValueReader:
         text: str = match[name]
         if name == "integer":
             return int(text)
-        if name == "bare":
+        if name in ("bare", "words"):
             value, kind = scalar_of(text)
             if kind is not None:
                 self._guess(kind, match.start(name))
@@ -363,9 +329,7 @@ class ValueReader:
         char = self._next_char()
         if window.pos != start:
             return  # it was a comment
-        if char and char in "}])" and place != VALUE:
-            self._close(char)
-        elif place == AFTER:
+        if place == AFTER:
             self._odd_after(char)
         elif place == INSIDE and char == ",":
             self._skip(Kind.EXTRA_COMMA, _COMMAS)

@@ -63,4 +63,4 @@ def _refused(name: str) -> None:
 
 _SCAN = json.JSONDecoder(
     object_pairs_hook=_unrepeated, parse_float=_finite, parse_constant=_refused
-).scan_once
+).scan_once  # type: ignore[attr-defined]  # as `raw_decode` calls it
