@@ -40,5 +40,7 @@ def is_key_after_bracket(window: Window, pos: int) -> bool:
 
 def _is_stray(char: str, window: Window, pos: int) -> bool:
     """Whether the value goes on after a bracket that closes nothing."""
-    following = window.char(window.look(_SPACE, pos + 1).end())
+    following = window.char(pos + 1)
+    if following.isspace():
+        following = window.char(window.look(_SPACE, pos + 1).end())
     return char == ")" or (following != "" and following in ',"')
