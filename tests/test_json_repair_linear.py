@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import pytest
 
 from minillmlib import ArgumentStream, JsonRepairError, repair
 from minillmlib.json_repair.repair import PartialJson
+from test_hot_paths import steps_of
 from test_linear import check_linear
 
 pytestmark = pytest.mark.long
 
+MOST_STEPS = 300  # of the interpreter; those of most families are a tenth of that
 SIZES = (1_000, 4_000)  # in characters, each beside twice as much
 
 # What is repeated, and what stands before and after all of it.
@@ -88,6 +91,13 @@ def test_repairing_is_linear(name):
 def test_repairing_piece_by_piece_is_linear(name):
     for chars in SIZES:
         check_linear(feeding(name), chars)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other interpreters take other steps")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_character_costs_few_steps(name):
+    steps = [steps_of(lambda chars=chars: repairing(name)(chars)) for chars in (2000, 3000)]
+    assert (steps[1] - steps[0]) / 1000 <= MOST_STEPS
 
 
 def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time():

@@ -47,7 +47,7 @@ _QUOTED_AND_COMMA = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)
 _match_object = re.compile(
     r"""\{(?:[^\s"'0-9.-]|\s*+"[^"\\\n]*+"\s*+[^\s,])"""
 ).match  # surely no set
-_SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,)?+)?+)")
+_SET = re.compile(rf"\{{\s*+(?:{_QUOTED_AND_COMMA}|-?+(?:[0-9.]++\s*+(,|(?<=[0-9])\}})?+)?+)")
 
 
 class TokenReader:

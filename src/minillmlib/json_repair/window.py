@@ -13,7 +13,7 @@ import re
 __all__ = ["MoreTextNeeded", "Window"]
 
 _SHORT = 64
-_PORTION = 256
+_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
