@@ -197,7 +197,11 @@ class TokenReader:
                         top, is_object = containers[-1], False
                         continue
                     if match := CLEAN_MEMBER.match(text, pos):
-                        key = self._key_of(match)
+                        key = match[1]
+                        if key is None or key in top:
+                            key = self._key_of(match)
+                        else:
+                            growing.key = key
                         if not match.lastgroup:
                             pos, place, comma_at = match.end(), VALUE, -1
                             continue
@@ -294,11 +298,12 @@ class TokenReader:
 
     def _scalar_of(self, match: re.Match[str]) -> Any:
         """The value in the last group, whose name says what it is."""
-        name = match.lastgroup or ""
-        text: str = match[name]
+        name = match.lastgroup
         if name == "integer":
-            return int(text)
-        if name in ("bare", "words"):
+            return int(match["integer"])
+        assert name is not None
+        text: str = match[name]
+        if name == "bare" or name == "words":  # noqa: PLR1714 - this is faster
             value, kind = scalar_of(text)
             if kind is not None:
                 self._guess(kind, match.start(name))
