@@ -23,7 +23,11 @@ def meaning_of(
         goes_on = char == "}" and not inner and is_key_after_bracket(window, pos)
         return (1, Kind.WRONG_BRACKET) if goes_on else (inner, None)
     if char not in closers:
-        return inner + _is_stray(char, window, pos), Kind.WRONG_BRACKET
+        following = window.char(pos + 1)
+        if following.isspace():
+            following = window.char(window.look(_SPACE, pos + 1).end())
+        goes_on = char == ")" or (following != "" and following in ',"')  # it closes nothing
+        return inner + goes_on, Kind.WRONG_BRACKET
     is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
     if is_for_inner and is_key_after_bracket(window, pos):
         return inner, Kind.WRONG_BRACKET
@@ -36,11 +40,3 @@ def is_key_after_bracket(window: Window, pos: int) -> bool:
     if following not in {",", ""} and not following.isspace():
         return False
     return window.look(_BRACKET_AND_KEY, pos)[1] is not None
-
-
-def _is_stray(char: str, window: Window, pos: int) -> bool:
-    """Whether the value goes on after a bracket that closes nothing."""
-    following = window.char(pos + 1)
-    if following.isspace():
-        following = window.char(window.look(_SPACE, pos + 1).end())
-    return char == ")" or (following != "" and following in ',"')

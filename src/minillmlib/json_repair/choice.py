@@ -37,18 +37,20 @@ class Choice:
         last = min(self._number, len(candidates)) - 1
         if self._number and candidates[last] is not self._ended:
             self._forget()  # those before were thoughts
-        for candidate in candidates[self._number : -1]:
-            self._look_at(candidate)
+        self._look_at(candidates[self._number : -1])
         return self._with(candidates[-1])
 
-    def _look_at(self, candidate: Candidate) -> None:
-        merit = _merit(candidate)
-        if not candidate.is_listed or merit != self._last_merit or self._first is None:
-            self._first = candidate
-        if merit >= self._merit:
-            self._merit, self._best = merit, self._first
-        self._last_merit, self._ended = merit, candidate
-        self._number += 1
+    def _look_at(self, candidates: list[Candidate]) -> None:
+        first, last_merit = self._first, self._last_merit
+        for candidate in candidates:
+            merit = _merit(candidate)
+            if merit != last_merit or not candidate.is_listed or first is None:
+                first, last_merit = candidate, merit
+            if merit >= self._merit:
+                self._merit, self._best = merit, first
+            self._ended = candidate
+        self._first, self._last_merit = first, last_merit
+        self._number += len(candidates)
 
     def _with(self, candidate: Candidate) -> Candidate:
         merit = _merit(candidate)

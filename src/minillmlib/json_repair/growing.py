@@ -26,7 +26,13 @@ class Candidate:
     __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
 
     def __init__(
-        self, value: Container, start: int, *, is_fenced: bool, is_listed: bool, is_weak: bool
+        self,
+        value: Container,
+        start: int,
+        *,
+        is_fenced: bool,
+        is_listed: bool,
+        is_weak: bool,
     ) -> None:
         self.value = value
         self.start = start

@@ -166,7 +166,7 @@ class Scanner:
             self._pass_prose(window.pos + 1)
             return
         start = window.before + window.pos
-        valid = self._valid() if self._valid_values.may_come else None
+        valid = self._valid() if window.is_whole else None
         candidate = Candidate(
             self._reader.begin(char) if valid is None else valid,
             start,

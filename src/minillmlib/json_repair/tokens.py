@@ -84,14 +84,13 @@ class TokenReader:
         self.is_complete = False
         window = self.window
         if char == "[":
-            self.growing.begin([], "]")
+            value: Container = []
+            self.growing.go_on(value, "]")
             window.pos += 1
-            self._comma_at = -1
-            self._go_on(INSIDE)
-        else:
-            self._open(char)
-        value: Container = self.growing.open[0]
-        return value
+            self._comma_at, self._place, self.step = -1, INSIDE, self._tokens
+            return value
+        self._open(char)
+        return self.growing.open[0]  # type: ignore[no-any-return]  # it was opened just now
 
     def _open(self, char: str) -> None:
         window, growing = self.window, self.growing

@@ -32,7 +32,7 @@ class ValidValues:
         """The value that begins here and where it ends, if the text is whole and it is JSON."""
         window = self._window
         text, pos = window.text, window.pos
-        if not self.may_come or not _BEGINS.match(text, pos):
+        if self._tries == 0 or not window.is_whole or not _BEGINS.match(text, pos):
             return None
         try:
             value, end = _SCAN(text, pos)
