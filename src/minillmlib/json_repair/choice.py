@@ -32,8 +32,8 @@ class Choice:
     def chosen(self) -> Candidate | None:
         """The choice among the candidates that there are. O(those that are new)."""
         candidates = self._candidates
-        if not candidates:
-            return None
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
         last = min(self._number, len(candidates)) - 1
         if self._number and candidates[last] is not self._ended:
             self._forget()  # those before were thoughts

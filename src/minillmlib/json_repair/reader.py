@@ -16,7 +16,8 @@ from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.keys import quoted_key
 from minillmlib.json_repair.quotes import Ending, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
-from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, WORTH_TRYING, TokenReader
+from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, TokenReader
+from minillmlib.json_repair.valid import WORTH_TRYING
 
 __all__ = ["ValueReader"]
 

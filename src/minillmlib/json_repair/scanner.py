@@ -10,7 +10,7 @@ from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Candidate, Container
 from minillmlib.json_repair.reader import ValueReader
-from minillmlib.json_repair.valid import ValidValues
+from minillmlib.json_repair.valid import WORTH_TRYING, ValidValues
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
@@ -166,7 +166,8 @@ class Scanner:
             self._pass_prose(window.pos + 1)
             return
         start = window.before + window.pos
-        valid = self._valid() if window.is_whole else None
+        is_long = len(window.text) - window.pos > WORTH_TRYING
+        valid = self._valid() if is_long and window.is_whole else None
         candidate = Candidate(
             self._reader.begin(char) if valid is None else valid,
             start,

@@ -28,14 +28,13 @@ from minillmlib.json_repair.escapes import decoded
 from minillmlib.json_repair.growing import Container, Growing
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.strings import StringReader
-from minillmlib.json_repair.valid import ValidValues
+from minillmlib.json_repair.valid import WORTH_TRYING, ValidValues
 from minillmlib.json_repair.window import Window
 
-__all__ = ["AFTER", "INSIDE", "VALUE", "WORTH_TRYING", "TokenReader"]
+__all__ = ["AFTER", "INSIDE", "VALUE", "TokenReader"]
 
 MOST_DEPTH = 512
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
-WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 
 # Where in a container the next token is.
 INSIDE, AFTER, VALUE = range(3)  # before an element or key, after a value, before a key's value

@@ -9,8 +9,9 @@ from typing import Any
 
 from minillmlib.json_repair.window import Window
 
-__all__ = ["ValidValues"]
+__all__ = ["WORTH_TRYING", "ValidValues"]
 
+WORTH_TRYING = 500  # characters: a try in vain costs more than reading a short value
 _MOST_TRIES = 8  # in vain, since each costs up to all of the text
 _BEGINS = re.compile(r"[{\[]\s*+[\"{\[\]}0-9tfn-]")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
