@@ -204,6 +204,7 @@ class TokenReader:
                             pos, place, comma_at = match.end(), VALUE, -1
                             continue
                         top[key] = self._scalar_of(match)
+                        pos = match.end()
                     elif match := KEY_ONLY.match(text, pos):
                         self._key_of(match)
                         pos, place, comma_at = match.end(), AFTER, -1
@@ -245,7 +246,13 @@ class TokenReader:
                     pos, place, comma_at = match.end(), AFTER, -1
                     continue
                 elif closers[-1] == "]" and (match := CLEAN_ITEM.match(text, pos)):
-                    top.append(self._scalar_of(match))
+                    while match and text[match.end() - 1] == ",":
+                        top.append(self._scalar_of(match))
+                        pos = match.end()
+                        match = CLEAN_ITEM.match(text, pos)
+                    if match:
+                        top.append(self._scalar_of(match))
+                        pos = match.end()
                 elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
                     if match.lastindex == 1:
                         if is_telling:
@@ -260,7 +267,6 @@ class TokenReader:
                     continue
                 else:
                     break
-                pos = match.end()
                 comma_at = -1
                 if text[pos - 1] == ",":
                     comma_at = before + pos - 1
