@@ -246,13 +246,11 @@ class TokenReader:
                     pos, place, comma_at = match.end(), AFTER, -1
                     continue
                 elif closers[-1] == "]" and (match := CLEAN_ITEM.match(text, pos)):
-                    while match and text[match.end() - 1] == ",":
-                        top.append(self._scalar_of(match))
-                        pos = match.end()
-                        match = CLEAN_ITEM.match(text, pos)
-                    if match:
-                        top.append(self._scalar_of(match))
-                        pos = match.end()
+                    item: re.Match[str] | None = match
+                    while item is not None:
+                        top.append(self._scalar_of(item))
+                        pos = item.end()
+                        item = CLEAN_ITEM.match(text, pos) if text[pos - 1] == "," else None
                 elif match := (PLAIN_VALUE if is_object else PLAIN_ITEM).match(text, pos):
                     if match.lastindex == 1:
                         if is_telling:
