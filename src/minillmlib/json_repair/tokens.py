@@ -195,16 +195,22 @@ class TokenReader:
                         top, is_object = containers[-1], False
                         continue
                     if match := CLEAN_MEMBER.match(text, pos):
-                        key = match[1]
-                        if key is None or key in top:
-                            key = self._key_of(match)
-                        else:
-                            growing.key = key
-                        if not match.lastgroup:
-                            pos, place, comma_at = match.end(), VALUE, -1
+                        member: re.Match[str] | None = match
+                        while member is not None:
+                            key = member[1]
+                            if key is None or key in top:
+                                key = self._key_of(member)
+                            else:
+                                growing.key = key
+                            pos = member.end()
+                            if not member.lastgroup:
+                                place = VALUE
+                                break
+                            top[key] = self._scalar_of(member)
+                            member = CLEAN_MEMBER.match(text, pos) if text[pos - 1] == "," else None
+                        if place == VALUE:
+                            comma_at = -1
                             continue
-                        top[key] = self._scalar_of(match)
-                        pos = match.end()
                     elif match := KEY_ONLY.match(text, pos):
                         self._key_of(match)
                         pos, place, comma_at = match.end(), AFTER, -1
