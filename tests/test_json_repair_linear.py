@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from minillmlib import ArgumentStream, JsonRepairError, repair
+from minillmlib import ArgumentStream, JsonRepairError, loads, repair
 from minillmlib.json_repair.repair import PartialJson
 from test_hot_paths import steps_of
 from test_linear import check_linear
@@ -50,6 +50,7 @@ FAMILIES = {
     "objects that touch": ('{"a":1', "[", ""), "stray words": ('"a" b],', '{"a":["c",', ""), "comments and brackets": ('"a" #},', "[", ""),
     "brackets in comments": ("#}", "[", ""), "braces in bare text": ("a{b}", "{a:", ""), "comments in bare text": ("a/*b", "[", ""),
     "valid and broken": ('{"a":1} {b} ', "", ""), "valid in broken": ('{"a":1},b c,', "[", ""), "tuples": ("(1,", "", ")"),
+    "smart quotes and words": ("”a", '{"a":“', ""), "brackets before a tag": ("}", '{"', "<"), "smart ends": ("’, a", '{"a":‘', ""),
     "missing commas": ('"a": 1 ', "{", ""), "starred": ("/*a*", "[b", ""), "words after quotes": ('" a b c ', '{"a":"', ""),
     "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
 }  # fmt: skip
@@ -62,10 +63,10 @@ def text_of(name, chars):
     return before + unit * (chars // len(unit)) + after
 
 
-def repairing(name):
+def repairing(name, repaired=repair):
     def work(chars):
         with contextlib.suppress(JsonRepairError):
-            repair(text_of(name, chars))
+            repaired(text_of(name, chars))
 
     return work
 
@@ -85,6 +86,7 @@ def feeding(name):
 def test_repairing_is_linear(name):
     for chars in SIZES:
         check_linear(repairing(name), chars)
+        check_linear(repairing(name, loads), chars)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

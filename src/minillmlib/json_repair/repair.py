@@ -25,7 +25,7 @@ _AROUND = " \t\r\n\ufeff"
 _BEGINNING = 1000  # characters that mostly show that a text is no single value
 # A value that is surely one, in a fence or in prose without brackets or tags.
 _ALONE = re.compile(
-    r"""[^{\[<]*+((?:\{\s*+["}]|\[\s*+["{\[\]-]).*[}\]])(?!\s*+,\s*+")[^{\[<]*+\Z""", re.DOTALL
+    r"""[^{\[<]*+((?>(?:\{\s*+["}]|\[\s*+["{\[\]-]).*[}\]]))(?!\s*+,\s*+")[^{\[<]*+\Z""", re.DOTALL
 )
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
