@@ -117,6 +117,7 @@ BROKEN = [
     ("a tuple alone", "(1, 'x', True)", [1, "x", True]),
     ("tuples", "{'a': (1, 2)}", {"a": [1, 2]}),
     ("a set", '{"a": {"x", "y"}}', {"a": ["x", "y"]}),
+    ("a set of one number", '{"a": {5}, "b": [{.5}]}', {"a": [5], "b": [[0.5]]}),
     ("points without digits", "[.5, 1., +2]", [0.5, 1.0, 2]),
     ("grouped digits", "[1_000]", [1000]),
     ("commas in a number", '{"a": 1,000, "b": 2}', {"a": "1,000", "b": 2}),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import pytest
 
-from minillmlib import ArgumentStream, JsonRepairError, repair
+from minillmlib import ArgumentStream, JsonRepairError, loads, repair
 from minillmlib.json_repair.repair import PartialJson
+from test_hot_paths import steps_of
 from test_linear import check_linear
 
 pytestmark = pytest.mark.long
 
+MOST_STEPS = 300  # of the interpreter; those of most families are a tenth of that
 SIZES = (1_000, 4_000)  # in characters, each beside twice as much
 
 # What is repeated, and what stands before and after all of it.
@@ -47,6 +50,7 @@ FAMILIES = {
     "objects that touch": ('{"a":1', "[", ""), "stray words": ('"a" b],', '{"a":["c",', ""), "comments and brackets": ('"a" #},', "[", ""),
     "brackets in comments": ("#}", "[", ""), "braces in bare text": ("a{b}", "{a:", ""), "comments in bare text": ("a/*b", "[", ""),
     "valid and broken": ('{"a":1} {b} ', "", ""), "valid in broken": ('{"a":1},b c,', "[", ""), "tuples": ("(1,", "", ")"),
+    "smart quotes and words": ("”a", '{"a":“', ""), "brackets before a tag": ("}", '{"', "<"), "smart ends": ("’, a", '{"a":‘', ""),
     "missing commas": ('"a": 1 ', "{", ""), "starred": ("/*a*", "[b", ""), "words after quotes": ('" a b c ', '{"a":"', ""),
     "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
 }  # fmt: skip
@@ -59,10 +63,10 @@ def text_of(name, chars):
     return before + unit * (chars // len(unit)) + after
 
 
-def repairing(name):
+def repairing(name, repaired=repair):
     def work(chars):
         with contextlib.suppress(JsonRepairError):
-            repair(text_of(name, chars))
+            repaired(text_of(name, chars))
 
     return work
 
@@ -82,12 +86,20 @@ def feeding(name):
 def test_repairing_is_linear(name):
     for chars in SIZES:
         check_linear(repairing(name), chars)
+        check_linear(repairing(name, loads), chars)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_repairing_piece_by_piece_is_linear(name):
     for chars in SIZES:
         check_linear(feeding(name), chars)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="other interpreters take other steps")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_character_costs_few_steps(name):
+    steps = [steps_of(lambda chars=chars: repairing(name)(chars)) for chars in (2000, 3000)]
+    assert (steps[1] - steps[0]) / 1000 <= MOST_STEPS
 
 
 def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time():

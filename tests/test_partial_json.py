@@ -64,14 +64,18 @@ def test_each_change_gives_the_value_so_far_and_the_end_keeps_the_node(wire):
     assert stream.node.text == stream.response.text == "".join(pieces)
 
 
-def test_a_value_that_was_given_changes_no_more():
-    stream = stream_of([*chat_text('[{"a": "bc", "d": [1, 2]}, "xy"]'), *chat_end()])
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [('[{"a": "bc", "d": [1, 2]}, "xy"]', 9), ('{"a": [1, [2]], [3], "b": [4], [5, 6]}', 10)],
+)
+def test_a_value_that_was_given_changes_no_more(text, count):
+    stream = stream_of([*chat_text(text), *chat_end()])
     values, copies = [], []
     for value in iterate(stream.partial_json()):
         values.append(value)
         copies.append(copy.deepcopy(value))
     assert values == copies
-    assert len(values) == 9
+    assert len(values) == count
 
 
 def test_what_may_not_belong_to_a_string_is_shown_once_it_surely_does():

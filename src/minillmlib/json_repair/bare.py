@@ -16,7 +16,10 @@ _SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
 _AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\.\u2026")
 _COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
-_BARE = re.compile(r"(?:[^,{}\])\n\"]++|\{[^{}\n\"]*+\}?+)*+")
+_TEXT = r"[^,{}\])\n\"]++|\{[^{}\n\"]*+\}?+"
+_NO_END = r",(?=\s*+(?:[\w$-]++\s*+[^\s:=\w$-]|[^\s\w$\"'`\u201c\u2018}\],{/#\\.\u2026-]))"
+_BARE = re.compile(f"(?:{_TEXT})*+")
+_BARE_IN_OBJECT = re.compile(f"(?:{_TEXT}|{_NO_END})*+")
 
 
 def end_of_bare(window: Window, growing: Growing) -> int:
@@ -25,8 +28,9 @@ def end_of_bare(window: Window, growing: Growing) -> int:
     if match[1] and _ends_here(window, growing, match):
         return match.end(1)
     place = window.pos
+    bare = _BARE_IN_OBJECT if growing.is_in_object else _BARE
     while True:
-        place = window.look(_BARE, place).end()
+        place = window.look(bare, place).end()
         if _is_end(window, growing, place):
             break
         place += 1

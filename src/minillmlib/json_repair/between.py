@@ -35,21 +35,24 @@ class Between:
             match = SPACE.match(window.text, window.pos)
             window.pos = match.end()  # type: ignore[union-attr]  # it always matches
             char = window.char(window.pos)
-            if char not in ("/", "#") or not self._skip_comment(char):
+            if char not in ("/", "#"):
                 return char
+            end = self.comment_end(window.pos, char)
+            if end == window.pos:
+                return char
+            self._guess(Kind.COMMENT)
+            window.pos = end
 
-    def _skip_comment(self, char: str) -> bool:
+    def comment_end(self, pos: int, char: str) -> int:
+        """Where the comment ends that begins there with this character, if one does."""
         window = self._window
-        following = window.char(window.pos + 1) if char == "/" else "/"
+        following = window.char(pos + 1) if char == "/" else "/"
         if following not in ("/", "*"):
-            return False
+            return pos
         pattern = _COMMENT if following == "*" else _LINE
-        if pattern is _LINE and window.is_last_line(window.pos):
+        if pattern is _LINE and window.is_last_line(pos):
             pattern = _TO_BRACKET  # or nothing would end the value
-        match = window.look(pattern, window.pos)
-        self._guess(Kind.COMMENT)
-        window.pos = match.end()
-        return True
+        return window.look(pattern, pos).end()
 
     def skip(self, kind: Kind, what: re.Pattern[str]) -> None:
         """Consumes what means nothing here, however much of it there is, as one guess."""

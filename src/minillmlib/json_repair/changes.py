@@ -88,8 +88,15 @@ class Guesses:
         self.surrogates = window.surrogates
         self._window = window
 
-    def add(self, kind: JsonChangeKind, pos: int | None = None) -> None:
-        """A guess at this index of the window, or where the next character is."""
+    @property
+    def room(self) -> int:
+        """How many more are kept."""
+        return self._most - len(self.changes)
+
+    def add(self, kind: JsonChangeKind, pos: int | None = None) -> bool:
+        """A guess at this index of the window, or at its next character. Whether it was kept."""
         if len(self.changes) < self._most:
             window = self._window
             self.changes.append((window.before + (window.pos if pos is None else pos), kind))
+            return True
+        return False

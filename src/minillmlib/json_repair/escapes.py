@@ -8,7 +8,7 @@ from typing import TypeAlias
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.window import Window
 
-__all__ = ["decoded", "next_part"]
+__all__ = ["ODD_RUNS", "REPLACEMENT", "decoded", "odd_part"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
@@ -20,31 +20,33 @@ _CUT = re.compile(rf"\\(?:u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}}
 _LONE = re.compile(r"\\u[dD][89a-fA-F]..")
 _BYTE = re.compile(r"\\x(..)")
 _ESCAPE = re.compile(r"\\(?:u(....)|(.))")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Runs of escapes that are none, and stay as they are written, and of halves of surrogate pairs;
+# how long each is, and what it is.
+ODD_RUNS = (
+    (
+        re.compile(r"(?:\\(?:[^\"'`\\/bfnrtux\x00-\x1f](?!\Z)|u(?=[^0-9a-fA-F])))++"),
+        2,
+        Kind.ODD_ESCAPE,
+    ),
+    (
+        re.compile(
+            rf"(?:\\u[dD](?:[89abAB]{_HEX}{{2}}(?=[^\\]|\\[^u]|\\u(?![dD][c-fC-F]){_HEX}{{4}})"
+            rf"|[c-fC-F]{_HEX}{{2}}(?=[^\\]|\\[^u]|\\u{_HEX}{{4}})))++"
+        ),
+        6,
+        Kind.LONE_SURROGATE,
+    ),
+)
 _SIMPLE = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-def next_part(window: Window, pos: int, opener: str, run: re.Pattern[str]) -> Part | None:
-    """Some of the string's text, where the part ends, and what was guessed.
-
-    None where the text ends or a character stands that may close the string.
-    """
-    match = run.match(window.text, pos)
-    assert match is not None
-    if match.end() > pos:
-        text = match[0]
-        kind = Kind.INNER_QUOTE if match.lastindex else None
-        return (decoded(text) if "\\" in text else text), match.end(), kind
-    if pos == len(window.text):
-        return None
-    char = window.text[pos]
+def odd_part(window: Window, pos: int, char: str) -> Part:
+    """What a control character or an odd escape means, where it ends, and what was guessed."""
     if char == "\\":
-        if opener == '\\"' and window.char(pos + 1) == '"':
-            return None
         return _odd_escape(window, pos)
-    controls = _CONTROLS.match(window.text, pos)
-    if controls and controls[0]:
-        return controls[0], controls.end(), Kind.CONTROL_CHARACTER
-    return None
+    end = _CONTROLS.match(window.text, pos).end()  # type: ignore[union-attr]  # it always matches
+    return window.text[pos:end], end, Kind.CONTROL_CHARACTER
 
 
 def decoded(text: str) -> str:
@@ -66,7 +68,7 @@ def _odd_escape(window: Window, pos: int) -> Part:
     if is_last and _CUT.fullmatch(escape):
         return "", end, Kind.CUT_VALUE
     if _LONE.match(escape):
-        return "\N{REPLACEMENT CHARACTER}", pos + 6, Kind.LONE_SURROGATE
+        return REPLACEMENT, pos + 6, Kind.LONE_SURROGATE
     if byte := _BYTE.fullmatch(escape):
         return chr(int(byte[1], 16)), end, Kind.ODD_ESCAPE
     return _other_escape(escape[1]), pos + 2, Kind.ODD_ESCAPE

@@ -5,9 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = ["TAIL", "Candidate", "Container", "Growing"]
-
-TAIL = 64
+__all__ = ["Candidate", "Container", "Growing"]
 
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
@@ -27,14 +25,22 @@ class Candidate:
 
     __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
 
-    def __init__(self, value: Container, start: int) -> None:
+    def __init__(
+        self,
+        value: Container,
+        start: int,
+        *,
+        is_fenced: bool,
+        is_listed: bool,
+        is_weak: bool,
+    ) -> None:
         self.value = value
         self.start = start
         self.end: int | None = None
         self.is_complete = False
-        self.is_fenced = False
-        self.is_listed = False
-        self.is_weak = False
+        self.is_fenced = is_fenced
+        self.is_listed = is_listed
+        self.is_weak = is_weak
 
 
 class Growing:
@@ -42,31 +48,30 @@ class Growing:
 
     Attributes:
         open: The containers.
-        closers: The bracket that closes each.
+        closers: The brackets that close them.
         is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
-        tail: The last characters of the string, as they were written.
+        parts: The text of the string in the making.
         repeated: A key of an outermost object that came again, or None.
     """
 
     __slots__ = (
-        "_counts", "_parts", "_slot", "closers", "is_in_object", "key", "open", "repeated", "tail",
+        "_is_in_string", "_slot", "closers", "is_in_object", "key", "open", "parts", "repeated",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.open: list[Any] = []  # of containers; what it is shows `is_in_object`
-        self.closers: list[str] = []
+        self.closers = ""
         self.is_in_object = False
         self.key = ""
-        self.tail = ""
         self.repeated: str | None = None
-        self._counts = {"}": 0, "]": 0, ")": 0}
-        self._parts: list[str] | None = None
+        self.parts: list[str] = []
+        self._is_in_string = False
         self._slot: tuple[Any, Any] = (None, None)
 
     def awaits(self, closer: str) -> bool:
-        """Whether such a bracket would close something. O(1)."""
-        return self._counts[closer] > 0
+        """Whether such a bracket would close something."""
+        return closer in self.closers
 
     def begin(self, container: Container, closer: str) -> None:
         """Opens a container within the innermost one."""
@@ -77,14 +82,13 @@ class Growing:
     def go_on(self, container: Container, closer: str) -> None:
         """Opens a container that is in the innermost one already."""
         self.open.append(container)
-        self.closers.append(closer)
-        self._counts[closer] += 1
+        self.closers += closer
         self.is_in_object = type(container) is dict
 
     def end(self) -> None:
         """Closes the innermost container."""
         self.open.pop()
-        self._counts[self.closers.pop()] -= 1
+        self.closers = self.closers[:-1]
         self.is_in_object = bool(self.open) and type(self.open[-1]) is dict
 
     def put(self, value: Any) -> None:
@@ -100,36 +104,30 @@ class Growing:
         self.put("")
         top = self.open[-1]
         self._slot = (top, self.key if type(top) is dict else -1)
-        self._parts = []
-        self.tail = ""
-
-    def add_text(self, text: str, written: str) -> None:
-        """Lets the string grow by a text that was written so, with its escapes."""
-        assert self._parts is not None
-        self._parts.append(text)
-        self.tail = (self.tail + written)[-TAIL:]
+        self.parts = []
+        self._is_in_string = True
 
     def refresh(self) -> None:
         """Shows what there is of the string in its container, but for what may be stripped yet."""
-        if self._parts:
+        if self.parts:
             self._show(is_stripped=True)
 
     def end_string(self, *, is_stripped: bool = False) -> None:
         """Finishes the string; stripped, without the comma and white space at its end."""
         self._show(is_stripped=is_stripped)
-        self._parts = None
+        self.parts = []
+        self._is_in_string = False
 
     def _show(self, *, is_stripped: bool) -> None:
-        assert self._parts is not None
-        text = "".join(self._parts)
-        self._parts[:] = [text]
+        text = "".join(self.parts)
+        self.parts[:] = [text]
         container, slot = self._slot
         container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def path(self) -> list[tuple[Container, Any]]:
         """The open containers, each with the key or index of what grows in it, or None."""
         places = [_place_of(inner, outer) for outer, inner in pairwise(self.open)]
-        last = None if self._parts is None else self._slot[1]
+        last = self._slot[1] if self._is_in_string else None
         return list(zip(self.open, [*places, last], strict=False))
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from minillmlib.json_repair.escapes import next_part
-from minillmlib.json_repair.quotes import KEY_RUNS, key_ending, quote_size
+from minillmlib.json_repair.escapes import decoded, odd_part
+from minillmlib.json_repair.quotes import (
+    CLOSERS,
+    INNER_QUOTES,
+    key_ending,
+    key_run_of,
+    quote_size,
+)
 from minillmlib.json_repair.window import Window
 
 __all__ = ["QuotedKey", "quoted_key"]
@@ -25,18 +31,36 @@ class QuotedKey(NamedTuple):
 
 def quoted_key(window: Window, start: int, opener: str) -> QuotedKey | None:
     """The key that begins there, or None if the text ends within it."""
-    place, parts, inner = start, list[str](), list[int]()
+    text, place, parts, inner = window.text, start, list[str](), list[int]()
     while True:
-        while part := next_part(window, place, opener, KEY_RUNS[opener]):
-            parts.append(part[0])
-            place = part[1]
-        if window.char(place) == "":
+        match = key_run_of(opener, bool(inner)).match(text, place)
+        assert match is not None
+        if match[0]:
+            parts.append(decoded(match[0]) if "\\" in match[0] else match[0])
+            if match.lastindex:
+                inner += _quotes_in(opener, match)
+            place = match.end()
+        char = window.char(place)
+        if char == "":
             return None
+        if char not in CLOSERS[opener] and not _is_escaped_quote(window, place, opener):
+            part, place, _ = odd_part(window, place, char)
+            parts.append(part)
+            continue
         size = quote_size(window, place, opener)
         if key_ending(window, place + size):
             return QuotedKey("".join(parts), place + size, inner, is_closed=True)
-        if colon := _COLON_IN_KEY.match("".join(parts[:1])):
+        if not inner and (colon := _COLON_IN_KEY.match("".join(parts[:1]))):
             return QuotedKey(colon[1].strip(), start + colon.end(1), [], is_closed=False)
-        parts.append(window.text[place + size - 1])
+        parts.append(text[place + size - 1])
         inner.append(place)
         place += size
+
+
+def _is_escaped_quote(window: Window, place: int, opener: str) -> bool:
+    return opener == '\\"' and window.text[place] == "\\" and window.char(place + 1) == '"'
+
+
+def _quotes_in(opener: str, match: re.Match[str]) -> list[int]:
+    found = INNER_QUOTES[opener].finditer(match.string, *match.span())
+    return [quote.start() for quote in found if quote[1]]

@@ -45,7 +45,8 @@ class LiveJson(PartialJson):
         """What there is of the value, which no later text changes, or None before it begins.
 
         Snapshots share the parts that are finished. O(what is not: a string, and the number of
-        elements of each open container).
+        elements of each open container and of an array at the end of an open object). Raises
+        `JsonRepairError` if it nests too deeply.
         """
         value = self.value
         path = self._scanner.growing.path()
@@ -56,6 +57,10 @@ class LiveJson(PartialJson):
             copy: Any = container.copy()
             if inner is not None:
                 copy[place] = inner
+            if type(copy) is dict and copy:
+                last = next(reversed(copy))
+                if last != place and type(copy[last]) is list:
+                    copy[last] = copy[last].copy()  # it may go on: `{"a": [1], [2]}`
             inner = copy
         return inner
 
@@ -114,6 +119,7 @@ class LiveFields(PartialJson):
         return value
 
     def _look(self) -> None:
+        self._scanner.catch_up()
         growing = self._scanner.growing
         self._check_strictly()
         found = self._first_object()

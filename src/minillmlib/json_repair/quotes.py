@@ -8,26 +8,31 @@ are. Where it is `"` that opens, a string of valid JSON always ends where JSON s
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum, auto
+from functools import cache
+from typing import TypeAlias
 
 from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.window import Window
 
 __all__ = [
-    "CLEAN_DOUBLE",
-    "CLEAN_SINGLE",
     "CLOSERS",
     "INNER_QUOTES",
-    "KEY_RUNS",
-    "RUNS",
     "Ending",
+    "clean_string",
     "holds_raw_json",
     "is_key_at",
     "key_ending",
+    "key_run_of",
     "opener_at",
     "quote_size",
+    "run_of",
+    "triple_string",
     "value_ending",
 ]
+
+Tail: TypeAlias = Callable[[], str]
 
 
 class Ending(Enum):
@@ -61,13 +66,48 @@ _AFTER_BRACKET = ("", ",", "}", "]", ")")
 _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 
 _ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
-# Quotes that are text at a glance, decided as the slow way would: the first of a word, the last
-# of a word before another word, the first of four.
-_INNER = (
-    r"(?<=[^\s,][^\s,])@(?=\w)|(?<=[^\s,] )@(?=\w)"
-    r"|@ ++(?=[^\W\d_][\w \t]*+[^\w\s\])}/#])"
+
+# Quotes that are text at a glance: what follows could not follow a string, as the functions below
+# would say. Each looks as far as they would, and so at the next two quotes at most. Where a branch
+# begins with a set of characters, the engine need not enter it.
+_ANY = "\"'`\u201c-\u201e\u2018\u2019\u00ab"
+_NO_STRING = r'"[^"\\]*+"\s*+[^\s:,}\]"=/#{\[\-)\w$]'  # a string, and what cannot follow one
+_NO_KEY = (
+    r"""["'](?:["']\s*+[^\s:]|[^\w$"'\s:]|\s\s*+[^\s:]|[\w$][^"'\\\n]*+(?:[\\\n]|["']\s*+[^\s:]))"""
 )
-_FIRST_OF_FOUR = r"|@(?=[\"'\u201c-\u201e\u2018\u2019\u00ab]{3})"
+_COMMA_IN_OBJECT = (
+    rf",\s*+(?:[^\s}}\]),{{/#\\\w$\-{_ANY}]|[\w$-][\w$-]*+\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
+    rf'|(?!"[\w$-]++:){_NO_STRING})'
+)
+_IN_OBJECT = (
+    r"(?<=[\"'])[\w$][^\"'\\\n]*+(?:[\\\n]|[\"']\s*+[^\s:])|(?<=[^\"'])[\w$]"
+    rf"|[^\S\n][^\S\n]*+(?:[^\s}}\]),+/#\w{_ANY}]|\w[\w \t]*+[^\w \t}}\]])"
+    rf'|\s\s*+(?:"[^"\\]*+"\s*+[^\s:]|{_COMMA_IN_OBJECT})'
+    rf"|{_COMMA_IN_OBJECT}"
+)
+_COMMA_IN_ARRAY = rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
+_IN_ARRAY = (
+    rf"\s\s*+(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}"
+    rf"|{_COMMA_IN_ARRAY})|{_COMMA_IN_ARRAY}"
+)
+# Right after a quote, where no line or comma before it may be the end of a string.
+_TEXT_IN_OBJECT = rf"(?<=[^\s,]@)(?=[^\s}}\]),+/#{_ANY}])"
+_TEXT_IN_ARRAY = rf"(?<=\S@)(?=[^\s}}\]),+/#:{_ANY}])"
+_IN_KEY = r"@(?=[^\s:=,}\]\"'`]|\s\s*+(?:(?![tTfFnN\d])[\w$-]|[^\s:=,}\]\"{\['\u201c\u2018\w]))"
+_SINGLE_IN_OBJECT = rf"{_NO_KEY}|[{_ANY[2:].replace('`', '')}]|"
+_SINGLE_IN_ARRAY = rf"[{_ANY.replace('`', '')}]|"
+
+
+def _inner(opener: str, *, in_object: bool) -> str:
+    if in_object:
+        single, any_, text = _SINGLE_IN_OBJECT, _IN_OBJECT, _TEXT_IN_OBJECT
+    else:
+        single, any_, text = _SINGLE_IN_ARRAY, _IN_ARRAY, _TEXT_IN_ARRAY
+    return f"@(?:(?={single if len(opener) == 1 else ''}{any_})|{text})"
+
+
+def _triple(quote: str) -> str:
+    return f"@(?=[^{quote}])|@@(?=[^{quote}])"
 
 
 def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
@@ -76,25 +116,48 @@ def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
     text = rf"[^{closers}\\{controls}]"
     if opener == '\\"':
         return f"{text}*+"
-    return f"(?:{text}++|{_ESCAPE}{inner.replace('@', f'[{closers}]')})*+"
+    inner = inner.replace("@", f"[{closers}]")
+    return f"{text}*+(?:(?:{_ESCAPE}{inner and f'|{inner}'}){text}*+)*+"
 
 
-def _clean(quote: str) -> str:
+@cache
+def run_of(opener: str, in_object: bool, is_raw: bool, is_told: bool) -> re.Pattern[str]:  # noqa: FBT001 - keywords cost time
+    """What a value that this quote opens goes on with for certain, with quotes as a group.
+
+    Where it is told that control characters are in the string, they go on, too.
+    """
+    inner = _inner(opener, in_object=in_object)
+    if len(opener) == 3:
+        inner = _triple(opener[0])
+    elif is_raw:
+        inner = rf"(?<=[^\s}}\]])@|{inner}"
+    return re.compile(_run(opener, f"({inner})", "" if is_told else r"\x00-\x1f"))
+
+
+def clean_string(quote: str, name: str, *, in_object: bool) -> str:
     """A string whose end needs no thought if what follows it could follow a string."""
-    run = _run(quote, f"|{_INNER}{_FIRST_OF_FOUR}")
-    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")({run}){quote}'
+    run = _run(quote, _inner(quote, in_object=in_object))
+    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")(?P<{name}>{run}){quote}'
 
 
-CLEAN_DOUBLE, CLEAN_SINGLE = _clean('"'), _clean("'")
-KEY_RUNS = {opener: re.compile(_run(opener)) for opener in CLOSERS}
-# By the opener, and by whether it was told already that control characters are in the string.
-RUNS = {
-    (opener, not controls): re.compile(
-        _run(opener, f"|({_INNER}{_FIRST_OF_FOUR if len(opener) == 1 else ''})", controls)
-    )
-    for opener in CLOSERS
-    for controls in (r"\x00-\x1f", "")
-}
+def triple_string(quote: str, name: str) -> str:
+    """A string in triple quotes."""
+    run = _run(quote * 3, _triple(quote))
+    return f"{quote * 3}(?P<{name}>{run}){quote * 3}"
+
+
+@cache
+def key_run_of(opener: str, has_inner: bool) -> re.Pattern[str]:  # noqa: FBT001 - as above
+    """What a key that this quote opens goes on with for certain.
+
+    With quotes as a group once there was one: the first may be that of the next key or string.
+    """
+    if not has_inner or len(opener) == 3:
+        return re.compile(_run(opener))
+    quotes = "|@(?=[\"'`])" if len(opener) == 1 else ""
+    return re.compile(_run(opener, f"({_IN_KEY}{quotes})"))
+
+
 INNER_QUOTES = {
     opener: re.compile(rf"\\.|([{re.escape(closers)}])", re.DOTALL)
     for opener, closers in CLOSERS.items()
@@ -149,8 +212,8 @@ def holds_raw_json(window: Window, pos: int) -> bool:
     return match[0].endswith('"') and window.char(match.end()).isalnum()
 
 
-def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
-    """What the quote before `pos` means in a value that is a string."""
+def value_ending(window: Window, pos: int, growing: Growing, tail: Tail) -> Ending:
+    """What the quote before `pos` means in a string; `tail` gives the string's last text."""
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)
@@ -166,7 +229,7 @@ def value_ending(window: Window, pos: int, growing: Growing) -> Ending:
         )
     if char in "/#":
         return _closes_if(_is_comment(window, after))
-    return _ending_before_word(window, gap, growing)
+    return _ending_before_word(window, gap, growing, tail)
 
 
 def is_key_at(window: Window, pos: int) -> bool:
@@ -183,16 +246,16 @@ def _is_stray(window: Window, pos: int) -> bool:
     return window.char(window.look(_SPACE, pos + 1).end()) in _AFTER_BRACKET
 
 
-def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing) -> Ending:
+def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing, tail: Tail) -> Ending:
     after, char = gap.end(), window.char(gap.end())
     if gap[0] and _is_stray_word(window, after, growing):
         return Ending.CLOSES
     if not growing.is_in_object:
-        if not gap[0] and _OPENS_ELEMENT.search(growing.tail):
+        if not gap[0] and _OPENS_ELEMENT.search(tail()):
             return Ending.LOST
         is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
         return _closes_if(char == ":" or is_next)
-    if not gap[0] and _OPENS_KEY.search(growing.tail):
+    if not gap[0] and _OPENS_KEY.search(tail()):
         return Ending.LOST if is_key_at(window, after - 1) else Ending.CONTENT
     if "\n" not in gap[0]:
         return Ending.CONTENT

@@ -22,6 +22,11 @@ _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
 _IN_DOUBT = {JsonChangeKind.BARE_STRING, JsonChangeKind.INNER_QUOTE}
 _AROUND = " \t\r\n\ufeff"
+_BEGINNING = 1000  # characters that mostly show that a text is no single value
+# A value that is surely one, in a fence or in prose without brackets or tags.
+_ALONE = re.compile(
+    r"""[^{\[<]*+((?>(?:\{\s*+["}]|\[\s*+["{\[\]-]).*[}\]]))(?!\s*+,\s*+")[^{\[<]*+\Z""", re.DOTALL
+)
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -68,6 +73,11 @@ def repair(text: str) -> Repaired:
 
 
 def _meant(text: str) -> Any:
+    if alone := _ALONE.match(text):
+        try:
+            return _DECODER.decode(alone[1])
+        except (ValueError, RecursionError):
+            pass
     scanner = Scanner(most_guesses=0)
     scanner.finish(text)
     chosen = Choice(scanner.candidates).chosen()
@@ -96,15 +106,17 @@ class PartialJson:
         self._choice = Choice(self._scanner.candidates)
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
+        """Takes the next piece in. Raises `JsonRepairError` if the text nests too deeply."""
         self._scanner.feed(piece)
 
     @property
     def value(self) -> Any:
         """What there is of the value, or None before it begins.
 
-        The containers are the same ones each time and go on growing; copy what must not.
+        The containers are the same ones each time and go on growing; copy what must not. Raises
+        `JsonRepairError` if what was fed nests too deeply.
         """
+        self._scanner.catch_up()
         self._scanner.growing.refresh()
         chosen = self._choice.chosen()
         return None if chosen is None else chosen.value
@@ -127,7 +139,7 @@ class PartialJson:
 def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     """The guesses for this value; another value's are not told, only that it is there."""
     others = [candidate for candidate in scanner.candidates if candidate is not chosen]
-    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others]
+    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MOST_CHANGES]]
     changes += [
         (place, JsonChangeKind.LONE_SURROGATE)
         for place in scanner.guesses.surrogates[:MOST_CHANGES]
@@ -151,6 +163,8 @@ def _without_brackets(text: str) -> Repaired:
         return msgspec.structs.replace(found, changes=(first, *found.changes))
     alone = text.strip(_AROUND)
     if alone[:1] in _OPENERS and len(alone) > 1 and (alone[0] != "(" or alone[-1] == ")"):
+        if len(text) > _BEGINNING and _is_list_of_many(text):
+            raise _nothing_in(alone)
         for closer in ("]", ""):
             found = _within("[", text + closer)
             is_sure = _IN_DOUBT.isdisjoint(change.kind for change in found.changes)
@@ -162,7 +176,11 @@ def _without_brackets(text: str) -> Repaired:
         if kind is not JsonChangeKind.BARE_STRING:
             changes = () if kind is None else (JsonChange(position=text.index(alone), kind=kind),)
             return Repaired(value=value, changes=changes)
-    raise JsonRepairError(f"there is no JSON in the text: {alone[:80]!r}")
+    raise _nothing_in(alone)
+
+
+def _nothing_in(text: str) -> JsonRepairError:
+    return JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")
 
 
 def _within(bracket: str, text: str) -> Repaired:
@@ -173,3 +191,11 @@ def _within(bracket: str, text: str) -> Repaired:
         for change in found.changes
     )
     return msgspec.structs.replace(found, changes=changes)
+
+
+def _is_list_of_many(text: str) -> bool:
+    """Whether more than one element comes of the beginning of a text after a bracket."""
+    partial = PartialJson()
+    partial.feed("[" + text[:_BEGINNING])
+    value = partial.value
+    return type(value) is list and len(value) > 1

@@ -24,6 +24,8 @@ _ZEROS_FIRST = re.compile(r"[+-]?0[0-9]")
 _MOST_DIGITS = 4300  # Python refuses to read longer ones
 
 _LITERALS = {"true": True, "false": False, "null": None}
+_NUMBERS_BEGIN = frozenset("+-.0123456789")
+_BARE_STRING = Kind.BARE_STRING
 _NO_NUMBERS = {"nan", "infinity", "inf"}
 _WORDS: dict[str, tuple[Any, Kind]] = {  # in lower case
     **{word: (value, Kind.OTHER_LITERAL) for word, value in _LITERALS.items()},
@@ -36,9 +38,9 @@ def scalar_of(token: str) -> tuple[Any, Kind | None]:
     """The value that a token without quotes stands for, and what was guessed."""
     if token in _LITERALS:
         return _LITERALS[token], None
-    if token[0] in "+-.0123456789":
+    if token[0] in _NUMBERS_BEGIN:
         return _number_of(token)
-    return _WORDS.get(token.lower()) or (token, Kind.BARE_STRING)
+    return _WORDS.get(token.lower()) or (token, _BARE_STRING)
 
 
 def _number_of(token: str) -> tuple[Any, Kind | None]:

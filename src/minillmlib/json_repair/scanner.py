@@ -10,7 +10,7 @@ from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Candidate, Container
 from minillmlib.json_repair.reader import ValueReader
-from minillmlib.json_repair.valid import ValidValues
+from minillmlib.json_repair.valid import WORTH_TRYING, ValidValues
 from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
@@ -18,15 +18,16 @@ __all__ = ["Scanner"]
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
-_OUTSIDE = re.compile(r"(?:[^{\[`<]++|<(?![a-z/]|\Z))*+")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
-_OBJECT_BEGINS = re.compile(
-    rf"\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
+# Prose, and what begins with a bracket, if the first or last group but the prose is there: surely
+# an object; perhaps one; surely an array; perhaps one, with a number or with words.
+_OUTSIDE = re.compile(
+    rf"((?:[^{{\[`<]++|<(?![a-z/]|\Z))*+)"
+    rf"(?:\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
+    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+)?+"
 )
-_ARRAY_BEGINS = re.compile(
-    rf"\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+"
-)
+_SURE = frozenset({2, 4})
 
 
 class Scanner:
@@ -56,7 +57,12 @@ class Scanner:
 
     def feed(self, piece: str) -> None:
         """Takes the next piece of the text in. O(piece), taken over all pieces."""
-        if self._window.add(piece):
+        if self._window.hold(piece):
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Reads what was fed, as far as it can be decided."""
+        if self._window.catch_up():
             self._run()
 
     def finish(self, piece: str) -> None:
@@ -83,9 +89,10 @@ class Scanner:
         window = self._window
         match = _OUTSIDE.match(window.text, window.pos)
         assert match is not None
-        if match[0]:
-            self._pass_prose(match.end())
-        char = window.char(window.pos)
+        end = match.end(1)
+        if end > window.pos:
+            self._pass_prose(end)
+        char = window.char(end)
         if char == "":
             self._is_at_end = True
         elif char == "`":
@@ -93,7 +100,7 @@ class Scanner:
         elif char == "<":
             self._pass_tag()
         else:
-            self._begin_or_pass(char)
+            self._begin_or_pass(char, match)
 
     def _pass_prose(self, end: int) -> None:
         window = self._window
@@ -144,20 +151,30 @@ class Scanner:
         self._is_fenced = self._is_in_prose = self._is_listed = False
         self._window.pos = end
 
-    def _begin_or_pass(self, char: str) -> None:
-        window = self._window
-        match = window.look(_OBJECT_BEGINS if char == "{" else _ARRAY_BEGINS, window.pos)
-        is_sure = match.lastindex == 1
-        is_cut = match.end() == len(window.text) and not self._is_in_prose
-        is_bracketed_word = self._is_in_prose and not is_sure and match[0].endswith("]")
-        if not (match.lastindex or is_cut) or is_bracketed_word:
+    def _begin_or_pass(self, char: str, match: re.Match[str]) -> None:
+        window, end = self._window, match.end()
+        is_sure = match.lastindex in _SURE
+        is_cut = end == len(window.text)
+        if is_cut and not window.is_whole:
+            raise MoreTextNeeded
+        if self._is_in_prose:
+            is_bracketed_word = not is_sure and window.text[end - 1] == "]"
+            begins = match.lastindex != 1 and not is_bracketed_word
+        else:
+            begins = match.lastindex != 1 or is_cut
+        if not begins:
             self._pass_prose(window.pos + 1)
             return
-        start = window.place(window.pos)
-        valid = self._valid()
-        candidate = Candidate(self._reader.begin(char) if valid is None else valid, start)
-        candidate.is_fenced, candidate.is_listed = self._is_fenced, self._is_listed
-        candidate.is_weak = char == "[" and not is_sure
+        start = window.before + window.pos
+        is_long = len(window.text) - window.pos > WORTH_TRYING
+        valid = self._valid() if is_long and window.is_whole else None
+        candidate = Candidate(
+            self._reader.begin(char) if valid is None else valid,
+            start,
+            is_fenced=self._is_fenced,
+            is_listed=self._is_listed,
+            is_weak=char == "[" and not is_sure,
+        )
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True
         if valid is not None:
@@ -174,4 +191,4 @@ class Scanner:
     def _end_candidate(self, *, is_complete: bool) -> None:
         candidate = self.candidates[-1]
         candidate.is_complete = is_complete
-        candidate.end = self._window.place(self._window.pos)
+        candidate.end = self._window.before + self._window.pos

@@ -3,6 +3,7 @@
 A decision that needs text which has not come yet is put off: it raises `MoreTextNeeded` before
 anything was changed, and is made again when there is more. So that this stays linear however
 small the pieces are, long undecided text is not looked at again before it has grown by a quarter.
+Nothing is scanned for a few characters that nobody asks for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 __all__ = ["MoreTextNeeded", "Window"]
 
 _SHORT = 64
+_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -51,12 +53,16 @@ class Window:
         self._held_chars = 0
         self._newline = -1
 
-    def add(self, piece: str) -> bool:
-        """Takes a piece in. Says whether it is worth to go on scanning."""
+    def hold(self, piece: str) -> bool:
+        """Takes a piece in. Says whether there is enough to go on scanning even if nobody looks."""
         self._held.append(piece)
         self._held_chars += len(piece)
+        return self._held_chars >= _PORTION
+
+    def catch_up(self) -> bool:
+        """Takes in what was held back, if that is worth to go on scanning. Says whether it was."""
         rest = len(self.text) - self.pos
-        if rest > _SHORT and self._held_chars * 4 < rest:
+        if not self._held_chars or (rest > _SHORT and self._held_chars * 4 < rest):
             return False
         self._join()
         return True

@@ -51,10 +51,10 @@ class PartialValues:
     def _fed(self, partial: LiveJson, text: str) -> JsonValue:
         try:
             partial.feed(text)
+            return partial.snapshot()
         except JsonRepairError:
             self._partial = None
             raise
-        return partial.snapshot()
 
     def _is_new(self, value: JsonValue) -> bool:
         if value is None or (type(value) is type(self._value) and value == self._value):
