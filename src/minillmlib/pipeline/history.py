@@ -21,8 +21,8 @@ MOST_STEPS = 64
 
 def are_written_alone(provider: Provider) -> bool:
     """Whether each turn stands for itself: on our wires, while another's own may do anything."""
-    own = (type(provider).build_request, type(provider).left_out)
-    return all(method.__module__.startswith("minillmlib.") for method in own)
+    methods = (provider.build_request, provider.left_out)
+    return all(method.__module__.startswith("minillmlib.") for method in methods)
 
 
 class Turns(msgspec.Struct, frozen=True):

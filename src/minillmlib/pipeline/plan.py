@@ -130,26 +130,22 @@ def _plain(
     past: Past | None,
 ) -> Call:
     """The call with such settings, without another look at what was sent before as it is."""
-    if past is None or not are_written_alone(generator.provider):
-        whole, left_out = _own(merged(messages), generator)
-        return Call(
-            generator=generator,
-            messages=whole,
-            settings=settings,
-            stream=stream,
-            left_out=left_out,
-        )
-    known = past.find(generator.provider, origin_of(generator))
-    begin = max(known - 1, 0)
+    known = 0
+    if past is not None and are_written_alone(generator.provider):
+        known = past.find(generator.provider, origin_of(generator))
+    else:
+        past = None
+    begin = max(known - 1, 0)  # the last of them may be joined with the first that is new
     new, left_out = _own(merged(messages[begin:]), generator)
-    are_all = begin + len(new) == len(messages) and not left_out
+    if begin + len(new) < len(messages) or left_out:
+        past = None
     return Call(
         generator=generator,
-        messages=(*messages[:begin], *new),
+        messages=(*messages[:begin], *new) if begin else new,
         settings=settings,
         stream=stream,
         left_out=left_out,
-        past=past if are_all else None,
+        past=past,
     )
 
 
