@@ -246,3 +246,31 @@ def test_the_waits_of_one_stream_may_be_in_different_tasks():
         assert now() == 26
 
     in_loop(main)
+
+
+def test_each_of_many_waits_ends_at_its_own_time():
+    async def main(loop: Loop) -> None:
+        async def time_out(secs: float) -> float:
+            with pytest.raises(RequestTimeoutError, match=f"within {secs:g} s"):
+                await anext(stream_of(Slow((None, b"")), timeout_secs=secs))
+            return now() - secs
+
+        late = await asyncio.gather(*(time_out(1 + n / 1000) for n in reversed(range(300))))
+        assert 0 <= min(late) <= max(late) <= 0.01
+        assert len(loop.timers) < 450
+
+    in_loop(main)
+
+
+def test_a_wait_that_ends_sooner_than_all_others_is_not_kept_by_them():
+    async def main(_loop: Loop) -> None:
+        slow = asyncio.create_task(anext(stream_of(Slow((None, b"")), timeout_secs=100)))
+        await asyncio.sleep(1)
+        with pytest.raises(RequestTimeoutError):
+            await anext(stream_of(Slow((None, b"")), timeout_secs=10))
+        assert now() == 11
+        with pytest.raises(RequestTimeoutError):
+            await slow
+        assert now() == 100
+
+    in_loop(main)

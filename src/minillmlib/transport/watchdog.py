@@ -81,11 +81,9 @@ class Watchdog:
     ) -> None:
         self.waited_secs = self._loop.time() - self._began
         self._alarm.watched.discard(self)
-        task = self._task
-        del self._task  # it may hold what holds this
         if self._has_bitten:
             self._has_bitten = False
-            is_only_ours = task.uncancel() <= self._cancellations
+            is_only_ours = self._task.uncancel() <= self._cancellations
             if is_only_ours and isinstance(error, _asyncio().CancelledError):
                 raise self._timeout() from None
 
