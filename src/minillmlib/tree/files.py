@@ -15,7 +15,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, check_regular, open_regular, sync_folder, write_whole
-from minillmlib.tree.columns import NO_NODE, Tree, joined
+from minillmlib.tree.columns import NO_NODE
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
@@ -27,6 +27,7 @@ from minillmlib.tree.records import (
     Record,
     line_of,
 )
+from minillmlib.tree.tree import Tree, joined
 from minillmlib.values.json import excerpt
 
 __all__ = ["attach", "explained", "read_tree", "save_tree"]

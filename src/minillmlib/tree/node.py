@@ -15,9 +15,10 @@ from minillmlib.pipeline.stream import StreamingCompletion
 from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
 from minillmlib.pipeline.warm import warmed
 from minillmlib.tree.collapse import collapsed
-from minillmlib.tree.columns import NO_NODE, Tree
+from minillmlib.tree.columns import NO_NODE
 from minillmlib.tree.kept import KeptPlace
 from minillmlib.tree.records import FormatValue, plain_value
+from minillmlib.tree.tree import Tree
 from minillmlib.tree.wording import as_html, as_markdown, as_text
 from minillmlib.values.attempts import CostInfo
 from minillmlib.values.budget import CostEstimate
