@@ -41,12 +41,8 @@ class Clocks:
         """Seconds to the deadline, or None if there is none."""
         return None if self._deadline is None else self._deadline - self._loop.time()
 
-    def whole(self) -> Bound:
-        """The bound on a whole answer."""
-        return self._before_deadline(self._bound)
-
-    def first_byte(self) -> Bound:
-        """The bound on the wait for a stream's headers."""
+    def first_wait(self) -> Bound:
+        """The bound on a whole answer, or on the wait for a stream's headers."""
         return self._before_deadline(self._bound)
 
     def next_piece(self) -> Bound:

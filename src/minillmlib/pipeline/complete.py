@@ -42,7 +42,7 @@ async def _answer(run: Run) -> Accepted:
 
 async def _attempt(run: Run) -> Accepted:
     call, sent = run.call, run.begin()
-    bound, limits = run.clocks.whole(), call.generator.limits
+    bound, limits = run.clocks.first_wait(), call.generator.limits
     reply = await exchange(call.transport, sent.request, bound, limits, run.heard)
     try:
         response = read_reply(call, sent, reply.status, reply.headers, reply.body)

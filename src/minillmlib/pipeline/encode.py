@@ -16,14 +16,13 @@ from minillmlib.pipeline.plan import Call
 from minillmlib.transport.contract import HttpRequest
 from minillmlib.values.auth import Auth, Secret, header_text_problem, is_header_name
 from minillmlib.values.json import JsonObject, encode_json
-from minillmlib.values.messages import Role
+from minillmlib.values.messages import SYSTEM
 from minillmlib.values.redaction import Redactor
 from minillmlib.values.responses import Receipt
 from minillmlib.version import __version__
 
 __all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
-SYSTEM = Role.SYSTEM  # asking the enum costs more
 USER_AGENT = f"minillmlib/{__version__}"
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")

@@ -75,7 +75,7 @@ class StreamAttempt:
         run, call = self._run, self._call
         sent = run.begin()
         self._redactor, self._receipt = sent.redactor, sent.receipt  # never the request
-        bound, limits = run.clocks.first_byte(), call.generator.limits
+        bound, limits = run.clocks.first_wait(), call.generator.limits
         events = self.events = await open_events(
             call.transport, sent.request, bound, limits, run.heard
         )
@@ -87,7 +87,7 @@ class StreamAttempt:
 
     async def _take_whole(self, events: EventStream, sent: Encoded) -> None:
         """For an error, and for a server that answers a request for a stream in one piece."""
-        body = await events.read_body(self._run.clocks.first_byte())
+        body = await events.read_body(self._run.clocks.first_wait())
         try:
             response = read_reply(self._call, sent, events.status, events.headers, body)
         except MiniLLMError as error:

@@ -8,7 +8,7 @@ from minillmlib.providers.claude_models import Claude, thinking_budget
 from minillmlib.providers.fields import add_extra, stand_in_id, write_parameters
 from minillmlib.values.json import JsonObject
 from minillmlib.values.media import DocumentPart, ImagePart, MediaPart
-from minillmlib.values.messages import Message, Role, TextPart
+from minillmlib.values.messages import ASSISTANT, SYSTEM, Message, TextPart
 from minillmlib.values.parameters import CompletionParameters, ResponseFormat
 from minillmlib.values.reasoning import ReasoningBlock
 from minillmlib.values.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
@@ -17,7 +17,6 @@ __all__ = ["build_body"]
 
 DEFAULT_MAX_TOKENS = 4096
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-SYSTEM, ASSISTANT = Role.SYSTEM, Role.ASSISTANT  # asking the enum costs more
 CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
 JSON_INSTRUCTION = "Answer with one JSON value and nothing else."  # there is no JSON mode
 

@@ -17,7 +17,6 @@ __all__ = [
     "is_header_name",
 ]
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -25,11 +24,10 @@ def header_text_problem(text: str, what: str) -> str | None:
     """Why an HTTP header cannot carry `text`, by position only, or None if it can."""
     if text.isascii() and text.isprintable():
         return None
-    found = _UNPRINTABLE.search(text)
-    assert found is not None
+    position = next(n for n, char in enumerate(text, 1) if not " " <= char <= "~")
     return (
         f"{what} has a character that no HTTP header can carry "
-        f"(position {found.start() + 1} of {len(text)}); check how it was copied or read"
+        f"(position {position} of {len(text)}); check how it was copied or read"
     )
 
 

@@ -12,6 +12,8 @@ from minillmlib.values.reasoning import Reasoning
 from minillmlib.values.tools import ToolCall
 
 __all__ = [
+    "ASSISTANT",
+    "SYSTEM",
     "CacheTtl",
     "ContentPart",
     "Message",
