@@ -29,6 +29,7 @@ COUNTED = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1
 DONE = b"data: [DONE]\n\n"
 ROOT = ChatNode.root("s")
 SHORT = NodeCompletionParameters(timeout_secs=0.3)
+BRIEF = NodeCompletionParameters(timeout_secs=5, retry=0)
 
 
 def at(url: str) -> GeneratorInfo:
@@ -51,7 +52,62 @@ async def test_a_request_is_one_post_with_its_headers_and_body():
     assert exchange.headers["authorization"] == "Bearer sk-loopback"
     assert exchange.headers["accept"] == "application/json"
     assert exchange.headers["accept-encoding"] == "identity"
+    assert exchange.headers["content-length"] == str(len(exchange.body))
     assert b'"content":"u"' in exchange.body
+
+
+async def test_the_body_follows_its_headers_at_once_even_if_they_ask_for_leave():
+    async with serving(answer) as (url, exchanges):
+        await ROOT.chat("u", at(url).with_header("Expect", "100-continue"), BRIEF)
+    assert b'"content":"u"' in exchanges[0].body
+
+
+async def test_a_call_takes_no_task_of_its_own():
+    started = []
+
+    def count(loop, work, **more):
+        started.append(work)
+        return asyncio.Task(work, loop=loop, **more)
+
+    async with serving(answer) as (url, _):
+        await ROOT.chat("u", at(url))
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(count)
+        await ROOT.chat("u", at(url))
+        loop.set_task_factory(None)
+    assert [work for work in started if "loopback" not in work.cr_code.co_filename] == []
+
+
+class NarrowSocket(socket.socket):
+    """A way out that takes little at a time, as over a slow network."""
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+async def test_a_connection_that_has_not_taken_all_of_a_request_is_not_used_again(monkeypatch):
+    monkeypatch.setattr(socket, "socket", NarrowSocket)
+    taken = []
+
+    async def answer_early(reader, writer):
+        taken.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER))
+        await is_over.wait()
+        writer.transport.abort()
+
+    is_over = asyncio.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server = await asyncio.start_server(answer_early, sock=listening, limit=4096)
+    info = at(f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+    assert (await ROOT.chat("u" * 900_000, info)).text == "ok"
+    assert (await ROOT.chat("u", info, BRIEF)).text == "ok"
+    is_over.set()
+    server.close()
+    await asyncio.sleep(0)
+    assert len(taken) == 2
 
 
 async def test_a_kept_connection_serves_again_after_a_whole_answer_and_after_a_stream():
