@@ -36,8 +36,7 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
     Raises a `RejectedResponseError` for an answer that they refuse.
     """
     settings, expected = call.settings, call.expected
-    says_nothing = not (response.text.strip() or response.tool_calls or response.media)
-    if settings.crash_on_empty_response and says_nothing:
+    if settings.crash_on_empty_response and _says_nothing(response):
         raise EmptyResponseError(
             f"the model said nothing (finish reason {response.finish_reason}); "
             "with a limit on tokens it may have thought all of them away"
@@ -60,6 +59,10 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
         error.partial = response.content
         raise
     return _with_content(response, content), parsed
+
+
+def _says_nothing(response: CompletionResponse) -> bool:
+    return not (response.text.strip() or response.tool_calls or response.media)
 
 
 def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> str:

@@ -30,11 +30,10 @@ class Clocks:
             self._deadline = self._loop.time() + self._deadline_secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no bound.
-        self._timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
-        self._bound = Bound(self._timeout, "silence" if stream else "total")
-        self._progress = settings.progress_timeout_secs
-        if self._progress is None:
-            self._progress = (self._timeout or 0) * PROGRESS_FACTOR
+        timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
+        self._bound = Bound(timeout, "silence" if stream else "total")
+        progress = settings.progress_timeout_secs
+        self._progress = (timeout or 0) * PROGRESS_FACTOR if progress is None else progress
         self._quiet = 0.0  # waited since anything new was said
 
     def left(self) -> float | None:

@@ -78,7 +78,7 @@ async def _asked(call: Call, url: str, secs: float) -> HttpReply | None:
     bound, limits = Bound(secs, "total"), call.generator.limits
     try:
         request = encode_query(call, url)
-        return await exchange(call.transport, request, bound, limits, lambda *_: None)
+        return await exchange(call.transport, request, bound, limits, lambda *_: {})
     except Exception:  # noqa: BLE001 - also of a transport or a provider of the caller's own
         return None
 

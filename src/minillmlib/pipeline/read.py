@@ -12,7 +12,7 @@ from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.pipeline.encode import Encoded
 from minillmlib.pipeline.plan import Call, price_of
 from minillmlib.pipeline.prefill import Prefill
-from minillmlib.providers.failures import error_from_reply, ids_in, request_id_of
+from minillmlib.providers.failures import error_from_reply, request_id_of
 from minillmlib.values.costs import CostOutcome
 from minillmlib.values.json import decode_json
 from minillmlib.values.redaction import Redactor
@@ -29,9 +29,7 @@ def read_reply(
     call: Call, sent: Encoded, status: int, headers: Mapping[str, str], body: bytes
 ) -> CompletionResponse:
     """The settled response in a whole answer. Raises what the answer says went wrong."""
-    if 200 <= status < 300:
-        headers = sent.redactor.redact_plain(ids_in(headers))
-    else:
+    if not 200 <= status < 300:  # an error may say what is in them
         headers = sent.redactor.redact_all(headers)
 
     def read(data: bytes) -> CompletionResponse:

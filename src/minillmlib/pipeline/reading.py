@@ -79,7 +79,6 @@ class StreamAttempt:
         events = self.events = await open_events(
             call.transport, sent.request, bound, limits, run.heard
         )
-        events.headers = self._redactor.redact_plain(events.headers)
         if self._is_closed:  # while we waited
             events.close()
         elif not _is_event_stream(events):

@@ -34,7 +34,7 @@ from minillmlib.pipeline.report import (
     waited_for,
 )
 from minillmlib.pipeline.retry import default_retries, retry_quota, wait_secs
-from minillmlib.providers.failures import ids_in, request_id_of
+from minillmlib.providers.failures import request_id_of
 from minillmlib.transport.watchdog import running_loop
 from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.values.auth import Auth
@@ -93,13 +93,16 @@ class Run:
             return None
         return call.settings.budget.reserve(estimated(call))
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
-        """An answer has begun."""
-        if self._open is not None:
-            ids = self._open.redactor.redact_plain(ids_in(headers))
-            self._open.status, self._open.request_id = status, request_id_of(ids)
-            if (response_id := ids.get("x-generation-id")) is not None:
-                self._open.response_id = excerpt(response_id)
+    def heard(self, status: int, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """An answer has begun; gives its headers without the secrets."""
+        attempt = self._open
+        if attempt is None:
+            return {}
+        headers = attempt.redactor.redact_plain(headers)
+        attempt.status, attempt.request_id = status, request_id_of(headers)
+        if (response_id := headers.get("x-generation-id")) is not None:
+            attempt.response_id = excerpt(response_id)
+        return headers
 
     def answered(self, response: CompletionResponse) -> Accepted:
         """The whole answer is there and paid for; gives it with the record of all attempts.
@@ -168,7 +171,7 @@ class Run:
     async def end(self) -> None:
         """The completion has come to its end, good or bad; waits for the callback, if it must."""
         reporting = self._report()
-        if not self._is_late:
+        if reporting is not None and not self._is_late:
             await waited_for(reporting)
 
     async def settled(self) -> CostInfo:

@@ -34,7 +34,7 @@ from minillmlib.errors import (
 )
 from minillmlib.values.json import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 
-__all__ = ["error_from_payload", "error_from_reply", "ids_in", "is_error_payload", "request_id_of"]
+__all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
 
 _RETRY_WORDS = {"true": True, "false": False}  # the word of OpenAI's and Anthropic's servers
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
@@ -314,11 +314,6 @@ def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
         status=status,
         request_id=request_id_of(headers),
     )
-
-
-def ids_in(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those headers in which vendors name an exchange."""
-    return {name: headers[name] for name in ID_HEADERS if name in headers}
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:

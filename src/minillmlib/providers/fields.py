@@ -26,6 +26,7 @@ STRUCTURED = (
     "extra",
 )
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
+NOTHING_SET = CompletionParameters()
 
 
 def write_parameters(
@@ -36,6 +37,8 @@ def write_parameters(
     Raises `InvalidParameterError` for a field that is set but that the wire does not have.
     """
     body: JsonObject = {}
+    if params == NOTHING_SET:  # as for most calls
+        return body
     for field in FIELDS:
         value = getattr(params, field)
         if value is None:

@@ -86,7 +86,10 @@ class AiohttpTransport:
     async def send(self, request: HttpRequest) -> "_AiohttpResponse":
         """Sends `request` once. See `Transport.send`."""
         request.departure.may_have_left = False
-        pool = await self._pool()
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None or pool.process_id != os.getpid() or pool.session.closed:
+            pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         body, headers = request.body, request.headers
         is_large = len(body) >= LARGE_BYTES
@@ -116,19 +119,13 @@ class AiohttpTransport:
         # Raised here, since the foreign error may hold the request's headers.
         raise failure
 
-    async def _pool(self) -> "_Pool":
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None or pool.process_id != os.getpid() or pool.session.closed:
-            self._forget_closed_loops()
-            pool = self._pools[loop] = _Pool()
-            await pool.open()
+    async def _new_pool(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
+        for other in list(self._pools):
+            if other.is_closed():
+                self._pools.pop(other, None)
+        pool = self._pools[loop] = _Pool()
+        await pool.open()
         return pool
-
-    def _forget_closed_loops(self) -> None:
-        for loop in list(self._pools):
-            if loop.is_closed():
-                self._pools.pop(loop, None)
 
 
 def _is_stale(error: BaseException) -> bool:
@@ -149,11 +146,16 @@ class _Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "Connection":
+        passage = _passage.get()
         connection = await super().connect(req, traces, timeout)
-        while not _passage.get().has_own_connection and await _is_spent(connection):
+        while not passage.has_own_connection:
+            if _has_news(connection):
+                await _let_news_in(connection)
+            if not _is_spent(connection):
+                break
             connection.close()
             connection = await super().connect(req, traces, timeout)
-        _passage.get().departure.may_have_left = True  # next, aiohttp writes to it
+        passage.departure.may_have_left = True  # next, aiohttp writes to it
         return connection
 
     def _release(
@@ -173,25 +175,34 @@ class _Connector(aiohttp.TCPConnector):
         return await super()._create_connection(req, traces, timeout)
 
 
-async def _is_spent(connection: "Connection") -> bool:
+def _is_spent(connection: "Connection") -> bool:
     """Whether a kept connection has ended, or got what nobody asked for and would pass for ours.
 
     Or whether it has not taken all of an earlier request yet, whose answer came before.
     """
     protocol = connection.protocol
-    if protocol is None or protocol.transport is None or protocol.writing_paused:
-        return True
-    if _has_news(protocol.transport):
-        try:
-            await asyncio.sleep(0)  # the loop takes in what came in its next turn
-        except BaseException:
-            connection.close()
-            raise
-    return protocol.should_close or not protocol.is_connected()
+    return (
+        protocol is None
+        or not protocol.is_connected()
+        or protocol.should_close
+        or protocol.writing_paused
+    )
 
 
-def _has_news(transport: asyncio.BaseTransport) -> bool:
-    """Whether its socket has something that the event loop has not seen yet."""
+async def _let_news_in(connection: "Connection") -> None:
+    """Lets the event loop take in what came; it does in its next turn."""
+    try:
+        await asyncio.sleep(0)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _has_news(connection: "Connection") -> bool:
+    """Whether the socket has something that the event loop has not seen yet."""
+    transport = connection.transport
+    if transport is None:
+        return False
     sock = transport.get_extra_info("socket")
     try:
         return sock is None or bool(_ready_to_read(sock.fileno()))
@@ -294,8 +305,11 @@ class _AiohttpResponse:
             content.set_exception(aiohttp.ClientPayloadError())
 
     async def read(self) -> bytes:
+        content = self._response.content
+        if content.at_eof() and content.exception() is None:
+            return b""
         try:
-            return await self._response.content.readany()
+            return await content.readany()
         except _FOREIGN as error:
             rest = self._kept_back(error)
             failure = _translated(error, self._url)

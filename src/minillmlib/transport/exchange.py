@@ -33,44 +33,48 @@ class HttpReply(msgspec.Struct, frozen=True):
     body: bytes
 
 
-Heard: TypeAlias = Callable[[int, Mapping[str, str]], None]
+Heard: TypeAlias = Callable[[int, Mapping[str, str]], Mapping[str, str]]
 
 
 async def exchange(
     transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> HttpReply:
-    """Sends and reads the whole answer, within `bound` in all; tells `heard` of its beginning."""
+    """Sends and reads the whole answer, within `bound` in all.
+
+    `heard` is told of its beginning, and gives the headers as they may be kept.
+    """
     response: HttpResponse | None = None
+    headers: Mapping[str, str] = {}
     body = bytearray()
     try:
         with Watchdog().within(bound):
             response = await transport.send(request)
-            _hear(response, limits, heard)
-            await _read_body(body, response, limits)
+            headers = _hear(response, limits, heard)
+            await _read_into(body, response, limits.body_bytes)
     except (ReadError, RequestTimeoutError):
         if response is None or response.status < 400:
             raise
     finally:
         if response is not None:
             response.close()
-    return HttpReply(response.status, response.headers, _checked(body, limits))
+    return HttpReply(response.status, headers, _checked(body, limits))
 
 
 async def open_events(
     transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
 ) -> "EventStream":
-    """Sends and waits for the headers; tells `heard` of them."""
+    """Sends and waits for the headers, of which `heard` is told as in `exchange`."""
     response: HttpResponse | None = None
     watchdog = Watchdog()
     try:
         with watchdog.within(bound):
             response = await transport.send(request)
-            _hear(response, limits, heard)
+            headers = _hear(response, limits, heard)
     except BaseException:
         if response is not None:  # too large, or the clock ran out in that very moment
             response.close()
         raise
-    return EventStream(response, limits, watchdog)
+    return EventStream(response, headers, limits, watchdog)
 
 
 class EventStream:
@@ -80,9 +84,15 @@ class EventStream:
         "_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status", "watchdog"
     )  # fmt: skip
 
-    def __init__(self, response: HttpResponse, limits: Limits, watchdog: Watchdog) -> None:
+    def __init__(
+        self,
+        response: HttpResponse,
+        headers: Mapping[str, str],
+        limits: Limits,
+        watchdog: Watchdog,
+    ) -> None:
         self.status = response.status
-        self.headers = response.headers
+        self.headers = headers
         self._response = response
         self._limits = limits
         self.watchdog = watchdog
@@ -119,7 +129,7 @@ class EventStream:
         body = bytearray()
         try:
             with self.watchdog.within(bound):
-                await _read_body(body, self._response, self._limits)
+                await _read_into(body, self._response, self._limits.body_bytes)
         except (ReadError, RequestTimeoutError):
             if self.status < 400:
                 raise
@@ -145,9 +155,9 @@ class EventStream:
             self._loop.call_soon_threadsafe(self.close)
 
 
-def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
+def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> Mapping[str, str]:
     headers = response.headers
-    heard(response.status, headers)
+    kept = heard(response.status, headers)
     if sum(map(len, headers)) + sum(map(len, headers.values())) > limits.header_bytes:
         raise _too_much("headers", limits.header_bytes, "header_bytes")
     if response.status < 300 and _is_compressed(headers):
@@ -155,19 +165,11 @@ def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> None:
             "the server compressed its answer though it was asked not to; "
             "switch compression off there or at the gateway before it"
         )
+    return kept
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
-
-
-async def _read_body(body: bytearray, response: HttpResponse, limits: Limits) -> None:
-    """Reads the whole body. Of an error's, a part or nothing is enough: its status says the most.
-
-    `body` is one block that grows; joined pieces would stay in the heap beside it.
-    """
-    if not _is_compressed(response.headers):
-        await _read_into(body, response, limits.body_bytes)
 
 
 def _checked(body: bytearray, limits: Limits) -> bytes:
@@ -178,6 +180,12 @@ def _checked(body: bytearray, limits: Limits) -> bytes:
 
 
 async def _read_into(body: bytearray, response: HttpResponse, most_bytes: int) -> None:
+    """Reads the whole body. Of an error's, a part or nothing is enough: its status says the most.
+
+    `body` is one block that grows; joined pieces would stay in the heap beside it.
+    """
+    if response.status >= 300 and _is_compressed(response.headers):  # others are refused before
+        return
     while piece := await response.read():
         if len(body) + len(piece) > most_bytes:
             raise _too_much("an answer", most_bytes, "body_bytes")
