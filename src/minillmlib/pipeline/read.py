@@ -42,7 +42,7 @@ def read_reply(
         parsed = call.generator.provider.parse_response(decode_json(data))
         response = _begun(call, parsed)
         cost = cost_of_answer(call, response)
-        return signed(call, response, cost, sent.receipt, headers)
+        return signed(call, response, cost, sent.receipt)
 
     return read_safely(sent.redactor, headers, read, body)
 
@@ -63,20 +63,10 @@ def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def signed(
-    call: Call,
-    response: CompletionResponse,
-    cost: CostOutcome,
-    receipt: Receipt,
-    headers: Mapping[str, str],
+    call: Call, response: CompletionResponse, cost: CostOutcome, receipt: Receipt
 ) -> CompletionResponse:
-    """The response with its cost and what the exchange tells: who, which id, and the receipt."""
-    return msgspec.structs.replace(
-        response,
-        cost=cost,
-        origin=call.origin,
-        request_id=request_id_of(headers),
-        receipt=receipt,
-    )
+    """The response with its cost, with who answered, and with the receipt."""
+    return msgspec.structs.replace(response, cost=cost, origin=call.origin, receipt=receipt)
 
 
 def cost_in(call: Call, body: bytes) -> CostOutcome | None:

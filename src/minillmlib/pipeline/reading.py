@@ -228,7 +228,7 @@ class StreamAttempt:
         cost = read_safely(self._redactor, headers, lambda _: self._cost(), "")
         cost = cost or CostOutcome.unknown()
         assert self._receipt is not None
-        return signed(self._call, self._fold.response(), cost, self._receipt, headers)
+        return signed(self._call, self._fold.response(), cost, self._receipt)
 
     def _complete(self, response: CompletionResponse) -> None:
         self.answer = self._run.answered(response)

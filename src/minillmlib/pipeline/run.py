@@ -118,7 +118,9 @@ class Run:
         self._settle(AttemptOutcome.ANSWERED, response.cost, response_id=response.id)
         if not retry_quota.is_full:
             retry_quota.give_back(self._server(), self._taken)
-        return msgspec.structs.replace(response, attempts=self.attempts), parsed
+        request_id = self.attempts[-1].request_id
+        whole = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        return whole, parsed
 
     def told(self, response_id: str, cost: CostOutcome | None) -> None:
         """What a stream has told of itself so far, in case that it does not come to its end."""

@@ -48,6 +48,8 @@ def kept_marks(messages: Sequence[Message], can_bear: CanBear) -> dict[int, Cach
 def marks_left_out(messages: Sequence[Message], can_bear: CanBear) -> dict[str, str]:
     """What a receipt says of marks that are not sent."""
     marked = [message for message in messages if message.cache_ttl is not None]
+    if not marked:
+        return {}
     able = sum(map(can_bear, marked))
     reasons = []
     if able > MOST_MARKS:
