@@ -121,7 +121,7 @@ def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
     return steps_of(lambda: asyncio.run(read()))
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 3558), ("anthropic", 3873)])
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 3371), ("anthropic", 3664)])
 def test_a_call(wire, steps):
     assert steps_of_call(wire, 2) <= MOST * steps
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
 import tracemalloc
 
 import msgspec
@@ -169,7 +170,7 @@ def without_last(value):
 SAMPLE = {"text": 'say "hi"', "more": [1, {"a": [True, None]}, "it's"], "n": {"x": -1.5e3}}
 # Thoughts whose beginning is not in the text are the one thing that is taken back.
 SPLIT = [case[1] for case in BROKEN + CUT if case[0] != "thoughts that began in the prompt"]
-SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 60)]
+SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 70)]
 
 
 @pytest.mark.parametrize("text", SPLIT)
@@ -203,6 +204,22 @@ def test_p7_an_object_is_found_in_a_fence_and_in_prose(value, layout, seed):
         found = repair(before + text + after)
         assert repr(found.value) == repr(json.loads(text)), before + text + after
         assert found.complete
+
+
+@many
+@given(CONTAINERS, LAYOUTS, SEEDS)
+def test_p9_memory_is_at_most_ten_times_the_input_beside_twice_the_value(value, layout, seed):
+    text = ",\n".join(broken_documents(value, layout, seed)) + ",\n"
+    text = "[" + text * (8_000 // len(text) + 1)
+    repaired(text)
+    tracemalloc.start()
+    try:
+        found = repaired(text)
+        held, most = tracemalloc.get_traced_memory()
+        del found
+        assert most <= 10 * sys.getsizeof(text) + 2 * held
+    finally:
+        tracemalloc.stop()
 
 
 ORDINARY = [
