@@ -85,7 +85,7 @@ _IN_OBJECT = (
     rf'|\s\s*+(?:"[^"\\]*+"\s*+[^\s:]|{_COMMA_IN_OBJECT})'
     rf"|{_COMMA_IN_OBJECT}"
 )
-_COMMA_IN_ARRAY = rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
+_COMMA_IN_ARRAY = rf",\s*+[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\""
 _IN_ARRAY = (
     rf"\s\s*+(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}"
     rf"|{_COMMA_IN_ARRAY})|{_COMMA_IN_ARRAY}"
@@ -212,15 +212,20 @@ def holds_raw_json(window: Window, pos: int) -> bool:
     return match[0].endswith('"') and window.char(match.end()).isalnum()
 
 
-def value_ending(window: Window, pos: int, growing: Growing, tail: Tail) -> Ending:
-    """What the quote before `pos` means in a string; `tail` gives the string's last text."""
+def value_ending(
+    window: Window, pos: int, growing: Growing, tail: Tail, *, is_quoting: bool
+) -> Ending:
+    """What the quote before `pos` means in a string; `tail` gives the string's last text.
+
+    A string is quoting while the last of its inner quotes is one that opens.
+    """
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)
     if char == "" or char in "}])":
         return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
     if char == ",":
-        return _closes_if(_is_next_after_comma(window, after + 1, growing))
+        return _closes_if(_is_next_after_comma(window, after + 1, growing, is_quoting=is_quoting))
     if char in _QUOTES:
         return _closes_if(_is_next_string(window, gap, growing))
     if char == "+":
@@ -281,12 +286,14 @@ def _is_bare_key(window: Window, pos: int) -> bool:
     return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
 
 
-def _is_next_after_comma(window: Window, pos: int, growing: Growing) -> bool:
+def _is_next_after_comma(window: Window, pos: int, growing: Growing, *, is_quoting: bool) -> bool:
     """Whether the next key or element begins there."""
     in_object = growing.is_in_object
     after = window.look(_SPACE, pos).end()
     char = window.char(after)
     if char == '"':
+        if not in_object and not is_quoting:
+            return True
         return _is_string(window, after, growing) or (in_object and _is_unclosed_key(window, after))
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True

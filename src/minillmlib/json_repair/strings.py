@@ -30,6 +30,7 @@ _JOINED = re.compile(
     r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
 )
 _PLUS = re.compile(r"\s*+\+\s*+")
+_OPENING = re.compile(r"""\W?"[^\s,.;:!?)\]}]""")  # an inner quote, and what is beside it
 
 
 class StringReader:
@@ -42,6 +43,7 @@ class StringReader:
         self._guess = guesses.add
         self._opener = ""
         self._is_raw = False
+        self._is_quoting = False  # the last inner quote opened something
         self._is_told = False  # that control characters are in the string
         self._start = 0
         self._tail = ""
@@ -54,7 +56,7 @@ class StringReader:
         if opener != '"':
             self._guess(Kind.OTHER_QUOTES)
         self._opener = opener
-        self._is_told = False
+        self._is_quoting = self._is_told = False
         self._tail = ""
         window.pos = pos
         self._growing.begin_string()
@@ -77,6 +79,8 @@ class StringReader:
         match = run.match(window.text, window.pos)
         assert match is not None
         if match[0]:
+            if match.lastindex:
+                self._is_quoting = self._opens(match.start(1), 1)
             self._take(match[0], window.pos, is_inner=match.lastindex is not None)
         char = window.char(window.pos)
         if char == "":
@@ -93,6 +97,7 @@ class StringReader:
         ending = self._ending(size)
         if ending is Ending.CONTENT:
             self._guess(Kind.INNER_QUOTE)
+            self._is_quoting = self._opens(window.pos, size)
             self._growing.parts.append(window.text[window.pos + size - 1])
             window.pos += size
         elif ending is Ending.JOINS:
@@ -142,6 +147,12 @@ class StringReader:
         for place in islice(quotes, self._guesses.room):
             self._guess(Kind.INNER_QUOTE, place)
 
+    def _opens(self, pos: int, size: int) -> bool:
+        """Whether the inner quote there opens something, by the characters beside it."""
+        text = self._window.text
+        before = text[pos - 1] if pos > self._start else self._tail[-1:]
+        return _OPENING.fullmatch(before + '"' + text[pos + size : pos + size + 1]) is not None
+
     def _last_text(self) -> str:
         """The last characters of the string, as they were written."""
         window = self._window
@@ -154,7 +165,9 @@ class StringReader:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
         if self._is_raw and self._last_text().rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
-        return value_ending(window, window.pos + size, self._growing, self._last_text)
+        return value_ending(
+            window, window.pos + size, self._growing, self._last_text, is_quoting=self._is_quoting
+        )
 
     def _end(self, ending: Ending, size: int) -> None:
         if ending is Ending.LOST:
