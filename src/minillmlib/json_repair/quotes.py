@@ -14,6 +14,7 @@ from functools import cache
 from typing import TypeAlias
 
 from minillmlib.json_repair.growing import Growing
+from minillmlib.json_repair.inner import NOT_IN_BRACKET, InnerQuotes
 from minillmlib.json_repair.window import Window
 
 __all__ = [
@@ -136,7 +137,7 @@ def run_of(opener: str, in_object: bool, is_raw: bool, is_told: bool) -> re.Patt
 
 def clean_string(quote: str, name: str, *, in_object: bool) -> str:
     """A string whose end needs no thought if what follows it could follow a string."""
-    run = _run(quote, _inner(quote, in_object=in_object))
+    run = _run(quote, NOT_IN_BRACKET + _inner(quote, in_object=in_object))
     return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")(?P<{name}>{run}){quote}'
 
 
@@ -213,19 +214,18 @@ def holds_raw_json(window: Window, pos: int) -> bool:
 
 
 def value_ending(
-    window: Window, pos: int, growing: Growing, tail: Tail, *, is_quoting: bool
+    window: Window, pos: int, growing: Growing, tail: Tail, inner: InnerQuotes
 ) -> Ending:
-    """What the quote before `pos` means in a string; `tail` gives the string's last text.
-
-    A string is quoting while the last of its inner quotes is one that opens.
-    """
+    """What the quote before `pos` means in a string; `tail` gives the string's last text."""
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)
     if char == "" or char in "}])":
-        return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
+        is_within = inner.closers[-1:] == [char]
+        is_end = char == "" or growing.awaits(char) or _is_stray(window, after)
+        return _closes_if(is_end and not is_within)
     if char == ",":
-        return _closes_if(_is_next_after_comma(window, after + 1, growing, is_quoting=is_quoting))
+        return _closes_if(_is_next_after_comma(window, after + 1, growing, inner))
     if char in _QUOTES:
         return _closes_if(_is_next_string(window, gap, growing))
     if char == "+":
@@ -286,13 +286,13 @@ def _is_bare_key(window: Window, pos: int) -> bool:
     return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
 
 
-def _is_next_after_comma(window: Window, pos: int, growing: Growing, *, is_quoting: bool) -> bool:
+def _is_next_after_comma(window: Window, pos: int, growing: Growing, inner: InnerQuotes) -> bool:
     """Whether the next key or element begins there."""
     in_object = growing.is_in_object
     after = window.look(_SPACE, pos).end()
     char = window.char(after)
     if char == '"':
-        if not in_object and not is_quoting:
+        if not in_object and not inner.is_quoting:
             return True
         return _is_string(window, after, growing) or (in_object and _is_unclosed_key(window, after))
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:

@@ -9,6 +9,7 @@ from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
 from minillmlib.json_repair.growing import Growing
+from minillmlib.json_repair.inner import InnerQuotes
 from minillmlib.json_repair.quotes import (
     CLOSERS,
     INNER_QUOTES,
@@ -30,7 +31,6 @@ _JOINED = re.compile(
     r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
 )
 _PLUS = re.compile(r"\s*+\+\s*+")
-_OPENING = re.compile(r"""\W?"[^\s,.;:!?)\]}]""")  # an inner quote, and what is beside it
 
 
 class StringReader:
@@ -42,8 +42,8 @@ class StringReader:
         self._guesses = guesses
         self._guess = guesses.add
         self._opener = ""
+        self._inner = InnerQuotes()
         self._is_raw = False
-        self._is_quoting = False  # the last inner quote opened something
         self._is_told = False  # that control characters are in the string
         self._start = 0
         self._tail = ""
@@ -56,7 +56,8 @@ class StringReader:
         if opener != '"':
             self._guess(Kind.OTHER_QUOTES)
         self._opener = opener
-        self._is_quoting = self._is_told = False
+        self._is_told = False
+        self._inner.begin(opener)
         self._tail = ""
         window.pos = pos
         self._growing.begin_string()
@@ -80,7 +81,7 @@ class StringReader:
         assert match is not None
         if match[0]:
             if match.lastindex:
-                self._is_quoting = self._opens(match.start(1), 1)
+                self._tell_last_quote(match.start(1), 1)
             self._take(match[0], window.pos, is_inner=match.lastindex is not None)
         char = window.char(window.pos)
         if char == "":
@@ -97,7 +98,8 @@ class StringReader:
         ending = self._ending(size)
         if ending is Ending.CONTENT:
             self._guess(Kind.INNER_QUOTE)
-            self._is_quoting = self._opens(window.pos, size)
+            self._tell_last_quote(window.pos, size)
+            self._inner.read(window.text, window.pos, window.pos + size, self._last_text())
             self._growing.parts.append(window.text[window.pos + size - 1])
             window.pos += size
         elif ending is Ending.JOINS:
@@ -108,6 +110,8 @@ class StringReader:
 
     def _take(self, text: str, pos: int, *, is_inner: bool) -> None:
         end = pos + len(text)
+        if is_inner or self._inner.closers:
+            self._inner.read(self._window.text, pos, end, self._last_text())
         if is_inner:
             self.tell_inner_quotes(self._opener, pos, end)
         self._growing.parts.append(decoded(text) if "\\" in text else text)
@@ -147,11 +151,10 @@ class StringReader:
         for place in islice(quotes, self._guesses.room):
             self._guess(Kind.INNER_QUOTE, place)
 
-    def _opens(self, pos: int, size: int) -> bool:
-        """Whether the inner quote there opens something, by the characters beside it."""
-        text = self._window.text
+    def _tell_last_quote(self, pos: int, size: int) -> None:
+        text, after = self._window.text, pos + size
         before = text[pos - 1] if pos > self._start else self._tail[-1:]
-        return _OPENING.fullmatch(before + '"' + text[pos + size : pos + size + 1]) is not None
+        self._inner.last(before, text[after : after + 1])
 
     def _last_text(self) -> str:
         """The last characters of the string, as they were written."""
@@ -165,9 +168,7 @@ class StringReader:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
         if self._is_raw and self._last_text().rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
-        return value_ending(
-            window, window.pos + size, self._growing, self._last_text, is_quoting=self._is_quoting
-        )
+        return value_ending(window, window.pos + size, self._growing, self._last_text, self._inner)
 
     def _end(self, ending: Ending, size: int) -> None:
         if ending is Ending.LOST:
@@ -183,6 +184,7 @@ class StringReader:
         opener = opener_at(window, plus.end())
         self._guess(Kind.JOINED)
         self._opener, self._is_raw = opener, False
+        self._inner.begin(opener)
         self._tail = self._last_text()
         window.pos = self._start = plus.end() + len(opener)
 
@@ -196,5 +198,6 @@ class StringReader:
             texts = _NEXT.sub("", texts)
         self._growing.parts.append(texts)
         self._opener = '"'
+        self._inner.begin('"')
         self._tail = (self._last_text() + texts)[-TAIL:]
         window.pos = self._start = joined.end()
