@@ -172,6 +172,7 @@ _OPENS_ELEMENT = re.compile(r",[ \t]*\n\s*\Z")
 _LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 _WORDS_AND_BRACKET = re.compile(r"[\w \t]*+(?:([}\]])\s*+)?+")
 _BRACKET_AND_COMMA = re.compile(r"[}\]]\s*+,\s*+\Z")
+_BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")  # and what goes on in code
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
@@ -222,7 +223,7 @@ def value_ending(
     char = window.char(after)
     if char == "" or char in "}])":
         is_within = inner.closers[-1:] == [char]
-        is_end = char == "" or growing.awaits(char) or _is_stray(window, after)
+        is_end = char == "" or _is_end_before_bracket(window, after, growing)
         return _closes_if(is_end and not is_within)
     if char == ",":
         return _closes_if(_is_next_after_comma(window, after + 1, growing, inner))
@@ -244,6 +245,13 @@ def is_key_at(window: Window, pos: int) -> bool:
 
 def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
     return Ending.CLOSES if closes else Ending.CONTENT
+
+
+def _is_end_before_bracket(window: Window, pos: int, growing: Growing) -> bool:
+    closers, char = growing.closers, window.char(pos)
+    if closers[-1] == char or (char in closers and window.look(_BRACKET, pos)[1] is None):
+        return True
+    return _is_stray(window, pos)
 
 
 def _is_stray(window: Window, pos: int) -> bool:
