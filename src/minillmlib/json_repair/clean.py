@@ -51,8 +51,8 @@ _PLAIN_END = r"""(?=\s*+[}\])]|\s++["'{\[#/])|(?<!\.)(?=\{)"""
 PLAIN_VALUE = re.compile(rf"{_PLAIN}(?:{_PLAIN_END})")
 PLAIN_ITEM = re.compile(rf"{_PLAIN}(?:{_PLAIN_END}|(?=\s*+,))")
 TRIPLE = re.compile("|".join([triple_string('"', "triple"), triple_string("'", "apostrophes")]))
-# A key that a comma or a bracket follows instead of a colon.
-KEY_ONLY = re.compile(rf"(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
+# A key that a comma or a bracket follows instead of a colon, and that has none within.
+KEY_ONLY = re.compile(rf"(?!.[\w$-]++:)(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
 # Brackets where a key should be.
 JUNK_BEFORE_KEY = re.compile(
     r"[{\[][:={\[\s]*+(?=\S)|\([^:=,{}\[\]\"'\n\u201c\u2018]*+(?=[{}\[\],])"

@@ -23,6 +23,7 @@ __all__ = ["ValueReader"]
 
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
+_KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
 _COLON = re.compile(r":|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
 _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
@@ -161,11 +162,21 @@ class ValueReader(TokenReader):
             self._guess(Kind.CUT_KEY)
             self._abandon()
         elif char in ",}])":
-            self._guess(Kind.JUNK)
-            self._go_on(AFTER)
+            self._key_alone()
         else:
             self._guess(Kind.MISSING_COLON)
             self._go_on(VALUE)
+
+    def _key_alone(self) -> None:
+        """A key without a value means nothing, but for `"key: value"`."""
+        lost = _KEY_AND_VALUE.fullmatch(self.growing.key)
+        if lost:
+            self._guess(Kind.MISSING_QUOTE)
+            self._take_key(lost[1])
+            self.growing.put(lost[2])
+        else:
+            self._guess(Kind.JUNK)
+        self._go_on(AFTER)
 
     # Values.
 
