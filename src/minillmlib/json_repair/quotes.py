@@ -8,7 +8,7 @@ are. Where it is `"` that opens, a string of valid JSON always ends where JSON s
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 from functools import cache
 from typing import TypeAlias
@@ -24,6 +24,7 @@ __all__ = [
     "clean_string",
     "holds_raw_json",
     "is_key_at",
+    "is_last_string_at",
     "key_ending",
     "key_run_of",
     "opener_at",
@@ -176,6 +177,7 @@ _BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")  # and what goes on i
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
+_SCALAR = re.compile(r"(?:(-?[0-9][0-9.eE+-]*+)|[\w$-]*+)\s*+")
 _BARE_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
 _NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
@@ -362,12 +364,22 @@ def key_ending(window: Window, pos: int) -> bool:
     char = window.char(gap.end())
     if char == "" or char in ":=,}]":
         return True
-    if not gap[0]:
-        return False
     if char == '"':
-        match = window.look(_STRING, gap.end())
-        return match[1] is not None and window.char(match.end()) in (",", "}")
+        return is_last_string_at(window, gap.end())
+    if not gap[0]:
+        return _is_scalar(window, gap.end(), ",}")
     if char in "{['\u201c\u2018" or char.isdecimal():
         return True
-    word = window.look(_WORD, gap.end())
-    return word[0].rstrip() in _LITERALS and window.char(word.end()) in _AFTER_BRACKET
+    return _is_scalar(window, gap.end(), _AFTER_BRACKET)
+
+
+def is_last_string_at(window: Window, pos: int) -> bool:
+    """Whether a string stands there, and a comma or the end of an object behind it."""
+    match = window.look(_STRING, pos)
+    return match[1] is not None and window.char(match.end()) in (",", "}")
+
+
+def _is_scalar(window: Window, pos: int, ends: Collection[str]) -> bool:
+    word = window.look(_SCALAR, pos)
+    is_one = word[1] is not None or word[0].rstrip() in _LITERALS
+    return is_one and window.char(word.end()) in ends

@@ -14,7 +14,7 @@ from itertools import islice
 from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.keys import quoted_key
-from minillmlib.json_repair.quotes import Ending, opener_at
+from minillmlib.json_repair.quotes import Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, TokenReader
 from minillmlib.json_repair.valid import WORTH_TRYING
@@ -140,6 +140,11 @@ class ValueReader(TokenReader):
             self.step = self._colon
         elif not key:
             self._skip(Kind.JUNK, _JUNK_FOR_KEY)
+        elif char == '"' and key.isidentifier() and is_last_string_at(window, match.end()):
+            self._guess(Kind.BARE_KEY)
+            self._take_key(key)
+            window.pos = match.end()
+            self.step = self._colon
         elif char not in (":", "="):
             self._guess(Kind.JUNK)
             window.pos = match.end()
