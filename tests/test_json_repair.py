@@ -54,6 +54,9 @@ BROKEN = [
     ("brackets too many at the end", '{"a": [1]}]}', {"a": [1]}),
     ("an object without braces in an array", '["a": 1, "b": "x"]', [{"a": 1, "b": "x"}]),
     ("an array that goes on after its end", '{"a": [1], [2, 3], "b": 4}', {"a": [1, 2, 3], "b": 4}),
+    ("a list without a key", '{"a": "x", ["y", z], "b": 1, [2], "c": {"d": null, ["w"]}}', {"a": "x", "b": 1, "c": {"d": None}}),
+    ("a list without a key at the end", '{"a": ["x"], "b": "y", ["z"] }', {"a": ["x"], "b": "y"}),
+    ("an inner quote before a list in a text", '{"a": "the "x", [1] it is", "b": 1}', {"a": 'the "x", [1] it is', "b": 1}),
     ("objects that never end", '[{"a": 1 {"a": 2}, {"a": 3, {"a": 4}]', [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]),
     ("a comma first in an object", '{, "a": 1}', {"a": 1}),
     ("a missing colon before other values", """{"a" 'x', "b": {"c" true}}""", {"a": "x", "b": {"c": True}}),
@@ -247,6 +250,12 @@ def test_every_guess_is_told_with_its_place():
         (text.index(",]"), Kind.EXTRA_COMMA),
         (text.index(",}"), Kind.EXTRA_COMMA),
     ]
+
+
+def test_a_list_without_a_key_is_left_out_and_told():
+    found = repair('{"a": 1, [2]}')
+    assert found.value == {"a": 1}
+    assert found.changes == (minillmlib.JsonChange(position=9, kind=Kind.JUNK),)
 
 
 def test_a_key_that_comes_again_is_told_and_its_last_value_counts():

@@ -19,6 +19,7 @@ from minillmlib.json_repair.window import Window
 
 __all__ = [
     "CLOSERS",
+    "FLAT_LIST",
     "INNER_QUOTES",
     "Ending",
     "clean_string",
@@ -78,7 +79,7 @@ _NO_KEY = (
     r"""["'](?:["']\s*+[^\s:]|[^\w$"'\s:]|\s\s*+[^\s:]|[\w$][^"'\\\n]*+(?:[\\\n]|["']\s*+[^\s:]))"""
 )
 _COMMA_IN_OBJECT = (
-    rf",\s*+(?:[^\s}}\]),{{/#\\\w$\-{_ANY}]|[\w$-][\w$-]*+\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
+    rf",\s*+(?:[^\s}}\]),{{\[/#\\\w$\-{_ANY}]|[\w$-][\w$-]*+\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
     rf'|(?!"[\w$-]++:){_NO_STRING})'
 )
 _IN_OBJECT = (
@@ -174,6 +175,7 @@ _LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 _WORDS_AND_BRACKET = re.compile(r"[\w \t]*+(?:([}\]])\s*+)?+")
 _BRACKET_AND_COMMA = re.compile(r"[}\]]\s*+,\s*+\Z")
 _BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")  # and what goes on in code
+FLAT_LIST = re.compile(r'\[(?:[^\[\]{}"\\\n]++|"[^"\\\n]*+"?+)*+(?:(\])\s*+)?+')
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
@@ -302,17 +304,27 @@ def _is_next_after_comma(window: Window, pos: int, growing: Growing, inner: Inne
     after = window.look(_SPACE, pos).end()
     char = window.char(after)
     if char == '"':
-        if not in_object and not inner.is_quoting:
-            return True
-        return _is_string(window, after, growing) or (in_object and _is_unclosed_key(window, after))
+        is_next = not (in_object or inner.is_quoting) or _is_string(window, after, growing)
+        return is_next or (in_object and _is_unclosed_key(window, after))
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
+    if in_object and char == "[":
+        return _is_list_without_key(window, after)
     if in_object:
         word_end = window.look(_WORD, after).end()
         return _is_bare_key(window, after) or (word_end > after and is_key_at(window, word_end))
     if char in "[-(" or char.isdecimal():
         return True
     return window.char(window.look(_TO_COMMA, after).end()) != '"'
+
+
+def _is_list_without_key(window: Window, pos: int) -> bool:
+    """Whether a list of words or strings stands there before the object's end or its next key."""
+    match = window.look(FLAT_LIST, pos)
+    char = window.char(match.end())
+    if match[1] is None or char != ",":
+        return match[1] is not None and char == "}"
+    return is_key_at(window, window.look(_SPACE, match.end() + 1).end())
 
 
 def _is_unclosed_key(window: Window, pos: int) -> bool:

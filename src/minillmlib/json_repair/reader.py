@@ -14,7 +14,7 @@ from itertools import islice
 from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.keys import quoted_key
-from minillmlib.json_repair.quotes import Ending, is_last_string_at, opener_at
+from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, TokenReader
 from minillmlib.json_repair.valid import WORTH_TRYING
@@ -91,6 +91,10 @@ class ValueReader(TokenReader):
             self._quoted_key(opener)
         elif self.growing.open[-1] and char in "{[" and self._is_without_key(char):
             self._guess(Kind.WRONG_BRACKET)
+        elif char == "[" and self.window.look(FLAT_LIST, self.window.pos)[1]:
+            self._comma_at = -1
+            self._skip(Kind.JUNK, FLAT_LIST)
+            self._go_on(AFTER)
         else:
             self._bare_key()
 
