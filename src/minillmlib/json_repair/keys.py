@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 from minillmlib.json_repair.escapes import decoded, odd_part
 from minillmlib.json_repair.quotes import (
-    CLOSERS,
-    INNER_QUOTES,
     key_ending,
-    key_run_of,
     quote_size,
 )
+from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, key_run_of
 from minillmlib.json_repair.window import Window
 
 __all__ = ["QuotedKey", "quoted_key"]

@@ -11,15 +11,13 @@ from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_p
 from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.inner import InnerQuotes
 from minillmlib.json_repair.quotes import (
-    CLOSERS,
-    INNER_QUOTES,
     Ending,
     holds_raw_json,
     opener_at,
     quote_size,
-    run_of,
     value_ending,
 )
+from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, run_of
 from minillmlib.json_repair.window import Window
 
 __all__ = ["StringReader"]
