@@ -149,6 +149,9 @@ BROKEN = [
     ("a number alone", " True\n", True),
     ("a string alone", "'x'", "x"),
     ("smart quotes alone", "“x”", "x"),
+    ("a number in a block", "Here:\n```json\n42\n```", 42),
+    ("a tuple in a block", "As a tuple:\n```python\n(1, 'x')\n```\nDone.", [1, "x"]),
+    ("a string in the last block", 'First\n```\n"x"\n```\nor\n```\n"y"\n```', "y"),
     ("joined strings alone", '"x" + "y"', "xy"),
     # Remarks.
     ("a comment to the end of the line", '{"a": 1, // one\n "b": "x" // two\n}', {"a": 1, "b": "x"}),
@@ -204,7 +207,8 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
 @pytest.mark.parametrize(
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
-     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "..."],
+     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "...",
+     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", 'So:\n```\n"x"', "1 </think> ```2```"],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):
@@ -256,6 +260,18 @@ def test_a_list_without_a_key_is_left_out_and_told():
     found = repair('{"a": 1, [2]}')
     assert found.value == {"a": 1}
     assert found.changes == (minillmlib.JsonChange(position=9, kind=Kind.JUNK),)
+
+
+def test_guesses_around_and_in_a_block_with_a_single_value_are_told():
+    text = "Here:\n```\n('x', 1)\n```"
+    found = [(change.position, change.kind) for change in repair(text).changes]
+    assert found == [
+        (0, Kind.SURROUNDINGS),
+        (text.index("```"), Kind.FENCE),
+        (text.index("("), Kind.WRONG_BRACKET),
+        (text.index("'x'"), Kind.OTHER_QUOTES),
+        (text.rindex("```"), Kind.FENCE),
+    ]
 
 
 def test_a_key_that_comes_again_is_told_and_its_last_value_counts():

@@ -81,7 +81,7 @@ def _meant(text: str) -> Any:
     scanner = Scanner(most_guesses=0)
     scanner.finish(text)
     chosen = Choice(scanner.candidates).chosen()
-    return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
+    return chosen.value if chosen else _in_prose(scanner).value
 
 
 def _written(value: Any) -> str:
@@ -127,7 +127,7 @@ class PartialJson:
         scanner.finish(piece)
         chosen = self._choice.chosen()
         if chosen is None:
-            return _without_brackets("".join(scanner.prose))
+            return _in_prose(scanner)
         return Repaired(
             value=chosen.value,
             changes=_changes_for(chosen, scanner),
@@ -153,6 +153,23 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
             changes.append(change)
     changes.sort(key=itemgetter(0))
     return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
+
+
+def _in_prose(scanner: Scanner) -> Repaired:
+    """What the last code block of a text without objects or arrays is, or else all of it."""
+    if scanner.fenced is None:
+        return _without_brackets("".join(scanner.prose))
+    text, start = scanner.fenced
+    try:
+        found = _without_brackets(text)
+    except JsonRepairError:
+        return _without_brackets("".join(scanner.prose))
+    end = start + len(text)
+    around = [change for change in scanner.guesses.changes if not start <= change[0] < end]
+    within = [(start + change.position, change.kind) for change in found.changes]
+    guesses = sorted(around + within)[:MOST_CHANGES]
+    changes = tuple(JsonChange(position=place, kind=kind) for place, kind in guesses)
+    return msgspec.structs.replace(found, changes=changes)
 
 
 def _without_brackets(text: str) -> Repaired:

@@ -37,12 +37,16 @@ class Scanner:
         candidates: The objects and arrays of the text, the last perhaps still growing.
         guesses: What was guessed so far.
         prose: The text before the first candidate.
+        fenced: The last whole code block of it, and where that begins.
         growing: What is open of the last candidate.
     """
 
     def __init__(self, most_guesses: int = MOST_CHANGES) -> None:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
+        self.fenced: tuple[str, int] | None = None
+        self._fence_at = 0
+        self._proses_before_fence = 0
         self._window = Window()
         self.guesses = Guesses(self._window, most_guesses)
         self._guess = self.guesses.add
@@ -125,6 +129,10 @@ class Scanner:
         self._is_fenced = not self._is_fenced
         self._is_in_prose = self._is_listed = False
         window.pos = word.end() if self._is_fenced else match.end()
+        if self._is_fenced:
+            self._fence_at, self._proses_before_fence = window.place(window.pos), len(self.prose)
+        elif not self.candidates:
+            self.fenced = "".join(self.prose[self._proses_before_fence :]), self._fence_at
 
     def _pass_tag(self) -> None:
         window = self._window
@@ -135,6 +143,7 @@ class Scanner:
             self.candidates.clear()
             self.guesses.changes.clear()
             self.prose.clear()
+            self.fenced = None
             self._end_thoughts(match.end())
         elif self._is_thinking:
             window.pos = match.end()
