@@ -24,6 +24,10 @@ __all__ = ["ValueReader"]
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
+_PARENTHESIS = re.compile(r"\(\s*+")
+_ONE_IN_PARENTHESES = re.compile(
+    r"""\(\s*+(?:(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+|[\w.+-]++)\s*+(?:\)\s*+([,}\])]|\Z)?+)?+)?+"""
+)
 _COLON = re.compile(r":|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
 _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
@@ -197,6 +201,8 @@ class ValueReader(TokenReader):
                 self.growing.put(found[0])
                 window.pos = found[1]
                 self._go_on(AFTER)
+            elif char == "(" and window.look(_ONE_IN_PARENTHESES, window.pos)[1] is not None:
+                self._skip(Kind.WRONG_BRACKET, _PARENTHESIS)
             else:
                 self._open(char)
         elif opener := opener_at(window, window.pos):
