@@ -74,6 +74,7 @@ BROKEN = [
     ("smart quotes", "{“a”: “x”, ‘b’: ‘y’}", {"a": "x", "b": "y"}),
     ("smart quotes inside", '{"a": "a “good” one",}', {"a": "a “good” one"}),
     ("backticks", "{a: `x`}", {"a": "x"}),
+    ("backticks and acute accents", "{`a´: `x´, `b`: [`d´accord´]}", {"a": "x", "b": ["d´accord"]}),
     ("triple quotes", '{"a": """x "y" z"""}', {"a": 'x "y" z'}),
     ("doubled quotes", '{"a": ""x"", "b": 1}', {"a": "x", "b": 1}),
     ("inner quotes", '{"a": "say "hi" now"}', {"a": 'say "hi" now'}),

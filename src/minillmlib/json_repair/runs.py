@@ -13,7 +13,7 @@ __all__ = ["CLOSERS", "INNER_QUOTES", "clean_string", "key_run_of", "run_of", "t
 CLOSERS = {
     '"': '"',
     "'": "'",
-    "`": "`",
+    "`": "`\u00b4",
     '"""': '"',
     "'''": "'",
     '""': '"',
