@@ -108,6 +108,10 @@ BROKEN = [
     ("a missing quote of the last key in a block", '```json\n{"a": 1, "b:2\n}\n```', {"a": 1, "b": 2}),
     ("an address instead of a member", '{"a": 1, "http://x.org"}', {"a": 1}),
     ("strings that are joined", '{"a": "x" + "y" +\n \'z\'}', {"a": "xyz"}),
+    ("strings that are joined over a comment", '{"a": "x" + /* one */ "y" + // two\n "z", "b": "5 + /* 6"}', {"a": "xyz", "b": "5 + /* 6"}),
+    ("strings alone that are joined over a comment", '"x" + /* one */ "y"', "xy"),
+    ("bare addresses", "[https://a.org/b,2]", ["https://a.org/b", 2]),
+    ("a missing opening quote at the beginning", '[a","b"]', ["a", "b"]),
     ("bare keys", "{a: 1, b_c: 2, d-e: 3, $f: 4}", {"a": 1, "b_c": 2, "d-e": 3, "$f": 4}),
     ("keys that are numbers", "{1: 'x', 2: 'y'}", {"1": "x", "2": "y"}),
     ("a bare string", '{"a": hello there, "b": 1}', {"a": "hello there", "b": 1}),
@@ -212,7 +216,7 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
      'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "...",
-     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", 'So:\n```\n"x"', "1 </think> ```2```"],
+     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", 'So:\n```\n"x"', "1 </think> ```2```", "[https://a.org](https://a.org) has it."],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):

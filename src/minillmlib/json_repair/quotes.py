@@ -19,6 +19,7 @@ from minillmlib.json_repair.window import Window
 
 __all__ = [
     "FLAT_LIST",
+    "PLUS",
     "Ending",
     "holds_raw_json",
     "is_key_at",
@@ -62,7 +63,8 @@ _SCALAR = re.compile(r"(?:(-?[0-9][0-9.eE+-]*+)|[\w$-]*+)\s*+")
 _BARE_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
 _NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
-_PLUS = re.compile(r"\+\s*+")
+# A plus sign and comments without quotes.
+PLUS = re.compile(r'\+\s*+(?:/(?:\*(?:[^*"]++|\*(?!/))*+(?:\*/)?+|/[^\n"]*+)?+\s*+)*+')
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
 _RAW = re.compile(r'[\[{]\s*+"?+')
 
@@ -113,9 +115,7 @@ def value_ending(
     if char in _QUOTES:
         return _closes_if(_is_next_string(window, gap, growing))
     if char == "+":
-        return (
-            Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
-        )
+        return Ending.JOINS if opener_at(window, window.look(PLUS, after).end()) else Ending.CONTENT
     if char in "/#":
         return _closes_if(_is_comment(window, after))
     return _ending_before_word(window, gap, growing, tail)

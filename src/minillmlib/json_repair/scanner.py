@@ -21,11 +21,14 @@ _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 # Prose, and what begins with a bracket, if the first or last group but the prose is there: surely
-# an object; perhaps one; surely an array; perhaps one, with a number or with words.
+# an object; perhaps one; surely an array; perhaps one, with a number,
+# an address, words or a word that lacks its first quote.
 _OUTSIDE = re.compile(
     rf"((?:[^{{\[`<]++|<(?![a-z/]|\Z))*+)"
     rf"(?:\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
-    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+)?+"
+    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++"
+    rf"(?::(?:/(?:/[^\s,\[\]{{}}{_QUOTE_CLASS}]*+\s*+(,|\](?!\())?+)?+)?+"  # an address
+    rf"|[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+)?+)?+)?+"
 )
 _SURE = frozenset({2, 4})
 

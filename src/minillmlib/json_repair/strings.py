@@ -11,6 +11,7 @@ from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_p
 from minillmlib.json_repair.growing import Growing
 from minillmlib.json_repair.inner import InnerQuotes
 from minillmlib.json_repair.quotes import (
+    PLUS,
     Ending,
     holds_raw_json,
     opener_at,
@@ -28,7 +29,7 @@ _NEXT = re.compile(r'"\s*+\+\s*+"')
 _JOINED = re.compile(
     r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
 )
-_PLUS = re.compile(r"\s*+\+\s*+")
+_SPACE = re.compile(r"\s*+")
 
 
 class StringReader:
@@ -178,9 +179,11 @@ class StringReader:
 
     def _join(self, size: int) -> None:
         window = self._window
-        plus = window.look(_PLUS, window.pos + size)
+        plus = window.look(PLUS, window.look(_SPACE, window.pos + size).end())
         opener = opener_at(window, plus.end())
         self._guess(Kind.JOINED)
+        if "/" in plus[0]:
+            self._guess(Kind.COMMENT, plus.start() + plus[0].index("/"))
         self._opener, self._is_raw = opener, False
         self._inner.begin(opener)
         self._tail = self._last_text()
