@@ -11,7 +11,8 @@ _OPENED = {quote: re.compile(rf"[{{\[]\s?{quote}(?=\w)") for quote in "\"'"}
 NOT_IN_BRACKET = r"(?<![{\[])(?<![{\[]\s)"
 _BRACKET = re.compile(r"[{}\[\]]")
 _CLOSERS = {"{": "}", "[": "]"}
-_OPENING = re.compile(r"""\W?"[^\s,.;:!?)\]}]""")  # an inner quote, and what is beside it
+# An inner quote that opens, and what is beside it.
+_OPENING = re.compile(r"""(?:.?\W|\\[nrt])?"[^\s,.;:!?)\]}]""", re.DOTALL)
 
 
 class InnerQuotes:
@@ -34,7 +35,7 @@ class InnerQuotes:
         self.is_quoting = False
 
     def last(self, before: str, after: str) -> None:
-        """The last of the quotes stands between these characters."""
+        """The last of the quotes stands between these one or two characters and this one."""
         self.is_quoting = _OPENING.fullmatch(f'{before}"{after}') is not None
 
     def read(self, text: str, start: int, end: int, before: str) -> None:

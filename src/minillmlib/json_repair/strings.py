@@ -152,8 +152,8 @@ class StringReader:
 
     def _tell_last_quote(self, pos: int, size: int) -> None:
         text, after = self._window.text, pos + size
-        before = text[pos - 1] if pos > self._start else self._tail[-1:]
-        self._inner.last(before, text[after : after + 1])
+        before = self._tail[-2:] + text[max(self._start, pos - 2) : pos]
+        self._inner.last(before[-2:], text[after : after + 1])
 
     def _last_text(self) -> str:
         """The last characters of the string, as they were written."""
