@@ -217,7 +217,7 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
      'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "...",
-     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", 'So:\n```\n"x"', "1 </think> ```2```", "[https://a.org](https://a.org) has it."],
+     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", "So:\n```\n'tis it\n```", 'So:\n```\n"x"', "1 </think> ```2```", "[https://a.org](https://a.org) has it."],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):

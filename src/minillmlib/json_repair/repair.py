@@ -157,13 +157,18 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
 
 def _in_prose(scanner: Scanner) -> Repaired:
     """What the last code block of a text without objects or arrays is, or else all of it."""
-    if scanner.fenced is None:
-        return _without_brackets("".join(scanner.prose))
-    text, start = scanner.fenced
+    if scanner.fenced and (found := _in_block(*scanner.fenced, scanner)):
+        return found
+    return _without_brackets("".join(scanner.prose))
+
+
+def _in_block(text: str, start: int, scanner: Scanner) -> Repaired | None:
     try:
         found = _without_brackets(text)
     except JsonRepairError:
-        return _without_brackets("".join(scanner.prose))
+        return None
+    if not found.complete and type(found.value) is not dict:
+        return None
     end = start + len(text)
     around = [change for change in scanner.guesses.changes if not start <= change[0] < end]
     within = [(start + change.position, change.kind) for change in found.changes]
