@@ -2,7 +2,8 @@ r"""Where a string ends, when nobody can rely on inner quotes being escaped.
 
 A quote ends its string if what follows could follow a string, as far as the next two quotes tell.
 So a character is looked at for the sake of at most three quotes before it, however many there
-are. Where it is `"` that opens, a string of valid JSON always ends where JSON says.
+are, and once more for a list that a comma precedes. Where it is `"` that opens, a string of valid
+JSON always ends where JSON says.
 """
 
 from __future__ import annotations
