@@ -54,9 +54,15 @@ BROKEN = [
     ("brackets too many at the end", '{"a": [1]}]}', {"a": [1]}),
     ("an object without braces in an array", '["a": 1, "b": "x"]', [{"a": 1, "b": "x"}]),
     ("an array that goes on after its end", '{"a": [1], [2, 3], "b": 4}', {"a": [1, 2, 3], "b": 4}),
+    ("a list without a key", '{"a": "x", ["y", z], "b": 1, [2], "c": {"d": null, ["w"]}}', {"a": "x", "b": 1, "c": {"d": None}}),
+    ("a list without a key at the end", '{"a": ["x"], "b": "y", ["z"] }', {"a": ["x"], "b": "y"}),
+    ("an inner quote before a list in a text", '{"a": "the "x", [1] it is", "b": 1}', {"a": 'the "x", [1] it is', "b": 1}),
     ("objects that never end", '[{"a": 1 {"a": 2}, {"a": 3, {"a": 4}]', [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 4}]),
     ("a comma first in an object", '{, "a": 1}', {"a": 1}),
     ("a missing colon before other values", """{"a" 'x', "b": {"c" true}}""", {"a": "x", "b": {"c": True}}),
+    ("a missing colon and no space", '{"a"2, "b": {"c"true}, "d""x", "e"-0.5}', {"a": 2, "b": {"c": True}, "d": "x", "e": -0.5}),
+    ("a missing colon after a bare key", '{"a": 1, b "x", "c": true, d "y"}', {"a": 1, "b": "x", "c": True, "d": "y"}),
+    ("a brace too many before a missing colon", '{"a": "x"}, "b" "y"}', {"a": "x", "b": "y"}),
     ("no opening brace", '"a": 1, "b": 2}', {"a": 1, "b": 2}),
     ("a bracket that closes nothing", '{"a": 1], "b": 2}', {"a": 1, "b": 2}),
     ("a brace too many between objects", '[{"a": 1}}, {"b": 2}]', [{"a": 1}, {"b": 2}]),
@@ -68,6 +74,7 @@ BROKEN = [
     ("smart quotes", "{“a”: “x”, ‘b’: ‘y’}", {"a": "x", "b": "y"}),
     ("smart quotes inside", '{"a": "a “good” one",}', {"a": "a “good” one"}),
     ("backticks", "{a: `x`}", {"a": "x"}),
+    ("backticks and acute accents", "{`a´: `x´, `b`: [`d´accord´]}", {"a": "x", "b": ["d´accord"]}),
     ("triple quotes", '{"a": """x "y" z"""}', {"a": 'x "y" z'}),
     ("doubled quotes", '{"a": ""x"", "b": 1}', {"a": "x", "b": 1}),
     ("inner quotes", '{"a": "say "hi" now"}', {"a": 'say "hi" now'}),
@@ -78,16 +85,34 @@ BROKEN = [
     ("a key right after a string", '{"a": "x""b": 1}', {"a": "x", "b": 1}),
     ("a missing opening quote", '{"a": Oslo", "b": 1}', {"a": "Oslo", "b": 1}),
     ("inner quotes in an array", '["say "hi", then", "x"]', ['say "hi", then', "x"]),
+    ("an inner quote of a later element", '["one", "5" pipe", "6" pipe", "two"]', ["one", '5" pipe', '6" pipe', "two"]),
+    ("inner quotes after an escaped line end", '["of\\n"yes", "no" and left", "x"]', ['of\n"yes", "no" and left', "x"]),
+    ("an inner quote of the last element", '{"a": ["one", "24" TV"], "b": 1}', {"a": ["one", '24" TV'], "b": 1}),
+    ("inner quotes and commas in an array", '["said "yes", "no" and left", "x"]', ['said "yes", "no" and left', "x"]),
     ("an inner quote before a colon", '{"a": "the "x": a letter"}', {"a": 'the "x": a letter'}),
     ("an inner quote before a bracket", '{"a": "items["x"] is set"}', {"a": 'items["x"] is set'}),
+    ("a pattern with quotes in brackets", """[{"a": "['"]([^'"]+)['"]\\\\s*,"}, {"a": "b["]*c", "d": 1}]""", [{"a": """['"]([^'"]+)['"]\\s*,"""}, {"a": 'b["]*c', "d": 1}]),
+    ("a missing brace before bold print's end", '**[{"a": "x"]** it is', [{"a": "x"}]),
+    ("a missing brace before prose", '[{"a": "x"] is what I found.', [{"a": "x"}]),
     ("code with quotes", '{"code": "print("hi")", "n": 1}', {"code": 'print("hi")', "n": 1}),
     ("JSON in a string", '{"a": "{"k": "v"}", "b": 1}', {"a": '{"k": "v"}', "b": 1}),
+    ("JSON within a string", '{"x": "answer is {"b": "5"} ok.", "y": "4"}', {"x": 'answer is {"b": "5"} ok.', "y": "4"}),
+    ("a list within a string", '{"x": "see ["a"], ok", "y": 1}', {"x": 'see ["a"], ok', "y": 1}),
+    ("an index within an object of an array", """[{'a': 'x['y'] is', "b": "x["y"] is"}]""", [{"a": "x['y'] is", "b": 'x["y"] is'}]),
     ("a missing quote at the end of a line", '{"a": "x,\n "b": 1}', {"a": "x", "b": 1}),
     ("a missing quote", '{"a": "x, "b": 1}', {"a": "x", "b": 1}),
     ("a missing quote at the end of an element's line", '["x,\n"y",\n"z"]', ["x", "y", "z"]),
     ("a missing opening quote of a key", '{a": "x", b": 1}', {"a": "x", "b": 1}),
     ("a missing quote of a key", '{"a: 1, "b": 2}', {"a": 1, "b": 2}),
+    ("missing quotes between a key and its value", """{"a": 0, "b: x", "c": [{'d:y'}]}""", {"a": 0, "b": "x", "c": [{"d": "y"}]}),
+    ("a missing quote of the last key", '{"a": [{"b: well, x}]}', {"a": [{"b": "well, x"}]}),
+    ("a missing quote of the last key in a block", '```json\n{"a": 1, "b:2\n}\n```', {"a": 1, "b": 2}),
+    ("an address instead of a member", '{"a": 1, "http://x.org"}', {"a": 1}),
     ("strings that are joined", '{"a": "x" + "y" +\n \'z\'}', {"a": "xyz"}),
+    ("strings that are joined over a comment", '{"a": "x" + /* one */ "y" + // two\n "z", "b": "5 + /* 6"}', {"a": "xyz", "b": "5 + /* 6"}),
+    ("strings alone that are joined over a comment", '"x" + /* one */ "y"', "xy"),
+    ("bare addresses", "[https://a.org/b,2]", ["https://a.org/b", 2]),
+    ("a missing opening quote at the beginning", '[a","b"]', ["a", "b"]),
     ("bare keys", "{a: 1, b_c: 2, d-e: 3, $f: 4}", {"a": 1, "b_c": 2, "d-e": 3, "$f": 4}),
     ("keys that are numbers", "{1: 'x', 2: 'y'}", {"1": "x", "2": "y"}),
     ("a bare string", '{"a": hello there, "b": 1}', {"a": "hello there", "b": 1}),
@@ -116,6 +141,9 @@ BROKEN = [
     ("what is not a number", "[NaN, Infinity, -Infinity, 1e999]", [None] * 4),
     ("a tuple alone", "(1, 'x', True)", [1, "x", True]),
     ("tuples", "{'a': (1, 2)}", {"a": [1, 2]}),
+    ("one value in parentheses", """{"a": (1), "b": ("x"), "c": [( 'y, z' ), (true), (-1.5), ("x",), ()]}""", {"a": 1, "b": "x", "c": ["y, z", True, -1.5, ["x"], []]}),
+    ("a number alone in parentheses", "(1)", 1),
+    ("a string alone in parentheses", '("x")', "x"),
     ("a set", '{"a": {"x", "y"}}', {"a": ["x", "y"]}),
     ("a set of one number", '{"a": {5}, "b": [{.5}]}', {"a": [5], "b": [[0.5]]}),
     ("points without digits", "[.5, 1., +2]", [0.5, 1.0, 2]),
@@ -130,6 +158,9 @@ BROKEN = [
     ("a number alone", " True\n", True),
     ("a string alone", "'x'", "x"),
     ("smart quotes alone", "“x”", "x"),
+    ("a number in a block", "Here:\n```json\n42\n```", 42),
+    ("a tuple in a block", "As a tuple:\n```python\n(1, 'x')\n```\nDone.", [1, "x"]),
+    ("a string in the last block", 'First\n```\n"x"\n```\nor\n```\n"y"\n```', "y"),
     ("joined strings alone", '"x" + "y"', "xy"),
     # Remarks.
     ("a comment to the end of the line", '{"a": 1, // one\n "b": "x" // two\n}', {"a": 1, "b": "x"}),
@@ -150,6 +181,7 @@ CUT = [
     ("in an escape", '{"a": "one\\', {"a": "one"}),
     ("in a pair", '{"a": "one\\ud83d', {"a": "one"}),
     ("in a key", '{"a": 1, "b', {"a": 1}),
+    ("in a key with a colon", '{"a": 1, "b:c', {"a": 1}),
     ("after a key", '{"a": 1, "b"', {"a": 1}),
     ("after a colon", '{"a": 1, "b":', {"a": 1, "b": None}),
     ("after a comma", '{"a": 1,', {"a": 1}),
@@ -184,7 +216,8 @@ def test_what_is_cut_keeps_what_it_has_and_says_that_it_is_not_complete(text, va
 @pytest.mark.parametrize(
     "text",
     ["", " \n", "I cannot do that.", "It's 5 o'clock.", '"Yes," she said.', "<think>hm</think>", "```json\n```",
-     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "..."],
+     'No. <think>{"a": 1}</think> No.', "{so to say}", "a [remark] in brackets", 'or {"a": 1}\n</think>\nI do not know.', "}]", '"', "(see above)", '"Yes", "no"', '"Yes," she said, "no"', "\ufeff", "nothing", "...",
+     'Run:\n```python\nprint("x")\n```', "Run:\n```\nls\n```", "So:\n```\n'tis it\n```", 'So:\n```\n"x"', "1 </think> ```2```", "[https://a.org](https://a.org) has it."],
 )  # fmt: skip
 def test_where_no_json_is_none_is_invented(text):
     for function in (loads, repair, repair_json):
@@ -229,6 +262,24 @@ def test_every_guess_is_told_with_its_place():
         (text.index("2"), Kind.MISSING_COMMA),
         (text.index(",]"), Kind.EXTRA_COMMA),
         (text.index(",}"), Kind.EXTRA_COMMA),
+    ]
+
+
+def test_a_list_without_a_key_is_left_out_and_told():
+    found = repair('{"a": 1, [2]}')
+    assert found.value == {"a": 1}
+    assert found.changes == (minillmlib.JsonChange(position=9, kind=Kind.JUNK),)
+
+
+def test_guesses_around_and_in_a_block_with_a_single_value_are_told():
+    text = "Here:\n```\n('x', 1)\n```"
+    found = [(change.position, change.kind) for change in repair(text).changes]
+    assert found == [
+        (0, Kind.SURROUNDINGS),
+        (text.index("```"), Kind.FENCE),
+        (text.index("("), Kind.WRONG_BRACKET),
+        (text.index("'x'"), Kind.OTHER_QUOTES),
+        (text.rindex("```"), Kind.FENCE),
     ]
 
 

@@ -52,6 +52,13 @@ FAMILIES = {
     "valid and broken": ('{"a":1} {b} ', "", ""), "valid in broken": ('{"a":1},b c,', "[", ""), "tuples": ("(1,", "", ")"),
     "smart quotes and words": ("”a", '{"a":“', ""), "brackets before a tag": ("}", '{"', "<"), "smart ends": ("’, a", '{"a":‘', ""),
     "missing commas": ('"a": 1 ', "{", ""), "starred": ("/*a*", "[b", ""), "words after quotes": ('" a b c ', '{"a":"', ""),
+    "inner marks of inches": ('5" b", "', '["', ""), "raw JSON in a text": ('{"a": "b", ', '{"a":"b ', ""), "brackets before code": ('"](', '[{"a":"', ""),
+    "closed raw JSON in a text": ('{"a": ["b"]}, ', '{"a":"b ', ""), "brackets in a text after raw JSON": ("{[", '{"a":"b {"c', ""),
+    "members in quotes": ('"a: b",', '{"a":1,', ""), "keys that swallowed a value": ('"a:b}', "{", ""), "missing colons": ('"a"2,', "{", ""),
+    "missing colons after words": ('a "b",', "{", ""), "scalars before words": ('1,a "', '{a:', ""), "lists without keys": ("1,[2],", '{"a":', ""),
+    "open lists without keys": ('"b", ["', '{"a":"', ""), "blocks with a number": ("```\n1\n```\n", "", ""), "values in parentheses": ("(1),", "[", ""),
+    "open values in parentheses": ('("a', "[", ""), "acute accents": ("´", "[`", ""), "comments after a plus": ('"a" + /*', "[", ""),
+    "braces before missing colons": ('}, "a" "b"', '{"a":1', ""), "addresses in brackets": ("[a://b ", "", ""), "a word with a quote": ('[a"', "", ""),
     "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
 }  # fmt: skip
 

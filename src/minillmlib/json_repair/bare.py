@@ -6,7 +6,7 @@ import re
 
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.growing import Growing
-from minillmlib.json_repair.quotes import is_key_at
+from minillmlib.json_repair.quotes import FLAT_LIST, is_key_at, is_last_string_at
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.window import Window
 
@@ -14,6 +14,7 @@ __all__ = ["end_of_bare"]
 
 _SIMPLE = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
+_WORD_AFTER_COMMA = re.compile(r",\s*+([^\W\d]\w*+\s*+)?+")
 _AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\.\u2026")
 _COMMENT_AHEAD = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
 _TEXT = r"[^,{}\])\n\"]++|\{[^{}\n\"]*+\}?+"
@@ -52,13 +53,26 @@ def _ends_here(window: Window, growing: Growing, match: re.Match[str]) -> bool:
     if char == "" or char in "}])" or "\n" in match[2]:
         return True
     if char == ",":
-        is_literal = match[1][0].isalpha() and scalar_of(match[1])[1] is not Kind.BARE_STRING
-        return is_literal or _is_end_at_comma(window, growing, match.end())
+        is_scalar = scalar_of(match[1])[1] is not Kind.BARE_STRING
+        if is_scalar and match[1][0].isalpha():
+            return True
+        return _is_end_at_comma(window, growing, match.end()) or (
+            is_scalar and _is_end_before_odd_member(window, match.end())
+        )
     if not growing.is_in_object and match[2] and (char in "-+." or char.isdecimal()):
         return scalar_of(match[1])[1] is not Kind.BARE_STRING
     if char == "{" and not match[2]:
         return scalar_of(match[1])[1] is not Kind.BARE_STRING
     return char in "\"'{[#/" and match[2] != ""
+
+
+def _is_end_before_odd_member(window: Window, pos: int) -> bool:
+    """Whether a key without a colon or a list without a key follows the comma there."""
+    word = window.look(_WORD_AFTER_COMMA, pos)
+    char = window.char(word.end())
+    if word[1] is None:
+        return char == "[" and window.look(FLAT_LIST, word.end())[1] is not None
+    return char == '"' and is_last_string_at(window, word.end())
 
 
 def _is_end_at_comma(window: Window, growing: Growing, pos: int) -> bool:

@@ -11,7 +11,9 @@ from minillmlib.json_repair.window import Window
 __all__ = ["is_key_after_bracket", "meaning_of"]
 
 _SPACE = re.compile(r"\s*+")
-_BRACKET_AND_KEY = re.compile(r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(:)?+)?+)?+)?+')
+_BRACKET_AND_KEY = re.compile(
+    r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(?:(:)|"[^"\\\n]*+(?:"\s*+(\})?+)?+)?+)?+)?+)?+'
+)
 
 
 def meaning_of(
@@ -35,8 +37,11 @@ def meaning_of(
 
 
 def is_key_after_bracket(window: Window, pos: int) -> bool:
-    """Whether a comma and another key follow the bracket there, so that the object goes on."""
+    """Whether a comma and another key follow the bracket there, so that the object goes on.
+
+    A string without a colon is a key, too, if a string and a closing bracket follow it.
+    """
     following = window.text[pos + 1 : pos + 2]
     if following not in {",", ""} and not following.isspace():
         return False
-    return window.look(_BRACKET_AND_KEY, pos)[1] is not None
+    return window.look(_BRACKET_AND_KEY, pos).lastindex is not None

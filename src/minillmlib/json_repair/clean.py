@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.quotes import clean_string, triple_string
+from minillmlib.json_repair.runs import clean_string, triple_string
 
 __all__ = [
     "CLEAN_ITEM",
@@ -51,8 +51,8 @@ _PLAIN_END = r"""(?=\s*+[}\])]|\s++["'{\[#/])|(?<!\.)(?=\{)"""
 PLAIN_VALUE = re.compile(rf"{_PLAIN}(?:{_PLAIN_END})")
 PLAIN_ITEM = re.compile(rf"{_PLAIN}(?:{_PLAIN_END}|(?=\s*+,))")
 TRIPLE = re.compile("|".join([triple_string('"', "triple"), triple_string("'", "apostrophes")]))
-# A key that a comma or a bracket follows instead of a colon.
-KEY_ONLY = re.compile(rf"(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
+# A key that a comma or a bracket follows instead of a colon, and that has none within.
+KEY_ONLY = re.compile(rf"(?!.[\w$-]++:)(?:{_DOUBLE_KEY}|{_SINGLE_KEY}|(?!)())\s*+(?=[,}}\]])")
 # Brackets where a key should be.
 JUNK_BEFORE_KEY = re.compile(
     r"[{\[][:={\[\s]*+(?=\S)|\([^:=,{}\[\]\"'\n\u201c\u2018]*+(?=[{}\[\],])"

@@ -7,17 +7,19 @@ from typing import NamedTuple
 
 from minillmlib.json_repair.escapes import decoded, odd_part
 from minillmlib.json_repair.quotes import (
-    CLOSERS,
-    INNER_QUOTES,
     key_ending,
-    key_run_of,
     quote_size,
 )
+from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, key_run_of
 from minillmlib.json_repair.window import Window
 
 __all__ = ["QuotedKey", "quoted_key"]
 
 _COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
+# A word, a colon and a text without quotes to the end of all.
+_LOST_QUOTE = re.compile(
+    r"""([^\W\d][\w$-]*+):(?!//)\s*+[^\s"'{}\[\]\\,][^"'{}\[\]\\\n]*+\s*+\}[}\]\s]*+(?:```\s*+)?+\Z"""
+)
 
 
 class QuotedKey(NamedTuple):
@@ -42,7 +44,8 @@ def quoted_key(window: Window, start: int, opener: str) -> QuotedKey | None:
             place = match.end()
         char = window.char(place)
         if char == "":
-            return None
+            lost = None if inner else _LOST_QUOTE.match(text, start)
+            return lost and QuotedKey(lost[1], lost.end(1), [], is_closed=False)
         if char not in CLOSERS[opener] and not _is_escaped_quote(window, place, opener):
             part, place, _ = odd_part(window, place, char)
             parts.append(part)

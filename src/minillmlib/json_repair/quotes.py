@@ -2,33 +2,32 @@ r"""Where a string ends, when nobody can rely on inner quotes being escaped.
 
 A quote ends its string if what follows could follow a string, as far as the next two quotes tell.
 So a character is looked at for the sake of at most three quotes before it, however many there
-are. Where it is `"` that opens, a string of valid JSON always ends where JSON says.
+are, and once more for a list that a comma precedes. Where it is `"` that opens, a string of valid
+JSON always ends where JSON says.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum, auto
-from functools import cache
 from typing import TypeAlias
 
 from minillmlib.json_repair.growing import Growing
+from minillmlib.json_repair.inner import InnerQuotes
+from minillmlib.json_repair.runs import CLOSERS
 from minillmlib.json_repair.window import Window
 
 __all__ = [
-    "CLOSERS",
-    "INNER_QUOTES",
+    "FLAT_LIST",
+    "PLUS",
     "Ending",
-    "clean_string",
     "holds_raw_json",
     "is_key_at",
+    "is_last_string_at",
     "key_ending",
-    "key_run_of",
     "opener_at",
     "quote_size",
-    "run_of",
-    "triple_string",
     "value_ending",
 ]
 
@@ -45,123 +44,8 @@ class Ending(Enum):
     LOST = auto()  # it opens the next key: the string's own closing quote is missing
 
 
-# What opens a string, and the characters that may close it.
-CLOSERS = {
-    '"': '"',
-    "'": "'",
-    "`": "`",
-    '"""': '"',
-    "'''": "'",
-    '""': '"',
-    "''": "'",
-    '\\"': '"',
-    "\u201c": '\u201d\u201c"',  # as in English
-    "\u201d": '\u201d"',  # as in Swedish
-    "\u201e": '\u201d\u201c"',  # as in German
-    "\u2018": "\u2019'",
-    "\u2019": "\u2019'",
-    "\u00ab": "\u00bb",  # as in French
-}
 _AFTER_BRACKET = ("", ",", "}", "]", ")")
 _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
-
-_ESCAPE = r"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})"
-
-# Quotes that are text at a glance: what follows could not follow a string, as the functions below
-# would say. Each looks as far as they would, and so at the next two quotes at most. Where a branch
-# begins with a set of characters, the engine need not enter it.
-_ANY = "\"'`\u201c-\u201e\u2018\u2019\u00ab"
-_NO_STRING = r'"[^"\\]*+"\s*+[^\s:,}\]"=/#{\[\-)\w$]'  # a string, and what cannot follow one
-_NO_KEY = (
-    r"""["'](?:["']\s*+[^\s:]|[^\w$"'\s:]|\s\s*+[^\s:]|[\w$][^"'\\\n]*+(?:[\\\n]|["']\s*+[^\s:]))"""
-)
-_COMMA_IN_OBJECT = (
-    rf",\s*+(?:[^\s}}\]),{{/#\\\w$\-{_ANY}]|[\w$-][\w$-]*+\s*+(?:[^\s:\"'\w$-]|{_NO_KEY})"
-    rf'|(?!"[\w$-]++:){_NO_STRING})'
-)
-_IN_OBJECT = (
-    r"(?<=[\"'])[\w$][^\"'\\\n]*+(?:[\\\n]|[\"']\s*+[^\s:])|(?<=[^\"'])[\w$]"
-    rf"|[^\S\n][^\S\n]*+(?:[^\s}}\]),+/#\w{_ANY}]|\w[\w \t]*+[^\w \t}}\]])"
-    rf'|\s\s*+(?:"[^"\\]*+"\s*+[^\s:]|{_COMMA_IN_OBJECT})'
-    rf"|{_COMMA_IN_OBJECT}"
-)
-_COMMA_IN_ARRAY = rf",\s*+(?:[^\s}}\]),{{/#\\\[\-(\d{_ANY}][^\"\]\n,]*+\"|{_NO_STRING})"
-_IN_ARRAY = (
-    rf"\s\s*+(?:[^\s}}\]),+/#:{{\w\-{_ANY}]|[^\W\d][\w \t]*+[^\w \t}}\]]|{_NO_STRING}"
-    rf"|{_COMMA_IN_ARRAY})|{_COMMA_IN_ARRAY}"
-)
-# Right after a quote, where no line or comma before it may be the end of a string.
-_TEXT_IN_OBJECT = rf"(?<=[^\s,]@)(?=[^\s}}\]),+/#{_ANY}])"
-_TEXT_IN_ARRAY = rf"(?<=\S@)(?=[^\s}}\]),+/#:{_ANY}])"
-_IN_KEY = r"@(?=[^\s:=,}\]\"'`]|\s\s*+(?:(?![tTfFnN\d])[\w$-]|[^\s:=,}\]\"{\['\u201c\u2018\w]))"
-_SINGLE_IN_OBJECT = rf"{_NO_KEY}|[{_ANY[2:].replace('`', '')}]|"
-_SINGLE_IN_ARRAY = rf"[{_ANY.replace('`', '')}]|"
-
-
-def _inner(opener: str, *, in_object: bool) -> str:
-    if in_object:
-        single, any_, text = _SINGLE_IN_OBJECT, _IN_OBJECT, _TEXT_IN_OBJECT
-    else:
-        single, any_, text = _SINGLE_IN_ARRAY, _IN_ARRAY, _TEXT_IN_ARRAY
-    return f"@(?:(?={single if len(opener) == 1 else ''}{any_})|{text})"
-
-
-def _triple(quote: str) -> str:
-    return f"@(?=[^{quote}])|@@(?=[^{quote}])"
-
-
-def _run(opener: str, inner: str = "", controls: str = r"\x00-\x1f") -> str:
-    """What a string that this quote opens goes on with for certain."""
-    closers = re.escape(CLOSERS[opener])
-    text = rf"[^{closers}\\{controls}]"
-    if opener == '\\"':
-        return f"{text}*+"
-    inner = inner.replace("@", f"[{closers}]")
-    return f"{text}*+(?:(?:{_ESCAPE}{inner and f'|{inner}'}){text}*+)*+"
-
-
-@cache
-def run_of(opener: str, in_object: bool, is_raw: bool, is_told: bool) -> re.Pattern[str]:  # noqa: FBT001 - keywords cost time
-    """What a value that this quote opens goes on with for certain, with quotes as a group.
-
-    Where it is told that control characters are in the string, they go on, too.
-    """
-    inner = _inner(opener, in_object=in_object)
-    if len(opener) == 3:
-        inner = _triple(opener[0])
-    elif is_raw:
-        inner = rf"(?<=[^\s}}\]])@|{inner}"
-    return re.compile(_run(opener, f"({inner})", "" if is_told else r"\x00-\x1f"))
-
-
-def clean_string(quote: str, name: str, *, in_object: bool) -> str:
-    """A string whose end needs no thought if what follows it could follow a string."""
-    run = _run(quote, _inner(quote, in_object=in_object))
-    return rf'{quote}(?!{quote}[{quote}\w]|[{{\[]\s*+")(?P<{name}>{run}){quote}'
-
-
-def triple_string(quote: str, name: str) -> str:
-    """A string in triple quotes."""
-    run = _run(quote * 3, _triple(quote))
-    return f"{quote * 3}(?P<{name}>{run}){quote * 3}"
-
-
-@cache
-def key_run_of(opener: str, has_inner: bool) -> re.Pattern[str]:  # noqa: FBT001 - as above
-    """What a key that this quote opens goes on with for certain.
-
-    With quotes as a group once there was one: the first may be that of the next key or string.
-    """
-    if not has_inner or len(opener) == 3:
-        return re.compile(_run(opener))
-    quotes = "|@(?=[\"'`])" if len(opener) == 1 else ""
-    return re.compile(_run(opener, f"({_IN_KEY}{quotes})"))
-
-
-INNER_QUOTES = {
-    opener: re.compile(rf"\\.|([{re.escape(closers)}])", re.DOTALL)
-    for opener, closers in CLOSERS.items()
-}
 
 _SPACE = re.compile(r"\s*+")
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
@@ -171,13 +55,17 @@ _OPENS_ELEMENT = re.compile(r",[ \t]*\n\s*\Z")
 _LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 _WORDS_AND_BRACKET = re.compile(r"[\w \t]*+(?:([}\]])\s*+)?+")
 _BRACKET_AND_COMMA = re.compile(r"[}\]]\s*+,\s*+\Z")
+_BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")  # and what goes on in code
+FLAT_LIST = re.compile(r'\[(?:[^\[\]{}"\\\n]++|"[^"\\\n]*+"?+)*+(?:(\])\s*+)?+')
 _OPENS_KEY = re.compile(r"[,\n]\s*\Z")
 _KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
 _WORD = re.compile(r"[\w$-]*+\s*+")
+_SCALAR = re.compile(r"(?:(-?[0-9][0-9.eE+-]*+)|[\w$-]*+)\s*+")
 _BARE_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
 _NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
-_PLUS = re.compile(r"\+\s*+")
+# A plus sign and comments without quotes.
+PLUS = re.compile(r'\+\s*+(?:/(?:\*(?:[^*"]++|\*(?!/))*+(?:\*/)?+|/[^\n"]*+)?+\s*+)*+')
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
 _RAW = re.compile(r'[\[{]\s*+"?+')
 
@@ -212,21 +100,23 @@ def holds_raw_json(window: Window, pos: int) -> bool:
     return match[0].endswith('"') and window.char(match.end()).isalnum()
 
 
-def value_ending(window: Window, pos: int, growing: Growing, tail: Tail) -> Ending:
+def value_ending(
+    window: Window, pos: int, growing: Growing, tail: Tail, inner: InnerQuotes
+) -> Ending:
     """What the quote before `pos` means in a string; `tail` gives the string's last text."""
     gap = window.look(_SPACE, pos)
     after = gap.end()
     char = window.char(after)
     if char == "" or char in "}])":
-        return _closes_if(char == "" or growing.awaits(char) or _is_stray(window, after))
+        is_within = inner.closers[-1:] == [char]
+        is_end = char == "" or _is_end_before_bracket(window, after, growing)
+        return _closes_if(is_end and not is_within)
     if char == ",":
-        return _closes_if(_is_next_after_comma(window, after + 1, growing))
+        return _closes_if(_is_next_after_comma(window, after + 1, growing, inner))
     if char in _QUOTES:
         return _closes_if(_is_next_string(window, gap, growing))
     if char == "+":
-        return (
-            Ending.JOINS if opener_at(window, window.look(_PLUS, after).end()) else Ending.CONTENT
-        )
+        return Ending.JOINS if opener_at(window, window.look(PLUS, after).end()) else Ending.CONTENT
     if char in "/#":
         return _closes_if(_is_comment(window, after))
     return _ending_before_word(window, gap, growing, tail)
@@ -239,6 +129,13 @@ def is_key_at(window: Window, pos: int) -> bool:
 
 def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
     return Ending.CLOSES if closes else Ending.CONTENT
+
+
+def _is_end_before_bracket(window: Window, pos: int, growing: Growing) -> bool:
+    closers, char = growing.closers, window.char(pos)
+    if closers[-1] == char or (char in closers and window.look(_BRACKET, pos)[1] is None):
+        return True
+    return _is_stray(window, pos)
 
 
 def _is_stray(window: Window, pos: int) -> bool:
@@ -281,21 +178,33 @@ def _is_bare_key(window: Window, pos: int) -> bool:
     return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
 
 
-def _is_next_after_comma(window: Window, pos: int, growing: Growing) -> bool:
+def _is_next_after_comma(window: Window, pos: int, growing: Growing, inner: InnerQuotes) -> bool:
     """Whether the next key or element begins there."""
     in_object = growing.is_in_object
     after = window.look(_SPACE, pos).end()
     char = window.char(after)
     if char == '"':
-        return _is_string(window, after, growing) or (in_object and _is_unclosed_key(window, after))
+        is_next = not (in_object or inner.is_quoting) or _is_string(window, after, growing)
+        return is_next or (in_object and _is_unclosed_key(window, after))
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
+    if in_object and char == "[":
+        return _is_list_without_key(window, after)
     if in_object:
         word_end = window.look(_WORD, after).end()
         return _is_bare_key(window, after) or (word_end > after and is_key_at(window, word_end))
     if char in "[-(" or char.isdecimal():
         return True
     return window.char(window.look(_TO_COMMA, after).end()) != '"'
+
+
+def _is_list_without_key(window: Window, pos: int) -> bool:
+    """Whether a list of words or strings stands there before the object's end or its next key."""
+    match = window.look(FLAT_LIST, pos)
+    char = window.char(match.end())
+    if match[1] is None or char != ",":
+        return match[1] is not None and char == "}"
+    return is_key_at(window, window.look(_SPACE, match.end() + 1).end())
 
 
 def _is_unclosed_key(window: Window, pos: int) -> bool:
@@ -347,12 +256,22 @@ def key_ending(window: Window, pos: int) -> bool:
     char = window.char(gap.end())
     if char == "" or char in ":=,}]":
         return True
-    if not gap[0]:
-        return False
     if char == '"':
-        match = window.look(_STRING, gap.end())
-        return match[1] is not None and window.char(match.end()) in (",", "}")
+        return is_last_string_at(window, gap.end())
+    if not gap[0]:
+        return _is_scalar(window, gap.end(), ",}")
     if char in "{['\u201c\u2018" or char.isdecimal():
         return True
-    word = window.look(_WORD, gap.end())
-    return word[0].rstrip() in _LITERALS and window.char(word.end()) in _AFTER_BRACKET
+    return _is_scalar(window, gap.end(), _AFTER_BRACKET)
+
+
+def is_last_string_at(window: Window, pos: int) -> bool:
+    """Whether a string stands there, and a comma or the end of an object behind it."""
+    match = window.look(_STRING, pos)
+    return match[1] is not None and window.char(match.end()) in (",", "}")
+
+
+def _is_scalar(window: Window, pos: int, ends: Collection[str]) -> bool:
+    word = window.look(_SCALAR, pos)
+    is_one = word[1] is not None or word[0].rstrip() in _LITERALS
+    return is_one and window.char(word.end()) in ends

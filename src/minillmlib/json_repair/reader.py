@@ -14,7 +14,7 @@ from itertools import islice
 from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.keys import quoted_key
-from minillmlib.json_repair.quotes import Ending, opener_at
+from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
 from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, TokenReader
 from minillmlib.json_repair.valid import WORTH_TRYING
@@ -23,6 +23,11 @@ __all__ = ["ValueReader"]
 
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _BARE_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
+_KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
+_PARENTHESIS = re.compile(r"\(\s*+")
+_ONE_IN_PARENTHESES = re.compile(
+    r"""\(\s*+(?:(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+|[\w.+-]++)\s*+(?:\)\s*+([,}\])]|\Z)?+)?+)?+"""
+)
 _COLON = re.compile(r":|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
 _JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
@@ -90,6 +95,10 @@ class ValueReader(TokenReader):
             self._quoted_key(opener)
         elif self.growing.open[-1] and char in "{[" and self._is_without_key(char):
             self._guess(Kind.WRONG_BRACKET)
+        elif char == "[" and self.window.look(FLAT_LIST, self.window.pos)[1]:
+            self._comma_at = -1
+            self._skip(Kind.JUNK, FLAT_LIST)
+            self._go_on(AFTER)
         else:
             self._bare_key()
 
@@ -139,6 +148,11 @@ class ValueReader(TokenReader):
             self.step = self._colon
         elif not key:
             self._skip(Kind.JUNK, _JUNK_FOR_KEY)
+        elif char == '"' and key.isidentifier() and is_last_string_at(window, match.end()):
+            self._guess(Kind.BARE_KEY)
+            self._take_key(key)
+            window.pos = match.end()
+            self.step = self._colon
         elif char not in (":", "="):
             self._guess(Kind.JUNK)
             window.pos = match.end()
@@ -161,11 +175,21 @@ class ValueReader(TokenReader):
             self._guess(Kind.CUT_KEY)
             self._abandon()
         elif char in ",}])":
-            self._guess(Kind.JUNK)
-            self._go_on(AFTER)
+            self._key_alone()
         else:
             self._guess(Kind.MISSING_COLON)
             self._go_on(VALUE)
+
+    def _key_alone(self) -> None:
+        """A key without a value means nothing, but for `"key: value"`."""
+        lost = _KEY_AND_VALUE.fullmatch(self.growing.key)
+        if lost:
+            self._guess(Kind.MISSING_QUOTE)
+            self._take_key(lost[1])
+            self.growing.put(lost[2])
+        else:
+            self._guess(Kind.JUNK)
+        self._go_on(AFTER)
 
     # Values.
 
@@ -177,6 +201,8 @@ class ValueReader(TokenReader):
                 self.growing.put(found[0])
                 window.pos = found[1]
                 self._go_on(AFTER)
+            elif char == "(" and window.look(_ONE_IN_PARENTHESES, window.pos)[1] is not None:
+                self._skip(Kind.WRONG_BRACKET, _PARENTHESIS)
             else:
                 self._open(char)
         elif opener := opener_at(window, window.pos):

@@ -81,7 +81,7 @@ def _meant(text: str) -> Any:
     scanner = Scanner(most_guesses=0)
     scanner.finish(text)
     chosen = Choice(scanner.candidates).chosen()
-    return chosen.value if chosen else _without_brackets("".join(scanner.prose)).value
+    return chosen.value if chosen else _in_prose(scanner).value
 
 
 def _written(value: Any) -> str:
@@ -127,7 +127,7 @@ class PartialJson:
         scanner.finish(piece)
         chosen = self._choice.chosen()
         if chosen is None:
-            return _without_brackets("".join(scanner.prose))
+            return _in_prose(scanner)
         return Repaired(
             value=chosen.value,
             changes=_changes_for(chosen, scanner),
@@ -153,6 +153,28 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
             changes.append(change)
     changes.sort(key=itemgetter(0))
     return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
+
+
+def _in_prose(scanner: Scanner) -> Repaired:
+    """What the last code block of a text without objects or arrays is, or else all of it."""
+    if scanner.fenced and (found := _in_block(*scanner.fenced, scanner)):
+        return found
+    return _without_brackets("".join(scanner.prose))
+
+
+def _in_block(text: str, start: int, scanner: Scanner) -> Repaired | None:
+    try:
+        found = _without_brackets(text)
+    except JsonRepairError:
+        return None
+    if not found.complete and type(found.value) is not dict:
+        return None
+    end = start + len(text)
+    around = [change for change in scanner.guesses.changes if not start <= change[0] < end]
+    within = [(start + change.position, change.kind) for change in found.changes]
+    guesses = sorted(around + within)[:MOST_CHANGES]
+    changes = tuple(JsonChange(position=place, kind=kind) for place, kind in guesses)
+    return msgspec.structs.replace(found, changes=changes)
 
 
 def _without_brackets(text: str) -> Repaired:

@@ -21,11 +21,14 @@ _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
 _BETWEEN = " \t\r\n,;\ufeff"
 _QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 # Prose, and what begins with a bracket, if the first or last group but the prose is there: surely
-# an object; perhaps one; surely an array; perhaps one, with a number or with words.
+# an object; perhaps one; surely an array; perhaps one, with a number,
+# an address, words or a word that lacks its first quote.
 _OUTSIDE = re.compile(
     rf"((?:[^{{\[`<]++|<(?![a-z/]|\Z))*+)"
     rf"(?:\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
-    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++[\w$ -]*+\s*+([,\]])?+)?+)?+"
+    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++"
+    rf"(?::(?:/(?:/[^\s,\[\]{{}}{_QUOTE_CLASS}]*+\s*+(,|\](?!\())?+)?+)?+"  # an address
+    rf"|[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+)?+)?+)?+"
 )
 _SURE = frozenset({2, 4})
 
@@ -37,12 +40,16 @@ class Scanner:
         candidates: The objects and arrays of the text, the last perhaps still growing.
         guesses: What was guessed so far.
         prose: The text before the first candidate.
+        fenced: The last whole code block of it, and where that begins.
         growing: What is open of the last candidate.
     """
 
     def __init__(self, most_guesses: int = MOST_CHANGES) -> None:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
+        self.fenced: tuple[str, int] | None = None
+        self._fence_at = 0
+        self._proses_before_fence = 0
         self._window = Window()
         self.guesses = Guesses(self._window, most_guesses)
         self._guess = self.guesses.add
@@ -125,6 +132,10 @@ class Scanner:
         self._is_fenced = not self._is_fenced
         self._is_in_prose = self._is_listed = False
         window.pos = word.end() if self._is_fenced else match.end()
+        if self._is_fenced:
+            self._fence_at, self._proses_before_fence = window.place(window.pos), len(self.prose)
+        elif not self.candidates:
+            self.fenced = "".join(self.prose[self._proses_before_fence :]), self._fence_at
 
     def _pass_tag(self) -> None:
         window = self._window
@@ -135,6 +146,7 @@ class Scanner:
             self.candidates.clear()
             self.guesses.changes.clear()
             self.prose.clear()
+            self.fenced = None
             self._end_thoughts(match.end())
         elif self._is_thinking:
             window.pos = match.end()

@@ -9,16 +9,16 @@ from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
 from minillmlib.json_repair.growing import Growing
+from minillmlib.json_repair.inner import InnerQuotes
 from minillmlib.json_repair.quotes import (
-    CLOSERS,
-    INNER_QUOTES,
+    PLUS,
     Ending,
     holds_raw_json,
     opener_at,
     quote_size,
-    run_of,
     value_ending,
 )
+from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, run_of
 from minillmlib.json_repair.window import Window
 
 __all__ = ["StringReader"]
@@ -29,7 +29,7 @@ _NEXT = re.compile(r'"\s*+\+\s*+"')
 _JOINED = re.compile(
     r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
 )
-_PLUS = re.compile(r"\s*+\+\s*+")
+_SPACE = re.compile(r"\s*+")
 
 
 class StringReader:
@@ -41,6 +41,7 @@ class StringReader:
         self._guesses = guesses
         self._guess = guesses.add
         self._opener = ""
+        self._inner = InnerQuotes()
         self._is_raw = False
         self._is_told = False  # that control characters are in the string
         self._start = 0
@@ -55,6 +56,7 @@ class StringReader:
             self._guess(Kind.OTHER_QUOTES)
         self._opener = opener
         self._is_told = False
+        self._inner.begin(opener)
         self._tail = ""
         window.pos = pos
         self._growing.begin_string()
@@ -77,6 +79,8 @@ class StringReader:
         match = run.match(window.text, window.pos)
         assert match is not None
         if match[0]:
+            if match.lastindex:
+                self._tell_last_quote(match.start(1), 1)
             self._take(match[0], window.pos, is_inner=match.lastindex is not None)
         char = window.char(window.pos)
         if char == "":
@@ -93,6 +97,8 @@ class StringReader:
         ending = self._ending(size)
         if ending is Ending.CONTENT:
             self._guess(Kind.INNER_QUOTE)
+            self._tell_last_quote(window.pos, size)
+            self._inner.read(window.text, window.pos, window.pos + size, self._last_text())
             self._growing.parts.append(window.text[window.pos + size - 1])
             window.pos += size
         elif ending is Ending.JOINS:
@@ -103,6 +109,8 @@ class StringReader:
 
     def _take(self, text: str, pos: int, *, is_inner: bool) -> None:
         end = pos + len(text)
+        if is_inner or self._inner.closers:
+            self._inner.read(self._window.text, pos, end, self._last_text())
         if is_inner:
             self.tell_inner_quotes(self._opener, pos, end)
         self._growing.parts.append(decoded(text) if "\\" in text else text)
@@ -142,6 +150,11 @@ class StringReader:
         for place in islice(quotes, self._guesses.room):
             self._guess(Kind.INNER_QUOTE, place)
 
+    def _tell_last_quote(self, pos: int, size: int) -> None:
+        text, after = self._window.text, pos + size
+        before = self._tail[-2:] + text[max(self._start, pos - 2) : pos]
+        self._inner.last(before[-2:], text[after : after + 1])
+
     def _last_text(self) -> str:
         """The last characters of the string, as they were written."""
         window = self._window
@@ -154,7 +167,7 @@ class StringReader:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
         if self._is_raw and self._last_text().rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
-        return value_ending(window, window.pos + size, self._growing, self._last_text)
+        return value_ending(window, window.pos + size, self._growing, self._last_text, self._inner)
 
     def _end(self, ending: Ending, size: int) -> None:
         if ending is Ending.LOST:
@@ -166,10 +179,13 @@ class StringReader:
 
     def _join(self, size: int) -> None:
         window = self._window
-        plus = window.look(_PLUS, window.pos + size)
+        plus = window.look(PLUS, window.look(_SPACE, window.pos + size).end())
         opener = opener_at(window, plus.end())
         self._guess(Kind.JOINED)
+        if "/" in plus[0]:
+            self._guess(Kind.COMMENT, plus.start() + plus[0].index("/"))
         self._opener, self._is_raw = opener, False
+        self._inner.begin(opener)
         self._tail = self._last_text()
         window.pos = self._start = plus.end() + len(opener)
 
@@ -183,5 +199,6 @@ class StringReader:
             texts = _NEXT.sub("", texts)
         self._growing.parts.append(texts)
         self._opener = '"'
+        self._inner.begin('"')
         self._tail = (self._last_text() + texts)[-TAIL:]
         window.pos = self._start = joined.end()
