@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Call: TypeAlias = Callable[[], Awaitable[object]]
 
 SECS = 1.0  # about how long a measurement takes, where a peer is not too slow for that
-LIMIT_SECS = 60.0  # some lose an answer at times, and would wait for ten minutes
+LIMIT_SECS = 30.0  # some lose an answer at times, and would wait for ten minutes
 STREAMS_PACED = 100
 HISTORY = 400
 TURNS = 20

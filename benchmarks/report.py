@@ -66,6 +66,10 @@ class Results:
                 runs = self.samples[peer].setdefault(f"{measure}/{name}", {})
                 runs[str(self.run)] = float(value)
 
+    def has_failed(self, peer: str, measure: str) -> bool:
+        """Whether a library did not finish a measure in some run."""
+        return f"{peer}, {measure}" in self.errors
+
     def median(self, peer: str, row: str) -> float | None:
         """Over the runs."""
         runs = self.samples[peer].get(row)

@@ -115,19 +115,21 @@ def measure_cold(name: str, origins: dict[str, str]) -> dict[str, float | str]:
 def one_run(
     names: list[str], wanted: list[str], origins: dict[str, str], results: Results, stem: Path
 ) -> None:
-    """Each measure once for each library."""
+    """Each measure once for each library; who did not finish one before is not asked again."""
     if "cold" in wanted:
-        for name in names:
+        for name in (name for name in names if not results.has_failed(name, "cold")):
             results.add(name, "cold", measure_cold(name, origins))
     with ExitStack() as stack:
         clients = [Client(name, stack) for name in names]
         for wire in ("openai", "anthropic"):
             for measure in (name for name in MEASURES if name in wanted):
-                print(f"  {measure} {wire}", flush=True)
+                print(f"  {time.strftime('%H:%M:%S')} {measure} {wire}", flush=True)
                 for client in clients:
-                    if wire in PEERS[client.name].wires:
-                        answer = client.measure(measure, wire, origins)
-                        results.add(client.name, f"{measure}/{wire}", answer)
+                    key = f"{measure}/{wire}"
+                    if wire in PEERS[client.name].wires and not results.has_failed(
+                        client.name, key
+                    ):
+                        results.add(client.name, key, client.measure(measure, wire, origins))
                 keep(results, stem)
 
 
