@@ -16,10 +16,6 @@ from minillmlib.json_repair.window import Window
 __all__ = ["QuotedKey", "quoted_key"]
 
 _COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
-# A word, a colon and a text without quotes to the end of all.
-_LOST_QUOTE = re.compile(
-    r"""([^\W\d][\w$-]*+):(?!//)\s*+[^\s"'{}\[\]\\,][^"'{}\[\]\\\n]*+\s*+\}[}\]\s]*+(?:```\s*+)?+\Z"""
-)
 
 
 class QuotedKey(NamedTuple):
@@ -44,8 +40,7 @@ def quoted_key(window: Window, start: int, opener: str) -> QuotedKey | None:
             place = match.end()
         char = window.char(place)
         if char == "":
-            lost = None if inner else _LOST_QUOTE.match(text, start)
-            return lost and QuotedKey(lost[1], lost.end(1), [], is_closed=False)
+            return None
         if char not in CLOSERS[opener] and not _is_escaped_quote(window, place, opener):
             part, place, _ = odd_part(window, place, char)
             parts.append(part)
