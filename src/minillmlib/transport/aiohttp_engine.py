@@ -222,7 +222,7 @@ class _Request(aiohttp.ClientRequest):
     """A request with the headers that it was given, and no others, and its body behind them.
 
     aiohttp would write the body in a task of its own, which on Python 3.11 takes a turn of the
-    event loop, a fifth of what it does for a request.
+    event loop, a tenth of what a request takes.
     """
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
