@@ -422,7 +422,7 @@ async def _call(path: Path, catch: Catch, scene: Scene, transport: Transport) ->
 
     task = asyncio.create_task(kept())
     if path.is_cancelled:
-        await asyncio.wait_for(scene.stalled.wait(), 5)
+        await asyncio.wait_for(scene.stalled.wait(), 60)
         task.cancel()
     await task
     assert os.environ.get(VARIABLE), "the key of the environment was there"

@@ -30,6 +30,7 @@ from minillmlib import (
     ResponseFormat,
     ServerError,
     iterate,
+    loads,
     run,
 )
 from minillmlib.local.model import default_model_path
@@ -282,7 +283,7 @@ def test_a_schema_with_references_holds_an_answer_whole_and_streamed(local_serve
     assert whole.text == stream.text
     assert msgspec.json.decode(whole.text, type=Capital).city in ("Paris", "Rome")
     anything = GREEDY.with_json_response().with_max_tokens(64)
-    assert isinstance(json.loads(run(leaf.complete(generator, anything)).text), dict)
+    assert isinstance(loads(run(leaf.complete(generator, anything)).text), dict)  # perhaps cut
 
 
 def test_llama_cpp_takes_a_schema_on_the_messages_wire_and_does_not_keep_to_it(local_server):
