@@ -49,10 +49,10 @@ def local_server():
 @pytest.fixture
 def quota(monkeypatch):
     """A full bucket of retries for each test; the process has one for all."""
-    from minillmlib.pipeline.retry import RetryQuota
+    from minillmlib.client.retry import RetryQuota
 
     fresh = RetryQuota()
-    monkeypatch.setattr("minillmlib.pipeline.run.retry_quota", fresh)
+    monkeypatch.setattr("minillmlib.client.completion.retry_quota", fresh)
     return fresh
 
 

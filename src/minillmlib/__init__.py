@@ -2,8 +2,11 @@
 
 import typing
 
+from minillmlib.auth.credentials import CredentialSource
+from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
-from minillmlib.credentials import CredentialSource
+from minillmlib.client.context import CompletionContext, CompletionMeta, TrackedStream
+from minillmlib.client.stream import StreamingCompletion
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
@@ -49,41 +52,38 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.pipeline.arguments import ArgumentStream, FieldHandle
-from minillmlib.pipeline.stream import StreamingCompletion
-from minillmlib.pipeline.tracking import CompletionContext, CompletionMeta, TrackedStream
+from minillmlib.protocols.chat_completions.messages import MessageFacts
+from minillmlib.protocols.chat_completions.response import ChatDialect
 from minillmlib.providers.anthropic import AnthropicProvider
-from minillmlib.providers.chat_completions import ChatDialect
-from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.contract import Provider
+from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
-from minillmlib.transport.contract import Departure, HttpRequest, HttpResponse, Transport
+from minillmlib.streaming.argument_stream import ArgumentStream, FieldHandle
+from minillmlib.transport.base import Departure, HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
-from minillmlib.values.attempts import Attempt, AttemptOutcome, CostInfo
-from minillmlib.values.auth import Auth, AuthKind, Secret
-from minillmlib.values.budget import Budget, CostEstimate
-from minillmlib.values.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
-from minillmlib.values.limits import Limits
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
-from minillmlib.values.messages import ContentPart, Message, MessageContent, Role, TextPart
-from minillmlib.values.parameters import (
+from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
+from minillmlib.types.budget import Budget, CostEstimate
+from minillmlib.types.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
+from minillmlib.types.limits import Limits
+from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.types.messages import ContentPart, Message, MessageContent, Role, TextPart
+from minillmlib.types.parameters import (
     CompletionParameters,
     NodeCompletionParameters,
     ResponseFormat,
     TypedParameters,
 )
-from minillmlib.values.reasoning import (
+from minillmlib.types.reasoning import (
     Reasoning,
     ReasoningBlock,
     ReasoningConfig,
     ReasoningDelta,
 )
-from minillmlib.values.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
-from minillmlib.values.routing import ProviderSettings
-from minillmlib.values.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
-from minillmlib.values.usage import Usage
+from minillmlib.types.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
+from minillmlib.types.routing import ProviderSettings
+from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
+from minillmlib.types.usage import Usage
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
+from minillmlib.client.stream import StreamingCompletion
 from minillmlib.errors import InvalidParameterError
-from minillmlib.pipeline.partial import PartialValues
-from minillmlib.pipeline.stream import StreamingCompletion
+from minillmlib.streaming.partial_json import PartialValues
 
 __all__ = ["iterate", "run"]
 
@@ -71,6 +71,6 @@ async def _next_chunk(stream: Readable[T]) -> tuple[T] | None:
 
 
 def _in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:
-    from minillmlib.background import run_in_background  # noqa: PLC0415 - brings asyncio along
+    from minillmlib.event_loop_thread import run_in_background  # noqa: PLC0415 - brings asyncio along
 
     return run_in_background(make)

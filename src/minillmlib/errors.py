@@ -49,7 +49,7 @@
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from minillmlib.values.attempts import Attempt
+    from minillmlib.types.attempts import Attempt
 
 __all__ = [
     "ApiError",

@@ -10,33 +10,33 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from minillmlib.credentials import (
+from minillmlib.auth.credentials import (
     ClaudeSubscriptionToken,
     CredentialSource,
     EnvironmentKey,
     FixedCredential,
 )
-from minillmlib.errors import InvalidParameterError
-from minillmlib.prices import is_published, published_price
-from minillmlib.providers.anthropic import AnthropicProvider
-from minillmlib.providers.contract import Provider
-from minillmlib.providers.generic import GenericProvider
-from minillmlib.providers.openai import OpenAiProvider
-from minillmlib.providers.openrouter import OpenRouterProvider
-from minillmlib.transport.contract import Transport
-from minillmlib.values.auth import (
+from minillmlib.auth.secret import (
     Auth,
     Secret,
     check_header_text,
     header_text_problem,
     is_header_name,
 )
-from minillmlib.values.budget import CostEstimate
-from minillmlib.values.change import replaced
-from minillmlib.values.costs import TokenPrice
-from minillmlib.values.limits import Limits
-from minillmlib.values.messages import Message
-from minillmlib.values.parameters import ParametersLike
+from minillmlib.errors import InvalidParameterError
+from minillmlib.providers.anthropic import AnthropicProvider
+from minillmlib.providers.base import Provider
+from minillmlib.providers.generic import GenericProvider
+from minillmlib.providers.openai import OpenAiProvider
+from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.providers.published_prices import is_published, published_price
+from minillmlib.transport.base import Transport
+from minillmlib.types.budget import CostEstimate
+from minillmlib.types.change import replaced
+from minillmlib.types.costs import TokenPrice
+from minillmlib.types.limits import Limits
+from minillmlib.types.messages import Message
+from minillmlib.types.parameters import ParametersLike
 
 __all__ = ["GeneratorInfo"]
 
@@ -280,7 +280,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         Nothing is sent. See `CostEstimate`.
         """
-        from minillmlib.pipeline.estimate import estimated_cost  # noqa: PLC0415 - a level above
+        from minillmlib.client.estimate import estimated_cost  # noqa: PLC0415 - a level above
 
         return estimated_cost(messages, self, params)
 

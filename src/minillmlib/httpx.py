@@ -1,6 +1,6 @@
 """Requests through an `httpx2.AsyncClient` of your own, in place of the built-in engine."""
 
-from minillmlib.transport.httpx_adapter import HttpxTransport
+from minillmlib.transport.httpx import HttpxTransport
 
 __all__ = ["HttpxTransport"]
 

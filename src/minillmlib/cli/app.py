@@ -19,10 +19,10 @@ from minillmlib import (
     MiniLLMError,
     __version__,
 )
-from minillmlib.cli.commands import converse, show_end
-from minillmlib.cli.mend import mend
-from minillmlib.cli.opening import begun, opened, page_beside, write_page
-from minillmlib.cli.talk import Conversation, answer
+from minillmlib.cli.chat_loop import converse, show_end
+from minillmlib.cli.chat_session import Conversation, answer
+from minillmlib.cli.conversation_files import begun, opened, page_beside, write_page
+from minillmlib.cli.repair_command import mend
 from minillmlib.cli.terminal import (
     abandon_output,
     prepare_streams,

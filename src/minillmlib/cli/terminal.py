@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from minillmlib import ChatNode, Role
-from minillmlib.cli.drawing import ASCII, LINES, Row, drawn, summary
-from minillmlib.cli.wording import one_line, visible
+from minillmlib.cli.format import one_line, visible
+from minillmlib.cli.tree_view import ASCII, LINES, Row, drawn, summary
 
 __all__ = [
     "AnswerPrinter",

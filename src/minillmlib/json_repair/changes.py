@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from minillmlib.json_repair.window import Window
+from minillmlib.json_repair.buffer import Window
 
 __all__ = ["MOST_CHANGES", "Guesses", "JsonChange", "JsonChangeKind", "Repaired"]
 

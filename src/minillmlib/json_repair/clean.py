@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.runs import clean_string, triple_string
+from minillmlib.json_repair.string_patterns import clean_string, triple_string
 
 __all__ = [
     "CLEAN_ITEM",

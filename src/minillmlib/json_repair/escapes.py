@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TypeAlias
 
+from minillmlib.json_repair.buffer import Window
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.window import Window
 
 __all__ = ["ODD_RUNS", "REPLACEMENT", "decoded", "odd_part"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from minillmlib.json_repair.buffer import Window
 from minillmlib.json_repair.escapes import decoded, odd_part
 from minillmlib.json_repair.quotes import key_ending, quote_size
-from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, key_run_of
-from minillmlib.json_repair.window import Window
+from minillmlib.json_repair.string_patterns import CLOSERS, INNER_QUOTES, key_run_of
 
 __all__ = ["QuotedKey", "quoted_key"]
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection
 from enum import Enum, auto
 from typing import TypeAlias
 
-from minillmlib.json_repair.growing import Growing
-from minillmlib.json_repair.inner import InnerQuotes
-from minillmlib.json_repair.runs import CLOSERS
-from minillmlib.json_repair.window import Window
+from minillmlib.json_repair.buffer import Window
+from minillmlib.json_repair.nested_quotes import InnerQuotes
+from minillmlib.json_repair.parse_stack import Growing
+from minillmlib.json_repair.string_patterns import CLOSERS
 
 __all__ = [
     "FLAT_LIST",

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-from minillmlib.json_repair.bare import end_of_bare
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
+from minillmlib.json_repair.fast_path import AFTER, INSIDE, VALUE, TokenReader
 from minillmlib.json_repair.keys import quoted_key
 from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import completed, scalar_of
-from minillmlib.json_repair.tokens import AFTER, INSIDE, VALUE, TokenReader
+from minillmlib.json_repair.unquoted import end_of_bare
 from minillmlib.json_repair.valid import WORTH_TRYING
 
 __all__ = ["ValueReader"]

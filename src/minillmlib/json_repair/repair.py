@@ -11,10 +11,10 @@ import msgspec
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, Repaired
-from minillmlib.json_repair.choice import Choice
-from minillmlib.json_repair.growing import Candidate
+from minillmlib.json_repair.parse_stack import Candidate
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.scanner import Scanner
+from minillmlib.json_repair.select import Choice
 
 __all__ = ["PartialJson", "loads", "repair", "repair_json"]
 

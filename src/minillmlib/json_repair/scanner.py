@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.between import TAG, THOUGHTS
 from minillmlib.json_repair.brackets import is_key_after_bracket
+from minillmlib.json_repair.buffer import MoreTextNeeded, Window
 from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.growing import Candidate, Container
+from minillmlib.json_repair.parse_stack import Candidate, Container
 from minillmlib.json_repair.reader import ValueReader
+from minillmlib.json_repair.trivia import TAG, THOUGHTS
 from minillmlib.json_repair.valid import WORTH_TRYING, ValidValues
-from minillmlib.json_repair.window import MoreTextNeeded, Window
 
 __all__ = ["Scanner"]
 

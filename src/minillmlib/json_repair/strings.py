@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from itertools import islice
 
+from minillmlib.json_repair.buffer import Window
 from minillmlib.json_repair.changes import Guesses
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
-from minillmlib.json_repair.growing import Growing
-from minillmlib.json_repair.inner import InnerQuotes
+from minillmlib.json_repair.nested_quotes import InnerQuotes
+from minillmlib.json_repair.parse_stack import Growing
 from minillmlib.json_repair.quotes import (
     PLUS,
     Ending,
@@ -18,8 +19,7 @@ from minillmlib.json_repair.quotes import (
     quote_size,
     value_ending,
 )
-from minillmlib.json_repair.runs import CLOSERS, INNER_QUOTES, run_of
-from minillmlib.json_repair.window import Window
+from minillmlib.json_repair.string_patterns import CLOSERS, INNER_QUOTES, run_of
 
 __all__ = ["StringReader"]
 

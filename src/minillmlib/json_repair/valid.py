@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from minillmlib.json_repair.window import Window
+from minillmlib.json_repair.buffer import Window
 
 __all__ = ["WORTH_TRYING", "ValidValues"]
 

@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 from minillmlib.errors import LocalModelError
-from minillmlib.values.json import excerpt
+from minillmlib.json_value import excerpt
 
 __all__ = ["MODEL_NAME", "OWN_MODEL_HINT", "default_model_path"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from minillmlib.errors import LocalModelError, MissingExtraError
-from minillmlib.values.json import excerpt
+from minillmlib.json_value import excerpt
 
 __all__ = ["ServerProcess", "Settings", "check_engine"]
 

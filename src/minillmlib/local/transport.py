@@ -10,7 +10,7 @@ import msgspec
 
 from minillmlib.errors import ConnectError, LocalModelError, ReadError
 from minillmlib.local.server import LocalServer, shared_server
-from minillmlib.transport.contract import HttpRequest, HttpResponse
+from minillmlib.transport.base import HttpRequest, HttpResponse
 
 __all__ = ["LocalTransport"]
 
@@ -33,7 +33,7 @@ class LocalTransport(msgspec.Struct, frozen=True):
         Raises what `LocalServer.start` raises, what `Transport.send` raises, and
         `LocalModelError` when the server's process ended during the exchange.
         """
-        from minillmlib.transport.engine import shared_engine  # noqa: PLC0415 - only now needed
+        from minillmlib.transport.default import shared_engine  # noqa: PLC0415 - only now needed
 
         request.departure.may_have_left = False
         server = shared_server(self.model)

@@ -5,17 +5,9 @@ from typing import Literal
 
 import msgspec
 
+from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.errors import MalformedResponseError
-from minillmlib.providers.anthropic_body import build_body
-from minillmlib.providers.anthropic_usage import AnthropicUsage, counted, merged
-from minillmlib.providers.cache_marks import has_block, marks_left_out
-from minillmlib.providers.ceilings import claude_media_tokens
-from minillmlib.providers.chat_usage import usage_record
-from minillmlib.providers.claude_models import Claude, budget_refusal, schema_refusal
-from minillmlib.providers.contract import Provider
-from minillmlib.providers.failures import error_from_payload, is_error_payload
-from minillmlib.values.auth import Auth, AuthKind
-from minillmlib.values.json import (
+from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
@@ -25,18 +17,26 @@ from minillmlib.values.json import (
     json_text,
     string_or_empty,
 )
-from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters, ResponseFormat
-from minillmlib.values.reasoning import ReasoningDelta
-from minillmlib.values.responses import (
+from minillmlib.protocols.anthropic.request import build_body
+from minillmlib.protocols.anthropic.usage import AnthropicUsage, counted, merged
+from minillmlib.protocols.cache_control import has_block, marks_left_out
+from minillmlib.protocols.chat_completions.usage import usage_record
+from minillmlib.protocols.errors import error_from_payload, is_error_payload
+from minillmlib.providers.base import Provider
+from minillmlib.providers.models.claude import Claude, budget_refusal, schema_refusal
+from minillmlib.providers.models.token_limits import claude_media_tokens
+from minillmlib.types.media import MediaPart
+from minillmlib.types.messages import Message
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
+from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.responses import (
     CompletionResponse,
     FinishReason,
     StreamChunk,
     whole_response,
 )
-from minillmlib.values.tools import ToolCallDelta, as_tool_choice
-from minillmlib.values.usage import Counted, Usage
+from minillmlib.types.tools import ToolCallDelta, as_tool_choice
+from minillmlib.types.usage import Counted, Usage
 
 __all__ = ["AnthropicProvider"]
 

@@ -1,7 +1,7 @@
 """Any server that speaks the chat-completions wire."""
 
-from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
-from minillmlib.providers.contract import Provider
+from minillmlib.protocols.chat_completions.response import ALL_FIELDS, ChatDialect
+from minillmlib.providers.base import Provider
 
 __all__ = ["GenericProvider"]
 

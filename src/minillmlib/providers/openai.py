@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from minillmlib.providers.ceilings import openai_media_tokens
-from minillmlib.providers.chat_completions import OPENAI_FIELDS, ChatDialect
-from minillmlib.providers.contract import Provider
-from minillmlib.providers.openai_models import check_openai_model, has_no_schemas
-from minillmlib.values.json import JsonObject
-from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters, ResponseFormat
+from minillmlib.json_value import JsonObject
+from minillmlib.protocols.chat_completions.response import OPENAI_FIELDS, ChatDialect
+from minillmlib.providers.base import Provider
+from minillmlib.providers.models.openai import check_openai_model, has_no_schemas
+from minillmlib.providers.models.token_limits import openai_media_tokens
+from minillmlib.types.media import MediaPart
+from minillmlib.types.messages import Message
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 
 __all__ = ["OpenAiProvider"]
 

@@ -7,20 +7,20 @@ from urllib.parse import quote
 
 import msgspec
 
-from minillmlib.providers.cache_marks import has_text, kept_marks, mark_message, marks_left_out
-from minillmlib.providers.ceilings import claude_media_tokens, openai_media_tokens
-from minillmlib.providers.chat_completions import ALL_FIELDS, ChatDialect
-from minillmlib.providers.chat_messages import MessageFacts
-from minillmlib.providers.claude_models import Claude, budget_refusal, schema_refusal
-from minillmlib.providers.contract import Headers, Provider
-from minillmlib.providers.fields import add_extra
-from minillmlib.values.costs import MOST_USD
-from minillmlib.values.exact import exact_sum
-from minillmlib.values.json import JsonObject, JsonValue
-from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import Message
-from minillmlib.values.parameters import CompletionParameters, ResponseFormat
-from minillmlib.values.usage import Count, Usage
+from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.cache_control import has_text, kept_marks, mark_message, marks_left_out
+from minillmlib.protocols.chat_completions.messages import MessageFacts
+from minillmlib.protocols.chat_completions.response import ALL_FIELDS, ChatDialect
+from minillmlib.protocols.fields import add_extra
+from minillmlib.providers.base import Headers, Provider
+from minillmlib.providers.models.claude import Claude, budget_refusal, schema_refusal
+from minillmlib.providers.models.token_limits import claude_media_tokens, openai_media_tokens
+from minillmlib.types.costs import MOST_USD
+from minillmlib.types.media import MediaPart
+from minillmlib.types.messages import Message
+from minillmlib.types.money import exact_sum
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
+from minillmlib.types.usage import Count, Usage
 
 __all__ = ["OpenRouterProvider"]
 

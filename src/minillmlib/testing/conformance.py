@@ -7,23 +7,23 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from minillmlib.auth.secret import Auth, Secret
 from minillmlib.blocking import iterate, run
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.providers.contract import Provider
+from minillmlib.json_value import JsonObject
+from minillmlib.providers.base import Provider
 from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport, without_retries
 from minillmlib.tree.node import ChatNode
-from minillmlib.values.auth import Auth, Secret
-from minillmlib.values.costs import CostResolution, TokenPrice
-from minillmlib.values.json import JsonObject
-from minillmlib.values.media import MediaPart
-from minillmlib.values.messages import ContentPart, Message
-from minillmlib.values.parameters import CompletionParameters, ResponseFormat
-from minillmlib.values.reasoning import ReasoningConfig
-from minillmlib.values.responses import CompletionResponse, FinishReason
-from minillmlib.values.routing import ProviderSettings
-from minillmlib.values.tools import ToolCall, ToolDefinition
-from minillmlib.values.usage import Usage
+from minillmlib.types.costs import CostResolution, TokenPrice
+from minillmlib.types.media import MediaPart
+from minillmlib.types.messages import ContentPart, Message
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
+from minillmlib.types.reasoning import ReasoningConfig
+from minillmlib.types.responses import CompletionResponse, FinishReason
+from minillmlib.types.routing import ProviderSettings
+from minillmlib.types.tools import ToolCall, ToolDefinition
+from minillmlib.types.usage import Usage
 
 __all__ = ["ProviderCase", "check_provider"]
 

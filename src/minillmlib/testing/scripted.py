@@ -6,11 +6,11 @@ from typing import Self
 
 import msgspec
 
+from minillmlib.client.retry import set_default_retries
 from minillmlib.errors import InvalidParameterError, ReadError
-from minillmlib.pipeline.retry import set_default_retries
-from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.engine import set_default_transport
-from minillmlib.values.json import JsonValue
+from minillmlib.json_value import JsonValue
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
+from minillmlib.transport.default import set_default_transport
 
 __all__ = ["ScriptedReply", "ScriptedTransport", "use_transport", "without_retries"]
 

@@ -16,11 +16,11 @@ from minillmlib.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from minillmlib.transport.contract import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.sse import SseDecoder, SseEvent
-from minillmlib.transport.watchdog import Bound, Watchdog, running_loop
-from minillmlib.values.json import has_more_values
-from minillmlib.values.limits import Limits
+from minillmlib.json_value import has_more_values
+from minillmlib.streaming.sse import SseDecoder, SseEvent
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
+from minillmlib.transport.timeout import Bound, Watchdog, running_loop
+from minillmlib.types.limits import Limits
 
 __all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
 

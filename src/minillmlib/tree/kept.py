@@ -7,12 +7,12 @@ from typing import Self
 
 from minillmlib.errors import EmptyThreadError, InvalidParameterError, StorageError
 from minillmlib.files import FilePath, read_small_file, write_whole
-from minillmlib.tree.columns import NO_NODE
-from minillmlib.tree.files import attach, explained, read_tree, save_tree
 from minillmlib.tree.place import Place
-from minillmlib.tree.threads import Thread, thread_from_json, thread_json
+from minillmlib.tree.store import NO_NODE
+from minillmlib.tree.thread_file import Thread, thread_from_json, thread_json
 from minillmlib.tree.tree import Tree
-from minillmlib.values.messages import Message
+from minillmlib.tree.tree_file import attach, explained, read_tree, save_tree
+from minillmlib.types.messages import Message
 
 __all__ = ["KeptPlace"]
 

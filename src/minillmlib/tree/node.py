@@ -3,32 +3,32 @@
 from collections.abc import Callable, Iterable
 from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
+from minillmlib.client.cache_warmup import warmed
+from minillmlib.client.complete import complete
+from minillmlib.client.context import CompletionContext, TrackedStream
+from minillmlib.client.estimate import estimated_cost
+from minillmlib.client.placeholders import PLACEHOLDER, filled, placeholders_in
+from minillmlib.client.prefix_cache import LONG
+from minillmlib.client.prepare import Call, plan
+from minillmlib.client.stream import StreamingCompletion
+from minillmlib.client.validate import NOT_PARSED
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.pipeline.accept import NOT_PARSED
-from minillmlib.pipeline.complete import complete
-from minillmlib.pipeline.estimate import estimated_cost
-from minillmlib.pipeline.fill import PLACEHOLDER, filled, placeholders_in
-from minillmlib.pipeline.history import LONG
-from minillmlib.pipeline.plan import Call, plan
-from minillmlib.pipeline.stream import StreamingCompletion
-from minillmlib.pipeline.tracking import CompletionContext, TrackedStream
-from minillmlib.pipeline.warm import warmed
-from minillmlib.tree.collapse import collapsed
-from minillmlib.tree.columns import NO_NODE
+from minillmlib.json_value import JsonValue, excerpt
+from minillmlib.tree.compaction import collapsed
 from minillmlib.tree.kept import KeptPlace
 from minillmlib.tree.records import FormatValue, plain_value
+from minillmlib.tree.render import as_html, as_markdown, as_text
+from minillmlib.tree.store import NO_NODE
 from minillmlib.tree.tree import Tree
-from minillmlib.tree.wording import as_html, as_markdown, as_text
-from minillmlib.values.attempts import CostInfo
-from minillmlib.values.budget import CostEstimate
-from minillmlib.values.costs import CostTotal
-from minillmlib.values.json import JsonValue, excerpt
-from minillmlib.values.media import Media
-from minillmlib.values.messages import CacheTtl, ContentPart, Message, Role
-from minillmlib.values.parameters import ParametersLike, TypedParameters, node_parameters
-from minillmlib.values.responses import CompletionResponse
-from minillmlib.values.tools import ToolCall
+from minillmlib.types.attempts import CostInfo
+from minillmlib.types.budget import CostEstimate
+from minillmlib.types.costs import CostTotal
+from minillmlib.types.media import Media
+from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
+from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
+from minillmlib.types.responses import CompletionResponse
+from minillmlib.types.tools import ToolCall
 
 __all__ = ["ChatNode", "ParsedNode"]
 

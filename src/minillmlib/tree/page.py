@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from minillmlib.values.costs import CostTotal
-from minillmlib.values.json import JsonObject
-from minillmlib.values.media import AudioPart, DocumentPart, ImagePart, MediaPart
-from minillmlib.values.responses import CompletionResponse, FinishReason
+from minillmlib.json_value import JsonObject
+from minillmlib.types.costs import CostTotal
+from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
+from minillmlib.types.responses import CompletionResponse, FinishReason
 
 if TYPE_CHECKING:  # node.py imports this module, in a method
     from minillmlib.tree.node import ChatNode

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.tree.columns import NO_NODE
 from minillmlib.tree.records import ID_BYTES
+from minillmlib.tree.store import NO_NODE
 from minillmlib.tree.tree import Tree
 
 __all__ = ["Place"]

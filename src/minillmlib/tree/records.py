@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.values.json import JsonValue, excerpt_of
-from minillmlib.values.messages import CacheTtl, Message
-from minillmlib.values.responses import CompletionResponse
+from minillmlib.json_value import JsonValue, excerpt_of
+from minillmlib.types.messages import CacheTtl, Message
+from minillmlib.types.responses import CompletionResponse
 
 if TYPE_CHECKING:
     from hashlib import blake2b

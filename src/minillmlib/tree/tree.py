@@ -9,9 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from minillmlib.pipeline.history import History, Past
-from minillmlib.tree.columns import NO_NODE
-from minillmlib.tree.names import NamedColumns
+from minillmlib.client.prefix_cache import History, Past
+from minillmlib.tree.ids import NamedColumns
 from minillmlib.tree.records import (
     ID_BYTES,
     DetachRecord,
@@ -23,8 +22,9 @@ from minillmlib.tree.records import (
     line_of,
     node_record,
 )
-from minillmlib.values.messages import CacheTtl, Message
-from minillmlib.values.responses import CompletionResponse
+from minillmlib.tree.store import NO_NODE
+from minillmlib.types.messages import CacheTtl, Message
+from minillmlib.types.responses import CompletionResponse
 
 __all__ = ["Journal", "Tree", "joined"]
 

@@ -1,0 +1,1 @@
+"""Turns a call into requests, and their answers into one response with one cost."""

@@ -1,1 +1,0 @@
-"""From a thread to an answer: plan, encode, exchange, parse, settle."""

@@ -1,0 +1,173 @@
+"""Prices from a public table: the package genai-prices, an extra.
+
+The table is read as it is installed; nothing is fetched. What it cannot say for sure, or what a
+price per token cannot say, gives no price.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeAlias
+
+from minillmlib.errors import MissingExtraError
+from minillmlib.types.costs import TokenPrice
+
+if TYPE_CHECKING:
+    from genai_prices import types as tables
+    from genai_prices.data_snapshot import DataSnapshot
+
+    Rate: TypeAlias = Decimal | tables.TieredPrices
+
+__all__ = ["is_published", "published_price"]
+
+TABLE = "genai-prices"
+
+# The table's names of our rates.
+RATES = {
+    "input_mtok": "input",
+    "output_mtok": "output",
+    "cache_read_mtok": "cache_read",
+    "cache_write_mtok": "cache_write",
+    "cache_write_1h_mtok": "cache_write_1h",
+}
+# Fees of a vendor's own tools, which at these vendors come only with requests that ask for them.
+FEES = ("web_searches_kcount", "storage_searches_kcount")
+FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
+# Models that bill searches, sounds or images besides, though the table may not say so.
+MORE_THAN_TEXT = re.compile(r"search|sonar|audio|realtime|image|transcribe|tts")
+# What may follow a name in the table that stands for all that begin with it: a date or a tag.
+SAME_MODEL = re.compile(r"(?:[-@]\d{8}|[-@]\d{4}-\d{2}-\d{2}|-latest|-\d{8}-v\d(?::\d)?)?")
+
+
+class _NoPriceError(Exception):
+    """Why there is no price."""
+
+
+def published_price(base_url: str, model: str) -> TokenPrice | None:
+    """The price of a model at the server with that address, as of today.
+
+    None, with a warning in the log, if the table has none that can be taken as it is. Raises
+    `MissingExtraError` without the table.
+    """
+    snapshot, version = _table()
+    try:
+        return _price_in(snapshot, version, base_url, model)
+    except _NoPriceError as error:
+        import logging  # noqa: PLC0415 - a tenth of our import
+
+        logger = logging.getLogger("minillmlib")
+        logger.warning("%s %s has no price for %s: %s", TABLE, version, model, error)
+        return None
+
+
+def is_published(price: TokenPrice | None) -> bool:
+    """Whether a price comes from the table."""
+    return price is not None and (price.source or "").startswith(TABLE)
+
+
+def _price_in(snapshot: DataSnapshot, version: str, base_url: str, model: str) -> TokenPrice:
+    now = datetime.now(tz=UTC)
+    vendor = _vendor_at(snapshot, base_url)
+    entry = _entry_of(vendor, model)
+    rates = dict(_rates_of(vendor, _standard_prices(entry, now)))
+    if MORE_THAN_TEXT.search(model) or "input" not in rates or "output" not in rates:
+        raise _NoPriceError("the model is not billed by the token alone")
+    fetched = f", fetched {snapshot.timestamp:%Y-%m-%d}" if snapshot.from_auto_update else ""
+    source = f"{TABLE} {version}{fetched}: {vendor.id} {entry.id}, as of {now:%Y-%m-%d}"
+    return _price(rates, 0, source)
+
+
+def _table() -> tuple[DataSnapshot, str]:
+    """What is installed, or what the caller has fetched with that package's own means."""
+    try:
+        from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
+    except ImportError:
+        raise MissingExtraError(
+            'published prices need genai-prices: pip install "minillmlib[prices]"'
+        ) from None
+    return data_snapshot.get_snapshot(), __version__
+
+
+def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
+    """Who is at an address: a relay in between may ask another price, so names do not count."""
+    for vendor in snapshot.providers:
+        found = re.match(vendor.api_pattern, base_url)
+        if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
+            return vendor
+    raise _NoPriceError(f"it knows no vendor at {base_url}")
+
+
+def _entry_of(vendor: tables.Provider, model: str) -> tables.ModelInfo:
+    for entry in vendor.models:
+        if _is_named(entry.match, model.lower()):
+            return entry
+    raise _NoPriceError(f"it does not know this model of {vendor.id}")
+
+
+def _is_named(rule: tables.MatchLogic, model: str) -> bool:
+    """Whether a rule means this model and no relative: a mere beginning or part is not enough."""
+    from genai_prices import types as tables  # noqa: PLC0415 - as above
+
+    if isinstance(rule, tables.ClauseOr):
+        return any(_is_named(each, model) for each in rule.or_)
+    if isinstance(rule, tables.ClauseStartsWith):
+        begins = rule.is_match(model)
+        return begins and SAME_MODEL.fullmatch(model[len(rule.starts_with) :]) is not None
+    if isinstance(rule, tables.ClauseContains | tables.ClauseEndsWith | tables.ClauseAnd):
+        return False
+    return rule.is_match(model)
+
+
+def _standard_prices(entry: tables.ModelInfo, now: datetime) -> tables.ModelPrice:
+    """The prices of a day: of several, the last whose day has come."""
+    from genai_prices import types as tables  # noqa: PLC0415 - as above
+
+    if isinstance(entry.prices, tables.ModelPrice):
+        return entry.prices
+    for each in reversed(entry.prices):
+        if isinstance(each.constraint, tables.TimeOfDateConstraint):
+            raise _NoPriceError("the price changes with the hour")
+        if each.constraint is None or each.constraint.active(now):
+            return each.prices
+    raise _NoPriceError("the price is not in force yet")
+
+
+def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tuple[str, Rate]]:
+    for key, rate in vars(prices).items():
+        if rate is None:
+            continue
+        if key in RATES:
+            yield RATES[key], rate
+        elif key not in FEES or vendor.id not in FEES_ON_DEMAND:
+            raise _NoPriceError(f"its price has a part that is not of plain tokens, {key}")
+
+
+def _price(rates: dict[str, Rate], tokens: int, source: str) -> TokenPrice:
+    """The price of requests with more input than `tokens`.
+
+    The table's tiers are of the whole request, by its input, as ours are.
+    """
+    tiers = [
+        tier for rate in rates.values() if not isinstance(rate, Decimal) for tier in rate.tiers
+    ]
+    threshold = min((tier.start for tier in tiers if tier.start > tokens), default=None)
+    at = {name: _rate_above(tokens, rate) for name, rate in rates.items()}
+    return TokenPrice(
+        at["input"],
+        at["output"],
+        cache_read=at.get("cache_read"),
+        cache_write=at.get("cache_write"),
+        cache_write_1h=at.get("cache_write_1h"),
+        threshold=threshold,
+        above=None if threshold is None else _price(rates, threshold, source),
+        source=source,
+    )
+
+
+def _rate_above(tokens: int, rate: Rate) -> Decimal:
+    if isinstance(rate, Decimal):
+        return rate
+    return ([rate.base] + [tier.price for tier in rate.tiers if tier.start <= tokens])[-1]

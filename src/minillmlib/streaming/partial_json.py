@@ -1,0 +1,76 @@
+"""The JSON of an answer while it streams."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Self
+
+from minillmlib.errors import JsonRepairError
+from minillmlib.json_value import JsonValue
+
+if TYPE_CHECKING:
+    from minillmlib.json_repair.incremental import LiveJson
+
+__all__ = ["PartialValues"]
+
+
+class PartialValues:
+    """The values of `StreamingCompletion.partial_json`.
+
+    Args:
+        next_text: Reads the text of the chunk with this number; None after the last.
+        aclose: Ends the stream.
+    """
+
+    def __init__(
+        self,
+        next_text: Callable[[int], Awaitable[str | None]],
+        aclose: Callable[[], Coroutine[object, object, None]],
+    ) -> None:
+        from minillmlib.json_repair.incremental import LiveJson  # noqa: PLC0415 - slow to import
+
+        self.aclose = aclose
+        self._next_text = next_text
+        self._chunks = 0
+        self._partial: LiveJson | None = LiveJson()
+        self._value: JsonValue = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JsonValue:
+        while self._partial is not None:
+            text = await self._next_text(self._chunks)
+            if text is None:
+                return self._last_value()
+            self._chunks += 1
+            if text and self._is_new(self._fed(self._partial, text)):
+                return self._value
+        raise StopAsyncIteration
+
+    def _fed(self, partial: LiveJson, text: str) -> JsonValue:
+        try:
+            partial.feed(text)
+            return partial.snapshot()
+        except JsonRepairError:
+            self._partial = None
+            raise
+
+    def _is_new(self, value: JsonValue) -> bool:
+        if value is None or (type(value) is type(self._value) and value == self._value):
+            return False
+        self._value = value
+        return True
+
+    def _last_value(self) -> JsonValue:
+        partial, self._partial = self._partial, None
+        assert partial is not None
+        try:
+            value = partial.finish().value
+        except JsonRepairError:
+            if self._value is not None:
+                raise  # what was shown is not the answer, or is nested too deeply
+            raise StopAsyncIteration from None
+        if not self._is_new(value) and self._value is not None:
+            raise StopAsyncIteration
+        return value

@@ -1,0 +1,1 @@
+"""Answers as values of the user's type."""

@@ -1,0 +1,162 @@
+"""One conversation as a JSON document: ours, and those that people have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from minillmlib.errors import MiniLLMError, StorageError
+from minillmlib.json_value import JsonValue, excerpt, excerpt_of
+from minillmlib.tree.records import FormatValue, written
+from minillmlib.types.media import ImagePart
+from minillmlib.types.messages import ContentPart, Message, Role, TextPart
+from minillmlib.types.tools import ToolCall
+
+__all__ = ["Thread", "thread_from_json", "thread_json"]
+
+VERSION = 1
+ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
+
+
+class Thread(NamedTuple):
+    """Messages, and the values of their placeholders; None is one that a call must give."""
+
+    messages: list[Message]
+    format_kwargs: Mapping[str, FormatValue]
+
+
+class _Document(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="minillmlib thread",
+    tag_field="kind",
+):  # fmt: skip
+    """Our own form."""
+
+    version: int
+    messages: list[Message]
+    format_kwargs: dict[str, FormatValue] = {}
+
+
+def thread_json(thread: Thread) -> bytes:
+    """The document of a thread."""
+    document = _Document(VERSION, thread.messages, dict(thread.format_kwargs))
+    return msgspec.json.format(written(document), indent=1) + b"\n"
+
+
+def thread_from_json(data: bytes | str) -> Thread:
+    """The thread in a document.
+
+    Takes our own form, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
+    and a plain list of `{"role": ..., "content": ...}` as chat-completions servers take it.
+    Raises `StorageError` that names the place which it does not understand.
+    """
+    try:
+        raw = msgspec.json.decode(data)
+        thread = _thread_of(raw)
+    except StorageError:
+        raise
+    except (ValueError, TypeError, RecursionError, MiniLLMError) as error:
+        raise StorageError(f"it is no conversation: {excerpt(str(error))}") from None
+    if not thread.messages:
+        raise StorageError("it holds no message")
+    return thread
+
+
+def _thread_of(raw: JsonValue) -> Thread:
+    if isinstance(raw, list):
+        return Thread(_plain_messages(raw, "the list"), {})
+    if isinstance(raw, dict) and "prompts" in raw:
+        _refuse_unknown(raw, {"prompts", "required_kwargs"}, "the document")
+        kwargs = _required(raw.get("required_kwargs"))
+        return Thread(_plain_messages(raw["prompts"], "prompts"), kwargs)
+    document = msgspec.convert(raw, _Document)
+    if document.version != VERSION:
+        raise StorageError(
+            f"it is of version {excerpt_of(document.version, 60)}, this library reads {VERSION}"
+        )
+    return Thread(document.messages, document.format_kwargs)
+
+
+def _required(raw: JsonValue) -> Mapping[str, FormatValue]:
+    try:
+        return msgspec.convert({} if raw is None else raw, dict[str, FormatValue])
+    except ValueError as error:
+        raise StorageError(f"required_kwargs: {excerpt(str(error))}") from None
+
+
+def _plain_messages(raw: JsonValue, where: str) -> list[Message]:
+    if not isinstance(raw, list):
+        raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
+    return [_plain_message(item, f"{where}[{place}]") for place, item in enumerate(raw)]
+
+
+def _plain_message(raw: JsonValue, where: str) -> Message:
+    if not isinstance(raw, dict):
+        raise StorageError(f"{where} is no message but {excerpt_of(raw, 60)}")
+    _refuse_unknown(raw, {"role", "content", "tool_calls", "tool_call_id", "is_error"}, where)
+    role = ROLES.get(raw["role"]) if isinstance(raw.get("role"), str) else None
+    if role is None:
+        raise StorageError(f"{where}.role is {excerpt_of(raw.get('role'), 60)}")
+    try:
+        return Message(
+            role=role,
+            content=_plain_content(raw.get("content"), f"{where}.content"),
+            tool_calls=tuple(_calls(raw.get("tool_calls"), f"{where}.tool_calls")),
+            tool_call_id=raw.get("tool_call_id"),
+            is_error=_flag(raw.get("is_error"), f"{where}.is_error"),
+        )
+    except StorageError:
+        raise
+    except MiniLLMError as error:
+        raise StorageError(f"{where}: {excerpt(str(error))}") from None
+
+
+def _flag(raw: JsonValue, where: str) -> bool:
+    if raw not in (None, True, False):
+        raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
+    return raw is True
+
+
+def _plain_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return raw
+    if not isinstance(raw, list):
+        raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
+    return tuple(_part(part, f"{where}[{place}]") for place, part in enumerate(raw))
+
+
+def _part(raw: JsonValue, where: str) -> ContentPart:
+    match raw:
+        case {"type": "text", "text": str() as text}:
+            return TextPart(text=text)
+        case {"type": "image_url", "image_url": {"url": str() as url, **more}}:
+            _refuse_unknown(more, {"detail"}, f"{where}.image_url")
+            return replace(ImagePart.from_url(url), detail=more.get("detail"))
+    raise StorageError(f"{where} is neither a text nor an image: {excerpt_of(raw, 60)}")
+
+
+def _calls(raw: JsonValue, where: str) -> Sequence[ToolCall]:
+    calls: list[ToolCall] = []
+    if raw is None:
+        return calls
+    if not isinstance(raw, list):
+        raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
+    for place, call in enumerate(raw):
+        match call:
+            case {"id": str() as own, "function": {"name": str() as name, "arguments": arguments}}:
+                text = arguments if isinstance(arguments, str) else None
+                text = msgspec.json.encode(arguments).decode() if text is None else text
+                calls.append(ToolCall(id=own, name=name, arguments=text))
+            case _:
+                raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
+    return calls
+
+
+def _refuse_unknown(raw: Iterable[object], known: set[str], where: str) -> None:
+    unknown = sorted(str(name) for name in raw if name not in known)
+    if unknown:
+        raise StorageError(f"{where} has what is not known here: {excerpt(', '.join(unknown))}")

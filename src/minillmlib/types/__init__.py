@@ -1,0 +1,1 @@
+"""Frozen values that the rest of the library passes around. No I/O."""

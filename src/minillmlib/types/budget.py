@@ -1,0 +1,153 @@
+"""Budgets: money is set aside before it can be spent."""
+
+import threading
+from decimal import Decimal, InvalidOperation
+
+import msgspec
+
+from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.types.costs import CostOutcome, CostResolution
+from minillmlib.types.money import EXACT, exact_sum, is_amount
+
+__all__ = ["Budget", "CostEstimate", "Reservation"]
+
+
+class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a request can cost in USD, or what is missing to say so.
+
+    `ceiling` is None if anything is missing. It is deliberately high: every byte of a text
+    counts as a token, and the answer is as long as it may be.
+    """
+
+    ceiling: Decimal | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ceiling is not None and not is_amount(self.ceiling):
+            raise InvalidParameterError(
+                f"a ceiling is a Decimal of USD, finite and not negative, not {self.ceiling!r}"
+            )
+
+
+class Budget:
+    """A limit in USD on what some completions may cost together.
+
+    Before a request is sent, the most that it can cost is set aside; when its cost is known, the
+    rest is given back. A request that the rest cannot cover is refused with
+    `BudgetExceededError` before it is sent, and so is one whose ceiling is not known. What a
+    request cost that is not known in the end stays set aside, whole. Safe to share by any number
+    of tasks and threads.
+
+    Args:
+        limit: USD, as a text, a `Decimal` or a whole number.
+        parent: Another budget that must cover everything, too.
+    """
+
+    def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
+        try:
+            amount = Decimal(str(limit))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if isinstance(limit, bool | float) or not amount.is_finite() or amount < 0:
+            raise InvalidParameterError(
+                f"a budget is an amount of USD from 0 on, such as Budget('0.50'), not {limit!r}"
+            )
+        if not isinstance(parent, Budget | None):
+            raise InvalidParameterError("the parent of a budget is a Budget")
+        self.limit = amount
+        self.parent = parent
+        self._lock = threading.Lock()
+        self._spent = Decimal(0)
+        self._reserved = Decimal(0)
+
+    @property
+    def spent(self) -> Decimal:
+        """What is known to be spent, and the ceilings of what is not known."""
+        return self._spent
+
+    @property
+    def reserved(self) -> Decimal:
+        """What is set aside for requests under way."""
+        return self._reserved
+
+    @property
+    def left(self) -> Decimal:
+        """What can still be set aside here; a parent may have less.
+
+        Below 0 if requests cost more than their ceilings.
+        """
+        with self._lock:
+            return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
+
+    def child(self, limit: Decimal | str | int) -> "Budget":
+        """A smaller budget within this one."""
+        return Budget(limit, parent=self)
+
+    def reserve(self, estimate: CostEstimate) -> "Reservation":
+        """Sets the ceiling aside, here and in every parent, or raises `BudgetExceededError`."""
+        if estimate.ceiling is None:
+            raise BudgetExceededError(
+                "a budget needs to know the most that a request can cost, and this is missing: "
+                f"{'; '.join(estimate.missing)}; the request was not sent"
+            )
+        taken: list[Budget] = []
+        budget: Budget | None = self
+        while budget is not None:
+            if not budget._take(estimate.ceiling):  # noqa: SLF001 - another budget
+                for earlier in taken:
+                    earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
+                raise BudgetExceededError(
+                    f"the request may cost ${estimate.ceiling:f}, but of the budget of "
+                    f"${budget.limit:f} only ${budget.left:f} is left; it was not sent"
+                )
+            taken.append(budget)
+            budget = budget.parent
+        return Reservation(self, estimate.ceiling)
+
+    def _take(self, amount: Decimal) -> bool:
+        with self._lock:
+            if exact_sum((self._spent, self._reserved, amount)) > self.limit:
+                return False
+            self._reserved = EXACT.add(self._reserved, amount)
+            return True
+
+    def _settle(self, reserved: Decimal, spent: Decimal) -> None:
+        with self._lock:
+            self._reserved = EXACT.subtract(self._reserved, reserved)
+            self._spent = EXACT.add(self._spent, spent)
+
+    def _settle_all(self, reserved: Decimal, spent: Decimal) -> None:
+        budget: Budget | None = self
+        while budget is not None:
+            budget._settle(reserved, spent)  # noqa: SLF001 - another budget
+            budget = budget.parent
+
+    def __repr__(self) -> str:
+        return f"Budget(limit={self.limit}, spent={self._spent}, reserved={self._reserved})"
+
+
+class Reservation:
+    """What is set aside for one request, until its cost is known; the first known one stands."""
+
+    def __init__(self, budget: Budget, ceiling: Decimal) -> None:
+        self._budget = budget
+        self._ceiling = ceiling
+        self._is_open = True  # until the request has ended
+        self._is_final = False
+
+    def settle(self, cost: CostOutcome | None) -> None:
+        """Gives back what was not spent. None is a request that cannot have been billed.
+
+        Of an unknown cost nothing is given back, until it is known after all.
+        """
+        if self._is_final:
+            return
+        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        known = Decimal(0) if cost is None else cost.cost
+        spent = known if self._is_final else self._ceiling
+        if self._is_open:
+            self._budget._settle_all(self._ceiling, spent)  # noqa: SLF001
+        else:
+            correction = EXACT.subtract(spent, self._ceiling)
+            self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
+        self._is_open = False

@@ -1,1 +1,0 @@
-"""The frozen values that everything passes around."""

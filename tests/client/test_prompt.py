@@ -1,0 +1,201 @@
+"""Placeholders and forced beginnings: what becomes of the text of a conversation."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_conversation import said, scripted, streamed
+from test_tools import body_of
+
+import minillmlib
+from conftest import GOLDEN
+from minillmlib import (
+    AnthropicProvider,
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    GenericProvider,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    OpenAiProvider,
+    TextPart,
+)
+from minillmlib.client.placeholders import filled
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+
+def texts_sent(leaf: ChatNode, params: NodeCompletionParameters) -> list[str]:
+    return [message["content"] for message in body_of(GenericProvider(), leaf, params)["messages"]]
+
+
+def test_placeholders_are_filled_in_the_whole_thread_at_call_time():
+    leaf = ChatNode.root("You are {who}.").add_user("Hi, {who}, it is {hour}.")
+    params = (
+        NodeCompletionParameters().with_format_kwargs({"who": "Ada"}).with_format_kwarg("hour", 7)
+    )
+    assert texts_sent(leaf, params) == ["You are Ada.", "Hi, Ada, it is 7."]
+    assert leaf.text == "Hi, {who}, it is {hour}.", "the tree keeps what was written"
+    parts = ChatNode.root("s").add_user([TextPart(text="{who}")])
+    assert texts_sent(parts, params)[1] == [{"type": "text", "text": "Ada"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("{a}{a}", "{b}{b}"), ("{unknown}", "{unknown}"), ("{", "{"), ("}{", "}{"), ("{{a}}", "{{b}}"),
+     ("{a.__class__}", "{a.__class__}"), ("{a[0]}", "{a[0]}"), ("{a:>9}", "{a:>9}"), ("{a!r}", "{a!r}"),
+     ("{ a }", "{ a }"), ("{}", "{}"), ('{"a": 1}', '{"a": 1}'), ("{0}", "{0}")],
+)  # fmt: skip
+def test_only_plain_names_are_filled_and_values_are_never_looked_into(text, sent):
+    params = NodeCompletionParameters(format_kwargs={"a": "{b}", "b": "no"})
+    assert texts_sent(ChatNode.root("s").add_user(text), params)[1] == sent
+
+
+@given(st.text(alphabet="{}abx._ "), st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)))
+def test_filling_adds_no_more_than_the_values(text, values):
+    (message,) = filled([minillmlib.Message.user(text or "x")], values)
+    longest = max(map(len, values.values()), default=0)
+    assert len(message.text or "") <= len(text or "x") * (1 + longest)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"a": object()}, {"a b": "x"}, {1: "x"}, [("a", "b")], {"a": None}]
+)
+def test_a_value_that_is_no_text_or_number_is_refused(wrong):
+    with pytest.raises(InvalidParameterError):
+        NodeCompletionParameters(format_kwargs=wrong)
+
+
+BEGIN = NodeCompletionParameters().with_force_prepend("Planets:\n- ")
+
+
+def test_a_forced_beginning_is_the_last_turn_of_the_prompt_without_its_last_white_space():
+    leaf = ChatNode.root("s").add_user("u")
+    last = body_of(GenericProvider(), leaf, BEGIN)["messages"][-1]
+    assert last == {"role": "assistant", "content": "Planets:\n-"}
+    last = body_of(AnthropicProvider(), leaf, BEGIN)["messages"][-1]
+    assert last["content"] == [{"type": "text", "text": "Planets:\n-"}]
+
+
+def test_where_no_model_continues_a_beginning_it_is_an_error_that_says_why():
+    with pytest.raises(InvalidParameterError, match="OpenAI begins a new answer"):
+        body_of(OpenAiProvider(), ChatNode.root("s").add_user("u"), BEGIN)
+
+
+@pytest.mark.parametrize("answer", ["Mercury", "Planets:\n- Mercury", "Plan B", "", "Planets:\n- "])
+async def test_the_beginning_is_part_of_the_answer_exactly_once_whole_and_streamed(answer):
+    is_repeated = answer.startswith("Planets:\n- ")
+    text = answer if is_repeated else "Planets:\n- " + answer
+    whole = await ChatNode.root("s").chat("u", scripted(said(answer)), BEGIN)
+    assert whole.text == text
+    assert [message.role.value for message in whole.thread()] == ["system", "user", "assistant"]
+    for size in (1, 3, 100):
+        pieces = [answer[i : i + size] for i in range(0, len(answer), size)]
+        stream = ChatNode.root("s").chat_streaming("u", scripted(streamed(*pieces)), BEGIN)
+        assert "".join([chunk.delta async for chunk in stream]) == text
+        assert stream.node.text == text
+
+
+@pytest.mark.parametrize("name", ["compat_llamacpp_prefill_echo.json",
+                                  "compat_llamacpp_prefill_stream_no_echo.sse"])  # fmt: skip
+def test_a_real_server_that_repeats_it_only_when_not_streaming_gives_the_same_answer(name):
+    data = (GOLDEN / name).read_bytes()
+    begin = NodeCompletionParameters(force_prepend="Planets:\n-")
+    reply = ScriptedReply.events(data) if name.endswith(".sse") else ScriptedReply.json(data)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    stream = ChatNode.root("s").chat_streaming(
+        "u", generator.with_transport(ScriptedTransport([reply])), begin
+    )
+    list(minillmlib.iterate(stream))
+    assert stream.node.text == "Planets:\n- Mercury\n- Venus"
+
+
+async def test_a_beginning_does_not_make_an_empty_stream_a_success():
+    done = ScriptedReply.events(b"data: [DONE]\n\n")
+    with pytest.raises(minillmlib.IncompleteStreamError):
+        async for _ in ChatNode.root("s").chat_streaming("u", scripted(done), BEGIN):
+            pass
+
+
+async def test_a_beginning_that_ends_in_white_space_is_known_again():
+    begin = NodeCompletionParameters(force_prepend="{\n")
+    for answer in ('{"a":1}', '{\n"a":1}', '"a":1}'):
+        whole = await ChatNode.root("s").chat("u", scripted(said(answer)), begin)
+        assert whole.text == '{\n"a":1}'
+
+
+async def test_a_stream_that_goes_on_as_it_began_loses_nothing():
+    begin = NodeCompletionParameters(force_prepend="[")
+    stream = ChatNode.root("s").chat_streaming("u", scripted(streamed("[1],", "[2]]")), begin)
+    assert "".join([chunk.delta async for chunk in stream]) == "[[1],[2]]"
+
+
+async def test_text_held_back_is_not_lost_when_the_stream_ends_or_breaks():
+    for cut, partial in [
+        ("Plan", "Plan"),
+        ("Planets:\n- Mer", "Planets:\n- Mer"),
+        ("Sun", "Planets:\n- Sun"),
+    ]:
+        event = (
+            b"data: " + msgspec.json.encode({"choices": [{"delta": {"content": cut}}]}) + b"\n\n"
+        )
+        with pytest.raises(minillmlib.IncompleteStreamError) as caught:
+            async for _ in ChatNode.root("s").chat_streaming(
+                "u", scripted(ScriptedReply.events(event)), BEGIN
+            ):
+                pass
+        assert caught.value.partial == partial
+        done = ScriptedReply.events(event, b"data: [DONE]\n\n")
+        stream = ChatNode.root("s").chat_streaming("u", scripted(done), BEGIN)
+        text = "".join([chunk.delta async for chunk in stream])
+        assert text == stream.node.text == ("Planets:\n- Plan" if cut == "Plan" else partial)
+
+
+def test_placeholders_are_filled_in_the_settings_own_texts_too():
+    params = NodeCompletionParameters(
+        system_prompt="You are {who}.", force_prepend="I, {who},", format_kwargs={"who": "Ada"}
+    )
+    _, leaf = ChatNode.from_messages([minillmlib.Message.user("u")])
+    assert texts_sent(leaf, params) == ["You are Ada.", "u", "I, Ada,"]
+    answer = minillmlib.run(leaf.complete(scripted(said(" think.")), params))
+    assert answer.text == "I, Ada, think."
+
+
+def test_neighbours_of_one_role_are_one_turn():
+    leaf = ChatNode.root("s").add_user("a").add_user(" ").add_user("b").add_assistant("c")
+    leaf = leaf.add_assistant("d").add_user([TextPart(text="e")]).add_user("f")
+    sent = body_of(GenericProvider(), leaf)["messages"]
+    parts = [{"type": "text", "text": text} for text in "ef"]
+    assert [(m["role"], m["content"]) for m in sent] == [
+        ("system", "s"), ("user", "a\n\nb"), ("assistant", "c\n\nd"), ("user", parts)]  # fmt: skip
+    assert [message.text for message in leaf.thread()] == ["s", "a", " ", "b", "c", "d", "e", "f"]
+
+
+def test_calls_results_and_marked_messages_stay_by_themselves():
+    call = minillmlib.ToolCall(id="1", name="f", arguments="{}")
+    marked = minillmlib.Message(role="user", content="a", cache_ttl="5m")
+    history = [marked, minillmlib.Message.user("b"), minillmlib.Message.assistant("c", [call]),
+               minillmlib.Message.tool_result("1", "d"), minillmlib.Message.tool_result("1", "e"),
+               minillmlib.Message.assistant("f"), minillmlib.Message.user("g")]  # fmt: skip
+    _, leaf = ChatNode.from_messages(history)
+    sent = body_of(GenericProvider(), leaf)["messages"]
+    assert [message["content"] for message in sent] == list("abcdefg")
+
+
+def test_a_real_model_continues_a_beginning_on_both_wires(local_server):
+    generator = GeneratorInfo.custom("real", local_server.base_url, "m").with_api_key(
+        local_server.key
+    )
+    params = NodeCompletionParameters(
+        params=CompletionParameters(temperature=0, max_tokens=16), force_prepend="The capital is"
+    )
+    root = ChatNode.root("You are a helpful assistant.")
+    for wire in (generator, generator.with_provider(AnthropicProvider())):
+        whole = minillmlib.run(root.chat("What is the capital of France?", wire, params))
+        stream = root.chat_streaming("What is the capital of France?", wire, params)
+        text = "".join(chunk.delta for chunk in minillmlib.iterate(stream))
+        assert whole.text == text == stream.node.text
+        assert text.startswith("The capital is")
+        assert text.count("The capital is") == 1
+        assert msgspec.json.encode(text)

@@ -1,0 +1,110 @@
+"""Cache marks on messages: where they stand on the wires that have them, and where they do not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from test_generators import ANSWER, CLAUDE
+
+import minillmlib
+from minillmlib import (
+    AnthropicProvider,
+    ChatNode,
+    GeneratorInfo,
+    GenericProvider,
+    InvalidParameterError,
+    Message,
+    OpenAiProvider,
+    OpenRouterProvider,
+    TextPart,
+    ToolCall,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+FIVE_MINUTES = {"type": "ephemeral"}
+AN_HOUR = {"type": "ephemeral", "ttl": "1h"}
+
+
+def message(role: str, content: str, cache_ttl: str | None = None) -> Message:
+    return Message(role=role, content=content, cache_ttl=cache_ttl)
+
+
+def sent(provider, model: str, *messages: Message):
+    """The body, and what the receipt says was left out."""
+    answer = CLAUDE if isinstance(provider, AnthropicProvider) else ANSWER
+    transport = ScriptedTransport([ScriptedReply.json(answer)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
+        provider=provider, transport=transport
+    )
+    _, leaf = ChatNode.from_messages(messages)
+    node = minillmlib.run(leaf.complete(generator))
+    return msgspec.json.decode(transport.requests[0].body), node.response.receipt.left_out
+
+
+def test_anthropic_gets_the_mark_on_the_last_block_of_the_message():
+    body, left_out = sent(
+        AnthropicProvider(), "claude-haiku-4-5",
+        message("system", "rules", "1h"), message("system", "more"), message("user", "a", "5m"),
+        message("user", "b"))  # fmt: skip
+    assert body["system"] == [
+        {"type": "text", "text": "rules", "cache_control": AN_HOUR}, {"type": "text", "text": "more"}]  # fmt: skip
+    assert body["messages"] == [{"role": "user", "content": [
+        {"type": "text", "text": "a", "cache_control": FIVE_MINUTES}, {"type": "text", "text": "b"}]}]  # fmt: skip
+    assert left_out == {}
+
+
+def test_a_mark_on_calls_and_results_stands_on_their_blocks():
+    call = ToolCall(id="c1", name="f", arguments="{}")
+    body, _ = sent(
+        AnthropicProvider(), "claude-haiku-4-5", message("user", "u"),
+        Message(role="assistant", content="look", tool_calls=(call,), cache_ttl="5m"),
+        Message(role="tool", tool_call_id="c1", content="r", cache_ttl="5m"))  # fmt: skip
+    _, assistant, results = body["messages"]
+    assert [block.get("cache_control") for block in assistant["content"]] == [None, FIVE_MINUTES]
+    assert results["content"][0]["cache_control"] == FIVE_MINUTES
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [(AnthropicProvider(), "claude-haiku-4-5"), (OpenRouterProvider(), "anthropic/claude-opus-4.8")],
+)  # fmt: skip
+def test_the_last_four_marks_are_sent_longer_lifetimes_first_and_the_receipt_tells(provider, model):
+    ttls = ["5m", "5m", None, "5m", "1h", None, "5m", "5m"]
+    roles = ["user", "assistant"] * 4
+    history = [message(role, role, ttl) for role, ttl in zip(roles, ttls, strict=True)]
+    body, left_out = sent(provider, model, *history, message("user", "last"))
+    marks = [turn["content"][0].get("cache_control") if isinstance(turn["content"], list) else None
+             for turn in body["messages"]]  # fmt: skip
+    assert marks == [None, None, None, AN_HOUR, AN_HOUR, None, FIVE_MINUTES, FIVE_MINUTES, None]
+    assert "last 4" in left_out["cache marks"]
+
+
+def test_openrouter_passes_marks_on_for_claude_in_parts():
+    parts = Message(role="user", content=(TextPart(text="a"), TextPart(text="b")), cache_ttl="5m")
+    body, left_out = sent(
+        OpenRouterProvider(), "anthropic/claude-sonnet-4.5", message("system", "s", "1h"), parts)  # fmt: skip
+    assert body["messages"][0]["content"] == [
+        {"type": "text", "text": "s", "cache_control": AN_HOUR}
+    ]
+    assert [part.get("cache_control") for part in body["messages"][1]["content"]] == [None, FIVE_MINUTES]  # fmt: skip
+    assert left_out == {}
+
+
+@pytest.mark.parametrize(
+    "provider", [OpenAiProvider(), GenericProvider(), OpenRouterProvider()], ids=repr
+)
+def test_where_caching_is_automatic_marks_are_left_out_with_a_word(provider):
+    body, left_out = sent(provider, "gpt-4o", message("user", "a", "5m"))
+    assert body["messages"] == [{"role": "user", "content": "a"}]
+    assert "by itself" in left_out["cache marks"]
+
+
+def test_a_message_without_a_block_for_the_mark_is_sent_without_it():
+    body, _ = sent(AnthropicProvider(), "claude-haiku-4-5", message("user", "a"),
+                   message("assistant", " ", "5m"), message("user", "b"))  # fmt: skip
+    assert "cache_control" not in str(body)
+
+
+def test_a_lifetime_is_one_of_two():
+    with pytest.raises(InvalidParameterError, match="cache_ttl"):
+        message("user", "a", "2h")

@@ -1,0 +1,191 @@
+"""Recorded answers of real servers give the right response or the right typed error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+import msgspec
+import pytest
+from golden_expected import ANSWERS, BROKEN_STREAMS, FAILURES, expected_of
+
+import minillmlib
+from conftest import GOLDEN, golden_generator
+from minillmlib import (
+    ChatNode,
+    CompletionResponse,
+    CostOutcome,
+    CostResolution,
+    GeneratorInfo,
+    IncompleteStreamError,
+    MiniLLMError,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+STREAMS = [name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse")]
+RETRYABLE = {
+    "IncompleteStreamError", "ModelLoadingError", "OverloadedError", "RateLimitError", "ServerError",
+}  # fmt: skip
+
+
+def reply_of(name: str, status: int = 200) -> ScriptedReply:
+    data = (GOLDEN / name).read_bytes()
+    return (
+        ScriptedReply.events(data)
+        if name.endswith(".sse")
+        else ScriptedReply.json(data, status=status)
+    )
+
+
+def scripted(name: str, replies: Iterable[ScriptedReply]) -> GeneratorInfo:
+    """The generator for a golden file's wire, to be asked once for each reply."""
+    return golden_generator(name).with_transport(ScriptedTransport(replies))
+
+
+def of_the_wire(response: CompletionResponse) -> CompletionResponse:
+    """A response without what the call puts into it: only what the server said is left."""
+    return msgspec.structs.replace(
+        response,
+        receipt=None,
+        attempts=(),
+        raw_response=None,
+        origin="",
+        cost=CostOutcome.unknown(),
+    )
+
+
+def test_every_golden_file_has_an_expectation():
+    names = {path.name for path in GOLDEN.iterdir()}
+    assert names == ANSWERS.keys() | FAILURES.keys() | BROKEN_STREAMS.keys()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_is_read_to_the_last_field(name):
+    expected = expected_of(name)
+    root = ChatNode.root("Be brief.")
+    generator = scripted(name, [reply_of(name)])
+    raw = None
+    if name.endswith(".sse"):
+        async with root.chat_streaming("Hi", generator) as stream:
+            chunks = [chunk async for chunk in stream]
+        answer = stream.node
+        assert stream.response == answer.response
+        assert "".join(chunk.delta for chunk in chunks) == expected.content
+        assert "".join(chunk.reasoning for chunk in chunks) == expected.reasoning
+    else:
+        answer = await root.chat("Hi", generator)
+        raw = msgspec.json.decode((GOLDEN / name).read_bytes())
+    assert of_the_wire(answer.response) == expected
+    assert answer.response.raw_response == raw
+    assert answer.response.cost.usage == expected.usage
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_the_node_of_an_answer_says_calls_and_shows_the_same(name):
+    expected = expected_of(name)
+    stream = ChatNode.root("Be brief.").chat_streaming("Hi", scripted(name, [reply_of(name)]))
+    async for _ in stream:
+        pass
+    message = stream.node.message
+    assert message.content == (expected.refusal or expected.content)
+    assert message.tool_calls == stream.node.tool_calls == expected.tool_calls
+    assert message.media == stream.node.media == expected.media
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name.endswith(".json")])
+async def test_a_whole_answer_to_a_streaming_request_is_delivered_as_one_chunk(name):
+    expected = expected_of(name)
+    generator = scripted(name, [reply_of(name)])
+    async with ChatNode.root("Be brief.").chat_streaming("Hi", generator) as stream:
+        (chunk,) = [chunk async for chunk in stream]
+    assert of_the_wire(stream.response) == expected
+    for field in ("id", "model", "refusal", "media", "reasoning", "usage",
+                  "finish_reason", "raw_finish_reason"):  # fmt: skip
+        assert getattr(chunk, field) == getattr(expected, field), field
+    assert chunk.delta == expected.content
+    calls = [(call.id, call.name, call.arguments) for call in expected.tool_calls]
+    assert [(call.id, call.name, call.arguments) for call in chunk.tool_calls] == calls
+
+
+def assert_failure(error: MiniLLMError, expected) -> None:
+    assert type(error).__name__ == expected.kind
+    facts = (getattr(error, field, None) for field in ("status", "code", "retry_after_secs"))
+    assert tuple(facts) == (expected.status, expected.code, expected.retry_after_secs)
+    assert error.request_id == expected.request_id
+    assert error.partial == expected.partial
+    assert expected.said in str(error)
+    assert error.is_retryable == (expected.kind in RETRYABLE)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+async def test_an_error_answer_is_the_right_error(name, streaming):
+    root = ChatNode.root("Be brief.")
+    generator = scripted(name, [reply_of(name, FAILURES[name].status)])
+    with pytest.raises(minillmlib.ApiError) as caught:
+        if streaming:
+            await anext(root.chat_streaming("Hi", generator))
+        else:
+            await root.chat("Hi", generator)
+    assert_failure(caught.value, FAILURES[name])
+    assert root.children() == []
+
+
+@pytest.mark.parametrize("name", BROKEN_STREAMS)
+async def test_a_broken_stream_is_an_error_that_carries_the_text_so_far(name):
+    root = ChatNode.root("Be brief.")
+    delivered = []
+    with pytest.raises(MiniLLMError) as caught:
+        async with root.chat_streaming("Hi", scripted(name, [reply_of(name)])) as stream:
+            async for chunk in stream:
+                delivered.append(chunk.delta)
+    assert_failure(caught.value, BROKEN_STREAMS[name])
+    assert caught.value.partial == "".join(delivered)
+    assert root.children() == []
+
+
+async def test_a_resolved_cost_comes_from_the_provider_or_a_price_and_else_is_unpriced():
+    name = "openai_text.json"
+    price = minillmlib.TokenPrice("1", "5")
+    for generator, resolution, cost in [
+        (golden_generator(name), CostResolution.UNPRICED, "0"),
+        (golden_generator(name).with_token_price(price), CostResolution.RESOLVED, "0.000057"),
+    ]:
+        asked = generator.with_transport(ScriptedTransport([reply_of(name)]))
+        answer = await ChatNode.root("Be brief.").chat("Hi", asked)
+        assert answer.response.cost.resolution is resolution
+        assert answer.response.cost.cost == Decimal(cost)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("breaks_off", [False, True], ids=["clean end", "broken connection"])
+async def test_a_stream_cut_anywhere_is_never_a_success_before_its_end_signal(name, breaks_off):
+    data = (GOLDEN / name).read_bytes()
+    text = ANSWERS[name].content if name in ANSWERS else BROKEN_STREAMS[name].partial
+    finishes_at = end_signal_of(name, data)
+    replies = (ScriptedReply.events(data[:cut], breaks_off=breaks_off) for cut in range(len(data)))
+    generator = scripted(name, replies)
+    for cut in range(len(data)):
+        root = ChatNode.root("Be brief.")
+        delivered = []
+        try:
+            async for chunk in root.chat_streaming("Hi", generator):
+                delivered.append(chunk.delta)
+        except MiniLLMError as error:
+            assert cut < finishes_at or name in BROKEN_STREAMS, f"no success when cut at {cut}"
+            assert error.partial == "".join(delivered)
+            assert root.children() == []
+            kinds = (minillmlib.ReadError, minillmlib.ApiError, IncompleteStreamError)
+            assert isinstance(error, kinds)
+        else:
+            assert cut >= finishes_at, f"a success when cut at {cut} of {finishes_at}"
+            assert len(root.children()) == 1
+        assert text.startswith("".join(delivered))
+
+
+def end_signal_of(name: str, data: bytes) -> int:
+    """Where the event that holds the finish reason has ended, read off the bytes by hand."""
+    if name in BROKEN_STREAMS:
+        return len(data)
+    word = b'"stop_reason":"' if name.startswith("anthropic") else b'"finish_reason":"'
+    return data.index(b"\n\n", data.rindex(word)) + 2

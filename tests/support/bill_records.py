@@ -1,0 +1,387 @@
+"""Records of token counts as vendors send them, with the buckets and the bill worked out by hand.
+
+A price is in dollars per million tokens, so tokens times price are millionths of a dollar; the
+sums stand above each bill. A bill of None is one that the price does not tell.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bill_wires import Record
+from golden_expected import usage
+
+from minillmlib import TokenPrice, Usage
+
+PLAIN = TokenPrice(1, 5)
+FREE = TokenPrice(0, 0)
+SONNET_5M = TokenPrice(3, 15, cache_read="0.3", cache_write="3.75")
+SONNET = SONNET_5M.with_cache_rates("0.3", "3.75", 6)
+HAIKU = TokenPrice(
+    "0.1", "0.5", cache_read="0.01", cache_write="0.125", threshold=100_000,
+    above=TokenPrice("0.5", "2.5", cache_read="0.05", cache_write="0.625", cache_write_1h=1),
+)  # fmt: skip
+GPT = TokenPrice("1.25", 10, cache_read="0.125", cache_write="1.5625")
+DEEPSEEK = TokenPrice("0.28", "0.42", cache_read="0.028")
+GROK = TokenPrice("0.2", "0.5", cache_read="0.05")
+GEMINI = TokenPrice(
+    "1.25", 10, cache_read="0.31", threshold=200_000,
+    above=TokenPrice("2.5", 15, cache_read="0.625"),
+)  # fmt: skip
+GROQ = TokenPrice("0.59", "0.79")
+MISTRAL = TokenPrice(2, 6)
+
+
+class Bill(NamedTuple):
+    """What one request consumed: a record of a whole body, or those of a stream in their order."""
+
+    wire: str
+    records: Record | list[Record]
+    price: TokenPrice | None
+    buckets: Usage
+    cost: str | None
+
+
+def claude(
+    fresh: int, output: int, read: int = 0, for_5m: int = 0, for_1h: int = 0, **more
+) -> Record:
+    """Anthropic's record with both lifetimes told."""
+    return {
+        "input_tokens": fresh,
+        "cache_creation_input_tokens": for_5m + for_1h,
+        "cache_read_input_tokens": read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": for_5m,
+            "ephemeral_1h_input_tokens": for_1h,
+        },
+        "output_tokens": output,
+        "service_tier": "standard",
+    } | more
+
+
+def chat(prompt: int, completion: int, total: int | None = None, **more) -> Record:
+    """OpenAI's record, with a total unless it is None."""
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+    return counts | ({} if total is None else {"total_tokens": total}) | more
+
+
+def cached(read: int, written: int | None = None) -> Record:
+    details = {"cached_tokens": read, "audio_tokens": 0}
+    return details if written is None else details | {"cache_write_tokens": written}
+
+
+def thought(tokens: int) -> Record:
+    return {"reasoning_tokens": tokens, "audio_tokens": 0, "accepted_prediction_tokens": 0}
+
+
+ANTHROPIC = {
+    "Claude without a cache": Bill("anthropic", {"input_tokens": 41, "output_tokens": 12},
+        # 41 x 3 + 12 x 15 = 123 + 180
+        SONNET, usage(41, 0, 0, 12), "0.000303"),
+    "Claude reads a cache and thinks": Bill("anthropic",
+        claude(37, 512, 18240, output_tokens_details={"thinking_tokens": 384}),
+        # 37 x 3 + 18240 x 0.3 + 512 x 15 = 111 + 5472 + 7680
+        SONNET, usage(37, 18240, 0, 512, 384), "0.013263"),
+    "Claude writes for five minutes": Bill("anthropic", claude(6, 210, 0, 7421),
+        # 6 x 3 + 7421 x 3.75 + 210 x 15 = 18 + 27828.75 + 3150
+        SONNET, usage(6, 0, 7421, 210), "0.03099675"),
+    "Claude only warms a cache for an hour": Bill("anthropic", claude(6, 0, for_1h=7421),
+        # 6 x 3 + 7421 x 6 = 18 + 44526
+        SONNET, usage(6, 0, 7421, 0, for_1h=7421), "0.044544"),
+    "Claude writes for both lifetimes": Bill("anthropic", claude(37, 512, 18240, 768, 2048),
+        # 37 x 3 + 18240 x 0.3 + 768 x 3.75 + 2048 x 6 + 512 x 15 = 111 + 5472 + 2880 + 12288 + 7680
+        SONNET, usage(37, 18240, 2816, 512, for_1h=2048), "0.028431"),
+    "an hour's tokens without a rate": Bill("anthropic", claude(37, 512, 18240, 768, 2048),
+        SONNET_5M, usage(37, 18240, 2816, 512, for_1h=2048), None),
+    "no hour's tokens need no rate": Bill("anthropic", claude(37, 512, 18240, 768),
+        # 37 x 3 + 18240 x 0.3 + 768 x 3.75 + 512 x 15 = 111 + 5472 + 2880 + 7680
+        SONNET_5M, usage(37, 18240, 768, 512), "0.016143"),
+    "Claude writes and tells no lifetimes": Bill("anthropic", {
+        "input_tokens": 37, "cache_creation_input_tokens": 2816, "cache_read_input_tokens": 0,
+        "cache_creation": None, "output_tokens": 10},
+        # 37 x 3 + 2816 x 3.75 + 10 x 15 = 111 + 10560 + 150
+        SONNET, usage(37, 0, 2816, 10), "0.010821"),
+    "Claude with null for every detail": Bill("anthropic", {
+        "input_tokens": 100, "cache_creation_input_tokens": None, "cache_read_input_tokens": None,
+        "cache_creation": None, "output_tokens": 20, "output_tokens_details": None,
+        "server_tool_use": None, "iterations": None},
+        # 100 x 3 + 20 x 15
+        SONNET, usage(100, 0, 0, 20), "0.0006"),
+    "Claude with null for each lifetime": Bill("anthropic", {
+        "input_tokens": 100, "cache_creation": {"ephemeral_5m_input_tokens": None},
+        "output_tokens": 20, "output_tokens_details": {"thinking_tokens": None}},
+        # 100 x 3 + 20 x 15
+        SONNET, usage(100, 0, 0, 20), "0.0006"),
+    "web searches": Bill("anthropic", claude(1000, 100, server_tool_use={
+        "web_search_requests": 2, "web_fetch_requests": 1}),
+        SONNET, usage(1000, 0, 0, 100, beside="web searches: 2"), None),
+    "fetched pages have no fee": Bill("anthropic", claude(1000, 100, server_tool_use={
+        "web_search_requests": 0, "web_fetch_requests": 3}),
+        # 1000 x 3 + 100 x 15
+        SONNET, usage(1000, 0, 0, 100), "0.0045"),
+    "Claude without a price": Bill("anthropic", claude(37, 512, 18240),
+        None, usage(37, 18240, 0, 512), None),
+    "Claude for nothing": Bill("anthropic", claude(37, 512, 18240, 768),
+        FREE, usage(37, 18240, 768, 512), "0"),
+    "Haiku at the threshold": Bill("anthropic", claude(40_000, 1000, 50_000, 10_000),
+        # 40000 x 0.1 + 50000 x 0.01 + 10000 x 0.125 + 1000 x 0.5 = 4000 + 500 + 1250 + 500
+        HAIKU, usage(40_000, 50_000, 10_000, 1000), "0.00625"),
+    "Haiku one token above it": Bill("anthropic", claude(40_000, 1000, 50_001, 10_000),
+        # 40000 x 0.5 + 50001 x 0.05 + 10000 x 0.625 + 1000 x 2.5 = 20000 + 2500.05 + 6250 + 2500
+        HAIKU, usage(40_000, 50_001, 10_000, 1000), "0.03125005"),
+    "an hour's tokens have a rate only above": Bill("anthropic", claude(1, 0, for_1h=100_000),
+        # 1 x 0.5 + 100000 x 1
+        HAIKU, usage(1, 0, 100_000, 0, for_1h=100_000), "0.1000005"),
+    "an hour's tokens have no rate below": Bill("anthropic", claude(0, 0, for_1h=100_000),
+        HAIKU, usage(0, 0, 100_000, 0, for_1h=100_000), None),
+}  # fmt: skip
+
+ANTHROPIC_STREAMS = {
+    "the input first, the output last": Bill("anthropic", [
+        claude(25, 1, 4096), {"output_tokens": 9}],
+        # 25 x 3 + 4096 x 0.3 + 9 x 15 = 75 + 1228.8 + 135
+        SONNET, usage(25, 4096, 0, 9), "0.0014388"),
+    "counts grow and are not added": Bill("anthropic", [
+        {"input_tokens": 472, "cache_creation_input_tokens": 1500, "output_tokens": 3},
+        {"output_tokens": 40}, {"output_tokens": 96}],
+        # 472 x 3 + 1500 x 3.75 + 96 x 15 = 1416 + 5625 + 1440
+        SONNET, usage(472, 0, 1500, 96), "0.008481"),
+    "the last event repeats everything": Bill("anthropic", [
+        claude(472, 3, 200, 1500), claude(472, 96, 200, 1500), claude(472, 96, 200, 1500)],
+        # 472 x 3 + 200 x 0.3 + 1500 x 3.75 + 96 x 15 = 1416 + 60 + 5625 + 1440
+        SONNET, usage(472, 200, 1500, 96), "0.008541"),
+    "a gateway counts the cache late": Bill("anthropic", [
+        {"input_tokens": 120, "output_tokens": 0},
+        {"input_tokens": 120, "cache_read_input_tokens": 3000, "cache_creation_input_tokens": 600,
+         "output_tokens": 44}],
+        # 120 x 3 + 3000 x 0.3 + 600 x 3.75 + 44 x 15 = 360 + 900 + 2250 + 660
+        SONNET, usage(120, 3000, 600, 44), "0.00417"),
+    "a gateway counts only the cache late": Bill("anthropic", [
+        {"input_tokens": 120, "cache_read_input_tokens": None, "output_tokens": 0},
+        {"cache_read_input_tokens": 3000, "output_tokens": 44}],
+        # 120 x 3 + 3000 x 0.3 + 44 x 15 = 360 + 900 + 660
+        SONNET, usage(120, 3000, 0, 44), "0.00192"),
+    "a gateway corrects what it first took for fresh": Bill("anthropic", [
+        {"input_tokens": 5000, "output_tokens": 1},
+        {"input_tokens": 1000, "cache_read_input_tokens": 4000, "output_tokens": 7}],
+        # 1000 x 3 + 4000 x 0.3 + 7 x 15 = 3000 + 1200 + 105
+        SONNET, usage(1000, 4000, 0, 7), "0.004305"),
+    "a gateway begins with zeros": Bill("anthropic", [
+        {"input_tokens": 0, "output_tokens": 0},
+        {"input_tokens": 700, "cache_read_input_tokens": 300, "output_tokens": 50}],
+        # 700 x 3 + 300 x 0.3 + 50 x 15 = 2100 + 90 + 750
+        SONNET, usage(700, 300, 0, 50), "0.00294"),
+    "lifetimes are told only first": Bill("anthropic", [
+        claude(10, 1, 0, 1000, 2000),
+        {"input_tokens": 10, "cache_creation_input_tokens": 3000, "output_tokens": 20}],
+        # 10 x 3 + 1000 x 3.75 + 2000 x 6 + 20 x 15 = 30 + 3750 + 12000 + 300
+        SONNET, usage(10, 0, 3000, 20, for_1h=2000), "0.01608"),
+    "an hour's tokens told first, without a rate": Bill("anthropic", [
+        claude(10, 1, 0, 1000, 2000), {"output_tokens": 20}],
+        SONNET_5M, usage(10, 0, 3000, 20, for_1h=2000), None),
+    "null in the last event takes nothing back": Bill("anthropic", [
+        claude(88, 1, 50),
+        {"input_tokens": None, "cache_read_input_tokens": None, "cache_creation_input_tokens": None,
+         "output_tokens": 341, "output_tokens_details": {"thinking_tokens": 334}}],
+        # 88 x 3 + 50 x 0.3 + 341 x 15 = 264 + 15 + 5115
+        SONNET, usage(88, 50, 0, 341, 334), "0.005394"),
+    "web searches told last": Bill("anthropic", [
+        claude(310, 1), {"output_tokens": 44, "server_tool_use": {"web_search_requests": 1}}],
+        SONNET, usage(310, 0, 0, 44, beside="web searches: 1"), None),
+    "web searches told once": Bill("anthropic", [
+        claude(310, 1), {"output_tokens": 44, "server_tool_use": {"web_search_requests": 3}},
+        {"output_tokens": 60}],
+        SONNET, usage(310, 0, 0, 60, beside="web searches: 3"), None),
+}  # fmt: skip
+
+COMPACTED = claude(5000, 300, iterations=[
+    claude(160_000, 2000, type="compaction"), claude(5000, 300, type="message")])  # fmt: skip
+LOOPED = claude(130, 130, 4500, 500, iterations=[
+    claude(100, 50, 2000, 500, type="message", model="sonnet"),
+    claude(30, 80, 2500, type="message", model="sonnet")])  # fmt: skip
+FELL_BACK = claude(412, 64, iterations=[
+    claude(535, 0, type="message", model="fable"),
+    claude(412, 64, type="fallback_message", model="opus")])  # fmt: skip
+THOUGHT_IN_A_LOOP = LOOPED | {"output_tokens_details": {"thinking_tokens": 90}}
+
+ITERATIONS = {
+    # 160000 + 5000 in and 2000 + 300 out: 165000 x 1 + 2300 x 5 = 165000 + 11500
+    "a compaction": Bill("anthropic", COMPACTED, PLAIN, usage(165_000, 0, 0, 2300), "0.1765"),
+    "a compaction told last": Bill("anthropic", [
+        {"input_tokens": 5000, "output_tokens": 1}, {"output_tokens": 300}, COMPACTED],
+        PLAIN, usage(165_000, 0, 0, 2300), "0.1765"),
+    "a loop of one model": Bill("anthropic", LOOPED,
+        # 130 x 3 + 4500 x 0.3 + 500 x 3.75 + 130 x 15 = 390 + 1350 + 1875 + 1950
+        SONNET, usage(130, 4500, 500, 130), "0.005565"),
+    "a loop of one model that thinks": Bill("anthropic", THOUGHT_IN_A_LOOP,
+        # As above: thoughts are a part of the output.
+        SONNET, usage(130, 4500, 500, 130, 90), "0.005565"),
+    "no iterations at all": Bill("anthropic", claude(41, 12, iterations=[]),
+        # 41 x 3 + 12 x 15 = 123 + 180
+        SONNET, usage(41, 0, 0, 12), "0.000303"),
+    "a fallback to another model": Bill("anthropic", FELL_BACK,
+        SONNET, usage(947, 0, 0, 64, beside="several models: fable, opus"), None),
+    "a fallback told last": Bill("anthropic", [claude(535, 0), FELL_BACK],
+        SONNET, usage(947, 0, 0, 64, beside="several models: fable, opus"), None),
+    "several models for nothing": Bill("anthropic", FELL_BACK,
+        FREE, usage(947, 0, 0, 64, beside="several models: fable, opus"), None),
+}  # fmt: skip
+
+LOCAL = {
+    "llama.cpp speaks like Anthropic": Bill("llama.cpp as anthropic", {
+        "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
+        FREE, usage(8, 19, 0, 4), "0"),
+    "a cache without a rate costs like input": Bill("llama.cpp as anthropic", {
+        "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
+        # (8 + 19) x 1 + 4 x 5 = 27 + 20
+        PLAIN, usage(8, 19, 0, 4), "0.000047"),
+    "all of it cached": Bill("llama.cpp as anthropic", {
+        "cache_read_input_tokens": 27, "input_tokens": 0, "output_tokens": 4},
+        # 27 x 1 + 4 x 5
+        PLAIN, usage(0, 27, 0, 4), "0.000047"),
+    "llama.cpp with its cache": Bill("llama.cpp", chat(31, 7, 38, prompt_tokens_details={
+        "cached_tokens": 22}),
+        FREE, usage(9, 22, 0, 7), "0"),
+    "llama.cpp of old": Bill("llama.cpp", chat(43, 1, 44),
+        # 43 x 1 + 1 x 5
+        PLAIN, usage(43, 0, 0, 1), "0.000048"),
+    "vLLM counts in every chunk": Bill("vllm", [
+        chat(9, done, 9 + done, prompt_tokens_details=None) for done in (0, 1, 2, 3)],
+        # 9 x 1 + 3 x 5
+        PLAIN, usage(9, 0, 0, 3), "0.000024"),
+    "vLLM with details": Bill("vllm", chat(100, 5, 105, prompt_tokens_details={
+        "cached_tokens": 64}),
+        # 36 x 2 + 64 x 2 + 5 x 6 = 72 + 128 + 30: no rate of its own for what was read
+        MISTRAL, usage(36, 64, 0, 5), "0.00023"),
+}  # fmt: skip
+
+OPENAI = {
+    "OpenAI without details": Bill("openai", chat(27, 6, 33),
+        # 27 x 1.25 + 6 x 10 = 33.75 + 60
+        GPT, usage(27, 0, 0, 6), "0.00009375"),
+    "OpenAI reads and writes a cache": Bill("openai", chat(9216, 148, 9364,
+        prompt_tokens_details=cached(7168, 1792), completion_tokens_details=thought(96)),
+        # 256 x 1.25 + 7168 x 0.125 + 1792 x 1.5625 + 148 x 10 = 320 + 896 + 2800 + 1480
+        GPT, usage(256, 7168, 1792, 148, 96), "0.005496"),
+    "OpenAI at plain rates": Bill("openai", chat(9216, 148, 9364,
+        prompt_tokens_details=cached(7168, 1792), completion_tokens_details=thought(96)),
+        # 9216 x 1 + 148 x 5 = 9216 + 740
+        PLAIN, usage(256, 7168, 1792, 148, 96), "0.009956"),
+    "null details": Bill("openai", chat(63, 11, 74,
+        prompt_tokens_details=None, completion_tokens_details=None),
+        # 63 x 1.25 + 11 x 10 = 78.75 + 110
+        GPT, usage(63, 0, 0, 11), "0.00018875"),
+    "null in the details": Bill("openai", chat(80, 64, 144,
+        prompt_tokens_details={"cached_tokens": None, "cache_write_tokens": None},
+        completion_tokens_details={"reasoning_tokens": None}),
+        # 80 x 1.25 + 64 x 10 = 100 + 640
+        GPT, usage(80, 0, 0, 64), "0.00074"),
+    "empty details": Bill("openai", chat(80, 64, 144,
+        prompt_tokens_details={}, completion_tokens_details={}),
+        # 80 x 1.25 + 64 x 10 = 100 + 640
+        GPT, usage(80, 0, 0, 64), "0.00074"),
+    "rejected predictions are written, too": Bill("openai", chat(200, 90, 290,
+        completion_tokens_details=thought(0) | {"rejected_prediction_tokens": 30}),
+        # 200 x 1.25 + 90 x 10 = 250 + 900
+        GPT, usage(200, 0, 0, 90), "0.00115"),
+    "all of it thought": Bill("openai", chat(80, 64, 144, completion_tokens_details=thought(64)),
+        # 80 x 1.25 + 64 x 10 = 100 + 640
+        GPT, usage(80, 0, 0, 64, 64), "0.00074"),
+    "the whole prompt cached": Bill("openai", chat(1024, 1, 1025,
+        prompt_tokens_details=cached(1024)),
+        # 1024 x 0.125 + 1 x 10 = 128 + 10
+        GPT, usage(0, 1024, 0, 1), "0.000138"),
+    "without a total": Bill("openai", chat(50, 10),
+        # 50 x 1.25 + 10 x 10 = 62.5 + 100
+        GPT, usage(50, 0, 0, 10), "0.0001625"),
+    "OpenAI without a price": Bill("openai", chat(9216, 148, 9364,
+        prompt_tokens_details=cached(7168, 1792)),
+        None, usage(256, 7168, 1792, 148), None),
+}  # fmt: skip
+
+
+def routed(cost: float | None, upstream: float | None = None, **more) -> Record:
+    """What OpenRouter says of the money."""
+    return {"cost": cost, "cost_details": {"upstream_inference_cost": upstream}} | more
+
+
+OPENROUTER = {
+    "OpenRouter's cost stands before a price": Bill("openrouter", chat(10500, 320, 10820,
+        prompt_tokens_details=cached(8000, 2000), completion_tokens_details=thought(120),
+        **routed(0.0162, 0.0162, is_byok=False)),
+        SONNET, usage(500, 8000, 2000, 320, 120, cost="0.0162"), "0.0162"),
+    "a key of one's own": Bill("openrouter", chat(9171, 113, 9284,
+        completion_tokens_details=thought(55), **routed(0.001803975, 0.0360795, is_byok=True)),
+        # 0.001803975 + 0.0360795
+        None, usage(9171, 0, 0, 113, 55, cost="0.037883475"), "0.037883475"),
+    "a key of one's own and no fee": Bill("openrouter", chat(900, 10, 910,
+        **routed(0, 0.0125, is_byok=True)),
+        None, usage(900, 0, 0, 10, cost="0.0125"), "0.0125"),
+    "a key of one's own and no bill of the vendor": Bill("openrouter", chat(900, 10, 910,
+        **routed(0.0001, None, is_byok=True)),
+        None, usage(900, 0, 0, 10), None),
+    "the vendor's cost repeats the whole": Bill("openrouter", chat(900, 10, 910,
+        **routed(0.0042, 0.0042)),
+        None, usage(900, 0, 0, 10, cost="0.0042"), "0.0042"),
+    "OpenRouter answers from its own cache": Bill("openrouter", chat(0, 0, 0,
+        prompt_tokens_details=cached(0), **routed(0, 0, is_byok=False)),
+        SONNET, usage(0, 0, 0, 0, cost="0"), "0"),
+    "a free model": Bill("openrouter", chat(11, 2, 13, cost=0),
+        None, usage(11, 0, 0, 2, cost="0"), "0"),
+    "a cost with an exponent": Bill("openrouter", chat(11, 2, 13, cost=6.3e-05),
+        None, usage(11, 0, 0, 2, cost="0.000063"), "0.000063"),
+    "a cost of null and a price": Bill("openrouter", chat(11, 2, 13, **routed(None)),
+        # 11 x 1 + 2 x 5
+        PLAIN, usage(11, 0, 0, 2), "0.000021"),
+    "no cost and no price": Bill("openrouter", chat(11, 2, 13), None, usage(11, 0, 0, 2), None),
+    "a cost below zero": Bill("openrouter", chat(11, 2, 13, cost=-0.01),
+        None, usage(11, 0, 0, 2), None),
+}  # fmt: skip
+
+OTHERS = {
+    "DeepSeek tells hits and misses twice": Bill("deepseek", chat(1300, 40, 1340,
+        prompt_tokens_details={"cached_tokens": 1024}, completion_tokens_details=thought(32),
+        prompt_cache_hit_tokens=1024, prompt_cache_miss_tokens=276),
+        # 276 x 0.28 + 1024 x 0.028 + 40 x 0.42 = 77.28 + 28.672 + 16.8
+        DEEPSEEK, usage(276, 1024, 0, 40, 32), "0.000122752"),
+    "DeepSeek tells hits and misses once": Bill("deepseek", chat(900, 10, 910,
+        prompt_cache_hit_tokens=640, prompt_cache_miss_tokens=260),
+        # 260 x 0.28 + 640 x 0.028 + 10 x 0.42 = 72.8 + 17.92 + 4.2
+        DEEPSEEK, usage(260, 640, 0, 10), "0.00009492"),
+    "DeepSeek misses all": Bill("deepseek", chat(50, 5, 55,
+        prompt_cache_hit_tokens=0, prompt_cache_miss_tokens=50),
+        # 50 x 0.28 + 5 x 0.42 = 14 + 2.1
+        DEEPSEEK, usage(50, 0, 0, 5), "0.0000161"),
+    "xAI leaves its thoughts out": Bill("xai", chat(32, 9, 135,
+        prompt_tokens_details=cached(8), completion_tokens_details=thought(94)),
+        # 135 - 32 = 103 written; 24 x 0.2 + 8 x 0.05 + 103 x 0.5 = 4.8 + 0.4 + 51.5
+        GROK, usage(24, 8, 0, 103, 94), "0.0000567"),
+    "Gemini does not even name its thoughts": Bill("gemini", chat(20, 30, 150),
+        # 150 - 20 = 130 written; 20 x 1.25 + 130 x 10 = 25 + 1300
+        GEMINI, usage(20, 0, 0, 130), "0.001325"),
+    "Gemini counts in every chunk": Bill("gemini", [
+        chat(20, 0, 20), chat(20, 12, 72), chat(20, 30, 150)],
+        # As above.
+        GEMINI, usage(20, 0, 0, 130), "0.001325"),
+    "Gemini at the threshold": Bill("gemini", chat(200_000, 100, 200_500,
+        prompt_tokens_details=cached(50_000)),
+        # 150000 x 1.25 + 50000 x 0.31 + 500 x 10 = 187500 + 15500 + 5000
+        GEMINI, usage(150_000, 50_000, 0, 500), "0.208"),
+    "Gemini one token above it": Bill("gemini", chat(200_001, 100, 200_501,
+        prompt_tokens_details=cached(50_000)),
+        # 150001 x 2.5 + 50000 x 0.625 + 500 x 15 = 375002.5 + 31250 + 7500
+        GEMINI, usage(150_001, 50_000, 0, 500), "0.4137525"),
+    "Groq with its clocks": Bill("groq", chat(60, 20, 80,
+        queue_time=0.02, prompt_time=0.002, completion_time=0.05, total_time=0.052),
+        # 60 x 0.59 + 20 x 0.79 = 35.4 + 15.8
+        GROQ, usage(60, 0, 0, 20), "0.0000512"),
+    "Groq with its cache": Bill("groq", chat(500, 10, 510,
+        prompt_tokens_details={"cached_tokens": 256}),
+        # 500 x 0.59 + 10 x 0.79 = 295 + 7.9
+        GROQ, usage(244, 256, 0, 10), "0.0003029"),
+    "Mistral": Bill("mistral", chat(8, 4, 12),
+        # 8 x 2 + 4 x 6 = 16 + 24
+        MISTRAL, usage(8, 0, 0, 4), "0.00004"),
+}  # fmt: skip
+
+BILLS = ANTHROPIC | ANTHROPIC_STREAMS | ITERATIONS | LOCAL | OPENAI | OPENROUTER | OTHERS

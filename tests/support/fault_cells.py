@@ -1,0 +1,398 @@
+"""One cell of the fault matrix: a call against a server that goes wrong, and the verdict on it.
+
+Four things must be right at once: what the caller sees, when, what is recorded, and the tree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from fault_server import FaultServer, Play, Sent, serving
+from fault_wires import COUNTS, TEXT, WIRES, Counts
+
+from minillmlib import (
+    Attempt,
+    AttemptOutcome,
+    ChatNode,
+    CostInfo,
+    CostResolution,
+    GeneratorInfo,
+    Limits,
+    MiniLLMError,
+    NodeCompletionParameters,
+    TokenPrice,
+    Transport,
+)
+
+__all__ = ["Cell", "Expect", "Fault", "late", "refused", "right", "unsent", "wrong"]
+
+KEY = "sk-fault-canary"
+MARGIN_SECS = 0.25  # beyond the bound, and beyond what the machine itself is late
+QUICK_SECS = 1.5  # for what waits for nothing
+TICK_SECS = 0.02
+HANG_SECS = 5.0  # what takes longer is not waited for
+NO_COST, UNKNOWN, EXACT = "-", "U", "R"
+
+GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
+    "openai": lambda url: GeneratorInfo.openai("gpt-4o-mini").with_base_url(url),
+    "openrouter": lambda url: GeneratorInfo.openrouter("a/m").with_base_url(url),
+    "anthropic": lambda url: GeneratorInfo.anthropic("claude-haiku-4-5").with_base_url(url),
+    "generic": lambda url: GeneratorInfo.custom("generic", url, "m").with_token_price(PRICE),
+}
+PRICE = TokenPrice(1, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expect:
+    """What is right. `text` is the answer, or of an error the part that had come."""
+
+    error: type[MiniLLMError] | tuple[type[MiniLLMError], ...] = ()
+    text: str | re.Pattern[str] = ""
+    cost: str = UNKNOWN
+    outcome: AttemptOutcome = AttemptOutcome.FAILED
+    status: int | tuple[int | None, ...] | None = 200
+    secs: float | None = None
+    clock: str | None = None
+    counts: Counts = COUNTS
+    retry_after: tuple[float, float] | None = None
+    says: str = ""
+    earlier: tuple[tuple[AttemptOutcome, str], ...] = ()
+
+    @property
+    def errors(self) -> tuple[type[MiniLLMError], ...]:
+        return self.error if isinstance(self.error, tuple) else (self.error,)
+
+
+def right(text: str = TEXT, cost: str = EXACT, **more: Any) -> Expect:
+    """An answer, in spite of it all."""
+    return Expect(text=text, cost=cost, outcome=AttemptOutcome.ANSWERED, **more)
+
+
+def wrong(error: Any, cost: str = UNKNOWN, text: Any = "", **more: Any) -> Expect:
+    """An error after which the server may have worked."""
+    return Expect(error=error, cost=cost, text=text, **more)
+
+
+def refused(error: Any, status: int, **more: Any) -> Expect:
+    """An error that says no before any work."""
+    more = {"cost": NO_COST, **more}
+    return Expect(error=error, status=status, outcome=AttemptOutcome.REFUSED, **more)
+
+
+def unsent(error: Any, **more: Any) -> Expect:
+    """An error before anything has left."""
+    return Expect(error=error, cost=NO_COST, status=None, outcome=AttemptOutcome.NOT_SENT, **more)
+
+
+def late(error: Any, secs: float, clock: str, text: str = "", **more: Any) -> Expect:
+    """A clock that runs out."""
+    return Expect(error=error, secs=secs, clock=clock, text=text, **more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A row of the matrix."""
+
+    name: str
+    play: Play
+    expect: Expect
+    streamed: Expect | None = None
+    """What is right for a stream, where that is another thing."""
+    modes: tuple[str, ...] = ("whole", "streamed")
+    providers: tuple[str, ...] = tuple(WIRES)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    place: Callable[[Play], AbstractAsyncContextManager[FaultServer]] = field(
+        default_factory=serving
+    )
+    prompt: str = "u"
+    is_warm: bool = False
+    """Whether a connection is kept from a call before."""
+    pause_secs: float = 0.0
+    """How long the reader of a stream thinks about its first chunk."""
+    grace_secs: float | None = None
+    """The wait for counts after a finish, where the row is about that."""
+    ignores: tuple[str, ...] = ()
+    """Warnings that are another row's business."""
+
+
+class Cell(NamedTuple):
+    """One call of the matrix."""
+
+    fault: Fault
+    provider: str
+    mode: str
+    transport: str
+
+    @property
+    def expect(self) -> Expect:
+        streamed = self.fault.streamed if self.mode == "streamed" else None
+        return streamed or self.fault.expect
+
+    async def complaints(self, transport: Transport) -> list[str]:
+        """Makes the call and tells what of it is not right."""
+        fault = self.fault
+        async with fault.place(fault.play) as server:
+            generator = GENERATORS[self.provider](f"{server.url}/{self.provider}/v1")
+            generator = generator.with_api_key(KEY).with_transport(transport)
+            generator = generator.replace(limits=fault.limits)
+            if fault.is_warm:
+                await ChatNode.root("s").chat("warm up", generator)
+                await _a_while()  # for a server that ends it after the answer
+            before = len(server.ledger)
+            seen = await self._call(generator)
+            await _reported(seen)
+            is_rid = await server.is_rid_of_all(MARGIN_SECS + seen.late_secs)
+            if fault.is_warm:
+                await _a_while()  # it may have to read a request yet
+            ledger = server.ledger[before:]
+        if seen.foreign is not None:
+            return [f"{seen.foreign} escapes"]
+        return [
+            *_about_what_is_seen(seen, self.expect),
+            *_about_time(seen, self.expect),
+            *_about_the_record(seen, self.expect, ledger, self.provider),
+            *_about_the_tree(seen),
+            *([] if is_rid else ["the connection is still held"]),
+        ]
+
+    async def _call(self, generator: GeneratorInfo) -> Seen:
+        seen = Seen(root=ChatNode.root("s"))
+        callback = self.fault.settings.get("cost_callback")
+
+        def note(info: CostInfo) -> None:
+            seen.reports.append(info)
+            if callback is not None:
+                callback(info)
+
+        settings = {"retry": 0, **self.fault.settings, "cost_callback": note}
+        params = NodeCompletionParameters(**settings)
+        lateness = asyncio.ensure_future(_most_lateness(seen))
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(HANG_SECS):
+                if self.mode == "whole":
+                    seen.node = await seen.root.chat(self.fault.prompt, generator, params)
+                else:
+                    await self._read_stream(generator, params, seen)
+        except MiniLLMError as error:
+            seen.error = error
+            seen.attempts = error.attempts
+        except Exception as error:  # noqa: BLE001 - of all that may come, it must not
+            seen.foreign = type(error).__name__
+        else:
+            seen.attempts = seen.node.response.attempts
+        seen.secs = time.monotonic() - started
+        lateness.cancel()
+        await asyncio.wait({lateness})
+        return seen
+
+    async def _read_stream(
+        self, generator: GeneratorInfo, params: NodeCompletionParameters, seen: Seen
+    ) -> None:
+        stream = seen.root.chat_streaming(self.fault.prompt, generator, params)
+        try:
+            async with stream:
+                async for chunk in stream:
+                    pause_secs = 0.0 if seen.delivered else self.fault.pause_secs
+                    seen.delivered += chunk.delta
+                    await asyncio.sleep(pause_secs)
+            seen.node = stream.node
+        finally:
+            seen.stream_attempts = stream.attempts
+
+    def __str__(self) -> str:
+        return f"{self.fault.name} / {self.provider} / {self.mode} / {self.transport}"
+
+
+async def _most_lateness(seen: Seen) -> None:
+    """Notes by how much a timer of this loop is late, which no client can help."""
+    while True:
+        due = time.monotonic() + TICK_SECS
+        try:
+            await asyncio.sleep(TICK_SECS)
+        finally:  # also when the call has ended before this timer had its turn
+            seen.late_secs = max(seen.late_secs, time.monotonic() - due)
+
+
+async def _reported(seen: Seen) -> None:
+    """Waits for a report that comes after the call, where the provider tells a cost later."""
+    until = time.monotonic() + HANG_SECS
+    while not seen.reports and time.monotonic() < until:
+        await asyncio.sleep(0.005)
+
+
+async def _a_while() -> None:
+    """Some time, and some turns of the loop, so that whatever was sent arrives."""
+    for _ in range(8):
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class Seen:
+    """What came of a call."""
+
+    root: ChatNode
+    node: ChatNode | None = None
+    error: MiniLLMError | None = None
+    foreign: str | None = None
+    """What was raised that is not ours."""
+    delivered: str = ""
+    secs: float = 0.0
+    late_secs: float = 0.0
+    """How late the machine itself was meanwhile."""
+    attempts: tuple[Attempt, ...] = ()
+    stream_attempts: tuple[Attempt, ...] | None = None
+    reports: list[CostInfo] = field(default_factory=list)
+
+
+def _about_what_is_seen(seen: Seen, expect: Expect) -> list[str]:
+    error = seen.error
+    if error is None:
+        text = seen.node.text or ""
+        kind = "an answer"
+    else:
+        text = error.partial
+        kind = type(error).__name__
+    wanted = " or ".join(one.__name__ for one in expect.errors) or "an answer"
+    is_kind = type(error) in expect.errors if expect.errors else error is None
+    told = [] if is_kind else [f"{kind} instead of {wanted}"]
+    if is_kind and not _fits(text, expect.text):
+        told.append(f"text {text[:80]!r}")
+    if not (text.startswith(seen.delivered) if error else seen.delivered in ("", text)):
+        told.append(f"delivered {seen.delivered[:80]!r}")
+    if is_kind and error is not None:
+        told += _about_the_error(error, expect)
+    return told
+
+
+def _fits(text: str, wanted: str | re.Pattern[str]) -> bool:
+    return text == wanted if isinstance(wanted, str) else wanted.fullmatch(text) is not None
+
+
+def _about_the_error(error: MiniLLMError, expect: Expect) -> list[str]:
+    told = []
+    if getattr(error, "clock", None) != expect.clock:
+        told.append(f"clock {getattr(error, 'clock', None)}")
+    hint = getattr(error, "retry_after_secs", None)
+    low, high = expect.retry_after or (None, None)
+    if (hint is None) != (low is None) or (hint is not None and not low <= hint <= high):
+        told.append(f"retry_after_secs {hint}")
+    if expect.says not in str(error):
+        told.append(f"says {error}")
+    if KEY in repr(error) or KEY in str(error):
+        told.append("shows the key")
+    return told
+
+
+def _about_time(seen: Seen, expect: Expect) -> list[str]:
+    most = QUICK_SECS if expect.secs is None else expect.secs + MARGIN_SECS + seen.late_secs
+    least = 0.95 * (expect.secs or 0.0)
+    if least <= seen.secs <= most:
+        return []
+    return ["too late" if seen.secs > most else "too early"]
+
+
+def _about_the_record(seen: Seen, expect: Expect, ledger: list[Sent], provider: str) -> list[str]:
+    attempts = seen.attempts
+    told = []
+    sent = [attempt for attempt in attempts if attempt.was_sent]
+    if len(sent) != len(ledger):
+        told.append(f"{len(sent)} attempts were sent, the server saw {len(ledger)}")
+    if [attempt.number for attempt in attempts] != list(range(1, len(attempts) + 1)):
+        told.append("the attempts are not numbered from 1")
+    if seen.stream_attempts not in (None, attempts):
+        told.append("the stream tells of other attempts")
+    if [report.attempts for report in seen.reports] != [attempts]:
+        told.append(f"{len(seen.reports)} reports, or with other attempts")
+    wanted = [*expect.earlier, (expect.outcome, expect.cost)]
+    found = [(attempt.outcome, _cost_of(attempt, expect.counts, provider)) for attempt in attempts]
+    if found != wanted:
+        shown = ", ".join(f"{outcome.value} {cost}" for outcome, cost in found)
+        told.append(f"recorded as {shown or 'nothing'}")
+    elif ledger:
+        told += _about_the_bill(sent, ledger, expect, seen.reports)
+    return told + (_about_the_last(seen, attempts[-1], expect, ledger) if attempts else [])
+
+
+def _about_the_last(seen: Seen, last: Attempt, expect: Expect, ledger: list[Sent]) -> list[str]:
+    told = []
+    statuses = expect.status if isinstance(expect.status, tuple) else (expect.status,)
+    if last.status not in statuses:
+        told.append(f"status {last.status}")
+    if last.error != (seen.error and type(seen.error).__name__):
+        told.append(f"recorded with {last.error}")
+    if seen.error is not None and seen.error.was_sent != bool(ledger):
+        told.append(f"was_sent is {seen.error.was_sent}")
+    if not ledger:
+        return told
+    if last.status is not None and last.request_id != ledger[-1].request_id:
+        told.append(f"request_id {last.request_id}")
+    if ledger[-1].has_all and last.sent_bytes != len(ledger[-1].body):
+        told.append(f"sent_bytes {last.sent_bytes}")
+    return told
+
+
+def _cost_of(attempt: Attempt, counts: Counts, provider: str) -> str:
+    """The letter of a cost; what is neither of the three in full, as it is."""
+    cost = attempt.cost
+    if cost is None:
+        return NO_COST
+    if cost.resolution is CostResolution.UNKNOWN:
+        return UNKNOWN if cost.cost == 0 and cost.usage is None else repr(cost)
+    usage = cost.usage
+    found = usage and Counts(usage.uncached_input_tokens, usage.cache_read_tokens,
+                             usage.completion_tokens)  # fmt: skip
+    is_exact = found == counts and (cost.resolution, cost.cost) == _price(provider, counts)
+    return EXACT if is_exact else repr(cost)
+
+
+def _price(provider: str, counts: Counts) -> tuple[CostResolution, Decimal]:
+    """OpenRouter states the cost, the generic generator has a price, the others have none."""
+    if provider == "openrouter":
+        return CostResolution.RESOLVED, Decimal("0.000063")
+    if provider == "generic":
+        micros = counts.uncached + counts.read + 5 * counts.out
+        return CostResolution.RESOLVED, Decimal(micros) / 1_000_000
+    return CostResolution.UNPRICED, Decimal(0)
+
+
+def _about_the_bill(
+    sent: list[Attempt], ledger: list[Sent], expect: Expect, reports: list[CostInfo]
+) -> list[str]:
+    """What holds for every call: nothing possibly billed is missing, nothing is made up."""
+    told = []
+    for attempt, entry in zip(sent, ledger, strict=False):
+        may_be_billed = entry.has_all and not _is_refusal(entry.status)
+        if may_be_billed and attempt.cost is None:
+            told.append("an attempt that may be billed has no cost")
+        is_known = attempt.cost and attempt.cost.resolution is not CostResolution.UNKNOWN
+        if is_known and not entry.has_counts(expect.counts.out):
+            told.append("a known cost without counts from the server")
+    known = [attempt.cost.resolution for attempt in sent if attempt.cost]
+    for doubt in (CostResolution.UNKNOWN, CostResolution.UNPRICED, CostResolution.RESOLVED):
+        if doubt in known or doubt is CostResolution.RESOLVED:
+            told += [] if reports[0].resolution is doubt else [f"reported {reports[0].resolution}"]
+            break
+    return told
+
+
+def _is_refusal(status: int | None) -> bool:
+    return status in (503, 529) or (status is not None and 300 <= status < 500 and status != 408)
+
+
+def _about_the_tree(seen: Seen) -> list[str]:
+    below = [seen.root]
+    shape = []
+    while below:
+        shape.append(len(below))
+        below = [child for node in below for child in node.children()]
+    wanted = [1] if seen.error is not None else [1, 1, 1]
+    return [] if shape == wanted else [f"the tree has {shape} nodes by depth"]
