@@ -52,14 +52,14 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.protocols.chat_completions.messages import MessageFacts
+from minillmlib.protocols.chat_completions.messages import MessageCapabilities
 from minillmlib.protocols.chat_completions.response import ChatDialect
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
-from minillmlib.streaming.argument_stream import ArgumentStream, FieldHandle
+from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import Departure, HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
@@ -80,14 +80,14 @@ from minillmlib.types.reasoning import (
     ReasoningConfig,
     ReasoningDelta,
 )
-from minillmlib.types.responses import CompletionResponse, FinishReason, Receipt, StreamChunk
+from minillmlib.types.responses import CompletionResponse, FinishReason, RequestReport, StreamChunk
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:
-    from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, Repaired
+    from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, RepairResult
     from minillmlib.json_repair.repair import loads, repair, repair_json
 
 __all__ = [
@@ -126,7 +126,7 @@ __all__ = [
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",
-    "FieldHandle",
+    "FieldStream",
     "FinishReason",
     "GeneratorInfo",
     "GenericProvider",
@@ -146,8 +146,8 @@ __all__ = [
     "MaxRetriesExceededError",
     "MediaPart",
     "Message",
+    "MessageCapabilities",
     "MessageContent",
-    "MessageFacts",
     "MiniLLMError",
     "MissingExtraError",
     "MissingFieldError",
@@ -169,10 +169,10 @@ __all__ = [
     "ReasoningBlock",
     "ReasoningConfig",
     "ReasoningDelta",
-    "Receipt",
     "RedirectError",
     "RejectedResponseError",
-    "Repaired",
+    "RepairResult",
+    "RequestReport",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",
@@ -210,7 +210,7 @@ __all__ = [
 _LATER = {
     "JsonChange": "json_repair.changes",
     "JsonChangeKind": "json_repair.changes",
-    "Repaired": "json_repair.changes",
+    "RepairResult": "json_repair.changes",
     "loads": "json_repair.repair",
     "repair": "json_repair.repair",
     "repair_json": "json_repair.repair",

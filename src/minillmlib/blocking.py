@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.errors import InvalidParameterError
-from minillmlib.streaming.partial_json import PartialValues
+from minillmlib.streaming.partial_json import PartialJsonStream
 
 __all__ = ["iterate", "run"]
 
@@ -41,7 +41,7 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
 
     Also the values of `stream.partial_json()`.
     """
-    if not isinstance(stream, StreamingCompletion | PartialValues):
+    if not isinstance(stream, StreamingCompletion | PartialJsonStream):
         raise InvalidParameterError(
             "iterate() takes a stream, as from node.chat_streaming(...), "
             f"not {type(stream).__name__}"

@@ -358,7 +358,11 @@ def test_branch_goes_back_to_before_what_was_said(service, tmp_path):
     ]  # fmt: skip
     assert users(service) == ["four"]
     assert 'Before "two".' in err
-    assert [len(node.children()) for node in ChatNode.load_tree(file).by_age()[:3]] == [2, 1, 2]
+    assert [len(node.children()) for node in ChatNode.load_tree(file).in_insertion_order()[:3]] == [
+        2,
+        1,
+        2,
+    ]
 
 
 def test_retry_asks_again_beside_the_first_answer(service, tmp_path):

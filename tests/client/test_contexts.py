@@ -127,8 +127,8 @@ PROSE = {"crash_on_refusal": True}
 NO_MONEY = {"budget": Budget(0), "params": CompletionParameters(max_tokens=1)}
 WAYS = {
     "answered": Way([ANSWER], "answered"),
-    "answered at last": Way([status(500), status(503), ANSWER], "failed refused answered"),
-    "refused": Way([status(401)], "refused", AuthenticationError),
+    "answered at last": Way([status(500), status(503), ANSWER], "failed denied answered"),
+    "refused": Way([status(401)], "denied", AuthenticationError),
     "rejected": Way([says("prose")], "rejected", NoJsonFoundError, settings={**PROSE, "retry": 0}),
     "rejected at first": Way([whole(""), ANSWER], "rejected answered",
         settings={"crash_on_empty_response": True}),
@@ -137,10 +137,10 @@ WAYS = {
         settings={"timeout_secs": 1, "retry": 0}),
     "broken off": Way([events("o", breaks_off=True)], "failed", ReadError,
         settings={"retry": 0}),
-    "cancelled": Way([hang], "left", asyncio.CancelledError, cancelled),
-    "cancelled in a retry": Way([status(500), hang], "failed left", asyncio.CancelledError,
+    "cancelled": Way([hang], "abandoned", asyncio.CancelledError, cancelled),
+    "cancelled in a retry": Way([status(500), hang], "failed abandoned", asyncio.CancelledError,
         cancelled),
-    "timed out around it": Way([hang], "left", TimeoutError, timed_out),
+    "timed out around it": Way([hang], "abandoned", TimeoutError, timed_out),
     "no money": Way([], "", BudgetExceededError, settings=NO_MONEY),
 }  # fmt: skip
 EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
@@ -217,7 +217,7 @@ def check_told(way: Way, told, meta) -> None:
     assert told_meta is meta
     assert outcomes(info.attempts) == way.outcomes
     assert [attempt.number for attempt in info.attempts] == list(range(1, len(info.attempts) + 1))
-    may_be_billed = any(word in way.outcomes.split() for word in ("failed", "left"))
+    may_be_billed = any(word in way.outcomes.split() for word in ("failed", "abandoned"))
     expected = CostResolution.UNKNOWN if may_be_billed else CostResolution.RESOLVED
     assert info.resolution is expected
 

@@ -176,33 +176,33 @@ WAYS = {
         MaxRetriesExceededError, EMPTY),
     "rejected once": Way(to_its_end, [whole("")], "rejected", EmptyResponseError,
         {**EMPTY, "retry": 0}),
-    "exhausted": Way(to_its_end, [status(503)] * 3, "refused refused refused",
+    "exhausted": Way(to_its_end, [status(503)] * 3, "denied denied denied",
         MaxRetriesExceededError),
-    "failed": Way(to_its_end, [status(401)], "refused", AuthenticationError),
+    "failed": Way(to_its_end, [status(401)], "denied", AuthenticationError),
     "failed to connect": Way(to_its_end, [ConnectError], "not_sent", ConnectError, {"retry": 0}),
     "stale": Way(to_its_end, [StaleConnectionError, ANSWER], "failed answered",
         CompletionResponse),
-    "cancelled in a request": Way(by_cancelling, [hang], "left"),
-    "cancelled twice": Way(by_cancelling_twice, [hang], "left"),
+    "cancelled in a request": Way(by_cancelling, [hang], "abandoned"),
+    "cancelled twice": Way(by_cancelling_twice, [hang], "abandoned"),
     "cancelled before departure": Way(by_cancelling, [hang_before_departure], "not_sent"),
-    "cancelled in the second request": Way(by_cancelling, [status(503), hang], "refused left", None,
+    "cancelled in the second request": Way(by_cancelling, [status(503), hang], "denied abandoned", None,
         {"back_off_time": 0.1}),
-    "cancelled in a wait": Way(by_cancelling, [LONG], "refused"),
-    "cancelled in the second wait": Way(by_cancelling, [status(500), LONG], "failed refused", None,
+    "cancelled in a wait": Way(by_cancelling, [LONG], "denied"),
+    "cancelled in the second wait": Way(by_cancelling, [status(500), LONG], "failed denied", None,
         {"back_off_time": 0.1}),
-    "timed out around it": Way(by_a_time_out_around_it, [hang], "left"),
-    "cancelled in a body": Way(by_cancelling, [stalled(whole("ok"))], "left"),
-    "cancelled in a stream": Way(by_cancelling, [PIECE], "left", modes="streamed"),
+    "timed out around it": Way(by_a_time_out_around_it, [hang], "abandoned"),
+    "cancelled in a body": Way(by_cancelling, [stalled(whole("ok"))], "abandoned"),
+    "cancelled in a stream": Way(by_cancelling, [PIECE], "abandoned", modes="streamed"),
     "stream failed": Way(to_its_end, [events("o", breaks_off=True)], "failed", ReadError,
         modes="streamed"),
-    "stream left by aclose": Way(by_aclose, [PIECE], "left", modes="streamed"),
-    "stream left by async with": Way(by_async_with, [PIECE], "left", modes="streamed"),
-    "stream left after a retry": Way(by_async_with, [status(503), PIECE], "refused left", None,
+    "stream left by aclose": Way(by_aclose, [PIECE], "abandoned", modes="streamed"),
+    "stream left by async with": Way(by_async_with, [PIECE], "abandoned", modes="streamed"),
+    "stream left after a retry": Way(by_async_with, [status(503), PIECE], "denied abandoned", None,
         {}, "streamed"),
-    "stream left by break": Way(by_break_alone, [PIECE], "left", modes="streamed"),
-    "stream closed while it opens": Way(by_aclose_of_another_task, [slow(5, ANSWER)], "left",
+    "stream left by break": Way(by_break_alone, [PIECE], "abandoned", modes="streamed"),
+    "stream closed while it opens": Way(by_aclose_of_another_task, [slow(5, ANSWER)], "abandoned",
         modes="streamed"),
-    "stream closed in a wait": Way(by_aclose_of_another_task, [LONG], "refused", modes="streamed"),
+    "stream closed in a wait": Way(by_aclose_of_another_task, [LONG], "denied", modes="streamed"),
 }  # fmt: skip
 
 
@@ -280,11 +280,11 @@ def check_told(way: Way, told, result, attempts):
     assert attempts in (None, info.attempts)
     assert [attempt.number for attempt in info.attempts] == list(range(1, len(info.attempts) + 1))
     assert type(result) is (way.end or type(None))
-    may_be_billed = any(word in way.outcomes.split() for word in ("failed", "left"))
+    may_be_billed = any(word in way.outcomes.split() for word in ("failed", "abandoned"))
     expected = CostResolution.UNKNOWN if may_be_billed else CostResolution.RESOLVED
     assert info.resolution is expected
     for attempt in info.attempts:
-        free = attempt.outcome in (AttemptOutcome.NOT_SENT, AttemptOutcome.REFUSED)
+        free = attempt.outcome in (AttemptOutcome.NOT_SENT, AttemptOutcome.DENIED)
         assert (attempt.cost is None) == free
 
 
@@ -343,7 +343,7 @@ def test_the_costs_of_all_attempts_are_added_up(streamed):
     (info,) = told
     assert (info.cost, info.resolution) == (Decimal("0.000015"), CostResolution.RESOLVED)
     assert (info.prompt_tokens, info.completion_tokens) == (9, 3)
-    assert outcomes(response.attempts) == "failed rejected refused answered"
+    assert outcomes(response.attempts) == "failed rejected denied answered"
     assert response.cost.cost == Decimal("0.000005")
 
 
@@ -373,7 +373,7 @@ def test_final_counts_of_a_stream_that_is_left_after_them_are_its_cost():
                     break
 
     run_virtually(main())
-    assert outcomes(told[0].attempts) == "left"
+    assert outcomes(told[0].attempts) == "abandoned"
     assert told[0].resolution is CostResolution.RESOLVED
 
 
@@ -432,7 +432,7 @@ def test_a_stream_dropped_in_another_thread_is_told_in_its_own():
     with pytest.warns(ResourceWarning, match="dropped"):
         _, home = dropped_in_the_middle(told, drop)
     ((info, where),) = told
-    assert (outcomes(info.attempts), where) == ("left", home)
+    assert (outcomes(info.attempts), where) == ("abandoned", home)
 
 
 def test_a_stream_dropped_after_its_loop_is_told_at_once():
@@ -445,7 +445,7 @@ def test_a_stream_dropped_after_its_loop_is_told_at_once():
     with pytest.warns(ResourceWarning, match="dropped"):
         handles.clear()
     ((info, _),) = told
-    assert outcomes(info.attempts) == "left"
+    assert outcomes(info.attempts) == "abandoned"
 
 
 def test_a_stream_dropped_between_two_attempts_is_told():
@@ -461,7 +461,7 @@ def test_a_stream_dropped_between_two_attempts_is_told():
 
     with pytest.warns(ResourceWarning, match="dropped"):
         run_virtually(main())
-    assert [outcomes(info.attempts) for info in told] == ["refused"]
+    assert [outcomes(info.attempts) for info in told] == ["denied"]
 
 
 # Cancelled at any turn of the loop.
@@ -505,7 +505,13 @@ def test_a_call_cancelled_at_any_turn_tells_every_request_that_left(streamed, fu
         seen.add(outcomes(info.attempts))
         if not was_cancelled:
             break
-    before = "refused failed not_sent rejected"
-    assert {f"{before} answered", f"{before} left", f"{before} not_sent", before} <= seen
-    assert {"not_sent", "left", "refused", "refused left", "refused failed left"} <= seen
+    before = "denied failed not_sent rejected"
+    assert {f"{before} answered", f"{before} abandoned", f"{before} not_sent", before} <= seen
+    assert {
+        "not_sent",
+        "abandoned",
+        "denied",
+        "denied abandoned",
+        "denied failed abandoned",
+    } <= seen
     assert not was_cancelled

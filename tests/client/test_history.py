@@ -81,7 +81,7 @@ def asked(node: ChatNode, wire: str, params=None, said: str | None = None, *, wh
             node = asyncio.run(node.chat(said, generator, params))
     except MiniLLMError as error:
         return (type(error), str(error)), node
-    return (transport.requests[0].body, node.response.receipt), node
+    return (transport.requests[0].body, node.response.request_report), node
 
 
 def talk(turns: int, first: Message | None = None) -> ChatNode:

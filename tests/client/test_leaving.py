@@ -173,13 +173,13 @@ def check_record(records: list[CostInfo], begun: int, requests: list[Request]) -
     last = record.attempts[-1]
     left = requests[-1].pieces_left if last.was_sent and requests else 0
     if last.status is None or left > 1:  # of a stream the last piece only ends the body
-        assert last.outcome in (AttemptOutcome.LEFT, AttemptOutcome.NOT_SENT)
+        assert last.outcome in (AttemptOutcome.ABANDONED, AttemptOutcome.NOT_SENT)
 
 
 def check_cost(attempt: Attempt) -> None:
     """A cost is exact, unknown or none, and never a guess."""
     match attempt.outcome:
-        case AttemptOutcome.NOT_SENT | AttemptOutcome.REFUSED:
+        case AttemptOutcome.NOT_SENT | AttemptOutcome.DENIED:
             assert attempt.cost is None
         case AttemptOutcome.ANSWERED:
             assert attempt.cost.resolution is CostResolution.RESOLVED
@@ -443,7 +443,7 @@ def test_ctrl_c_in_a_blocking_call_hangs_up_and_leaves_a_record(mode):
         threading.Thread(target=press).start()
         with pytest.raises(KeyboardInterrupt):
             run(MODES[mode](root, generator_at(server, "openai"), settings))
-        assert [attempt.outcome for attempt in records[0].attempts] == [AttemptOutcome.LEFT]
+        assert [attempt.outcome for attempt in records[0].attempts] == [AttemptOutcome.ABANDONED]
         assert len(records) == 1
         wait_until(lambda: not server.open_connections())
         assert server.connections[0].ended_at - pressed[0] < HANG_UP_SECS

@@ -140,7 +140,7 @@ def check_left(records: list[CostInfo], server: LedgerServer, since: float, secs
     wait_until(lambda: not server.open_connections(), secs)
     assert server.connections[0].ended_at - since < secs
     (record,) = records
-    assert [attempt.outcome for attempt in record.attempts] == [AttemptOutcome.LEFT]
+    assert [attempt.outcome for attempt in record.attempts] == [AttemptOutcome.ABANDONED]
     assert record.resolution is CostResolution.UNKNOWN
 
 

@@ -128,11 +128,11 @@ def check_attempts(attempts, requests):
     for attempt, request in zip(attempts, requests, strict=True):
         assert (attempt.url, attempt.sent_bytes) == (request.url, len(request.body))
         match attempt.outcome.value:
-            case "not_sent" | "refused":
+            case "not_sent" | "denied":
                 assert attempt.cost is None
-            case "failed" | "left":
+            case "failed" | "abandoned":
                 assert attempt.cost.resolution is CostResolution.UNKNOWN
-        assert (attempt.error is None) == (attempt.outcome.value in ("answered", "left"))
+        assert (attempt.error is None) == (attempt.outcome.value in ("answered", "abandoned"))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_two_retries_are_made_where_the_settings_do_not_say():
         error = run_virtually(tried(server, None, streamed=False))
     finally:
         set_default_retries(previous)
-    assert outcomes(error.attempts) == "refused refused refused"
+    assert outcomes(error.attempts) == "denied denied denied"
 
 
 ASCTIME = "Tue Nov 14 22:13:29 2023"  # RFC 9110, 5.6.7: obsolete, and to be read all the same

@@ -59,7 +59,7 @@ def test_a_server_that_answers_the_second_time_is_always_asked_a_second_time(str
         server = Server(itertools.cycle([status(503), ANSWER]))
         for _ in range(200):
             response = await tried(server, asked(retry=1), streamed=streamed)
-            assert outcomes(response.attempts) == "refused answered"
+            assert outcomes(response.attempts) == "denied answered"
 
     run_virtually(main())
 
@@ -96,7 +96,7 @@ def test_two_servers_do_not_share_a_bucket():
         other = flaky.generator("https://flaky.example/v1")
         return await tried(flaky, asked(retry=1), streamed=False, generator=other)
 
-    assert outcomes(run_virtually(main()).attempts) == "refused answered"
+    assert outcomes(run_virtually(main()).attempts) == "denied answered"
 
 
 @pytest.mark.parametrize("other", ["https://one.example/v1/", "https://ONE.example/v1"])
@@ -124,7 +124,7 @@ def test_neither_a_stale_connection_nor_a_new_key_takes_from_the_bucket(monkeypa
         generator = server.generator().with_api_key_from_env("OWN_KEY")
         return await tried(server, asked(retry=3), streamed=False, generator=generator)
 
-    assert outcomes(run_virtually(main()).attempts) == "failed refused answered"
+    assert outcomes(run_virtually(main()).attempts) == "failed denied answered"
 
 
 def test_the_bucket_remembers_no_more_than_a_thousand_servers(quota):

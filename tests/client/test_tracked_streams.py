@@ -128,7 +128,7 @@ def test_a_stream_left_at_any_of_200_places_is_reported_once_with_the_late_cost(
         sorted(ids)
     )
     assert {(info.cost, info.resolution) for info in reports} == {(COST, CostResolution.RESOLVED)}
-    assert {info.attempts[0].outcome for info in reports} == {AttemptOutcome.LEFT}
+    assert {info.attempts[0].outcome for info in reports} == {AttemptOutcome.ABANDONED}
     assert Counter(router.asked) == dict.fromkeys(ids, 2)
     assert root.children() == []
 
@@ -208,7 +208,7 @@ def test_a_stream_left_after_its_counts_needs_no_query():
 
     ((info, after),) = one(router, read_to_the_counts)
     assert (info.cost, info.resolution, after) == (COST, CostResolution.RESOLVED, 0)
-    assert (outcome_of(info), router.asked) == (AttemptOutcome.LEFT, [])
+    assert (outcome_of(info), router.asked) == (AttemptOutcome.ABANDONED, [])
 
 
 def outcome_of(info) -> AttemptOutcome:
@@ -316,7 +316,7 @@ def test_a_loop_that_ends_before_the_record_comes_reports_what_is_known(leave, k
     reports = []
     run_virtually(main())
     (info,) = reports
-    assert (outcome_of(info), info.resolution) == (AttemptOutcome.LEFT, CostResolution.UNKNOWN)
+    assert (outcome_of(info), info.resolution) == (AttemptOutcome.ABANDONED, CostResolution.UNKNOWN)
 
 
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
@@ -336,7 +336,7 @@ def test_a_stream_dropped_after_its_loop_is_reported_at_once(kind, caplog):
         warnings.simplefilter("ignore", ResourceWarning)
         held.clear()
     if kind == "plain":
-        assert [outcome_of(info) for info in reports] == [AttemptOutcome.LEFT]
+        assert [outcome_of(info) for info in reports] == [AttemptOutcome.ABANDONED]
     else:
         (entry,) = caplog.records
         assert "its event loop has ended" in entry.getMessage()
@@ -401,7 +401,7 @@ def test_cancel_of_a_stream_that_another_task_reads_ends_its_loop():
             await asyncio.sleep(1)
             info = await stream.cancel()
             assert await reader is None
-            assert outcome_of(info) is AttemptOutcome.LEFT
+            assert outcome_of(info) is AttemptOutcome.ABANDONED
 
     def told(info, _meta) -> None:
         reports.append(info)
@@ -564,4 +564,4 @@ def test_a_whole_answer_cancelled_at_any_turn_is_known_later_once_its_headers_ha
         if not was_cancelled:
             break
     assert told[-1] is AttemptOutcome.ANSWERED
-    assert told.count(AttemptOutcome.LEFT) >= 2
+    assert told.count(AttemptOutcome.ABANDONED) >= 2

@@ -279,19 +279,19 @@ def test_the_whole_request_costs_the_price_above_a_threshold_or_none_of_it(low, 
     threshold = max(0, usage.prompt_tokens + by)
     price = TokenPrice(
         low.input, low.output, cache_read=low.cache_read, cache_write=low.cache_write,
-        cache_write_1h=low.cache_write_1h, threshold=threshold, above=high,
+        cache_write_1h=low.cache_write_1h, threshold=threshold, next_tier=high,
     )  # fmt: skip
     used = high if usage.prompt_tokens > threshold else low
     assert price.cost_of(usage) == used.cost_of(usage)
-    assert price.covers(usage) == used.covers(usage)
+    assert price.has_rates_for(usage) == used.has_rates_for(usage)
 
 
 @PURE
 @given(prices(), usages())
 def test_only_what_is_written_for_an_hour_needs_a_rate_of_its_own(price, usage):
     is_covered = price.cache_write_1h is not None or not usage.cache_write_1h_tokens
-    assert price.covers(usage) == is_covered
-    assert not price.covers(Usage(uncached_input_tokens=1, not_by_token="a fee"))
+    assert price.has_rates_for(usage) == is_covered
+    assert not price.has_rates_for(Usage(uncached_input_tokens=1, non_token_charges="a fee"))
 
 
 # Totals.
@@ -431,7 +431,7 @@ def test_no_context_of_a_program_changes_a_budget(context):
         first.settle(CostOutcome.unknown())
         first.settle(CostOutcome.resolved(Decimal("1.00000001"), Usage()))
         second.settle(None)
-        left = (budget.left, parent.left)
+        left = (budget.remaining, parent.left)
     assert budget.spent == Decimal("1.00000001")
     assert left == (Decimal("12344.67889999"), Decimal("19999.00000000"))
 

@@ -106,7 +106,7 @@ def test_an_advisor_of_another_model_has_no_price(way):
     parts = [claude(10, 5, type="message"), claude(99, 50, type="advisor_message", model="opus")]
     bill = Bill("anthropic", claude(10, 5, iterations=parts), PLAIN, None, None)
     response = asked(bill, way, records_of(bill, way)).response
-    assert response.usage.not_by_token is not None
+    assert response.usage.non_token_charges is not None
     assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (109, 55)
     assert response.cost.resolution is CostResolution.UNPRICED
 
@@ -422,7 +422,7 @@ def test_the_lifetimes_of_a_model_that_fell_back_are_those_of_its_iteration():
     records = [claude(10, 1, 0, 0, 2000), end | {"iterations": iterations}]
     usage = streamed("anthropic", records, SONNET).response.usage
     assert (usage.cache_write_tokens, usage.cache_write_1h_tokens) == (2700, 2000)
-    assert usage.not_by_token == "several models: fable, opus"
+    assert usage.non_token_charges == "several models: fable, opus"
 
 
 @pytest.mark.parametrize("name", ["cache_read_input_tokens", "cache_creation_input_tokens"])
@@ -437,7 +437,7 @@ def test_a_stream_that_ends_without_its_last_counts_cost_at_least_the_first():
     node = read_stream(generator_of("anthropic", PLAIN, stream_of(events)))
     cost = node.response.cost
     assert (cost.resolution, node.response.usage) == (CostResolution.UNKNOWN, None)
-    assert (cost.at_least.prompt_tokens, cost.at_least.completion_tokens) == (4121, 1)
+    assert (cost.minimum_usage.prompt_tokens, cost.minimum_usage.completion_tokens) == (4121, 1)
 
 
 def test_a_failed_answer_without_input_is_not_free():

@@ -266,7 +266,7 @@ def test_the_whole_budget_may_be_used():
     answer = run_virtually(tried(Server([ANSWER]), within(budget), streamed=False))
     assert answer.content == "ok"
     assert state(budget) == (ANSWERED, 0)
-    assert budget.left == CEILING - ANSWERED
+    assert budget.remaining == CEILING - ANSWERED
 
 
 def test_a_parent_pays_for_its_children_and_what_it_refuses_is_given_back():
@@ -300,8 +300,8 @@ def test_a_limit_that_is_no_amount_is_refused(limit):
         (stalled(whole("ok")), "failed", CEILING),
         (hang, "failed", CEILING),
         (hang_before_departure, "not_sent", 0),
-        (status(503), "refused", 0),
-        (status(401), "refused", 0),
+        (status(503), "denied", 0),
+        (status(401), "denied", 0),
     ],
     ids=["no counts", "500", "cut off", "no answer", "not sent", "503", "401"],
 )
@@ -377,7 +377,7 @@ def test_a_true_cost_above_the_ceiling_is_recorded_and_what_follows_is_refused()
     server = Server([whole("ok", usage=usage)])
     answer = run_virtually(tried(server, within(budget), streamed=False))
     assert (answer.cost.cost, state(budget)) == (1, (1, 0))
-    assert budget.left == CEILING * 3 - 1 < 0
+    assert budget.remaining == CEILING * 3 - 1 < 0
     error = run_virtually(tried(server, within(budget), streamed=False))
     assert type(error) is BudgetExceededError
     assert len(server.requests) == 1
@@ -496,7 +496,7 @@ def test_what_is_under_way_is_seen_and_settled_in_time():
     async def main() -> None:
         task = asyncio.create_task(tried(server, within(budget), streamed=False))
         await asyncio.sleep(1)
-        assert (state(budget), budget.left) == ((0, CEILING), 1 - CEILING)
+        assert (state(budget), budget.remaining) == ((0, CEILING), 1 - CEILING)
         await task
         assert now() == 5
 
@@ -597,7 +597,7 @@ class BudgetMachine(RuleBasedStateMachine):
             spent = sum((entry.spent for entry in self.of(level)), Decimal(0))
             assert budget.spent == spent
             assert budget.reserved == self.used(level) - spent
-            assert budget.left == budget.limit - self.used(level)
+            assert budget.remaining == budget.limit - self.used(level)
 
 
 BudgetMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)

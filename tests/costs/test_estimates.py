@@ -327,12 +327,12 @@ def test_images_in_results_and_of_earlier_answers_count_too():
 
 def test_the_input_is_taken_at_its_dearest_rate_on_either_side_of_every_threshold():
     cheap, dear = TokenPrice(1, 0), TokenPrice(1_000_000, 0)
-    middle = TokenPrice(0, 0, cache_write=1_000_000, threshold=200, above=cheap)
-    late = TokenPrice(0, 0, threshold=300, above=TokenPrice(0, 0, cache_write_1h=1_000_000))
+    middle = TokenPrice(0, 0, cache_write=1_000_000, threshold=200, next_tier=cheap)
+    late = TokenPrice(0, 0, threshold=300, next_tier=TokenPrice(0, 0, cache_write_1h=1_000_000))
     generator = generator_of("custom")
     most = {
         price: generator.with_token_price(price).estimate_cost(HELLO, SOME).ceiling
-        for price in (dear, TokenPrice(0, 0, threshold=100, above=middle), late)
+        for price in (dear, TokenPrice(0, 0, threshold=100, next_tier=middle), late)
     }
     assert list(most.values()) == [most[dear], 200, most[dear]]
     assert most[dear] > 300

@@ -35,8 +35,8 @@ from minillmlib.client.placeholders import filled_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_payload, error_from_reply
 from minillmlib.streaming.sse import SseDecoder, SseEvent
-from minillmlib.types.responses import ResponseFold
-from minillmlib.types.usage import Counted
+from minillmlib.types.responses import ResponseAccumulator
+from minillmlib.types.usage import UsageUpdate
 
 pytestmark = pytest.mark.long
 
@@ -94,7 +94,7 @@ def check_usage(usage: Usage | None) -> None:
         return
     for name in COUNTS:
         check_count(getattr(usage, name))
-    assert isinstance(usage.not_by_token, str | None)
+    assert isinstance(usage.non_token_charges, str | None)
     cost = usage.native_cost
     assert cost is None or (isinstance(cost, Decimal) and cost.is_finite() and cost >= 0)
 
@@ -254,7 +254,7 @@ def fuzz(name: str, count: int, seed: object = SEED) -> int:
     parser = PARSERS[name]
     corpus: Corpus = getattr(recorded(), parser.corpus)
     taken = 0
-    fold = ResponseFold()
+    fold = ResponseAccumulator()
     for number, data in enumerate(corpus.inputs(count, (name, seed))):
         values = [fed(read, data) for read in parser.readers]
         taken += not isinstance(values[0], MalformedResponseError)
@@ -262,7 +262,7 @@ def fuzz(name: str, count: int, seed: object = SEED) -> int:
             fold.add(values[0])
         if number % FOLDED == 0:
             check_response(fold.response())
-            fold = ResponseFold()
+            fold = ResponseAccumulator()
     return taken
 
 
@@ -407,7 +407,7 @@ USAGE = st.builds(
 @given(USAGE, USAGE)
 def test_counts_that_come_twice_are_never_added(first, second):
     def merged(earlier, later):
-        return Provider().merge_usage(Counted(usage=earlier), Counted(usage=later)).usage
+        return Provider().merge_usage(UsageUpdate(usage=earlier), UsageUpdate(usage=later)).usage
 
     usage = merged(first, second)
     check_usage(usage)

@@ -229,7 +229,7 @@ def test_where_no_json_is_none_is_invented(text):
 )  # fmt: skip
 def test_valid_json_is_returned_as_it_is(text):
     assert repair_json(text) == text
-    assert repair(text) == minillmlib.Repaired(
+    assert repair(text) == minillmlib.RepairResult(
         value=json.loads(text), candidates=(json.loads(text),)
     )
 

@@ -261,7 +261,7 @@ def test_thoughts_go_back_where_the_wire_takes_them_and_nowhere_else(thinking_ur
         if way == "as blocks":
             other = run(second.complete(generator.replace(model="another"), short))
             read["as another's"] = other.response.usage.prompt_tokens
-            assert list(other.response.receipt.left_out) == ["reasoning of earlier turns"]
+            assert list(other.response.request_report.omitted) == ["reasoning of earlier turns"]
     assert read["left out"] == read["as another's"] < read["as text"] == read["as blocks"]
 
 
@@ -291,7 +291,7 @@ def test_llama_cpp_takes_a_schema_on_the_messages_wire_and_does_not_keep_to_it(l
     leaf = asked(QUESTION, "Answer in JSON.")
     free = run(leaf.complete(generator, GREEDY))
     held = run(leaf.complete(generator, HELD))
-    assert "output_config" in held.response.receipt.sent
+    assert "output_config" in held.response.request_report.sent
     assert held.text == free.text
 
 

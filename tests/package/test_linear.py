@@ -16,9 +16,9 @@ from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_reply
 from minillmlib.streaming.sse import SseDecoder
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-from minillmlib.types.reasoning import ReasoningBlocks, ReasoningDelta
-from minillmlib.types.responses import ResponseFold, StreamChunk
-from minillmlib.types.tools import ToolCallDelta, ToolCalls
+from minillmlib.types.reasoning import ReasoningAccumulator, ReasoningDelta
+from minillmlib.types.responses import ResponseAccumulator, StreamChunk
+from minillmlib.types.tools import ToolCallAccumulator, ToolCallDelta
 
 pytestmark = pytest.mark.long
 
@@ -87,7 +87,7 @@ def test_a_stream_is_decoded_in_linear_time(name):
 
 def calling(delta_of: Callable[[int], ToolCallDelta]) -> Work:
     def work(size: int) -> None:
-        calls = ToolCalls()
+        calls = ToolCallAccumulator()
         for number in range(size):
             calls.add(delta_of(number))
         calls.are_whole()
@@ -98,7 +98,7 @@ def calling(delta_of: Callable[[int], ToolCallDelta]) -> Work:
 
 def thinking(delta_of: Callable[[int], ReasoningDelta]) -> Work:
     def work(size: int) -> None:
-        blocks = ReasoningBlocks()
+        blocks = ReasoningAccumulator()
         for number in range(size):
             blocks.add(delta_of(number), number, number)
         blocks.finished()
@@ -107,7 +107,7 @@ def thinking(delta_of: Callable[[int], ReasoningDelta]) -> Work:
 
 
 def folding(size: int) -> None:
-    fold = ResponseFold()
+    fold = ResponseAccumulator()
     for number in range(size):
         block = ReasoningDelta(index=number % 7, fields={"type": "thinking", "thinking": "x"})
         call = ToolCallDelta(index=number % 5, name="f", arguments="x")

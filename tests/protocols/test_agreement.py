@@ -70,7 +70,7 @@ def said_by(response: CompletionResponse) -> CompletionResponse:
     """
     cost = msgspec.structs.replace(response.cost, record=None)
     return msgspec.structs.replace(
-        response, receipt=None, attempts=(), raw_response=None, usage_record=None, cost=cost
+        response, request_report=None, attempts=(), raw_response=None, usage_record=None, cost=cost
     )
 
 
@@ -150,7 +150,7 @@ def asked_next(
     (request,) = generator.transport.requests
     messages = msgspec.json.decode(request.body)["messages"]
     said = [message for message in messages if message["role"] == "assistant"]
-    return request.body, said, "reasoning of earlier turns" in again.response.receipt.left_out
+    return request.body, said, "reasoning of earlier turns" in again.response.request_report.omitted
 
 
 @AGREEMENT
@@ -162,23 +162,23 @@ def test_blocks_go_back_between_text_and_calls_byte_for_byte_and_to_no_other_mod
     if streams:
         _, node = streamed_of(CLAUDE_WIRE, claude_stream(rng, body))
     blocks = body["content"]
-    sent, _, left_out = asked_next(node, CLAUDE_WIRE, "m")
+    sent, _, omitted = asked_next(node, CLAUDE_WIRE, "m")
     turn = {"role": "assistant", "content": blocks}
     assert msgspec.json.encode(turn) in sent
-    assert not left_out
+    assert not omitted
 
     is_sealed = any(made["type"] not in ("text", "tool_use") for made in blocks)
     text, calls = text_in(blocks), [made for made in blocks if made["type"] == "tool_use"]
     visible = [*([{"type": "text", "text": text}] if text else []), *calls]
-    _, said, left_out = asked_next(node, CLAUDE_WIRE, "another")
+    _, said, omitted = asked_next(node, CLAUDE_WIRE, "another")
     assert said == ([{"role": "assistant", "content": visible}] if visible else [])
-    assert left_out == is_sealed
+    assert omitted == is_sealed
 
-    _, (said,), left_out = asked_next(node, OpenAiProvider(), "another")
+    _, (said,), omitted = asked_next(node, OpenAiProvider(), "another")
     assert said.pop("content") == (text or (None if calls else ""))
     assert len(said.pop("tool_calls", [])) == len(calls)
     assert said == {"role": "assistant"}
-    assert left_out == is_sealed
+    assert omitted == is_sealed
 
 
 async def test_a_turn_that_paused_is_taken_up_again_as_it_came():

@@ -77,7 +77,7 @@ def test_an_image_goes_back_to_openrouter_and_is_left_out_elsewhere_with_a_word(
         sent = msgspec.json.decode(transport.requests[0].body)
         goes_back = isinstance(provider, OpenRouterProvider)
         assert (DATA_URL in str(sent)) == goes_back
-        assert ("media of earlier answers" in again.response.receipt.left_out) != goes_back
+        assert ("media of earlier answers" in again.response.request_report.omitted) != goes_back
         if goes_back:
             images = sent["messages"][2]["images"]
             assert images == [{"type": "image_url", "image_url": {"url": DATA_URL}}]

@@ -38,11 +38,11 @@ def sent(provider, model: str, *messages: Message):
     )
     _, leaf = ChatNode.from_messages(messages)
     node = minillmlib.run(leaf.complete(generator))
-    return msgspec.json.decode(transport.requests[0].body), node.response.receipt.left_out
+    return msgspec.json.decode(transport.requests[0].body), node.response.request_report.omitted
 
 
 def test_anthropic_gets_the_mark_on_the_last_block_of_the_message():
-    body, left_out = sent(
+    body, omitted = sent(
         AnthropicProvider(), "claude-haiku-4-5",
         message("system", "rules", "1h"), message("system", "more"), message("user", "a", "5m"),
         message("user", "b"))  # fmt: skip
@@ -50,7 +50,7 @@ def test_anthropic_gets_the_mark_on_the_last_block_of_the_message():
         {"type": "text", "text": "rules", "cache_control": AN_HOUR}, {"type": "text", "text": "more"}]  # fmt: skip
     assert body["messages"] == [{"role": "user", "content": [
         {"type": "text", "text": "a", "cache_control": FIVE_MINUTES}, {"type": "text", "text": "b"}]}]  # fmt: skip
-    assert left_out == {}
+    assert omitted == {}
 
 
 def test_a_mark_on_calls_and_results_stands_on_their_blocks():
@@ -72,31 +72,31 @@ def test_the_last_four_marks_are_sent_longer_lifetimes_first_and_the_receipt_tel
     ttls = ["5m", "5m", None, "5m", "1h", None, "5m", "5m"]
     roles = ["user", "assistant"] * 4
     history = [message(role, role, ttl) for role, ttl in zip(roles, ttls, strict=True)]
-    body, left_out = sent(provider, model, *history, message("user", "last"))
+    body, omitted = sent(provider, model, *history, message("user", "last"))
     marks = [turn["content"][0].get("cache_control") if isinstance(turn["content"], list) else None
              for turn in body["messages"]]  # fmt: skip
     assert marks == [None, None, None, AN_HOUR, AN_HOUR, None, FIVE_MINUTES, FIVE_MINUTES, None]
-    assert "last 4" in left_out["cache marks"]
+    assert "last 4" in omitted["cache marks"]
 
 
 def test_openrouter_passes_marks_on_for_claude_in_parts():
     parts = Message(role="user", content=(TextPart(text="a"), TextPart(text="b")), cache_ttl="5m")
-    body, left_out = sent(
+    body, omitted = sent(
         OpenRouterProvider(), "anthropic/claude-sonnet-4.5", message("system", "s", "1h"), parts)  # fmt: skip
     assert body["messages"][0]["content"] == [
         {"type": "text", "text": "s", "cache_control": AN_HOUR}
     ]
     assert [part.get("cache_control") for part in body["messages"][1]["content"]] == [None, FIVE_MINUTES]  # fmt: skip
-    assert left_out == {}
+    assert omitted == {}
 
 
 @pytest.mark.parametrize(
     "provider", [OpenAiProvider(), GenericProvider(), OpenRouterProvider()], ids=repr
 )
 def test_where_caching_is_automatic_marks_are_left_out_with_a_word(provider):
-    body, left_out = sent(provider, "gpt-4o", message("user", "a", "5m"))
+    body, omitted = sent(provider, "gpt-4o", message("user", "a", "5m"))
     assert body["messages"] == [{"role": "user", "content": "a"}]
-    assert "by itself" in left_out["cache marks"]
+    assert "by itself" in omitted["cache marks"]
 
 
 def test_a_message_without_a_block_for_the_mark_is_sent_without_it():

@@ -46,7 +46,7 @@ def of_the_wire(response: CompletionResponse) -> CompletionResponse:
     """A response without what the call puts into it: only what the server said is left."""
     return msgspec.structs.replace(
         response,
-        receipt=None,
+        request_report=None,
         attempts=(),
         raw_response=None,
         origin="",

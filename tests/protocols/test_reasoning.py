@@ -89,11 +89,11 @@ def asked_again(node: ChatNode, generator) -> list[dict]:
     transport = ScriptedTransport([reply])
     again = minillmlib.run(node.chat("and?", generator.with_transport(transport)))
     sent = msgspec.json.decode(transport.requests[0].body)["messages"]
-    left_out = again.response.receipt.left_out
+    omitted = again.response.request_report.omitted
     is_own = (
         node.message.reasoning.origin == f"{type(generator.provider).__name__}:{generator.model}"
     )
-    assert bool(left_out) == (not is_own)
+    assert bool(omitted) == (not is_own)
     return [message for message in sent if message["role"] == "assistant"]
 
 

@@ -257,7 +257,7 @@ def test_signed_thoughts_go_back_unchanged_in_a_tool_loop(generator, way, exchan
     answered = finish(way, asked, generator, params)
     assert answered.text == SUMMARY
     after = way.chat(answered, "And then?", generator, params)
-    assert after.response.receipt.left_out == {}
+    assert after.response.request_report.omitted == {}
     # The server itself looks for a signature, but its journal does not keep thoughts.
     assert [exchange["response"]["status"] for exchange in exchanges()] == [200] * 4
     first = [

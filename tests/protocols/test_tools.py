@@ -365,7 +365,7 @@ def test_calls_of_older_and_freer_kinds_are_read(message):
 
 def test_ids_are_made_to_fit_a_wire_that_takes_short_ones_only():
     class Mistral(minillmlib.Provider):
-        dialect = minillmlib.ChatDialect(messages=minillmlib.MessageFacts(tool_id_chars=9))
+        dialect = minillmlib.ChatDialect(messages=minillmlib.MessageCapabilities(tool_id_chars=9))
 
     call = ToolCall(id="call_of_another_vendor", name="f", arguments="{}")
     result = Message.tool_result(call.id, "ok")
@@ -546,7 +546,7 @@ def test_a_routing_that_openrouter_would_not_understand_is_refused(wrong):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_receipt_tells_what_was_sent_and_what_was_left_out(streaming):
     params = CompletionParameters(temperature=0).with_openrouter_routing(ROUTING)
-    for provider, left_out in [
+    for provider, omitted in [
         (OpenRouterProvider(), set()),
         (GenericProvider(), {"openrouter_routing"}),
     ]:
@@ -556,11 +556,13 @@ def test_a_receipt_tells_what_was_sent_and_what_was_left_out(streaming):
         if streaming:
             stream = asked("u").complete_streaming(generator, params)
             list(minillmlib.iterate(stream))
-            receipt = stream.response.receipt
+            request_report = stream.response.request_report
         else:
-            receipt = minillmlib.run(asked("u").complete(generator, params)).response.receipt
-        assert set(receipt.sent) == msgspec.json.decode(transport.requests[0].body).keys()
-        assert receipt.left_out.keys() == left_out
+            request_report = minillmlib.run(
+                asked("u").complete(generator, params)
+            ).response.request_report
+        assert set(request_report.sent) == msgspec.json.decode(transport.requests[0].body).keys()
+        assert request_report.omitted.keys() == omitted
 
 
 def test_a_schema_holds_the_real_model_on_the_openai_wire(local_server):

@@ -14,7 +14,7 @@ from minillmlib import (
     FinishReason,
     GenericProvider,
     InvalidParameterError,
-    MessageFacts,
+    MessageCapabilities,
     OpenAiProvider,
     OpenRouterProvider,
     Provider,
@@ -93,7 +93,7 @@ class Mistral(Provider):
                 "frequency_penalty": "frequency_penalty", "presence_penalty": "presence_penalty",
                 "stop": "stop", "seed": "random_seed"},
         has_stream_options=False,
-        messages=MessageFacts(tool_id_chars=9),
+        messages=MessageCapabilities(tool_id_chars=9),
     )  # fmt: skip
 
 

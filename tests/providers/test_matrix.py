@@ -83,7 +83,7 @@ def sent(provider, params, model="m", leaf=None):
     )
     leaf = leaf or ChatNode.root("s").add_user("u")
     node = minillmlib.run(leaf.complete(generator, params))
-    return msgspec.json.decode(transport.requests[0].body), node.response.receipt
+    return msgspec.json.decode(transport.requests[0].body), node.response.request_report
 
 
 def test_the_guide_tells_of_every_field():
@@ -103,18 +103,18 @@ def test_a_field_does_what_the_guide_says(row, column):
         with pytest.raises(InvalidParameterError, match=field):
             sent(provider, plain.replace(**{field: first}))
         return
-    after, receipt = sent(provider, plain.replace(**{field: first}))
+    after, request_report = sent(provider, plain.replace(**{field: first}))
     again, _ = sent(provider, plain.replace(**{field: second}))
-    assert set(receipt.sent) == set(after)
+    assert set(request_report.sent) == set(after)
     if cell == "ignored":
         assert after == before == again
-        assert field in receipt.left_out
+        assert field in request_report.omitted
         return
     changed = {key for key in before | after if before.get(key) != after.get(key)}
     keys = {"k"} if cell == "as given" else set(re.findall(r"`(\w+)`", cell))
     assert changed == keys
     assert after != again
-    assert field not in receipt.left_out
+    assert field not in request_report.omitted
 
 
 SAMPLING = ("temperature", "top_p")

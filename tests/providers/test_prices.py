@@ -133,15 +133,15 @@ def test_all_rates_of_a_model_are_taken_over():
     assert (price.cache_read, price.cache_write, price.cache_write_1h) == (
         Decimal("0.1"), Decimal("1.25"), 2,
     )  # fmt: skip
-    assert (price.threshold, price.above) == (None, None)
+    assert (price.threshold, price.next_tier) == (None, None)
 
 
 def test_a_tier_is_the_price_of_the_whole_request_above_its_threshold():
     price = GeneratorInfo.anthropic("claude-haiku-5-5").with_published_price().token_price
     assert (price.input, price.output, price.threshold) == (Decimal("0.1"), Decimal("0.5"), 100_000)
-    assert (price.above.input, price.above.output) == (Decimal("0.5"), Decimal("2.5"))
-    assert price.above.cache_write_1h == 1
-    assert price.above.source == price.source
+    assert (price.next_tier.input, price.next_tier.output) == (Decimal("0.5"), Decimal("2.5"))
+    assert price.next_tier.cache_write_1h == 1
+    assert price.next_tier.source == price.source
 
 
 def test_tiers_with_thresholds_of_their_own_are_laid_over_each_other(table):

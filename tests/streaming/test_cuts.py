@@ -328,9 +328,11 @@ async def test_a_whole_answer_cut_on_its_way_is_never_a_success(engine):
         with told(cut):
             if outcome.error is not None:
                 check_failure(outcome, "")
-                is_cut = cut.end in BROKEN_ENDS
-                assert isinstance(outcome.error, ReadError if is_cut else MalformedResponseError)
-                assert is_cut or not is_json(cut.data[: cut.size])
+                is_truncated = cut.end in BROKEN_ENDS
+                assert isinstance(
+                    outcome.error, ReadError if is_truncated else MalformedResponseError
+                )
+                assert is_truncated or not is_json(cut.data[: cut.size])
             else:
                 assert cut.end == CLOSED
                 assert is_json(cut.data[: cut.size])

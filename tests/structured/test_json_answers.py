@@ -136,7 +136,7 @@ def test_a_cut_stream_is_the_same_error(wire):
 def test_cut_json_can_be_taken_as_far_as_it_came(wire):
     answer = asked(wire(('{"a": [1, 2', wire.cut)), PARSING.replace(allow_incomplete_json=True))
     assert answer.text == '{"a": [1, 2]}'
-    assert answer.response.is_cut
+    assert answer.response.is_truncated
 
 
 @WIRES

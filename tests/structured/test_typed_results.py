@@ -95,7 +95,7 @@ def test_an_answer_that_fits_is_a_value_of_the_type(wire):
     (body,) = scripted.bodies
     assert wire.form(body) == FORM
     assert scripted.turns()[-1] == ("user", "u"), "the prompt is as it was"
-    assert "the schema of the answer" not in answer.response.receipt.left_out
+    assert "the schema of the answer" not in answer.response.request_report.omitted
 
 
 def test_openai_is_asked_to_be_strict():
@@ -259,7 +259,7 @@ def test_a_forced_beginning_is_part_of_the_answer_and_the_schema_goes_into_the_p
     assert [role for role, _ in scripted.turns(0)] == ["user", "assistant"]
     assert "JSON schema" in scripted.turns(0)[0][1]
     assert "output_config" not in scripted.bodies[0]
-    assert "forced beginning" in answer.response.receipt.left_out["the schema of the answer"]
+    assert "forced beginning" in answer.response.request_report.omitted["the schema of the answer"]
     roles, texts = zip(*scripted.turns(1), strict=True)
     assert roles == ("user", "assistant", "user", "assistant")
     assert texts[1] == '{"city": {"name": "Oslo", "population": "many"}}'
@@ -335,7 +335,7 @@ def test_older_models_are_told_the_schema_in_the_prompt(wire, model):
     assert role == "user"
     assert text.startswith("u\n\nAnswer with JSON")
     assert msgspec.json.decode(text.splitlines()[-1]) == FORM
-    assert f"{model} is older" in answer.response.receipt.left_out["the schema of the answer"]
+    assert f"{model} is older" in answer.response.request_report.omitted["the schema of the answer"]
     assert [message.text for message in answer.thread()] == ["s", "u", OSLO]
 
 
@@ -367,7 +367,7 @@ def test_a_response_format_of_the_callers_own_stays_and_the_prompt_tells_the_sch
     answer = asked(scripted, params)
     assert scripted.bodies[0]["response_format"] == {"type": "json_object"}
     assert msgspec.json.decode(scripted.turns()[-1][1].splitlines()[-1]) == FORM
-    assert "of their own" in answer.response.receipt.left_out["the schema of the answer"]
+    assert "of their own" in answer.response.request_report.omitted["the schema of the answer"]
     own = ResponseFormat.json_schema({"type": "object"}, name="own")
     again = Chat(OSLO)
     asked(again, EXPECTING.with_params(CompletionParameters(response_format=own)))
@@ -389,7 +389,7 @@ def test_a_provider_of_the_callers_own_says_whether_it_takes_schemas():
     scripted = Chat(OSLO)
     answer = run(ROOT.chat("u", scripted.generator.with_provider(Schemaless()), EXPECTING))
     assert answer.parsed.city.name == "Oslo"
-    assert "never taught" in answer.response.receipt.left_out["the schema of the answer"]
+    assert "never taught" in answer.response.request_report.omitted["the schema of the answer"]
 
 
 def test_a_cache_is_warmed_with_the_same_form_and_without_a_value():
@@ -630,7 +630,7 @@ def test_a_wide_type_is_told_as_it_is_and_not_spelled_out_without_end():
     for depth in range(16):
         inner = msgspec.defstruct(f"Level{depth}", [("one", inner), ("two", inner)])
     params = NodeCompletionParameters().expecting(inner)
-    assert not params.expected.is_strict
+    assert not params.result_type.is_strict
     assert len(params.expected.schema_text) < 10_000
 
 

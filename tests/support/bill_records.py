@@ -19,14 +19,14 @@ SONNET_5M = TokenPrice(3, 15, cache_read="0.3", cache_write="3.75")
 SONNET = SONNET_5M.with_cache_rates("0.3", "3.75", 6)
 HAIKU = TokenPrice(
     "0.1", "0.5", cache_read="0.01", cache_write="0.125", threshold=100_000,
-    above=TokenPrice("0.5", "2.5", cache_read="0.05", cache_write="0.625", cache_write_1h=1),
+    next_tier=TokenPrice("0.5", "2.5", cache_read="0.05", cache_write="0.625", cache_write_1h=1),
 )  # fmt: skip
 GPT = TokenPrice("1.25", 10, cache_read="0.125", cache_write="1.5625")
 DEEPSEEK = TokenPrice("0.28", "0.42", cache_read="0.028")
 GROK = TokenPrice("0.2", "0.5", cache_read="0.05")
 GEMINI = TokenPrice(
     "1.25", 10, cache_read="0.31", threshold=200_000,
-    above=TokenPrice("2.5", 15, cache_read="0.625"),
+    next_tier=TokenPrice("2.5", 15, cache_read="0.625"),
 )  # fmt: skip
 GROQ = TokenPrice("0.59", "0.79")
 MISTRAL = TokenPrice(2, 6)

@@ -155,8 +155,10 @@ def check_coverage(attempts: Sequence[Attempt], lines: Sequence[Line]) -> None:
     One that was left, or written to a connection that the server had closed, may be lost.
     """
     sent = [attempt for attempt in attempts if attempt.was_sent]
-    assert all(one.outcome is not AttemptOutcome.LEFT for one in sent[:-1])
-    certain = [one for one in sent if one.outcome is not AttemptOutcome.LEFT and not is_stale(one)]
+    assert all(one.outcome is not AttemptOutcome.ABANDONED for one in sent[:-1])
+    certain = [
+        one for one in sent if one.outcome is not AttemptOutcome.ABANDONED and not is_stale(one)
+    ]
     wait_until(lambda: len(lines) >= len(certain), 5)
     assert len(lines) <= len(sent), "a request without a record"
 
@@ -177,7 +179,7 @@ def check_list_of_error(call: Call, lines: Sequence[Line]) -> None:
     """C11: an error lists the requests the server saw, and those that never came to it."""
     if call.error is not None:
         attempts = call.error.attempts
-        assert all(one.outcome is not AttemptOutcome.LEFT for one in attempts)
+        assert all(one.outcome is not AttemptOutcome.ABANDONED for one in attempts)
         never_came = len([one for one in attempts if not one.was_sent])
         came = len(heard(attempts, lines))
         assert came == len(lines)
@@ -194,8 +196,8 @@ def check_unsent(attempt: Attempt) -> None:
 def check_attempt(asked: Asked, attempt: Attempt, line: Line) -> None:
     """C4, C5: what is known of one request is the truth, and the rest is said to be unknown."""
     if not line.play.is_billed:
-        assert attempt.outcome is AttemptOutcome.REFUSED or went_away(attempt)
-    if attempt.outcome is AttemptOutcome.REFUSED:
+        assert attempt.outcome is AttemptOutcome.DENIED or went_away(attempt)
+    if attempt.outcome is AttemptOutcome.DENIED:
         assert not line.play.is_billed
         assert attempt.cost is None
         return
@@ -208,7 +210,7 @@ def check_attempt(asked: Asked, attempt: Attempt, line: Line) -> None:
 
 def went_away(attempt: Attempt) -> bool:
     """Whether we did, or a clock for us, and so may not have heard what was told."""
-    return attempt.outcome is AttemptOutcome.LEFT or attempt.error == "RequestTimeoutError"
+    return attempt.outcome is AttemptOutcome.ABANDONED or attempt.error == "RequestTimeoutError"
 
 
 def check_cost(cost: CostOutcome, line: Line) -> None:
@@ -222,16 +224,16 @@ def check_cost(cost: CostOutcome, line: Line) -> None:
         assert not line.has_price
     if cost.resolution is UNKNOWN:
         assert cost.usage is None
-        assert cost.at_least is None or is_within(cost.at_least, line)
+        assert cost.minimum_usage is None or is_within(cost.minimum_usage, line)
     else:
         assert cost.usage is not None
         assert msgspec.structs.replace(cost.usage, native_cost=None) == line.usage
 
 
-def is_within(at_least: msgspec.Struct, line: Line) -> bool:
+def is_within(minimum_usage: msgspec.Struct, line: Line) -> bool:
     """Whether counts are not more than were consumed."""
-    names = [name for name in at_least.__struct_fields__ if name.endswith("_tokens")]
-    return all(getattr(at_least, name) <= getattr(line.usage, name) for name in names)
+    names = [name for name in minimum_usage.__struct_fields__ if name.endswith("_tokens")]
+    return all(getattr(minimum_usage, name) <= getattr(line.usage, name) for name in names)
 
 
 def check_knowledge(attempt: Attempt, line: Line) -> None:

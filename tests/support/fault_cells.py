@@ -83,7 +83,7 @@ def wrong(error: Any, cost: str = UNKNOWN, text: Any = "", **more: Any) -> Expec
 def refused(error: Any, status: int, **more: Any) -> Expect:
     """An error that says no before any work."""
     more = {"cost": NO_COST, **more}
-    return Expect(error=error, status=status, outcome=AttemptOutcome.REFUSED, **more)
+    return Expect(error=error, status=status, outcome=AttemptOutcome.DENIED, **more)
 
 
 def unsent(error: Any, **more: Any) -> Expect:

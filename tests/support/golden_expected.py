@@ -30,7 +30,7 @@ def usage(
 ) -> Usage:
     return Usage(
         cache_write_1h_tokens=for_1h,
-        not_by_token=beside,
+        non_token_charges=beside,
         uncached_input_tokens=uncached,
         cache_read_tokens=read,
         cache_write_tokens=write,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from minillmlib import JsonRepairError, Repaired, repair
+from minillmlib import JsonRepairError, RepairResult, repair
 
 TEXTS = st.one_of(
     st.text(max_size=12),
@@ -40,7 +40,7 @@ def written(value, layout) -> str:
     return json.dumps(value, **layout)
 
 
-def repaired(text: str) -> Repaired | None:
+def repaired(text: str) -> RepairResult | None:
     """What `repair` finds, or None if it says that there is nothing."""
     try:
         return repair(text)

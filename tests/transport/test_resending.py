@@ -89,7 +89,7 @@ def test_a_key_that_was_changed_meanwhile_is_used_at_once_and_is_no_retry(key, s
     response = run_virtually(calls)
     assert [key_of(request) for request in server.requests] == ["sk-first-000", "sk-second-00"]
     assert server.times == [0, 0]
-    assert outcomes(response.attempts) == "refused answered"
+    assert outcomes(response.attempts) == "denied answered"
 
 
 @BOTH
@@ -114,7 +114,7 @@ def test_a_key_that_is_changed_over_and_over_is_renewed_once(key, streamed):
     error = run_virtually(
         tried(server, asked(retry=3), streamed=streamed, generator=with_key(server, key))
     )
-    assert (type(error), outcomes(error.attempts)) == (AuthenticationError, "refused refused")
+    assert (type(error), outcomes(error.attempts)) == (AuthenticationError, "denied denied")
 
 
 def test_a_changed_key_is_not_looked_for_when_something_else_is_forbidden(key):
@@ -131,7 +131,7 @@ def test_a_key_that_is_gone_at_a_retry_ends_the_completion(key):
         tried(server, asked(retry=3), streamed=False, generator=with_key(server, key))
     )
     assert (type(error), error.last_error.status) == (MaxRetriesExceededError, None)
-    assert outcomes(error.attempts) == "refused"
+    assert outcomes(error.attempts) == "denied"
 
 
 # A connection that was stale.

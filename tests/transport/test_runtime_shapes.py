@@ -220,7 +220,7 @@ def test_uvloop_runs_calls_and_hangs_up_at_once_when_one_is_left():
         left_at = runner.run(leave(records))
         wait_until(lambda: not server.open_connections())
         assert server.connections[-1].ended_at - left_at < HANG_UP_SECS
-        assert [attempt.outcome for attempt in records[0].attempts] == [AttemptOutcome.LEFT]
+        assert [attempt.outcome for attempt in records[0].attempts] == [AttemptOutcome.ABANDONED]
         server.usual = either("openai")
         assert runner.run(both_texts(generator)) == [TEXT, TEXT]
     gc.collect(1)

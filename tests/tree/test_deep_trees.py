@@ -74,7 +74,7 @@ USES = {
     "add_assistant": lambda leaf, _: leaf.add_assistant("x").depth == DEPTH + 1,
     "add_tool_result": lambda leaf, _: leaf.add_tool_result("c", "x").depth == DEPTH + 1,
     "add_user": lambda leaf, _: leaf.add_user("x").depth == DEPTH + 1,
-    "by_age": lambda leaf, _: len(leaf.root_node.by_age()) == leaf.root_node.node_count(),
+    "by_age": lambda leaf, _: len(leaf.root_node.in_insertion_order()) == leaf.root_node.node_count(),
     "to_html": lambda leaf, _: leaf.root_node.to_html().count('"role":') >= DEPTH,
     "attach_journal": lambda leaf, path: (
         leaf.root_node.attach_journal(path), leaf.add_user("kept"),

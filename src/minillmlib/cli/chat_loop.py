@@ -99,7 +99,7 @@ def _count(words: str) -> int:
 
 
 def _number(node: ChatNode) -> int:
-    return node.root_node.by_age().index(node) + 1
+    return node.root_node.in_insertion_order().index(node) + 1
 
 
 def _tree(talk: Conversation, words: str) -> None:
@@ -117,7 +117,7 @@ def _named(root: ChatNode, name: str) -> ChatNode:
     """The node with this number, or whose id begins so."""
     if not name:
         raise InvalidParameterError("/goto takes a number of /tree, or the beginning of an id")
-    nodes = root.by_age()
+    nodes = root.in_insertion_order()
     if name.isascii() and name.isdigit() and 0 < int(name[:32]) <= len(nodes):
         return nodes[int(name[:32]) - 1]
     found = [node for node in nodes if node.id.startswith(name.lower())]

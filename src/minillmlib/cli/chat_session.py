@@ -107,7 +107,7 @@ class Conversation:
         except KeyboardInterrupt:
             show_dim("(stopped)")
         except StorageError as error:  # the answer is in the tree all the same
-            self.node = self.node.root_node.by_age()[-1]
+            self.node = self.node.root_node.in_insertion_order()[-1]
             self._unanswered = None
             self._is_kept = False
             show_error(str(error))

@@ -36,7 +36,7 @@ def begun(path: Path | None, system: str | None) -> ChatNode:
                 "leave --system out, or name another file"
             )
     root.attach_journal(path)
-    return root.by_age()[-1]
+    return root.in_insertion_order()[-1]
 
 
 def _holds_nodes(path: Path) -> bool:

@@ -53,8 +53,8 @@ class Row(NamedTuple):
 def drawn(
     root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES
 ) -> Iterator[Row]:
-    """The rows of a tree, for lines of `width` columns. The numbers are those of `by_age`."""
-    nodes = root.by_age()
+    """Return the rows of a tree for lines of `width` columns, numbered by age."""
+    nodes = root.in_insertion_order()
     numbers = {node: number for number, node in enumerate(nodes, start=1)}
     digits = len(str(len(nodes)))
     for node, strokes in _placed(root, guides, most_levels=max(2, width // 8)):

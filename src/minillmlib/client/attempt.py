@@ -26,7 +26,12 @@ from minillmlib.streaming.sse import SseEvent
 from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.reasoning import ReasoningDelta
-from minillmlib.types.responses import CompletionResponse, Receipt, ResponseFold, StreamChunk
+from minillmlib.types.responses import (
+    CompletionResponse,
+    RequestReport,
+    ResponseAccumulator,
+    StreamChunk,
+)
 from minillmlib.types.tools import ToolCallDelta
 
 __all__ = ["StreamAttempt"]
@@ -47,10 +52,10 @@ class StreamAttempt:
         self._call = run.call
         self._provider = run.call.generator.provider
         self._redactor = Redactor()
-        self._receipt: Receipt | None = None
+        self._receipt: RequestReport | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseFold(self._provider.merge_usage)
+        self._fold = ResponseAccumulator(self._provider.merge_usage)
         self._most_chars = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._held_back: MiniLLMError | None = None
@@ -68,13 +73,13 @@ class StreamAttempt:
             return cost_of_answer(self._call, fold.response())
         if fold.partial_usage is None and fold.usage_record is None:
             return None
-        return CostOutcome.unknown(at_least=fold.partial_usage, record=fold.usage_record)
+        return CostOutcome.unknown(minimum_usage=fold.partial_usage, record=fold.usage_record)
 
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
         run, call = self._run, self._call
         sent = run.begin()
-        self._redactor, self._receipt = sent.redactor, sent.receipt  # never the request
+        self._redactor, self._receipt = sent.redactor, sent.request_report  # never the request
         bound, limits = run.clocks.first_wait(), call.generator.limits
         events = self.events = await open_events(
             call.transport, sent.request, bound, limits, run.heard

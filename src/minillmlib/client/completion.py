@@ -197,7 +197,7 @@ class Run:
             was_sent = self._open.may_have_left
             cost = self._open.cost or CostOutcome.unknown()
             self._settle(
-                AttemptOutcome.LEFT if was_sent else AttemptOutcome.NOT_SENT,
+                AttemptOutcome.ABANDONED if was_sent else AttemptOutcome.NOT_SENT,
                 cost if was_sent else None,
             )
         settings = self.call.settings
@@ -257,7 +257,7 @@ class Run:
         most = default_retries() if settings.retry is None else settings.retry
         if not error.is_retryable or self._retries >= most:
             return None
-        if self.call.expected is not None and isinstance(error, RejectedResponseError):
+        if self.call.result_type is not None and isinstance(error, RejectedResponseError):
             return 0.0  # the server is well, and no waiting makes a wrong answer right
         delay = wait_secs(settings, error, self._retries)
         left = self.clocks.left()
@@ -347,5 +347,5 @@ def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:
         return AttemptOutcome.NOT_SENT
     status = attempt.status or 0
     if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.REFUSED
+        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED

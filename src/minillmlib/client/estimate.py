@@ -111,4 +111,4 @@ def _dearest(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> D
 def _thresholds_below(prompt_tokens: int, price: TokenPrice | None) -> Iterator[int]:
     while price is not None and price.threshold is not None and price.threshold < prompt_tokens:
         yield price.threshold
-        price = price.above
+        price = price.next_tier

@@ -18,7 +18,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, encode_json
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM
-from minillmlib.types.responses import Receipt
+from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 __all__ = ["Encoded", "body_of", "encode", "encode_query"]
@@ -37,7 +37,7 @@ class Encoded(msgspec.Struct, frozen=True):
     request: HttpRequest
     auth: Auth
     redactor: Redactor
-    receipt: Receipt
+    request_report: RequestReport
 
 
 def encode(call: Call) -> Encoded:
@@ -165,11 +165,11 @@ def _is_loopback(host: str | None) -> bool:
     )
 
 
-def _receipt(call: Call, body: JsonObject) -> Receipt:
+def _receipt(call: Call, body: JsonObject) -> RequestReport:
     generator = call.generator
     messages = call.messages[call.known :]
-    left_out = generator.provider.left_out(generator.model, messages, call.settings.params)
-    return Receipt(sent=tuple(body), left_out={**left_out, **call.left_out})
+    omitted = generator.provider.omitted(generator.model, messages, call.settings.params)
+    return RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
 
 
 def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from minillmlib.errors import MalformedResponseError, MiniLLMError
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_reply, request_id_of
 from minillmlib.types.costs import CostOutcome
-from minillmlib.types.responses import CompletionResponse, Receipt
+from minillmlib.types.responses import CompletionResponse, RequestReport
 from minillmlib.types.usage import Usage
 
 __all__ = ["cost_in", "cost_of", "cost_of_answer", "read_reply", "read_safely", "signed"]
@@ -42,7 +42,7 @@ def read_reply(
         parsed = call.generator.provider.parse_response(decode_json(data))
         response = _begun(call, parsed)
         cost = cost_of_answer(call, response)
-        return signed(call, response, cost, sent.receipt)
+        return signed(call, response, cost, sent.request_report)
 
     return read_safely(sent.redactor, headers, read, body)
 
@@ -63,17 +63,19 @@ def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
 
 
 def signed(
-    call: Call, response: CompletionResponse, cost: CostOutcome, receipt: Receipt
+    call: Call, response: CompletionResponse, cost: CostOutcome, request_report: RequestReport
 ) -> CompletionResponse:
     """The response with its cost, with who answered, and with the receipt."""
-    return msgspec.structs.replace(response, cost=cost, origin=call.origin, receipt=receipt)
+    return msgspec.structs.replace(
+        response, cost=cost, origin=call.origin, request_report=request_report
+    )
 
 
 def cost_in(call: Call, body: bytes) -> CostOutcome | None:
     """What an answer that failed says that it cost, or None if it has no counts to trust."""
     try:
         usage = call.generator.provider.parse_usage(decode_json(body))
-        return cost_of(call, usage) if usage is not None and usage.is_bill else None
+        return cost_of(call, usage) if usage is not None and usage.is_complete else None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code

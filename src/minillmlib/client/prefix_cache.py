@@ -21,7 +21,7 @@ MOST_STEPS = 64
 
 def are_written_alone(provider: Provider) -> bool:
     """Whether each turn stands for itself: on our wires, while another's own may do anything."""
-    methods = (provider.build_request, provider.left_out)
+    methods = (provider.build_request, provider.omitted)
     return all(method.__module__.startswith("minillmlib.") for method in methods)
 
 

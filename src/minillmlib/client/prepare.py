@@ -15,7 +15,7 @@ from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.providers.published_prices import is_published
-from minillmlib.structured.result_type import Expected
+from minillmlib.structured.result_type import ResultType
 from minillmlib.transport.base import Transport
 from minillmlib.transport.default import default_transport
 from minillmlib.types.costs import TokenPrice
@@ -47,8 +47,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     settings: NodeCompletionParameters
     stream: bool
-    left_out: Mapping[str, str] = {}
-    expected: Expected[JsonValue] | None = None
+    omitted: Mapping[str, str] = {}
+    result_type: ResultType[JsonValue] | None = None
     past: Past | None = None
 
     @property
@@ -87,7 +87,7 @@ def plan(
     settings = node_parameters(params)
     if _leave_alone(settings):
         return _plain(messages, generator, settings, stream=stream, past=past)
-    settings, expected, instruction, unformed = formed(_filled_settings(settings), generator)
+    settings, result_type, instruction, unformed = formed(_filled_settings(settings), generator)
     whole = merged(filled(messages, settings.format_kwargs))
     whole = _with_system(whole, settings.system_prompt)
     if instruction is not None:
@@ -96,16 +96,16 @@ def plan(
         last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
         whole = (*whole[:-1], last)
     whole = _with_beginning(whole, settings.force_prepend, generator)
-    own, left_out = _own(whole, generator)
+    own, omitted = _own(whole, generator)
     if unformed is not None:
-        left_out["the schema of the answer"] = unformed
+        omitted["the schema of the answer"] = unformed
     return Call(
         generator=generator,
         messages=own,
         settings=settings,
         stream=stream,
-        left_out=left_out,
-        expected=expected,
+        omitted=omitted,
+        result_type=result_type,
     )
 
 
@@ -136,15 +136,15 @@ def _plain(
     else:
         past = None
     begin = max(known - 1, 0)  # the last of them may be joined with the first that is new
-    new, left_out = _own(merged(messages[begin:]), generator)
-    if begin + len(new) < len(messages) or left_out:
+    new, omitted = _own(merged(messages[begin:]), generator)
+    if begin + len(new) < len(messages) or omitted:
         past = None
     return Call(
         generator=generator,
         messages=(*messages[:begin], *new) if begin else new,
         settings=settings,
         stream=stream,
-        left_out=left_out,
+        omitted=omitted,
         past=past,
     )
 
@@ -153,27 +153,29 @@ class Formed(NamedTuple):
     """The settings with the form of the answer.
 
     `instruction` tells the form in the prompt where the wire does not, for the reason
-    `left_out`.
+    `omitted`.
     """
 
     settings: NodeCompletionParameters
-    expected: Expected[JsonValue] | None = None
+    result_type: ResultType[JsonValue] | None = None
     instruction: str | None = None
-    left_out: str | None = None
+    omitted: str | None = None
 
 
 def formed(settings: NodeCompletionParameters, generator: GeneratorInfo) -> Formed:
     """The settings as they are, unless they expect a type."""
     if not isinstance(settings, TypedParameters):
         return Formed(settings)
-    expected: Expected[JsonValue] = settings.expected
+    result_type: ResultType[JsonValue] = settings.result_type
     untyped = settings.untyped()
-    form = ResponseFormat.json_schema(expected.schema, strict=expected.is_strict)
-    left_out = _why_not(form, untyped, generator)
-    if left_out is None:
-        return Formed(untyped.with_params(untyped.params.replace(response_format=form)), expected)
-    instruction = INSTRUCTION.format(schema=expected.schema_text)
-    return Formed(untyped, expected, instruction, f"{left_out}; it is told in the prompt")
+    form = ResponseFormat.json_schema(result_type.schema, strict=result_type.is_strict)
+    omitted = _why_not(form, untyped, generator)
+    if omitted is None:
+        return Formed(
+            untyped.with_params(untyped.params.replace(response_format=form)), result_type
+        )
+    instruction = INSTRUCTION.format(schema=result_type.schema_text)
+    return Formed(untyped, result_type, instruction, f"{omitted}; it is told in the prompt")
 
 
 def _why_not(
@@ -235,20 +237,20 @@ def _own(
     ):
         return messages, {}
     origin = origin_of(generator)
-    left_out: dict[str, str] = {}
+    omitted: dict[str, str] = {}
     own = []
     for message in messages:
         reasoning, media = message.reasoning, message.media
         if reasoning is not None and reasoning.origin != origin:
-            left_out["reasoning of earlier turns"] = "it was made by another model"
+            omitted["reasoning of earlier turns"] = "it was made by another model"
             reasoning = None
         kept = tuple(part for part in media if part.kind in generator.provider.answer_media)
         if kept != media:
-            left_out["media of earlier answers"] = "this wire takes none back from the assistant"
+            omitted["media of earlier answers"] = "this wire takes none back from the assistant"
         if reasoning is not message.reasoning or kept != media:
             message = msgspec.structs.replace(message, reasoning=reasoning, media=kept)  # noqa: PLW2901
         own.append(message)
-    return tuple(own), left_out
+    return tuple(own), omitted
 
 
 def _with_beginning(

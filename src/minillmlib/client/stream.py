@@ -14,7 +14,7 @@ from minillmlib.client.completion import Run
 from minillmlib.client.prepare import Call
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
 from minillmlib.json_value import JsonValue
-from minillmlib.streaming.partial_json import PartialValues
+from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.transport.timeout import running_loop
 from minillmlib.types.attempts import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
@@ -118,7 +118,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._delivered += 1
         return self._ready.popleft()
 
-    def partial_json(self) -> PartialValues:
+    def partial_json(self) -> PartialJsonStream:
         """The JSON of the answer as it grows, by `async for`: a value for each change.
 
         What is finished is never taken back: keys, elements and finished scalars stay, strings
@@ -138,7 +138,7 @@ class StreamingCompletion(Generic[NodeT_co]):
             JsonRepairError: The value is nested too deeply; the stream may be read on.
             InvalidParameterError: Chunks of the stream were read otherwise.
         """
-        return PartialValues(self._next_text, self.aclose)
+        return PartialJsonStream(self._next_text, self.aclose)
 
     async def _next_text(self, number: int) -> str | None:
         if number != self._delivered:

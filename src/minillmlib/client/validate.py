@@ -35,13 +35,13 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
 
     Raises a `RejectedResponseError` for an answer that they refuse.
     """
-    settings, expected = call.settings, call.expected
+    settings, result_type = call.settings, call.result_type
     if settings.crash_on_empty_response and _says_nothing(response):
         raise EmptyResponseError(
             f"the model said nothing (finish reason {response.finish_reason}); "
             "with a limit on tokens it may have thought all of them away"
         )
-    is_typed = expected is not None
+    is_typed = result_type is not None
     is_json = settings.parse_json or is_typed
     if response.tool_calls or not (is_json or settings.crash_on_refusal):
         return response, NOT_PARSED
@@ -54,7 +54,7 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
     if not is_json:
         return response, NOT_PARSED
     try:
-        parsed = NOT_PARSED if expected is None else expected.parse(content)
+        parsed = NOT_PARSED if result_type is None else result_type.parse(content)
     except ResponseValidationError as error:
         error.partial = response.content
         raise
@@ -70,8 +70,8 @@ def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> st
     from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
     from minillmlib.structured.json_answer import json_in  # noqa: PLC0415 - as above
 
-    is_cut = is_wanted and response.is_cut and not call.settings.allow_incomplete_json
-    found = json_in(response.content, refusal=response.refusal, is_cut=is_cut)
+    is_truncated = is_wanted and response.is_truncated and not call.settings.allow_incomplete_json
+    found = json_in(response.content, refusal=response.refusal, is_truncated=is_truncated)
     if call.settings.crash_on_refusal and found.value in REFUSALS:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text
@@ -100,10 +100,10 @@ def corrected(
 
     None for an answer that says nothing, or that the model refused: it would teach nothing.
     """
-    if call.expected is None or response.refusal is not None or not response.content.strip():
+    if call.result_type is None or response.refusal is not None or not response.content.strip():
         return None
     problem = str(error)[:1].upper() + str(error)[1:]
-    correction = CORRECTION.format(problem=problem, schema=call.expected.schema_text)
+    correction = CORRECTION.format(problem=problem, schema=call.result_type.schema_text)
     turns = (Message.assistant(response.content), Message.user(correction))
     end = len(call.messages) - bool(call.settings.force_prepend)  # which the answer begins with
     messages = (*call.messages[:end], *turns, *call.messages[end:])

@@ -7,7 +7,7 @@ import msgspec
 
 from minillmlib.json_repair.buffer import Window
 
-__all__ = ["MOST_CHANGES", "Guesses", "JsonChange", "JsonChangeKind", "Repaired"]
+__all__ = ["MOST_CHANGES", "ChangeLog", "JsonChange", "JsonChangeKind", "RepairResult"]
 
 MOST_CHANGES = 1000
 
@@ -57,7 +57,7 @@ class JsonChange(msgspec.Struct, frozen=True, kw_only=True):
     kind: JsonChangeKind
 
 
-class Repaired(msgspec.Struct, frozen=True, kw_only=True):
+class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     """A value found in a text, and what had to be guessed for it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Any, ...] = ()
 
 
-class Guesses:
+class ChangeLog:
     """The guesses so far, the first thousand unless fewer are wanted.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.brackets import meaning_of
 from minillmlib.json_repair.buffer import Window
-from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.clean import (
     CLEAN_ITEM,
@@ -59,7 +59,7 @@ class TokenReader:
         is_complete: Whether the last value's end was seen.
     """
 
-    def __init__(self, window: Window, guesses: Guesses, valid_values: ValidValues) -> None:
+    def __init__(self, window: Window, guesses: ChangeLog, valid_values: ValidValues) -> None:
         self.window = window
         self.growing = Growing()
         self.step: Callable[[], None] | None = None

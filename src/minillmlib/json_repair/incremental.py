@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from minillmlib.errors import JsonRepairError
-from minillmlib.json_repair.changes import Repaired
+from minillmlib.json_repair.changes import RepairResult
 from minillmlib.json_repair.repair import PartialJson, repair
 
 __all__ = ["LiveFields", "LiveJson"]
@@ -35,7 +35,7 @@ class LiveJson(PartialJson):
         else:
             self._string.append(piece)
 
-    def finish(self, piece: str = "") -> Repaired:
+    def finish(self, piece: str = "") -> RepairResult:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         if self._string is None:
             return super().finish(piece)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from minillmlib.errors import JsonRepairError
-from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, Repaired
+from minillmlib.json_repair.changes import MOST_CHANGES, JsonChange, JsonChangeKind, RepairResult
 from minillmlib.json_repair.parse_stack import Candidate
 from minillmlib.json_repair.scalars import scalar_of
 from minillmlib.json_repair.scanner import Scanner
@@ -59,7 +59,7 @@ def repair_json(text: str) -> str:
     return text
 
 
-def repair(text: str) -> Repaired:
+def repair(text: str) -> RepairResult:
     """The value of a text as `loads` gives it, with everything that was guessed for it.
 
     Raises:
@@ -69,7 +69,7 @@ def repair(text: str) -> Repaired:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         return PartialJson().finish(text)
-    return Repaired(value=value, candidates=(value,))
+    return RepairResult(value=value, candidates=(value,))
 
 
 def _meant(text: str) -> Any:
@@ -121,14 +121,14 @@ class PartialJson:
         chosen = self._choice.chosen()
         return None if chosen is None else chosen.value
 
-    def finish(self, piece: str = "") -> Repaired:
+    def finish(self, piece: str = "") -> RepairResult:
         """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
         scanner = self._scanner
         scanner.finish(piece)
         chosen = self._choice.chosen()
         if chosen is None:
             return _in_prose(scanner)
-        return Repaired(
+        return RepairResult(
             value=chosen.value,
             changes=_changes_for(chosen, scanner),
             complete=chosen.is_complete,
@@ -155,14 +155,14 @@ def _changes_for(chosen: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     return tuple(JsonChange(position=place, kind=kind) for place, kind in changes[:MOST_CHANGES])
 
 
-def _in_prose(scanner: Scanner) -> Repaired:
+def _in_prose(scanner: Scanner) -> RepairResult:
     """What the last code block of a text without objects or arrays is, or else all of it."""
     if scanner.fenced and (found := _in_block(*scanner.fenced, scanner)):
         return found
     return _without_brackets("".join(scanner.prose))
 
 
-def _in_block(text: str, start: int, scanner: Scanner) -> Repaired | None:
+def _in_block(text: str, start: int, scanner: Scanner) -> RepairResult | None:
     try:
         found = _without_brackets(text)
     except JsonRepairError:
@@ -177,7 +177,7 @@ def _in_block(text: str, start: int, scanner: Scanner) -> Repaired | None:
     return msgspec.structs.replace(found, changes=changes)
 
 
-def _without_brackets(text: str) -> Repaired:
+def _without_brackets(text: str) -> RepairResult:
     """A text that is one string, tuple, number or literal, or members without their brackets."""
     if _MEMBERS_ONLY.match(text):
         found = _within("{", text)
@@ -197,7 +197,7 @@ def _without_brackets(text: str) -> Repaired:
         value, kind = scalar_of(alone)
         if kind is not JsonChangeKind.BARE_STRING:
             changes = () if kind is None else (JsonChange(position=text.index(alone), kind=kind),)
-            return Repaired(value=value, changes=changes)
+            return RepairResult(value=value, changes=changes)
     raise _nothing_in(alone)
 
 
@@ -205,7 +205,7 @@ def _nothing_in(text: str) -> JsonRepairError:
     return JsonRepairError(f"there is no JSON in the text: {text[:80]!r}")
 
 
-def _within(bracket: str, text: str) -> Repaired:
+def _within(bracket: str, text: str) -> RepairResult:
     """What the text is after this bracket."""
     found = PartialJson().finish(bracket + text)
     changes = tuple(

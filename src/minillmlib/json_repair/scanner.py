@@ -6,7 +6,7 @@ import re
 
 from minillmlib.json_repair.brackets import is_key_after_bracket
 from minillmlib.json_repair.buffer import MoreTextNeeded, Window
-from minillmlib.json_repair.changes import MOST_CHANGES, Guesses
+from minillmlib.json_repair.changes import MOST_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.parse_stack import Candidate, Container
 from minillmlib.json_repair.reader import ValueReader
@@ -51,7 +51,7 @@ class Scanner:
         self._fence_at = 0
         self._proses_before_fence = 0
         self._window = Window()
-        self.guesses = Guesses(self._window, most_guesses)
+        self.guesses = ChangeLog(self._window, most_guesses)
         self._guess = self.guesses.add
         self._valid_values = ValidValues(self._window)
         self._reader = ValueReader(self._window, self.guesses, self._valid_values)
@@ -166,14 +166,14 @@ class Scanner:
     def _begin_or_pass(self, char: str, match: re.Match[str]) -> None:
         window, end = self._window, match.end()
         is_sure = match.lastindex in _SURE
-        is_cut = end == len(window.text)
-        if is_cut and not window.is_whole:
+        is_truncated = end == len(window.text)
+        if is_truncated and not window.is_whole:
             raise MoreTextNeeded
         if self._is_in_prose:
             is_bracketed_word = not is_sure and window.text[end - 1] == "]"
             begins = match.lastindex != 1 and not is_bracketed_word
         else:
-            begins = match.lastindex != 1 or is_cut
+            begins = match.lastindex != 1 or is_truncated
         if not begins:
             self._pass_prose(window.pos + 1)
             return

@@ -6,7 +6,7 @@ import re
 from itertools import islice
 
 from minillmlib.json_repair.buffer import Window
-from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
 from minillmlib.json_repair.nested_quotes import InnerQuotes
@@ -35,7 +35,7 @@ _SPACE = re.compile(r"\s*+")
 class StringReader:
     """Reads values that are strings, one after the other."""
 
-    def __init__(self, window: Window, growing: Growing, guesses: Guesses) -> None:
+    def __init__(self, window: Window, growing: Growing, guesses: ChangeLog) -> None:
         self._window = window
         self._growing = growing
         self._guesses = guesses

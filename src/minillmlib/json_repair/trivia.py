@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from minillmlib.json_repair.buffer import Window
-from minillmlib.json_repair.changes import Guesses
+from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 
 __all__ = ["SPACE", "TAG", "THOUGHTS", "Between"]
@@ -21,7 +21,7 @@ TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 class Between:
     """Consumes it."""
 
-    def __init__(self, window: Window, guesses: Guesses) -> None:
+    def __init__(self, window: Window, guesses: ChangeLog) -> None:
         self._window = window
         self._guess = guesses.add
 

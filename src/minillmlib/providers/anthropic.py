@@ -36,7 +36,7 @@ from minillmlib.types.responses import (
     whole_response,
 )
 from minillmlib.types.tools import ToolCallDelta, as_tool_choice
-from minillmlib.types.usage import Counted, Usage
+from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = ["AnthropicProvider"]
 
@@ -95,11 +95,11 @@ class AnthropicProvider(Provider):
         del include_usage  # always sent
         return build_body(model, messages, params, stream=stream)
 
-    def left_out(
+    def omitted(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
         """OpenRouter's routing, and cache marks that are too many or have nowhere to stand."""
-        return super().left_out(model, (), params) | marks_left_out(messages, has_block)
+        return super().omitted(model, (), params) | marks_left_out(messages, has_block)
 
     def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
         """Of an image, by the model's version. How much text a PDF gives is not published."""
@@ -192,7 +192,7 @@ class AnthropicProvider(Provider):
         wrote = response.content or response.tool_calls or response.reasoning_blocks
         return response.raw_finish_reason != "refusal" or bool(wrote)
 
-    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+    def merge_usage(self, earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
         """Of each count the last that is told. One record that cannot be used spoils the bill."""
         if earlier.usage is None or later.usage is None:
             return later if later.usage is None else earlier
@@ -201,7 +201,7 @@ class AnthropicProvider(Provider):
         record = merged(earlier.record, later.record)
         # A record of both, as partial as the last event of a stream may be.
         usage = self.parse_usage({"type": "message_delta", "usage": record})
-        return Counted(usage=usage, record=later.record if usage is None else record)
+        return UsageUpdate(usage=usage, record=later.record if usage is None else record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
         """Always: the counts come with the stop reason."""

@@ -17,7 +17,7 @@ from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.responses import CompletionResponse, StreamChunk
-from minillmlib.types.usage import Counted, Usage
+from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = ["Headers", "Provider"]
 
@@ -51,17 +51,17 @@ class Provider:
         del model, form
         return None
 
-    def left_out(
+    def omitted(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
         """What of a call is not sent though no error says so, and why, for the receipt."""
         del model
-        left_out = {}
+        omitted = {}
         if params.openrouter_routing is not None:
-            left_out["openrouter_routing"] = "only OpenRouter chooses providers"
+            omitted["openrouter_routing"] = "only OpenRouter chooses providers"
         if any(map(attrgetter("cache_ttl"), messages)):
-            left_out["cache marks"] = "this provider caches by itself"
-        return left_out
+            omitted["cache marks"] = "this provider caches by itself"
+        return omitted
 
     def attribution_headers(self, app_url: str | None, app_title: str | None) -> Headers:
         """The headers that tell which program a request comes from; most vendors have none."""
@@ -103,7 +103,7 @@ class Provider:
         """The token counts in a decoded body or event, or None if there are none to trust."""
         return chat_usage.parse_usage(raw)
 
-    def merge_usage(self, earlier: Counted, later: Counted) -> Counted:
+    def merge_usage(self, earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
         """What two records of one request say. Counts are cumulative: nothing is added.
 
         Here each record is whole: the later one stands, also if it cannot be used, unless it
@@ -119,7 +119,7 @@ class Provider:
             reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
             native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
         )
-        return Counted(usage=usage, record=later.record)
+        return UsageUpdate(usage=usage, record=later.record)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether a stream goes on to token counts after its finish reason.
@@ -133,7 +133,7 @@ class Provider:
         """What the counted tokens cost: as the provider says, else by `price`."""
         if usage.native_cost is not None:
             return CostOutcome.resolved(usage.native_cost, usage)
-        if price is not None and price.covers(usage):
+        if price is not None and price.has_rates_for(usage):
             return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.cache_control import has_text, kept_marks, mark_message, marks_left_out
-from minillmlib.protocols.chat_completions.messages import MessageFacts
+from minillmlib.protocols.chat_completions.messages import MessageCapabilities
 from minillmlib.protocols.chat_completions.response import ALL_FIELDS, ChatDialect
 from minillmlib.protocols.fields import add_extra
 from minillmlib.providers.base import Headers, Provider
@@ -36,7 +36,7 @@ class OpenRouterProvider(Provider):
         has_stream_options=False,
         has_reasoning_object=True,
         reasoning_echo="reasoning_details",
-        messages=MessageFacts(
+        messages=MessageCapabilities(
             audio=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
             has_video=True,
             has_document_urls=True,
@@ -64,14 +64,14 @@ class OpenRouterProvider(Provider):
         pairs = (("HTTP-Referer", app_url), ("X-OpenRouter-Title", app_title))
         return [(name, value) for name, value in pairs if value is not None]
 
-    def left_out(
+    def omitted(
         self, model: str, messages: Sequence[Message], params: CompletionParameters
     ) -> dict[str, str]:
         """Cache marks for models that cache by themselves, and those that cannot be sent."""
         unrouted = params.replace(openrouter_routing=None)
         if Claude.of(model) is None:
-            return super().left_out(model, messages, unrouted)
-        return super().left_out(model, (), unrouted) | marks_left_out(messages, has_text)
+            return super().omitted(model, messages, unrouted)
+        return super().omitted(model, (), unrouted) | marks_left_out(messages, has_text)
 
     def build_request(
         self,

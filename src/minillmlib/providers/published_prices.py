@@ -162,7 +162,7 @@ def _price(rates: dict[str, Rate], tokens: int, source: str) -> TokenPrice:
         cache_write=at.get("cache_write"),
         cache_write_1h=at.get("cache_write_1h"),
         threshold=threshold,
-        above=None if threshold is None else _price(rates, threshold, source),
+        next_tier=None if threshold is None else _price(rates, threshold, source),
         source=source,
     )
 

@@ -19,7 +19,7 @@ from minillmlib.json_value import JsonObject, JsonValue, excerpt
 if TYPE_CHECKING:
     from asyncio import Future
 
-__all__ = ["ArgumentStream", "FieldHandle"]
+__all__ = ["ArgumentStream", "FieldStream"]
 
 
 class ArgumentStream:
@@ -47,14 +47,14 @@ class ArgumentStream:
         self._result: JsonObject | None = None
         self._error: Exception | None = None
 
-    def field(self, name: str) -> FieldHandle:
+    def field(self, name: str) -> FieldStream:
         """The top-level field of this name, before, while or after it comes."""
         if not isinstance(name, str):
             raise InvalidParameterError(f"a field's name is a string, not {type(name).__name__}")
         if name not in self._fields:
             self._fields[name] = self._open[name] = _Field()
             self._tell()
-        return FieldHandle(name, self._fields[name])
+        return FieldStream(name, self._fields[name])
 
     def feed(self, piece: str) -> None:
         """Takes the next piece in, such as `delta.arguments`.
@@ -142,7 +142,7 @@ def _left() -> IncompleteStreamError:
     return IncompleteStreamError("the arguments were left before their end")
 
 
-class FieldHandle:
+class FieldStream:
     """One top-level field of streamed arguments. Any number of tasks may use it at any time.
 
     Attributes:

@@ -11,10 +11,10 @@ from minillmlib.json_value import JsonValue
 if TYPE_CHECKING:
     from minillmlib.json_repair.incremental import LiveJson
 
-__all__ = ["PartialValues"]
+__all__ = ["PartialJsonStream"]
 
 
-class PartialValues:
+class PartialJsonStream:
     """The values of `StreamingCompletion.partial_json`.
 
     Args:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from minillmlib.errors import IncompleteJsonError, JsonRepairError, NoJsonFoundError
-from minillmlib.json_repair.changes import Repaired
+from minillmlib.json_repair.changes import RepairResult
 from minillmlib.json_repair.repair import repair
 from minillmlib.json_value import excerpt
 
 __all__ = ["json_in"]
 
 
-def json_in(text: str, *, refusal: str | None, is_cut: bool) -> Repaired:
+def json_in(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
     """What is found in the text, repaired if need be. What was refused in words has none.
 
     Raises `NoJsonFoundError`, and for a text that was cut `IncompleteJsonError`, unless an object
@@ -23,12 +23,12 @@ def json_in(text: str, *, refusal: str | None, is_cut: bool) -> Repaired:
     try:
         found = repair(text)
     except JsonRepairError as error:
-        if not is_cut:
+        if not is_truncated:
             raise NoJsonFoundError(
                 f"the answer cannot be read as JSON: {error}", partial=text
             ) from None
         found = None
-    if found is not None and not (is_cut and _may_go_on(found)):
+    if found is not None and not (is_truncated and _may_go_on(found)):
         return found
     raise IncompleteJsonError(
         "the answer was cut before its JSON came to an end; raise the limit on its tokens if there "
@@ -37,6 +37,6 @@ def json_in(text: str, *, refusal: str | None, is_cut: bool) -> Repaired:
     )
 
 
-def _may_go_on(found: Repaired) -> bool:
+def _may_go_on(found: RepairResult) -> bool:
     is_closed = found.complete and isinstance(found.value, dict | list)
     return not is_closed or found.candidates[-1] is not found.value

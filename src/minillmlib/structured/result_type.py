@@ -10,7 +10,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
 from minillmlib.json_value import JsonObject, JsonValue, encode_json, excerpt
 
-__all__ = ["Expected"]
+__all__ = ["ResultType"]
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ _PLACE = r" - at (?:`key` in )?`(\$[^`]*)`"
 _INNER_PLACE = r" - at `(?=[.\[])"
 
 
-class Expected(Generic[T]):
+class ResultType(Generic[T]):
     """A type as a model is told it, and as its answer is read.
 
     `schema` has an object at its root. `is_strict` says whether it is in the subset that vendors
@@ -75,8 +75,8 @@ class Expected(Generic[T]):
             ) from None
         return cast("T", found.answer if self._is_wrapped else found)
 
-    def __reduce__(self) -> tuple[type[Expected[T]], tuple[JsonValue]]:
-        return Expected, (self.kind,)
+    def __reduce__(self) -> tuple[type[ResultType[T]], tuple[JsonValue]]:
+        return ResultType, (self.kind,)
 
     def __repr__(self) -> str:
         return f"Expected({self.name})"

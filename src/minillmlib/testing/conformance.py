@@ -154,8 +154,8 @@ class _Subject:
             having = self._sent("u", CompletionParameters(**tools, **{name: value}))
             if without is None or having is None:
                 continue  # refused, which is an answer, too
-            (body, _), (changed_body, left_out) = without, having
-            if body == changed_body and name not in left_out:
+            (body, _), (changed_body, omitted) = without, having
+            if body == changed_body and name not in omitted:
                 yield f"{name} is neither sent nor refused"
 
     def content_problems(self) -> Iterator[str]:
@@ -187,8 +187,8 @@ class _Subject:
             node = run(leaf.chat(content, self._generator.with_transport(transport), params))
         except InvalidParameterError:
             return None
-        receipt = node.response.receipt
-        return transport.requests[0].body.decode(), receipt.left_out if receipt else {}
+        request_report = node.response.request_report
+        return transport.requests[0].body.decode(), request_report.omitted if request_report else {}
 
     def case_problems(self, case: ProviderCase) -> Iterator[str]:
         for reply in _replies(case):

@@ -235,7 +235,7 @@ class ChatNode(KeptPlace):
         """Marks the prompt up to and with this node for the provider's cache; returns the node.
 
         Anthropic, and Claude at OpenRouter, take the last four marks of a conversation. Others
-        cache by themselves; the answer's `receipt` says so. `ttl` is `"5m"` or `"1h"`.
+        cache by themselves; the answer's `request_report` says so. `ttl` is `"5m"` or `"1h"`.
         """
         if ttl not in get_args(CacheTtl):
             raise InvalidParameterError(f"the ttl of a cache mark is '5m' or '1h', not {ttl!r}")
@@ -416,7 +416,7 @@ class ChatNode(KeptPlace):
         def keep(response: CompletionResponse, parsed: JsonValue) -> ChatNode:
             answer = response.to_assistant_message()
             index = self._tree.append(self._index, *said, answer, response=response)
-            if call.expected is None:
+            if call.result_type is None:
                 return self._at(index)
             return ParsedNode(self._tree, index, parsed)
 

@@ -82,7 +82,7 @@ class Place:
         """This node and all below it, level by level. O(1) a node."""
         return map(self._at, self._tree.breadth_first(self._index))
 
-    def by_age(self) -> list[Self]:
+    def in_insertion_order(self) -> list[Self]:
         """This node and all below it, in the order in which they were added. O(n log n).
 
         The last is the newest. A file keeps this order.

@@ -84,7 +84,7 @@ class Tree(NamedColumns):
             for one, above, message, response in rows:
                 copy = self._append_one(parent if one == root else copies[above], message)
                 if response is not None:
-                    self._responses[copy] = response.unpaid()
+                    self._responses[copy] = response.without_cost()
                 copies[one] = copy
             if self._journals:
                 self._keep(parent, *map(self.record, range(first, len(self._messages))))

@@ -71,7 +71,7 @@ class Budget:
         return self._reserved
 
     @property
-    def left(self) -> Decimal:
+    def remaining(self) -> Decimal:
         """What can still be set aside here; a parent may have less.
 
         Below 0 if requests cost more than their ceilings.
@@ -98,7 +98,7 @@ class Budget:
                     earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
                 raise BudgetExceededError(
                     f"the request may cost ${estimate.ceiling:f}, but of the budget of "
-                    f"${budget.limit:f} only ${budget.left:f} is left; it was not sent"
+                    f"${budget.limit:f} only ${budget.remaining:f} is left; it was not sent"
                 )
             taken.append(budget)
             budget = budget.parent

@@ -47,8 +47,8 @@ class TokenPrice(msgspec.Struct, frozen=True):
         cache_write: Of the input written to a cache; like other input unless set.
         cache_write_1h: Of the input written for an hour. Tokens of that kind have no price
             unless it is set: vendors ask more for them than for `cache_write`.
-        threshold: Above so many tokens of input, the whole request costs `above`.
-        above: The price from there on.
+        threshold: Above so many tokens of input, the whole request costs `next_tier`.
+        next_tier: The price from there on.
         source: Where the price comes from, and as of which date.
     """
 
@@ -58,7 +58,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
     cache_write: Decimal | None = None
     cache_write_1h: Decimal | None = None
     threshold: int | None = None
-    above: "TokenPrice | None" = None
+    next_tier: "TokenPrice | None" = None
     source: str | None = None
 
     # A Struct has no __init__ of its own; this one tells type checkers what it accepts.
@@ -73,7 +73,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
             cache_write: Rate | None = None,
             cache_write_1h: Rate | None = None,
             threshold: int | None = None,
-            above: "TokenPrice | None" = None,
+            next_tier: "TokenPrice | None" = None,
             source: str | None = None,
         ) -> None: ...
 
@@ -82,10 +82,10 @@ class TokenPrice(msgspec.Struct, frozen=True):
             rate = getattr(self, name)
             if rate is not None or name in ("input", "output"):
                 msgspec.structs.force_setattr(self, name, _checked_rate(rate, name))
-        if (self.threshold is None) != (self.above is None):
+        if (self.threshold is None) != (self.next_tier is None):
             raise InvalidParameterError("a price has a threshold and a price above it, or neither")
         _check_threshold(self.threshold)
-        for name, kind in (("above", TokenPrice), ("source", str)):
+        for name, kind in (("next_tier", TokenPrice), ("source", str)):
             if not isinstance(getattr(self, name), kind | None):
                 raise InvalidParameterError(f"{name} of a price must be a {kind.__name__}")
 
@@ -97,21 +97,21 @@ class TokenPrice(msgspec.Struct, frozen=True):
 
     def for_input(self, prompt_tokens: int) -> "TokenPrice":
         """The price of a request with so much input: of the whole, not of the part above."""
-        if self.above is None or self.threshold is None or prompt_tokens <= self.threshold:
+        if self.next_tier is None or self.threshold is None or prompt_tokens <= self.threshold:
             return self
-        return self.above.for_input(prompt_tokens)
+        return self.next_tier.for_input(prompt_tokens)
 
-    def covers(self, usage: Usage) -> bool:
+    def has_rates_for(self, usage: Usage) -> bool:
         """Whether there is a rate for every token of `usage`."""
         price = self.for_input(usage.prompt_tokens)
-        return usage.not_by_token is None and (
+        return usage.non_token_charges is None and (
             usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None
         )
 
     def cost_of(self, usage: Usage) -> Decimal:
         """What `usage` costs in USD: a plain weighted sum of its buckets, never rounded.
 
-        Tokens for which there is no rate (see `covers`) count as other input.
+        Tokens for which there is no rate (see `has_rates_for`) count as other input.
         """
         price = self.for_input(usage.prompt_tokens)
         for_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
@@ -133,16 +133,16 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What a request cost in USD, and whether that is known.
 
     `cost` is `Decimal(0)` beside `UNPRICED` and `UNKNOWN`: look at `resolution` first.
-    `at_least` are the tokens that a request consumed whose bill is `UNKNOWN`, as far as they were
-    told before it broke. `record` is the provider's own record of counts where it cannot be taken
-    for the bill, so that somebody can look at it. `source` says where a price came from.
+    `minimum_usage` is what a request whose bill is `UNKNOWN` consumed at least, as far as it was
+    reported before it broke. `record` is the provider's own record of counts where it cannot be
+    taken for the bill. `source` says where a price came from.
     Raises `InvalidParameterError` unless `cost` is a `Decimal`, finite and not negative.
     """
 
     cost: Decimal
     resolution: CostResolution
     usage: Usage | None = None
-    at_least: Usage | None = None
+    minimum_usage: Usage | None = None
     record: JsonObject | None = None
     source: str | None = None
 
@@ -168,9 +168,13 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return cls(cost=ZERO, resolution=CostResolution.UNPRICED, usage=usage)
 
     @classmethod
-    def unknown(cls, *, at_least: Usage | None = None, record: JsonObject | None = None) -> Self:
+    def unknown(
+        cls, *, minimum_usage: Usage | None = None, record: JsonObject | None = None
+    ) -> Self:
         """Nothing is known for sure."""
-        return cls(cost=ZERO, resolution=CostResolution.UNKNOWN, at_least=at_least, record=record)
+        return cls(
+            cost=ZERO, resolution=CostResolution.UNKNOWN, minimum_usage=minimum_usage, record=record
+        )
 
 
 class CostTotal(msgspec.Struct, frozen=True, kw_only=True):

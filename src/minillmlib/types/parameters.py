@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.structured.result_type import Expected
+from minillmlib.structured.result_type import ResultType
 from minillmlib.types.attempts import CostInfo
 from minillmlib.types.budget import Budget
 from minillmlib.types.change import replaced
@@ -376,7 +376,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         To make them takes half a millisecond, once for any number of calls.
         """
         values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
-        return TypedParameters(**values, expected=Expected(kind))
+        return TypedParameters(**values, result_type=ResultType(kind))
 
     def with_force_prepend(self, text: str) -> Self:
         """A copy in which the model continues from this beginning."""
@@ -402,7 +402,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
 class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only=True):
     """The settings of a call whose answer is to have a type; made by `expecting`."""
 
-    expected: Expected[T]
+    result_type: ResultType[T]
 
     def untyped(self) -> NodeCompletionParameters:
         """The same settings for an answer of any form."""

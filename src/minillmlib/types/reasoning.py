@@ -9,8 +9,8 @@ from minillmlib.json_value import JsonObject, JsonValue, decode_json
 
 __all__ = [
     "Reasoning",
+    "ReasoningAccumulator",
     "ReasoningBlock",
-    "ReasoningBlocks",
     "ReasoningConfig",
     "ReasoningDelta",
 ]
@@ -102,7 +102,7 @@ class _Growing:
         )
 
 
-class ReasoningBlocks:
+class ReasoningAccumulator:
     """Puts pieces of blocks together, in the order in which the blocks began.
 
     A piece goes on with the block of its index, unless it names another type than that block

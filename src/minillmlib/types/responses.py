@@ -14,18 +14,18 @@ from minillmlib.types.media import AudioPart, Media
 from minillmlib.types.messages import Message
 from minillmlib.types.reasoning import (
     Reasoning,
+    ReasoningAccumulator,
     ReasoningBlock,
-    ReasoningBlocks,
     ReasoningDelta,
 )
-from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolCalls
-from minillmlib.types.usage import Counted, Usage
+from minillmlib.types.tools import ToolCall, ToolCallAccumulator, ToolCallDelta
+from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = [
     "CompletionResponse",
     "FinishReason",
-    "Receipt",
-    "ResponseFold",
+    "RequestReport",
+    "ResponseAccumulator",
     "StreamChunk",
     "whole_response",
 ]
@@ -75,11 +75,11 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 }
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What of a call went to the server: the keys of the body, and what was left out and why."""
 
     sent: tuple[str, ...]
-    left_out: dict[str, str] = {}
+    omitted: dict[str, str] = {}
 
 
 class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,8 +94,8 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
     `raw_finish_reason` is the wire's own word, `raw_response` the whole body as it came (None
     when streamed). `usage` is None when the server sent no usable counts; `cost` then says so,
     and `usage_record` is what it sent instead.
-    `receipt` tells what of the call was sent, and `attempts` lists every request that was made
-    for it, also those that failed before.
+    `request_report` says what of the call was sent, and `attempts` lists every request that was
+    made for it, also those that failed before.
     """
 
     id: str = ""
@@ -113,7 +113,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
     usage_record: JsonObject | None = None
     cost: CostOutcome = CostOutcome.unknown()
     request_id: str | None = None
-    receipt: Receipt | None = None
+    request_report: RequestReport | None = None
     attempts: tuple[Attempt, ...] = ()
     raw_response: JsonValue = None
 
@@ -123,7 +123,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
         return self.refusal or self.content
 
     @property
-    def is_cut(self) -> bool:
+    def is_truncated(self) -> bool:
         """Whether something else than the model ended the answer: a limit, a filter, a pause."""
         return self.finish_reason in _CUT
 
@@ -135,7 +135,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
         """
         from minillmlib.structured.json_answer import json_in  # noqa: PLC0415 - takes a while
 
-        return json_in(self.content, refusal=self.refusal, is_cut=self.is_cut).value
+        return json_in(self.content, refusal=self.refusal, is_truncated=self.is_truncated).value
 
     @property
     def total_cost(self) -> CostTotal:
@@ -144,7 +144,7 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True, omit_default
             return CostTotal.of([self.cost])
         return CostTotal.of(attempt.cost for attempt in self.attempts)
 
-    def unpaid(self) -> Self:
+    def without_cost(self) -> Self:
         """The same for a copy, which costs nothing: the cost stays with the one that was paid."""
         free = CostOutcome.resolved(Decimal(0), self.usage or Usage())
         return msgspec.structs.replace(self, cost=free, attempts=())
@@ -188,7 +188,7 @@ class StreamChunk(msgspec.Struct, frozen=True, kw_only=True):
     is_end: bool = False
 
 
-class ResponseFold:
+class ResponseAccumulator:
     """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
 
     __slots__ = (
@@ -212,14 +212,16 @@ class ResponseFold:
         "raw_finish_reason",
     )
 
-    def __init__(self, merge: Callable[[Counted, Counted], Counted] | None = None) -> None:
+    def __init__(
+        self, merge: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] | None = None
+    ) -> None:
         self._merge = merge
         self.id = ""
         self.model = ""
         self.finish_reason: FinishReason | None = None
         self.raw_finish_reason: str | None = None
         self.has_ended = False
-        self._counted: Counted | None = None  # None until the first record of counts
+        self._counted: UsageUpdate | None = None  # None until the first record of counts
         self._last_record: JsonObject | None = None
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all that was said
@@ -227,9 +229,9 @@ class ResponseFold:
         self._text_chars = 0
         self._media: list[Media] = []
         self._refusals: list[str] = []
-        self._tool_calls = ToolCalls()
+        self._tool_calls = ToolCallAccumulator()
         self._reasoning: list[str] = []
-        self._blocks = ReasoningBlocks()
+        self._blocks = ReasoningAccumulator()
         self.chars = 0  # of all that was said; of media, bytes
 
     def add(self, chunk: StreamChunk) -> None:
@@ -254,7 +256,7 @@ class ResponseFold:
             self.finish_reason = chunk.finish_reason
             self.raw_finish_reason = chunk.raw_finish_reason
         if chunk.usage is not None or chunk.usage_record is not None:
-            self._count(Counted(usage=chunk.usage, record=chunk.usage_record))
+            self._count(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
 
     def _add_other(self, chunk: StreamChunk) -> None:
         """What of a chunk is not text."""
@@ -273,7 +275,7 @@ class ResponseFold:
         if refusal or chunk.tool_calls:
             self._is_counted = False
 
-    def _count(self, told: Counted) -> None:
+    def _count(self, told: UsageUpdate) -> None:
         self._is_counted = True
         self._has_final_usage = self.finish_reason is not None
         self._last_record = told.record
@@ -363,7 +365,7 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
             usage_record=record,
             raw_response=raw,
         )
-    fold = ResponseFold()
+    fold = ResponseAccumulator()
     for chunk in chunks:
         fold.add(chunk)
     return msgspec.structs.replace(
@@ -372,7 +374,7 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
 
 
 def _bill(usage: Usage | None) -> Usage | None:
-    return usage if usage is not None and usage.is_bill else None
+    return usage if usage is not None and usage.is_complete else None
 
 
 def _joined_media(media: list[Media]) -> tuple[Media, ...]:

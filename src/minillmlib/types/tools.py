@@ -15,8 +15,8 @@ from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_jso
 
 __all__ = [
     "ToolCall",
+    "ToolCallAccumulator",
     "ToolCallDelta",
-    "ToolCalls",
     "ToolChoice",
     "ToolDefinition",
     "ToolLike",
@@ -240,7 +240,7 @@ class _Open:
         return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
 
 
-class ToolCalls:
+class ToolCallAccumulator:
     """Puts fragments of calls together. O(1) for each fragment that carries an index."""
 
     __slots__ = ("_by_id", "_by_index", "_calls")

@@ -50,7 +50,7 @@ class AnthropicUsage(_Counts, kw_only=True):
     server_tool_use: _ServerTools | None = None
 
     @property
-    def not_by_token(self) -> str | None:
+    def non_token_charges(self) -> str | None:
         """What of the bill no price per token tells."""
         models = {part.model or "the message's own" for part in self.iterations or ()}
         if len(models) > 1:
@@ -101,7 +101,7 @@ def counted(usage: AnthropicUsage) -> Usage | None:
     whole = _of(usage)
     if whole is not None and usage.iterations:
         whole = _added([_of(part) for part in usage.iterations], whole)
-    return whole and msgspec.structs.replace(whole, not_by_token=usage.not_by_token)
+    return whole and msgspec.structs.replace(whole, non_token_charges=usage.non_token_charges)
 
 
 def _added(parts: Sequence[Usage | None], top: Usage) -> Usage | None:

@@ -11,12 +11,12 @@ from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.tools import ToolCall
 
-__all__ = ["MessageFacts", "message_body", "naming_json"]
+__all__ = ["MessageCapabilities", "message_body", "naming_json"]
 
 JSON_INSTRUCTION = "Answer in JSON."
 
 
-class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
+class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What messages of this wire may hold beside text, and what it demands of tool calls.
 
     Attributes:
@@ -58,7 +58,7 @@ def naming_json(messages: Sequence[Message]) -> Sequence[Message]:
     return messages
 
 
-def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject:
+def message_body(message: Message, facts: MessageCapabilities, wire: str) -> JsonObject:
     """One message. Raises `InvalidParameterError` for what the wire cannot carry."""
     body: JsonObject = {"role": message.role, "content": message.content}
     if type(message.content) is not str or message.is_error:
@@ -73,7 +73,7 @@ def message_body(message: Message, facts: MessageFacts, wire: str) -> JsonObject
     return body
 
 
-def _content(message: Message, facts: MessageFacts, wire: str) -> str | list[JsonObject]:
+def _content(message: Message, facts: MessageCapabilities, wire: str) -> str | list[JsonObject]:
     content = message.content
     if isinstance(content, str):
         return f"Error: {content}" if message.is_error else content
@@ -88,7 +88,7 @@ def _content(message: Message, facts: MessageFacts, wire: str) -> str | list[Jso
     return [_part_body(part, facts, wire) for part in content]
 
 
-def _part_body(part: TextPart | MediaPart, facts: MessageFacts, wire: str) -> JsonObject:
+def _part_body(part: TextPart | MediaPart, facts: MessageCapabilities, wire: str) -> JsonObject:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
@@ -106,7 +106,7 @@ def _part_body(part: TextPart | MediaPart, facts: MessageFacts, wire: str) -> Js
     )
 
 
-def _audio_body(part: AudioPart, facts: MessageFacts, wire: str) -> JsonObject:
+def _audio_body(part: AudioPart, facts: MessageCapabilities, wire: str) -> JsonObject:
     kind = (part.media_type or "").partition("/")[2].removeprefix("x-")
     kind = {"mpeg": "mp3", "wave": "wav"}.get(kind, kind)
     if part.data is None:
@@ -118,13 +118,13 @@ def _audio_body(part: AudioPart, facts: MessageFacts, wire: str) -> JsonObject:
     return {"data": part.base64, "format": kind}
 
 
-def _file_body(part: DocumentPart, facts: MessageFacts, wire: str) -> JsonObject:
+def _file_body(part: DocumentPart, facts: MessageCapabilities, wire: str) -> JsonObject:
     if part.url is not None and not facts.has_document_urls:
         raise InvalidParameterError(f"{wire} takes a document by its bytes only, not by a URL")
     return {"filename": part.filename or "document.pdf", "file_data": part.data_url}
 
 
-def _call_body(call: ToolCall, facts: MessageFacts) -> JsonObject:
+def _call_body(call: ToolCall, facts: MessageCapabilities) -> JsonObject:
     return {
         "id": _short_id(call.id, facts),
         "type": "function",
@@ -132,7 +132,7 @@ def _call_body(call: ToolCall, facts: MessageFacts) -> JsonObject:
     }
 
 
-def _short_id(call_id: str, facts: MessageFacts) -> str:
+def _short_id(call_id: str, facts: MessageCapabilities) -> str:
     """The id, or a digest in place of one that another provider made too long for this wire."""
     if len(call_id) <= facts.tool_id_chars:
         return call_id

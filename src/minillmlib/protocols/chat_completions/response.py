@@ -24,7 +24,11 @@ from minillmlib.json_value import (
     string_or_empty,
 )
 from minillmlib.protocols.chat_completions.media import media_in
-from minillmlib.protocols.chat_completions.messages import MessageFacts, message_body, naming_json
+from minillmlib.protocols.chat_completions.messages import (
+    MessageCapabilities,
+    message_body,
+    naming_json,
+)
 from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
 from minillmlib.protocols.fields import add_extra, write_parameters
@@ -92,7 +96,7 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "the chat-completions wire"
     fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
     has_stream_options: bool = True
-    messages: MessageFacts = MessageFacts()
+    messages: MessageCapabilities = MessageCapabilities()
     has_reasoning_object: bool = False
     reasoning_echo: str | None = None
 
