@@ -14,7 +14,7 @@ from fuzz_inputs import FACTOR, SEED, event_ends, pieces_of
 from golden_expected import ANSWERS, BROKEN_STREAMS, FAILURES, expected_of
 from server import Exchange, serving
 
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, golden_generator
 from minillmlib import (
     ApiError,
     AttemptOutcome,
