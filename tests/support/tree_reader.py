@@ -6,6 +6,7 @@ or compiles meanwhile, beside the file that it was given to read.
 
 from __future__ import annotations
 
+import hashlib  # noqa: F401 - the library imports it when it is needed, which is no harm
 import json
 import logging
 import random
