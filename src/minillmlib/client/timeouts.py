@@ -1,68 +1,72 @@
-"""The clocks of one completion. All are monotonic; those of a stream run only while we wait."""
+"""The timeouts of one completion. All are monotonic; those of a stream run only while we wait."""
 
 from __future__ import annotations
 
-from minillmlib.transport.timeout import Bound, running_loop
+from typing import TYPE_CHECKING
+
+from minillmlib.transport.timeout import Timeout
 from minillmlib.types.parameters import NodeCompletionParameters
 
-__all__ = ["Clocks", "sleep"]
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+__all__ = ["TimeoutBudget"]
 
 DEFAULT_TOTAL_SECS = 600.0
 DEFAULT_SILENCE_SECS = 120.0
 PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
 
 
-async def sleep(secs: float) -> None:
-    """Waits."""
-    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
+class TimeoutBudget:
+    """How long the next wait of a completion may take."""
 
-    await asyncio.sleep(secs)
-
-
-class Clocks:
-    """How long the next wait may take."""
-
-    def __init__(self, settings: NodeCompletionParameters, *, stream: bool) -> None:
+    def __init__(
+        self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
+    ) -> None:
+        self._loop = loop
         self._deadline_secs = settings.deadline_secs
         self._deadline: float | None = None
         if self._deadline_secs is not None:
-            self._loop = running_loop()
             self._deadline = self._loop.time() + self._deadline_secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
-        # None is the default, 0 no bound.
-        timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
-        self._bound = Bound(timeout, "silence" if stream else "total")
-        progress = settings.progress_timeout_secs
-        self._progress = (timeout or 0) * PROGRESS_FACTOR if progress is None else progress
-        self._quiet = 0.0  # waited since anything new was said
+        # None is the default, 0 no limit.
+        secs = default if settings.timeout_secs is None else settings.timeout_secs or None
+        self._timeout = Timeout(secs, "silence" if stream else "total")
+        progress_secs = settings.progress_timeout_secs
+        self._progress_secs = (
+            (secs or 0) * PROGRESS_FACTOR if progress_secs is None else progress_secs
+        )
+        self._quiet_secs = 0.0  # waited since the server said anything new
 
-    def left(self) -> float | None:
-        """Seconds to the deadline, or None if there is none."""
+    def remaining(self) -> float | None:
+        """Return the seconds to the deadline, or None without one."""
         return None if self._deadline is None else self._deadline - self._loop.time()
 
-    def first_wait(self) -> Bound:
-        """The bound on a whole answer, or on the wait for a stream's headers."""
-        return self._before_deadline(self._bound)
+    def response_timeout(self) -> Timeout:
+        """Return the limit on a whole answer, or on the wait for a stream's headers."""
+        if self._deadline is None:
+            return self._timeout
+        return self._before_deadline(self._timeout)
 
-    def next_piece(self) -> Bound:
-        """The bound on the wait for the next piece of a stream."""
-        bound = self._bound
-        if self._progress:
-            left = self._progress - self._quiet
-            if bound.secs is None or left < bound.secs:
-                bound = Bound(left, "progress", self._progress)
-        return bound if self._deadline is None else self._before_deadline(bound)
+    def chunk_timeout(self) -> Timeout:
+        """Return the limit on the wait for the next bytes of a stream."""
+        timeout = self._timeout
+        if self._progress_secs:
+            remaining = self._progress_secs - self._quiet_secs
+            if timeout.secs is None or remaining < timeout.secs:
+                timeout = Timeout(remaining, "progress", self._progress_secs)
+        return timeout if self._deadline is None else self._before_deadline(timeout)
 
-    def waited(self, secs: float) -> None:
-        """Some waiting for the server has passed."""
-        self._quiet += secs
+    def record_wait(self, secs: float) -> None:
+        """Count a wait for the server in which nothing new may have come."""
+        self._quiet_secs += secs
 
-    def progressed(self) -> None:
-        """The server said something new."""
-        self._quiet = 0.0
+    def record_progress(self) -> None:
+        """Note that the server said something new."""
+        self._quiet_secs = 0.0
 
-    def _before_deadline(self, bound: Bound) -> Bound:
-        left = self.left()
-        if left is None or (bound.secs is not None and bound.secs <= left):
-            return bound
-        return Bound(left, "deadline", self._deadline_secs)
+    def _before_deadline(self, timeout: Timeout) -> Timeout:
+        remaining = self.remaining()
+        if remaining is None or (timeout.secs is not None and timeout.secs <= remaining):
+            return timeout
+        return Timeout(remaining, "deadline", self._deadline_secs)
