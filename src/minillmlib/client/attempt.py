@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
@@ -23,7 +24,7 @@ from minillmlib.errors import (
 from minillmlib.json_value import JsonValue, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.sse import SseEvent
-from minillmlib.transport.exchange import EventStream, open_events
+from minillmlib.transport.exchange import Exchange
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.reasoning import ReasoningDelta
 from minillmlib.types.responses import (
@@ -47,13 +48,14 @@ class StreamAttempt:
     def __init__(self, run: Run, ready: deque[StreamChunk]) -> None:
         self._ready = ready  # read, not yet taken by the caller
         self.answer: Accepted | None = None
-        self.events: EventStream | None = None
+        self.events: Exchange | None = None
         self._run = run
         self._call = run.call
         self._provider = run.call.generator.provider
         self._redactor = Redactor()
         self._receipt: RequestReport | None = None
         self._is_closed = False
+        self._headers: Mapping[str, str] = {}
         self._prefill = Prefill(run.call.settings.force_prepend)
         self._fold = ResponseAccumulator(self._provider.merge_usage)
         self._most_chars = run.call.generator.limits.text_chars
@@ -77,23 +79,21 @@ class StreamAttempt:
 
     async def open(self) -> None:
         """Sends the request and waits for the beginning of the answer."""
-        run, call = self._run, self._call
-        sent = run.begin()
+        run = self._run
+        sent, events = run.begin()
+        self.events = events
         self._redactor, self._receipt = sent.redactor, sent.request_report  # never the request
-        bound, limits = run.clocks.first_wait(), call.generator.limits
-        events = self.events = await open_events(
-            call.transport, sent.request, bound, limits, run.heard
-        )
-        if self._is_closed:  # while we waited
-            events.close()
-        elif not _is_event_stream(events):
+        await events.open(run.clocks.first_wait())
+        self._headers = run.headers
+        if not self._is_closed and not _is_event_stream(events):
             await self._take_whole(events, sent)
 
-    async def _take_whole(self, events: EventStream, sent: Encoded) -> None:
+    async def _take_whole(self, events: Exchange, sent: Encoded) -> None:
         """For an error, and for a server that answers a request for a stream in one piece."""
         body = await events.read_body(self._run.clocks.first_wait())
+        assert events.status is not None
         try:
-            response = read_reply(self._call, sent, events.status, events.headers, body)
+            response = read_reply(self._call, sent, events.status, self._headers, body)
         except MiniLLMError as error:
             self._run.failed(error, cost_in(self._call, body))
             raise
@@ -121,7 +121,7 @@ class StreamAttempt:
 
     def _read_pending(self) -> None:
         """Reads what has arrived, but not much more than the caller takes at once."""
-        headers = self._opened().headers
+        headers = self._headers
         for _ in range(min(len(self._pending), MOST_READY)):
             event = self._pending.popleft()
             read = self._read_error if event.event == "error" else self._read_chunk
@@ -138,7 +138,7 @@ class StreamAttempt:
         if self.events is None:
             return
         if self._is_over():
-            await self.events.linger(LINGER_SECS)
+            await self.events.drain(LINGER_SECS)
         else:
             self.events.close()
 
@@ -154,7 +154,7 @@ class StreamAttempt:
         """The same, soon, from a destructor in any thread."""
         self._tell()
         if self.events is not None:
-            self.events.close_from_anywhere()
+            self.events.close_threadsafe()
 
     def _tell(self) -> None:
         if not self._is_closed:
@@ -168,7 +168,7 @@ class StreamAttempt:
         clocks, events = self._run.clocks, self._opened()
         batch = await events.next_events(clocks.next_piece())
         # Only our own waiting counts, never the time a caller takes over a chunk.
-        clocks.waited(events.watchdog.waited_secs)
+        clocks.waited(events.waited_secs)
         return batch
 
     async def _next_after_finish(self) -> list[SseEvent] | None:
@@ -181,7 +181,7 @@ class StreamAttempt:
         except (TransportError, LimitExceededError):
             return None
         finally:
-            self._grace_secs = max(0.0, self._grace_secs - events.watchdog.waited_secs)
+            self._grace_secs = max(0.0, self._grace_secs - events.waited_secs)
 
     def _read_chunk(self, data: str) -> StreamChunk | None:
         try:
@@ -229,7 +229,7 @@ class StreamAttempt:
                 "the stream ended without the wire's end signal, so the answer may be cut; "
                 "`partial` of this error holds the text so far"
             )
-        headers = self._opened().headers
+        headers = self._headers
         cost = read_safely(self._redactor, headers, lambda _: self._cost(), "")
         cost = cost or CostOutcome.unknown()
         assert self._receipt is not None
@@ -238,7 +238,7 @@ class StreamAttempt:
     def _complete(self, response: CompletionResponse) -> None:
         self.answer = self._run.answered(response)
 
-    def _opened(self) -> EventStream:
+    def _opened(self) -> Exchange:
         assert self.events is not None
         return self.events
 
@@ -265,7 +265,7 @@ def _as_chunk(response: CompletionResponse) -> StreamChunk:
     )
 
 
-def _is_event_stream(events: EventStream) -> bool:
+def _is_event_stream(events: Exchange) -> bool:
     kind = events.headers.get("content-type", "text/event-stream").partition(";")[0]
     return events.status == 200 and kind.strip().lower() == "text/event-stream"
 

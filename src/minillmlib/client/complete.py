@@ -7,7 +7,6 @@ from minillmlib.client.parse import cost_in, read_reply
 from minillmlib.client.prepare import Call
 from minillmlib.client.validate import Accepted
 from minillmlib.errors import MiniLLMError
-from minillmlib.transport.exchange import exchange
 
 __all__ = ["complete"]
 
@@ -41,12 +40,13 @@ async def _answer(run: Run) -> Accepted:
 
 
 async def _attempt(run: Run) -> Accepted:
-    call, sent = run.call, run.begin()
-    bound, limits = run.clocks.first_wait(), call.generator.limits
-    reply = await exchange(call.transport, sent.request, bound, limits, run.heard)
+    call = run.call
+    sent, exchange = run.begin()
+    body = await exchange.fetch(run.clocks.first_wait())
+    assert exchange.status is not None
     try:
-        response = read_reply(call, sent, reply.status, reply.headers, reply.body)
+        response = read_reply(call, sent, exchange.status, run.headers, body)
     except MiniLLMError as error:
-        run.failed(error, cost_in(call, reply.body))
+        run.failed(error, cost_in(call, body))
         raise
     return run.answered(response)

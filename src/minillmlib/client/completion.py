@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -35,9 +35,10 @@ from minillmlib.errors import (
     RejectedResponseError,
     StaleConnectionError,
 )
+from minillmlib.event_loop import running_loop
 from minillmlib.json_value import excerpt
 from minillmlib.protocols.errors import request_id_of
-from minillmlib.transport.timeout import running_loop
+from minillmlib.transport.exchange import Exchange
 from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.types.budget import Reservation
 from minillmlib.types.costs import CostOutcome
@@ -75,7 +76,7 @@ class Run:
         self.clocks = Clocks(call.settings, stream=call.stream)
         self._loop = running_loop()
 
-    def begin(self) -> Encoded:
+    def begin(self) -> tuple[Encoded, Exchange]:
         """The next request. From here on it counts as an attempt."""
         sent = encode(self.call)
         if self._was_resent:
@@ -83,8 +84,9 @@ class Run:
             sent = msgspec.structs.replace(sent, request=anew)
         self._auth = sent.auth
         reservation = self._reserved()
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, reservation)
-        return sent
+        exchange = Exchange(self.call.transport, sent.request, self.call.generator.limits)
+        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, exchange, reservation)
+        return sent, exchange
 
     def _reserved(self) -> Reservation | None:
         """The most that an attempt may cost, set aside in the call's budget."""
@@ -93,16 +95,10 @@ class Run:
             return None
         return call.settings.budget.reserve(estimated(call))
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """An answer has begun; gives its headers without the secrets."""
-        attempt = self._open
-        if attempt is None:
-            return {}
-        headers = attempt.redactor.redact_plain(headers)
-        attempt.status, attempt.request_id = status, request_id_of(headers)
-        if (response_id := headers.get("x-generation-id")) is not None:
-            attempt.response_id = excerpt(response_id)
-        return headers
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response headers of the open attempt, with secrets redacted."""
+        return {} if self._open is None else self._open.headers
 
     def answered(self, response: CompletionResponse) -> Accepted:
         """The whole answer is there and paid for; gives it with the record of all attempts.
@@ -194,7 +190,7 @@ class Run:
 
     def _report(self) -> Reporting:
         if self._open is not None:
-            was_sent = self._open.may_have_left
+            was_sent = self._open.exchange.was_sent
             cost = self._open.cost or CostOutcome.unknown()
             self._settle(
                 AttemptOutcome.ABANDONED if was_sent else AttemptOutcome.NOT_SENT,
@@ -288,13 +284,16 @@ def _nobody(_info: CostInfo) -> None:
 class _OpenAttempt:
     """An attempt that has not ended."""
 
-    status: int | None = None
-    request_id: str | None = None
     response_id = ""
     cost: CostOutcome | None = None
 
     def __init__(
-        self, number: int, call: Call, sent: Encoded, reservation: Reservation | None
+        self,
+        number: int,
+        call: Call,
+        sent: Encoded,
+        exchange: Exchange,
+        reservation: Reservation | None,
     ) -> None:
         self.reservation = reservation
         self.redactor = sent.redactor
@@ -302,13 +301,17 @@ class _OpenAttempt:
         self._model = call.generator.model
         self._url = sent.request.url
         self._sent_bytes = len(sent.request.body)
-        self._departure = sent.request.departure
+        self.exchange = exchange
         self._started_at = time.time()
         self._started = time.monotonic()
 
-    @property
-    def may_have_left(self) -> bool:
-        return self.status is not None or self._departure.may_have_left
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        return self.redactor.redact_plain(self.exchange.headers)
+
+    @cached_property
+    def request_id(self) -> str | None:
+        return request_id_of(self.headers)
 
     def settled(
         self,
@@ -325,9 +328,11 @@ class _OpenAttempt:
             started_at=self._started_at,
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
-            status=self.status,
+            status=self.exchange.status,
             request_id=self.request_id,
-            response_id=response_id or self.response_id,
+            response_id=response_id
+            or self.response_id
+            or excerpt(self.headers.get("x-generation-id", "")),
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
@@ -343,9 +348,9 @@ def _forget_frames(error: BaseException) -> None:
 
 
 def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:
-    if isinstance(error, ConnectError) or not attempt.may_have_left:
+    if isinstance(error, ConnectError) or not attempt.exchange.was_sent:
         return AttemptOutcome.NOT_SENT
-    status = attempt.status or 0
+    status = attempt.exchange.status or 0
     if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
         return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED

@@ -10,9 +10,10 @@ from minillmlib.client.http_request import encode_query
 from minillmlib.client.parse import cost_of
 from minillmlib.client.prepare import Call
 from minillmlib.client.timeouts import sleep
+from minillmlib.event_loop import running_loop
 from minillmlib.json_value import decode_json
-from minillmlib.transport.exchange import HttpReply, exchange
-from minillmlib.transport.timeout import Bound, running_loop
+from minillmlib.transport.exchange import Exchange
+from minillmlib.transport.timeout import Timeout
 from minillmlib.types.attempts import Attempt
 from minillmlib.types.costs import CostOutcome, CostResolution
 
@@ -64,41 +65,41 @@ async def _late_cost(call: Call, attempt: Attempt, end: float) -> CostOutcome | 
         await sleep(wait)
         reply = await _asked(call, url, min(QUERY_SECS, left - wait))
         unreachable = unreachable + 1 if reply is None else 0
-        if reply is not None and reply.status == 200:
-            cost = _read(call, reply)
+        if reply is not None and reply[0] == 200:
+            cost = _read(call, reply[1])
             if cost is not None:
                 return cost
-        elif reply is not None and not _may_come(call, reply):
+        elif reply is not None and not _may_come(call, *reply):
             return None
     return None
 
 
-async def _asked(call: Call, url: str, secs: float) -> HttpReply | None:
+async def _asked(call: Call, url: str, secs: float) -> tuple[int, bytes] | None:
     """What the provider answers, or None if it could not be asked."""
-    bound, limits = Bound(secs, "total"), call.generator.limits
     try:
-        request = encode_query(call, url)
-        return await exchange(call.transport, request, bound, limits, lambda *_: {})
+        exchange = Exchange(call.transport, encode_query(call, url), call.generator.limits)
+        body = await exchange.fetch(Timeout(secs, "total"))
     except Exception:  # noqa: BLE001 - also of a transport or a provider of the caller's own
         return None
+    return exchange.status or 0, body
 
 
-def _read(call: Call, reply: HttpReply) -> CostOutcome | None:
+def _read(call: Call, body: bytes) -> CostOutcome | None:
     """The cost, or None while it is not there, or if it cannot be read."""
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        usage = call.generator.provider.parse_late_usage(decode_json(reply.body))
+        usage = call.generator.provider.parse_late_usage(decode_json(body))
         if usage is not None:
             return cost_of(call, usage)
     return None
 
 
-def _may_come(call: Call, reply: HttpReply) -> bool:
+def _may_come(call: Call, status: int, body: bytes) -> bool:
     """Whether an answer without the record says that it may be there later.
 
     What a gateway says that knows no such address does not, nor does a refusal.
     """
-    if reply.status != 404:
-        return reply.status >= 500 or reply.status in AGAIN
+    if status != 404:
+        return status >= 500 or status in AGAIN
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        return call.generator.provider.is_usage_pending(decode_json(reply.body))
+        return call.generator.provider.is_usage_pending(decode_json(body))
     return False

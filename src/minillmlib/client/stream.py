@@ -13,9 +13,9 @@ from minillmlib.client.attempt import StreamAttempt
 from minillmlib.client.completion import Run
 from minillmlib.client.prepare import Call
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
+from minillmlib.event_loop import running_loop
 from minillmlib.json_value import JsonValue
 from minillmlib.streaming.partial_json import PartialJsonStream
-from minillmlib.transport.timeout import running_loop
 from minillmlib.types.attempts import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
