@@ -14,7 +14,7 @@ from minillmlib.auth.secret import Auth, Secret, header_text_problem, is_header_
 from minillmlib.client.prefix_cache import Turns
 from minillmlib.client.prepare import Call
 from minillmlib.errors import InvalidParameterError, MiniLLMError
-from minillmlib.generator import GeneratorInfo
+from minillmlib.generator import GeneratorInfo, Headers
 from minillmlib.json_value import JsonObject, encode_json
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM
@@ -24,7 +24,6 @@ from minillmlib.version import __version__
 __all__ = ["Encoded", "body_of", "encode", "encode_query"]
 
 USER_AGENT = f"minillmlib/{__version__}"
-SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
 
@@ -51,7 +50,7 @@ def encode(call: Call) -> Encoded:
     data = encode_json(body)
     auth = generator.credential.resolve()
     url = generator.provider.endpoint_url(generator.base_url)
-    others = _secrets_in(generator) if generator.headers else []
+    others = [value for _, value in generator.headers if isinstance(value, Secret)]
     if auth.secret() is not None or others:
         _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
@@ -116,15 +115,6 @@ def _continued_body(call: Call) -> JsonObject | None:
     return body
 
 
-def _secrets_in(generator: GeneratorInfo) -> list[Secret]:
-    """The values of headers that the caller gave and whose names say that they are secrets."""
-    return [
-        Secret(value.removeprefix("Bearer "), f"the header {name}")
-        for name, value in generator.headers
-        if value.strip() and any(word in name.lower() for word in SECRET_WORDS)
-    ]
-
-
 def encode_query(call: Call, url: str) -> HttpRequest:
     """A question to the generator's server about a request of before."""
     auth = call.generator.credential.resolve()
@@ -172,15 +162,14 @@ def _receipt(call: Call, body: JsonObject) -> RequestReport:
     return RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
 
 
-def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
+def _headers(call: Call, auth: Auth) -> Headers:
     """All headers; of two with one name the later wins, so the caller's own come last."""
-    chosen: dict[str, tuple[str, str]] = {}
+    chosen: dict[str, tuple[str, str | Secret]] = {}
     try:
         problem = _collect(chosen, call, auth)
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
         problem = f"the provider could not name its headers ({type(error).__name__})"
     if problem is not None:
-        chosen.clear()  # a traceback may show what a frame holds
         raise InvalidParameterError(problem)
     return tuple(chosen.values())
 
@@ -195,23 +184,34 @@ _FOR_A_WHOLE = {
 _FOR_A_STREAM = _FOR_A_WHOLE | {"accept": ("Accept", "text/event-stream")}
 
 
-def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
+def _collect(chosen: dict[str, tuple[str, str | Secret]], call: Call, auth: Auth) -> str | None:
     """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
     generator, provider = call.generator, call.generator.provider
+    secret = auth.secret()
     chosen.update(_FOR_A_STREAM if call.stream else _FOR_A_WHOLE)
     for name, value in (
         *provider.attribution_headers(generator.app_url, generator.app_title),
         *provider.auth_headers(auth),
         *generator.headers,
     ):
-        if not isinstance(value, str):
+        if not isinstance(value, str | Secret):
             return f"the header {name} is not a string"
         if not is_header_name(name):
             return f"{name!r} is not a valid HTTP header name"
-        problem = header_text_problem(value, f"the header {name}")
-        if problem is not None:
-            return problem
+        if isinstance(value, str):
+            problem = header_text_problem(value, f"the header {name}")
+            if problem is not None:
+                return problem
+            if secret is not None and secret.expose_secret() in value:
+                value = Secret(value)  # noqa: PLW2901
         key = name.lower()
         joins = key in chosen and key in provider.list_headers
-        chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
+        chosen[key] = (name, _append(chosen[key][1], value) if joins else value)
     return None
+
+
+def _append(first: str | Secret, second: str | Secret) -> str | Secret:
+    """Return both values of a header as one list, which is secret if one of them is."""
+    values = [one.expose_secret() if isinstance(one, Secret) else one for one in (first, second)]
+    joined = ",".join(values)
+    return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
