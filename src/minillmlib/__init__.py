@@ -60,7 +60,7 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
-from minillmlib.transport.base import Departure, HttpRequest, HttpResponse, Transport
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.types.budget import Budget, CostEstimate
@@ -122,7 +122,6 @@ __all__ = [
     "CostResolution",
     "CostTotal",
     "CredentialSource",
-    "Departure",
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",

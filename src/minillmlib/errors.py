@@ -108,6 +108,7 @@ class MiniLLMError(Exception):
 
     is_retryable: bool = False
     attempts: "tuple[Attempt, ...]" = ()
+    _may_be_sent = False  # when a transport raises it and does not say
 
     # Everything but the message has a default, so that errors survive pickling.
     def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
@@ -117,8 +118,18 @@ class MiniLLMError(Exception):
 
     @property
     def was_sent(self) -> bool:
-        """Whether any request of the completion may have reached the server, and been billed."""
-        return any(attempt.was_sent for attempt in self.attempts)
+        """Whether any request of the completion may have reached the server, and been billed.
+
+        Without `attempts`, what the transport that raised the error says of its one request.
+        """
+        if self.attempts:
+            return any(attempt.was_sent for attempt in self.attempts)
+        is_sent: bool = vars(self).get("was_sent", self._may_be_sent)
+        return is_sent
+
+    @was_sent.setter
+    def was_sent(self, value: bool) -> None:
+        vars(self)["was_sent"] = value
 
 
 class InvalidParameterError(MiniLLMError, ValueError):
@@ -140,10 +151,13 @@ class TransportError(MiniLLMError):
     """The exchange with the server broke. The request may have been processed and billed."""
 
     is_retryable = True
+    _may_be_sent = True
 
 
 class ConnectError(TransportError):
     """No connection could be made. Nothing was sent."""
+
+    _may_be_sent = False
 
 
 class TlsError(ConnectError):

@@ -19,9 +19,9 @@ from minillmlib.auth.credentials import (
 from minillmlib.auth.secret import (
     Auth,
     Secret,
-    check_header_text,
     header_text_problem,
     is_header_name,
+    protect_header,
 )
 from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -38,9 +38,9 @@ from minillmlib.types.limits import Limits
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike
 
-__all__ = ["GeneratorInfo"]
+__all__ = ["GeneratorInfo", "Headers"]
 
-Headers: TypeAlias = tuple[tuple[str, str], ...]
+Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
@@ -94,7 +94,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         for what in ("app_url", "app_title"):
             if getattr(self, what) is not None:
                 _check_word(getattr(self, what), what)
-                check_header_text(getattr(self, what), f"the {what}")
+                problem = header_text_problem(getattr(self, what), f"the {what}")
+                if problem is not None:
+                    raise InvalidParameterError(problem)
         msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
         for name, kind in _KINDS.items():
             value = getattr(self, name)
@@ -108,6 +110,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         problem = _headers_problem(self.headers)
         if problem is not None:
             raise InvalidParameterError(problem)
+        headers = tuple((name, protect_header(name, value)) for name, value in self.headers)
+        msgspec.structs.force_setattr(self, "headers", headers)
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
@@ -235,9 +239,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
                 "with_api_key_from_env takes the name of an environment variable: letters, digits "
                 "and _; a key itself is given with with_api_key"
             )
-        if isinstance(self.credential, EnvironmentKey):
-            return self.replace(credential=self.credential.before(variable))
-        return self.replace(credential=EnvironmentKey((variable,), self.credential))
+        return self.replace(credential=EnvironmentKey((variable,)).with_fallback(self.credential))
 
     def with_bearer_token(self, token: str) -> Self:
         """A copy that always sends `Authorization: Bearer` with this token."""
@@ -247,8 +249,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             del token  # as above
         return self.replace(credential=FixedCredential(auth))
 
-    def with_header(self, name: str, value: str) -> Self:
-        """A copy that sends one more header, in place of any other of that name."""
+    def with_header(self, name: str, value: str | Secret) -> Self:
+        """Return a copy that sends one more header, in place of any other of that name.
+
+        The value is kept as a `Secret` if the name says that it is one: if it contains "key",
+        "token", "secret", "password", "cookie" or "authorization".
+        """
         problem = _header_problem(name, value)
         if problem is not None:
             del value  # as above
@@ -299,6 +305,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """A copy whose requests all go through this transport."""
         return self.replace(transport=transport)
 
+    def __hash__(self) -> int:  # a `Secret` among the headers has none
+        return hash((self.name, self.base_url, self.model))
+
     def __repr__(self) -> str:
         shown = f"{self.name}:{self.model} at {self.base_url}, {self.credential!r}"
         names = ", ".join(str(*pair[:1]) for pair in self.headers)
@@ -320,12 +329,14 @@ def _headers_problem(headers: object) -> str | None:
 
 
 def _header_problem(name: object, value: object) -> str | None:
-    if not isinstance(name, str) or not isinstance(value, str):
+    if not isinstance(name, str) or not isinstance(value, str | Secret):
         return "the name and the value of a header must be strings"
     if not is_header_name(name):
         return f"{name!r} is not a valid HTTP header name"
     if name.lower() in FRAMING_HEADERS:
         return f"the header {name} belongs to the connection; leave it out"
+    if isinstance(value, Secret):  # which was checked when it was made
+        return None
     return header_text_problem(value, f"the value of the header {name}")
 
 

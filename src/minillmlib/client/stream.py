@@ -13,8 +13,13 @@ from minillmlib.client.completion import Completed, Completion
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
+<<<<<<< HEAD
 from minillmlib.event_loop import asyncio_module
 from minillmlib.streaming.accumulator import chunk_of
+=======
+from minillmlib.event_loop import running_loop
+from minillmlib.json_value import JsonValue
+>>>>>>> transport
 from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.attempts import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk

@@ -14,6 +14,7 @@ from minillmlib.errors import (
     MiniLLMError,
     MissingFieldError,
 )
+from minillmlib.event_loop import running_loop
 from minillmlib.json_value import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:
@@ -236,9 +237,7 @@ class _Field:
 
 
 async def _woken(waiters: set[Future[None]]) -> None:
-    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
-
-    waiter = asyncio.get_running_loop().create_future()
+    waiter = running_loop().create_future()
     waiters.add(waiter)
     try:
         await waiter
