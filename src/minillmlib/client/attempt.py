@@ -22,17 +22,11 @@ from minillmlib.errors import (
 )
 from minillmlib.json_value import JsonValue, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_payload
+from minillmlib.streaming.accumulator import ResponseAccumulator, chunk_of
 from minillmlib.streaming.sse import SseEvent
 from minillmlib.transport.exchange import EventStream, open_events
 from minillmlib.types.costs import CostOutcome
-from minillmlib.types.reasoning import ReasoningDelta
-from minillmlib.types.responses import (
-    CompletionResponse,
-    RequestReport,
-    ResponseAccumulator,
-    StreamChunk,
-)
-from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.responses import CompletionResponse, RequestReport, StreamChunk
 
 __all__ = ["StreamAttempt"]
 
@@ -98,7 +92,7 @@ class StreamAttempt:
             self._run.failed(error, cost_in(self._call, body))
             raise
         self._complete(response)
-        self._ready.append(_as_chunk(response))
+        self._ready.append(chunk_of(response))
 
     async def read_more(self) -> None:
         """Takes in what comes next. An error waits until the chunks before it were taken."""
@@ -197,8 +191,7 @@ class StreamAttempt:
         if not self._prefill.is_over:
             chunk = self._begun(chunk)
         fold = self._fold
-        fold.add(chunk)
-        if chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media:
+        if fold.add(chunk):
             if fold.chars > self._most_chars:
                 raise LimitExceededError(
                     f"the model writes more than {self._most_chars:,} characters; "
@@ -241,28 +234,6 @@ class StreamAttempt:
     def _opened(self) -> EventStream:
         assert self.events is not None
         return self.events
-
-
-def _as_chunk(response: CompletionResponse) -> StreamChunk:
-    return StreamChunk(
-        id=response.id,
-        model=response.model,
-        delta=response.content,
-        finish_reason=response.finish_reason,
-        raw_finish_reason=response.raw_finish_reason,
-        refusal=response.refusal,
-        tool_calls=tuple(
-            ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
-            for index, call in enumerate(response.tool_calls)
-        ),
-        media=response.media,
-        reasoning=response.reasoning,
-        reasoning_blocks=tuple(
-            ReasoningDelta(index=index, fields=block.fields)
-            for index, block in enumerate(response.reasoning_blocks)
-        ),
-        usage=response.usage,
-    )
 
 
 def _is_event_stream(events: EventStream) -> bool:

@@ -62,16 +62,17 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
 
 
 def _says_nothing(response: CompletionResponse) -> bool:
-    return not (response.text.strip() or response.tool_calls or response.media)
+    has_text = response.refusal is not None or response.text.strip()
+    return not (has_text or response.tool_calls or response.media)
 
 
 def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> str:
     """The text of the JSON that an answer holds; as it came, if it is not wanted itself."""
     from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
-    from minillmlib.structured.json_answer import json_in  # noqa: PLC0415 - as above
+    from minillmlib.structured.json_answer import extract_json  # noqa: PLC0415 - as above
 
     is_truncated = is_wanted and response.is_truncated and not call.settings.allow_incomplete_json
-    found = json_in(response.content, refusal=response.refusal, is_truncated=is_truncated)
+    found = extract_json(response.content, refusal=response.refusal, is_truncated=is_truncated)
     if call.settings.crash_on_refusal and found.value in REFUSALS:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text

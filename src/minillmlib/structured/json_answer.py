@@ -7,10 +7,10 @@ from minillmlib.json_repair.changes import RepairResult
 from minillmlib.json_repair.repair import repair
 from minillmlib.json_value import excerpt
 
-__all__ = ["json_in"]
+__all__ = ["extract_json"]
 
 
-def json_in(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
+def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
     """What is found in the text, repaired if need be. What was refused in words has none.
 
     Raises `NoJsonFoundError`, and for a text that was cut `IncompleteJsonError`, unless an object

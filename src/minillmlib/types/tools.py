@@ -1,12 +1,10 @@
-"""Tools: what a model may call, what it called, and how fragments of a call come together."""
+"""Tools that a model may call, and its calls."""
 
 import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Literal, Self, TypeAlias
-from uuid import uuid4
 
 import msgspec
 
@@ -15,7 +13,6 @@ from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_jso
 
 __all__ = [
     "ToolCall",
-    "ToolCallAccumulator",
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
@@ -177,146 +174,6 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     name: str = ""
     arguments: str = ""
-
-
-class _Open:
-    """A call whose arguments may still grow."""
-
-    __slots__ = (
-        "_depth",
-        "_in_string",
-        "_is_escaped",
-        "_name_chars",
-        "_names",
-        "_scanned",
-        "id",
-        "pieces",
-    )
-
-    def __init__(self, delta: ToolCallDelta) -> None:
-        self.id = delta.id
-        self._names = [delta.name]
-        self._name_chars = len(delta.name)
-        self.pieces = [delta.arguments] if delta.arguments else []
-        self._scanned = 0  # pieces that `is_closed` has seen
-        self._depth = 0
-        self._in_string = self._is_escaped = False
-
-    @property
-    def name(self) -> str:
-        if len(self._names) > 1:
-            self._names = ["".join(self._names)]
-        return self._names[0]
-
-    def add_name(self, piece: str) -> None:
-        """Takes in a piece of the name; some servers send the whole again with each fragment."""
-        if len(piece) != self._name_chars or piece != self.name:
-            self._names.append(piece)
-            self._name_chars += len(piece)
-
-    def is_closed(self) -> bool:
-        """Whether every bracket of the arguments so far is closed. Each character is seen once."""
-        for piece in self.pieces[self._scanned :]:
-            for char in piece:
-                if self._in_string:
-                    self._in_string = self._is_escaped or char != '"'
-                    self._is_escaped = char == "\\" and not self._is_escaped
-                elif char == '"':
-                    self._in_string = True
-                elif char in "{[":
-                    self._depth += 1
-                elif char in "}]":
-                    self._depth -= 1
-        self._scanned = len(self.pieces)
-        return bool(self.pieces) and self._depth == 0 and not self._in_string
-
-    @property
-    def arguments(self) -> str:
-        """The pieces joined. Some relays send again, with each piece, all that came before."""
-        text = "".join(self.pieces)
-        if len(self.pieces) < 2 or _is_json(text):
-            return text
-        is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
-        return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
-
-
-class ToolCallAccumulator:
-    """Puts fragments of calls together. O(1) for each fragment that carries an index."""
-
-    __slots__ = ("_by_id", "_by_index", "_calls")
-
-    def __init__(self) -> None:
-        self._calls: list[_Open] = []
-        self._by_id: dict[str, _Open] = {}
-        self._by_index: dict[int, _Open] = {}
-
-    def add(self, delta: ToolCallDelta) -> None:
-        """Takes in the next fragment, in the order of arrival."""
-        call = self._continued(delta)
-        if call is None and not delta.name and not delta.id:
-            return  # it continues something that is no call of ours, such as a server's own tool
-        if call is None:
-            call = _Open(delta)
-            self._calls.append(call)
-        else:
-            self._grow(call, delta)
-        if delta.index is not None:
-            self._by_index[delta.index] = call
-        if call.id:
-            self._by_id.setdefault(call.id, call)
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def are_whole(self) -> bool:
-        """Whether there is a call, and none is cut in the middle of its arguments."""
-        return bool(self._calls) and all(_is_json(call.arguments) for call in self._calls)
-
-    def finished(self) -> tuple[ToolCall, ...]:
-        """The calls. One without an id gets a random one; no arguments are `{}`."""
-        return tuple(
-            ToolCall(
-                id=call.id or f"call_{uuid4().hex[:24]}",
-                name=call.name,
-                arguments=call.arguments or "{}",
-            )
-            for call in self._calls
-        )
-
-    def _continued(self, delta: ToolCallDelta) -> _Open | None:
-        """The call that a fragment belongs to, or None if it opens a new one."""
-        candidate = self._candidate(delta)
-        if candidate is None:
-            return None
-        # Ollama numbers every call 0, but each has its own id and a name. A new id without a
-        # name is only a proxy's whim (litellm#40040): it stays the same call.
-        if delta.id and candidate.id and delta.id != candidate.id and delta.name:
-            return None
-        if delta.index is None and not delta.id and delta.name and candidate.is_closed():
-            return None
-        return candidate
-
-    def _candidate(self, delta: ToolCallDelta) -> _Open | None:
-        if delta.index is not None:
-            return self._by_index.get(delta.index)
-        if delta.id:
-            return self._by_id.get(delta.id)
-        return self._calls[-1] if self._calls else None
-
-    def _grow(self, call: _Open, delta: ToolCallDelta) -> None:
-        call.id = call.id or delta.id
-        if delta.name and not call.pieces:
-            call.add_name(delta.name)
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        decode_json(text)
-    except MalformedResponseError:
-        return False
-    return True
 
 
 def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
