@@ -17,7 +17,7 @@ from minillmlib.types.responses import (
     FinishReason,
     StreamChunk,
 )
-from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = ["ResponseAccumulator", "chunk_of", "whole_response"]
@@ -50,12 +50,8 @@ CONTENT: dict[str, _Rule] = {
     "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
 }
 
-# One comparison tells nearly every chunk, which holds only text, from the others.
-_rare_fields = attrgetter(
-    *CONTENT, "tool_calls", "reasoning_blocks", "finish_reason", "usage", "usage_record", "is_end"
-)
-_NO_RARE_FIELDS = _rare_fields(StreamChunk())
-_shared_fields = attrgetter(*SHARED_FIELDS)
+_other_content = attrgetter("tool_calls", "reasoning_blocks", *CONTENT)
+_NO_OTHER_CONTENT = _other_content(StreamChunk())
 
 
 class ResponseAccumulator:
@@ -102,36 +98,29 @@ class ResponseAccumulator:
 
     def add(self, chunk: StreamChunk) -> bool:
         """Add the next chunk, in the order of arrival. Return whether it holds content."""
+        for block in chunk.reasoning_blocks:
+            self._blocks.add(block, self._text_chars, len(self._tool_calls))
         delta = chunk.delta
+        has_content = bool(delta)
         if delta:
             self._deltas.append(delta)
             chars = len(delta)
             self._text_chars += chars
             self.chars += chars
             self._is_counted = False
+        if (  # three times as fast as a look at `CONTENT`, and most chunks hold only text
+            chunk.reasoning
+            or chunk.tool_calls
+            or chunk.media
+            or chunk.refusal
+            or chunk.refusal_reason
+        ):
+            has_content = True
+            self._add_content(chunk)
         if not self.id:
             self.id = chunk.id
         if chunk.model:
             self.model = chunk.model
-        if _rare_fields(chunk) == _NO_RARE_FIELDS:
-            return bool(delta)
-        return self._add_rare_fields(chunk) or bool(delta)
-
-    def _add_rare_fields(self, chunk: StreamChunk) -> bool:
-        for block in chunk.reasoning_blocks:
-            text_before = self._text_chars - len(chunk.delta)
-            self._blocks.add(block, text_before, len(self._tool_calls))
-        has_content = bool(chunk.tool_calls)
-        for call in chunk.tool_calls:
-            self._tool_calls.add(call)
-            self.chars += len(call.arguments) + len(call.name) + len(call.id)
-        for name, rule in CONTENT.items():
-            if value := getattr(chunk, name):
-                has_content = True
-                self._content.setdefault(name, []).append(value)
-                self.chars += rule.size(value)
-        if has_content:
-            self._is_counted = False
         if chunk.is_end:
             self.has_ended = True
         if chunk.finish_reason is not None and self.finish_reason is None:
@@ -140,6 +129,16 @@ class ResponseAccumulator:
         if chunk.usage is not None or chunk.usage_record is not None:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
+
+    def _add_content(self, chunk: StreamChunk) -> None:
+        for call in chunk.tool_calls:
+            self._tool_calls.add(call)
+            self.chars += len(call.arguments) + len(call.name) + len(call.id)
+        for name, rule in CONTENT.items():
+            if value := getattr(chunk, name):
+                self._content.setdefault(name, []).append(value)
+                self.chars += rule.size(value)
+        self._is_counted = False
 
     def _add_usage(self, update: UsageUpdate) -> None:
         self._is_counted = True
@@ -191,13 +190,17 @@ class ResponseAccumulator:
     def response(self) -> CompletionResponse:
         """Return everything added so far as one response."""
         content = {name: CONTENT[name].combine(values) for name, values in self._content.items()}
-        return _response(
+        calls = self._tool_calls.calls()
+        is_refused = "refusal" in content or "refusal_reason" in content
+        return CompletionResponse(
             id=self.id,
             model=self.model,
             content=self.text,
-            finish_reason=self.finish_reason,
+            finish_reason=_normalize_finish_reason(
+                self.finish_reason, calls, is_refused=is_refused
+            ),
             raw_finish_reason=self.raw_finish_reason,
-            tool_calls=self._tool_calls.calls(),
+            tool_calls=calls,
             reasoning_blocks=self._blocks.blocks(),
             usage=self.usage,
             usage_record=self.usage_record,
@@ -213,10 +216,17 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
     last = chunks[-1]
     usage = _complete_usage(last.usage)
     record = last.usage_record if usage is None else None
-    if len(chunks) == 1 and not (last.tool_calls or last.media or last.reasoning_blocks):
-        fields = dict(zip(SHARED_FIELDS, _shared_fields(last), strict=True))  # there is no work
-        fields |= {"usage": usage, "usage_record": record, "raw_response": raw}
-        return _response(content=last.delta, **fields)
+    if len(chunks) == 1 and _other_content(last) == _NO_OTHER_CONTENT:
+        return CompletionResponse(
+            id=last.id,
+            model=last.model,
+            content=last.delta,
+            finish_reason=_normalize_finish_reason(last.finish_reason, (), is_refused=False),
+            raw_finish_reason=last.raw_finish_reason,
+            usage=usage,
+            usage_record=record,
+            raw_response=raw,
+        )
     accumulator = ResponseAccumulator()
     for chunk in chunks:
         accumulator.add(chunk)
@@ -227,7 +237,7 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
 
 def chunk_of(response: CompletionResponse) -> StreamChunk:
     """Return a whole response as the only chunk of a stream."""
-    fields = dict(zip(SHARED_FIELDS, _shared_fields(response), strict=True))
+    fields = {name: getattr(response, name) for name in SHARED_FIELDS}
     fields["refusal"] = response.refusal_words
     fields["tool_calls"] = tuple(
         ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
@@ -240,25 +250,16 @@ def chunk_of(response: CompletionResponse) -> StreamChunk:
     return StreamChunk(delta=response.content, **fields)
 
 
-def _response(**fields: JsonValue) -> CompletionResponse:
-    """Return the response, with the finish reason that its content implies."""
-    refusal = fields.get("refusal") or fields.get("refusal_reason")
-    reason = _normalize_finish_reason(
-        fields["finish_reason"], bool(fields["tool_calls"]), is_refused=refusal is not None
-    )
-    return CompletionResponse(**{**fields, "refusal": refusal, "finish_reason": reason})
-
-
 def _complete_usage(usage: Usage | None) -> Usage | None:
     return usage if usage is not None and usage.is_complete else None
 
 
 def _normalize_finish_reason(
-    reason: FinishReason | None, has_calls: bool, *, is_refused: bool
+    reason: FinishReason | None, calls: tuple[ToolCall, ...], *, is_refused: bool
 ) -> FinishReason:
     """Return the reason of a finished answer. Its content outranks a plain `stop`."""
     if reason in (None, FinishReason.STOP, FinishReason.TOOL_CALLS):
-        if has_calls:
+        if calls:
             return FinishReason.TOOL_CALLS
         if is_refused:
             return FinishReason.CONTENT_FILTER
