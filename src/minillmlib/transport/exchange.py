@@ -102,7 +102,7 @@ class EventStream:
 
     async def next_events(self, bound: Bound) -> list[SseEvent] | None:
         """What the next bytes complete, perhaps nothing; None at the end of the body."""
-        if self._bytes_left < 0 or self._decoder.too_much is not None:
+        if self._bytes_left < 0 or self._decoder.limit_error is not None:
             self._refuse_excess()
         with self.watchdog.within(bound):
             data = await self._response.read()

@@ -1,4 +1,4 @@
-"""What a model thinks before it answers: how much, its text, and its sealed blocks."""
+"""The reasoning of a model: how much of it, its text, and its sealed blocks."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How much the model may think: an `effort`, or a budget of `max_tokens`, not both.
+    """The amount of reasoning: an `effort`, or a budget of `max_tokens`, not both.
 
-    Which of them, and which efforts, a model takes differs; a wire that has no word for it
-    refuses it with `InvalidParameterError`, and a model that does not know it by its server.
+    Models differ in what they accept. A wire that cannot carry the setting raises
+    `InvalidParameterError`; for an unsuitable model the server returns an error.
     """
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
@@ -32,18 +32,20 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidParameterError("reasoning needs either an effort or max_tokens")
         is_count = isinstance(self.max_tokens, int) and not isinstance(self.max_tokens, bool)
         if self.max_tokens is not None and not (is_count and self.max_tokens > 0):
-            raise InvalidParameterError("the max_tokens of reasoning must be a number above 0")
+            raise InvalidParameterError(
+                "the max_tokens of reasoning must be a whole number above 0"
+            )
         if self.effort is not None and self.effort not in EFFORTS:
             raise InvalidParameterError(
-                f"the reasoning effort is one of {', '.join(EFFORTS)}, not {self.effort!r}"
+                f"the reasoning effort must be one of {', '.join(EFFORTS)}, not {self.effort!r}"
             )
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One block that only its provider understands: signed, sealed, or of the vendor's own tools.
+    """One block that only its provider can read: signed, sealed, or of a tool at the vendor.
 
-    `fields` is the block as it was sent. Its place is after `text_before` characters of the
-    message's text and `calls_before` of its tool calls.
+    `fields` is the block as it was sent. It follows the first `text_before` characters of the
+    message's text and the first `calls_before` of its tool calls.
     """
 
     fields: JsonObject
@@ -52,10 +54,10 @@ class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an assistant's message was thought out with.
+    """The reasoning before an assistant's message.
 
-    `blocks` go back to the provider unchanged and in their places. They are meant for `origin`,
-    the model that made them, and are sent to no other.
+    `blocks` go back to the provider unchanged and in their places, but only to `origin`, the model
+    that made them.
     """
 
     text: str = ""
@@ -64,9 +66,10 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of a block in a stream. One with a `type` may begin a block, others go on with one.
+    """A piece of a block in a stream.
 
-    A text under `input` is a piece of JSON, for a tool that runs at the vendor.
+    A delta with a `type` may start a new block; others continue the current one. A text in
+    `input` is a piece of JSON, for a tool that runs at the vendor.
     """
 
     index: int
