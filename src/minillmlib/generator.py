@@ -32,7 +32,7 @@ from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.providers.published_prices import is_published, published_price
 from minillmlib.transport.base import Transport
 from minillmlib.types.budget import CostEstimate
-from minillmlib.types.change import replaced
+from minillmlib.types.change import replace
 from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
 from minillmlib.types.messages import Message
@@ -217,7 +217,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, **changes: object) -> Self:
         """A copy with some fields changed."""
         try:
-            return replaced(self, changes)
+            return replace(self, changes)
         except InvalidParameterError as error:
             problem = str(error)
         changes.clear()  # a secret may be among them, and a traceback may show what a frame holds

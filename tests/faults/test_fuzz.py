@@ -34,8 +34,8 @@ from minillmlib import (
 from minillmlib.client.placeholders import filled_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_payload, error_from_reply
+from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseDecoder, SseEvent
-from minillmlib.types.responses import ResponseAccumulator
 from minillmlib.types.usage import UsageUpdate
 
 pytestmark = pytest.mark.long

@@ -14,11 +14,14 @@ from minillmlib import ChatNode, GeneratorInfo, MiniLLMError, NodeCompletionPara
 from minillmlib.client.placeholders import filled_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_reply
+from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
 from minillmlib.streaming.sse import SseDecoder
+from minillmlib.streaming.tool_calls import ToolCallAccumulator
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-from minillmlib.types.reasoning import ReasoningAccumulator, ReasoningDelta
-from minillmlib.types.responses import ResponseAccumulator, StreamChunk
-from minillmlib.types.tools import ToolCallAccumulator, ToolCallDelta
+from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.responses import StreamChunk
+from minillmlib.types.tools import ToolCallDelta
 
 pytestmark = pytest.mark.long
 
@@ -90,8 +93,8 @@ def calling(delta_of: Callable[[int], ToolCallDelta]) -> Work:
         calls = ToolCallAccumulator()
         for number in range(size):
             calls.add(delta_of(number))
-        calls.are_whole()
-        calls.finished()
+        calls.is_complete()
+        calls.calls()
 
     return work
 
@@ -101,7 +104,7 @@ def thinking(delta_of: Callable[[int], ReasoningDelta]) -> Work:
         blocks = ReasoningAccumulator()
         for number in range(size):
             blocks.add(delta_of(number), number, number)
-        blocks.finished()
+        blocks.blocks()
 
     return work
 

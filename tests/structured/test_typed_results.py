@@ -645,7 +645,7 @@ def test_the_settings_keep_what_they_were_and_their_type():
     assert asked(scripted, params.expecting(int)).parsed == 7
     again = pickle.loads(pickle.dumps(params))
     assert asked(Chat(OSLO), again).parsed == Answer(City("Oslo", 717710))
-    assert "Expected(Answer)" in repr(params)
+    assert "ResultType(Answer)" in repr(params)
 
 
 def test_pydantic_is_never_imported_by_the_library():

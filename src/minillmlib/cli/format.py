@@ -58,6 +58,8 @@ def closing_line(response: CompletionResponse) -> str:
 
 def remark(response: CompletionResponse) -> str | None:
     """Why the answer is not what it seems, or None for one that is whole."""
+    if response.refusal_reason is not None:
+        return f"the answer was refused: {one_line(response.refusal_reason)}"
     if response.finish_reason in _REMARKS:
         return _REMARKS[response.finish_reason]
     return None if response.text else "the answer has no text"

@@ -195,10 +195,16 @@ def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...
     for name, value in (*_attribution(generator), *auth_headers, *generator.headers):
         _check_header(name, value)
         key = name.lower()
-        if key in capabilities.mergeable_headers and key in merged:  # a list, which takes both
-            value = f"{merged[key][1]},{value}"  # noqa: PLW2901
-        merged[key] = (name, value)
+        is_list = key in capabilities.mergeable_headers and key in merged
+        merged[key] = (name, _join(merged[key][1], value) if is_list else value)
     return tuple(merged.values())
+
+
+def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
+    """Return both values of a header as one list, which is secret if one of them is."""
+    values = [one if isinstance(one, str) else one.expose_secret() for one in (first, second)]
+    joined = ",".join(values)
+    return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
 =======
 def encode_query(call: Call, url: str) -> HttpRequest:
     """A question to the generator's server about a request of before."""

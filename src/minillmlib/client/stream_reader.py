@@ -53,7 +53,6 @@ class StreamReader:
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         self._grace_secs = USAGE_GRACE_SECS
-        self._is_closed = False
 
     @property
     def partial(self) -> str:
@@ -67,10 +66,7 @@ class StreamReader:
         """
         exchange = self._exchange
         await exchange.open(self._timeouts.response_timeout())
-        if self._is_closed:  # while it waited
-            exchange.close()
-            return None
-        if self._is_event_stream():
+        if exchange.is_closed or self._is_event_stream():  # closed while it waited
             return None
         return await exchange.read_body(self._timeouts.response_timeout())
 
@@ -108,7 +104,6 @@ class StreamReader:
     def close(self) -> None:
         """End the exchange at once; the attempt keeps what the stream reported so far."""
         self._record_partial()
-        self._is_closed = True
         self._chunks = deque()  # what a pending wait still brings belongs to nobody
         self._exchange.close()
 
@@ -119,7 +114,7 @@ class StreamReader:
 
     def _record_partial(self) -> None:
         """Remember the stream's id and cost so far, in case it breaks before it ends."""
-        if not self._is_closed:
+        if not self._exchange.is_closed:
             attempt = self._attempt
             with contextlib.suppress(Exception):  # the provider may be the caller's own
                 attempt.response_id = self._accumulator.id or attempt.response_id
@@ -171,8 +166,7 @@ class StreamReader:
         if not self._prefill.is_done:
             chunk = self._with_prefill(chunk)
         accumulator = self._accumulator
-        accumulator.add(chunk)
-        if chunk.delta or chunk.refusal or chunk.tool_calls or chunk.reasoning or chunk.media:
+        if accumulator.add(chunk):
             if accumulator.chars > self._max_chars:
                 raise LimitExceededError(
                     f"the model writes more than {self._max_chars:,} characters; "

@@ -16,7 +16,7 @@ from minillmlib.errors import (
     ResponseValidationError,
 )
 from minillmlib.json_value import JsonValue, excerpt
-from minillmlib.structured.json_answer import find_json
+from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -73,14 +73,14 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
 
 
 def _is_empty(response: CompletionResponse) -> bool:
-    has_words = response.content.strip() or response.refusal
+    has_words = response.refusal is not None or response.text.strip()
     return not (has_words or response.tool_calls or response.media)
 
 
 def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) -> str:
     """Return the repaired JSON of an answer; its content as it came if no JSON is wanted."""
     is_truncated = is_json and response.is_truncated and not call.settings.allow_incomplete_json
-    found = find_json(response.content, refusal=response.refusal, is_truncated=is_truncated)
+    found = extract_json(response.content, refusal=response.refusal, is_truncated=is_truncated)
     if call.settings.crash_on_refusal and found.value in NO_ANSWER:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text

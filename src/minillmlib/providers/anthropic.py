@@ -25,16 +25,12 @@ from minillmlib.protocols.errors import error_from_payload, is_error_payload
 from minillmlib.providers.base import Provider
 from minillmlib.providers.models.claude import Claude, budget_refusal, schema_refusal
 from minillmlib.providers.models.token_limits import claude_media_tokens
+from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningDelta
-from minillmlib.types.responses import (
-    CompletionResponse,
-    FinishReason,
-    StreamChunk,
-    whole_response,
-)
+from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
 from minillmlib.types.tools import ToolCallDelta, as_tool_choice
 from minillmlib.types.usage import Usage, UsageUpdate
 
@@ -169,7 +165,7 @@ class AnthropicProvider(Provider):
         return StreamChunk(
             finish_reason=FinishReason.of(end.stop_reason),
             raw_finish_reason=end.stop_reason,
-            refusal=_refusal(end.stop_reason, end.stop_details),
+            refusal_reason=_refusal_reason(end.stop_reason, end.stop_details),
             **self._counted(raw),
         )
 
@@ -264,7 +260,7 @@ class _WholeMessage(msgspec.Struct):
     stop_details: _StopDetails | None = None
 
 
-def _refusal(stop_reason: str | None, details: _StopDetails | None) -> str | None:
+def _refusal_reason(stop_reason: str | None, details: _StopDetails | None) -> str | None:
     if stop_reason != "refusal":
         return None
     details = details or _StopDetails()

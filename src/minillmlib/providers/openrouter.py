@@ -15,7 +15,7 @@ from minillmlib.protocols.fields import add_extra
 from minillmlib.providers.base import Headers, Provider
 from minillmlib.providers.models.claude import Claude, budget_refusal, schema_refusal
 from minillmlib.providers.models.token_limits import claude_media_tokens, openai_media_tokens
-from minillmlib.types.costs import MOST_USD
+from minillmlib.types.costs import MAX_USD
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.money import exact_sum
@@ -201,6 +201,6 @@ class _Generation(msgspec.Struct):
 def _sum_of(parts: Sequence[Decimal | None]) -> Decimal | None:
     """The sum of some amounts of USD, or None if one is missing or absurd."""
     known = [
-        part for part in parts if part is not None and part.is_finite() and 0 <= part <= MOST_USD
+        part for part in parts if part is not None and part.is_finite() and 0 <= part <= MAX_USD
     ]
     return exact_sum(known) if len(known) == len(parts) else None

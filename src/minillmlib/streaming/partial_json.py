@@ -1,4 +1,4 @@
-"""The JSON of an answer while it streams."""
+"""Reads the JSON of an answer while it streams."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class PartialJsonStream:
     """The values of `StreamingCompletion.partial_json`.
 
     Args:
-        next_text: Reads the text of the chunk with this number; None after the last.
-        aclose: Ends the stream.
+        next_text: Returns the text of the chunk with this number, or None after the last.
+        aclose: Closes the stream.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class PartialJsonStream:
             if text is None:
                 return self._last_value()
             self._chunks += 1
-            if text and self._is_new(self._fed(self._partial, text)):
+            if text and self._update(self._feed(self._partial, text)):
                 return self._value
         raise StopAsyncIteration
 
-    def _fed(self, partial: LiveJson, text: str) -> JsonValue:
+    def _feed(self, partial: LiveJson, text: str) -> JsonValue:
         try:
             partial.feed(text)
             return partial.snapshot()
@@ -56,7 +56,7 @@ class PartialJsonStream:
             self._partial = None
             raise
 
-    def _is_new(self, value: JsonValue) -> bool:
+    def _update(self, value: JsonValue) -> bool:
         if value is None or (type(value) is type(self._value) and value == self._value):
             return False
         self._value = value
@@ -69,8 +69,8 @@ class PartialJsonStream:
             value = partial.finish().value
         except JsonRepairError:
             if self._value is not None:
-                raise  # what was shown is not the answer, or is nested too deeply
+                raise  # earlier values are not the answer, or it is nested too deeply
             raise StopAsyncIteration from None
-        if not self._is_new(value) and self._value is not None:
+        if not self._update(value) and self._value is not None:
             raise StopAsyncIteration
         return value

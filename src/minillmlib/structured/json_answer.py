@@ -1,4 +1,4 @@
-"""The JSON in the text of an answer."""
+"""Extracts the JSON from the text of an answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from minillmlib.json_repair.changes import RepairResult
 from minillmlib.json_repair.repair import repair
 from minillmlib.json_value import excerpt
 
-__all__ = ["json_in"]
+__all__ = ["extract_json"]
 
 
-def json_in(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
-    """What is found in the text, repaired if need be. What was refused in words has none.
+def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
+    """Return the JSON in the text, repaired if necessary.
 
-    Raises `NoJsonFoundError`, and for a text that was cut `IncompleteJsonError`, unless an object
-    or array ends in it and is the last one that begins.
+    Raises `NoJsonFoundError` if there is none or the model refused. A truncated text raises
+    `IncompleteJsonError`, unless its last object or array is complete.
     """
     if refusal is not None:
         raise NoJsonFoundError(
@@ -28,15 +28,15 @@ def json_in(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResu
                 f"the answer cannot be read as JSON: {error}", partial=text
             ) from None
         found = None
-    if found is not None and not (is_truncated and _may_go_on(found)):
+    if found is not None and not (is_truncated and _may_continue(found)):
         return found
     raise IncompleteJsonError(
-        "the answer was cut before its JSON came to an end; raise the limit on its tokens if there "
-        "is one, or take what there is with allow_incomplete_json",
+        "the answer was cut before the end of its JSON; raise its limit on tokens if there is one, "
+        "or accept the JSON so far with allow_incomplete_json",
         partial=text,
     )
 
 
-def _may_go_on(found: RepairResult) -> bool:
+def _may_continue(found: RepairResult) -> bool:
     is_closed = found.complete and isinstance(found.value, dict | list)
     return not is_closed or found.candidates[-1] is not found.value

@@ -1,4 +1,4 @@
-"""JSON schemas in the subset that vendors hold a model to."""
+"""JSON schemas in the subset that vendors can enforce."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from minillmlib.json_value import JsonObject, JsonValue
 
 __all__ = ["plain_schema", "strict_schema"]
 
-_MOST_NODES = 2000
-_KEPT = {"type", "properties", "items", "anyOf", "enum", "const", "description", "format"}
-_MEANINGLESS = {
+_MAX_NODES = 2000
+_SUPPORTED = {"type", "properties", "items", "anyOf", "enum", "const", "description", "format"}
+_IGNORED = {
     "title", "default", "examples", "discriminator", "deprecated", "required", "$defs",
     "additionalProperties",
 }  # fmt: skip
-# What the subset lacks and the model can still read, as a part of the description.
-_TOLD = {
+# Keywords outside the subset that become part of the description, where the model can read them.
+_DESCRIBED = {
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength",
     "maxLength", "pattern", "minItems", "maxItems", "uniqueItems", "contentEncoding",
 }  # fmt: skip
@@ -26,21 +26,21 @@ _NAMES: dict[type, str] = {
 
 
 class _NotStrictError(Exception):
-    """The schema says what the subset cannot."""
+    """The subset cannot express the schema."""
 
 
 def plain_schema(schema: JsonObject) -> JsonObject:
-    """The schema with an object at its root in place of a reference."""
-    root = _resolved(schema, schema.get("$defs", {}))
+    """Return the schema with the reference at its root resolved."""
+    root = _resolve(schema, schema.get("$defs", {}))
     return {**root, "$defs": schema["$defs"]} if "$defs" in schema else root
 
 
 def strict_schema(schema: JsonObject) -> JsonObject | None:
-    """The same schema in what OpenAI's and Anthropic's strict modes share, or None.
+    """Return the schema in the subset of OpenAI's and Anthropic's strict modes, or None.
 
-    All properties are required and no others allowed, references are replaced by what they mean,
-    and bounds become a part of the description. Mappings, tuples, values of any kind and types
-    that hold themselves cannot be said that way. O(schema with its references replaced).
+    All properties are required and no others allowed, references are resolved, and bounds become
+    part of the description. The subset has no mappings, tuples, values of any type, or recursive
+    types. O(schema with its references resolved).
     """
     try:
         return _Strict(schema.get("$defs", {})).of(schema, ())
@@ -55,25 +55,27 @@ class _Strict:
 
     def of(self, schema: JsonValue, within: tuple[str, ...]) -> JsonObject:
         self._nodes += 1
-        if not isinstance(schema, dict):  # `true`, or what follows a tuple
+        if not isinstance(schema, dict):  # `true`, or the rest of a tuple
             raise _NotStrictError
         name = schema.get("$ref")
-        if name in within or self._nodes > _MOST_NODES:
+        if name in within or self._nodes > _MAX_NODES:
             raise _NotStrictError
         if name is not None:
             within = (*within, name)
-            schema = _resolved(schema, self._defs)
+            schema = _resolve(schema, self._defs)
         if "oneOf" in schema:
             schema = {("anyOf" if key == "oneOf" else key): schema[key] for key in schema}
-        strict = {key: self._part(key, schema[key], within) for key in schema if key in _KEPT}
-        told = {key: value for key, value in schema.items() if key in _TOLD}
+        strict = {key: self._part(key, schema[key], within) for key in schema if key in _SUPPORTED}
+        described = {key: value for key, value in schema.items() if key in _DESCRIBED}
         if strict.get("format") not in {None, *_FORMATS}:
-            told["format"] = strict.pop("format")
-        if told:
-            strict["description"] = f"{strict.get('description', '')} {json.dumps(told)}".strip()
-        if set(schema) - _KEPT - _MEANINGLESS - _TOLD:
+            described["format"] = strict.pop("format")
+        if described:
+            strict["description"] = (
+                f"{strict.get('description', '')} {json.dumps(described)}".strip()
+            )
+        if set(schema) - _SUPPORTED - _IGNORED - _DESCRIBED:
             raise _NotStrictError
-        return _closed(strict, schema)
+        return _complete_node(strict, schema)
 
     def _part(self, key: str, value: JsonValue, within: tuple[str, ...]) -> JsonValue:
         if key == "properties":
@@ -83,8 +85,8 @@ class _Strict:
         return self.of(value, within) if key == "items" else value
 
 
-def _closed(strict: JsonObject, schema: JsonObject) -> JsonObject:
-    """The node with everything that the subset demands to be said."""
+def _complete_node(strict: JsonObject, schema: JsonObject) -> JsonObject:
+    """Return the node with every keyword that the subset demands."""
     values = strict.get("enum", [strict["const"]] if "const" in strict else [])
     if values and "type" not in strict:
         names = sorted({_NAMES.get(type(value), "") for value in values})
@@ -101,9 +103,9 @@ def _closed(strict: JsonObject, schema: JsonObject) -> JsonObject:
     return strict
 
 
-def _resolved(schema: JsonObject, defs: JsonObject) -> JsonObject:
-    """The schema with what its reference means, besides what it says itself."""
+def _resolve(schema: JsonObject, defs: JsonObject) -> JsonObject:
+    """Return the schema with its reference resolved; its other keys take precedence."""
     while "$ref" in schema:
-        own = {key: value for key, value in schema.items() if key not in ("$ref", "$defs")}
-        schema = {**defs[schema["$ref"].removeprefix("#/$defs/")], **own}
+        siblings = {key: value for key, value in schema.items() if key not in ("$ref", "$defs")}
+        schema = {**defs[schema["$ref"].removeprefix("#/$defs/")], **siblings}
     return schema

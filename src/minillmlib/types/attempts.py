@@ -1,4 +1,4 @@
-"""What a completion did, attempt by attempt, and what that cost."""
+"""The attempts of a completion, and their cost."""
 
 import enum
 from decimal import Decimal
@@ -16,25 +16,25 @@ class AttemptOutcome(enum.StrEnum):
     """How one attempt ended."""
 
     ANSWERED = "answered"
-    """A whole answer came and was taken."""
+    """A whole answer arrived and was accepted."""
     REJECTED = "rejected"
-    """A whole answer came, but the call's own settings refuse it."""
+    """A whole answer arrived, but the settings of the call do not accept it."""
     DENIED = "denied"
-    """The server said no before it did any work."""
+    """The server denied the request before it did any work."""
     FAILED = "failed"
-    """No whole answer came. The server may have worked, and billed."""
+    """No whole answer arrived. The server may have worked and billed."""
     ABANDONED = "abandoned"
-    """The caller went away: cancelled, left the stream or dropped it."""
+    """The caller cancelled the call, or closed or dropped the stream."""
     NOT_SENT = "not_sent"
     """Nothing left this machine."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request, from its beginning to its end.
+    """One request, from start to end.
 
-    `number` counts from 1, `started_at` is in seconds since 1970, `sent_bytes` the size of the
-    body. `status` is None if no answer began. `error` is the name of the error's class. `cost` is
-    None where nothing can have been billed.
+    `number` counts from 1, `started_at` is in seconds since 1970, and `sent_bytes` is the size of
+    the body. `status` is None if no response arrived. `error` is the name of the error's class.
+    `cost` is None if nothing can have been billed.
     """
 
     number: int
@@ -52,15 +52,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def was_sent(self) -> bool:
-        """Whether any of it may have reached the server."""
+        """Whether any part of the request may have reached the server."""
         return self.outcome is not AttemptOutcome.NOT_SENT
 
 
 class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What one completion cost in all its attempts, in USD and tokens.
+    """The cost of one completion, with all its attempts, in USD and tokens.
 
-    `cost` and the counts are sums over what is known. They are all of it only if `resolution` is
-    `RESOLVED`; look there first. `attempts` lists every request, also failed and rejected ones.
+    `cost` and the counts are sums of the known parts. They are complete only if `resolution` is
+    `RESOLVED`; check it first. `attempts` lists every request, including failed and rejected ones.
     """
 
     cost: Decimal
@@ -73,7 +73,7 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, attempts: tuple[Attempt, ...]) -> "CostInfo":
-        """The sum over some attempts. Without one that may be billed it is a resolved zero."""
+        """Return the sum over the attempts. If none can have been billed, it is a resolved zero."""
         costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
         usages = [cost.usage or Usage() for cost in costs]
         return cls(
@@ -82,12 +82,12 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
             completion_tokens=sum(usage.completion_tokens for usage in usages),
             cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
             cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
-            resolution=_least_known([cost.resolution for cost in costs]),
+            resolution=_combine_resolutions([cost.resolution for cost in costs]),
             attempts=attempts,
         )
 
 
-def _least_known(resolutions: list[CostResolution]) -> CostResolution:
+def _combine_resolutions(resolutions: list[CostResolution]) -> CostResolution:
     for resolution in (CostResolution.UNKNOWN, CostResolution.UNPRICED):
         if resolution in resolutions:
             return resolution

@@ -1,4 +1,4 @@
-"""Budgets: money is set aside before it can be spent."""
+"""Budgets: money is reserved before it can be spent."""
 
 import threading
 from decimal import Decimal, InvalidOperation
@@ -13,10 +13,10 @@ __all__ = ["Budget", "CostEstimate", "Reservation"]
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """The most that a request can cost in USD, or what is missing to say so.
+    """The maximum cost of a request in USD, or the facts that are missing to compute it.
 
-    `ceiling` is None if anything is missing. It is deliberately high: every byte of a text
-    counts as a token, and the answer is as long as it may be.
+    `ceiling` is None if anything is missing. It is deliberately high: every byte of text counts
+    as a token, and the answer has its maximum length.
     """
 
     ceiling: Decimal | None = None
@@ -30,17 +30,16 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Budget:
-    """A limit in USD on what some completions may cost together.
+    """A limit in USD on the cost of any number of completions together.
 
-    Before a request is sent, the most that it can cost is set aside; when its cost is known, the
-    rest is given back. A request that the rest cannot cover is refused with
-    `BudgetExceededError` before it is sent, and so is one whose ceiling is not known. What a
-    request cost that is not known in the end stays set aside, whole. Safe to share by any number
-    of tasks and threads.
+    Before a request is sent, its maximum cost is reserved; once its cost is known, the rest is
+    released. A request that does not fit, or whose maximum cost is unknown, raises
+    `BudgetExceededError` before it is sent. If the cost of a request stays unknown, its whole
+    reservation counts as spent. Tasks and threads may share a budget.
 
     Args:
         limit: USD, as a text, a `Decimal` or a whole number.
-        parent: Another budget that must cover everything, too.
+        parent: Another budget that must cover everything as well.
     """
 
     def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
@@ -62,32 +61,32 @@ class Budget:
 
     @property
     def spent(self) -> Decimal:
-        """What is known to be spent, and the ceilings of what is not known."""
+        """The known costs, and the ceilings of the unknown ones."""
         return self._spent
 
     @property
     def reserved(self) -> Decimal:
-        """What is set aside for requests under way."""
+        """The sum reserved for requests in progress."""
         return self._reserved
 
     @property
     def remaining(self) -> Decimal:
-        """What can still be set aside here; a parent may have less.
+        """The sum that can still be reserved here; a parent may have less.
 
-        Below 0 if requests cost more than their ceilings.
+        Negative if requests cost more than their ceilings.
         """
         with self._lock:
             return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
 
     def child(self, limit: Decimal | str | int) -> "Budget":
-        """A smaller budget within this one."""
+        """Return a smaller budget within this one."""
         return Budget(limit, parent=self)
 
     def reserve(self, estimate: CostEstimate) -> "Reservation":
-        """Sets the ceiling aside, here and in every parent, or raises `BudgetExceededError`."""
+        """Reserve the ceiling, here and in every parent, or raise `BudgetExceededError`."""
         if estimate.ceiling is None:
             raise BudgetExceededError(
-                "a budget needs to know the most that a request can cost, and this is missing: "
+                "a budget needs the maximum cost of a request, and this is missing for it: "
                 f"{'; '.join(estimate.missing)}; the request was not sent"
             )
         taken: list[Budget] = []
@@ -97,8 +96,8 @@ class Budget:
                 for earlier in taken:
                     earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
                 raise BudgetExceededError(
-                    f"the request may cost ${estimate.ceiling:f}, but of the budget of "
-                    f"${budget.limit:f} only ${budget.remaining:f} is left; it was not sent"
+                    f"the request may cost ${estimate.ceiling:f}, but only ${budget.remaining:f} "
+                    f"of the budget of ${budget.limit:f} remain; it was not sent"
                 )
             taken.append(budget)
             budget = budget.parent
@@ -127,7 +126,7 @@ class Budget:
 
 
 class Reservation:
-    """What is set aside for one request, until its cost is known; the first known one stands."""
+    """The sum reserved for one request until its cost is known. The first known cost is final."""
 
     def __init__(self, budget: Budget, ceiling: Decimal) -> None:
         self._budget = budget
@@ -136,9 +135,9 @@ class Reservation:
         self._is_final = False
 
     def settle(self, cost: CostOutcome | None) -> None:
-        """Gives back what was not spent. None is a request that cannot have been billed.
+        """Release the part that was not spent. None stands for a request that cannot be billed.
 
-        Of an unknown cost nothing is given back, until it is known after all.
+        An unknown cost keeps the whole ceiling until a later call brings the known one.
         """
         if self._is_final:
             return

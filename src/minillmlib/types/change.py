@@ -9,13 +9,13 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["replaced"]
+__all__ = ["replace"]
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 
-def replaced(value: StructT, changes: Mapping[str, object]) -> StructT:
-    """A copy of `value` with some fields changed and checked like the first time."""
+def replace(value: StructT, changes: Mapping[str, object]) -> StructT:
+    """Return a copy of `value` with some fields changed and validated."""
     fields = value.__struct_fields__
     for name in changes:
         if name not in fields:

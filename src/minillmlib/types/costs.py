@@ -1,4 +1,4 @@
-"""Prices and costs. A cost that is not known never looks like a free request."""
+"""Prices and costs. An unknown cost never looks like a free request."""
 
 import enum
 from collections.abc import Iterable
@@ -12,21 +12,21 @@ from minillmlib.json_value import JsonObject
 from minillmlib.types.money import EXACT, is_amount
 from minillmlib.types.usage import Usage
 
-__all__ = ["MOST_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
+__all__ = ["MAX_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
-MOST_USD = Decimal(10**9)  # far above any price
+MAX_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 Rate: TypeAlias = Decimal | float | str
 
 
 class CostResolution(enum.Enum):
-    """Whether a cost is known."""
+    """How much is known of a cost."""
 
     RESOLVED = "resolved"
-    """The cost is authoritative: the provider's own, or tokens times a price."""
+    """The cost is authoritative: stated by the provider, or tokens times a price."""
     UNPRICED = "unpriced"
     """The tokens are real, but there is no price for them. Not a free request."""
     UNKNOWN = "unknown"
@@ -37,19 +37,19 @@ class TokenPrice(msgspec.Struct, frozen=True):
     """USD per million tokens, the unit of every price sheet.
 
     `TokenPrice(1.0, 5.0)` is $1 per million tokens in and $5 out. Numbers become `Decimal`
-    by their shortest decimal form, so 0.1 is a tenth. Raises `InvalidParameterError` unless
-    finite and not negative.
+    by their shortest decimal form, so 0.1 is exactly a tenth. Raises `InvalidParameterError`
+    for a rate that is negative or not finite.
 
     Attributes:
-        input: Of the input that no cache holds.
-        output: Of all that the model writes, its thoughts included.
-        cache_read: Of the input read from a cache; like other input unless set.
-        cache_write: Of the input written to a cache; like other input unless set.
-        cache_write_1h: Of the input written for an hour. Tokens of that kind have no price
-            unless it is set: vendors ask more for them than for `cache_write`.
-        threshold: Above so many tokens of input, the whole request costs `next_tier`.
-        next_tier: The price from there on.
-        source: Where the price comes from, and as of which date.
+        input: The rate for input that is not in a cache.
+        output: The rate for output, including reasoning.
+        cache_read: The rate for input read from a cache. Defaults to `input`.
+        cache_write: The rate for input written to a cache. Defaults to `input`.
+        cache_write_1h: The rate for input written to a cache for an hour. There is no default,
+            because vendors charge more for it than for `cache_write`.
+        threshold: The number of input tokens above which the whole request costs `next_tier`.
+        next_tier: The price above the threshold.
+        source: The origin and date of the price.
     """
 
     input: Decimal
@@ -61,7 +61,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
     next_tier: "TokenPrice | None" = None
     source: str | None = None
 
-    # A Struct has no __init__ of its own; this one tells type checkers what it accepts.
+    # For type checkers only: a Struct generates __init__ from the fields, but rates may be numbers.
     if TYPE_CHECKING:
 
         def __init__(  # noqa: PLR0913 - the fields
@@ -81,62 +81,62 @@ class TokenPrice(msgspec.Struct, frozen=True):
         for name in RATES:
             rate = getattr(self, name)
             if rate is not None or name in ("input", "output"):
-                msgspec.structs.force_setattr(self, name, _checked_rate(rate, name))
+                msgspec.structs.force_setattr(self, name, _parse_rate(rate, name))
         if (self.threshold is None) != (self.next_tier is None):
-            raise InvalidParameterError("a price has a threshold and a price above it, or neither")
+            raise InvalidParameterError("a price needs both threshold and next_tier, or neither")
         _check_threshold(self.threshold)
         for name, kind in (("next_tier", TokenPrice), ("source", str)):
             if not isinstance(getattr(self, name), kind | None):
                 raise InvalidParameterError(f"{name} of a price must be a {kind.__name__}")
 
     def with_cache_rates(self, read: Rate, write: Rate, write_1h: Rate | None = None) -> Self:
-        """The same price with rates of its own for cache reads and writes."""
+        """Return a copy with rates for cache reads and writes."""
         return msgspec.structs.replace(
             self, cache_read=read, cache_write=write, cache_write_1h=write_1h
         )
 
     def for_input(self, prompt_tokens: int) -> "TokenPrice":
-        """The price of a request with so much input: of the whole, not of the part above."""
+        """Return the price for a whole request with this much input: this one or a higher tier."""
         if self.next_tier is None or self.threshold is None or prompt_tokens <= self.threshold:
             return self
         return self.next_tier.for_input(prompt_tokens)
 
     def has_rates_for(self, usage: Usage) -> bool:
-        """Whether there is a rate for every token of `usage`."""
+        """Whether the price has a rate for every token of `usage`."""
         price = self.for_input(usage.prompt_tokens)
         return usage.non_token_charges is None and (
             usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None
         )
 
     def cost_of(self, usage: Usage) -> Decimal:
-        """What `usage` costs in USD: a plain weighted sum of its buckets, never rounded.
+        """Return the cost of `usage` in USD: a weighted sum of its buckets, never rounded.
 
-        Tokens for which there is no rate (see `has_rates_for`) count as other input.
+        Tokens without a rate (see `has_rates_for`) count as uncached input.
         """
         price = self.for_input(usage.prompt_tokens)
         for_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
         with localcontext(EXACT):
             return (
                 usage.uncached_input_tokens * price.input
-                + usage.cache_read_tokens * _or(price.cache_read, price.input)
-                + for_5m * _or(price.cache_write, price.input)
-                + usage.cache_write_1h_tokens * _or(price.cache_write_1h, price.input)
+                + usage.cache_read_tokens * _rate_or(price.cache_read, price.input)
+                + for_5m * _rate_or(price.cache_write, price.input)
+                + usage.cache_write_1h_tokens * _rate_or(price.cache_write_1h, price.input)
                 + usage.completion_tokens * price.output
             ) / MILLION
 
 
-def _or(rate: Decimal | None, otherwise: Decimal) -> Decimal:
-    return otherwise if rate is None else rate
+def _rate_or(rate: Decimal | None, default: Decimal) -> Decimal:
+    return default if rate is None else rate
 
 
 class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a request cost in USD, and whether that is known.
+    """The cost of a request in USD, and how much is known of it.
 
-    `cost` is `Decimal(0)` beside `UNPRICED` and `UNKNOWN`: look at `resolution` first.
-    `minimum_usage` is what a request whose bill is `UNKNOWN` consumed at least, as far as it was
-    reported before it broke. `record` is the provider's own record of counts where it cannot be
-    taken for the bill. `source` says where a price came from.
-    Raises `InvalidParameterError` unless `cost` is a `Decimal`, finite and not negative.
+    `cost` is `Decimal(0)` for `UNPRICED` and `UNKNOWN`: check `resolution` first.
+    `minimum_usage` is a lower bound for a request of `UNKNOWN` cost: the counts reported before it
+    broke. `record` is the provider's record of counts if it cannot be the bill. `source` is the
+    origin of the price. Raises `InvalidParameterError` unless `cost` is a `Decimal`, finite and
+    not negative.
     """
 
     cost: Decimal
@@ -150,7 +150,7 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         cost: object = self.cost
         if cost is ZERO:
             return
-        if isinstance(cost, int) and not isinstance(cost, bool):  # exact, too
+        if isinstance(cost, int) and not isinstance(cost, bool):  # also exact
             msgspec.structs.force_setattr(self, "cost", Decimal(cost))
         if not is_amount(self.cost):
             raise InvalidParameterError(
@@ -159,28 +159,28 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @classmethod
     def resolved(cls, cost: Decimal, usage: Usage, *, source: str | None = None) -> Self:
-        """The cost is known."""
+        """Return a known cost."""
         return cls(cost=cost, resolution=CostResolution.RESOLVED, usage=usage, source=source)
 
     @classmethod
     def unpriced(cls, usage: Usage) -> Self:
-        """The tokens are known, their price is not."""
+        """Return the cost of tokens that have no price."""
         return cls(cost=ZERO, resolution=CostResolution.UNPRICED, usage=usage)
 
     @classmethod
     def unknown(
         cls, *, minimum_usage: Usage | None = None, record: JsonObject | None = None
     ) -> Self:
-        """Nothing is known for sure."""
+        """Return an unknown cost."""
         return cls(
             cost=ZERO, resolution=CostResolution.UNKNOWN, minimum_usage=minimum_usage, record=record
         )
 
 
 class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
-    """A sum of costs in USD that says what is missing in it.
+    """A sum of costs in USD that counts its missing parts.
 
-    `cost` is the sum of what is known; `unpriced` and `unknown` count the parts that are not.
+    `cost` is the sum of the known costs; `unpriced` and `unknown` count the others.
     """
 
     cost: Decimal = Decimal(0)
@@ -189,12 +189,12 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, outcomes: "Iterable[CostOutcome | None]") -> "CostTotal":
-        """The sum of some outcomes; None is a request that cannot have been billed."""
+        """Return the sum of the outcomes. None is a request that cannot have been billed."""
         return sum((_total_of(outcome) for outcome in outcomes), cls())
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing is missing: only then `cost` is the whole."""
+        """Whether nothing is missing, so that `cost` is the whole."""
         return not self.unpriced and not self.unknown
 
     def __add__(self, other: object) -> "CostTotal":
@@ -209,7 +209,7 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     def __float__(self) -> float:
         if not self.is_exact:
             raise InvalidParameterError(
-                f"not a number: {self}; see is_exact, cost is its known part"
+                f"{self} is not exact; check is_exact first, or use the known part, cost"
             )
         return float(self.cost)
 
@@ -217,8 +217,8 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         if self.is_exact:
             return f"${self.cost:f}"
         missing = [
-            f"{count} {what}"
-            for count, what in ((self.unpriced, "unpriced"), (self.unknown, "unknown"))
+            f"{count} {name}"
+            for count, name in ((self.unpriced, "unpriced"), (self.unknown, "unknown"))
             if count
         ]
         return f"at least ${self.cost:f} ({', '.join(missing)})"
@@ -240,18 +240,18 @@ def _check_threshold(threshold: object) -> None:
         return
     if not isinstance(threshold, int) or isinstance(threshold, bool) or threshold < 0:
         raise InvalidParameterError(
-            f"the threshold of a price is a number of tokens, not {threshold!r}"
+            f"the threshold of a price must be a number of tokens, 0 or more, not {threshold!r}"
         )
 
 
-def _checked_rate(rate: object, name: str) -> Decimal:
+def _parse_rate(rate: object, name: str) -> Decimal:
     try:
         value = Decimal(str(rate))
     except InvalidOperation:
         value = Decimal("NaN")
-    if isinstance(rate, bool) or not value.is_finite() or not 0 <= value <= MOST_USD:
+    if isinstance(rate, bool) or not value.is_finite() or not 0 <= value <= MAX_USD:
         raise InvalidParameterError(
             f"the {name} price must be a number of USD per million tokens, "
-            f"from 0 to {MOST_USD}, not {rate!r}"
+            f"from 0 to {MAX_USD}, not {rate!r}"
         )
     return value

@@ -1,4 +1,4 @@
-"""How much of what a server sends is taken in."""
+"""Bounds on the size of an answer."""
 
 import msgspec
 
@@ -10,16 +10,16 @@ MEBIBYTE = 1024 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on one answer; beyond them it is a `LimitExceededError`. All are set per generator.
+    """Bounds on one answer, set per generator. A larger one is a `LimitExceededError`.
 
     Attributes:
-        header_bytes: All headers together, names and values.
+        header_bytes: All headers together, with their names.
         body_bytes: A whole answer, or the body of an error.
         event_bytes: One event of a stream, and one line of it.
-        stream_bytes: A whole stream, with everything that is not text.
-        text_chars: Text, reasoning and arguments of calls in a stream together.
-        json_values: Values in the JSON of one body or event, since a small one takes a hundred
-            bytes in memory and two on the wire.
+        stream_bytes: A whole stream, including everything that is not text.
+        text_chars: Text, reasoning, refusals and tool calls of a stream together.
+        json_values: Values in the JSON of one body or event. A value of two bytes on the wire
+            takes a hundred in memory.
     """
 
     header_bytes: int = 64 * 1024

@@ -1,12 +1,13 @@
-"""Amounts of money that no setting of the program rounds."""
+"""Amounts of money, independent of the program's decimal context."""
 
 from collections.abc import Iterable
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 
 __all__ = ["EXACT", "exact_sum", "is_amount"]
 
-# More digits than any price, count or cost has that we take, yet no server can make us write out
-# a number of a million digits. A program's own context may round at four, or trap what is inexact.
+# More digits than any price, count or cost that we accept, but too few for a server to make us
+# write out a number of a million digits. The context of a program may round at four digits, or
+# trap inexact results.
 EXACT = Context(
     prec=1000,
     rounding="ROUND_HALF_EVEN",
@@ -20,11 +21,11 @@ EXACT = Context(
 
 
 def is_amount(value: object) -> bool:
-    """Whether a value is an amount of money that can be owed."""
+    """Whether a value is a finite `Decimal`, 0 or more."""
     return isinstance(value, Decimal) and value.is_finite() and value >= 0
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
-    """The sum, whatever the decimal context of the caller is."""
+    """Return the exact sum in any decimal context of the caller."""
     with localcontext(EXACT):
         return sum(amounts, Decimal(0))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, excerpt_of
-from minillmlib.types.media import AudioPart, ImagePart, Media, sniffed_type
+from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 
 __all__ = ["media_in"]
 
@@ -37,4 +37,4 @@ def _sound(data: JsonValue) -> AudioPart:
         samples = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise MalformedResponseError("the answer holds a broken sound (no base64)") from None
-    return AudioPart(data=samples, media_type=sniffed_type(samples, "audio/") or BARE_SAMPLES)
+    return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or BARE_SAMPLES)

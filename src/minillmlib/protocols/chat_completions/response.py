@@ -32,16 +32,12 @@ from minillmlib.protocols.chat_completions.messages import (
 from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
 from minillmlib.protocols.fields import add_extra, write_parameters
+from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import Media
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningConfig, ReasoningDelta
-from minillmlib.types.responses import (
-    CompletionResponse,
-    FinishReason,
-    StreamChunk,
-    whole_response,
-)
+from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
 from minillmlib.types.tools import (
     ToolCallDelta,
     ToolChoice,
