@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from minillmlib.errors import StorageError
 from minillmlib.files import FilePath, check_regular, sync_folder
 
-__all__ = ["FileJournal"]
+__all__ = ["FileJournal", "batch_lines"]
+
+BATCH_BYTES = 1_000_000
 
 
 class FileJournal:
@@ -50,3 +53,15 @@ class FileJournal:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             os.close(self._descriptor)
+
+
+def batch_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Concatenate lines to batches of about a megabyte, since every write takes time."""
+    batch = bytearray()
+    for line in lines:
+        batch += line
+        if len(batch) >= BATCH_BYTES:
+            yield bytes(batch)
+            batch.clear()
+    if batch:
+        yield bytes(batch)

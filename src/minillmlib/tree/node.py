@@ -341,7 +341,9 @@ class ChatNode:
         `"1h"`.
         """
         if ttl not in get_args(CacheTtl):
-            raise InvalidParameterError(f"the ttl of a cache mark is '5m' or '1h', not {ttl!r}")
+            raise InvalidParameterError(
+                f"the ttl of a cache breakpoint is '5m' or '1h', not {ttl!r}"
+            )
         self._tree.set_breakpoint(self._index, ttl)
         return self
 

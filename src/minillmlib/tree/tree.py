@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import chain
-from typing import Protocol
 
 import msgspec
 
 from minillmlib.client.prefix_cache import History, Past
 from minillmlib.tree.ids import NodeIds
+from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     ID_BYTES,
     DetachRecord,
@@ -27,24 +27,14 @@ from minillmlib.types.costs import CostTotal
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Journal", "Tree", "batched"]
-
-BATCH_BYTES = 1_000_000
-
-
-class Journal(Protocol):
-    """A sink that records a tree's changes."""
-
-    def write(self, lines: bytes) -> None:
-        """Return when the lines are stored, or raise."""
-        ...
+__all__ = ["Tree"]
 
 
 class Tree:
     """All nodes of one conversation and the values set on them.
 
-    A change is made in memory first and then written to the journal. If the journal fails, the
-    change stays and the journal's error is raised.
+    Every change is also written to the journal. If the journal fails, the change is made all the
+    same, and the journal's error is raised.
     """
 
     __slots__ = ("_breakpoints", "_format_kwargs", "_journals", "_prefix_cache", "ids", "store")
@@ -54,7 +44,7 @@ class Tree:
         self.ids = NodeIds(self.store)
         self._breakpoints: dict[int, CacheTtl | None] = {}  # override those of the messages
         self._format_kwargs: dict[int, dict[str, FormatValue]] = {}
-        self._journals: dict[int, Journal] = {}  # by the root of the tree that they record
+        self._journals: dict[int, FileJournal] = {}  # by the root of the tree that they record
         self._prefix_cache: History | None = None
 
     def append(
@@ -215,7 +205,7 @@ class Tree:
         return encode_node(node_id, parent_id, content, self.ids.duplicates.get(index, 0))
 
     def attach_journal(
-        self, journal: Journal, root: int, existing: AbstractSet[str], lines: AbstractSet[bytes]
+        self, journal: FileJournal, root: int, existing: AbstractSet[str], lines: AbstractSet[bytes]
     ) -> None:
         """Write the tree of `root` to a journal, and every change of it from now on.
 
@@ -227,7 +217,7 @@ class Tree:
             new = (
                 line for line in chain(detached, self.lines(root, existing)) if line not in lines
             )
-            for batch in batched(new):
+            for batch in batch_lines(new):
                 journal.write(batch)
             self._journals[root] = journal
 
@@ -237,15 +227,3 @@ class Tree:
         if journal is not None:
             journal.write(encode_line(*records))
             self._journals[root] = journal
-
-
-def batched(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Concatenate lines to batches of about a megabyte, since every write takes time."""
-    batch = bytearray()
-    for line in lines:
-        batch += line
-        if len(batch) >= BATCH_BYTES:
-            yield bytes(batch)
-            batch.clear()
-    if batch:
-        yield bytes(batch)

@@ -15,7 +15,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
-from minillmlib.tree.journal import FileJournal
+from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
@@ -28,7 +28,7 @@ from minillmlib.tree.records import (
     encode_line,
 )
 from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.tree import Tree, batched
+from minillmlib.tree.tree import Tree
 
 __all__ = ["as_storage_error", "attach_journal", "load_tree", "save_tree"]
 
@@ -41,7 +41,7 @@ _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 def save_tree(tree: Tree, root: int, path: FilePath) -> None:
     """Write a subtree to a file, whole or not at all. O(nodes)."""
     with as_storage_error("written", path):
-        write_whole(path, batched(chain([HEADER], tree.lines(root))))
+        write_whole(path, batch_lines(chain([HEADER], tree.lines(root))))
 
 
 def load_tree(path: FilePath, *more: FilePath) -> Tree:
