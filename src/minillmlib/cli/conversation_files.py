@@ -7,7 +7,7 @@ from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
-from minillmlib.tree.tree_file import explained
+from minillmlib.tree.tree_file import as_storage_error
 
 __all__ = ["begun", "is_same_file", "opened", "page_beside", "write_page", "written"]
 
@@ -17,7 +17,7 @@ TREE_FILE_BEGINS = b'[{"kind":"minillmlib tree"'
 
 def opened(path: Path) -> ChatNode:
     """The root of what a file holds: a tree, a journal or a thread."""
-    with explained("read", path), open_regular(path) as file:
+    with as_storage_error("read", path), open_regular(path) as file:
         is_tree = file.read(len(TREE_FILE_BEGINS)) == TREE_FILE_BEGINS
     return ChatNode.load_tree(path) if is_tree else ChatNode.from_thread_file(path)[0]
 
@@ -43,7 +43,7 @@ def _holds_nodes(path: Path) -> bool:
     """Whether something was kept: a crash can leave a file that was begun and is still empty."""
     if not path.exists():
         return False
-    with explained("read", path), open_regular(path) as file:
+    with as_storage_error("read", path), open_regular(path) as file:
         file.readline()
         return file.readline().endswith(b"\n")
 
@@ -52,7 +52,7 @@ def written(node: ChatNode, path: Path) -> str:
     """Writes what the name of the file asks for, and says what that was."""
     match path.suffix.lower():
         case ".md":
-            with explained("written", path):
+            with as_storage_error("written", path):
                 write_whole(path, [node.to_markdown().encode("utf-8", "backslashreplace")])
             return "this conversation, as Markdown"
         case ".html":
@@ -75,7 +75,7 @@ def page_beside(path: Path, output: Path | None) -> Path:
 
 def write_page(root: ChatNode, path: Path, title: str) -> None:
     """Writes one HTML page of a tree."""
-    with explained("written", path):
+    with as_storage_error("written", path):
         write_whole(path, [root.to_html(title=title).encode("utf-8", "backslashreplace")])
 
 
