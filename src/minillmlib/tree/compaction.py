@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from minillmlib.client.complete import complete
-from minillmlib.client.prepare import plan
+from minillmlib.client.completion import complete
+from minillmlib.client.prepare import prepare
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.render import as_text
@@ -58,6 +58,7 @@ async def compact_thread(
     note = OMITTED.format(count=len(middle))
     if generator is not None:
         prompt = [Message.system(INSTRUCTION), Message.user(as_text(middle))]
-        response, _ = await complete(plan(prompt, generator, params, stream=False))
+        completed = await complete(prepare(prompt, generator, params, stream=False))
+        response = completed.response
         note = SUMMARIZED.replace("{count}", str(len(middle))).replace("{summary}", response.text)
     return CompactedThread([*messages[:head], Message.user(note)], list(messages[tail:]), response)

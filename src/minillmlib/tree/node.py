@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
-from minillmlib.client.cache_warmup import warmed
-from minillmlib.client.complete import complete
-from minillmlib.client.context import CompletionContext, TrackedStream
-from minillmlib.client.estimate import estimated_cost
-from minillmlib.client.placeholders import PLACEHOLDER, filled, placeholders_in
-from minillmlib.client.prefix_cache import LONG
-from minillmlib.client.prepare import Call, plan
+from minillmlib.client.cache_warmup import warm_cache
+from minillmlib.client.completion import Completed, complete
+from minillmlib.client.context import CompletionContext
+from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.placeholders import PLACEHOLDER, fill_placeholders, find_placeholders
+from minillmlib.client.prefix_cache import PREFIX_CACHE_MIN_MESSAGES
+from minillmlib.client.prepare import Call, check_generator, model_key, prepare
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.client.validate import NOT_PARSED
 from minillmlib.errors import EmptyThreadError, InvalidParameterError, StorageError
@@ -322,13 +322,13 @@ class ChatNode:
     def missing_format_kwargs(self) -> list[str]:
         """List the placeholders of the thread that have no value yet, in order. O(text)."""
         values = self._given_kwargs()
-        found = (name for message in self.thread() for name in placeholders_in(message))
+        found = (name for message in self.thread() for name in find_placeholders(message))
         names = dict.fromkeys([*self.format_kwargs, *found])
         return [name for name in names if name not in values]
 
     def formatted_thread(self, /, **values: str | float) -> list[Message]:
         """Fill in the placeholders of the thread; those without a value stay as they are."""
-        return list(filled(self.thread(), self._given_kwargs() | values))
+        return list(fill_placeholders(self.thread(), self._given_kwargs() | values))
 
     def _given_kwargs(self) -> dict[str, str | int | float]:
         return {name: value for name, value in self.format_kwargs.items() if value is not None}
@@ -407,8 +407,7 @@ class ChatNode:
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `complete` returns; the request is sent when reading begins."""
-        call = self._prepare(generator, params, stream=True)
-        return StreamingCompletion(call, self._on_answer(call))
+        return self._stream(generator, params)
 
     @overload
     def chat_streaming(
@@ -424,9 +423,7 @@ class ChatNode:
         self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `chat` returns; the request is sent when reading begins."""
-        new = Message.user(content)
-        call = self._prepare(generator, params, new, stream=True)
-        return StreamingCompletion(call, self._on_answer(call, new))
+        return self._stream(generator, params, Message.user(content))
 
     @overload
     async def complete_tracked(
@@ -464,20 +461,18 @@ class ChatNode:
     @overload
     def complete_streaming_tracked(
         self, context: CompletionContext, params: TypedParameters[T]
-    ) -> "TrackedStream[ParsedNode[T]]": ...
+    ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def complete_streaming_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> TrackedStream[Self]: ...
+    ) -> StreamingCompletion[Self]: ...
 
     def complete_streaming_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> "TrackedStream[ChatNode]":
+    ) -> "StreamingCompletion[ChatNode]":
         """Do as `complete_streaming`, and report the cost to the context, however it ends."""
-        settings = context.parameters(params)
-        call = self._prepare(context.generator, settings, stream=True)
-        return TrackedStream(call, self._on_answer(call))
+        return self._stream(context.generator, context.parameters(params))
 
     async def collapse_thread(
         self,
@@ -513,38 +508,45 @@ class ChatNode:
         `InvalidParameterError` where no cache can be written.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
-        return await warmed(thread, generator, self._with_node_placeholders(params))
+        return await warm_cache(thread, generator, self._with_node_placeholders(params))
 
     async def _complete(
         self, generator: GeneratorInfo, params: ParametersLike, *new: Message
     ) -> "ChatNode":
-        call = self._prepare(generator, params, *new, stream=False)
-        return self._on_answer(call, *new)(*await complete(call))
+        call, on_answer = self._prepare(generator, params, *new, stream=False)
+        return on_answer(await complete(call))
+
+    def _stream(
+        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
+    ) -> "StreamingCompletion[ChatNode]":
+        return StreamingCompletion(*self._prepare(generator, params, *new, stream=True))
 
     def _prepare(
         self, generator: GeneratorInfo, params: ParametersLike, *new: Message, stream: bool
-    ) -> Call:
-        thread = [*self._tree.thread_with_breakpoints(self._index), *new]
-        past = None
-        if len(thread) >= LONG:
-            place = self._index if new else self._tree.store.parents[self._index]
-            past = self._tree.prefix_lookup(place)
+    ) -> "tuple[Call, Callable[[Completed], ChatNode]]":
+        """Return the call, and a function that adds the new messages and the answer to the tree."""
+        check_generator(generator)
         params = self._with_node_placeholders(params)
-        return plan(thread, generator, params, stream=stream, past=past)
+        thread = [*self._tree.thread_with_breakpoints(self._index), *new]
+        end = self._index if new else self._tree.store.parents[self._index]
+        cache = self._tree.prefix_cache if len(thread) >= PREFIX_CACHE_MIN_MESSAGES else None
+        prefix = None
+        if cache is not None:
+            path = self._tree.store.path(end)
+            prefix = cache.find(path, generator.provider, model_key(generator))
+        call = prepare(thread, generator, params, stream=stream, prefix=prefix)
 
-    def _on_answer(
-        self, call: Call, *new: Message
-    ) -> Callable[[CompletionResponse, JsonValue], "ChatNode"]:
-        """Return a function that adds the new messages and the answer to the tree."""
-
-        def add(response: CompletionResponse, parsed: JsonValue) -> ChatNode:
+        def on_answer(completed: Completed) -> ChatNode:
+            response = completed.response
             answer = response.to_assistant_message()
             index = self._tree.append(self._index, *new, answer, response=response)
+            if cache is not None and completed.prefix is not None:
+                cache.store(end, completed.prefix)
             if call.result_type is None:
                 return self._at(index)
-            return ParsedNode(self._tree, index, parsed)
+            return ParsedNode(self._tree, index, completed.parsed)
 
-        return add
+        return call, on_answer
 
     def _with_node_placeholders(self, params: ParametersLike) -> ParametersLike:
         """Add the placeholders set on nodes to the parameters, whose values win."""
@@ -583,7 +585,7 @@ class ChatNode:
         `CostEstimate`.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
-        return estimated_cost(thread, generator, self._with_node_placeholders(params))
+        return estimate_cost(thread, generator, self._with_node_placeholders(params))
 
     def save_thread(self, path: FilePath) -> None:
         """Write the conversation from the root to this node as one JSON document.

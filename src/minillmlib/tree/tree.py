@@ -8,7 +8,7 @@ from itertools import chain
 
 import msgspec
 
-from minillmlib.client.prefix_cache import History, Past
+from minillmlib.client.prefix_cache import EncodedPrefixCache
 from minillmlib.tree.ids import NodeIds
 from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
@@ -45,7 +45,7 @@ class Tree:
         self._breakpoints: dict[int, CacheTtl | None] = {}  # override those of the messages
         self._format_kwargs: dict[int, dict[str, FormatValue]] = {}
         self._journals: dict[int, FileJournal] = {}  # by the root of the tree that they record
-        self._prefix_cache: History | None = None
+        self._prefix_cache = EncodedPrefixCache()
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -98,7 +98,7 @@ class Tree:
             try:
                 self._append_to_journal(index, DetachRecord(node=node_id))
             finally:  # also if the journal fails
-                self._prefix_cache = None  # it counts messages from the root
+                self._prefix_cache = EncodedPrefixCache()  # it counts messages from the root
                 self.ids.former_parents[index] = self.ids.get(parent)
                 self.store.detach(index)
 
@@ -107,13 +107,10 @@ class Tree:
         responses = map(self.store.responses.get, indexes)
         return sum((r.total_cost for r in responses if r is not None), CostTotal())
 
-    def prefix_lookup(self, index: int) -> Past | None:
-        """Return a lookup of the encoded messages up to a node, or None if breakpoints are set."""
-        if self._breakpoints:
-            return None
-        if self._prefix_cache is None:
-            self._prefix_cache = History()
-        return Past(self._prefix_cache, index, self.store.path(index))
+    @property
+    def prefix_cache(self) -> EncodedPrefixCache | None:
+        """The encoded messages of long conversations, or None if breakpoints change them."""
+        return None if self._breakpoints else self._prefix_cache
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
