@@ -99,11 +99,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
                     raise InvalidParameterError(problem)
         msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
         for name, kind in _KINDS.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind) or isinstance(value, type):
-                given = type(value).__name__
-                del value  # it may be a key in the wrong place
-                msgspec.structs.force_setattr(self, name, None)
+            if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), type):
+                given = type(getattr(self, name)).__name__
+                msgspec.structs.force_setattr(self, name, None)  # it may be a misplaced key
                 raise InvalidParameterError(
                     f"the {name} of a generator must be {_name_of(kind)}, not {given}"
                 )
@@ -220,7 +218,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return replace(self, changes)
         except InvalidParameterError as error:
             problem = str(error)
-        changes.clear()  # a secret may be among them, and a traceback may show what a frame holds
+        changes.clear()  # a misplaced key may be among them, and tracebacks show local variables
         raise InvalidParameterError(problem)
 
     def with_api_key(self, api_key: str) -> Self:
@@ -228,13 +226,13 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         try:
             auth = Auth.api_key(Secret(api_key))
         finally:
-            del api_key  # a traceback may show what a frame holds
+            del api_key  # tracebacks show local variables, and it may have a typing error
         return self.replace(credential=FixedCredential(auth))
 
     def with_api_key_from_env(self, variable: str) -> Self:
         """A copy that takes its key from this variable where it is set, else as before."""
         if not VARIABLE.fullmatch(variable if type(variable) is str else ""):
-            del variable  # it may be the key itself
+            del variable  # it may be the key itself, and tracebacks show local variables
             raise InvalidParameterError(
                 "with_api_key_from_env takes the name of an environment variable: letters, digits "
                 "and _; a key itself is given with with_api_key"
@@ -246,7 +244,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         try:
             auth = Auth.bearer_token(Secret(token, "the token"))
         finally:
-            del token  # as above
+            del token  # see with_api_key
         return self.replace(credential=FixedCredential(auth))
 
     def with_header(self, name: str, value: str | Secret) -> Self:
@@ -257,7 +255,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """
         problem = _header_problem(name, value)
         if problem is not None:
-            del value  # as above
+            del value  # see with_api_key
             raise InvalidParameterError(problem)
         others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return self.replace(headers=(*others, (name, value)))
@@ -299,7 +297,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return self.replace(base_url=base_url)
         finally:
-            del base_url  # as above: it may hold a password
+            del base_url  # it may hold a password; see with_api_key
 
     def with_transport(self, transport: Transport) -> Self:
         """A copy whose requests all go through this transport."""
