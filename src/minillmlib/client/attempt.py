@@ -55,7 +55,8 @@ class StreamAttempt:
         self._receipt: RequestReport | None = None
         self._is_closed = False
         self._prefill = Prefill(run.call.settings.force_prepend)
-        self._fold = ResponseAccumulator(self._provider.merge_usage)
+        self._fold = ResponseAccumulator(self._provider.billing.merge_usage)
+        self._parse_chunk = self._provider.chunk_reader()
         self._most_chars = run.call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet read
         self._held_back: MiniLLMError | None = None
@@ -185,7 +186,7 @@ class StreamAttempt:
 
     def _read_chunk(self, data: str) -> StreamChunk | None:
         try:
-            return self._provider.parse_chunk(data)
+            return self._parse_chunk(data)
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise

@@ -28,11 +28,11 @@ async def warmed(
     if not messages:
         raise EmptyThreadError("there is nothing to cache")
     settings = formed(node_parameters(params), generator).settings
-    provider, model = generator.provider, generator.model
-    refusal = provider.warm_refusal(model, settings.params)
+    capabilities, model = generator.provider.capabilities, generator.model
+    refusal = capabilities.why_no_warmup(model, settings.params)
     if refusal is not None:
         raise InvalidParameterError(f"nothing can be warmed here: {refusal}")
-    tokens = provider.least_output_tokens(model, settings.params)
+    tokens = capabilities.min_output_tokens(model, settings.params)
     brief = settings.replace(
         params=settings.params.replace(max_tokens=tokens),
         force_prepend=None,

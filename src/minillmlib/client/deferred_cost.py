@@ -86,7 +86,7 @@ async def _asked(call: Call, url: str, secs: float) -> HttpReply | None:
 def _read(call: Call, reply: HttpReply) -> CostOutcome | None:
     """The cost, or None while it is not there, or if it cannot be read."""
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        usage = call.generator.provider.parse_late_usage(decode_json(reply.body))
+        usage = call.generator.provider.billing.parse_deferred_usage(decode_json(reply.body))
         if usage is not None:
             return cost_of(call, usage)
     return None
@@ -100,5 +100,5 @@ def _may_come(call: Call, reply: HttpReply) -> bool:
     if reply.status != 404:
         return reply.status >= 500 or reply.status in AGAIN
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        return call.generator.provider.is_usage_pending(decode_json(reply.body))
+        return call.generator.provider.billing.is_usage_pending(decode_json(reply.body))
     return False

@@ -19,7 +19,7 @@ from minillmlib.types.messages import Message, TextPart
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.usage import Usage
 
-__all__ = ["estimated", "estimated_cost"]
+__all__ = ["estimate_cost", "estimated"]
 
 # What vendors put around each message and each tool, and what they or a model's template tell the
 # model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
@@ -31,27 +31,30 @@ TEMPLATE_TOKENS = 1024
 Part = TypeVar("Part", bound=TextPart | MediaPart)
 
 
-def estimated_cost(
-    messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike
+def estimate_cost(
+    messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike = None
 ) -> CostEstimate:
-    """The ceiling of one attempt to answer these messages."""
+    """Return the most that one attempt to answer these messages can cost, or what is missing.
+
+    Nothing is sent. See `CostEstimate`.
+    """
     return estimated(plan(messages, generator, params, stream=False))
 
 
 def estimated(call: Call) -> CostEstimate:
     """The ceiling of a request: every byte a token, at the dearest rate, and the longest answer."""
-    provider, price = call.generator.provider, price_of(call)
+    billing, price = call.generator.provider.billing, price_of(call)
     media = list(_media_in(call.messages))
-    of_media = [provider.most_media_tokens(call.generator.model, part) for part in media]
+    of_media = [billing.max_media_tokens(call.generator.model, part) for part in media]
     call = _without_media_bytes(call)
     body = body_of(call)
-    completion_tokens = provider.most_output_tokens(body, call.settings.params)
+    completion_tokens = billing.max_output_tokens(body, call.settings.params)
     unruled = {part.kind for part, most in zip(media, of_media, strict=True) if most is None}
     missing = [
         *(["a price (with_token_price)"] if price is None else []),
         *(["max_tokens"] if completion_tokens is None else []),
         *(f"a published rule for the tokens of {kind} input" for kind in sorted(unruled)),
-        *(f"what {key!r} in the request costs" for key in provider.surcharges(body)),
+        *(f"what {key!r} in the request costs" for key in billing.unpriced_keys(body)),
     ]
     if missing or price is None or completion_tokens is None:
         return CostEstimate(missing=tuple(missing))

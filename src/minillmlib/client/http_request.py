@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from urllib.parse import urlsplit
@@ -50,11 +51,12 @@ def encode(call: Call) -> Encoded:
     body = _continued_body(call) or body_of(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
-    url = generator.provider.endpoint_url(generator.base_url)
+    url = generator.provider.request_url(generator.base_url, generator.model, stream=call.stream)
     others = _secrets_in(generator) if generator.headers else []
     if auth.secret() is not None or others:
         _check_way(generator, url)
     request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
+    request = _finalize(generator, request, auth)
     return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
 
 
@@ -168,7 +170,8 @@ def _is_loopback(host: str | None) -> bool:
 def _receipt(call: Call, body: JsonObject) -> RequestReport:
     generator = call.generator
     messages = call.messages[call.known :]
-    omitted = generator.provider.omitted(generator.model, messages, call.settings.params)
+    capabilities = generator.provider.capabilities
+    omitted = capabilities.omitted(generator.model, messages, call.settings.params)
     return RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
 
 
@@ -192,15 +195,40 @@ _FOR_A_WHOLE = {
     "accept-encoding": ("Accept-Encoding", "identity"),
     "user-agent": ("User-Agent", USER_AGENT),
 }
-_FOR_A_STREAM = _FOR_A_WHOLE | {"accept": ("Accept", "text/event-stream")}
+
+
+def _attribution_headers(generator: GeneratorInfo) -> Iterator[tuple[str, str]]:
+    capabilities = generator.provider.capabilities
+    for name, value in (
+        (capabilities.app_url_header, generator.app_url),
+        (capabilities.app_title_header, generator.app_title),
+    ):
+        if name is not None and value is not None:
+            yield name, value
+
+
+def _finalize(generator: GeneratorInfo, request: HttpRequest, auth: Auth) -> HttpRequest:
+    """Return the request as the provider wants it sent; a new address is checked like the first."""
+    url, problem = request.url, None
+    try:
+        request = generator.provider.finalize(request, auth)
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not finalize the request ({type(error).__name__})"
+    if problem is not None:
+        raise InvalidParameterError(problem)
+    if request.url != url:
+        _check_way(generator, request.url)
+    return request
 
 
 def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
     """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
     generator, provider = call.generator, call.generator.provider
-    chosen.update(_FOR_A_STREAM if call.stream else _FOR_A_WHOLE)
+    chosen.update(_FOR_A_WHOLE)
+    if call.stream:
+        chosen["accept"] = ("Accept", provider.capabilities.stream_accept)
     for name, value in (
-        *provider.attribution_headers(generator.app_url, generator.app_title),
+        *_attribution_headers(generator),
         *provider.auth_headers(auth),
         *generator.headers,
     ):
@@ -212,6 +240,6 @@ def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str 
         if problem is not None:
             return problem
         key = name.lower()
-        joins = key in chosen and key in provider.list_headers
+        joins = key in chosen and key in provider.capabilities.mergeable_headers
         chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
     return None

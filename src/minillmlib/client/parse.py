@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TypeVar
@@ -36,7 +37,7 @@ def read_reply(
         if status < 200:
             raise MalformedResponseError(f"the server answered with status {status} and no answer")
         if status >= 300:
-            raise error_from_reply(status, headers, data)
+            raise error_from_reply(status, headers, data, lambda: _explain_refusal(call))
         if not data or data.isspace():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
         parsed = call.generator.provider.parse_response(decode_json(data))
@@ -45,6 +46,14 @@ def read_reply(
         return signed(call, response, cost, sent.request_report)
 
     return read_safely(sent.redactor, headers, read, body)
+
+
+def _explain_refusal(call: Call) -> str | None:
+    generator = call.generator
+    with contextlib.suppress(Exception):  # the provider may be the caller's own
+        explain = generator.provider.capabilities.explain_refusal
+        return explain(generator.model, call.settings.params)
+    return None
 
 
 def _begun(call: Call, response: CompletionResponse) -> CompletionResponse:
@@ -91,7 +100,7 @@ def cost_of_answer(call: Call, response: CompletionResponse) -> CostOutcome:
     """What a whole answer cost. Without usage that is unknown, never zero."""
     if response.usage is None:
         return CostOutcome.unknown(record=response.usage_record)
-    if not call.generator.provider.is_billed(response):
+    if not call.generator.provider.billing.is_billed(response):
         return CostOutcome.resolved(Decimal(0), response.usage)
     return cost_of(call, response.usage)
 

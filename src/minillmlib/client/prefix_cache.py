@@ -20,9 +20,8 @@ MOST_STEPS = 64
 
 
 def are_written_alone(provider: Provider) -> bool:
-    """Whether each turn stands for itself: on our wires, while another's own may do anything."""
-    methods = (provider.build_request, provider.omitted)
-    return all(method.__module__.startswith("minillmlib.") for method in methods)
+    """Whether each message of this provider's bodies is encoded for itself."""
+    return provider.capabilities.messages_key == "messages"
 
 
 class Turns(msgspec.Struct, frozen=True):

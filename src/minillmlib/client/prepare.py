@@ -185,7 +185,7 @@ def _why_not(
         return "the parameters have a response_format of their own"
     if settings.force_prepend:
         return "a forced beginning is not in the form"
-    return generator.provider.schema_refusal(generator.model, form)
+    return generator.provider.capabilities.why_no_schema(generator.model, form)
 
 
 def check_generator(generator: object) -> None:
@@ -214,9 +214,9 @@ def price_of(call: Call) -> TokenPrice | None:
     A published one is that of a standard request, and of no other.
     """
     price = call.settings.token_price or call.generator.token_price
-    if not is_published(price):
+    if price is None or price.source is None or not is_published(price):
         return price
-    others = call.generator.provider.surcharges(call.settings.params.extra)
+    others = call.generator.provider.billing.unpriced_keys(call.settings.params.extra)
     return None if set(others) - set(TOLD) else price
 
 
@@ -244,7 +244,8 @@ def _own(
         if reasoning is not None and reasoning.origin != origin:
             omitted["reasoning of earlier turns"] = "it was made by another model"
             reasoning = None
-        kept = tuple(part for part in media if part.kind in generator.provider.answer_media)
+        replayable = generator.provider.capabilities.replayable_media
+        kept = tuple(part for part in media if part.kind in replayable)
         if kept != media:
             omitted["media of earlier answers"] = "this wire takes none back from the assistant"
         if reasoning is not message.reasoning or kept != media:
@@ -258,7 +259,7 @@ def _with_beginning(
 ) -> tuple[Message, ...]:
     if not beginning:
         return messages
-    refusal = generator.provider.prefill_refusal(generator.model)
+    refusal = generator.provider.capabilities.why_no_prefill(generator.model)
     if refusal is not None:
         raise InvalidParameterError(f"force_prepend cannot be used here: {refusal}")
     return (*messages, Message.assistant(Prefill(beginning).sent))

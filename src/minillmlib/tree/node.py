@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 from minillmlib.client.cache_warmup import warmed
 from minillmlib.client.complete import complete
 from minillmlib.client.context import CompletionContext, TrackedStream
-from minillmlib.client.estimate import estimated_cost
+from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.placeholders import PLACEHOLDER, filled, placeholders_in
 from minillmlib.client.prefix_cache import LONG
 from minillmlib.client.prepare import Call, plan
@@ -213,7 +213,7 @@ class ChatNode(KeptPlace):
 
         Nothing is sent. See `CostEstimate`.
         """
-        return estimated_cost(
+        return estimate_cost(
             self._tree.marked_thread(self._index), generator, self._filling(params)
         )
 
