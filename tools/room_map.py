@@ -55,9 +55,7 @@ def draw(imports: dict[str, set[str]]) -> str:
         lines.append(f"  {room}[{room}{'/' if (SOURCE / room).is_dir() else '.py'}]")
     for room in sorted(imports):
         implied = set().union(*(below[other] for other in imports[room]))
-        lines += [
-            f"  {room} --> {other}" for other in sorted(imports[room] - implied - EVERYWHERE)
-        ]
+        lines += [f"  {room} --> {other}" for other in sorted(imports[room] - implied - EVERYWHERE)]
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
 

@@ -5,8 +5,9 @@ import typing
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
-from minillmlib.client.context import CompletionContext, CompletionMeta, TrackedStream
-from minillmlib.client.stream import StreamingCompletion
+from minillmlib.client.context import CompletionContext, CompletionMeta
+from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
@@ -52,10 +53,11 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.protocols.chat_completions.messages import MessageCapabilities
-from minillmlib.protocols.chat_completions.response import ChatDialect
+from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
+from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.base import Provider
+from minillmlib.providers.contract_values import Billing, Capabilities
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
@@ -74,6 +76,7 @@ from minillmlib.types.parameters import (
     ResponseFormat,
     TypedParameters,
 )
+from minillmlib.types.rate_limits import RateLimits
 from minillmlib.types.reasoning import (
     Reasoning,
     ReasoningBlock,
@@ -101,9 +104,11 @@ __all__ = [
     "AuthKind",
     "AuthenticationError",
     "BadRequestError",
+    "Billing",
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Capabilities",
     "ChatDialect",
     "ChatNode",
     "CompletionContext",
@@ -163,6 +168,7 @@ __all__ = [
     "Provider",
     "ProviderSettings",
     "RateLimitError",
+    "RateLimits",
     "ReadError",
     "Reasoning",
     "ReasoningBlock",
@@ -198,8 +204,10 @@ __all__ = [
     "Usage",
     "VideoPart",
     "__version__",
+    "estimate_cost",
     "iterate",
     "loads",
+    "parse_finish_reason",
     "repair",
     "repair_json",
     "run",

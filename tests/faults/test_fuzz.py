@@ -407,7 +407,9 @@ USAGE = st.builds(
 @given(USAGE, USAGE)
 def test_counts_that_come_twice_are_never_added(first, second):
     def merged(earlier, later):
-        return Provider().merge_usage(UsageUpdate(usage=earlier), UsageUpdate(usage=later)).usage
+        return Provider.billing.merge_usage(
+            UsageUpdate(usage=earlier), UsageUpdate(usage=later)
+        ).usage
 
     usage = merged(first, second)
     check_usage(usage)

@@ -15,6 +15,7 @@ from test_generators import ANSWER, CLAUDE
 import minillmlib
 from minillmlib import (
     AnthropicProvider,
+    BadRequestError,
     ChatNode,
     CompletionParameters,
     GeneratorInfo,
@@ -188,17 +189,30 @@ def provider_of(model: str):
 @pytest.mark.parametrize(
     ("model", "fields"), [(model, fields) for model in REFUSED for fields in REFUSED[model]]
 )
-def test_what_a_model_is_known_to_refuse_is_an_error_before_anything_is_sent(model, fields):
-    with pytest.raises(InvalidParameterError, match=model):
-        sent(provider_of(model), CompletionParameters(**fields), model)
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_a_model_is_known_to_refuse_is_sent_and_explains_the_servers_refusal(
+    model, fields, status
+):
+    refusal = {"error": {"message": "not supported", "type": "invalid_request_error"}}
+    transport = ScriptedTransport([ScriptedReply.json(refusal, status=status)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
+        provider=provider_of(model), transport=transport
+    )
+    with pytest.raises(BadRequestError, match=rf"not supported \({model} ") as caught:
+        call = ChatNode.root("s").chat("u", generator, CompletionParameters(**fields))
+        minillmlib.run(call)
+    assert caught.value.status == status
+    assert len(transport.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("model", "fields"), [(model, fields) for model in TAKEN for fields in TAKEN[model]]
 )
-def test_what_a_model_takes_is_sent(model, fields):
-    body, _ = sent(provider_of(model), CompletionParameters(**fields), model)
+def test_what_a_model_takes_is_sent_and_explains_no_refusal(model, fields):
+    provider, params = provider_of(model), CompletionParameters(**fields)
+    body, _ = sent(provider, params, model)
     assert body["model"] == model
+    assert provider.capabilities.explain_refusal(model, params) is None
 
 
 def test_an_effort_is_a_budget_for_models_that_know_only_budgets():

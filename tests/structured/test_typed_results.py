@@ -16,6 +16,7 @@ from typed_wires import Chat, Claude
 
 from minillmlib import (
     Budget,
+    Capabilities,
     ChatNode,
     CompletionContext,
     CompletionParameters,
@@ -381,8 +382,7 @@ class Schemaless(GenericProvider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
 
-    def schema_refusal(self, model, form):
-        return f"{model} was never taught any"
+    capabilities = Capabilities(why_no_schema=lambda model, _: f"{model} was never taught any")
 
 
 def test_a_provider_of_the_callers_own_says_whether_it_takes_schemas():

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from functools import lru_cache
 from types import TracebackType
 from typing import NoReturn, Self
-=======
-import time
-from collections.abc import Mapping
-from functools import cached_property, lru_cache
-from typing import NoReturn
->>>>>>> transport
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,15 +28,8 @@ from minillmlib.errors import (
     RejectedResponseError,
     StaleConnectionError,
 )
-<<<<<<< HEAD
 from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonValue
-=======
-from minillmlib.event_loop import running_loop
-from minillmlib.json_value import excerpt
-from minillmlib.protocols.errors import request_id_of
-from minillmlib.transport.exchange import Exchange
->>>>>>> transport
 from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.types.budget import Reservation
 from minillmlib.types.costs import CostOutcome
@@ -99,22 +85,8 @@ class Completion:
         self._loop = asyncio_module().get_running_loop()
         self.timeouts = TimeoutBudget(call.settings, self._loop, stream=call.stream)
 
-<<<<<<< HEAD
     async def __aenter__(self) -> Self:
         return self
-=======
-    def begin(self) -> tuple[Encoded, Exchange]:
-        """The next request. From here on it counts as an attempt."""
-        sent = encode(self.call)
-        if self._was_resent:
-            anew = msgspec.structs.replace(sent.request, on_new_connection=True)
-            sent = msgspec.structs.replace(sent, request=anew)
-        self._auth = sent.auth
-        reservation = self._reserved()
-        exchange = Exchange(self.call.transport, sent.request, self.call.generator.limits)
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, exchange, reservation)
-        return sent, exchange
->>>>>>> transport
 
     async def __aexit__(
         self,
@@ -133,24 +105,15 @@ class Completion:
         prepared = build_http_request(call, on_new_connection=self._is_resending)
         budget, reservation = call.settings.budget, None
         if budget is not None:
-            reservation = budget.reserve(
-                estimate_call(call, prepared.body, prepared.request.body)
-            )
+            reservation = budget.reserve(estimate_call(call, prepared.body, prepared.request.body))
         self._auth = prepared.auth
         number = len(self.attempts) + 1
         self.pending = PendingAttempt(number, call, prepared, reservation)
         return self.pending
 
-<<<<<<< HEAD
     async def send(self) -> bytes:
         """Make an attempt; return the whole body of its answer."""
         return await self.start_attempt().exchange.fetch(self.timeouts.response_timeout())
-=======
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The response headers of the open attempt, with secrets redacted."""
-        return {} if self._open is None else self._open.headers
->>>>>>> transport
 
     def finish(self, body: bytes) -> Completed:
         """Parse, price, validate and record the answer in `body`."""
@@ -163,7 +126,7 @@ class Completion:
         return self.accept(response)
 
     def accept(self, response: CompletionResponse) -> Completed:
-        """Validate and record a whole answer. Raises the error with which the settings reject it."""
+        """Validate and record a whole answer; raise what the settings reject it with."""
         call, pending = self.call, self.pending
         assert pending is not None
         parsed: JsonValue = NOT_PARSED
@@ -180,9 +143,7 @@ class Completion:
         if retry_quota.is_used:
             retry_quota.give_back(self._server(), self._quota_taken)
         request_id = self.attempts[-1].request_id
-        response = msgspec.structs.replace(
-            response, request_id=request_id, attempts=self.attempts
-        )
+        response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
         return Completed(response, parsed, pending.prefix)
 
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
@@ -239,7 +200,6 @@ class Completion:
         except RuntimeError:  # the loop is closed
             self.abandon()
 
-<<<<<<< HEAD
     def _settle(self, attempt: Attempt) -> None:
         """Book the end of the pending attempt."""
         assert self.pending is not None
@@ -253,16 +213,6 @@ class Completion:
     def _start_report(self) -> Report:
         if self.pending is not None:
             self._settle(self.pending.record_abandoned())
-=======
-    def _report(self) -> Reporting:
-        if self._open is not None:
-            was_sent = self._open.exchange.was_sent
-            cost = self._open.cost or CostOutcome.unknown()
-            self._settle(
-                AttemptOutcome.ABANDONED if was_sent else AttemptOutcome.NOT_SENT,
-                cost if was_sent else None,
-            )
->>>>>>> transport
         settings = self.call.settings
         callback = settings.cost_callback if settings.cost_tracking else None
         if self._is_reported or (callback is None and settings.budget is None):
@@ -326,85 +276,5 @@ def _server_of(base_url: str) -> str:
     return f"{parts.hostname}:{port}"
 
 
-<<<<<<< HEAD
 def _ignore(_info: CostInfo) -> None:
     """Do nothing: the callback of completions that only have a budget."""
-=======
-def _nobody(_info: CostInfo) -> None:
-    """Is told what a completion cost that has only a budget."""
-
-
-class _OpenAttempt:
-    """An attempt that has not ended."""
-
-    response_id = ""
-    cost: CostOutcome | None = None
-
-    def __init__(
-        self,
-        number: int,
-        call: Call,
-        sent: Encoded,
-        exchange: Exchange,
-        reservation: Reservation | None,
-    ) -> None:
-        self.reservation = reservation
-        self.redactor = sent.redactor
-        self._number = number
-        self._model = call.generator.model
-        self._url = sent.request.url
-        self._sent_bytes = len(sent.request.body)
-        self.exchange = exchange
-        self._started_at = time.time()
-        self._started = time.monotonic()
-
-    @cached_property
-    def headers(self) -> Mapping[str, str]:
-        return self.redactor.redact_plain(self.exchange.headers)
-
-    @cached_property
-    def request_id(self) -> str | None:
-        return request_id_of(self.headers)
-
-    def settled(
-        self,
-        outcome: AttemptOutcome,
-        cost: CostOutcome | None,
-        error: MiniLLMError | None,
-        response_id: str,
-    ) -> Attempt:
-        return Attempt(
-            number=self._number,
-            url=self._url,
-            model=self._model,
-            sent_bytes=self._sent_bytes,
-            started_at=self._started_at,
-            elapsed_secs=time.monotonic() - self._started,
-            outcome=outcome,
-            status=self.exchange.status,
-            request_id=self.request_id,
-            response_id=response_id
-            or self.response_id
-            or excerpt(self.headers.get("x-generation-id", "")),
-            error=None if error is None else type(error).__name__,
-            cost=cost,
-        )
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Cuts off where an error was: those frames hold what was sent and what a server echoed."""
-    error.__traceback__ = None
-    if error.__cause__ is None:
-        error.__context__ = None
-    else:
-        _forget_frames(error.__cause__)
-
-
-def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:
-    if isinstance(error, ConnectError) or not attempt.exchange.was_sent:
-        return AttemptOutcome.NOT_SENT
-    status = attempt.exchange.status or 0
-    if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
-    return AttemptOutcome.FAILED
->>>>>>> transport

@@ -9,12 +9,7 @@ import msgspec
 from minillmlib.client.attempt import cost_of_usage
 from minillmlib.client.http_request import build_cost_query
 from minillmlib.client.prepare import Call
-<<<<<<< HEAD
 from minillmlib.event_loop import asyncio_module
-=======
-from minillmlib.client.timeouts import sleep
-from minillmlib.event_loop import running_loop
->>>>>>> transport
 from minillmlib.json_value import decode_json
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
@@ -70,7 +65,6 @@ async def _poll(call: Call, attempt: Attempt, end: float) -> CostOutcome | None:
         await asyncio.sleep(wait)
         reply = await _query(call, url, min(QUERY_SECS, remaining - wait))
         unreachable = unreachable + 1 if reply is None else 0
-<<<<<<< HEAD
         if reply is None:
             continue
         status, body = reply
@@ -79,68 +73,36 @@ async def _poll(call: Call, attempt: Attempt, end: float) -> CostOutcome | None:
             if cost is not None:
                 return cost
         elif not _may_appear_later(call, status, body):
-=======
-        if reply is not None and reply[0] == 200:
-            cost = _read(call, reply[1])
-            if cost is not None:
-                return cost
-        elif reply is not None and not _may_come(call, *reply):
->>>>>>> transport
             return None
     return None
 
 
-<<<<<<< HEAD
 async def _query(call: Call, url: str, secs: float) -> tuple[int, bytes] | None:
     """Return the status and body of the provider's reply, or None if it cannot be reached."""
     try:
         exchange = Exchange(call.transport, build_cost_query(call, url), call.generator.limits)
-=======
-async def _asked(call: Call, url: str, secs: float) -> tuple[int, bytes] | None:
-    """What the provider answers, or None if it could not be asked."""
-    try:
-        exchange = Exchange(call.transport, encode_query(call, url), call.generator.limits)
->>>>>>> transport
         body = await exchange.fetch(Timeout(secs, "total"))
     except Exception:  # noqa: BLE001 - also of a transport or a provider of the caller's own
         return None
     return exchange.status or 0, body
 
 
-<<<<<<< HEAD
 def _parse(call: Call, body: bytes) -> CostOutcome | None:
     """Return the cost, or None while it is not there, or if it cannot be read."""
     with contextlib.suppress(Exception):  # the provider may be the caller's own
         usage = call.generator.provider.billing.parse_deferred_usage(decode_json(body))
-=======
-def _read(call: Call, body: bytes) -> CostOutcome | None:
-    """The cost, or None while it is not there, or if it cannot be read."""
-    with contextlib.suppress(Exception):  # the provider may be the caller's own
-        usage = call.generator.provider.parse_late_usage(decode_json(body))
->>>>>>> transport
         if usage is not None:
             return cost_of_usage(call, usage)
     return None
 
 
-<<<<<<< HEAD
 def _may_appear_later(call: Call, status: int, body: bytes) -> bool:
     """Whether a reply without the record means it may appear later.
-=======
-def _may_come(call: Call, status: int, body: bytes) -> bool:
-    """Whether an answer without the record says that it may be there later.
->>>>>>> transport
 
     A gateway's 404 or a client error does not.
     """
     if status != 404:
-<<<<<<< HEAD
         return status >= 500 or status in TEMPORARY
     with contextlib.suppress(Exception):  # the provider may be the caller's own
         return call.generator.provider.billing.is_usage_pending(decode_json(body))
-=======
-        return status >= 500 or status in AGAIN
-    with contextlib.suppress(Exception):  # the provider may be the caller's own
-        return call.generator.provider.is_usage_pending(decode_json(body))
->>>>>>> transport
     return False

@@ -15,7 +15,7 @@ from minillmlib.auth.secret import Auth, Secret, header_text_problem, is_header_
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
-from minillmlib.generator import GeneratorInfo, Headers
+from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, encode_json
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM, Message
@@ -63,7 +63,6 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     body, omitted, prefix = build_body(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
-<<<<<<< HEAD
     try:
         url = provider.request_url(generator.base_url, generator.model, stream=call.stream)
         request = HttpRequest(
@@ -84,14 +83,6 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         _check_destination(generator, request.url)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, auth.redactor(*secrets), report, prefix)
-=======
-    url = generator.provider.endpoint_url(generator.base_url)
-    others = [value for _, value in generator.headers if isinstance(value, Secret)]
-    if auth.secret() is not None or others:
-        _check_way(generator, url)
-    request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
-    return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
->>>>>>> transport
 
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:
@@ -175,7 +166,6 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
     return body, omitted, prefix if prefix.count else None
 
 
-<<<<<<< HEAD
 def _secrets_of(generator: GeneratorInfo) -> list[Secret]:
     return [value for _, value in generator.headers if isinstance(value, Secret)]
 
@@ -205,14 +195,6 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
     values = [one if isinstance(one, str) else one.expose_secret() for one in (first, second)]
     joined = ",".join(values)
     return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
-=======
-def encode_query(call: Call, url: str) -> HttpRequest:
-    """A question to the generator's server about a request of before."""
-    auth = call.generator.credential.resolve()
-    if auth.secret() is not None:
-        _check_way(call.generator, url)
-    return HttpRequest(url=url, headers=_headers(call, auth), body=b"", method="GET")
->>>>>>> transport
 
 
 def _attribution(generator: GeneratorInfo) -> Iterable[tuple[str, str]]:
@@ -280,68 +262,3 @@ def _is_loopback(host: str | None) -> bool:
         or name.endswith(".localhost")
         or bool(LOOPBACK.fullmatch(name))
     )
-<<<<<<< HEAD
-=======
-
-
-def _receipt(call: Call, body: JsonObject) -> RequestReport:
-    generator = call.generator
-    messages = call.messages[call.known :]
-    omitted = generator.provider.omitted(generator.model, messages, call.settings.params)
-    return RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
-
-
-def _headers(call: Call, auth: Auth) -> Headers:
-    """All headers; of two with one name the later wins, so the caller's own come last."""
-    chosen: dict[str, tuple[str, str | Secret]] = {}
-    try:
-        problem = _collect(chosen, call, auth)
-    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
-        problem = f"the provider could not name its headers ({type(error).__name__})"
-    if problem is not None:
-        raise InvalidParameterError(problem)
-    return tuple(chosen.values())
-
-
-# No compression: a small answer could grow without bound, and text streams gain little.
-_FOR_A_WHOLE = {
-    "content-type": ("Content-Type", "application/json"),
-    "accept": ("Accept", "application/json"),
-    "accept-encoding": ("Accept-Encoding", "identity"),
-    "user-agent": ("User-Agent", USER_AGENT),
-}
-_FOR_A_STREAM = _FOR_A_WHOLE | {"accept": ("Accept", "text/event-stream")}
-
-
-def _collect(chosen: dict[str, tuple[str, str | Secret]], call: Call, auth: Auth) -> str | None:
-    """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
-    generator, provider = call.generator, call.generator.provider
-    secret = auth.secret()
-    chosen.update(_FOR_A_STREAM if call.stream else _FOR_A_WHOLE)
-    for name, value in (
-        *provider.attribution_headers(generator.app_url, generator.app_title),
-        *provider.auth_headers(auth),
-        *generator.headers,
-    ):
-        if not isinstance(value, str | Secret):
-            return f"the header {name} is not a string"
-        if not is_header_name(name):
-            return f"{name!r} is not a valid HTTP header name"
-        if isinstance(value, str):
-            problem = header_text_problem(value, f"the header {name}")
-            if problem is not None:
-                return problem
-            if secret is not None and secret.expose_secret() in value:
-                value = Secret(value)  # noqa: PLW2901
-        key = name.lower()
-        joins = key in chosen and key in provider.list_headers
-        chosen[key] = (name, _append(chosen[key][1], value) if joins else value)
-    return None
-
-
-def _append(first: str | Secret, second: str | Secret) -> str | Secret:
-    """Return both values of a header as one list, which is secret if one of them is."""
-    values = [one.expose_secret() if isinstance(one, Secret) else one for one in (first, second)]
-    joined = ",".join(values)
-    return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
->>>>>>> transport

@@ -1,4 +1,4 @@
-"""Turns a thread, a generator and the settings into one call. Pure: nothing is written elsewhere."""
+"""Turns a thread, a generator and the settings into one call. Writes nothing elsewhere."""
 
 from __future__ import annotations
 

@@ -13,13 +13,8 @@ from minillmlib.client.completion import Completed, Completion
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
-<<<<<<< HEAD
 from minillmlib.event_loop import asyncio_module
 from minillmlib.streaming.accumulator import chunk_of
-=======
-from minillmlib.event_loop import running_loop
-from minillmlib.json_value import JsonValue
->>>>>>> transport
 from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.attempts import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
@@ -27,7 +22,7 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["StreamingCompletion"]
+__all__ = ["StreamingCompletion", "TrackedStream"]
 
 NodeT_co = TypeVar("NodeT_co", covariant=True)
 
@@ -203,9 +198,7 @@ class StreamingCompletion(Generic[NodeT_co]):
             self._loop = asyncio_module().get_running_loop()
         completion.timeouts.record_progress()
         attempt = completion.start_attempt()
-        self._reader = StreamReader(
-            completion.call, attempt, completion.timeouts, self._chunks
-        )
+        self._reader = StreamReader(completion.call, attempt, completion.timeouts, self._chunks)
         body = await self._reader.open()
         if body is not None and completion.pending is attempt:
             self._completed = completion.finish(body)
@@ -291,3 +284,6 @@ class StreamingCompletion(Generic[NodeT_co]):
     def __repr__(self) -> str:
         model = self._call.generator.model
         return f"<StreamingCompletion of {model}: {self._phase.name.lower()}>"
+
+
+TrackedStream = StreamingCompletion  # the name of the guide: every stream settles its cost

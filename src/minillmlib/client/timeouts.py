@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from typing import TYPE_CHECKING
 
-=======
-from minillmlib.event_loop import asyncio_module, running_loop
->>>>>>> transport
 from minillmlib.transport.timeout import Timeout
 from minillmlib.types.parameters import NodeCompletionParameters
 
@@ -21,7 +17,6 @@ DEFAULT_SILENCE_SECS = 120.0
 PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
 
 
-<<<<<<< HEAD
 class TimeoutBudget:
     """How long the next wait of a completion may take."""
 
@@ -29,23 +24,11 @@ class TimeoutBudget:
         self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
     ) -> None:
         self._loop = loop
-=======
-async def sleep(secs: float) -> None:
-    """Waits."""
-    await asyncio_module().sleep(secs)
-
-
-class Clocks:
-    """How long the next wait may take."""
-
-    def __init__(self, settings: NodeCompletionParameters, *, stream: bool) -> None:
->>>>>>> transport
         self._deadline_secs = settings.deadline_secs
         self._deadline: float | None = None
         if self._deadline_secs is not None:
             self._deadline = self._loop.time() + self._deadline_secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
-<<<<<<< HEAD
         # None is the default, 0 no limit.
         secs = default if settings.timeout_secs is None else settings.timeout_secs or None
         self._timeout = Timeout(secs, "silence" if stream else "total")
@@ -54,20 +37,11 @@ class Clocks:
             (secs or 0) * PROGRESS_FACTOR if progress_secs is None else progress_secs
         )
         self._quiet_secs = 0.0  # waited since the server said anything new
-=======
-        # None is the default, 0 no bound.
-        timeout = default if settings.timeout_secs is None else settings.timeout_secs or None
-        self._bound = Timeout(timeout, "silence" if stream else "total")
-        progress = settings.progress_timeout_secs
-        self._progress = (timeout or 0) * PROGRESS_FACTOR if progress is None else progress
-        self._quiet = 0.0  # waited since anything new was said
->>>>>>> transport
 
     def remaining(self) -> float | None:
         """Return the seconds to the deadline, or None without one."""
         return None if self._deadline is None else self._deadline - self._loop.time()
 
-<<<<<<< HEAD
     def response_timeout(self) -> Timeout:
         """Return the limit on a whole answer, or on the wait for a stream's headers."""
         if self._deadline is None:
@@ -82,20 +56,6 @@ class Clocks:
             if timeout.secs is None or remaining < timeout.secs:
                 timeout = Timeout(remaining, "progress", self._progress_secs)
         return timeout if self._deadline is None else self._before_deadline(timeout)
-=======
-    def first_wait(self) -> Timeout:
-        """The bound on a whole answer, or on the wait for a stream's headers."""
-        return self._before_deadline(self._bound)
-
-    def next_piece(self) -> Timeout:
-        """The bound on the wait for the next piece of a stream."""
-        bound = self._bound
-        if self._progress:
-            left = self._progress - self._quiet
-            if bound.secs is None or left < bound.secs:
-                bound = Timeout(left, "progress", self._progress)
-        return bound if self._deadline is None else self._before_deadline(bound)
->>>>>>> transport
 
     def record_wait(self, secs: float) -> None:
         """Count a wait for the server in which nothing new may have come."""
@@ -105,16 +65,8 @@ class Clocks:
         """Note that the server said something new."""
         self._quiet_secs = 0.0
 
-<<<<<<< HEAD
     def _before_deadline(self, timeout: Timeout) -> Timeout:
         remaining = self.remaining()
         if remaining is None or (timeout.secs is not None and timeout.secs <= remaining):
             return timeout
         return Timeout(remaining, "deadline", self._deadline_secs)
-=======
-    def _before_deadline(self, bound: Timeout) -> Timeout:
-        left = self.left()
-        if left is None or (bound.secs is not None and bound.secs <= left):
-            return bound
-        return Timeout(left, "deadline", self._deadline_secs)
->>>>>>> transport

@@ -1,1 +1,7 @@
-"""Broken JSON text to a value; knows nothing of models."""
+"""Repair of broken JSON."""
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    return getattr(import_module("minillmlib.json_repair.repair"), name)

@@ -1,15 +1,14 @@
-"""A server's own account of a failure, as one of our errors.
+"""Turns the failure that a server reports into one of our errors.
 
-One table serves all wires, since the vendors' words do not collide and gateways answer in
-each other's dialects anyway. What is looked at, in this order: the message (a few causes
-hide behind a general code), the symbolic codes, then the number.
+One table serves all wires, since the vendors' words do not collide and gateways answer in each
+other's dialects anyway. The message is read first (a few causes hide behind a general code), then
+the symbolic codes, then the number.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
 import msgspec
 
@@ -33,10 +32,11 @@ from minillmlib.errors import (
     ServerTimeoutError,
 )
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
+from minillmlib.protocols.rate_limits import parse_retry_after
 
 __all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
 
-_RETRY_WORDS = {"true": True, "false": False}  # the word of OpenAI's and Anthropic's servers
+_RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
@@ -136,8 +136,15 @@ _SUBSCRIPTION_ADVICE = (
 )
 
 
-class _Account(msgspec.Struct, frozen=True):
-    """What an error body says, whatever its shape."""
+Explanation: TypeAlias = Callable[[], str | None]
+
+
+def _no_explanation() -> None:
+    return None
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    """The facts of an error body, whatever its shape."""
 
     message: str
     words: tuple[str, ...] = ()
@@ -149,8 +156,8 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 def is_error_payload(payload: JsonValue) -> bool:
-    """Whether a JSON body that came with a success status is in truth an error."""
-    if isinstance(payload, list):  # Gemini sends errors so
+    """Whether a JSON body that came with a success status is an error."""
+    if isinstance(payload, list):  # as Gemini sends errors
         return bool(payload and isinstance(payload[0], dict) and payload[0].get("error"))
     if not isinstance(payload, dict):
         return False
@@ -158,57 +165,68 @@ def is_error_payload(payload: JsonValue) -> bool:
     return is_named or bool(payload.get("error"))
 
 
-def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The error for an answer whose status is not a success."""
+def error_from_reply(
+    status: int, headers: Mapping[str, str], body: bytes, explain: Explanation = _no_explanation
+) -> ApiError:
+    """Return the error for an answer whose status is not a success.
+
+    `explain` gives known reasons why the server refuses such a request; they are added to the
+    message of a `BadRequestError`.
+    """
     if 300 <= status < 400:
         return _redirect_error(status, headers)
     try:
         payload = decode_json(body)
     except MalformedResponseError:
-        account = _Account(message=_page_title(body) or excerpt(body) or "(no text)")
+        error_body = _ErrorBody(message=_page_title(body) or excerpt(body) or "(no text)")
     else:
-        account = _account_of(payload)
-    return _error(account, status, headers)
+        error_body = _parse_error_body(payload)
+    return _error(error_body, status, headers, explain)
 
 
 def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
-    """The error for a JSON body or stream event that reports a failure inside a success."""
-    error = _error(_account_of(payload), 200, {})
+    """Return the error for a JSON body or stream event that reports a failure inside a success."""
+    error = _error(_parse_error_body(payload), 200, {})
     error.partial = partial
     return error
 
 
-def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiError:
-    kind = _kind_of(account, status)
-    advice = _ADVICE.get(kind)
-    if kind in (AuthenticationError, BillingError) and _is_about_subscription(account.message):
+def _error(
+    body: _ErrorBody,
+    status: int,
+    headers: Mapping[str, str],
+    explain: Explanation = _no_explanation,
+) -> ApiError:
+    kind = _kind(body, status)
+    advice = explain() if kind is BadRequestError else _ADVICE.get(kind)
+    if kind in (AuthenticationError, BillingError) and _is_about_subscription(body.message):
         advice = _SUBSCRIPTION_ADVICE
-    said = excerpt(account.message, MESSAGE_CHARS)
+    message = excerpt(body.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
     error = kind(
-        f"the server reported an error {where}: {said}" + (f" ({advice})" if advice else ""),
+        f"the server reported an error {where}: {message}" + (f" ({advice})" if advice else ""),
         status=status,
-        code=excerpt(account.words[0], CODE_CHARS) if account.words else None,
-        retry_after_secs=_retry_after_secs(headers, account.retry_after),
-        request_id=request_id_of(headers) or account.request_id,
+        code=excerpt(body.words[0], CODE_CHARS) if body.words else None,
+        retry_after_secs=parse_retry_after(headers, body.retry_after),
+        request_id=request_id_of(headers) or body.request_id,
     )
-    told = _RETRY_WORDS.get(headers.get("x-should-retry", ""), account.is_retryable)
-    if told is not None and kind is not BillingError:  # the server knows best, but for money
-        error.is_retryable = told
+    is_retryable = _RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
+    if is_retryable is not None and kind is not BillingError:  # the server knows, but for money
+        error.is_retryable = is_retryable
     return error
 
 
-def _kind_of(account: _Account, status: int) -> type[ApiError]:
+def _kind(body: _ErrorBody, status: int) -> type[ApiError]:
     if status == 413:  # Groq calls it a rate limit, but the one request is too large
         return RequestTooLargeError
-    if account.is_moderation:
+    if body.is_moderation:
         return ContentFilterError
-    told = _kind_of_message(account.message.lower(), status) or _kind_of_words(account, _BY_WORD)
-    if told is not None:
-        return told
+    kind = _kind_of_message(body.message.lower(), status) or _kind_of_words(body, _BY_WORD)
+    if kind is not None:
+        return kind
     if status >= 400:
         return _kind_of_number(status)
-    return _kind_of_words(account, _BY_GENERAL_WORD) or _kind_of_number(account.number)
+    return _kind_of_words(body, _BY_GENERAL_WORD) or _kind_of_number(body.number)
 
 
 def _kind_of_message(message: str, status: int) -> type[ApiError] | None:
@@ -217,62 +235,62 @@ def _kind_of_message(message: str, status: int) -> type[ApiError] | None:
     return next((kind for phrase, kind in _BY_MESSAGE if phrase in message), None)
 
 
-def _kind_of_words(account: _Account, kinds: Mapping[str, type[ApiError]]) -> type[ApiError] | None:
-    return next((kinds[word] for word in account.words if word in kinds), None)
+def _kind_of_words(body: _ErrorBody, kinds: Mapping[str, type[ApiError]]) -> type[ApiError] | None:
+    return next((kinds[word] for word in body.words if word in kinds), None)
 
 
 def _kind_of_number(number: int | None) -> type[ApiError]:
     if number in _BY_STATUS:
         return _BY_STATUS[number]
-    # A failure inside a success that gives no usual number is the server's own.
+    # A failure inside a success without a usual number is a failure of the server.
     return BadRequestError if number is not None and 400 <= number < 500 else ServerError
 
 
-def _account_of(payload: JsonValue) -> _Account:
+def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return _Account(message=excerpt_of(payload))
+        return _ErrorBody(message=excerpt_of(payload))
     error = payload.get("error")
     fields: JsonObject = error if isinstance(error, dict) else payload
     metadata = _object(fields.get("metadata"))
     availability = _object(fields.get("availability"))
-    return _Account(
-        message=_message_of(error if isinstance(error, str) else fields, metadata),
+    is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
+    return _ErrorBody(
+        message=_message(error if isinstance(error, str) else fields, metadata),
         words=tuple(_words(fields, metadata, availability)),
         number=_number(fields.get("code")),
         retry_after=availability.get("retry_after"),
         is_moderation=bool(metadata.get("reasons")),
-        is_retryable=_bool_or_none(availability.get("retryable")),
-        request_id=_text(payload.get("request_id")),
+        is_retryable=is_retryable if isinstance(is_retryable, bool) else None,
+        request_id=excerpt(request_id) if isinstance(request_id, str) and request_id else None,
     )
 
 
-def _message_of(said: str | JsonObject, metadata: JsonObject) -> str:
-    if isinstance(said, str):
-        return said
-    message = said.get("message") or said.get("detail")
+def _message(error: str | JsonObject, metadata: JsonObject) -> str:
+    if isinstance(error, str):
+        return error
+    message = error.get("message") or error.get("detail")
     if isinstance(message, dict):
         message = message.get("detail") or message
     if isinstance(message, list):
-        message = "; ".join(_complaint(item) for item in message)
+        message = "; ".join(_validation_error(item) for item in message)
     raw = metadata.get("raw")
-    shown = raw if isinstance(raw, str) else excerpt_of(raw)
-    detail = f" (upstream: {excerpt(shown)})" if raw else ""
-    return (message if isinstance(message, str) else excerpt_of(message or said)) + detail
+    upstream = f" (upstream: {excerpt(_text_of(raw))})" if raw else ""
+    text = message if isinstance(message, str) else excerpt_of(message or error)
+    return text + upstream
 
 
-def _complaint(item: JsonValue) -> str:
-    """One validation error of FastAPI's kind: where, and what."""
+def _validation_error(item: JsonValue) -> str:
+    """Return one validation error of FastAPI's kind: its place, and its message."""
     fields = _object(item)
     place = fields.get("loc")
-    path = (
-        ".".join(p if isinstance(p, str) else excerpt_of(p) for p in place)
-        if isinstance(place, list)
-        else ""
-    )
-    said = fields.get("msg", item)
-    return f"{path}: {said if isinstance(said, str) else excerpt_of(said)}"
+    path = ".".join(map(_text_of, place)) if isinstance(place, list) else ""
+    return f"{path}: {_text_of(fields.get('msg', item))}"
+
+
+def _text_of(value: JsonValue) -> str:
+    return value if isinstance(value, str) else excerpt_of(value)
 
 
 def _words(*places: JsonObject) -> Iterator[str]:
@@ -289,21 +307,13 @@ def _number(code: JsonValue) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
-def _bool_or_none(value: JsonValue) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
 def _object(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: JsonValue) -> str | None:
-    return excerpt(value) if isinstance(value, str) and value else None
-
-
 def _is_about_subscription(message: str) -> bool:
-    said = message.lower()
-    return "claude code" in said or "extra usage" in said or "oauth" in said
+    text = message.lower()
+    return any(words in text for words in ("claude code", "extra usage", "oauth"))
 
 
 def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
@@ -317,7 +327,7 @@ def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The server's name for the exchange, under any of the vendors' headers."""
+    """Return the server's id of the exchange, from any of the vendors' headers."""
     for name in ID_HEADERS:
         if name in headers:
             return excerpt(headers[name])
@@ -325,37 +335,10 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
 
 
 def _page_title(body: bytes) -> str | None:
-    """The title of an HTML page, which is what a gateway's error page says in short."""
+    """Return the title of an HTML page: a gateway's error page in short."""
     lower = body[:65536].lower()
     start = lower.find(b"<title>")
     end = lower.find(b"</title>", start)
     if start < 0 or end < 0:
         return None
     return "an HTML page: " + excerpt(body[start + len("<title>") : end])
-
-
-def _retry_after_secs(headers: Mapping[str, str], in_body: JsonValue) -> float | None:
-    candidates: tuple[Callable[[], float], ...] = (
-        lambda: float(headers["retry-after-ms"]) / 1000,
-        lambda: float(headers["retry-after"]),
-        lambda: _secs_until(headers["retry-after"]),
-        lambda: float(in_body),
-    )
-    for candidate in candidates:
-        try:
-            secs = candidate()
-        except (KeyError, TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(secs) and secs > 0:
-            return secs
-    return None
-
-
-def _secs_until(date: str) -> float:
-    import datetime as dt  # noqa: PLC0415 - as below
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - costs half of our import
-
-    moment = parsedate_to_datetime(date)
-    if moment.tzinfo is None:  # the dates of HTTP are UTC, also where they do not say so
-        moment = moment.replace(tzinfo=dt.UTC)
-    return moment.timestamp() - time.time()

@@ -97,7 +97,7 @@ class Exchange:
 
         Events that arrived before a limit was exceeded are returned first.
         """
-        if self._remaining_bytes < 0 or self._decoder.too_much is not None:
+        if self._remaining_bytes < 0 or self._decoder.limit_error is not None:
             self._refuse_excess()
         with self._scope.within(max_wait):
             data = await self._read()

@@ -15,7 +15,7 @@ from minillmlib.client.validate import NOT_PARSED
 from minillmlib.errors import EmptyThreadError, InvalidParameterError, StorageError
 from minillmlib.files import FilePath, read_small_file, write_whole
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonValue, excerpt
+from minillmlib.json_value import excerpt
 from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value

@@ -19,6 +19,7 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
 
 __all__ = [
+    "DEFAULT_PARAMETERS",
     "CompletionParameters",
     "CostCallback",
     "NodeCompletionParameters",
@@ -412,14 +413,14 @@ class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only
 
 ParametersLike: TypeAlias = NodeCompletionParameters | CompletionParameters | None
 
-_DEFAULTS = NodeCompletionParameters()
+DEFAULT_PARAMETERS = NodeCompletionParameters()
 
 
 def node_parameters(params: ParametersLike) -> NodeCompletionParameters:
     """Return the full settings of a call from either kind of parameters."""
     match params:
         case None:
-            return _DEFAULTS
+            return DEFAULT_PARAMETERS
         case NodeCompletionParameters():
             return params
         case CompletionParameters():

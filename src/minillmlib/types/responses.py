@@ -32,37 +32,9 @@ class FinishReason(enum.StrEnum):
     ERROR = "error"
     UNKNOWN = "unknown"
 
-    @classmethod
-    def of(cls, raw: str | None) -> "FinishReason | None":
-        """Return the reason for a wire's word: None for None, `UNKNOWN` for an unknown word."""
-        return None if raw is None else _FINISH_REASONS.get(raw, cls.UNKNOWN)
-
 
 # After these the model may have had more to write.
 _TRUNCATED = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "": FinishReason.STOP,
-    "stop": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "eos_token": FinishReason.STOP,
-    "COMPLETE": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "tool_call": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "refusal": FinishReason.CONTENT_FILTER,
-    "pause_turn": FinishReason.PAUSE,
-    "error": FinishReason.ERROR,
-    "insufficient_system_resource": FinishReason.ERROR,
-}
 
 
 class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""Images and sound in an answer of the chat-completions wire."""
+"""Reads images and sound in an answer of the chat-completions wire."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, excerpt_of
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 
-__all__ = ["media_in"]
+__all__ = ["parse_media"]
 
-# What has no signature is the one format without: bare samples, 24 kHz, 16 bit.
-BARE_SAMPLES = "audio/pcm"
-
-
-def media_in(images: Sequence[JsonObject], sound: str | None) -> tuple[Media, ...]:
-    """What the model made, of a whole answer or of one piece of a stream."""
-    made: tuple[Media, ...] = tuple(map(_image, images))
-    return (*made, _sound(sound)) if sound else made
+RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature
 
 
-def _image(item: JsonObject) -> ImagePart:
+def parse_media(images: Sequence[JsonObject], audio: str | None) -> tuple[Media, ...]:
+    """Return the media of a whole answer or of one piece of a stream."""
+    media: tuple[Media, ...] = tuple(map(_parse_image, images))
+    return (*media, _parse_audio(audio)) if audio else media
+
+
+def _parse_image(item: JsonObject) -> ImagePart:
     match item.get("image_url"):
         case {"url": str(url)} | str(url):
             try:
@@ -32,9 +31,9 @@ def _image(item: JsonObject) -> ImagePart:
     raise MalformedResponseError(f"the answer holds an unknown image: {excerpt_of(item)}")
 
 
-def _sound(data: JsonValue) -> AudioPart:
+def _parse_audio(data: JsonValue) -> AudioPart:
     try:
         samples = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
         raise MalformedResponseError("the answer holds a broken sound (no base64)") from None
-    return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or BARE_SAMPLES)
+    return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or RAW_SAMPLES)

@@ -1,13 +1,13 @@
-"""Token counts of the chat-completions wire."""
+"""Reads the token counts of the chat-completions wire."""
 
 from __future__ import annotations
 
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.types.usage import Count, Usage
+from minillmlib.types.usage import Count, Usage, UsageUpdate
 
-__all__ = ["parse_usage", "usage_record"]
+__all__ = ["merge_usage", "parse_usage", "usage_record"]
 
 
 class _PromptDetails(msgspec.Struct):
@@ -30,11 +30,11 @@ class _Usage(msgspec.Struct):
 
 
 def parse_usage(raw: JsonValue) -> Usage | None:
-    """The usage of a body or chunk in disjoint buckets, or None if it has none to trust.
+    """Return the usage of a body or chunk in disjoint buckets, or None if it has none to trust.
 
     Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record that
     contradicts itself is not used, nor is one with a count that is negative, fractional or
-    absurd: a guess at what it meant would be a number that nobody sent.
+    absurd: a guess at its meaning would be a number that nobody sent.
     """
     try:
         usage = msgspec.convert(raw["usage"], _Usage)
@@ -45,25 +45,25 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     read = (hits if details.cached_tokens is None else details.cached_tokens) or 0
     written = details.cache_write_tokens or 0
     uncached = usage.prompt_tokens - read - written
-    completion = _completion_of(usage)
-    thought = (usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0
-    if completion is None or uncached < 0 or thought > completion:
+    completion = _completion_tokens(usage)
+    reasoning = (usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0
+    if completion is None or uncached < 0 or reasoning > completion:
         return None
-    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's own split
+    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's split
         return None
     return Usage(
         uncached_input_tokens=uncached,
         cache_read_tokens=read,
         cache_write_tokens=written,
         completion_tokens=completion,
-        reasoning_tokens=thought,
+        reasoning_tokens=reasoning,
     )
 
 
-def _completion_of(usage: _Usage) -> int | None:
-    """All that was written: xAI and Gemini leave the thoughts out of it, but not out of the total.
+def _completion_tokens(usage: _Usage) -> int | None:
+    """Return all tokens of the output, or None if they are missing or exceed the total.
 
-    None if it is not told, or if the parts exceed the total.
+    xAI and Gemini count reasoning in the total only.
     """
     if usage.total_tokens is None:
         return usage.completion_tokens
@@ -72,11 +72,30 @@ def _completion_of(usage: _Usage) -> int | None:
 
 
 def usage_record(raw: JsonValue) -> JsonObject | None:
-    """The record of counts as it came, if there is one that says anything.
+    """Return the record of counts as the server sent it, or None if there is none.
 
-    What should be one and is none is kept with its key.
+    A value that is not an object is kept under its key.
     """
     record = raw.get("usage") if isinstance(raw, dict) else None
     if record is None or record == {}:
         return None
     return record if isinstance(record, dict) else {"usage": record}
+
+
+def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
+    """Return two records of one request as one. Counts are cumulative, so nothing is added.
+
+    Each record is complete, so the later one wins, even if unusable, unless it counts less
+    input.
+    """
+    before, usage = earlier.usage, later.usage
+    if before is None or usage is None:
+        return later
+    wider = before if before.prompt_tokens > usage.prompt_tokens else usage
+    usage = msgspec.structs.replace(
+        wider,
+        completion_tokens=max(before.completion_tokens, usage.completion_tokens),
+        reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
+        native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
+    )
+    return UsageUpdate(usage=usage, record=later.record)
