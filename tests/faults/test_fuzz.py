@@ -31,7 +31,7 @@ from minillmlib import (
     StreamChunk,
     Usage,
 )
-from minillmlib.client.placeholders import filled_text
+from minillmlib.client.placeholders import fill_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_payload, error_from_reply
 from minillmlib.streaming.accumulator import ResponseAccumulator
@@ -380,7 +380,7 @@ def templates(count: int, seed: object = SEED) -> Iterator[str]:
 
 def test_placeholders_are_filled_by_name_in_one_pass_and_nothing_else_is():
     for template in templates(INPUTS):
-        filled = fed(lambda data: [(filled_text(data.decode(), VALUES),)], template.encode())
+        filled = fed(lambda data: [(fill_text(data.decode(), VALUES),)], template.encode())
         assert filled == [(filled_by_hand(template, VALUES),)], template
 
 
@@ -390,7 +390,7 @@ def test_placeholders_are_filled_by_name_in_one_pass_and_nothing_else_is():
     st.dictionaries(st.text("ab_", max_size=2), st.text()),
 )
 def test_any_values_fill_any_template(template, values):
-    assert filled_text(template, values) == filled_by_hand(template, values)
+    assert fill_text(template, values) == filled_by_hand(template, values)
 
 
 # Counts of one request that came twice.

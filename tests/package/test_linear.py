@@ -11,7 +11,7 @@ import pytest
 
 import minillmlib
 from minillmlib import ChatNode, GeneratorInfo, MiniLLMError, NodeCompletionParameters
-from minillmlib.client.placeholders import filled_text
+from minillmlib.client.placeholders import fill_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_reply
 from minillmlib.streaming.accumulator import ResponseAccumulator
@@ -187,7 +187,7 @@ HOSTILE = [
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_placeholders_are_filled_in_linear_time(unit):
     text = texts(unit)
-    check_linear(lambda size: filled_text(text(size), {"a": "{a}{a}", "b": 1}), 256 * KIB)
+    check_linear(lambda size: fill_text(text(size), {"a": "{a}{a}", "b": 1}), 256 * KIB)
 
 
 def ours(read: Callable[[], object]) -> None:
