@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
-__all__ = ["asyncio_module", "running_loop"]
+__all__ = ["asyncio_module"]
 
 
 @cache
@@ -18,9 +14,3 @@ def asyncio_module() -> ModuleType:
     import asyncio  # noqa: PLC0415 - see above
 
     return asyncio
-
-
-def running_loop() -> AbstractEventLoop:
-    """Return the running event loop."""
-    loop: AbstractEventLoop = asyncio_module().get_running_loop()
-    return loop

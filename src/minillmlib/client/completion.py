@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from types import TracebackType
 from typing import NoReturn, Self
@@ -11,15 +12,14 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.client.attempt import PendingAttempt
-from minillmlib.client.cost_reporting import Report, log_attempt, report, report_deferred, wait
+from minillmlib.client.cost_reporting import Report, logger, report, report_deferred, wait
 from minillmlib.client.deferred_cost import fetch_deferred_costs, has_deferred_cost
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import build_http_request
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
-from minillmlib.client.timeouts import TimeoutBudget
-from minillmlib.client.validate import NOT_PARSED, needs_validation, validate, with_correction
+from minillmlib.client.validate import NOT_PARSED, validate, with_correction
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -30,6 +30,7 @@ from minillmlib.errors import (
 )
 from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonValue
+from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
 from minillmlib.types.budget import Reservation
 from minillmlib.types.costs import CostOutcome
@@ -130,7 +131,7 @@ class Completion:
         call, pending = self.call, self.pending
         assert pending is not None
         parsed: JsonValue = NOT_PARSED
-        if needs_validation(call):
+        if call.needs_validation:
             try:
                 response, parsed = validate(call, response)
             except RejectedResponseError as error:
@@ -208,7 +209,7 @@ class Completion:
             self._reservations += (self.pending.reservation,)
         self.pending = None
         self.attempts += (attempt,)
-        log_attempt(attempt)
+        _log(attempt)
 
     def _start_report(self) -> Report:
         if self.pending is not None:
@@ -218,11 +219,10 @@ class Completion:
         if self._is_reported or (callback is None and settings.budget is None):
             return None
         self._is_reported = True
-        callback = callback or _ignore
         self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in self.attempts)
         if self._is_deferred:
             self._report = report_deferred(callback, self._deferred_cost_info, self._cost_info)
-        else:
+        elif callback is not None:
             self._report = report(callback, self._cost_info())
         return self._report
 
@@ -276,5 +276,15 @@ def _server_of(base_url: str) -> str:
     return f"{parts.hostname}:{port}"
 
 
-def _ignore(_info: CostInfo) -> None:
-    """Do nothing: the callback of completions that only have a budget."""
+def _log(attempt: Attempt) -> None:
+    """Log one line at level DEBUG: never a body, a header or anything else that could be secret."""
+    if sys.is_finalizing():  # a stream outlives its program; nothing can be imported now
+        return
+    log = logger()
+    if log.isEnabledFor(10):
+        url = urlsplit(attempt.url)
+        log.debug(
+            "POST %s%s: %s, status %s, %d bytes sent, %.3f s, request %s",
+            url.netloc, url.path, attempt.outcome.value, attempt.status, attempt.sent_bytes,
+            attempt.elapsed_secs, attempt.request_id,
+        )  # fmt: skip

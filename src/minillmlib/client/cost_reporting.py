@@ -1,23 +1,21 @@
-"""Reports a completion: each attempt to the log, the total to the cost callback, once."""
+"""Calls the cost callback of a completion, once, and waits for it within bounds."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlsplit
 
 from minillmlib.event_loop import asyncio_module
-from minillmlib.types.attempts import Attempt, CostInfo
+from minillmlib.types.attempts import CostInfo
 from minillmlib.types.parameters import CostCallback
 
 if TYPE_CHECKING:
     from asyncio import Future, Task
     from logging import Logger
 
-__all__ = ["Report", "flush", "log_attempt", "log_failure", "report", "report_deferred", "wait"]
+__all__ = ["Report", "flush", "log_failure", "logger", "report", "report_deferred", "wait"]
 
 CALLBACK_SECS = 10.0
 
@@ -47,7 +45,7 @@ def report(callback: CostCallback, info: CostInfo) -> Report:
         close = getattr(answer, "close", None)
         if close is not None:
             close()
-        _logger().error("a coroutine of a cost_callback was not run: its event loop has ended")
+        logger().error("a coroutine of a cost_callback was not run: its event loop has ended")
 
     def start_again() -> None:
         if _spawn(start, drop, CALLBACK_SECS) is None:
@@ -60,21 +58,21 @@ def report(callback: CostCallback, info: CostInfo) -> Report:
 
 
 def report_deferred(
-    callback: CostCallback,
+    callback: CostCallback | None,
     fetch: Callable[[], Awaitable[CostInfo]],
     known: Callable[[], CostInfo],
 ) -> Report:
-    """Call `callback` with what `fetch` returns, or with what is `known` if there is no time."""
+    """Call `callback`, if there is one, with what `fetch` returns, or with what is `known` if there is no time."""
 
     async def fetch_and_report() -> None:
         info = None
         try:
             info = await fetch()
         finally:  # also when the loop ends meanwhile
-            await wait(report(callback, known() if info is None else info))
+            await wait(report_now(info))
 
-    def report_now() -> Report:
-        return report(callback, known())
+    def report_now(info: CostInfo | None = None) -> Report:
+        return None if callback is None else report(callback, info or known())
 
     return _spawn(fetch_and_report, report_now) or report_now()
 
@@ -112,7 +110,7 @@ def _spawn(
 
     def give_up() -> None:
         task.cancel()
-        _logger().error("a cost_callback did not end within %g s", timeout_secs)
+        logger().error("a cost_callback did not end within %g s", timeout_secs)
         if not end.done():  # do not wait for one that ignores its cancellation
             end.set_result(None)
 
@@ -148,25 +146,11 @@ async def _await_logged(answer: Awaitable[None]) -> None:
 
 def log_failure(error: BaseException) -> None:
     """Log what a callback raised."""
-    _logger().error("a cost_callback failed", exc_info=error)
-
-
-def log_attempt(attempt: Attempt) -> None:
-    """Log one line at level DEBUG: never a body, a header or anything else that could be secret."""
-    if sys.is_finalizing():  # a stream outlives its program; nothing can be imported now
-        return
-    logger = _logger()
-    if logger.isEnabledFor(10):
-        url = urlsplit(attempt.url)
-        logger.debug(
-            "POST %s%s: %s, status %s, %d bytes sent, %.3f s, request %s",
-            url.netloc, url.path, attempt.outcome.value, attempt.status, attempt.sent_bytes,
-            attempt.elapsed_secs, attempt.request_id,
-        )  # fmt: skip
+    logger().error("a cost_callback failed", exc_info=error)
 
 
 @cache
-def _logger() -> Logger:
+def logger() -> Logger:
     import logging  # noqa: PLC0415 - a tenth of our import
 
     return logging.getLogger("minillmlib")

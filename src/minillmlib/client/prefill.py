@@ -15,9 +15,9 @@ class Prefill:
     answers, Mistral in streams as well. So the answer's own beginning is compared.
     """
 
-    def __init__(self, text: str | None) -> None:
-        self._text = text or ""
-        self.is_done = not text  # nothing will be put in front any more
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.is_done = False  # nothing will be put in front any more
         self.held = ""  # the first text of a stream, while it may yet be a repetition
 
     @property

@@ -58,6 +58,17 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.settings.cost_tracking or self.settings.budget is not None
 
     @property
+    def needs_validation(self) -> bool:
+        """Whether the settings ask for more than an answer of any form."""
+        settings = self.settings
+        return bool(
+            settings.parse_json
+            or settings.crash_on_refusal
+            or settings.crash_on_empty_response
+            or self.result_type is not None
+        )
+
+    @property
     def transport(self) -> Transport:
         """The transport that carries this call."""
         return self.generator.transport or default_transport()

@@ -10,7 +10,6 @@ import msgspec
 from minillmlib.client.attempt import PendingAttempt, cost_of_response
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call
-from minillmlib.client.timeouts import TimeoutBudget
 from minillmlib.errors import (
     IncompleteStreamError,
     LimitExceededError,
@@ -21,6 +20,7 @@ from minillmlib.json_value import JsonValue, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
+from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
@@ -49,7 +49,8 @@ class StreamReader:
         self._provider = call.generator.provider
         self._parse = self._provider.chunk_reader()
         self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
-        self._prefill = Prefill(call.settings.force_prepend)
+        text = call.settings.force_prepend
+        self._prefill = Prefill(text) if text else None
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         self._grace_secs = USAGE_GRACE_SECS
@@ -57,7 +58,7 @@ class StreamReader:
     @property
     def partial(self) -> str:
         """The text so far."""
-        return self._accumulator.text + self._prefill.held
+        return self._accumulator.text + (self._prefill.held if self._prefill else "")
 
     async def open(self) -> bytes | None:
         """Send the request and wait for the headers.
@@ -163,8 +164,8 @@ class StreamReader:
         raise error_from_payload(_error_payload(data))
 
     def _add(self, chunk: StreamChunk) -> None:
-        if not self._prefill.is_done:
-            chunk = self._with_prefill(chunk)
+        if self._prefill is not None and not self._prefill.is_done:
+            chunk = _with_prefill(self._prefill, chunk)
         accumulator = self._accumulator
         if accumulator.add(chunk):
             if accumulator.chars > self._max_chars:
@@ -175,13 +176,6 @@ class StreamReader:
             self._chunks.append(chunk)
         elif accumulator.finish_reason is not None:
             self._chunks.append(chunk)
-
-    def _with_prefill(self, chunk: StreamChunk) -> StreamChunk:
-        """Put the forced prefix before the first text, or hold back text that may repeat it."""
-        delta = self._prefill.feed(chunk.delta) if chunk.delta else ""
-        if chunk.finish_reason is not None or (chunk.is_end and self._prefill.held):
-            delta += self._prefill.flush()
-        return chunk if delta == chunk.delta else msgspec.structs.replace(chunk, delta=delta)
 
     def _is_over(self) -> bool:
         """Whether nothing that matters can follow."""
@@ -206,3 +200,11 @@ def _error_payload(data: str) -> JsonValue:
         return decode_json(data)
     except MalformedResponseError:
         return {"message": excerpt(data)}
+
+
+def _with_prefill(prefill: Prefill, chunk: StreamChunk) -> StreamChunk:
+    """Put the forced prefix before the first text, or hold back text that may repeat it."""
+    delta = prefill.feed(chunk.delta) if chunk.delta else ""
+    if chunk.finish_reason is not None or (chunk.is_end and prefill.held):
+        delta += prefill.flush()
+    return chunk if delta == chunk.delta else msgspec.structs.replace(chunk, delta=delta)

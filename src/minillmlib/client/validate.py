@@ -20,7 +20,7 @@ from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["NOT_PARSED", "needs_validation", "validate", "with_correction"]
+__all__ = ["NOT_PARSED", "validate", "with_correction"]
 
 NOT_PARSED = object()
 NO_ANSWER: Collection[JsonValue] = (None, "", {}, [])
@@ -29,17 +29,6 @@ CORRECTION = """{problem}
 
 Answer again, with the whole JSON and nothing else. It must fit this JSON schema:
 {schema}"""
-
-
-def needs_validation(call: Call) -> bool:
-    """Whether the settings ask for more than an answer of any form."""
-    settings = call.settings
-    return bool(
-        settings.parse_json
-        or settings.crash_on_refusal
-        or settings.crash_on_empty_response
-        or call.result_type is not None
-    )
 
 
 def validate(call: Call, response: CompletionResponse) -> tuple[CompletionResponse, JsonValue]:

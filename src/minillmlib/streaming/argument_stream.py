@@ -14,7 +14,7 @@ from minillmlib.errors import (
     MiniLLMError,
     MissingFieldError,
 )
-from minillmlib.event_loop import running_loop
+from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class _FieldState:
 
 
 async def _wait(waiters: set[Future[None]]) -> None:
-    waiter = running_loop().create_future()
+    waiter = asyncio_module().get_running_loop().create_future()
     waiters.add(waiter)
     try:
         await waiter
