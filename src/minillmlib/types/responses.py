@@ -41,28 +41,20 @@ class FinishReason(enum.StrEnum):
 # After these the model may have had more to write.
 _TRUNCATED = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
 
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "": FinishReason.STOP,
-    "stop": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "eos_token": FinishReason.STOP,
-    "COMPLETE": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "tool_call": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "refusal": FinishReason.CONTENT_FILTER,
-    "pause_turn": FinishReason.PAUSE,
-    "error": FinishReason.ERROR,
-    "insufficient_system_resource": FinishReason.ERROR,
+_WORDS = {
+    FinishReason.STOP: ("", "stop", "end_turn", "stop_sequence", "eos", "eos_token", "COMPLETE"),
+    FinishReason.LENGTH: (
+        "length",
+        "max_tokens",
+        "model_length",
+        "model_context_window_exceeded",
+    ),
+    FinishReason.TOOL_CALLS: ("tool_calls", "tool_use", "tool_call", "function_call"),
+    FinishReason.CONTENT_FILTER: ("content_filter", "refusal"),
+    FinishReason.PAUSE: ("pause_turn",),
+    FinishReason.ERROR: ("error", "insufficient_system_resource"),
 }
+_FINISH_REASONS = {word: reason for reason, words in _WORDS.items() for word in words}
 
 
 class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -97,28 +89,16 @@ class CompletionResponse(
 ):
     """One whole answer of a model.
 
-    Attributes:
-        id: The server's id of the answer.
-        model: The model that answered, as the server names it.
-        content: The text that the model wrote.
-        finish_reason: Why it stopped: `TOOL_CALLS` whenever there is a call, `CONTENT_FILTER`
-            when it refused.
-        raw_finish_reason: The wire's word for the finish reason.
-        refusal: The words with which the model refused, or else `refusal_reason`. None if it
-            did not refuse.
-        refusal_reason: Why it refused, in the words of the vendor or of this library.
-        tool_calls: The calls that it asks for.
-        media: The images and the sound that it generated.
-        reasoning: The text of its reasoning, as far as the vendor shows it.
-        reasoning_blocks: The reasoning as the provider seals it.
-        origin: The provider and model, for which the blocks are meant.
-        usage: The token counts. None if the server sent no usable ones; `cost` then says so.
-        usage_record: The counts as the server sent them, if they are not usable.
-        cost: The cost of the request that brought this answer.
-        request_id: The server's id of the request.
-        request_report: What was sent, and what was omitted.
-        attempts: Every request made for the answer, including those that failed.
-        raw_response: The whole decoded body, or None for a stream.
+    `content` is its text. `refusal` is the words with which the model refused, or else
+    `refusal_reason`: why, in the words of the vendor or of this library. `finish_reason` is then
+    `CONTENT_FILTER`; it is `TOOL_CALLS` whenever there are `tool_calls`. `media` are the generated
+    images and audio. `reasoning` is the visible text of the reasoning, and `reasoning_blocks` the
+    sealed blocks, which only the model `origin` can read.
+
+    `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
+    stream). `usage` is None if the server sent no usable counts; `cost` is then unknown, and
+    `usage_record` holds the counts as they came. `request_report` lists what was sent and omitted,
+    and `attempts` every request made for the answer, including failed ones.
     """
 
     content: str = ""
@@ -187,18 +167,12 @@ class CompletionResponse(
 
 
 class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True):
-    """One piece of a streamed answer.
+    """One piece of a streamed answer: `delta` is the new text.
 
-    The fields are those of `CompletionResponse`, each with the new part of its value.
-
-    Attributes:
-        delta: The new text.
-        refusal: New words with which the model refuses.
-        refusal_reason: Why the model refused, in the words of the vendor or of this library.
-        media: Whole images, and pieces of the answer's one sound.
-        usage: The token counts so far, as the chunk reports them.
-        usage_record: The provider's record, from which `usage` was read.
-        is_end: Whether this is the wire's end marker: nothing after it belongs to the answer.
+    The other fields are those of `CompletionResponse`, each with the new part of its value. `media`
+    are whole images, and pieces of the answer's one sound. `usage` is the counts so far, read from
+    the provider's `usage_record`. `is_end` is the wire's end marker: nothing after it belongs to
+    the answer.
     """
 
     delta: str = ""
