@@ -233,7 +233,7 @@ def test_threads_share_a_budget_and_lose_no_cent():
 @pytest.mark.parametrize(
     ("budget", "more", "says"),
     [
-        (Budget(CEILING - MICRO / 10), {}, "only .* is left"),
+        (Budget(CEILING - MICRO / 10), {}, "only .* of the budget"),
         (Budget(1).child(0), {}, "only .0 of the budget"),
         (Budget(0).child(1), {}, "only .0 of the budget"),
         (Budget(1), {"params": CompletionParameters()}, "max_tokens"),
