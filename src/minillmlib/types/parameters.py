@@ -373,8 +373,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         wrong answer goes back to the model with the problem, as often as `retry` allows; see
         `ResponseValidationError`. This takes half a millisecond, once for any number of calls.
         """
-        values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
-        return TypedParameters(**values, result_type=ResultType(kind))
+        return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 
     def with_force_prepend(self, text: str) -> Self:
         """Return a copy in which the answer starts with this text."""
