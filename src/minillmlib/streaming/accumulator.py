@@ -57,25 +57,6 @@ _NO_OTHER_CONTENT = _other_content(StreamChunk())
 class ResponseAccumulator:
     """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
 
-    __slots__ = (
-        "_blocks",
-        "_content",
-        "_deltas",
-        "_has_final_usage",
-        "_is_counted",
-        "_last_record",
-        "_merge",
-        "_text_chars",
-        "_tool_calls",
-        "_update",
-        "chars",
-        "finish_reason",
-        "has_ended",
-        "id",
-        "model",
-        "raw_finish_reason",
-    )
-
     def __init__(
         self, merge: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] | None = None
     ) -> None:

@@ -13,8 +13,6 @@ APPENDED_FIELDS = ("thinking", "signature", "text", "summary", "data", "content"
 class _PendingBlock:
     """A block whose fields may still grow."""
 
-    __slots__ = ("calls_before", "pieces", "text_before")
-
     def __init__(self, text_before: int, calls_before: int) -> None:
         self.pieces: dict[str, list[object]] = {}
         self.text_before = text_before
@@ -41,8 +39,6 @@ class ReasoningAccumulator:
     A piece continues the block of its index unless it names another type than the block has:
     OpenRouter gives a summary and the sealed block beside it the same index.
     """
-
-    __slots__ = ("_blocks", "_by_index")
 
     def __init__(self) -> None:
         self._blocks: list[_PendingBlock] = []

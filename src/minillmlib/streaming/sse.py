@@ -35,11 +35,6 @@ class SseDecoder:
     completed other events first, they are returned, and the next call raises.
     """
 
-    __slots__ = (
-        "_after_cr", "_data", "_event", "_event_bytes", "_id", "_is_between_events",
-        "_is_first_line", "_line_bytes", "_max_bytes", "_pending", "_short_chars", "limit_error",
-    )  # fmt: skip
-
     def __init__(self, max_bytes: int = 16 * 1024 * 1024) -> None:
         self._max_bytes = max_bytes
         # A line this short cannot exceed the bound: a character has at most four bytes.

@@ -13,17 +13,6 @@ __all__ = ["ToolCallAccumulator"]
 class _PendingCall:
     """A call whose arguments may still grow."""
 
-    __slots__ = (
-        "_depth",
-        "_in_string",
-        "_is_escaped",
-        "_name_chars",
-        "_names",
-        "_scanned",
-        "id",
-        "pieces",
-    )
-
     def __init__(self, delta: ToolCallDelta) -> None:
         self.id = delta.id
         self._names = [delta.name]
@@ -73,8 +62,6 @@ class _PendingCall:
 
 class ToolCallAccumulator:
     """Assembles calls from fragments. O(1) for each fragment that carries an index."""
-
-    __slots__ = ("_by_id", "_by_index", "_calls")
 
     def __init__(self) -> None:
         self._calls: list[_PendingCall] = []

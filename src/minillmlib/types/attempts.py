@@ -88,7 +88,5 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _combine_resolutions(resolutions: list[CostResolution]) -> CostResolution:
-    for resolution in (CostResolution.UNKNOWN, CostResolution.UNPRICED):
-        if resolution in resolutions:
-            return resolution
-    return CostResolution.RESOLVED
+    gaps = (CostResolution.UNKNOWN, CostResolution.UNPRICED)
+    return next((gap for gap in gaps if gap in resolutions), CostResolution.RESOLVED)

@@ -1,6 +1,7 @@
 """Budgets: money is reserved before it can be spent."""
 
 import threading
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 
 import msgspec
@@ -89,19 +90,22 @@ class Budget:
                 "a budget needs the maximum cost of a request, and this is missing for it: "
                 f"{'; '.join(estimate.missing)}; the request was not sent"
             )
-        taken: list[Budget] = []
-        budget: Budget | None = self
-        while budget is not None:
+        chain = self._chain()
+        for position, budget in enumerate(chain):
             if not budget._take(estimate.ceiling):  # noqa: SLF001 - another budget
-                for earlier in taken:
+                for earlier in chain[:position]:
                     earlier._settle(estimate.ceiling, Decimal(0))  # noqa: SLF001
                 raise BudgetExceededError(
                     f"the request may cost ${estimate.ceiling:f}, but only ${budget.remaining:f} "
                     f"of the budget of ${budget.limit:f} remain; it was not sent"
                 )
-            taken.append(budget)
-            budget = budget.parent
-        return Reservation(self, estimate.ceiling)
+        return Reservation(self._settle_all, estimate.ceiling)
+
+    def _chain(self) -> "list[Budget]":
+        chain = [self]
+        while (parent := chain[-1].parent) is not None:
+            chain.append(parent)
+        return chain
 
     def _take(self, amount: Decimal) -> bool:
         with self._lock:
@@ -116,10 +120,8 @@ class Budget:
             self._spent = EXACT.add(self._spent, spent)
 
     def _settle_all(self, reserved: Decimal, spent: Decimal) -> None:
-        budget: Budget | None = self
-        while budget is not None:
+        for budget in self._chain():
             budget._settle(reserved, spent)  # noqa: SLF001 - another budget
-            budget = budget.parent
 
     def __repr__(self) -> str:
         return f"Budget(limit={self.limit}, spent={self._spent}, reserved={self._reserved})"
@@ -128,8 +130,8 @@ class Budget:
 class Reservation:
     """The sum reserved for one request until its cost is known. The first known cost is final."""
 
-    def __init__(self, budget: Budget, ceiling: Decimal) -> None:
-        self._budget = budget
+    def __init__(self, settle: Callable[[Decimal, Decimal], None], ceiling: Decimal) -> None:
+        self._settle = settle
         self._ceiling = ceiling
         self._is_open = True  # until the request has ended
         self._is_final = False
@@ -145,8 +147,7 @@ class Reservation:
         known = Decimal(0) if cost is None else cost.cost
         spent = known if self._is_final else self._ceiling
         if self._is_open:
-            self._budget._settle_all(self._ceiling, spent)  # noqa: SLF001
+            self._settle(self._ceiling, spent)
         else:
-            correction = EXACT.subtract(spent, self._ceiling)
-            self._budget._settle_all(Decimal(0), correction)  # noqa: SLF001
+            self._settle(Decimal(0), EXACT.subtract(spent, self._ceiling))
         self._is_open = False

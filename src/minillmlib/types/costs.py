@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
-from minillmlib.types.money import EXACT, is_amount
+from minillmlib.types.money import EXACT, exact_sum, is_amount
 from minillmlib.types.usage import Usage
 
 __all__ = ["MAX_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
@@ -84,7 +84,11 @@ class TokenPrice(msgspec.Struct, frozen=True):
                 msgspec.structs.force_setattr(self, name, _parse_rate(rate, name))
         if (self.threshold is None) != (self.next_tier is None):
             raise InvalidParameterError("a price needs both threshold and next_tier, or neither")
-        _check_threshold(self.threshold)
+        count = self.threshold
+        if count is not None and (type(count) is not int or count < 0):
+            raise InvalidParameterError(
+                f"the threshold of a price must be a number of tokens, 0 or more, not {count!r}"
+            )
         for name, kind in (("next_tier", TokenPrice), ("source", str)):
             if not isinstance(getattr(self, name), kind | None):
                 raise InvalidParameterError(f"{name} of a price must be a {kind.__name__}")
@@ -190,7 +194,13 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, outcomes: "Iterable[CostOutcome | None]") -> "CostTotal":
         """Return the sum of the outcomes. None is a request that cannot have been billed."""
-        return sum((_total_of(outcome) for outcome in outcomes), cls())
+        known = [outcome for outcome in outcomes if outcome is not None]
+        kinds = [outcome.resolution for outcome in known]
+        return cls(
+            cost=exact_sum(o.cost for o in known if o.resolution is CostResolution.RESOLVED),
+            unpriced=kinds.count(CostResolution.UNPRICED),
+            unknown=kinds.count(CostResolution.UNKNOWN),
+        )
 
     @property
     def is_exact(self) -> bool:
@@ -216,32 +226,9 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         if self.is_exact:
             return f"${self.cost:f}"
-        missing = [
-            f"{count} {name}"
-            for count, name in ((self.unpriced, "unpriced"), (self.unknown, "unknown"))
-            if count
-        ]
+        parts = (self.unpriced, "unpriced"), (self.unknown, "unknown")
+        missing = [f"{count} {name}" for count, name in parts if count]
         return f"at least ${self.cost:f} ({', '.join(missing)})"
-
-
-_UNPRICED, _UNKNOWN = CostTotal(unpriced=1), CostTotal(unknown=1)
-
-
-def _total_of(outcome: CostOutcome | None) -> CostTotal:
-    if outcome is None:
-        return CostTotal()
-    if outcome.resolution is CostResolution.RESOLVED:
-        return CostTotal(cost=outcome.cost)
-    return _UNPRICED if outcome.resolution is CostResolution.UNPRICED else _UNKNOWN
-
-
-def _check_threshold(threshold: object) -> None:
-    if threshold is None:
-        return
-    if not isinstance(threshold, int) or isinstance(threshold, bool) or threshold < 0:
-        raise InvalidParameterError(
-            f"the threshold of a price must be a number of tokens, 0 or more, not {threshold!r}"
-        )
 
 
 def _parse_rate(rate: object, name: str) -> Decimal:

@@ -63,12 +63,21 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if (self.url is None) == (self.data is None):
             raise InvalidParameterError(f"{self.kind} needs either a url or data")
-        _check_source(self.kind, self.url, self.data)
+        source: object = self.url if self.data is None else self.data
+        if not isinstance(source, str if self.data is None else bytes):
+            raise InvalidParameterError(
+                f"the url of an {self.kind} must be a string and its data bytes"
+            )
         if self.media_type is not None:
-            media_type = _normalize_type(self.media_type, self.types)
-            msgspec.structs.force_setattr(self, "media_type", media_type)
+            named = _normalize_type(self.media_type, self.types)
+            msgspec.structs.force_setattr(self, "media_type", named)
         elif self.data is not None:
-            msgspec.structs.force_setattr(self, "media_type", self._sniff(self.data))
+            media_type = sniff_type(self.data, self.types)
+            if media_type is None:
+                raise InvalidParameterError(
+                    f"the type of this {self.kind} is unknown; name it with media_type"
+                )
+            msgspec.structs.force_setattr(self, "media_type", media_type)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -112,15 +121,6 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def data_url(self) -> str:
         """The URL, or the bytes as a `data:` URL."""
         return self.url or f"data:{self.media_type};base64,{self.base64}"
-
-    @classmethod
-    def _sniff(cls, data: bytes) -> str:
-        media_type = sniff_type(data, cls.types)
-        if media_type is None:
-            raise InvalidParameterError(
-                f"the type of this {cls.kind} is unknown; name it with media_type"
-            )
-        return media_type
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True, tag="image"):
@@ -188,11 +188,6 @@ def _normalize_type(media_type: object, types: str) -> str:
     if not isinstance(media_type, str) or "/" not in media_type:
         raise InvalidParameterError(f"a media_type must look like {types}..., not {media_type!r}")
     return _SYNONYMS.get(media_type.lower(), media_type.lower())
-
-
-def _check_source(kind: str, url: object, data: object) -> None:
-    if not isinstance(url, str | None) or not isinstance(data, bytes | None):
-        raise InvalidParameterError(f"the url of an {kind} must be a string and its data bytes")
 
 
 def _split_data_url(url: str) -> tuple[str, bytes]:

@@ -189,14 +189,10 @@ def _normalize_content(content: object) -> MessageContent:
         content = tuple(content)
         if content and all(isinstance(part, PARTS) for part in content):
             return content
-    raise _content_error(content)
-
-
-def _content_error(content: object) -> InvalidParameterError:
     given = type(content).__name__
     if isinstance(content, tuple) and content:
         given = f"one with a {type(content[0]).__name__}"
-    return InvalidParameterError(
+    raise InvalidParameterError(
         "the content of a message must be a string or a sequence of parts such as "
         f"TextPart(text=...), not {given}"
     )

@@ -315,13 +315,11 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not isinstance(self.params, CompletionParameters):
             raise InvalidParameterError("params must be a CompletionParameters")
-        if self.system_prompt is not None and not isinstance(self.system_prompt, str):
-            raise InvalidParameterError("system_prompt must be a string")
+        _check_kind("system_prompt", self.system_prompt, str)
         _check_format_kwargs(self.format_kwargs)
         msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
         _check_kind("force_prepend", self.force_prepend, str)
-        if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
-            raise InvalidParameterError("token_price must be a TokenPrice")
+        _check_kind("token_price", self.token_price, TokenPrice)
         _check_kind("budget", self.budget, Budget)
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
@@ -376,8 +374,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         wrong answer goes back to the model with the problem, as often as `retry` allows; see
         `ResponseValidationError`. This takes half a millisecond, once for any number of calls.
         """
-        values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
-        return TypedParameters(**values, result_type=ResultType(kind))
+        return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 
     def with_force_prepend(self, text: str) -> Self:
         """Return a copy in which the answer starts with this text."""

@@ -69,28 +69,16 @@ class CompletionResponse(
 ):
     """One whole answer of a model.
 
-    Attributes:
-        id: The server's id of the answer.
-        model: The model that answered, as the server names it.
-        content: The text that the model wrote.
-        finish_reason: Why it stopped: `TOOL_CALLS` whenever there is a call, `CONTENT_FILTER`
-            when it refused.
-        raw_finish_reason: The wire's word for the finish reason.
-        refusal: The words with which the model refused, or else `refusal_reason`. None if it
-            did not refuse.
-        refusal_reason: Why it refused, in the words of the vendor or of this library.
-        tool_calls: The calls that it asks for.
-        media: The images and the sound that it generated.
-        reasoning: The text of its reasoning, as far as the vendor shows it.
-        reasoning_blocks: The reasoning as the provider seals it.
-        origin: The provider and model, for which the blocks are meant.
-        usage: The token counts. None if the server sent no usable ones; `cost` then says so.
-        usage_record: The counts as the server sent them, if they are not usable.
-        cost: The cost of the request that brought this answer.
-        request_id: The server's id of the request.
-        request_report: What was sent, and what was omitted.
-        attempts: Every request made for the answer, including those that failed.
-        raw_response: The whole decoded body, or None for a stream.
+    `content` is its text. `refusal` is the words with which the model refused, or else
+    `refusal_reason`: why, in the words of the vendor or of this library. `finish_reason` is then
+    `CONTENT_FILTER`; it is `TOOL_CALLS` whenever there are `tool_calls`. `media` are the generated
+    images and audio. `reasoning` is the visible text of the reasoning, and `reasoning_blocks` the
+    sealed blocks, which only the model `origin` can read.
+
+    `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
+    stream). `usage` is None if the server sent no usable counts; `cost` is then unknown, and
+    `usage_record` holds the counts as they came. `request_report` lists what was sent and omitted,
+    and `attempts` every request made for the answer, including failed ones.
     """
 
     content: str = ""
@@ -159,18 +147,12 @@ class CompletionResponse(
 
 
 class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True):
-    """One piece of a streamed answer.
+    """One piece of a streamed answer: `delta` is the new text.
 
-    The fields are those of `CompletionResponse`, each with the new part of its value.
-
-    Attributes:
-        delta: The new text.
-        refusal: New words with which the model refuses.
-        refusal_reason: Why the model refused, in the words of the vendor or of this library.
-        media: Whole images, and pieces of the answer's one sound.
-        usage: The token counts so far, as the chunk reports them.
-        usage_record: The provider's record, from which `usage` was read.
-        is_end: Whether this is the wire's end marker: nothing after it belongs to the answer.
+    The other fields are those of `CompletionResponse`, each with the new part of its value. `media`
+    are whole images, and pieces of the answer's one sound. `usage` is the counts so far, read from
+    the provider's `usage_record`. `is_end` is the wire's end marker: nothing after it belongs to
+    the answer.
     """
 
     delta: str = ""
