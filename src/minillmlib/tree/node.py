@@ -295,7 +295,7 @@ class ChatNode:
         return self._at(self._tree.graft(self._index, tree, index))
 
     def detach(self) -> Self:
-        """Make this node, with all below it, a tree of its own, and return it.
+        """Turn this node, with all below it, into a separate tree, and return it.
 
         Handles and ids stay valid and unchanged. Does nothing at the root. O(siblings) after a
         first O(nodes) pass.

@@ -23,11 +23,11 @@ __all__ = [
     "HEADER",
     "ID_BYTES",
     "VERSION",
+    "BreakpointRecord",
     "DetachRecord",
     "FormatValue",
     "HeaderRecord",
     "KwargsRecord",
-    "MarkRecord",
     "NodeRecord",
     "Record",
     "derive_id",
@@ -66,7 +66,7 @@ class NodeRecord(_Record, frozen=True, tag="node", tag_field="kind"):
     duplicate_index: int = msgspec.field(default=0, name="twin")  # number of equal older siblings
 
 
-class MarkRecord(_Record, frozen=True, tag="mark", tag_field="kind"):
+class BreakpointRecord(_Record, frozen=True, tag="mark", tag_field="kind"):
     """The cache breakpoint of a node; without a ttl it has none any more."""
 
     node: str
@@ -86,7 +86,7 @@ class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
     node: str
 
 
-Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | DetachRecord
+Record: TypeAlias = HeaderRecord | NodeRecord | BreakpointRecord | KwargsRecord | DetachRecord
 
 encode = msgspec.json.Encoder().encode
 new_hasher = blake2b(digest_size=ID_BYTES).copy  # faster than a call of blake2b

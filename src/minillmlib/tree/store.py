@@ -20,7 +20,7 @@ MIN_CHAIN = 4  # from this many messages on it pays to append them together
 class NodeStore:
     """All nodes of one conversation, by index; a parent's index is below its children's.
 
-    A detached subtree stays in these columns, with a root of its own. Nothing here points to a
+    A detached subtree stays in these columns, with its root. Nothing here points to a
     handle, so the last handle frees everything. Writers hold `lock`; rows never change except for
     their links to others, so readers need no lock.
     """
@@ -85,7 +85,7 @@ class NodeStore:
         self.last_child[parent] = index
 
     def detach(self, index: int) -> None:
-        """Make a node, which is no root yet, a root. O(siblings)."""
+        """Turn a node that has a parent into a root. O(siblings)."""
         parent, before = self.parents[index], NO_NODE
         for child in self.children(parent):
             if child == index:

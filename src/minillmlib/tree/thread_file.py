@@ -1,4 +1,4 @@
-"""One conversation as a JSON document: our own form, and two that users have."""
+"""One conversation as a JSON document: our format, and two that users have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Document(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="minillmlib thread",
     tag_field="kind",
 ):  # fmt: skip
-    """Our own form."""
+    """Our format."""
 
     version: int
     messages: list[Message]
@@ -48,7 +48,7 @@ def thread_json(thread: Thread) -> bytes:
 def thread_from_json(data: bytes | str) -> Thread:
     """Decode a document.
 
-    Takes our own form, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
+    Takes our format, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
     and a plain list of `{"role": ..., "content": ...}` as chat-completions servers take it.
     Raises `StorageError` that names the place it does not understand.
     """

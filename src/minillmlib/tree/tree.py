@@ -13,10 +13,10 @@ from minillmlib.tree.ids import NodeIds
 from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     ID_BYTES,
+    BreakpointRecord,
     DetachRecord,
     FormatValue,
     KwargsRecord,
-    MarkRecord,
     Record,
     encode_line,
     encode_node,
@@ -88,7 +88,7 @@ class Tree:
         return copies[root]
 
     def detach(self, index: int) -> None:
-        """Make a node a root. O(siblings) after a first O(nodes) pass for the ids."""
+        """Turn a node into a root. O(siblings) after a first O(nodes) pass for the ids."""
         with self.store.lock:
             parent = self.store.parents[index]
             if parent == NO_NODE:
@@ -133,7 +133,7 @@ class Tree:
             else:
                 self._breakpoints[index] = ttl
             if self._journals:
-                record = MarkRecord(node=self.ids.hex(index), ttl=ttl)
+                record = BreakpointRecord(node=self.ids.hex(index), ttl=ttl)
                 self._append_to_journal(index, record)
 
     def clear_breakpoints(self, root: int) -> None:
@@ -186,7 +186,7 @@ class Tree:
             if not existing or node_id.decode() not in existing:
                 yield b"[%b]\n" % self._record_with(index, node_id, parent_id)
             if index in breakpoints:
-                yield encode_line(MarkRecord(node=node_id.decode(), ttl=breakpoints[index]))
+                yield encode_line(BreakpointRecord(node=node_id.decode(), ttl=breakpoints[index]))
             if index in format_kwargs:
                 yield encode_line(KwargsRecord(node=node_id.decode(), values=format_kwargs[index]))
 

@@ -19,10 +19,10 @@ from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
+    BreakpointRecord,
     DetachRecord,
     HeaderRecord,
     KwargsRecord,
-    MarkRecord,
     NodeRecord,
     Record,
     encode_line,
@@ -163,13 +163,13 @@ class TreeReader:
             raise InvalidParameterError(f"its parent {parent_id} is not before it")
         known[record.id] = self.tree.ids.append_record(parent, record)
 
-    def _apply_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
+    def _apply_change(self, record: BreakpointRecord | KwargsRecord | DetachRecord) -> None:
         index = self._known.get(record.node)
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
         self.change_lines.add(encode_line(record))
         match record:
-            case MarkRecord(ttl=ttl):
+            case BreakpointRecord(ttl=ttl):
                 self.tree.set_breakpoint(index, ttl)
             case KwargsRecord(values=values):
                 self.tree.set_format_kwargs(index, values)
