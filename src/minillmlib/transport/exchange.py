@@ -16,7 +16,7 @@ from minillmlib.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from minillmlib.json_value import has_more_values
+from minillmlib.json_value import exceeds_value_count
 from minillmlib.streaming.sse import SseDecoder, SseEvent
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.timeout import Bound, Watchdog, running_loop
@@ -114,7 +114,7 @@ class EventStream:
             self._refuse_excess()
         most = self._limits.json_values
         for event in events:
-            if len(event.data) > most and has_more_values(event.data, most):
+            if len(event.data) > most and exceeds_value_count(event.data, most):
                 raise _too_many_values("an event", most)
         return events
 
@@ -174,7 +174,7 @@ def _is_compressed(headers: Mapping[str, str]) -> bool:
 
 def _checked(body: bytearray, limits: Limits) -> bytes:
     whole = bytes(body)
-    if has_more_values(whole, limits.json_values):
+    if exceeds_value_count(whole, limits.json_values):
         raise _too_many_values("an answer", limits.json_values)
     return whole
 
