@@ -154,7 +154,7 @@ def write(results: Results, stem: Path, python: str) -> None:
         print(f"\n{title}\n{format_table(rows)}")
         parts += [f"## {title}", format_table(rows)]
     if results.errors:
-        parts += ["## Cells left empty", *(f"- {k}: {v}" for k, v in results.errors.items())]
+        parts += ["## Empty cells", *(f"- {k}: {v}" for k, v in results.errors.items())]
     stem.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     subprocess.run([python, __file__, stem.with_suffix(".json")], check=True)
     print(f"\nwritten: {stem}.json, .md, .png, .html")

@@ -77,10 +77,8 @@ def _branch(session: ChatSession, words: str) -> None:
     if not asked:
         raise InvalidParameterError("nothing was said yet on this branch; write a message first")
     if count > len(asked):
-        have = (
-            "you said only one thing" if len(asked) == 1 else f"you said only {len(asked)} things"
-        )
-        raise InvalidParameterError(f"{have} on this branch; give a smaller number")
+        things = f"{len(asked)} thing{'s' * (len(asked) != 1)}"
+        raise InvalidParameterError(f"you said only {things} on this branch; give a smaller number")
     before = asked[-count].parent
     if before is None:
         raise InvalidParameterError("there is nothing before the first message; /tree shows all")
