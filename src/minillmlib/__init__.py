@@ -1,4 +1,4 @@
-"""minillmlib: one small, async-first interface to large language models over HTTP."""
+"""A minimalist, async-first interface to large language models over HTTP."""
 
 import typing
 

@@ -13,7 +13,7 @@ from minillmlib.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from minillmlib.json_value import has_more_values
+from minillmlib.json_value import exceeds_value_count
 from minillmlib.streaming.sse import SseDecoder, SseEvent
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, was_sent
 from minillmlib.transport.timeout import Timeout, TimeoutScope
@@ -109,7 +109,7 @@ class Exchange:
             self._refuse_excess()
         max_values = self._limits.json_values
         for event in events:
-            if len(event.data) > max_values and has_more_values(event.data, max_values):
+            if len(event.data) > max_values and exceeds_value_count(event.data, max_values):
                 raise _limit_error("an event", max_values, "json_values", "values")
         return events
 
@@ -179,7 +179,7 @@ class Exchange:
     def _checked(self, body: bytearray) -> bytes:
         data = bytes(body)
         max_values = self._limits.json_values
-        if has_more_values(data, max_values):
+        if exceeds_value_count(data, max_values):
             raise _limit_error("an answer", max_values, "json_values", "values")
         return data
 
