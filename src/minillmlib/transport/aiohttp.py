@@ -241,6 +241,7 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
         response = await super().send(conn)
+        self.headers.clear()  # written; the response would keep their plain text
         if (body := _context.get().body) and conn.transport is not None:
             conn.transport.write(body)
         return response

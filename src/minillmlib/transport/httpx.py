@@ -64,16 +64,18 @@ class HttpxTransport:
         started_at = time.monotonic()
         failure: BaseException
         try:
-            outgoing = self._client.build_request(
-                request.method,
-                request.url,
-                headers=request.expose_headers(),
-                content=request.body or None,
-                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
-                extensions={"trace": context.trace},
-            )
             response = await self._client.send(
-                outgoing, stream=True, auth=None, follow_redirects=False
+                self._client.build_request(
+                    request.method,
+                    request.url,
+                    headers=request.expose_headers(),
+                    content=request.body or None,
+                    timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
+                    extensions={"trace": context.trace},
+                ),
+                stream=True,
+                auth=None,
+                follow_redirects=False,
             )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
             failure = _translate(error, request.url)
