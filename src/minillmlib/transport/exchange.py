@@ -160,8 +160,8 @@ class Exchange:
             raise _limit_error("headers", limit, "header_bytes")
         if status < 300 and _is_compressed(headers):
             raise MalformedResponseError(
-                "the server compressed its answer though it was asked not to; "
-                "switch compression off there or at the gateway before it"
+                "the server compressed its response although the request forbids it; "
+                "switch compression off there or at the gateway in front of it"
             )
 
     async def _read_into(self, body: bytearray, max_bytes: int) -> None:
@@ -173,14 +173,14 @@ class Exchange:
             return
         while piece := await self._read():
             if len(body) + len(piece) > max_bytes:
-                raise _limit_error("an answer", max_bytes, "body_bytes")
+                raise _limit_error("a response", max_bytes, "body_bytes")
             body += piece
 
     def _checked(self, body: bytearray) -> bytes:
         data = bytes(body)
         max_values = self._limits.json_values
         if has_more_values(data, max_values):
-            raise _limit_error("an answer", max_values, "json_values", "values")
+            raise _limit_error("a response", max_values, "json_values", "values")
         return data
 
     def _refuse_excess(self) -> None:
