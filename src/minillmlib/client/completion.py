@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -132,6 +132,7 @@ class Run:
         cost = cost or self._open.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
+        _ = self._open.headers  # which brings the request id
         redact, of_attempt = self._open.redactor.redact, self._open.request_id
         self._open.request_id = None if of_attempt is None else redact(of_attempt)
         told = error.request_id
@@ -285,6 +286,8 @@ class _OpenAttempt:
     """An attempt that has not ended."""
 
     response_id = ""
+    request_id: str | None = None
+    _headers: Mapping[str, str] | None = None
     cost: CostOutcome | None = None
 
     def __init__(
@@ -305,13 +308,12 @@ class _OpenAttempt:
         self._started_at = time.time()
         self._started = time.monotonic()
 
-    @cached_property
+    @property
     def headers(self) -> Mapping[str, str]:
-        return self.redactor.redact_plain(self.exchange.headers)
-
-    @cached_property
-    def request_id(self) -> str | None:
-        return request_id_of(self.headers)
+        if self._headers is None:
+            self._headers = self.redactor.redact_plain(self.exchange.headers)
+            self.request_id = request_id_of(self._headers)
+        return self._headers
 
     def settled(
         self,
@@ -320,6 +322,7 @@ class _OpenAttempt:
         error: MiniLLMError | None,
         response_id: str,
     ) -> Attempt:
+        headers = self.headers
         return Attempt(
             number=self._number,
             url=self._url,
@@ -332,7 +335,7 @@ class _OpenAttempt:
             request_id=self.request_id,
             response_id=response_id
             or self.response_id
-            or excerpt(self.headers.get("x-generation-id", "")),
+            or excerpt(headers.get("x-generation-id", "")),
             error=None if error is None else type(error).__name__,
             cost=cost,
         )

@@ -39,6 +39,7 @@ class Exchange:
         "_transport", "headers", "is_closed", "status", "was_sent",
     )  # fmt: skip
     _decoder: SseDecoder
+    _remaining_bytes: int
     _read: Callable[[], Awaitable[bytes]]
 
     def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
@@ -49,7 +50,6 @@ class Exchange:
         self._request: HttpRequest | None = request
         self._response: HttpResponse | None = None
         self._limits = limits
-        self._remaining_bytes = limits.stream_bytes
         self._scope = TimeoutScope()
 
     @property
@@ -80,6 +80,7 @@ class Exchange:
             self.close()
             raise
         self._decoder = SseDecoder(self._limits.event_bytes)
+        self._remaining_bytes = self._limits.stream_bytes
 
     async def read_body(self, max_wait: Timeout) -> bytes:
         """Return the whole body of an open response that is not an event stream."""
@@ -179,7 +180,7 @@ class Exchange:
     def _checked(self, body: bytearray) -> bytes:
         data = bytes(body)
         max_values = self._limits.json_values
-        if has_more_values(data, max_values):
+        if len(data) > max_values and has_more_values(data, max_values):
             raise _limit_error("a response", max_values, "json_values", "values")
         return data
 
