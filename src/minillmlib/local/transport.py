@@ -11,7 +11,7 @@ import msgspec
 from minillmlib.auth.secret import Secret
 from minillmlib.errors import ConnectError, LocalModelError, ReadError
 from minillmlib.local.server import LocalServer, shared_server
-from minillmlib.transport.base import HttpRequest, HttpResponse, note_not_sent
+from minillmlib.transport.base import HttpRequest, HttpResponse, note_not_sent, was_sent
 
 __all__ = ["LocalTransport"]
 
@@ -36,23 +36,25 @@ class LocalTransport(msgspec.Struct, frozen=True):
         """
         from minillmlib.transport.default import shared_engine  # noqa: PLC0415 - only now needed
 
-        server = shared_server(self.model)
-        if not server.is_running:
-            try:
+        try:
+            server = shared_server(self.model)
+            if not server.is_running:
                 await asyncio.to_thread(server.start)
-            except BaseException as error:
-                note_not_sent(error)
-                raise
+        except BaseException as error:
+            note_not_sent(error)
+            raise
         try:
             return await shared_engine().send(_readdress(request, server))
         except (ConnectError, ReadError) as error:
             end = await asyncio.to_thread(server.describe_end)
             if end is None:
                 raise
-            raise LocalModelError(
+            failure = LocalModelError(
                 f"the local model's process ended during the call ({end}); "
                 "the next call starts a new one"
-            ) from error
+            )
+            failure.was_sent = was_sent(error)
+            raise failure from error
 
 
 def _readdress(request: HttpRequest, server: LocalServer) -> HttpRequest:

@@ -59,17 +59,25 @@ _context: ContextVar[_RequestContext] = ContextVar("_context")
 
 # The first match counts, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
-    (aiohttp.ClientSSLError, TlsError, "no valid TLS (is it an http address?) at"),
+    (aiohttp.ClientSSLError, TlsError, "TLS failed (is it an http address?) at"),
     (aiohttp.ClientConnectorError, ConnectError, "could not connect to"),
     (aiohttp.ConnectionTimeoutError, ConnectError, "no connection within 10 s to"),
     (aiohttp.InvalidURL, InvalidParameterError, "not a usable address:"),
-    (aiohttp.ClientResponseError, ProtocolError, "no valid HTTP answer from"),
-    (aiohttp.ServerDisconnectedError, ReadError, "the server hung up without an answer:"),
-    (aiohttp.ClientPayloadError, ReadError, "the answer broke off before its end:"),
+    (aiohttp.ClientResponseError, ProtocolError, "not a valid HTTP response from"),
+    (
+        aiohttp.ServerDisconnectedError,
+        ReadError,
+        "the server closed the connection without a response:",
+    ),
+    (
+        aiohttp.ClientPayloadError,
+        ReadError,
+        "the connection closed before the end of the response:",
+    ),
     (aiohttp.ClientError, ReadError, "the connection broke:"),
     (OSError, ReadError, "the connection broke:"),
     (ValueError, InvalidParameterError, "not a usable address or header for"),
-    (RuntimeError, ReadError, "the event loop is being shut down; nothing can be sent to"),
+    (RuntimeError, ReadError, "the event loop is shutting down; nothing can be sent to"),
 )
 _FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 
@@ -241,6 +249,7 @@ class _Request(aiohttp.ClientRequest):
 
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
         response = await super().send(conn)
+        self.headers.clear()  # written; the response would keep their plain text
         if (body := _context.get().body) and conn.transport is not None:
             conn.transport.write(body)
         return response

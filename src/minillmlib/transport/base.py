@@ -28,7 +28,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     def expose_headers(self) -> list[tuple[str, str]]:
         """Return the headers as plain text, secrets included, for the moment of writing them."""
         return [
-            (name, value if isinstance(value, str) else value.expose_secret())
+            (name, value.expose_secret() if isinstance(value, Secret) else value)
             for name, value in self.headers
         ]
 

@@ -39,6 +39,7 @@ class Exchange:
         "_transport", "headers", "is_closed", "status", "was_sent",
     )  # fmt: skip
     _decoder: SseDecoder
+    _remaining_bytes: int
     _read: Callable[[], Awaitable[bytes]]
 
     def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
@@ -49,7 +50,6 @@ class Exchange:
         self._request: HttpRequest | None = request
         self._response: HttpResponse | None = None
         self._limits = limits
-        self._remaining_bytes = limits.stream_bytes
         self._scope = TimeoutScope()
 
     @property
@@ -80,6 +80,7 @@ class Exchange:
             self.close()
             raise
         self._decoder = SseDecoder(self._limits.event_bytes)
+        self._remaining_bytes = self._limits.stream_bytes
 
     async def read_body(self, max_wait: Timeout) -> bytes:
         """Return the whole body of an open response that is not an event stream."""
@@ -160,8 +161,8 @@ class Exchange:
             raise _limit_error("headers", limit, "header_bytes")
         if status < 300 and _is_compressed(headers):
             raise MalformedResponseError(
-                "the server compressed its answer though it was asked not to; "
-                "switch compression off there or at the gateway before it"
+                "the server compressed its response although the request forbids it; "
+                "switch compression off there or at the gateway in front of it"
             )
 
     async def _read_into(self, body: bytearray, max_bytes: int) -> None:
@@ -173,14 +174,14 @@ class Exchange:
             return
         while piece := await self._read():
             if len(body) + len(piece) > max_bytes:
-                raise _limit_error("an answer", max_bytes, "body_bytes")
+                raise _limit_error("a response", max_bytes, "body_bytes")
             body += piece
 
     def _checked(self, body: bytearray) -> bytes:
         data = bytes(body)
         max_values = self._limits.json_values
-        if exceeds_value_count(data, max_values):
-            raise _limit_error("an answer", max_values, "json_values", "values")
+        if len(data) > max_values and exceeds_value_count(data, max_values):
+            raise _limit_error("a response", max_values, "json_values", "values")
         return data
 
     def _refuse_excess(self) -> None:

@@ -64,16 +64,18 @@ class HttpxTransport:
         started_at = time.monotonic()
         failure: BaseException
         try:
-            outgoing = self._client.build_request(
-                request.method,
-                request.url,
-                headers=request.expose_headers(),
-                content=request.body or None,
-                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
-                extensions={"trace": context.trace},
-            )
             response = await self._client.send(
-                outgoing, stream=True, auth=None, follow_redirects=False
+                self._client.build_request(
+                    request.method,
+                    request.url,
+                    headers=request.expose_headers(),
+                    content=request.body or None,
+                    timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
+                    extensions={"trace": context.trace},
+                ),
+                stream=True,
+                auth=None,
+                follow_redirects=False,
             )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
             failure = _translate(error, request.url)
@@ -167,7 +169,7 @@ def _close_soon(closing: Coroutine[object, object, None]) -> None:
 _ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...] = (
     ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
      "could not connect (is the address right, and is the server up?) to"),
-    ((httpx2.RemoteProtocolError,), ProtocolError, "no valid HTTP answer from"),
+    ((httpx2.RemoteProtocolError,), ProtocolError, "not a valid HTTP response from"),
     ((httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError),
      InvalidParameterError, "not a usable address or header for"),
     ((RuntimeError,), ReadError,
@@ -181,7 +183,7 @@ def _translate(error: Exception, url: str) -> MiniLLMError:
     # The text of other errors may quote what the server sent.
     reason = f" ({error})" if isinstance(error, httpx2.ConnectError) and str(error) else ""
     if isinstance(error, httpx2.ConnectError) and _is_tls_error(error):
-        return TlsError(f"no valid TLS (is it an http address?) at {where}{reason}")
+        return TlsError(f"TLS failed (is it an http address?) at {where}{reason}")
     if isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
         return ReadError(f"the connection broke: {where}{reason}")
     ours, what = next((ours, what) for kinds, ours, what in _ERRORS if isinstance(error, kinds))
