@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from minillmlib import AnthropicProvider, GeneratorInfo, OpenAiProvider, OpenRouterProvider
 from minillmlib.testing import without_retries
 
-GOLDEN = Path(__file__).parent / "golden"
 KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
@@ -17,18 +13,6 @@ KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_
 def _no_keys_from_outside(monkeypatch):
     for name in (*KEYS, "MINILLMLIB_MODEL"):
         monkeypatch.delenv(name, raising=False)
-
-
-def golden_generator(name: str) -> GeneratorInfo:
-    """The generator whose wire a golden file is in, told by the file's name."""
-    generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
-    if name.startswith("anthropic") or "anthropic_skin" in name:
-        return generator.with_provider(AnthropicProvider())
-    if name.startswith("openrouter"):
-        return generator.with_provider(OpenRouterProvider())
-    if name.startswith(("openai", "sse")):
-        return generator.with_provider(OpenAiProvider())
-    return generator
 
 
 @pytest.fixture(autouse=True)

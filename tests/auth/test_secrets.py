@@ -19,7 +19,6 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 import pytest
-from loopback import serving
 from secret_leaks import known_sinks
 from secret_paths import (
     ANSWER,
@@ -34,6 +33,7 @@ from secret_paths import (
 from secret_refusals import MISPLACED, REFUSALS, SILENT, Place
 from secret_shapes import REFUSED_SHAPES, SHAPES, Canary
 from secret_sinks import SINKS, Catch, watched
+from server import serving
 
 import minillmlib
 from minillmlib import (

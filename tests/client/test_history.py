@@ -162,7 +162,7 @@ def test_neighbours_are_joined_of_which_one_was_sent_before(wire, last):
 @pytest.mark.parametrize("wire", sorted(WIRES))
 def test_an_earlier_turn_is_not_written_again(wire):
     """The second time, only what is new is worked on."""
-    from test_hot_paths import steps_of
+    from cost_of_work import steps_of
 
     def steps(turns: int) -> int:
         node = talk(turns)

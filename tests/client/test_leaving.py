@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from answer_pieces import TEXT, USD, generator_at, refused, streamed, whole
 from interrupt_at_each_await import Deed, Stepped
-from ledger_server import HANG_UP, HANG_UP_SECS, LedgerServer, Pieces, Request, wait_until
-from ledger_wires import TEXT, USD, generator_at, refused, streamed, whole
+from server import Exchange
+from threaded_server import HANG_UP, HANG_UP_SECS, Pieces, ThreadedServer, wait_until
 
 from minillmlib import (
     Attempt,
@@ -79,7 +80,7 @@ STORIES = {
 class Case:
     """One way to call one server, interrupted again and again, and all that must then hold."""
 
-    def __init__(self, server: LedgerServer, wire: str, mode: str, story: Story) -> None:
+    def __init__(self, server: ThreadedServer, wire: str, mode: str, story: Story) -> None:
         self.server = server
         self.story = story
         self.hang_ups: list[float] = []
@@ -117,7 +118,7 @@ class Case:
     async def interrupted(self, at: int, deed: Deed, around=Stepped.run, **how) -> tuple:
         """Interrupts one call; gives it, and how it ended."""
         server, root, records = self.server, ChatNode.root("s"), []
-        seen, begun = len(server.requests), server.begun
+        seen, begun = len(server.requests), server.started
         call = self.stepped(root, records, at, deed, **how)
         task = asyncio.create_task(around(call))
         (ended,) = await asyncio.gather(task, return_exceptions=True)
@@ -129,7 +130,7 @@ class Case:
         own = server.requests[seen:]
         await self.works()
         await self.has_only_what_it_keeps()
-        check_record(records, server.begun - 1 - begun, own)
+        check_record(records, server.started - 1 - begun, own)
         return call, ended
 
     async def is_left_tidy(self, since: float) -> None:
@@ -164,14 +165,14 @@ class Case:
         raise AssertionError
 
 
-def check_record(records: list[CostInfo], begun: int, requests: list[Request]) -> None:
+def check_record(records: list[CostInfo], begun: int, requests: list[Exchange]) -> None:
     """The one record, beside what a server knows that saw so many requests begin."""
     (record,) = records
     assert len([attempt for attempt in record.attempts if attempt.was_sent]) == begun
     for attempt in record.attempts:
         check_cost(attempt)
     last = record.attempts[-1]
-    left = requests[-1].pieces_left if last.was_sent and requests else 0
+    left = requests[-1].remaining_pieces if last.was_sent and requests else 0
     if last.status is None or left > 1:  # of a stream the last piece only ends the body
         assert last.outcome in (AttemptOutcome.ABANDONED, AttemptOutcome.NOT_SENT)
 
@@ -196,7 +197,7 @@ def open_files() -> int:
 @contextlib.contextmanager
 def case_of(wire: str, mode: str, story: str, request):
     """A case, at whose end every connection and every file must be closed."""
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         case = Case(server, wire, mode, STORIES[story])
         before = open_files()
         yield case
@@ -272,7 +273,7 @@ def test_a_call_cancelled_before_its_first_step_does_nothing(mode):
 
     root, records = ChatNode.root("s"), []
     settings = NodeCompletionParameters(cost_callback=records.append)
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         asyncio.run(main())
     assert (records, root.children(), server.connections) == ([], [], [])
 
@@ -313,7 +314,7 @@ def test_an_interrupt_of_the_loop_may_come_at_every_wait(wire, mode, kind, reque
     with case_of(wire, mode, "on a kept connection", request) as case:
         for at in itertools.count(1):
             root, records, error = ChatNode.root("s"), [], kind()
-            seen, begun = len(case.server.requests), case.server.begun
+            seen, begun = len(case.server.requests), case.server.started
             call = case.stepped(root, records, at, raising(error))
             try:
                 assert asyncio.run(call.run()).text == TEXT
@@ -326,7 +327,7 @@ def test_an_interrupt_of_the_loop_may_come_at_every_wait(wire, mode, kind, reque
             case.note_hang_ups(call.interrupted_at)
             own = case.server.requests[seen:]
             asyncio.run(case.works())
-            check_record(records, case.server.begun - 1 - begun, own)
+            check_record(records, case.server.started - 1 - begun, own)
     assert at > 8
 
 
@@ -343,7 +344,7 @@ class Told:
         self.is_done = True
 
 
-async def cancelled_at(at: int, mode: str, server: LedgerServer) -> tuple[ChatNode, Told, bool]:
+async def cancelled_at(at: int, mode: str, server: ThreadedServer) -> tuple[ChatNode, Told, bool]:
     """One call, cancelled at this wait; whether it was there."""
     root, told = ChatNode.root("s"), Told()
     settings = NodeCompletionParameters(cost_callback=told)
@@ -358,7 +359,7 @@ async def cancelled_at(at: int, mode: str, server: LedgerServer) -> tuple[ChatNo
     return root, told, is_cancelled
 
 
-async def all_cancelled(mode: str, server: LedgerServer) -> list[tuple[ChatNode, Told, bool]]:
+async def all_cancelled(mode: str, server: ThreadedServer) -> list[tuple[ChatNode, Told, bool]]:
     """Calls with a callback that must be waited for, each cancelled one wait later."""
     server.usual = whole("openai") if mode == "whole" else streamed("openai")
     server.is_stepped = True
@@ -370,7 +371,7 @@ async def all_cancelled(mode: str, server: LedgerServer) -> list[tuple[ChatNode,
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_callback_to_be_waited_for_is_called_once_wherever_the_call_is_cancelled(mode):
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         calls = asyncio.run(all_cancelled(mode, server))
     assert len(calls) > 8
     assert [len(told.records) for _, told, _ in calls] == [1] * len(calls)
@@ -394,7 +395,7 @@ def test_a_cancelled_call_does_not_wait_for_its_callback(mode):
         assert task.cancelled()
 
     records, may_end = [], asyncio.Event()
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         asyncio.run(main())
     assert len(records) == 1
 
@@ -408,7 +409,7 @@ def test_a_cancelled_call_does_not_wait_for_its_callback(mode):
     ],
 )
 def test_a_call_cancelled_while_it_waits_for_its_callback_adds_nothing(mode):
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         calls = asyncio.run(all_cancelled(mode, server))
     assert [root.children() for root, _, _ in calls] == [[]] * len(calls)
 
@@ -421,7 +422,7 @@ def test_a_callback_may_interrupt_the_program_and_is_not_called_again(mode):
 
     records = []
     settings = NodeCompletionParameters(cost_callback=interrupt)
-    with LedgerServer(whole("openai") if mode == "whole" else streamed("openai")) as server:
+    with ThreadedServer(whole("openai") if mode == "whole" else streamed("openai")) as server:
         generator = generator_at(server, "openai")
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(MODES[mode](ChatNode.root("s"), generator, settings))
@@ -439,7 +440,7 @@ def test_ctrl_c_in_a_blocking_call_hangs_up_and_leaves_a_record(mode):
 
     records, pressed, root = [], [], ChatNode.root("s")
     settings = NodeCompletionParameters(cost_callback=records.append)
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         threading.Thread(target=press).start()
         with pytest.raises(KeyboardInterrupt):
             run(MODES[mode](root, generator_at(server, "openai"), settings))
@@ -463,15 +464,15 @@ def test_a_call_cancelled_while_its_request_is_being_sent_closes_its_connection(
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.sleep(0.05)
         is_open = open_files() > before + 1  # the server's own end
-        server.read_on()
+        server.start_reading()
         await asyncio.to_thread(wait_until, lambda: not server.open_connections(), 5)
         assert (is_open, server.requests) == (False, [])
 
-    with LedgerServer(whole("openai"), reads=False) as server:
+    with ThreadedServer(whole("openai"), reads=False) as server:
         asyncio.run(main())
 
 
 def test_a_long_prompt_is_sent_without_a_warning():
-    with LedgerServer(whole("openai")) as server:
+    with ThreadedServer(whole("openai")) as server:
         root = ChatNode.root("x" * 1_100_000)
         assert asyncio.run(as_whole(root, generator_at(server, "openai"), None)).text == TEXT

@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from ledger_server import HANG_UP, HANG_UP_SECS, LedgerServer, wait_until
-from ledger_wires import begun, generator_at, streamed, word
+from answer_pieces import begun, generator_at, streamed, word
+from threaded_server import HANG_UP, HANG_UP_SECS, ThreadedServer, wait_until
 
 from minillmlib import (
     AttemptOutcome,
@@ -127,15 +127,15 @@ LEAVING = {
 }
 
 
-def endless(wire: str, *, talks: bool) -> LedgerServer:
+def endless(wire: str, *, talks: bool) -> ThreadedServer:
     """A server that begins a stream and then is silent, or talks on and on."""
     said = (word(wire, "one "),) * (10_000 if talks else 1)
-    server = LedgerServer((*begun(), *said))
+    server = ThreadedServer((*begun(), *said))
     server.pause_secs = 0.001
     return server
 
 
-def check_left(records: list[CostInfo], server: LedgerServer, since: float, secs: float) -> None:
+def check_left(records: list[CostInfo], server: ThreadedServer, since: float, secs: float) -> None:
     """One record of one attempt that was left, and a hang-up."""
     wait_until(lambda: not server.open_connections(), secs)
     assert server.connections[0].ended_at - since < secs
@@ -260,7 +260,10 @@ def test_a_stream_that_broke_and_was_tried_again_is_recorded_as_soon_as_it_is_dr
     settings = NodeCompletionParameters(cost_callback=records.append, retry=1, back_off_time=0)
     gc.disable()
     try:
-        with LedgerServer((*begun(), word("openai", "one "))) as server, asyncio.Runner() as runner:
+        with (
+            ThreadedServer((*begun(), word("openai", "one "))) as server,
+            asyncio.Runner() as runner,
+        ):
             server.script.append((*begun(), HANG_UP))
             stream = root.chat_streaming("u", generator_at(server, "openai"), settings)
             runner.run(read_one(stream))
@@ -292,7 +295,7 @@ def test_a_stream_that_outlives_its_loop_is_closed_with_it_and_recorded_when_dro
 def test_a_stream_that_was_never_read_is_dropped_without_a_word():
     records = []
     settings = NodeCompletionParameters(cost_callback=records.append)
-    with LedgerServer(()) as server:
+    with ThreadedServer(()) as server:
         ChatNode.root("s").chat_streaming("u", generator_at(server, "openai"), settings)
         gc.collect()
         assert server.connections == []
@@ -311,7 +314,7 @@ def test_no_clock_runs_while_the_reader_thinks(wire):
     head, *events = streamed(wire, words=("one ", "two "))
     first = next(number for number, event in enumerate(events, 1) if b"one" in event)
     pieces = (head + b"".join(events[:first]), events[first], b"".join(events[first + 1 :]))
-    with LedgerServer(pieces) as server:
+    with ThreadedServer(pieces) as server:
         server.pause_secs = 0.25
         generator = generator_at(server, wire)
         assert asyncio.run(main()) == "one two "

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_conversation import said, scripted, streamed
-from test_tools import body_of
+from sent_bodies import body_of
+from short_answers import said, scripted, streamed
 
 import minillmlib
-from conftest import GOLDEN
+from golden import GOLDEN
 from minillmlib import (
     AnthropicProvider,
     ChatNode,

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager, nullcontext
 
 import httpx2
 import pytest
-from loopback import serving
 from openrouter_server import BYOK_COST, COST, Router, generation_id, long_stream, pending, record
 from scripted_server import USAGE, event, events, hang, status, whole
+from server import serving
 from virtual_clock import now, run_virtually
 
 from minillmlib import (

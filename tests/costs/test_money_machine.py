@@ -34,7 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from interrupt_at_each_await import Stepped
-from ledger_server import HANG_UP_SECS, LedgerServer
+from threaded_server import HANG_UP_SECS, ThreadedServer
 
 from minillmlib import (
     Budget,
@@ -108,7 +108,7 @@ def generator_at(url: str, wire: str, contract: str) -> GeneratorInfo:
 class Stage:
     """What outlives a run: the provider, an event loop, and the numbers of the calls."""
 
-    def __init__(self, server: LedgerServer, provider: MoneyProvider, quota) -> None:
+    def __init__(self, server: ThreadedServer, provider: MoneyProvider, quota) -> None:
         self.server = server
         self.provider = provider
         self.quota = quota
@@ -188,7 +188,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(0, MOST_OPEN - 1), chunks=st.integers(1, 9))
-    def read_on(self, which: int, chunks: int) -> None:
+    def start_reading(self, which: int, chunks: int) -> None:
         """An open stream is read on, perhaps to its end."""
         self._play(self._read(*self.open[which % len(self.open)], chunks))
 
@@ -398,7 +398,7 @@ async def _check_context(call: Call) -> None:
 @pytest.fixture
 def stage(quota) -> Iterator[Stage]:
     provider = MoneyProvider()
-    with LedgerServer(provider.answer) as server:
+    with ThreadedServer(provider.answer) as server:
         stage = Stage(server, provider, quota)
         with stage.runner:
             yield stage

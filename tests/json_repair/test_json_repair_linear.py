@@ -6,8 +6,7 @@ import contextlib
 import sys
 
 import pytest
-from test_hot_paths import steps_of
-from test_linear import check_linear
+from cost_of_work import check_linear, steps_of
 
 from minillmlib import ArgumentStream, JsonRepairError, loads, repair
 from minillmlib.json_repair.repair import PartialJson

@@ -10,6 +10,7 @@ import tracemalloc
 
 import msgspec
 import pytest
+from broken_json import BROKEN, CUT
 from fuzz_inputs import FACTOR
 from hypothesis import HealthCheck, Phase, given, settings
 from json_documents import (
@@ -23,7 +24,6 @@ from json_documents import (
     repaired,
     written,
 )
-from test_json_repair import BROKEN, CUT
 
 from minillmlib import JsonRepairError, loads, repair, repair_json
 from minillmlib.json_repair.repair import PartialJson

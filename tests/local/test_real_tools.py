@@ -8,15 +8,11 @@ every byte of it comes from a real server.
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 import pytest
+from template_server import WIRES, over, served_with
 
 from minillmlib import (
     ChatDialect,
@@ -33,15 +29,11 @@ from minillmlib import (
     loads,
     run,
 )
-from minillmlib.local.model import default_model_path
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="the extra `local` is not installed"
 )
 
-SERVER = Path(__file__).parents[1] / "support" / "template_server.py"
-KEY = "key-of-the-template-server"
-WIRES = ("chat completions", "messages")
 GREEDY = CompletionParameters(temperature=0, max_tokens=40)
 QUESTION = "What is the capital of France?"
 RESULT_TOKENS = 12  # of each tool's result, at least
@@ -86,18 +78,6 @@ THINKING_TEMPLATE = r"""
 """
 
 
-@contextmanager
-def served_with(template: str | None, schema: dict | None = None):
-    """The address of a server with this template; it ends as its standard input is closed."""
-    settings = {"model": str(default_model_path()), "key": KEY, "template": template,
-                "schema": schema}  # fmt: skip
-    command = [sys.executable, "-P", str(SERVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        child.stdin.write(json.dumps(settings).encode() + b"\n")
-        child.stdin.flush()
-        yield json.loads(child.stdout.readline())["url"]
-
-
 @pytest.fixture(scope="module")
 def tools_url():
     with served_with(TOOLS_TEMPLATE) as url:
@@ -112,12 +92,6 @@ def thinking_url():
 
 def asked(question: str, system: str = "You are a helpful assistant.") -> ChatNode:
     return ChatNode.root(system).add_user(question)
-
-
-def over(wire: str, url: str, key: str = KEY) -> GeneratorInfo:
-    if wire == "messages":
-        return GeneratorInfo.anthropic("smollm2").with_base_url(url).with_api_key(key)
-    return GeneratorInfo.custom("real", f"{url}/v1", "smollm2").with_api_key(key)
 
 
 def streamed(leaf: ChatNode, generator: GeneratorInfo, params) -> tuple[ChatNode, list]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 import pydantic
 import pytest
-from test_real_tools import KEY, WIRES, over, served_with
+from template_server import KEY, WIRES, over, served_with
 
 from minillmlib import (
     ChatNode,

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_conversation import said, scripted, streamed
+from short_answers import said, scripted, streamed
 
 from minillmlib import ChatNode, InvalidParameterError, iterate, run
 

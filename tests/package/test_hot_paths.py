@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from cost_of_work import steps_of
 
-import minillmlib
 from minillmlib import ChatNode, GeneratorInfo, Message
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -21,7 +20,6 @@ pytestmark = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="other interpreters take other steps"
 )
 
-OURS = str(Path(minillmlib.__file__).parent)
 MOST = 1.3
 WORD = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
 END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -40,30 +38,6 @@ CHAT_ANSWER = {
     "id": "c", "model": "m", "usage": USAGE["usage"],
     "choices": [{"index": 0, "message": {"content": "word"}, "finish_reason": "stop"}],
 }  # fmt: skip
-
-
-def steps_of(work) -> int:
-    """How many instructions of our own code are executed, the second time that it is done."""
-    work()
-    steps = 0
-
-    def trace(frame, event, _argument):
-        nonlocal steps
-        if event == "call":
-            if not frame.f_code.co_filename.startswith(OURS):
-                return None
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        elif event == "opcode":
-            steps += 1
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return steps
 
 
 def generator(wire: str, reply: ScriptedReply) -> GeneratorInfo:

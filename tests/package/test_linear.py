@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import time
 from collections.abc import Callable, Iterable
 
 import pytest
+from cost_of_work import Work, check_linear
 
 import minillmlib
 from minillmlib import ChatNode, GeneratorInfo, MiniLLMError, NodeCompletionParameters
@@ -24,33 +23,6 @@ from minillmlib.types.responses import StreamChunk
 from minillmlib.types.tools import ToolCallDelta
 
 pytestmark = pytest.mark.long
-
-MOST = 2.6  # times as long, for twice as much
-FEWEST, ROUNDS = 5, 40  # in turn; the best of each size counts
-
-Work = Callable[[int], object]
-
-
-def cpu_secs(work: Work, size: int) -> float:
-    started = time.process_time()
-    work(size)
-    return time.process_time() - started
-
-
-def check_linear(work: Work, size: int) -> None:
-    """Measures until the best times are near enough: other work can only make them longer."""
-    gc.collect()
-    gc.disable()  # its pauses grow with everything else that is alive
-    try:
-        once = twice = float("inf")
-        for number in range(ROUNDS):
-            once = min(once, cpu_secs(work, size))
-            twice = min(twice, cpu_secs(work, 2 * size))
-            if number + 1 >= FEWEST and twice <= MOST * once:
-                return
-    finally:
-        gc.enable()
-    raise AssertionError(f"twice as much takes {twice / once:.1f} times as long")
 
 
 # Bytes of a stream.

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from short_answers import ANSWER, CLAUDE
 from strategies_answers import (
     DONE,
     INTERLEAVED,
@@ -20,11 +21,9 @@ from strategies_answers import (
     claude_stream,
     text_in,
 )
-from test_generators import ANSWER, CLAUDE
-from test_golden import STREAMS, reply_of
 
 import minillmlib
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, STREAMS, golden_generator, reply_of
 from minillmlib import (
     AnthropicProvider,
     AudioPart,

@@ -6,7 +6,7 @@ import base64
 
 import msgspec
 import pytest
-from test_generators import ANSWER, CLAUDE
+from short_answers import ANSWER, CLAUDE
 
 import minillmlib
 from minillmlib import (

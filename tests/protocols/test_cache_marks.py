@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from test_generators import ANSWER, CLAUDE
+from short_answers import ANSWER, CLAUDE
 
 import minillmlib
 from minillmlib import (

@@ -10,7 +10,7 @@ import pytest
 from golden_expected import ANSWERS, BROKEN_STREAMS, FAILURES, expected_of
 
 import minillmlib
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, STREAMS, golden_generator, reply_of
 from minillmlib import (
     ChatNode,
     CompletionResponse,
@@ -22,19 +22,9 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
-STREAMS = [name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse")]
 RETRYABLE = {
     "IncompleteStreamError", "ModelLoadingError", "OverloadedError", "RateLimitError", "ServerError",
 }  # fmt: skip
-
-
-def reply_of(name: str, status: int = 200) -> ScriptedReply:
-    data = (GOLDEN / name).read_bytes()
-    return (
-        ScriptedReply.events(data)
-        if name.endswith(".sse")
-        else ScriptedReply.json(data, status=status)
-    )
 
 
 def scripted(name: str, replies: Iterable[ScriptedReply]) -> GeneratorInfo:

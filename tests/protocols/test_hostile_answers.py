@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from fuzz_inputs import FACTOR, SEED, Corpus, pieces_of, recorded
-from test_fuzz import CLAUDE, PARSERS, ROUTER, check_error, check_response, fed, outcome_of
+from fuzz_parsers import CLAUDE, PARSERS, ROUTER, check_error, check_response, fed, outcome_of
 
 from minillmlib import (
     ChatNode,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 from golden_expected import ANSWERS
-from test_golden import reply_of
-from test_tools import CHAT, CLAUDE_WIRE, asked, body_of
+from sent_bodies import CHAT, CLAUDE_WIRE, asked, body_of
 
 import minillmlib
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, golden_generator, reply_of
 from minillmlib import (
     ChatDialect,
     ChatNode,

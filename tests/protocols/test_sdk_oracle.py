@@ -22,12 +22,11 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import completion_create_params as openai_params
 from sdk_types import Keys, check_body, http_client_with
-from test_generators import ANSWER, CLAUDE
-from test_golden import reply_of
-from test_tools import PDF, PNG, WAV, get_weather
+from sent_bodies import PDF, PNG, WAV, get_weather
+from short_answers import ANSWER, CLAUDE
 
 import minillmlib
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, golden_generator, reply_of
 from minillmlib import (
     AnthropicProvider,
     AudioPart,

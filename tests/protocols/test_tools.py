@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import random
-from typing import Literal
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_generators import ANSWER, CLAUDE
+from sent_bodies import CHAT, CLAUDE_WIRE, MP4, PDF, PNG, WAV, asked, body_of, get_weather
+from short_answers import ANSWER
 
 import minillmlib
 from minillmlib import (
-    AnthropicProvider,
     AudioPart,
     ChatNode,
     CompletionParameters,
@@ -35,39 +34,6 @@ from minillmlib import (
     VideoPart,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-
-CHAT = [OpenAiProvider(), OpenRouterProvider(), GenericProvider()]
-CLAUDE_WIRE = AnthropicProvider()
-PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
-WAV = b"RIFF\0\0\0\0WAVEfmt "
-MP4 = b"\0\0\0\x18ftypmp42"
-PDF = b"%PDF-1.7\n"
-
-
-def body_of(provider, leaf: ChatNode, params: CompletionParameters | None = None):
-    is_claude = isinstance(provider, AnthropicProvider)
-    transport = ScriptedTransport([ScriptedReply.json(CLAUDE if is_claude else ANSWER)])
-    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(provider)
-    minillmlib.run(leaf.complete(generator.with_transport(transport), params))
-    return msgspec.json.decode(transport.requests[0].body)
-
-
-def asked(*content) -> ChatNode:
-    return ChatNode.root("s").add_user(content if len(content) > 1 else content[0])
-
-
-def get_weather(city: str, days: int = 1, unit: Literal["c", "f"] = "c") -> str:
-    """The weather in a city.
-
-    More than the model needs to know.
-
-    Args:
-        city: The city's name,
-            in English.
-        days (int): How many days ahead.
-    """
-    return f"{city} {days} {unit}"
-
 
 SCHEMA = {
     "type": "object",

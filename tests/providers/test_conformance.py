@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from conftest import GOLDEN
+from golden import GOLDEN
 from minillmlib import (
     AnthropicProvider,
     ChatDialect,

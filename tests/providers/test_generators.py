@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from short_answers import ANSWER, CLAUDE
 
 import minillmlib
 from minillmlib import (
@@ -30,8 +31,6 @@ from minillmlib import (
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 CANARY = "sk-canary-0123456789"
-ANSWER = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
-CLAUDE = {"content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}
 
 
 def request_of(generator: GeneratorInfo, params: CompletionParameters | None = None):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_generators import ANSWER, CLAUDE
+from short_answers import ANSWER, CLAUDE
 
 import minillmlib
 from minillmlib import (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
@@ -14,9 +12,9 @@ import msgspec
 import pytest
 from fuzz_inputs import FACTOR, SEED, event_ends, pieces_of
 from golden_expected import ANSWERS, BROKEN_STREAMS, FAILURES, expected_of
-from loopback import Exchange, serving
+from server import Exchange, serving
 
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, golden_generator
 from minillmlib import (
     ApiError,
     AttemptOutcome,
@@ -89,13 +87,9 @@ async def end(exchange: Exchange, way: str) -> None:
     if way == RESET_LATER:
         await asyncio.sleep(RACE_SECS)
     if way in (RESET, RESET_LATER):
-        reset = struct.pack("ii", 1, 0)
-        exchange._writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, reset
-        )
-        exchange.hang_up()
+        exchange.reset()
     elif way != ENDED:
-        exchange._writer.close()
+        exchange.close()
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
+from answer_pieces import begun, chunk
 from bill_records import cached, chat, claude, thought
 from bill_wires import WIRES, Events, Record, body_of, on_every_chunk
-from ledger_server import HANG_UP, Pieces, Request
-from ledger_wires import begun, chunk
+from server import Exchange
+from threaded_server import HANG_UP, Pieces
 
 from minillmlib import TokenPrice, Usage
 
@@ -99,18 +100,18 @@ class MoneyProvider:
         """A call that will say its number."""
         self.plans[call], self.lines[call] = plan, []
 
-    def answer(self, request: Request) -> Pieces:
+    def answer(self, request: Exchange) -> Pieces:
         """Puts the request down, and plays what awaits it."""
-        if request.head.startswith(b"GET "):
-            return self._asked_later(request.head)
+        if request.method == "GET":
+            return self._asked_later(request.path)
         call = int(re.findall(rb"call (\d+)\b", request.body)[-1])
         line = _line(call, self.plans[call], len(self.lines[call]), request.body)
         self._by_id[line.id] = line
         self.lines[call].append(line)
         return line.play.answer(line)
 
-    def _asked_later(self, head: bytes) -> Pieces:
-        line = self._by_id[re.search(rb"id=([\w-]+)", head)[1].decode()]
+    def _asked_later(self, path: str) -> Pieces:
+        line = self._by_id[re.search(r"id=([\w-]+)", path)[1]]
         self.asked_later.add(line.id)
         if not line.is_kept:
             return reply(b"{}", "404 Not Found")

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from loopback import Exchange, serving
+from server import Exchange, serving
 
 SECS = {"5m": 300, "1h": 3600}
 MOST_MARKS = 4

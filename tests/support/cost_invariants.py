@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 from billing_provider import TEXTS, Line, Plan
-from ledger_server import wait_until
+from threaded_server import wait_until
 
 from minillmlib import (
     Attempt,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from fault_server import FaultServer, Play, Sent, serving
+from fault_server import FaultExchange, FaultServer, Play, at
 from fault_wires import COUNTS, TEXT, WIRES, Counts
 
 from minillmlib import (
@@ -111,9 +111,7 @@ class Fault:
     providers: tuple[str, ...] = tuple(WIRES)
     settings: Mapping[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
-    place: Callable[[Play], AbstractAsyncContextManager[FaultServer]] = field(
-        default_factory=serving
-    )
+    place: Callable[[Play], AbstractAsyncContextManager[FaultServer]] = field(default_factory=at)
     prompt: str = "u"
     is_warm: bool = False
     """Whether a connection is kept from a call before."""
@@ -304,7 +302,9 @@ def _about_time(seen: Seen, expect: Expect) -> list[str]:
     return ["too late" if seen.secs > most else "too early"]
 
 
-def _about_the_record(seen: Seen, expect: Expect, ledger: list[Sent], provider: str) -> list[str]:
+def _about_the_record(
+    seen: Seen, expect: Expect, ledger: list[FaultExchange], provider: str
+) -> list[str]:
     attempts = seen.attempts
     told = []
     sent = [attempt for attempt in attempts if attempt.was_sent]
@@ -326,7 +326,9 @@ def _about_the_record(seen: Seen, expect: Expect, ledger: list[Sent], provider: 
     return told + (_about_the_last(seen, attempts[-1], expect, ledger) if attempts else [])
 
 
-def _about_the_last(seen: Seen, last: Attempt, expect: Expect, ledger: list[Sent]) -> list[str]:
+def _about_the_last(
+    seen: Seen, last: Attempt, expect: Expect, ledger: list[FaultExchange]
+) -> list[str]:
     told = []
     statuses = expect.status if isinstance(expect.status, tuple) else (expect.status,)
     if last.status not in statuses:
@@ -369,7 +371,7 @@ def _price(provider: str, counts: Counts) -> tuple[CostResolution, Decimal]:
 
 
 def _about_the_bill(
-    sent: list[Attempt], ledger: list[Sent], expect: Expect, reports: list[CostInfo]
+    sent: list[Attempt], ledger: list[FaultExchange], expect: Expect, reports: list[CostInfo]
 ) -> list[str]:
     """What holds for every call: nothing possibly billed is missing, nothing is made up."""
     told = []

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from operator import methodcaller
 
-from fault_server import Exchange, Play
+from fault_server import FaultExchange, Play
 from fault_wires import PARTIAL, PIECES, Wire, encode
 
 __all__ = [
     "DONE", "ENDING", "FAILS", "PING", "REASON", "REST", "SAY", "START", "answers", "bare",
     "completes",
-    "cut_short", "drips", "fails", "of", "raw", "send_pieces", "silent", "streams",
+    "cut_short", "do", "drips", "fails", "of", "raw", "send_pieces", "silent", "streams",
 ]  # fmt: skip
 
 Bytes = bytes | Callable[[Wire], bytes]
@@ -28,6 +28,13 @@ def of(wire: Wire, piece: Bytes) -> bytes:
     return piece if isinstance(piece, bytes) else piece(wire)
 
 
+async def do(exchange: FaultExchange, move: str) -> None:
+    """Make a move by its name: `end`, `silence`, `close` or `reset`."""
+    done = getattr(exchange, move)()
+    if done is not None:
+        await done
+
+
 def answers(
     body: Bytes,
     status: str = "200 OK",
@@ -36,7 +43,7 @@ def answers(
 ) -> Play:
     """Answers in one piece, also where a stream was asked for."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.answer(of(exchange.wire, body), status, kind, headers)
 
     return play
@@ -52,10 +59,10 @@ def fails(status: int, *headers: str, message: str = "No.") -> Play:
 def completes(usage: Callable[[Wire], object]) -> Play:
     """Answers as it should be, whole or in events, but with these counts."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         counts = usage(exchange.wire)
         if exchange.is_stream:
-            await exchange.stream(*exchange.wire.events(counts))
+            await exchange.start_events(*exchange.wire.events(counts))
             await exchange.end()
         else:
             await exchange.answer(exchange.wire.completion(usage=counts))
@@ -66,35 +73,35 @@ def completes(usage: Callable[[Wire], object]) -> Play:
 def streams(*pieces: Bytes | float, then: str = "end") -> Play:
     """Sends pieces of an event stream, each in a chunk of its own, with waits between them.
 
-    `then` is a method of `Exchange`: `end`, `close`, `reset` or `silence`.
+    `then` is a method of `FaultExchange`: `end`, `close`, `reset` or `silence`.
     """
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await send_pieces(exchange, pieces)
-        await getattr(exchange, then)()
+        await do(exchange, then)
 
     return play
 
 
-async def send_pieces(exchange: Exchange, pieces: Iterable[Bytes | float]) -> None:
+async def send_pieces(exchange: FaultExchange, pieces: Iterable[Bytes | float]) -> None:
     """The head of an event stream, and its pieces."""
-    await exchange.stream()
+    await exchange.start_events()
     for piece in pieces:
         if isinstance(piece, float):
             await asyncio.sleep(piece)
         else:
-            await exchange.body(of(exchange.wire, piece))
+            await exchange.chunk(of(exchange.wire, piece))
 
 
 def drips(*pieces: Bytes, forever: Bytes, each_secs: float = 0.0, size: int | None = None) -> Play:
     """Sends pieces of a stream, then one again and again, in bits of `size` bytes."""
 
-    async def play(exchange: Exchange) -> None:
-        await exchange.stream(*(of(exchange.wire, piece) for piece in pieces))
+    async def play(exchange: FaultExchange) -> None:
+        await exchange.start_events(*(of(exchange.wire, piece) for piece in pieces))
         again = of(exchange.wire, forever)
         while True:
             for start in range(0, len(again), size or len(again)):
-                await exchange.body(again[start : start + (size or len(again))])
+                await exchange.chunk(again[start : start + (size or len(again))])
                 await asyncio.sleep(each_secs)
 
     return play
@@ -103,13 +110,13 @@ def drips(*pieces: Bytes, forever: Bytes, each_secs: float = 0.0, size: int | No
 def raw(*pieces: bytes | float, then: str = "close") -> Play:
     """Sends bytes that may not even be HTTP."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         for piece in pieces:
             if isinstance(piece, float):
                 await asyncio.sleep(piece)
             else:
                 await exchange.send(piece)
-        await getattr(exchange, then)()
+        await do(exchange, then)
 
     return play
 
@@ -117,7 +124,7 @@ def raw(*pieces: bytes | float, then: str = "close") -> Play:
 def bare(status: str) -> Play:
     """Answers with a head that needs no body."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.bare(status)
 
     return play
@@ -126,14 +133,14 @@ def bare(status: str) -> Play:
 def cut_short(status: str, body: Bytes, promised: int, then: str = "close") -> Play:
     """Promises more bytes than it sends."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.head(status, length=promised)
-        await exchange.body(of(exchange.wire, body))
-        await getattr(exchange, then)()
+        await exchange.chunk(of(exchange.wire, body))
+        await do(exchange, then)
 
     return play
 
 
-async def silent(exchange: Exchange) -> None:
+async def silent(exchange: FaultExchange) -> None:
     """Says nothing at all."""
     await exchange.silence()

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 from fault_cells import Fault, late, refused, right, unsent, wrong
-from fault_plays import answers, bare, cut_short, fails, raw, silent
-from fault_server import CAN_BE_OVERFULL, Exchange, FaultServer, Play, nobody, overfull, serving
+from fault_plays import answers, bare, cut_short, do, fails, raw, silent
+from fault_server import CAN_BE_OVERFULL, FaultExchange, FaultServer, Play, at, nobody, overfull
 from fault_wires import CHAT, Wire, encode
 
 from minillmlib import (
@@ -49,28 +49,28 @@ OPEN_LINE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 async def unknown_name(_play: Play) -> AsyncIterator[FaultServer]:
     """A name that no resolver knows."""
     server = FaultServer(_play)
-    server.url = "https://no-such-host.invalid"
+    server.origin = "https://no-such-host.invalid"
     yield server
 
 
 def after_a_good_one(play: Play) -> Play:
     """Answers the first request as it should be, and plays to the others."""
 
-    async def both(exchange: Exchange) -> None:
+    async def both(exchange: FaultExchange) -> None:
         await (exchange.good() if exchange.number == 1 else play(exchange))
 
     return both
 
 
-async def answer_and_close(exchange: Exchange) -> None:
+async def answer_and_close(exchange: FaultExchange) -> None:
     await exchange.good()
-    await exchange.close()
+    exchange.close()
 
 
 def with_one_too_many(status: str, then: str) -> Play:
     """Sends one more answer some time after the first."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.good()
         if exchange.number == 1:
             await exchange.silence(0.02)
@@ -78,12 +78,12 @@ def with_one_too_many(status: str, then: str) -> Play:
             head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n"
             await exchange.send(head.encode() + body)
             if then == "close":
-                await exchange.close()
+                exchange.close()
 
     return play
 
 
-async def with_too_much(exchange: Exchange) -> None:
+async def with_too_much(exchange: FaultExchange) -> None:
     await exchange.good()
     if exchange.number == 1:
         await exchange.send(b'{"more": "than was promised"}\r\n\r\n')
@@ -92,24 +92,24 @@ async def with_too_much(exchange: Exchange) -> None:
 def once(move: str) -> Play:
     """Does it to the second request, and answers the others."""
 
-    async def play(exchange: Exchange) -> None:
-        await (getattr(exchange, move)() if exchange.number == 2 else exchange.good())
+    async def play(exchange: FaultExchange) -> None:
+        await (do(exchange, move) if exchange.number == 2 else exchange.good())
 
     return play
 
 
-async def refuse_and_take_the_rest(exchange: Exchange) -> None:
+async def refuse_and_take_the_rest(exchange: FaultExchange) -> None:
     await fails(413)(exchange)
     await exchange.take_rest()
 
 
-async def refuse_and_take_no_more(exchange: Exchange) -> None:
+async def refuse_and_take_no_more(exchange: FaultExchange) -> None:
     await fails(413)(exchange)
     await exchange.silence(1.0)
-    await exchange.close()
+    exchange.close()
 
 
-async def interim_for_ever(exchange: Exchange) -> None:
+async def interim_for_ever(exchange: FaultExchange) -> None:
     while True:
         await exchange.send(b"HTTP/1.1 102 Processing\r\n\r\n")
         await asyncio.sleep(0.1)
@@ -120,50 +120,51 @@ def slowly(data: bytes) -> Play:
     return raw(*(piece for byte in data for piece in (bytes([byte]), 0.2)))
 
 
-async def interim_then_good(exchange: Exchange) -> None:
+async def interim_then_good(exchange: FaultExchange) -> None:
     await exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     await exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
     await exchange.good()
 
 
-async def without_framing(exchange: Exchange) -> None:
+async def without_framing(exchange: FaultExchange) -> None:
     """As in HTTP/1.0: the end of the connection is the end of the answer."""
     kind = b"text/event-stream" if exchange.is_stream else b"application/json"
     await exchange.send(b"HTTP/1.0 200 OK\r\nContent-Type: %b\r\n\r\n" % kind)
+    exchange.is_chunked = False
     whole = exchange.wire.completion()
     for piece in exchange.wire.events() if exchange.is_stream else (whole,):
-        await exchange.body(piece)
-    await exchange.close()
+        await exchange.chunk(piece)
+    exchange.close()
 
 
-async def with_trailers(exchange: Exchange) -> None:
+async def with_trailers(exchange: FaultExchange) -> None:
     kind = "text/event-stream" if exchange.is_stream else "application/json"
     await exchange.head(kind=kind)
     whole = exchange.wire.completion()
     for piece in exchange.wire.events() if exchange.is_stream else (whole,):
         await exchange.send(b"%x;name=value\r\n%b\r\n" % (len(piece), piece))
-        exchange.sent.payload += piece
+        exchange.note_payload(piece)
     await exchange.send(b"0\r\nX-Checksum: 1\r\n\r\n")
-    exchange.sent.is_whole = True
+    exchange.is_whole = True
 
 
-async def without_kind(exchange: Exchange) -> None:
+async def without_kind(exchange: FaultExchange) -> None:
     await exchange.head(kind=None)
     whole = exchange.wire.completion()
     for piece in exchange.wire.events() if exchange.is_stream else (whole,):
-        await exchange.body(piece)
+        await exchange.chunk(piece)
     await exchange.end()
 
 
 def elsewhere(status: int, *, same_origin: bool) -> Play:
     """Points to a place that would answer, on this very server or at another name of it."""
 
-    async def play(exchange: Exchange) -> None:
-        if exchange.sent.path.endswith("/elsewhere"):
+    async def play(exchange: FaultExchange) -> None:
+        if exchange.path.endswith("/elsewhere"):
             return await exchange.good()
-        port = exchange.sent.headers["host"].rpartition(":")[2]
+        port = exchange.headers["host"].rpartition(":")[2]
         origin = "" if same_origin else f"http://localhost:{port}"
-        place = f"Location: {origin}/{exchange.sent.path.split('/')[1]}/elsewhere"
+        place = f"Location: {origin}/{exchange.path.split('/')[1]}/elsewhere"
         return await exchange.answer(b"", f"{status} Moved", headers=(place,))
 
     return play
@@ -172,19 +173,19 @@ def elsewhere(status: int, *, same_origin: bool) -> Play:
 def cut_in_a_chunk(body: bytes, pause: float = 0.0) -> Play:
     """A chunk that is longer than what comes of it."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.head()
         await exchange.send(b"ffff\r\n" + body)
         await asyncio.sleep(pause)
-        await exchange.close()
+        exchange.close()
 
     return play
 
 
-async def endless_body(exchange: Exchange) -> None:
+async def endless_body(exchange: FaultExchange) -> None:
     await exchange.head()
     while True:
-        await exchange.body(b'{"choices": [' + b" " * 10_000)
+        await exchange.chunk(b'{"choices": [' + b" " * 10_000)
 
 
 def waits(secs: float, outcome: AttemptOutcome | None = None, **more: object) -> dict[str, object]:
@@ -204,14 +205,14 @@ CONNECTING = [
     Fault(name="the name is unknown", play=silent, place=unknown_name,
           expect=unsent(ConnectError, says="no-such-host.invalid")),
     Fault(name="https towards a server without it", play=raw(b"HTTP/1.1 400 No\r\n\r\n"),
-          place=serving(scheme="https"), expect=unsent(TlsError)),
-    Fault(name="a TLS handshake without an answer", play=silent, place=serving(scheme="https"),
+          place=at(scheme="https"), expect=unsent(TlsError)),
+    Fault(name="a TLS handshake without an answer", play=silent, place=at(scheme="https"),
           ignores=("unclosed",),
           **waits(0.4, AttemptOutcome.NOT_SENT)),
     Fault(name="a reset within the TLS handshake", play=raw(then="reset"),
-          place=serving(scheme="https"), expect=unsent((ConnectError, TlsError))),
+          place=at(scheme="https"), expect=unsent((ConnectError, TlsError))),
     Fault(name="an end within the TLS handshake", play=raw(then="close"),
-          place=serving(scheme="https"), expect=unsent((ConnectError, TlsError))),
+          place=at(scheme="https"), expect=unsent((ConnectError, TlsError))),
 ]  # fmt: skip
 if CAN_BE_OVERFULL:
     CONNECTING.append(
@@ -242,19 +243,19 @@ KEPT = [
 ]  # fmt: skip
 
 SENDING = [
-    Fault(name="a prompt of megabytes", play=Exchange.good, prompt=BIG[:1_500_000], expect=right()),
+    Fault(name="a prompt of megabytes", play=FaultExchange.good, prompt=BIG[:1_500_000], expect=right()),
     Fault(name="the server hangs up without an answer", play=raw(),
           expect=wrong(ReadError, status=None)),
     Fault(name="a reset before the answer", play=raw(then="reset"),
           expect=wrong(ReadError, status=None)),
     Fault(name="a reset while the body is sent", play=raw(0.05, then="reset"), **LOADS,
-          place=serving(reads_body=False), expect=wrong(ReadError, status=None)),
+          place=at(reads_body=False), expect=wrong(ReadError, status=None)),
     Fault(name="an end while the body is sent", play=raw(0.05, then="close"), **LOADS,
-          place=serving(reads_body=False), expect=wrong(ReadError, status=None)),
+          place=at(reads_body=False), expect=wrong(ReadError, status=None)),
     Fault(name="413 before the body was taken, which then is", play=refuse_and_take_the_rest,
-          **LOADS, place=serving(reads_body=False), expect=refused(RequestTooLargeError, 413)),
+          **LOADS, place=at(reads_body=False), expect=refused(RequestTooLargeError, 413)),
     Fault(name="413 before the body was taken, which never is", play=refuse_and_take_no_more,
-          **LOADS, place=serving(reads_body=False), expect=refused(RequestTooLargeError, 413),
+          **LOADS, place=at(reads_body=False), expect=refused(RequestTooLargeError, 413),
           over_httpx2=wrong(ReadError, status=None)),
 ]  # fmt: skip
 
@@ -402,11 +403,11 @@ STATUSES = [
 ]  # fmt: skip
 
 
-def in_half_a_minute(_exchange: Exchange) -> str:
+def in_half_a_minute(_exchange: FaultExchange) -> str:
     return formatdate(time.time() + 30, usegmt=True)
 
 
-async def ask_to_wait_until(exchange: Exchange) -> None:
+async def ask_to_wait_until(exchange: FaultExchange) -> None:
     await fails(429, f"Retry-After: {in_half_a_minute(exchange)}")(exchange)
 
 

@@ -20,7 +20,7 @@ from fault_plays import (
     send_pieces,
     streams,
 )
-from fault_server import Exchange, Play
+from fault_server import FaultExchange, Play
 from fault_wires import CHAT, COUNTS, PARTIAL, TEXT, Counts, Wire, encode, event
 
 from minillmlib import (
@@ -47,12 +47,12 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 def reframed(change: Any, size: int | None = None, pause: float = 0.0) -> Play:
     """A whole stream with its bytes changed, in chunks of `size` bytes."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         data = change(b"".join(exchange.wire.events()))
         step = size or len(data)
-        await exchange.stream()
+        await exchange.start_events()
         for start in range(0, len(data), step):
-            await exchange.body(data[start : start + step])
+            await exchange.chunk(data[start : start + step])
             await exchange.silence(pause)
         await exchange.end()
 
@@ -62,12 +62,12 @@ def reframed(change: Any, size: int | None = None, pause: float = 0.0) -> Play:
 def split_at(mark: bytes, data_of: Any) -> Play:
     """A whole stream in two chunks, cut within the mark."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         data = data_of(exchange.wire)
         place = data.index(mark) + 1
-        await exchange.stream(data[:place])
+        await exchange.start_events(data[:place])
         await exchange.silence(0.03)
-        await exchange.body(data[place:])
+        await exchange.chunk(data[place:])
         await exchange.end()
 
     return play
@@ -91,10 +91,10 @@ def says_bytes(data: bytes) -> Any:
 def of_kind(kind: str | None) -> Play:
     """A whole stream under this content type."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await exchange.head(kind=kind)
         for piece in exchange.wire.events():
-            await exchange.body(piece)
+            await exchange.chunk(piece)
         await exchange.end()
 
     return play
@@ -253,11 +253,11 @@ BROKEN_LATER = wrong(ReadError, text=TEXT)
 def cut_in_a_chunk(*pieces: Any, pause: float = 0.0) -> Play:
     """Pieces of a stream, then the beginning of a chunk, then nothing."""
 
-    async def play(exchange: Exchange) -> None:
+    async def play(exchange: FaultExchange) -> None:
         await send_pieces(exchange, pieces)
         await exchange.silence(pause)
         await exchange.send(b"fff\r\ndata: {")
-        await exchange.close()
+        exchange.close()
 
     return play
 
@@ -351,11 +351,11 @@ PACE = [
 ]  # fmt: skip
 
 
-async def cut_short_stream(exchange: Exchange) -> None:
+async def cut_short_stream(exchange: FaultExchange) -> None:
     await exchange.head(kind="text/event-stream", length=9999)
-    await exchange.body(exchange.wire.start() + exchange.wire.say(PARTIAL))
+    await exchange.chunk(exchange.wire.start() + exchange.wire.say(PARTIAL))
     await exchange.silence(0.05)
-    await exchange.close()
+    exchange.close()
 
 
 SMALL = Limits(event_bytes=5000, stream_bytes=50_000, text_chars=200)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from golden_expected import FAILURES
 
-from conftest import GOLDEN
+from golden import GOLDEN
 
 FACTOR = int(os.environ.get("MINILLMLIB_FUZZ_INPUTS", "1"))
 SEED = int(os.environ.get("MINILLMLIB_FUZZ_SEED", "0"))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import httpx2
-from loopback import Exchange, serving
 from secret_shapes import ECHOES, Canary
 from secret_sinks import Catch, Surroundings, Witness, call_at_work
+from server import Exchange, serving
 
 from minillmlib import (
     ApiError,
@@ -135,7 +135,7 @@ def says_head(build: Callable[[Scene], str]) -> Answer:
 
     async def answer(exchange: Exchange, scene: Scene) -> None:
         await exchange.send(build(scene).replace("\n", "\r\n").encode())
-        exchange._writer.close()
+        exchange.close()
 
     return answer
 

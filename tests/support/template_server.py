@@ -1,15 +1,45 @@
-"""Serves the built-in model with a chat template or a schema of a test's choice. Run by its path.
+"""The built-in model in a process of its own, with a chat template or a schema of a test's choice.
 
-Standard input brings one line of JSON, `{"model": ..., "key": ..., "template": ..., "schema": ...}`,
-of which the last two may be null, and then nothing: the server ends when it is closed. A schema
-holds every answer. Standard output carries one line, `{"url": ...}`.
+Use it for what only a real server shows: calls, thoughts and grammars on both of its wires. It is
+also the program of that process, run by its path. Standard input brings one line of JSON,
+`{"model": ..., "key": ..., "template": ..., "schema": ...}`, of which the last two may be null, and
+then nothing: the server ends when it is closed. A schema holds every answer. Standard output
+carries one line, `{"url": ...}`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from contextlib import contextmanager
+
+KEY = "key-of-the-template-server"
+WIRES = ("chat completions", "messages")
+
+
+@contextmanager
+def served_with(template: str | None, schema: dict | None = None):
+    """Serve with this template, and yield the address; the server ends with its standard input."""
+    from minillmlib.local.model import default_model_path
+
+    settings = {"model": str(default_model_path()), "key": KEY, "template": template,
+                "schema": schema}  # fmt: skip
+    command = [sys.executable, "-P", __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdin.write(json.dumps(settings).encode() + b"\n")
+        child.stdin.flush()
+        yield json.loads(child.stdout.readline())["url"]
+
+
+def over(wire: str, url: str, key: str = KEY):
+    """Return a generator for one wire of such a server."""
+    from minillmlib import GeneratorInfo
+
+    if wire == "messages":
+        return GeneratorInfo.anthropic("smollm2").with_base_url(url).with_api_key(key)
+    return GeneratorInfo.custom("real", f"{url}/v1", "smollm2").with_api_key(key)
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from bill_wires import body_of
-from test_tree_costs import KINDS, WIRES, completed
+from owed_answers import KINDS, WIRES, completed
 
-from conftest import GOLDEN, golden_generator
+from golden import GOLDEN, golden_generator
 from minillmlib import (
     AudioPart,
     ChatNode,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from loopback import Exchange, serving
+from server import Exchange, serving
 
 from minillmlib import (
     AnthropicProvider,

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from ledger_server import HANG_UP_SECS, LedgerServer, Request, wait_until
-from ledger_wires import TEXT, begun, generator_at, streamed, whole, word
+from answer_pieces import TEXT, begun, generator_at, streamed, whole, word
+from server import Exchange
+from threaded_server import HANG_UP_SECS, ThreadedServer, wait_until
 
 from minillmlib import (
     AttemptOutcome,
@@ -33,7 +34,7 @@ from minillmlib import (
 WIRES = ("openai", "anthropic")
 
 
-def is_stream(request: Request) -> bool:
+def is_stream(request: Exchange) -> bool:
     return b'"stream":true' in request.body
 
 
@@ -56,7 +57,7 @@ async def both_texts(generator) -> list[str]:
     return [await whole_text(root, generator), await streamed_text(root, generator)]
 
 
-def said_in(request: Request) -> list[str]:
+def said_in(request: Exchange) -> list[str]:
     """The texts of a request's messages, in order."""
     contents = [m["content"] for m in msgspec.json.decode(request.body)["messages"]]
     return [c if isinstance(c, str) else "".join(part["text"] for part in c) for c in contents]
@@ -64,7 +65,7 @@ def said_in(request: Request) -> list[str]:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_hundred_chats_from_one_node_are_a_hundred_whole_pairs(wire):
-    def echo(request: Request):
+    def echo(request: Exchange):
         text = f"answer to {said_in(request)[-1]}"
         return streamed(wire, words=(text,)) if is_stream(request) else whole(wire, text=text)
 
@@ -77,7 +78,7 @@ def test_a_hundred_chats_from_one_node_are_a_hundred_whole_pairs(wire):
         return await asking
 
     node = ChatNode.root("s").add_user("before").add_assistant("so")
-    with LedgerServer(echo) as server:
+    with ThreadedServer(echo) as server:
         server.meeting = 100  # all are under way at once
         generator = generator_at(server, wire)
         texts = asyncio.run(main())
@@ -92,7 +93,7 @@ def test_a_hundred_chats_from_one_node_are_a_hundred_whole_pairs(wire):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_three_loops_in_a_row_share_a_generator_and_each_closes_its_connections(wire):
-    with LedgerServer(either(wire)) as server:
+    with ThreadedServer(either(wire)) as server:
         generator = generator_at(server, wire)
         for number in range(1, 4):
             assert asyncio.run(both_texts(generator)) == [TEXT, TEXT]
@@ -109,7 +110,7 @@ def test_a_loop_in_each_of_many_threads_at_once_has_connections_of_its_own():
         texts.extend(asyncio.run(main()))
 
     texts, together = [], threading.Barrier(8)
-    with LedgerServer(either("openai")) as server:
+    with ThreadedServer(either("openai")) as server:
         generator = generator_at(server, "openai")
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -129,7 +130,7 @@ def test_blocking_calls_of_many_threads_share_the_connections_of_one_loop():
         texts.append("".join(c.delta for c in iterate(root.chat_streaming("u", generator))))
 
     texts, together = [], threading.Barrier(8)
-    with LedgerServer(either("openai")) as server:
+    with ThreadedServer(either("openai")) as server:
         generator = generator_at(server, "openai")
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -143,7 +144,7 @@ def test_blocking_calls_of_many_threads_share_the_connections_of_one_loop():
 @pytest.mark.parametrize("wire", WIRES)
 async def test_blocking_calls_work_inside_a_running_loop_as_in_a_notebook(wire):
     root = ChatNode.root("s")
-    with LedgerServer(either(wire)) as server:
+    with ThreadedServer(either(wire)) as server:
         generator = generator_at(server, wire)
         assert run(root.chat("u", generator)).text == TEXT
         assert "".join(c.delta for c in iterate(root.chat_streaming("u", generator))) == TEXT
@@ -151,8 +152,8 @@ async def test_blocking_calls_work_inside_a_running_loop_as_in_a_notebook(wire):
         assert len(server.connections) == 2, "one of each loop"
 
 
-def silent_stream() -> LedgerServer:
-    return LedgerServer((*begun(), word("openai", "one ")))
+def silent_stream() -> ThreadedServer:
+    return ThreadedServer((*begun(), word("openai", "one ")))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_a_stream_is_not_read_in_another_loop_and_the_first_may_go_on(read):
             await asyncio.to_thread(elsewhere, stream)
             return first + "".join([chunk.delta async for chunk in stream])
 
-    with LedgerServer(streamed("openai")) as server:
+    with ThreadedServer(streamed("openai")) as server:
         generator = generator_at(server, "openai")
         assert asyncio.run(main()) == TEXT
 
@@ -211,7 +212,7 @@ def test_uvloop_runs_calls_and_hangs_up_at_once_when_one_is_left():
         return time.monotonic()
 
     with (
-        LedgerServer(either("openai")) as server,
+        ThreadedServer(either("openai")) as server,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         generator = generator_at(server, "openai")
@@ -247,7 +248,7 @@ def say(line):  # in one piece, beside what another process says
 """
 
 
-def in_new_process(program: str, server: LedgerServer, **environment: str) -> list[str]:
+def in_new_process(program: str, server: ThreadedServer, **environment: str) -> list[str]:
     """The lines that a program prints, which must end well and complain of nothing."""
     options = ("-W", "default", "-W", "ignore::DeprecationWarning")  # of forks beside threads
     done = subprocess.run(
@@ -291,7 +292,7 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("program", [FORK_IN_PLAIN_CODE, FORK_IN_A_LOOP], ids=["run", "loop"])
 def test_both_sides_of_a_fork_call_and_share_no_connection(program):
-    with LedgerServer(whole("openai")) as server:
+    with ThreadedServer(whole("openai")) as server:
         server.pause_secs = 0.02
         assert in_new_process(program, server) == [TEXT, TEXT, TEXT, "0"]
         at = {said_in(request)[-1]: request.connection for request in server.requests}
@@ -318,7 +319,7 @@ for thread in threads:
 
 
 def test_the_very_first_calls_of_a_process_may_come_from_many_threads_at_once():
-    with LedgerServer(whole("openai")) as server:
+    with ThreadedServer(whole("openai")) as server:
         server.pause_secs = 0.01
         assert in_new_process(FIRST_CALLS, server) == []
         assert (len(server.requests), len(server.connections)) == (16, 8)
@@ -339,9 +340,9 @@ asyncio.run(main())
 
 
 def test_a_first_call_cancelled_while_the_engine_is_imported_was_not_sent():
-    with LedgerServer(whole("openai")) as server:
+    with ThreadedServer(whole("openai")) as server:
         lines = in_new_process(CANCELLED_FIRST, server)
-        assert server.begun == 1
+        assert server.started == 1
     assert lines == ["CancelledError", "not_sent None", TEXT]
 
 
@@ -393,13 +394,13 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("warm", ["True", "False"])
 def test_a_process_out_of_files_gets_a_connect_error_and_leaks_none(warm):
-    with LedgerServer(whole("openai", keeps=False)) as server:
+    with ThreadedServer(whole("openai", keeps=False)) as server:
         lines = in_new_process(f"WARM = {warm}" + OUT_OF_FILES, server)
     assert lines == ["ConnectError", "not_sent None", TEXT, "0"]
 
 
 def test_of_more_calls_than_a_process_may_have_files_the_rest_gets_connect_errors():
-    with LedgerServer(whole("openai", keeps=False)) as server:
+    with ThreadedServer(whole("openai", keeps=False)) as server:
         server.pause_secs = 0.01
         lines = in_new_process(TOO_MANY_CALLS, server)
     assert lines == ["ChatNode ConnectError", "100", TEXT, "0"]
@@ -454,7 +455,7 @@ asyncio.run(main())
 def test_a_call_left_over_tls_hangs_up_at_once(certified):
     context, file = certified
     talk = (*begun(), word("openai", "one "))
-    with LedgerServer(lambda it: talk if is_stream(it) else (), tls=context) as server:
+    with ThreadedServer(lambda it: talk if is_stream(it) else (), tls=context) as server:
         program = "READS = True" + CANCELLED_OVER_TLS
         *left_at, last = in_new_process(program, server, SSL_CERT_FILE=file)
         wait_until(lambda: not server.open_connections())
@@ -468,7 +469,7 @@ def test_a_call_left_over_tls_hangs_up_at_once(certified):
 
 def test_a_call_left_over_tls_is_closed_though_the_server_hears_nothing(certified):
     context, file = certified
-    with LedgerServer((), tls=context, reads=False) as server:
+    with ThreadedServer((), tls=context, reads=False) as server:
         program = "READS = False" + CANCELLED_OVER_TLS
         assert in_new_process(program, server, SSL_CERT_FILE=file)[-1] == "3 0"
 
@@ -476,12 +477,12 @@ def test_a_call_left_over_tls_is_closed_though_the_server_hears_nothing(certifie
 MANY = 1000
 CROWD_SERVER = f"""
 import resource, sys
-from ledger_server import LedgerServer
-from ledger_wires import streamed
+from threaded_server import ThreadedServer
+from answer_pieces import streamed
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, {4 * MANY}), hard))
-with LedgerServer(streamed("openai")) as server:
+with ThreadedServer(streamed("openai")) as server:
     server.meeting = {MANY}
     print(server.url, flush=True)
     sys.stdin.readline()

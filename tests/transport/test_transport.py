@@ -9,7 +9,7 @@ import time
 
 import aiohttp
 import pytest
-from loopback import serving
+from server import serving
 
 import minillmlib
 from minillmlib import (
@@ -125,7 +125,7 @@ async def test_a_kept_connection_serves_again_after_a_whole_answer_and_after_a_s
             async with ROOT.chat_streaming("u", at(url)) as stream:
                 async for _ in stream:
                     pass
-    assert [exchange.connection for exchange in exchanges] == [1, 1, 1, 1]
+    assert [exchange.connection.number for exchange in exchanges] == [1, 1, 1, 1]
 
 
 async def test_a_kept_connection_holds_nothing_of_the_streams_that_it_carried():
@@ -142,7 +142,7 @@ async def test_a_kept_connection_holds_nothing_of_the_streams_that_it_carried():
                     pass
         gc.collect()
         kept = [one for one in gc.get_objects() if type(one) is aiohttp.ClientResponse]
-    assert {exchange.connection for exchange in exchanges} == {1}
+    assert {exchange.connection.number for exchange in exchanges} == {1}
     assert not kept
 
 
@@ -192,13 +192,13 @@ async def test_a_server_that_hangs_up_is_a_read_error():
 async def test_a_kept_connection_that_the_server_has_closed_is_replaced_at_once():
     async def answer_and_close(exchange):
         await exchange.answer(ANSWER)
-        if exchange.connection == 1:
-            exchange._writer.close()
+        if exchange.connection.number == 1:
+            exchange.close()
 
     async with serving(answer_and_close) as (url, exchanges):
         for _ in range(3):
             assert (await ROOT.chat("u", at(url))).text == "ok"
-    assert [exchange.connection for exchange in exchanges] == [1, 2, 2]
+    assert [exchange.connection.number for exchange in exchanges] == [1, 2, 2]
 
 
 async def test_a_kept_connection_that_closes_under_the_request_is_replaced_once():
@@ -210,12 +210,12 @@ async def test_a_kept_connection_that_closes_under_the_request_is_replaced_once(
     async with serving(reset_the_second) as (url, exchanges):
         assert (await ROOT.chat("u", at(url))).text == "ok"
         assert (await ROOT.chat("u", at(url))).text == "ok"
-    assert [exchange.connection for exchange in exchanges] == [1, 1, 2]
+    assert [exchange.connection.number for exchange in exchanges] == [1, 1, 2]
 
 
 async def test_the_second_try_takes_a_new_connection_though_others_are_kept():
     async def once_each(exchange):
-        if sum(seen.connection == exchange.connection for seen in exchange.seen) > 1:
+        if sum(seen.connection.number == exchange.connection.number for seen in exchange.seen) > 1:
             return exchange.hang_up()
         await asyncio.sleep(0.05)
         return await exchange.answer(ANSWER)
@@ -230,7 +230,7 @@ async def test_an_answer_that_had_begun_is_never_asked_for_again():
     async def begin_and_close(exchange):
         if len(exchange.seen) == 2:
             await exchange.send(b"HTTP/1.1 200 OK\r\nContent-")
-            return exchange._writer.close()
+            return exchange.close()
         return await exchange.answer(ANSWER)
 
     async with serving(begin_and_close) as (url, exchanges):
@@ -243,7 +243,7 @@ async def test_an_answer_that_had_begun_is_never_asked_for_again():
 async def test_an_error_whose_body_breaks_off_keeps_its_status():
     async def cut(exchange):
         await exchange.send(b"HTTP/1.1 401 No\r\nContent-Length: 500\r\n\r\n{")
-        exchange._writer.close()
+        exchange.close()
 
     async with serving(cut) as (url, _):
         with pytest.raises(minillmlib.AuthenticationError, match="401"):
@@ -281,7 +281,7 @@ async def test_a_server_that_dies_at_work_is_not_asked_again():
 async def test_an_answer_shorter_than_promised_is_a_read_error():
     async def short(exchange):
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n" + ANSWER)
-        exchange._writer.close()
+        exchange.close()
 
     async with serving(short) as (url, _):
         with pytest.raises(ReadError):
@@ -292,7 +292,7 @@ async def test_an_answer_shorter_than_promised_is_a_read_error():
 async def test_what_is_not_http_is_a_protocol_error_without_the_key(junk):
     async def send_junk(exchange):
         await exchange.send(junk)
-        exchange._writer.close()
+        exchange.close()
 
     async with serving(send_junk) as (url, _):
         with pytest.raises(minillmlib.ProtocolError) as caught:
@@ -475,7 +475,7 @@ async def test_a_stream_that_stops_before_its_end_signal_is_an_error_with_the_te
             return await exchange.end()
         if ending == "cut inside a chunk":
             await exchange.send(b"fff\r\ndata: {")
-            return exchange._writer.close()
+            return exchange.close()
         return exchange.hang_up()
 
     kind = IncompleteStreamError if ending == "clean" else ReadError

@@ -9,6 +9,7 @@ import pickle
 
 import msgspec
 import pytest
+from short_answers import said, scripted, streamed
 
 import minillmlib
 from minillmlib import (
@@ -22,25 +23,7 @@ from minillmlib import (
     Role,
     TextPart,
 )
-from minillmlib.testing import ScriptedReply, ScriptedTransport
-
-
-def said(text: str) -> ScriptedReply:
-    choice = {"index": 0, "message": {"content": text}, "finish_reason": "stop"}
-    return ScriptedReply.json({"id": "1", "model": "m", "choices": [choice]})
-
-
-def streamed(*texts: str, finish: str | None = "stop") -> ScriptedReply:
-    deltas = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in texts]
-    if finish:
-        deltas.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-    encode = msgspec.json.encode
-    return ScriptedReply.events(*(b"data: " + encode(delta) + b"\n\n" for delta in deltas))
-
-
-def scripted(*replies: ScriptedReply) -> GeneratorInfo:
-    generator = GeneratorInfo.custom("scripted", "https://scripted.example/v1", "m")
-    return generator.with_transport(ScriptedTransport(replies))
+from minillmlib.testing import ScriptedReply
 
 
 def roles(node: ChatNode) -> str:

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from test_generators import ANSWER
+from short_answers import ANSWER
 
 import minillmlib
 from minillmlib import ChatNode, CostTotal, GeneratorInfo, Message

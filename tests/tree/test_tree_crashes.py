@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_generators import ANSWER
+from short_answers import ANSWER
 from tree_child import grown
 
 from minillmlib import ChatNode, GeneratorInfo, StorageError

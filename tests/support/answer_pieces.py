@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import msgspec
-from ledger_server import LedgerServer, Pieces
+from threaded_server import Pieces, ThreadedServer
 
 from minillmlib import (
     AnthropicProvider,
@@ -21,7 +21,7 @@ WORDS = ("one ", "two ", "three ", "four ", "five")
 TEXT = "".join(WORDS)
 
 
-def generator_at(server: LedgerServer, wire: str) -> GeneratorInfo:
+def generator_at(server: ThreadedServer, wire: str) -> GeneratorInfo:
     """A generator on this wire, with a price, so that an exact cost is known to be exact."""
     plain = GeneratorInfo.custom("ledger", server.url, "m").with_provider(PROVIDERS[wire]())
     return plain.with_token_price(PRICE)

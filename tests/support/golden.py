@@ -1,0 +1,39 @@
+"""The recorded bytes of real servers in `tests/golden`: their replies, and generators of their wires.
+
+Use it to answer with what a vendor really sent. `golden_expected` has what each file says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from golden_expected import ANSWERS, BROKEN_STREAMS
+
+from minillmlib import AnthropicProvider, GeneratorInfo, OpenAiProvider, OpenRouterProvider
+from minillmlib.testing import ScriptedReply
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def golden_generator(name: str) -> GeneratorInfo:
+    """The generator whose wire a golden file is in, told by the file's name."""
+    generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
+    if name.startswith("anthropic") or "anthropic_skin" in name:
+        return generator.with_provider(AnthropicProvider())
+    if name.startswith("openrouter"):
+        return generator.with_provider(OpenRouterProvider())
+    if name.startswith(("openai", "sse")):
+        return generator.with_provider(OpenAiProvider())
+    return generator
+
+
+STREAMS = [name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse")]
+
+
+def reply_of(name: str, status: int = 200) -> ScriptedReply:
+    data = (GOLDEN / name).read_bytes()
+    return (
+        ScriptedReply.events(data)
+        if name.endswith(".sse")
+        else ScriptedReply.json(data, status=status)
+    )
