@@ -32,6 +32,7 @@ from minillmlib.cli.terminal import (
     show_tree,
 )
 from minillmlib.local import check_engine
+from minillmlib.providers.presets import PRESETS
 
 __all__ = ["run_app"]
 
@@ -62,7 +63,8 @@ Model: TypeAlias = Annotated[
         "-m",
         envvar=MODEL_VARIABLE,
         metavar="PROVIDER:MODEL",
-        help="Like openai:gpt-4o-mini. Without it a tiny local demo model answers.",
+        help="For example openai:gpt-4o-mini. Without it a tiny local demo model answers. "
+        f"The providers are {', '.join(PRESETS)}.",
     ),
 ]
 System: TypeAlias = Annotated[
