@@ -56,8 +56,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
-from minillmlib.providers.base import Provider
-from minillmlib.providers.contract_values import Billing, Capabilities
+from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider

@@ -39,7 +39,7 @@ from minillmlib import (
     RequestTimeoutError,
     ServerError,
 )
-from minillmlib.client.retry import DEFAULT_RETRIES, RetryQuota, set_default_retries, retry_delay
+from minillmlib.client.retry import DEFAULT_RETRIES, RetryQuota, retry_delay, set_default_retries
 
 SEED = 20
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])

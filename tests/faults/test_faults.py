@@ -18,8 +18,8 @@ from fault_cells import Cell, Fault
 from fault_wires import WIRES
 
 from minillmlib import Transport
-from minillmlib.client import stream_reader
 from minillmlib.client import deferred_cost as late
+from minillmlib.client import stream_reader
 from minillmlib.httpx import HttpxTransport
 from minillmlib.transport.aiohttp import AiohttpTransport
 

@@ -20,6 +20,7 @@ from minillmlib.cli.chat_session import ChatSession, print_answer
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_page
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine
+from minillmlib.providers.presets import PRESETS
 from minillmlib.version import __version__
 
 __all__ = ["run_app"]
@@ -44,7 +45,8 @@ Model = Annotated[
         "-m",
         envvar=MODEL_VARIABLE,
         metavar="PROVIDER:MODEL",
-        help="For example openai:gpt-4o-mini. By default a tiny local demo model answers.",
+        help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
+        f"The providers are {', '.join(PRESETS)}.",
     ),
 ]
 System = Annotated[str | None, Option("--system", "-s", metavar="TEXT", help="The system prompt.")]

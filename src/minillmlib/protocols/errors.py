@@ -12,25 +12,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BillingError,
-    ConflictError,
-    ContentFilterError,
-    ContextLengthError,
-    MalformedResponseError,
-    ModelLoadingError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    RateLimitError,
-    RedirectError,
-    RequestTooLargeError,
-    ServerError,
-    ServerTimeoutError,
-)
+from minillmlib import errors
+from minillmlib.errors import ApiError, BadRequestError, BillingError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 from minillmlib.protocols.rate_limits import parse_retry_after
 
@@ -41,93 +24,80 @@ ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 
-_BY_MESSAGE: tuple[tuple[str, type[ApiError]], ...] = (
-    ("prompt is too long", ContextLengthError),
-    ("maximum context length", ContextLengthError),
-    ("available context size", ContextLengthError),
-    ("context size has been exceeded", ContextLengthError),
-    ("request too large for", RequestTooLargeError),
-    ("credit balance", BillingError),
-    ("extra usage", BillingError),
-    ("spend limit", BillingError),
-    ("api usage limits", BillingError),
-    ("only authorized for use with claude code", AuthenticationError),
-    ("oauth authentication is currently not supported", AuthenticationError),
-)
-
-_BY_WORD: dict[str, type[ApiError]] = {
-    "context_length_exceeded": ContextLengthError,
-    "exceed_context_size_error": ContextLengthError,
-    "token_limit_exceeded": ContextLengthError,
-    "invalid_api_key": AuthenticationError,
-    "authentication": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "insufficient_quota": BillingError,
-    "exceeded_current_quota_error": BillingError,
-    "billing_error": BillingError,
-    "payment_required": BillingError,
-    "permission_denied": PermissionDeniedError,
-    "permission_error": PermissionDeniedError,
-    "content_filter": ContentFilterError,
-    "content_policy_violation": ContentFilterError,
-    "refusal": ContentFilterError,
-    "model_not_found": NotFoundError,
-    "not_found": NotFoundError,
-    "not_found_error": NotFoundError,
-    "payload_too_large": RequestTooLargeError,
-    "request_too_large": RequestTooLargeError,
-    "conflict_error": ConflictError,
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "capacity_exhausted": RateLimitError,
-    "overloaded_error": OverloadedError,
-    "provider_overloaded": OverloadedError,
-    "temporarily_unavailable": OverloadedError,
-}
-
-# Words so general that a status says more; they count only inside a success.
-_BY_GENERAL_WORD: dict[str, type[ApiError]] = {
-    **dict.fromkeys(("timeout", "timeout_error"), ServerTimeoutError),
-    **dict.fromkeys(("api_error", "provider_unavailable", "server", "server_error"), ServerError),
-    **dict.fromkeys(
-        (
-            "integer_below_min_value",
-            "invalid_prompt",
-            "invalid_request",
-            "invalid_request_error",
-            "invalid_value",
-            "max_tokens_exceeded",
-            "string_above_max_length",
-            "string_too_long",
-            "unprocessable",
-            "unsupported_parameter",
-            "unsupported_value",
-        ),
-        BadRequestError,
+# A few causes hide behind a general code.
+_PHRASES: dict[type[ApiError], tuple[str, ...]] = {
+    errors.ContextLengthError: (
+        "prompt is too long",
+        "maximum context length",
+        "available context size",
+        "context size has been exceeded",
+    ),
+    errors.RequestTooLargeError: ("request too large for",),
+    BillingError: ("credit balance", "extra usage", "spend limit", "api usage limits"),
+    errors.AuthenticationError: (
+        "only authorized for use with claude code",
+        "oauth authentication is currently not supported",
     ),
 }
 
-_BY_STATUS: dict[int, type[ApiError]] = {
-    401: AuthenticationError,
+
+def _by_word(words: dict[type[ApiError], str]) -> dict[str, type[ApiError]]:
+    return {word: kind for kind, each in words.items() for word in each.split()}
+
+
+_BY_WORD = _by_word(
+    {
+        errors.ContextLengthError: (
+            "context_length_exceeded exceed_context_size_error token_limit_exceeded"
+        ),
+        errors.AuthenticationError: "invalid_api_key authentication authentication_error",
+        BillingError: (
+            "insufficient_quota exceeded_current_quota_error billing_error payment_required"
+        ),
+        errors.PermissionDeniedError: "permission_denied permission_error",
+        errors.ContentFilterError: "content_filter content_policy_violation refusal",
+        errors.NotFoundError: "model_not_found not_found not_found_error",
+        errors.RequestTooLargeError: "payload_too_large request_too_large",
+        errors.ConflictError: "conflict_error",
+        errors.RateLimitError: "rate_limit_exceeded rate_limit_error capacity_exhausted",
+        errors.OverloadedError: "overloaded_error provider_overloaded temporarily_unavailable",
+    }
+)
+
+# Words so general that a status says more; they count only inside a success.
+_BY_GENERAL_WORD = _by_word(
+    {
+        errors.ServerTimeoutError: "timeout timeout_error",
+        errors.ServerError: "api_error provider_unavailable server server_error",
+        BadRequestError: (
+            "integer_below_min_value invalid_prompt invalid_request invalid_request_error "
+            "invalid_value max_tokens_exceeded string_above_max_length string_too_long "
+            "unprocessable unsupported_parameter unsupported_value"
+        ),
+    }
+)
+
+_BY_STATUS: dict[int | None, type[ApiError]] = {
+    401: errors.AuthenticationError,
     402: BillingError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: ServerTimeoutError,
-    409: ConflictError,
-    413: RequestTooLargeError,
-    429: RateLimitError,
-    503: OverloadedError,
-    504: ServerTimeoutError,
-    524: ServerTimeoutError,
-    529: OverloadedError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    408: errors.ServerTimeoutError,
+    409: errors.ConflictError,
+    413: errors.RequestTooLargeError,
+    429: errors.RateLimitError,
+    503: errors.OverloadedError,
+    504: errors.ServerTimeoutError,
+    524: errors.ServerTimeoutError,
+    529: errors.OverloadedError,
 }
 
 _ADVICE: dict[type[ApiError], str] = {
-    AuthenticationError: "check that the key is right and meant for this address",
+    errors.AuthenticationError: "check that the key is right and meant for this address",
     BillingError: "add credit or raise the limit at the provider; waiting does not help",
-    ContextLengthError: "shorten the conversation or lower max_tokens",
-    NotFoundError: "check the model's name and the base_url",
-    RequestTooLargeError: "send less in one request",
+    errors.ContextLengthError: "shorten the conversation or lower max_tokens",
+    errors.NotFoundError: "check the model's name and the base_url",
+    errors.RequestTooLargeError: "send less in one request",
 }
 
 _SUBSCRIPTION_ADVICE = (
@@ -199,7 +169,7 @@ def _error(
 ) -> ApiError:
     kind = _kind(body, status)
     advice = explain() if kind is BadRequestError else _ADVICE.get(kind)
-    if kind in (AuthenticationError, BillingError) and _is_about_subscription(body.message):
+    if kind in (errors.AuthenticationError, BillingError) and _is_about_subscription(body.message):
         advice = _SUBSCRIPTION_ADVICE
     message = excerpt(body.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
@@ -218,32 +188,22 @@ def _error(
 
 def _kind(body: _ErrorBody, status: int) -> type[ApiError]:
     if status == 413:  # Groq calls it a rate limit, but the one request is too large
-        return RequestTooLargeError
+        return errors.RequestTooLargeError
     if body.is_moderation:
-        return ContentFilterError
-    kind = _kind_of_message(body.message.lower(), status) or _kind_of_words(body, _BY_WORD)
-    if kind is not None:
-        return kind
-    if status >= 400:
-        return _kind_of_number(status)
-    return _kind_of_words(body, _BY_GENERAL_WORD) or _kind_of_number(body.number)
-
-
-def _kind_of_message(message: str, status: int) -> type[ApiError] | None:
+        return errors.ContentFilterError
+    message = body.message.lower()
     if status == 503 and "loading model" in message:
-        return ModelLoadingError
-    return next((kind for phrase, kind in _BY_MESSAGE if phrase in message), None)
-
-
-def _kind_of_words(body: _ErrorBody, kinds: Mapping[str, type[ApiError]]) -> type[ApiError] | None:
-    return next((kinds[word] for word in body.words if word in kinds), None)
-
-
-def _kind_of_number(number: int | None) -> type[ApiError]:
-    if number in _BY_STATUS:
-        return _BY_STATUS[number]
+        return errors.ModelLoadingError
+    for kind, phrases in _PHRASES.items():
+        if any(phrase in message for phrase in phrases):
+            return kind
+    tables = (_BY_WORD,) if status >= 400 else (_BY_WORD, _BY_GENERAL_WORD)
+    by_word = [table[word] for table in tables for word in body.words if word in table]
+    number = status if status >= 400 else body.number
+    if by_word or number in _BY_STATUS:
+        return by_word[0] if by_word else _BY_STATUS[number]
     # A failure inside a success without a usual number is a failure of the server.
-    return BadRequestError if number is not None and 400 <= number < 500 else ServerError
+    return BadRequestError if number is not None and 400 <= number < 500 else errors.ServerError
 
 
 def _parse_error_body(payload: JsonValue) -> _ErrorBody:
@@ -316,9 +276,9 @@ def _is_about_subscription(message: str) -> bool:
     return any(words in text for words in ("claude code", "extra usage", "oauth"))
 
 
-def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
+def _redirect_error(status: int, headers: Mapping[str, str]) -> errors.RedirectError:
     target = excerpt(headers.get("location", "(nowhere)"))
-    return RedirectError(
+    return errors.RedirectError(
         f"the server answered with a redirect ({status}) to {target}; redirects are not "
         "followed, so that key and prompt stay with one server: set base_url to the right one",
         status=status,

@@ -7,8 +7,7 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.anthropic import request, response, usage
 from minillmlib.protocols.cache_control import has_block, omitted_breakpoints
 from minillmlib.protocols.rate_limits import parse_rate_limits
-from minillmlib.providers.base import Provider
-from minillmlib.providers.contract_values import Billing, Capabilities, omitted_routing
+from minillmlib.providers.base import Billing, Capabilities, Provider, omitted_routing
 from minillmlib.providers.models import claude
 from minillmlib.providers.models.token_limits import claude_media_tokens, max_output_tokens
 from minillmlib.types.messages import Message

@@ -20,10 +20,10 @@ from minillmlib.protocols.chat_completions.dialect import (
     MessageCapabilities,
 )
 from minillmlib.protocols.fields import add_extra
-from minillmlib.providers.base import Provider
-from minillmlib.providers.contract_values import (
+from minillmlib.providers.base import (
     Billing,
     Capabilities,
+    Provider,
     omitted_breakpoints_and_routing,
 )
 from minillmlib.providers.models import claude

@@ -11,7 +11,7 @@ from minillmlib.auth.secret import Auth, Secret
 from minillmlib.blocking import iterate, run
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonObject
+from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.providers.base import Provider
 from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport, without_retries
 from minillmlib.tree.node import ChatNode
@@ -50,6 +50,12 @@ PARAMETERS: JsonObject = {
     "openrouter_routing": ProviderSettings(sort="price"),
     "extra": {"conformance_key": 1},
 }
+RATE_LIMIT_HEADERS = tuple(
+    pattern.format(fact=fact, of=of)
+    for pattern in ("x-ratelimit-{fact}-{of}", "anthropic-ratelimit-{of}-{fact}")
+    for of in ("requests", "tokens")
+    for fact in ("limit", "remaining", "reset")
+)
 NEED_TOOLS = ("tool_choice", "parallel_tool_calls")
 
 
@@ -73,11 +79,12 @@ class ProviderCase(msgspec.Struct, frozen=True, kw_only=True):
 def check_provider(
     provider: Provider, cases: Sequence[ProviderCase], *, model: str = "model"
 ) -> None:
-    """Check `provider` against the contract; raise `AssertionError` with every violation.
+    """Run `provider` through the contract; raise `AssertionError` with all that is wrong.
 
-    Checks its URL and headers, that no secret leaks, that each parameter and each kind of content
-    is sent or refused, the recorded cases complete, streamed and truncated, and costs with and
-    without a price. Nothing is sent over a network.
+    The check covers its addresses and headers, secrets, whether each parameter and each kind of
+    content is sent or refused, whether a message is encoded alike whatever follows it, the
+    recorded cases whole, streamed and cut, and costs with and without a price. Nothing is sent
+    over a network.
     """
     if not cases:
         raise InvalidParameterError("check_provider needs at least one recorded case")
@@ -87,6 +94,8 @@ def check_provider(
         subject.secret_problems(),
         subject.parameter_problems(),
         subject.content_problems(),
+        subject.encoding_problems(),
+        subject.header_problems(),
         *map(subject.case_problems, cases),
     )
     with without_retries():
@@ -117,11 +126,15 @@ class _Subject:
         self._reply = _replies(cases[0])[0]
 
     def address_problems(self) -> Iterator[str]:
-        url = self._provider.endpoint_url(BASE_URL)
-        if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
-            yield f"endpoint_url points to another server: {url}"
-        if self._provider.endpoint_url(BASE_URL + "/") != url:
-            yield "endpoint_url depends on a slash at the end of the base URL"
+        for stream in (False, True):
+            url, same = (
+                self._provider.request_url(base, self._generator.model, stream=stream)
+                for base in (BASE_URL, BASE_URL + "/")
+            )
+            if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
+                yield f"request_url leads to another server: {url}"
+            if same != url:
+                yield "request_url depends on a slash at the end of the base URL"
         for auth in (Auth.api_key(Secret(SECRET)), Auth.bearer_token(Secret(SECRET))):
             if not any(SECRET in value for _, value in self._provider.auth_headers(auth)):
                 yield f"auth_headers does not send the secret of {auth!r}"
@@ -157,6 +170,38 @@ class _Subject:
             (body, _), (changed_body, omitted) = without, having
             if body == changed_body and name not in omitted:
                 yield f"{name} is neither sent nor refused nor reported as omitted"
+
+    def encoding_problems(self) -> Iterator[str]:
+        """Yield whether a message is encoded otherwise once another one follows it."""
+        key = self._provider.capabilities.messages_key
+        if key is None:
+            return
+        turns = [(Message.user, "one"), (Message.assistant, "two"), (Message.user, "three")]
+        before: JsonValue = []
+        for count in range(1, len(turns) + 1):
+            body = self._provider.build_request(
+                self._generator.model,
+                [make(text) for make, text in turns[:count]],
+                CompletionParameters(),
+                stream=False,
+                include_usage=False,
+            )
+            encoded = body.get(key)
+            if not isinstance(encoded, list) or len(encoded) != count:
+                yield f"the body has no item for each message under the messages_key {key!r}"
+                return
+            if encoded[: count - 1] != before:
+                yield "a message is encoded otherwise once another one follows it"
+            before = encoded
+
+    def header_problems(self) -> Iterator[str]:
+        """Yield whether hostile headers about the quota are an error."""
+        for value in ("", "-1", "9" * 5000, "1e999", "soon", "\x00"):
+            headers = dict.fromkeys(RATE_LIMIT_HEADERS, value)
+            try:
+                self._provider.limits_of(headers)
+            except Exception as error:  # noqa: BLE001 - the provider may do anything
+                yield f"limits_of raises {type(error).__name__} over a header {value[:9]!r}"
 
     def content_problems(self) -> Iterator[str]:
         unknown = _UnknownPart(url="https://provider.example/content-of-unknown-kind")
