@@ -12,7 +12,6 @@ __all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN = "[hidden]"
 MIN_SECRET_CHARS = 6  # a shorter one protects nothing, and redacting it would garble any text
-SCHEME = "Bearer "  # of a header's value; servers echo the token without it
 
 TextT = TypeVar("TextT", str, bytes)
 
@@ -20,8 +19,8 @@ TextT = TypeVar("TextT", str, bytes)
 class Exposable(Protocol):
     """The part of `Secret` that a redactor needs."""
 
-    def expose_secret(self) -> str:
-        """Return the text."""
+    def expose_token(self) -> str:
+        """Return the text as servers echo it."""
         ...
 
 
@@ -60,7 +59,7 @@ class Redactor:
         return {name: self.redact(text) for name, text in texts.items()}
 
     def _exposed(self) -> list[str]:
-        texts = [secret.expose_secret().removeprefix(SCHEME) for secret in self._secrets]
+        texts = [secret.expose_token() for secret in self._secrets]
         return [text for text in texts if len(text) >= MIN_SECRET_CHARS]
 
 

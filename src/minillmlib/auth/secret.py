@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from minillmlib.auth.redaction import HIDDEN, Redactor
+from minillmlib.auth.redaction import HIDDEN
 from minillmlib.errors import InvalidParameterError
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "protect_header",
 ]
 
+SCHEME = "Bearer "
 # A header whose name contains one of these words holds a secret.
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -59,6 +60,10 @@ class Secret:
     def expose_secret(self) -> str:
         """Return the text. Meant for writing a header, at the moment of sending."""
         return self._text
+
+    def expose_token(self) -> str:
+        """Return the text without a scheme such as `Bearer`, as servers echo it."""
+        return self._text.removeprefix(SCHEME)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
@@ -135,10 +140,6 @@ class Auth:
     def secret(self) -> Secret | None:
         """Return the key or token, or None for an open server."""
         return self._secret
-
-    def redactor(self, *others: Secret) -> Redactor:
-        """Return a redactor for the secret and these others, since servers echo them."""
-        return Redactor(*(() if self._secret is None else (self._secret,)), *others)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Auth):

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from minillmlib.auth.redaction import Redactor
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
@@ -51,7 +52,7 @@ class PendingAttempt:
         self.exchange = Exchange(call.transport, request, call.generator.limits)
         self.prefix = prepared.prefix
         self.reservation = reservation
-        self._redactor = prepared.redactor
+        self._secrets = prepared.secrets
         self._report = prepared.report
         self._call = call
         self._number = number
@@ -117,6 +118,10 @@ class PendingAttempt:
                 f"the provider could not read the server's answer ({type(error).__name__}: {error})"
             ) from error
 
+    @property
+    def _redactor(self) -> Redactor:
+        return Redactor(*self._secrets)
+
     def cost_of_failed(self, body: bytes) -> CostOutcome | None:
         """Return the cost of a failed answer, if its body has usable token counts."""
         try:
@@ -157,7 +162,10 @@ class PendingAttempt:
         response_id: str = "",
     ) -> Attempt:
         """Return the record of the attempt."""
-        headers = self._redactor.redact_plain(self.exchange.headers)
+        headers = self.exchange.headers
+        text = "\n".join(headers.values())
+        if any(secret.expose_token() in text for secret in self._secrets):
+            headers = self._redactor.redact_plain(headers)
         generation_id = headers.get("x-generation-id")
         return Attempt(
             number=self._number,

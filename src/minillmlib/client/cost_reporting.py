@@ -62,7 +62,7 @@ def report_deferred(
     fetch: Callable[[], Awaitable[CostInfo]],
     known: Callable[[], CostInfo],
 ) -> Report:
-    """Call `callback`, if there is one, with what `fetch` returns, or with what is `known` if there is no time."""
+    """Call `callback`, if there is one, with what `fetch` returns in time, else what is `known`."""
 
     async def fetch_and_report() -> None:
         info = None

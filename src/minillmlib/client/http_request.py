@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.redaction import Redactor
 from minillmlib.auth.secret import Auth, Secret, header_text_problem, is_header_name
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
@@ -41,14 +40,14 @@ _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
 class PreparedRequest(msgspec.Struct, frozen=True):
     """A request with its decoded body, its credential and the report of what it says.
 
-    `redactor` cuts all its secrets out of what the server answers. `prefix` is what the next
+    `secrets` are redacted in what the server answers. `prefix` is what the next
     call of a long conversation need not encode again.
     """
 
     request: HttpRequest
     body: JsonObject
     auth: Auth
-    redactor: Redactor
+    secrets: tuple[Secret, ...]
     report: RequestReport
     prefix: EncodedPrefix | None
 
@@ -78,11 +77,11 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         raise InvalidParameterError(
             f"the provider could not complete the request ({type(error).__name__}: {error})"
         ) from error
-    secrets = _secrets_of(generator) if generator.headers else ()
-    if secrets or auth.secret() is not None:
+    secrets = _secrets_of(generator, auth)
+    if secrets:
         _check_destination(generator, request.url)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
-    return PreparedRequest(request, body, auth, auth.redactor(*secrets), report, prefix)
+    return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:
@@ -166,8 +165,9 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
     return body, omitted, prefix if prefix.count else None
 
 
-def _secrets_of(generator: GeneratorInfo) -> list[Secret]:
-    return [value for _, value in generator.headers if isinstance(value, Secret)]
+def _secrets_of(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
+    values = (auth.secret(), *(value for _, value in generator.headers))
+    return tuple(value for value in values if isinstance(value, Secret))
 
 
 def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...]:

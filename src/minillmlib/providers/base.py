@@ -14,7 +14,7 @@ from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.providers.models.token_limits import max_output_tokens, unpriced_keys
 from minillmlib.transport.base import HttpRequest
-from minillmlib.types.change import replaced
+from minillmlib.types.change import replace
 from minillmlib.types.costs import CostOutcome, TokenPrice
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
@@ -105,7 +105,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""
-        return replaced(self, changes)
+        return replace(self, changes)
 
 
 class Billing(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""
-        return replaced(self, changes)
+        return replace(self, changes)
 
 
 class Provider:
