@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from minillmlib.errors import (
     MiniLLMError,
 )
 from minillmlib.json_value import decode_json, excerpt
-from minillmlib.protocols.errors import error_from_reply, request_id_of
+from minillmlib.protocols.errors import error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.types.attempts import Attempt, AttemptOutcome
 from minillmlib.types.budget import Reservation
@@ -34,6 +34,8 @@ __all__ = ["PendingAttempt", "cost_of_response", "cost_of_usage"]
 # A 5xx that says no before any work is done, like the 4xx; and the 4xx that may come after it.
 BEFORE_WORK = (503, 529)
 MAYBE_WORKED = (408,)
+
+ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 
 T = TypeVar("T")
 TextT = TypeVar("TextT", str, bytes)
@@ -141,12 +143,11 @@ class PendingAttempt:
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
         attempt = self.record(outcome, cost, error)
-        if attempt.request_id is not None:
-            request_id = self._redactor.redact(attempt.request_id)
-            attempt = msgspec.structs.replace(attempt, request_id=request_id)
-        named = error.request_id
-        error.request_id = attempt.request_id if named is None else self._redactor.redact(named)
-        return attempt
+        request_id = attempt.request_id or error.request_id
+        error.request_id = request_id and self._redactor.redact(request_id)
+        if attempt.request_id is None:
+            return attempt
+        return msgspec.structs.replace(attempt, request_id=error.request_id)
 
     def record_abandoned(self) -> Attempt:
         """Return the record of an attempt whose caller is gone."""
@@ -176,7 +177,7 @@ class PendingAttempt:
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.exchange.status,
-            request_id=request_id_of(headers),
+            request_id=_request_id(headers),
             response_id=response_id or self.response_id or excerpt(generation_id or ""),
             error=None if error is None else type(error).__name__,
             cost=cost,
@@ -195,6 +196,12 @@ def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
     if not call.generator.provider.billing.is_billed(response):
         return CostOutcome.resolved(Decimal(0), response.usage)
     return cost_of_usage(call, response.usage)
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the server's id of the exchange, under any of the vendors' headers."""
+    ids = [headers[name] for name in ID_HEADERS if name in headers]
+    return excerpt(ids[0]) if ids else None
 
 
 def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:

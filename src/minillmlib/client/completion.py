@@ -219,7 +219,8 @@ class Completion:
         if self._is_reported or (callback is None and settings.budget is None):
             return None
         self._is_reported = True
-        self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in self.attempts)
+        unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
+        self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in unknown)
         if self._is_deferred:
             self._report = report_deferred(callback, self._deferred_cost_info, self._cost_info)
         elif callback is not None:

@@ -14,7 +14,7 @@ from minillmlib.json_value import decode_json
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
 from minillmlib.types.attempts import Attempt
-from minillmlib.types.costs import CostOutcome, CostResolution
+from minillmlib.types.costs import CostOutcome
 
 __all__ = ["fetch_deferred_costs", "has_deferred_cost"]
 
@@ -29,7 +29,7 @@ TEMPORARY = (408, 425, 429)  # refusals that may pass, like each 5xx
 
 def has_deferred_cost(call: Call, attempt: Attempt) -> bool:
     """Whether the cost of an attempt is unknown and can still be asked for."""
-    is_unknown = attempt.cost is not None and attempt.cost.resolution is CostResolution.UNKNOWN
+    is_unknown = attempt.cost is not None and attempt.cost.is_unknown
     return is_unknown and _lookup_url(call, attempt) is not None
 
 

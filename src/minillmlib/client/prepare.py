@@ -89,7 +89,9 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings = DEFAULT_PARAMETERS if params is None else node_parameters(params)
+    settings = params or DEFAULT_PARAMETERS
+    if type(settings) is not NodeCompletionParameters:
+        settings = node_parameters(params)
     if not _changes_messages(settings):
         return _prepare_unmodified(messages, generator, settings, stream=stream, prefix=prefix)
     settings, result_type, instruction, why_no_schema = resolve_result_type(

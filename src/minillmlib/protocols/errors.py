@@ -17,10 +17,9 @@ from minillmlib.errors import ApiError, BadRequestError, BillingError, Malformed
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 from minillmlib.protocols.rate_limits import parse_retry_after
 
-__all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
+__all__ = ["error_from_payload", "error_from_reply", "is_error_payload"]
 
 _RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
-ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 
@@ -178,7 +177,7 @@ def _error(
         status=status,
         code=excerpt(body.words[0], CODE_CHARS) if body.words else None,
         retry_after_secs=parse_retry_after(headers, body.retry_after),
-        request_id=request_id_of(headers) or body.request_id,
+        request_id=body.request_id,
     )
     is_retryable = _RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
     if is_retryable is not None and kind is not BillingError:  # the server knows, but for money
@@ -282,16 +281,7 @@ def _redirect_error(status: int, headers: Mapping[str, str]) -> errors.RedirectE
         f"the server answered with a redirect ({status}) to {target}; redirects are not "
         "followed, so that key and prompt stay with one server: set base_url to the right one",
         status=status,
-        request_id=request_id_of(headers),
     )
-
-
-def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """Return the server's id of the exchange, from any of the vendors' headers."""
-    for name in ID_HEADERS:
-        if name in headers:
-            return excerpt(headers[name])
-    return None
 
 
 def _page_title(body: bytes) -> str | None:

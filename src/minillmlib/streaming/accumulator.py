@@ -73,14 +73,14 @@ class ResponseAccumulator:
         self._deltas: list[str] = []
         self._text_chars = 0
         self._content: dict[str, list[JsonValue]] = {}
-        self._tool_calls = ToolCallAccumulator()
-        self._blocks = ReasoningAccumulator()
+        self._tool_calls: ToolCallAccumulator | None = None
+        self._blocks: ReasoningAccumulator | None = None
         self.chars = 0  # of all content; of media, bytes
 
     def add(self, chunk: StreamChunk) -> bool:
         """Add the next chunk, in the order of arrival. Return whether it holds content."""
-        for block in chunk.reasoning_blocks:
-            self._blocks.add(block, self._text_chars, len(self._tool_calls))
+        if chunk.reasoning_blocks:
+            self._add_blocks(chunk.reasoning_blocks)
         delta = chunk.delta
         has_content = bool(delta)
         if delta:
@@ -111,8 +111,15 @@ class ResponseAccumulator:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
 
+    def _add_blocks(self, blocks: tuple[ReasoningDelta, ...]) -> None:
+        self._blocks = self._blocks or ReasoningAccumulator()
+        calls_before = 0 if self._tool_calls is None else len(self._tool_calls)
+        for block in blocks:
+            self._blocks.add(block, self._text_chars, calls_before)
+
     def _add_content(self, chunk: StreamChunk) -> None:
         for call in chunk.tool_calls:
+            self._tool_calls = self._tool_calls or ToolCallAccumulator()
             self._tool_calls.add(call)
             self.chars += len(call.arguments) + len(call.name) + len(call.id)
         for name, rule in CONTENT.items():
@@ -166,12 +173,13 @@ class ResponseAccumulator:
         """
         if self.finish_reason is not None:
             return True
-        return self.has_ended and (bool(self._deltas) or self._tool_calls.is_complete())
+        has_calls = self._tool_calls is not None and self._tool_calls.is_complete()
+        return self.has_ended and (bool(self._deltas) or has_calls)
 
     def response(self) -> CompletionResponse:
         """Return everything added so far as one response."""
         content = {name: CONTENT[name].combine(values) for name, values in self._content.items()}
-        calls = self._tool_calls.calls()
+        calls = () if self._tool_calls is None else self._tool_calls.calls()
         is_refused = "refusal" in content or "refusal_reason" in content
         return CompletionResponse(
             id=self.id,
@@ -182,7 +190,7 @@ class ResponseAccumulator:
             ),
             raw_finish_reason=self.raw_finish_reason,
             tool_calls=calls,
-            reasoning_blocks=self._blocks.blocks(),
+            reasoning_blocks=() if self._blocks is None else self._blocks.blocks(),
             usage=self.usage,
             usage_record=self.usage_record,
             **content,

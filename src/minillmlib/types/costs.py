@@ -9,7 +9,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
-from minillmlib.types.money import EXACT, exact_sum, is_amount
+from minillmlib.types.money import EXACT, exact_sum
 from minillmlib.types.usage import Usage
 
 __all__ = ["MAX_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
@@ -154,12 +154,17 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         cost: object = self.cost
         if cost is ZERO:
             return
-        if isinstance(cost, int) and not isinstance(cost, bool):  # also exact
+        if isinstance(cost, int) and not isinstance(cost, bool) and cost >= 0:  # also exact
             msgspec.structs.force_setattr(self, "cost", Decimal(cost))
-        if not is_amount(self.cost):
+        elif not (isinstance(cost, Decimal) and cost.is_finite() and cost >= 0):
             raise InvalidParameterError(
                 f"a cost is a Decimal of USD, finite and not negative, not {self.cost!r}"
             )
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is not known at all what the request cost."""
+        return self.resolution is CostResolution.UNKNOWN
 
     @classmethod
     def resolved(cls, cost: Decimal, usage: Usage, *, source: str | None = None) -> Self:
