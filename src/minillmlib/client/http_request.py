@@ -62,26 +62,27 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     body, omitted, prefix = build_body(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
-    try:
-        url = provider.request_url(generator.base_url, generator.model, stream=call.stream)
-        request = HttpRequest(
-            url=url,
-            headers=_merge_headers(call, auth),
-            body=data,
-            on_new_connection=on_new_connection,
-        )
-        request = provider.finalize(request, auth)
-    except MiniLLMError:
-        raise
-    except Exception as error:  # the provider may be the caller's own
-        raise InvalidParameterError(
-            f"the provider could not complete the request ({type(error).__name__}: {error})"
-        ) from error
+    request = HttpRequest(
+        url=provider.request_url(generator.base_url, generator.model, stream=call.stream),
+        headers=_merge_headers(call, auth),
+        body=data,
+        on_new_connection=on_new_connection,
+    )
+    request = _finalize(generator, request, auth)
     secrets = _secrets_of(generator, auth)
     if secrets:
         _check_destination(generator, request.url)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
+
+
+def _finalize(generator: GeneratorInfo, request: HttpRequest, auth: Auth) -> HttpRequest:
+    try:
+        return generator.provider.finalize(request, auth)
+    except Exception as error:  # the provider may be the caller's own, and its text the secret
+        raise InvalidParameterError(
+            f"the provider could not finalize the request ({type(error).__name__})"
+        ) from error
 
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:

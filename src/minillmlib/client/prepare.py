@@ -203,7 +203,7 @@ def _why_no_schema(
     if settings.params.response_format is not None:
         return "the parameters have a response_format of their own"
     if settings.force_prepend:
-        return "force_prepend does not fit a schema"
+        return "a forced beginning does not fit a schema"
     return generator.provider.capabilities.why_no_schema(generator.model, form)
 
 

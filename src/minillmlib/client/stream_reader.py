@@ -74,7 +74,7 @@ class StreamReader:
     def _is_event_stream(self) -> bool:
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept
         kind = exchange.headers.get("content-type", accept).partition(";")[0]
-        return exchange.status == 200 and kind.strip().lower() == accept
+        return exchange.status == 200 and kind.strip().lower() in (accept, "text/event-stream")
 
     async def read(self) -> CompletionResponse | None:
         """Read the next events. Return the response once the stream has ended."""

@@ -180,7 +180,7 @@ def _error(
         request_id=body.request_id,
     )
     is_retryable = _RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
-    if is_retryable is not None and kind is not BillingError:  # the server knows, but for money
+    if is_retryable is not None and kind is not BillingError:  # but money does not come by itself
         error.is_retryable = is_retryable
     return error
 

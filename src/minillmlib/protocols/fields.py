@@ -14,7 +14,7 @@ __all__ = ["NOTHING_SET", "add_extra", "normalize_tool_call_id", "write_paramete
 # The library itself decides these.
 RESERVED = ("stream", "stream_options")
 
-# Each of these has a shape of its own on each wire; all other fields are plain values.
+# These have another shape on each wire; all other fields are plain values.
 STRUCTURED = (
     "response_format",
     "reasoning",

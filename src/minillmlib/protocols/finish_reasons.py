@@ -30,5 +30,5 @@ FINISH_REASONS: dict[str, FinishReason] = {
 
 
 def parse_finish_reason(word: str | None) -> FinishReason | None:
-    """Return the reason for a wire's word: None for None, `UNKNOWN` for a word nobody listed."""
+    """Return the reason for a wire's word: None for None, `UNKNOWN` for a word not listed."""
     return None if word is None else FINISH_REASONS.get(word, FinishReason.UNKNOWN)

@@ -59,7 +59,7 @@ def _count(text: str | None) -> int | None:
 
 
 def _secs_to_reset(text: str | None, date: str | None) -> float | None:
-    """Return a duration as seconds; a moment is compared with the server's own clock."""
+    """Return a duration as seconds; a moment is compared with the server's clock."""
     if text is None or len(text) > MAX_CHARS:
         return None
     found = _DURATION.fullmatch(text)

@@ -114,7 +114,7 @@ class AnthropicProvider(Provider):
         return usage.parse_usage(raw)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
-        """Whether counts come: always, with the stop reason."""
+        """Whether counts follow: always, with the stop reason."""
         del requested
         return True
 

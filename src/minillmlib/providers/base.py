@@ -223,7 +223,7 @@ class Provider:
         return requested
 
     def cost_of(self, usage: Usage, price: TokenPrice | None) -> CostOutcome:
-        """Return the cost of the tokens: the provider's own figure, else by `price`."""
+        """Return the cost of the tokens: the figure of the provider, else by `price`."""
         if usage.native_cost is not None:
             return CostOutcome.resolved(usage.native_cost, usage)
         if price is not None and price.has_rates_for(usage):

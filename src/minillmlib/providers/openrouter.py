@@ -69,9 +69,9 @@ def _max_media_tokens(model: str, part: MediaPart) -> int | None:
 
 
 def _parse_deferred_usage(raw: JsonValue) -> Usage | None:
-    """Return the record's counts, by the model's own tokenizer, and its cost.
+    """Return the record's counts, by the model's tokenizer, and its cost.
 
-    The record does not count what was written to a cache. With the user's own key at the vendor
+    The record does not count what was written to a cache. With a key of the user at the vendor,
     the vendor's bill is added, here as in an answer.
     """
     try:
@@ -96,11 +96,10 @@ def _parse_deferred_usage(raw: JsonValue) -> Usage | None:
 
 def _is_usage_pending(raw: JsonValue) -> bool:
     """Whether it is OpenRouter that has no record, and not a gateway that has no such page."""
-    try:
-        message = msgspec.convert(raw["error"], _NoRecord).message
-    except (ValueError, TypeError, KeyError):
-        return False
-    return NO_RECORD.search(message) is not None
+    match raw:
+        case {"error": {"message": str(message)}}:
+            return NO_RECORD.search(message) is not None
+    return False
 
 
 class OpenRouterProvider(Provider):
@@ -170,13 +169,9 @@ class OpenRouterProvider(Provider):
         return f"{base.rstrip('/')}/generation?id={quote(response_id, safe='')}"
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the contract's
-        """Whether counts come: always, also where they were not requested."""
+        """Whether counts follow: always, even if they were not requested."""
         del requested
         return True
-
-
-class _NoRecord(msgspec.Struct):
-    message: str
 
 
 class _Details(msgspec.Struct):
@@ -200,7 +195,7 @@ class _Generation(msgspec.Struct):
 
 
 def _native_cost(usage: JsonValue) -> Decimal | None:
-    """Return the USD of a request. With the user's own key at the vendor, both bills count.
+    """Return the USD of a request. With a key of the user at the vendor, both bills count.
 
     Without one, `upstream_inference_cost` repeats `cost`: to add it would double the bill.
     """

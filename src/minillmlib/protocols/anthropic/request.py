@@ -39,7 +39,7 @@ def build_body(
     stream: bool,
     has_efforts: bool,
 ) -> JsonObject:
-    """Return the body: system text apart, neighbours of one role joined, empty text omitted.
+    """Return the body: system text apart, neighbours of one role merged, empty text omitted.
 
     A model without efforts gets a budget of tokens for its reasoning in place of one.
     """

@@ -145,7 +145,7 @@ def _has_outdated_lifetimes(both: JsonObject, later: JsonObject) -> bool:
     """Whether the lifetimes, which only the first record has, are of an earlier total.
 
     New tokens may be written for an hour if earlier ones were; then the lifetimes stay and
-    contradict the total, unless the iterations have their own.
+    contradict the total, unless the iterations have lifetimes.
     """
     split = both.get("cache_creation")
     if not split or later.get("cache_creation"):

@@ -48,7 +48,7 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The name of the wire in error messages.
-        fields: The generation fields that the server knows, and its keys for them.
+        fields: The generation fields that the server takes, and its keys for them.
         has_stream_options: Whether usage in a stream must be requested by `stream_options`.
         messages: The content that its messages may hold.
         has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of

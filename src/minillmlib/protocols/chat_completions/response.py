@@ -20,7 +20,6 @@ from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
-from minillmlib.types.media import Media
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
 from minillmlib.types.tools import ToolCallDelta
@@ -139,7 +138,8 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         raise error_from_payload(decode_json(data), partial=_partial_text(body))
     choice = _first_choice(body)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    if choice is not None and body.usage is None and not _is_last(choice):
+    is_last = choice and (choice.finish_reason or choice.native_finish_reason or choice.error)
+    if choice is not None and body.usage is None and not is_last:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
             return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
@@ -155,10 +155,6 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
 def _raise_error_in(raw: JsonValue) -> None:
     if is_error_payload(raw):
         raise error_from_payload(raw)
-
-
-def _is_last(choice: _Choice) -> bool:
-    return bool(choice.finish_reason or choice.native_finish_reason or choice.error)
 
 
 def _text_only_delta(message: _Message) -> tuple[str, str] | None:
@@ -210,7 +206,7 @@ def _parse_message(choice: _Choice | None) -> JsonObject:
         "reasoning": _reasoning(message),
         "reasoning_blocks": _reasoning_blocks(message),
         "tool_calls": _tool_calls(message),
-        "media": _media(message),
+        "media": parse_media(message.images or (), message.audio.data if message.audio else None),
         **end,
     }
 
@@ -246,12 +242,6 @@ def _reasoning_blocks(message: _Message) -> tuple[ReasoningDelta, ...]:
 def _reasoning_details(message: _Message) -> list[JsonObject]:
     details = message.reasoning_details if isinstance(message.reasoning_details, list) else []
     return [detail for detail in details if isinstance(detail, dict)]
-
-
-def _media(message: _Message) -> tuple[Media, ...]:
-    if message.images is None and message.audio is None:
-        return ()
-    return parse_media(message.images or (), message.audio.data if message.audio else None)
 
 
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:

@@ -49,24 +49,6 @@ class Claude(msgspec.Struct, frozen=True):
         """Whether reasoning is set by an effort; older models take only budgets of tokens."""
         return self.version > (4, 5)
 
-    @property
-    def has_schemas(self) -> bool:
-        """Whether its answer can be held to a JSON schema."""
-        return self.version >= (4, 5) or (self.family, self.version) == ("opus", (4, 1))
-
-    @property
-    def may_not_think(self) -> bool:
-        """Whether reasoning can be switched off."""
-        if self.version < (5, 0) or (self.family, self.version) == ("haiku", (5, 5)):
-            return True
-        return self.family in ("opus", "sonnet") and self.version == (5, 0)
-
-    @property
-    def can_be_forced(self) -> bool:
-        """Whether it can be made to call a tool."""
-        is_newest = self.family in ("opus", "sonnet") and self.version >= (5, 5)
-        return not is_newest and self.family not in ("fable", "mythos")
-
     def has_budget(self, params: CompletionParameters) -> bool:
         """Whether its reasoning is limited by a number of tokens."""
         reasoning = params.reasoning
@@ -86,7 +68,8 @@ class Claude(msgspec.Struct, frozen=True):
             yield from self._reasoning_refusals(params, params.reasoning)
         choice = params.tool_choice and as_tool_choice(params.tool_choice)
         if choice and choice.mode in ("required", "tool"):
-            if not self.can_be_forced:
+            is_newest = self.family in ("opus", "sonnet") and self.version >= (5, 5)
+            if is_newest or self.family in ("fable", "mythos"):
                 yield f"cannot be forced to call a tool; use auto in place of {choice.mode}"
             if self.has_budget(params):
                 yield "cannot be forced to call a tool while it thinks; leave out one of the two"
@@ -96,7 +79,12 @@ class Claude(msgspec.Struct, frozen=True):
     ) -> Iterator[str]:
         if reasoning.max_tokens is not None and self.version > (4, 6):
             yield "takes no reasoning max_tokens; give an effort"
-        if reasoning.effort == "none" and not self.may_not_think:
+        may_not_think = self.version < (5, 0) or (self.family, self.version) in (
+            ("haiku", (5, 5)),
+            ("opus", (5, 0)),
+            ("sonnet", (5, 0)),
+        )
+        if reasoning.effort == "none" and not may_not_think:
             yield "always thinks; leave out the reasoning effort none, or use low"
         if reasoning.effort == "xhigh" and self.version == (4, 6):
             yield "has no reasoning effort xhigh; use high or max"
@@ -133,7 +121,7 @@ def why_no_prefill(model: str) -> str | None:
 def why_no_schema(model: str, form: ResponseFormat) -> str | None:
     """Return why a model is not held to this schema, or None for one that is, or is unknown."""
     claude = Claude.of(model)
-    if claude is not None and not claude.has_schemas:
+    if claude is not None and claude.version < (4, 5) and claude != Claude("opus", (4, 1)):
         return f"{model} is older than schemas for answers"
     return None if form.strict else "Claude takes only strict schemas"
 

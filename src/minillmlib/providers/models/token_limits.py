@@ -111,5 +111,5 @@ def unpriced_keys(body: Mapping[str, JsonValue]) -> list[str]:
 
 
 def _runs_here(tool: JsonValue) -> bool:
-    """Whether the caller runs a tool; a vendor's has a type of its own and costs fees."""
+    """Whether the caller runs a tool; a vendor's tool has another type and costs fees."""
     return isinstance(tool, dict) and tool.get("type") in (None, "function", "custom")
