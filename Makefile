@@ -56,5 +56,5 @@ $(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt
 	@# A server for the tests that is not ours; without npm those tests are skipped.
 	@command -v npm >/dev/null && npm install --silent --ignore-scripts --no-audit --no-save \
 	  --no-package-lock --prefix $(VENV)/aimock @copilotkit/aimock@1.43.0 \
-	  || echo "aimock is not installed: tests/test_second_server.py will be skipped"
+	  || echo "aimock is not installed: tests/protocols/test_second_server.py will be skipped"
 	@touch $@

@@ -41,7 +41,7 @@ def quota(monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says how large the fault matrix was, in whichever process its tests ran."""
+    """Say how large the fault matrix was, in whichever process its tests ran."""
     properties = (
         prop
         for report in terminalreporter.stats.get("passed", ())

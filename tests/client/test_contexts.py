@@ -59,7 +59,7 @@ def _full_bucket(quota):
 
 @pytest.fixture
 def errors(caplog) -> Callable[[], list[str]]:
-    """What was logged as an error."""
+    """Return what was logged as an error."""
     return lambda: [entry.getMessage() for entry in caplog.records if entry.levelname == "ERROR"]
 
 
@@ -114,7 +114,7 @@ async def timed_out(door, context, params):
 
 
 class Way(NamedTuple):
-    """What the server does, how the completion ends, and what is told."""
+    """The steps of the server, the end of the completion, and the report."""
 
     steps: Sequence[Step]
     outcomes: str
@@ -186,7 +186,7 @@ def hanging(told):
 
 
 def hanging_on(told):
-    """Does not even heed that it is cancelled."""
+    """Do not even heed that it is cancelled."""
 
     async def callback(*args):
         told.append(args)

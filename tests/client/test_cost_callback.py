@@ -58,7 +58,7 @@ CALLBACK_SECS = 10.0
 
 @pytest.fixture(autouse=True)
 def full_bucket(monkeypatch):
-    """What fills the bucket of retries, which the process has one of, for each run."""
+    """Fill the bucket of retries, of which the process has one, for each run."""
 
     def fill():
         monkeypatch.setattr("minillmlib.client.completion.retry_quota", RetryQuota())
@@ -69,7 +69,7 @@ def full_bucket(monkeypatch):
 
 @pytest.fixture
 def errors(caplog) -> Callable[[], list[logging.LogRecord]]:
-    """What was logged as an error."""
+    """Return what was logged as an error."""
     caplog.set_level(logging.ERROR)
     return lambda: caplog.records
 
@@ -257,7 +257,7 @@ def hanging(told):
 
 
 def walk(way: Way, streamed, make_callback):
-    """What was told, what the caller got, which attempts he saw, and how long it took."""
+    """The report, the outcome and the attempts for the caller, and the time that it took."""
     random.seed(20)
     told, server = [], Server(way.steps)
     settings = {"retry": 2, "cost_callback": make_callback(told), **way.settings}
@@ -406,7 +406,7 @@ def test_a_coroutine_is_not_forgotten_when_the_caller_is_cancelled_while_it_wait
 
 
 def dropped_in_the_middle(told, drop):
-    """What `drop` makes of the only handle of a stream that has begun."""
+    """Return the outcome of dropping the only handle of a stream that has begun."""
 
     async def main():
         settings = NodeCompletionParameters(cost_callback=lambda info: told.append((info, place())))

@@ -57,7 +57,7 @@ SETTINGS = (
 
 
 def apart(generator: GeneratorInfo) -> GeneratorInfo:
-    """The same model at somebody's own provider, whose bodies are always made as a whole."""
+    """Give the model a provider of a user's, whose bodies are always made as a whole."""
     kind = type(generator.provider)
 
     def build_request(self, *given, **how):

@@ -147,7 +147,7 @@ class Case:
         self.hang_ups += [end - since for end in ends if end > since]
 
     async def has_only_what_it_keeps(self) -> None:
-        """Of all connections only that of the last call may still be open."""
+        """Wait until no connection but that of the last call is open."""
         kept = {self.server.requests[-1].connection} if self.story.keeps else set()
         async with asyncio.timeout(HANG_UP_SECS):
             while not kept.issuperset(self.server.open_connections()):
@@ -299,7 +299,7 @@ def test_a_time_out_from_outside_may_come_at_every_wait(wire, mode, story, reque
 
 
 def raising(error: BaseException) -> Deed:
-    """Lets a callback in the loop raise it, as a signal would."""
+    """Let a callback in the loop raise it, as a signal would."""
 
     def stop() -> None:
         raise error

@@ -163,7 +163,7 @@ def test_placeholders_are_filled_in_linear_time(unit):
 
 
 def ours(read: Callable[[], object]) -> None:
-    """Runs it; an error of ours will do."""
+    """Run it; an error of ours will do."""
     with contextlib.suppress(MiniLLMError):
         read()
 

@@ -7,7 +7,6 @@ import pydoc
 import subprocess
 import sys
 import typing
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,6 @@ import minillmlib.local
 import minillmlib.testing
 
 DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx]
-SOURCE = Path(minillmlib.__file__).parent
 
 
 def test_all_is_sorted_and_complete():
@@ -113,20 +111,3 @@ except m.ConnectError:
     print("aiohttp" in sys.modules)
 """
     assert in_new_process(program) == "False\nTrue\n"
-
-
-# A call takes as long as a token of broken JSON: in functions, hostile texts took up to nine times
-# as long.
-ONE_LOOP = "_tokens"
-
-
-def test_no_function_is_longer_than_fifty_lines_but_one_loop_and_no_file_than_550():
-    import ast
-
-    for path in SOURCE.rglob("*.py"):
-        text = path.read_text()
-        assert len(text.splitlines()) <= 550, path
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                is_short = node.end_lineno - node.lineno < 50
-                assert is_short or node.name == ONE_LOOP, f"{path}:{node.lineno}"

@@ -1,6 +1,7 @@
-"""Starts aimock, an independent server of the vendors' wires that runs on Node.
+"""Start aimock, an independent server of the vendors' wires that runs on Node.
 
-What it answers stands in a file; what it was asked, it tells.
+Use it where a second opinion on a wire is wanted. A file says what it answers, and its journal says
+what it was asked.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Aimock:
 
 @contextmanager
 def serving(answers: list[dict], folder: Path) -> Iterator[Aimock]:
-    """Serves `answers` on 127.0.0.1; its files are in `folder`. What no answer fits is a 503."""
+    """Serve `answers` on 127.0.0.1; its files are in `folder`. What no answer fits is a 503."""
     fixtures, log = folder / "answers.json", folder / "log.txt"
     fixtures.write_text(json.dumps({"fixtures": answers}), encoding="utf-8")
     command = ["node", "--import", END_WITH_STDIN, str(PROGRAM), "--port", "0", "--strict"]

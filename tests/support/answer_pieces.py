@@ -1,4 +1,7 @@
-"""Answers in pieces on two wires, as scripts for the ledger server, and generators for them."""
+"""Answers in pieces on two wires, as scripts for `ThreadedServer`, and generators for them.
+
+Use it where each piece of an answer is a step of its own.
+"""
 
 from __future__ import annotations
 

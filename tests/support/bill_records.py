@@ -1,7 +1,8 @@
 """Records of token counts as vendors send them, with the buckets and the bill worked out by hand.
 
-A price is in dollars per million tokens, so tokens times price are millionths of a dollar; the
-sums stand above each bill. A bill of None is one that the price does not tell.
+Use it to check what usage costs. A price is in dollars per million tokens, so tokens times price are
+millionths of a dollar; the sums stand above each bill. A bill of None is one that the price cannot
+give.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ MISTRAL = TokenPrice(2, 6)
 
 
 class Bill(NamedTuple):
-    """What one request consumed: a record of a whole body, or those of a stream in their order."""
+    """The counts of one request: a record of a whole body, or those of a stream in their order."""
 
     wire: str
     records: Record | list[Record]
@@ -45,7 +46,7 @@ class Bill(NamedTuple):
 def claude(
     fresh: int, output: int, read: int = 0, for_5m: int = 0, for_1h: int = 0, **more
 ) -> Record:
-    """Anthropic's record with both lifetimes told."""
+    """Anthropic's record with the counts of both lifetimes."""
     return {
         "input_tokens": fresh,
         "cache_creation_input_tokens": for_5m + for_1h,
@@ -301,7 +302,7 @@ OPENAI = {
 
 
 def routed(cost: float | None, upstream: float | None = None, **more) -> Record:
-    """What OpenRouter says of the money."""
+    """OpenRouter's fields for the money."""
     return {"cost": cost, "cost_details": {"upstream_inference_cost": upstream}} | more
 
 

@@ -1,4 +1,7 @@
-"""Records of token counts on their wires: whole in a body, or where each vendor's stream has them."""
+"""Records of token counts on their wires: whole in a body, or where each vendor's stream has them.
+
+Use it to send a record of `bill_records`, or one of your own, as an answer.
+"""
 
 from __future__ import annotations
 

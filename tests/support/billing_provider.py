@@ -1,7 +1,8 @@
-"""A provider that keeps the true bill of every request, whatever it tells its customer of it.
+"""A provider that keeps the true bill of every request, whatever its answer says.
 
-What an answer tells is decided by its play: all, a part, nothing or nonsense. What was consumed
-and what that costs stands in the books alone, and is added up there in whole numbers.
+Use it with a `ThreadedServer` to compare every recorded cost with the truth. A play decides whether
+an answer has all its counts, a part, none or nonsense. The books alone have what was consumed and
+what that costs, added up in whole numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CONTRACTS: dict[str, tuple[tuple[int, int, int, int, int], TokenPrice | None]] =
 
 
 class Line(NamedTuple):
-    """One request in the books: what it consumed, what it costs, and what the answer told."""
+    """One request in the books: what it consumed, what it costs, and how it was answered."""
 
     call: int
     wire: str
@@ -63,12 +64,12 @@ class Line(NamedTuple):
 
     @property
     def tells_all(self) -> bool:
-        """Whether whoever takes the answer to its end knows the counts."""
+        """Whether a client that reads the answer to its end knows the counts."""
         return self.play.tells_streamed if self.is_stream else self.play.tells_whole
 
 
 class Play(NamedTuple):
-    """How a request is answered. `tells_...`: whether its final counts are told, and soundly."""
+    """How a request is answered. `tells_...`: whether it has the final counts, and they are sound."""
 
     answer: Callable[[Line], Pieces]
     tells_whole: bool = False
@@ -78,7 +79,7 @@ class Play(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What awaits a call: the plays of its first requests, after which all is well."""
+    """The plays of the first requests of a call, after which all is well."""
 
     wire: str
     contract: str
@@ -88,7 +89,7 @@ class Plan(NamedTuple):
 
 
 class MoneyProvider:
-    """Answers the ledger server's requests, and keeps the books."""
+    """Answers the requests of a `ThreadedServer`, and keeps the books."""
 
     def __init__(self) -> None:
         self.plans: dict[int, Plan] = {}
@@ -97,11 +98,11 @@ class MoneyProvider:
         self._by_id: dict[str, Line] = {}
 
     def expect(self, call: int, plan: Plan) -> None:
-        """A call that will say its number."""
+        """Expect a call, whose requests have its number in their text."""
         self.plans[call], self.lines[call] = plan, []
 
     def answer(self, request: Exchange) -> Pieces:
-        """Puts the request down, and plays what awaits it."""
+        """Record the request, and return the answer that its call plans."""
         if request.method == "GET":
             return self._asked_later(request.path)
         call = int(re.findall(rb"call (\d+)\b", request.body)[-1])
@@ -217,7 +218,7 @@ def reply(body: bytes, status: str = "200 OK", *headers: str) -> Pieces:
 
 
 def _named(line: Line, data: bytes) -> bytes:
-    """What a wire says, with the id and the text of this answer."""
+    """Put the id and the text of this answer into the bytes of a wire."""
     text = msgspec.json.encode(line.text)
     return data.replace(b'"ok"', text).replace(b'"msg_1"', b'"%b"' % line.id.encode())
 
@@ -320,12 +321,12 @@ def cut(at: int) -> Callable[[Line], Pieces]:
 
 
 def cut_growing(line: Line) -> Pieces:
-    """The connection breaks when half of the counts has been told."""
+    """The connection breaks when half of the counts is out."""
     return (*growing(line)[:2], HANG_UP) if line.is_stream else cut(1)(line)
 
 
 def cut_late(line: Line) -> Pieces:
-    """The connection breaks when all has been told, but for the end."""
+    """The connection breaks when all is out but the end."""
     return (*good(line)[:-2], HANG_UP) if line.is_stream else good(line)
 
 

@@ -1,7 +1,7 @@
-"""A process that makes calls under a bound on its memory and tells what came of them.
+"""A process that makes calls under a bound on its memory and reports what came of them.
 
-One job of JSON a line comes in, one result a line goes out. Each call is made in a fork, so that
-it starts from the same memory as all others.
+Run it by its path. Each line of JSON on its input is a job, each on its output a result. Each call is
+made in a fork, so that it starts from the same memory as all others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def status_bytes(name: str) -> int:
 
 
 def bound(room: int | None) -> int:
-    """Lets this process grow by `room` bytes and no more; gives what it has now."""
+    """Let this process grow by `room` bytes and no more; gives what it has now."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     if room is not None:

@@ -1,6 +1,6 @@
-"""A headless Chromium, driven over W3C WebDriver: what the tests of the page need, and no more.
+"""A headless Chromium, driven over W3C WebDriver: only what the tests of the page need.
 
-Nothing but files and 127.0.0.1 is ever opened in it.
+Use it to look at a page as its readers do. It opens nothing but files and 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -64,23 +64,23 @@ class Browser:
         self._call("DELETE", "")
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Opens a file afresh, also where only the fragment differs."""
+        """Open a file afresh, also where only the fragment differs."""
         self._call("POST", "/url", {"url": "about:blank"})
         self._call("POST", "/url", {"url": page.as_uri() + fragment})
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What a function body with this text returns."""
+        """Return the result of a function body with this text."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def wait_for(self, condition: str) -> None:
-        """Waits until this expression is true."""
+        """Wait until this expression is true."""
         deadline = time.monotonic() + WAIT_SECS
         while not self.run(f"return Boolean({condition})"):
             assert time.monotonic() < deadline, f"in vain waited for {condition}"
             time.sleep(0.02)
 
     def settle(self) -> None:
-        """Waits until two frames have been painted."""
+        """Wait until two frames have been painted."""
         script = (
             "const [done] = arguments; requestAnimationFrame(() => requestAnimationFrame(done))"
         )
@@ -104,7 +104,7 @@ class Browser:
         self.settle()
 
     def drag(self, *paths: tuple[tuple[int, int], tuple[int, int]], kind: str = "mouse") -> None:
-        """Moves the mouse, or one finger a path, from here to there, pressed down."""
+        """Move the mouse, or one finger a path, from here to there, pressed down."""
         sources = []
         for number, (start, end) in enumerate(paths):
             steps: list[dict] = [
@@ -119,7 +119,7 @@ class Browser:
         self.settle()
 
     def wheel(self, x: int, y: int, turn: int, *, with_control: bool = False) -> None:
-        """Turns the wheel of the mouse at this place of the window."""
+        """Turn the wheel of the mouse at this place of the window."""
         scroll = {"type": "scroll", "x": x, "y": y, "deltaX": 0, "deltaY": turn, "duration": 0}
         pause = {"type": "pause"}
         keys = [{"type": "keyDown", "value": "\ue009"}, pause, {"type": "keyUp", "value": "\ue009"}]

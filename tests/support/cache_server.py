@@ -1,9 +1,9 @@
 """A loopback server with the prompt cache that Anthropic documents, on three wires.
 
-What is written can be read once the answer to the request that wrote it begins.
-
-A token is four bytes of text here, so that a test can count by hand. What the real server
-refuses about marks and about requests without output, this one refuses with the same status.
+Use it to see which breakpoints a request has, and what they read and write. What is written can be
+read once the answer to the request that wrote it begins. A token is four bytes of text here, so that
+a test can count by hand. It refuses, with the same status, what the real server refuses about
+breakpoints and about requests without output.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Block:
 
 @dataclass
 class Counts:
-    """What one request had of the cache."""
+    """The tokens of one request, by what the cache did with them."""
 
     uncached: int = 0
     read: int = 0
@@ -86,7 +86,7 @@ class CacheServer:
             await exchange.answer(text, "400 Bad Request")
 
     async def ask(self, body: dict, model: str, limit: int) -> Counts:
-        """What a request in Anthropic's shape reads and writes."""
+        """Return what a request in Anthropic's shape reads and writes."""
         blocks = list(blocks_of(body, model))
         check_marks(blocks)
         hit = self._look_up(blocks)
@@ -105,7 +105,7 @@ class CacheServer:
         return counts
 
     def ask_openai(self, body: dict, limit: int) -> Counts:
-        """The same where the cache is automatic: whole steps of the beginning of a prompt."""
+        """Return the counts where the cache is automatic: whole steps of the beginning of a prompt."""
         text = json.dumps([body.get("tools"), body["messages"]])
         whole = len(text) // 4
         steps = range(OPENAI_LEAST, whole + 1, OPENAI_STEP)

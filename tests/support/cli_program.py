@@ -1,4 +1,7 @@
-"""The command line as a program: at a terminal of its own, with a server for its models."""
+"""The command line as a program at a terminal of its own, with a server for its models.
+
+Use it for what only a terminal shows: colours, keys and interrupts.
+"""
 
 from __future__ import annotations
 
@@ -217,7 +220,7 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def give_up_the_line(self):
-        """Ctrl-C at a prompt. One that comes while readline still echoes is heard at the next."""
+        """Ctrl-C at a prompt. One that comes while readline still echoes takes effect at the next."""
         for _ in range(20):
             self.type(CTRL_C)
             if self._read(1) and "(Ctrl-D leaves)" in self._unread:
@@ -225,7 +228,7 @@ class Terminal:
         self.until(r"\(Ctrl-D leaves\)")
 
     def until(self, pattern):
-        """What is shown from where the last call ended to the end of this pattern."""
+        """Return what is shown from the end of the last call to the end of this pattern."""
         deadline = time.monotonic() + PATIENCE_SECS
         while not (found := re.search(pattern, self._unread)):
             assert time.monotonic() < deadline, f"no {pattern!r} in {self._unread!r}"

@@ -1,6 +1,7 @@
 """Honest money: the invariants that must hold of every completion, against the provider's books.
 
-C10 is not here: it is about a journal on disk, which the library does not have.
+Use `check` after each call to a `MoneyProvider`. C10 is not here: it is about a journal on disk,
+which the library does not have.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TAKEN_TEXTS = {"nothing": tuple(TEXTS), "empty": ("prose", "json"), "prose": ("j
 
 
 class Asked(NamedTuple):
-    """What a call is to be: what awaits it, and its settings."""
+    """The plan of a call, and its settings."""
 
     plan: Plan
     retry: int
@@ -56,7 +57,7 @@ class Asked(NamedTuple):
 
 
 class Call:
-    """One completion: what was asked, what the client told of it, and how it ended."""
+    """One completion: its plan, what the client reported of it, and how it ended."""
 
     def __init__(
         self, number: int, asked: Asked, place: ChatNode, generator: GeneratorInfo
@@ -78,7 +79,7 @@ class Call:
 
     @property
     def said(self) -> str:
-        """What tells the provider which call it is."""
+        """The text by which the provider knows the call."""
         return f"call {self.number}"
 
     def succeed(self, node: ChatNode) -> None:
@@ -90,7 +91,7 @@ class Call:
         self.error, self.attempts, self.is_over = error, error.attempts, True
 
     def callback(self) -> Callable | None:
-        """One that tells us, and behaves as was asked for."""
+        """A callback that reports to this call, and then behaves as planned."""
 
         def tell(info: CostInfo) -> None:
             self.reports.append(info)
@@ -164,7 +165,7 @@ def check_coverage(attempts: Sequence[Attempt], lines: Sequence[Line]) -> None:
 
 
 def is_stale(attempt: Attempt) -> bool:
-    """Whether it was written to a kept connection of which the server may have heard no more."""
+    """Whether it was written to a kept connection that the server may have closed."""
     return attempt.error == "StaleConnectionError"
 
 
@@ -209,7 +210,7 @@ def check_attempt(asked: Asked, attempt: Attempt, line: Line) -> None:
 
 
 def went_away(attempt: Attempt) -> bool:
-    """Whether we did, or a clock for us, and so may not have heard what was told."""
+    """Whether the client, or a clock of it, ended the attempt before all of the answer came."""
     return attempt.outcome is AttemptOutcome.ABANDONED or attempt.error == "RequestTimeoutError"
 
 
@@ -237,7 +238,7 @@ def is_within(minimum_usage: msgspec.Struct, line: Line) -> bool:
 
 
 def check_knowledge(attempt: Attempt, line: Line) -> None:
-    """C2, C4: what was told is known, and what was not told is not, unless it was asked later."""
+    """C2, C4: counts that came are known, and others are not, unless they were looked up later."""
     assert attempt.cost is not None
     is_known = attempt.cost.resolution is not UNKNOWN
     if is_known:
@@ -323,7 +324,7 @@ def check_node(call: Call, lines: Sequence[Line]) -> None:
 
 
 def check_budget_share(call: Call) -> Decimal:
-    """What a call takes of its budget: what is known to be spent, and else its ceiling."""
+    """Return what a call takes of its budget: its known cost, or else its ceiling."""
     if call.ceiling is None:
         return Decimal(0)
     costs = [attempt.cost for attempt in call.final() if attempt.cost is not None]

@@ -56,7 +56,7 @@ def cpu_secs(work: Work, size: int) -> float:
 
 
 def check_linear(work: Work, size: int) -> None:
-    """Measures until the best times are near enough: other work can only make them longer."""
+    """Measure until the best times are near enough: other work can only make them longer."""
     gc.collect()
     gc.disable()  # its pauses grow with everything else that is alive
     try:

@@ -1,6 +1,7 @@
 """One cell of the fault matrix: a call against a server that goes wrong, and the verdict on it.
 
-Four things must be right at once: what the caller sees, when, what is recorded, and the tree.
+Use `Fault` for a new row. Four things must be right at once: what the caller sees, when, what is
+recorded, and the tree.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ PRICE = TokenPrice(1, 5)
 
 @dataclass(frozen=True, kw_only=True)
 class Expect:
-    """What is right. `text` is the answer, or of an error the part that had come."""
+    """The right outcome. `text` is the answer, or of an error the part that had come."""
 
     error: type[MiniLLMError] | tuple[type[MiniLLMError], ...] = ()
     text: str | re.Pattern[str] = ""
@@ -104,9 +105,13 @@ class Fault:
     play: Play
     expect: Expect
     streamed: Expect | None = None
+<<<<<<< HEAD
     """What is right for a stream, where that is another thing."""
     over_httpx2: Expect | None = None
     """The documented exception of an engine that reads only after it has written."""
+=======
+    """The right outcome of a stream, where that is another one."""
+>>>>>>> tests
     modes: tuple[str, ...] = ("whole", "streamed")
     providers: tuple[str, ...] = tuple(WIRES)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -139,7 +144,7 @@ class Cell(NamedTuple):
         return streamed or self.fault.expect
 
     async def complaints(self, transport: Transport) -> list[str]:
-        """Makes the call and tells what of it is not right."""
+        """Make the call, and return what of it is not right."""
         fault = self.fault
         async with fault.place(fault.play) as server:
             generator = GENERATORS[self.provider](f"{server.url}/{self.provider}/v1")
@@ -215,7 +220,7 @@ class Cell(NamedTuple):
 
 
 async def _most_lateness(seen: Seen) -> None:
-    """Notes by how much a timer of this loop is late, which no client can help."""
+    """Note by how much a timer of this loop is late, which no client can help."""
     while True:
         due = time.monotonic() + TICK_SECS
         try:
@@ -225,7 +230,7 @@ async def _most_lateness(seen: Seen) -> None:
 
 
 async def _reported(seen: Seen) -> None:
-    """Waits for a report that comes after the call, where the provider tells a cost later."""
+    """Wait for a report that comes after the call, where the provider has the cost later."""
     until = time.monotonic() + HANG_SECS
     while not seen.reports and time.monotonic() < until:
         await asyncio.sleep(0.005)
@@ -239,13 +244,13 @@ async def _a_while() -> None:
 
 @dataclass
 class Seen:
-    """What came of a call."""
+    """The outcome of a call."""
 
     root: ChatNode
     node: ChatNode | None = None
     error: MiniLLMError | None = None
     foreign: str | None = None
-    """What was raised that is not ours."""
+    """An error that is not ours."""
     delivered: str = ""
     secs: float = 0.0
     late_secs: float = 0.0
@@ -373,7 +378,7 @@ def _price(provider: str, counts: Counts) -> tuple[CostResolution, Decimal]:
 def _about_the_bill(
     sent: list[Attempt], ledger: list[FaultExchange], expect: Expect, reports: list[CostInfo]
 ) -> list[str]:
-    """What holds for every call: nothing possibly billed is missing, nothing is made up."""
+    """Check what holds for every call: nothing possibly billed is missing, nothing is made up."""
     told = []
     for attempt, entry in zip(sent, ledger, strict=False):
         may_be_billed = entry.has_all and not _is_refusal(entry.status)

@@ -1,4 +1,4 @@
-"""What a server does wrong, put together from a few moves."""
+"""The moves of a server that goes wrong, to be put together to a play of `FaultServer`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def answers(
     kind: str | None = "application/json",
     headers: tuple[str, ...] = (),
 ) -> Play:
-    """Answers in one piece, also where a stream was asked for."""
+    """Answer in one piece, also where a stream was asked for."""
 
     async def play(exchange: FaultExchange) -> None:
         await exchange.answer(of(exchange.wire, body), status, kind, headers)
@@ -50,14 +50,14 @@ def answers(
 
 
 def fails(status: int, *headers: str, message: str = "No.") -> Play:
-    """Answers with a status and the wire's own error."""
+    """Answer with a status and the wire's own error."""
     return answers(
         lambda wire: encode(wire.failure(status, message)), f"{status} No", headers=headers
     )
 
 
 def completes(usage: Callable[[Wire], object]) -> Play:
-    """Answers as it should be, whole or in events, but with these counts."""
+    """Answer as it should be, whole or in events, but with these counts."""
 
     async def play(exchange: FaultExchange) -> None:
         counts = usage(exchange.wire)
@@ -71,7 +71,7 @@ def completes(usage: Callable[[Wire], object]) -> Play:
 
 
 def streams(*pieces: Bytes | float, then: str = "end") -> Play:
-    """Sends pieces of an event stream, each in a chunk of its own, with waits between them.
+    """Send pieces of an event stream, each in a chunk of its own, with waits between them.
 
     `then` is a method of `FaultExchange`: `end`, `close`, `reset` or `silence`.
     """
@@ -94,7 +94,7 @@ async def send_pieces(exchange: FaultExchange, pieces: Iterable[Bytes | float]) 
 
 
 def drips(*pieces: Bytes, forever: Bytes, each_secs: float = 0.0, size: int | None = None) -> Play:
-    """Sends pieces of a stream, then one again and again, in bits of `size` bytes."""
+    """Send pieces of a stream, then one again and again, in bits of `size` bytes."""
 
     async def play(exchange: FaultExchange) -> None:
         await exchange.start_events(*(of(exchange.wire, piece) for piece in pieces))
@@ -108,7 +108,7 @@ def drips(*pieces: Bytes, forever: Bytes, each_secs: float = 0.0, size: int | No
 
 
 def raw(*pieces: bytes | float, then: str = "close") -> Play:
-    """Sends bytes that may not even be HTTP."""
+    """Send bytes that may not even be HTTP."""
 
     async def play(exchange: FaultExchange) -> None:
         for piece in pieces:
@@ -122,7 +122,7 @@ def raw(*pieces: bytes | float, then: str = "close") -> Play:
 
 
 def bare(status: str) -> Play:
-    """Answers with a head that needs no body."""
+    """Answer with a head that needs no body."""
 
     async def play(exchange: FaultExchange) -> None:
         await exchange.bare(status)
@@ -131,7 +131,7 @@ def bare(status: str) -> Play:
 
 
 def cut_short(status: str, body: Bytes, promised: int, then: str = "close") -> Play:
-    """Promises more bytes than it sends."""
+    """Promise more bytes than it sends."""
 
     async def play(exchange: FaultExchange) -> None:
         await exchange.head(status, length=promised)
@@ -142,5 +142,5 @@ def cut_short(status: str, body: Bytes, promised: int, then: str = "close") -> P
 
 
 async def silent(exchange: FaultExchange) -> None:
-    """Says nothing at all."""
+    """Say nothing at all."""
     await exchange.silence()

@@ -1,4 +1,7 @@
-"""Answers in the shapes of the wires, whole and in events, to be sent as they are or spoiled."""
+"""Answers in the shapes of the wires, whole and in events, to be sent as they are or spoiled.
+
+Use it in plays of `FaultServer`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ CODES = {
 
 @dataclass(frozen=True)
 class Counts:
-    """What an answer says that it consumed."""
+    """The counts that an answer claims."""
 
     uncached: int = 84
     read: int = 1536
@@ -87,7 +90,7 @@ class Wire:
         return encode(self.message(text, reason, usage))
 
     def without_content(self, usage: object = ...) -> bytes:
-        """What has the frame of an answer and no answer in it."""
+        """Return the frame of an answer without an answer in it."""
         return encode(self._with_usage({**self._names("chat.completion"), "choices": []}, usage))
 
     def start(self) -> bytes:
@@ -142,7 +145,7 @@ class Wire:
 
 
 class OpenRouterWire(Wire):
-    """The same, with the cost beside the counts."""
+    """OpenRouter: chat completions with the cost beside the counts."""
 
     name = "openrouter"
 
@@ -235,5 +238,5 @@ WIRES: dict[str, Wire] = {
 
 
 def wire_of_path(path: str) -> Wire:
-    """The wire that a request speaks, told by its address; a place before it names the vendor."""
+    """The wire that a request speaks, by its path, which may begin with the name of a vendor."""
     return WIRES.get(path.split("/")[1] if "/" in path else "", WIRES["generic"])

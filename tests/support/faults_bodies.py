@@ -1,4 +1,4 @@
-"""Faults of a whole body: what it holds is not an answer, or not quite one.
+"""Rows of the fault matrix for a whole body that is no answer, or not quite one.
 
 Where a stream was asked for, the same bodies are an answer in one piece.
 """
@@ -28,7 +28,7 @@ HTML = "text/html; charset=utf-8"
 
 
 def page(title: str) -> bytes:
-    """What gateways say."""
+    """The bodies of gateways."""
     head = f"<!DOCTYPE html>\n<html><head><title>{title}</title></head>"
     return f"{head}<body><center><h1>{title}</h1></center></body></html>".encode()
 

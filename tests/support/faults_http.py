@@ -1,4 +1,4 @@
-"""Faults of the way there and back: connections, heads and framing, statuses."""
+"""Rows of the fault matrix for the way there and back: connections, heads, framing, statuses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def unknown_name(_play: Play) -> AsyncIterator[FaultServer]:
 
 
 def after_a_good_one(play: Play) -> Play:
-    """Answers the first request as it should be, and plays to the others."""
+    """Answer the first request as it should be, and plays to the others."""
 
     async def both(exchange: FaultExchange) -> None:
         await (exchange.good() if exchange.number == 1 else play(exchange))
@@ -68,7 +68,7 @@ async def answer_and_close(exchange: FaultExchange) -> None:
 
 
 def with_one_too_many(status: str, then: str) -> Play:
-    """Sends one more answer some time after the first."""
+    """Send one more answer some time after the first."""
 
     async def play(exchange: FaultExchange) -> None:
         await exchange.good()
@@ -90,7 +90,7 @@ async def with_too_much(exchange: FaultExchange) -> None:
 
 
 def once(move: str) -> Play:
-    """Does it to the second request, and answers the others."""
+    """Do it to the second request, and answers the others."""
 
     async def play(exchange: FaultExchange) -> None:
         await (do(exchange, move) if exchange.number == 2 else exchange.good())
@@ -116,7 +116,7 @@ async def interim_for_ever(exchange: FaultExchange) -> None:
 
 
 def slowly(data: bytes) -> Play:
-    """Sends one byte each fifth of a second."""
+    """Send one byte each fifth of a second."""
     return raw(*(piece for byte in data for piece in (bytes([byte]), 0.2)))
 
 
@@ -157,7 +157,7 @@ async def without_kind(exchange: FaultExchange) -> None:
 
 
 def elsewhere(status: int, *, same_origin: bool) -> Play:
-    """Points to a place that would answer, on this very server or at another name of it."""
+    """Point to a place that would answer, on this very server or at another name of it."""
 
     async def play(exchange: FaultExchange) -> None:
         if exchange.path.endswith("/elsewhere"):
@@ -189,7 +189,7 @@ async def endless_body(exchange: FaultExchange) -> None:
 
 
 def waits(secs: float, outcome: AttemptOutcome | None = None, **more: object) -> dict[str, object]:
-    """What is right where nothing comes: the clock is another one for a stream."""
+    """Return what is right where nothing comes: the clock is another one for a stream."""
     if outcome is not None:
         more = {**more, "outcome": outcome, "cost": "-"}
     more = {"status": None, **more}

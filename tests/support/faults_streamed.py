@@ -1,4 +1,4 @@
-"""Faults of a stream: its framing, its pace, its end, and what its events hold."""
+"""Rows of the fault matrix for a stream: its framing, its pace, its end, and its events."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ TEXTS = [
 
 
 def unknown_events(wire: Wire) -> bytes:
-    """What a wire may learn to say one day."""
+    """Events that a wire may have one day."""
     if wire.name == "anthropic":
         new = {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "x": 1}}
         return event({"type": "news", "x": [1]}, "news") + event(new) + wire.ping()

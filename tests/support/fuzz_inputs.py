@@ -1,7 +1,8 @@
 """Hostile inputs for parsers: recorded answers, broken in every way, and values nobody expects.
 
-All of it follows from a seed, so that a run can be repeated. `MINILLMLIB_FUZZ_INPUTS` multiplies
-the number of inputs, for long runs, and `MINILLMLIB_FUZZ_SEED` makes them others.
+Use it with `fuzz_parsers`, or for any other reader of bytes. All of it follows from a seed, so that a
+run can be repeated. `MINILLMLIB_FUZZ_INPUTS` multiplies the number of inputs, for long runs, and
+`MINILLMLIB_FUZZ_SEED` gives others.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class Corpus:
         return (before + token + after).encode("utf-8", "surrogatepass")
 
     def inputs(self, count: int, seed: object) -> Iterator[bytes]:
-        """Of ten, one is noise, three are broken bytes, four hostile JSON and two are both."""
+        """Yield inputs: of ten, one is noise, three are broken bytes, four hostile JSON and two are both."""
         chance = random.Random(f"{SEED} {seed}")
         for number in range(count):
             way = number % 10
@@ -211,7 +212,7 @@ LINE_END = rb"(?>\r\n|\r|\n)"
 
 
 def event_ends(stream: bytes) -> list[int]:
-    """Where each event has ended, read off the bytes without our decoder."""
+    """The place of the end of each event, read off the bytes without our decoder."""
     return [found.end() for found in re.finditer(LINE_END + rb"{2}", stream)]
 
 

@@ -201,7 +201,7 @@ PARSERS = {
 
 
 def outcome_of(read: Callable[[bytes], object], data: bytes) -> object:
-    """What came of it: a value, or an error of ours. Anything else fails, and shows the input."""
+    """Return a value, or an error of ours. Anything else fails, and shows the input."""
     try:
         return read(data)
     except MiniLLMError as error:

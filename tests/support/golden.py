@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def golden_generator(name: str) -> GeneratorInfo:
-    """The generator whose wire a golden file is in, told by the file's name."""
+    """The generator whose wire a golden file is in, which the name of the file gives."""
     generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
     if name.startswith("anthropic") or "anthropic_skin" in name:
         return generator.with_provider(AnthropicProvider())

@@ -1,6 +1,7 @@
-"""What each golden file says, read off its bytes by hand and by nothing of ours.
+"""The content of each golden file, read off its bytes by hand and by nothing of ours.
 
-A name that is left out of an answer has its default: no refusal, no calls, no media, no thought.
+Add an entry here with each file in `tests/golden`. A name that an answer does not give has its
+default: no refusal, no calls, no media, no reasoning.
 """
 
 from __future__ import annotations

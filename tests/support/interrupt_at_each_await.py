@@ -1,4 +1,7 @@
-"""A way to interrupt a coroutine at each of its waits in turn."""
+"""A coroutine that can be interrupted at each of its waits in turn.
+
+Use it to cancel, or to abandon, at every place where that can happen.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ class Stepped:
         self._on_wait = on_wait
 
     async def run(self) -> object:
-        """Runs it to its end in the current task."""
+        """Run it to its end in the current task."""
         return await self
 
     def __await__(self) -> Generator:

@@ -1,4 +1,7 @@
-"""JSON documents, and what becomes of them: cut, broken, wrapped, or never JSON at all."""
+"""JSON documents, and what becomes of them: cut, broken, wrapped, or never JSON at all.
+
+Use it for properties of JSON repair and of partial JSON. `broken_json` has examples by name.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def written(value, layout) -> str:
 
 
 def repaired(text: str) -> RepairResult | None:
-    """What `repair` finds, or None if it says that there is nothing."""
+    """Return what `repair` finds, or None if there is nothing."""
     try:
         return repair(text)
     except JsonRepairError:

@@ -1,4 +1,7 @@
-"""Answers in pieces on both wires: text, or the arguments of a tool call."""
+"""Answers in pieces on both wires: text, or the arguments of a tool call.
+
+Use it to watch partial JSON grow while it streams.
+"""
 
 from __future__ import annotations
 

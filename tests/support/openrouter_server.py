@@ -1,4 +1,7 @@
-"""OpenRouter by script: streams that are left, and the records of them that appear only later."""
+"""A transport that is OpenRouter: streams that are abandoned, and their records, which appear later.
+
+Use it for costs that are looked up after the call.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ PRICE = TokenPrice(1, 2)
 
 
 def generation_id(number: int) -> str:
-    """The id of the so-manieth answer."""
+    """The id of the answer with this number."""
     return f"gen-1795000100-{number}"
 
 
 def pending(asked_id: str) -> ScriptedReply:
-    """What OpenRouter answers while it has no record yet."""
+    """The answer of OpenRouter while it has no record yet."""
     error = {"message": f"Generation {asked_id} not found", "code": 404}
     return ScriptedReply.json({"error": error}, status=404)
 

@@ -22,7 +22,7 @@ AGAIN = NodeCompletionParameters(retry=1, back_off_time=0, crash_on_empty_respon
 
 
 class Owed(NamedTuple):
-    """What one message cost by our own books, in millionths of a dollar."""
+    """The cost of one message by the books of the test, in millionths of a dollar."""
 
     millionths: int = 0
     unpriced: int = 0
@@ -109,7 +109,7 @@ def empty_first(rng: random.Random) -> Script:
 
 
 def cut_first(rng: random.Random) -> Script:
-    """A stream that had told its input, and nothing else."""
+    """A stream that ended after the counts of its input."""
     record = {"input_tokens": rng.randint(1, 10**6), "output_tokens": 1}
     output = rng.randint(0, 10**4)
     events = claude_events([record, {"output_tokens": output}])

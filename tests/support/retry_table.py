@@ -1,4 +1,4 @@
-"""Scripted sequences for `test_retries.py`: what a server does, and what a client makes of it."""
+"""Rows for `test_retries.py`: what a server does, and what a client makes of it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ AT_ONCE = None  # no wait, and none was drawn
 
 
 class Row(NamedTuple):
-    """What the server does, the gaps between the requests, and what comes of it.
+    """The steps of the server, the gaps between the requests, and the outcome.
 
     A gap that is a number is the bound of its random part. `end` is the class of the error that
     ends the completion, or None for an answer; `tail` the time from the last request to the end.

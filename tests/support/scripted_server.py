@@ -1,4 +1,7 @@
-"""A server by script for tests of attempts and retries: what it does, and when it was asked."""
+"""A transport that takes one step after the other, and notes what it was asked, and when.
+
+Use it for attempts, retries, budgets and times, with `virtual_clock`. Nothing goes over a socket.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +180,7 @@ ANSWER = says("ok")
 
 
 async def tried(server: Server, settings=None, *, streamed: bool, generator=None):
-    """What a completion comes to: its response, or its error."""
+    """Make a completion, and return its response or its error."""
     generator = server.generator() if generator is None else generator
     root = ChatNode.root("s")
     try:

@@ -1,9 +1,9 @@
 """The vendors' own request types as a strict oracle, and their own clients on scripted bytes.
 
-A library's request types are meant for type checkers and for its own callers: at run time an
-unknown key passes, an `Iterable` is read lazily, and beside the wire's form stands what only
-Python can hold, such as an open file or an object from an earlier answer. Here each type is
-rebuilt as the wire's form alone, with no other key at any depth.
+Use it to check a request body. A library's request types are meant for type checkers and for its own
+callers: at run time an unknown key passes, an `Iterable` is read lazily, and beside the wire's form
+stands what only Python can hold, such as an open file or an object from an earlier answer. Here each
+type is rebuilt as the wire's form alone, with no other key at any depth.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def strict_adapter(wire_type: type, more: Keys = ()) -> pydantic.TypeAdapter:
 
 
 def check_body(body: bytes, wire_type: type, more: Keys = ()) -> None:
-    """Raises pydantic's `ValidationError` unless the JSON text is exactly of this type."""
+    """Raise pydantic's `ValidationError` unless the JSON text is exactly of this type."""
     strict_adapter(wire_type, more).validate_json(body, strict=True)
 
 
@@ -137,7 +137,7 @@ def _words(hint: Any) -> tuple[str, ...]:
 
 
 def http_client_with(body: bytes, content_type: str) -> httpx2.Client:
-    """What a vendor's client sends its requests with; every one gets these bytes."""
+    """Return the HTTP client for a vendor's library; every request gets these bytes."""
     headers = {"content-type": content_type}
     answer = httpx2.Response(200, headers=headers, content=body)
     return httpx2.Client(transport=httpx2.MockTransport(lambda _: answer))

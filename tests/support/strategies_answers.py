@@ -1,4 +1,7 @@
-"""Answers of both wires, made up by hypothesis and rendered twice: whole, and as a stream."""
+"""Answers of both wires, made up by hypothesis and rendered twice: whole, and as a stream.
+
+Use it for properties that hold of every answer.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def as_events(rng: Random, events: list[dict[str, Any] | str]) -> ScriptedReply:
 
 
 def merged(rng: Random, *channels: list[Any]) -> Iterator[Any]:
-    """What the channels hold, mixed; each keeps its own order."""
+    """Mix what the channels hold; each keeps its order."""
     waiting = [list(channel) for channel in channels if channel]
     while waiting:
         channel = rng.choice(waiting)
@@ -163,7 +166,7 @@ def claude_bodies(
 
 
 def claude_stream(rng: Random, body: dict[str, Any]) -> ScriptedReply:
-    """The same answer as it is streamed: blocks begin empty and grow."""
+    """Stream the answer: blocks begin empty and grow."""
     events: list[dict[str, Any]] = [{"type": "message_start", "message": first_of(rng, body)}]
     for index, whole in enumerate(body["content"]):
         events += block_events(rng, whole, index)
@@ -211,7 +214,7 @@ def first_of(rng: Random, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_counts(rng: Random, body: dict[str, Any]) -> dict[str, Any]:
-    """The counts at the end; any of those of the input may be left out, since they were told."""
+    """The counts at the end; any of those of the input may be left out, since they came before."""
     counts = dict(body.get("usage", {}))
     for name in [name for name in counts if "input" in name]:
         match rng.randrange(3):
@@ -283,7 +286,7 @@ def chat_usages(draw) -> dict[str, Any]:
 
 
 class ChatAnswer(msgspec.Struct):
-    """What a model of this wire says; `thinks_in` is where its server puts what it thinks."""
+    """An answer of a model of this wire; `thinks_in` is the field that its server uses for reasoning."""
 
     id: str
     model: str
@@ -366,7 +369,7 @@ def chat_body(answer: ChatAnswer) -> dict[str, Any]:
 
 
 def chat_stream(rng: Random, answer: ChatAnswer) -> ScriptedReply:
-    """The same answer as it is streamed: what a server mixes comes mixed."""
+    """Stream the answer: what a server mixes comes mixed."""
     if answer.sound is None:
         texts = [content_body(answer, piece, "") for piece in parted(rng, answer.text)]
     else:

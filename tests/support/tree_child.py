@@ -1,8 +1,8 @@
 """A process that writes trees and dies while it does.
 
-The first argument says what it does: `step` saves once for each line of JSON on its input, in a
-fork that kills itself at a given step between the calls of the system; `journal` grows a journal
-and tells the id of each node that is kept; `save` saves the same tree many times.
+Run it by its path. The first argument says what it does: `step` saves once for each line of JSON on
+its input, in a fork that kills itself at a given step between the calls of the system; `journal` grows
+a journal and prints the id of each node that is kept; `save` saves the same tree many times.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A tree with everything in it, made through the public door."""
+"""A tree with everything in it, made through the public door.
+
+Use it for what is saved and loaded.
+"""
 
 from __future__ import annotations
 

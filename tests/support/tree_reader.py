@@ -1,7 +1,7 @@
-"""A process that reads damaged conversations and tells what came of them.
+"""A process that reads damaged conversations and reports what came of them.
 
-It notes every file, socket, process and piece of code that anything in here opens, starts or
-compiles meanwhile, beside the file that it was told to read.
+Run it by its path. It notes every file, socket, process and piece of code that anything opens, starts
+or compiles meanwhile, beside the file that it was given to read.
 """
 
 from __future__ import annotations

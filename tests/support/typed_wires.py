@@ -1,4 +1,4 @@
-"""Both wires for tests of typed results: answers by script, and what was asked for them."""
+"""Both wires for tests of typed results: answers by script, and the requests for them."""
 
 from __future__ import annotations
 

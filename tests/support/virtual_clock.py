@@ -1,7 +1,7 @@
 """An event loop whose clock jumps: waits are exact, and take no time.
 
-The clock stands still while anything is ready and jumps to the next timer when nothing is. So
-what a program waits for can be read off `loop.time()`, to the digit.
+Use it for every test about waiting. The clock stands still while anything is ready and jumps to the
+next timer when nothing is. So `loop.time()` is what a program has waited for, to the digit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
     def be_busy(self, secs: float) -> None:
-        """Lets time pass in which the loop does not turn, as when code blocks."""
+        """Let time pass in which the loop does not turn, as when code blocks."""
         self._jumping.now += secs
 
 
