@@ -105,13 +105,9 @@ class Fault:
     play: Play
     expect: Expect
     streamed: Expect | None = None
-<<<<<<< HEAD
-    """What is right for a stream, where that is another thing."""
+    """The right outcome of a stream, where that is another one."""
     over_httpx2: Expect | None = None
     """The documented exception of an engine that reads only after it has written."""
-=======
-    """The right outcome of a stream, where that is another one."""
->>>>>>> tests
     modes: tuple[str, ...] = ("whole", "streamed")
     providers: tuple[str, ...] = tuple(WIRES)
     settings: Mapping[str, Any] = field(default_factory=dict)
