@@ -10,7 +10,7 @@ from test_hot_paths import steps_of
 from test_linear import check_linear
 
 from minillmlib import ArgumentStream, JsonRepairError, loads, repair
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair import PartialJson
 
 pytestmark = pytest.mark.long
 

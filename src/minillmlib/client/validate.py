@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from minillmlib import json_repair
 from minillmlib.client.prepare import Call
 from minillmlib.errors import (
     EmptyResponseError,
@@ -15,6 +16,7 @@ from minillmlib.errors import (
     ResponseValidationError,
 )
 from minillmlib.json_value import JsonValue, excerpt
+from minillmlib.structured.json_answer import json_in
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -67,9 +69,6 @@ def _says_nothing(response: CompletionResponse) -> bool:
 
 def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> str:
     """The text of the JSON that an answer holds; as it came, if it is not wanted itself."""
-    from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
-    from minillmlib.structured.json_answer import json_in  # noqa: PLC0415 - as above
-
     is_truncated = is_wanted and response.is_truncated and not call.settings.allow_incomplete_json
     found = json_in(response.content, refusal=response.refusal, is_truncated=is_truncated)
     if call.settings.crash_on_refusal and found.value in REFUSALS:
@@ -77,7 +76,7 @@ def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> st
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text
         )
     try:
-        return repair_json(response.content) if is_wanted else response.content
+        return json_repair.repair_json(response.content) if is_wanted else response.content
     except JsonRepairError as error:  # it can be read, but is too deep to be written
         raise NoJsonFoundError(str(error), partial=response.text) from None
 

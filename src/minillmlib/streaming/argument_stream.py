@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from minillmlib import json_repair
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -39,9 +40,7 @@ class ArgumentStream:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        from minillmlib.json_repair.incremental import LiveFields  # noqa: PLC0415 - slow to import
-
-        self._reader = LiveFields(is_strict=strict)
+        self._reader = json_repair.IncrementalObject(is_strict=strict)
         self._fields: dict[str, _Field] = {}
         self._open: dict[str, _Field] = {}  # those of which more is to be told
         self._result: JsonObject | None = None
@@ -108,7 +107,7 @@ class ArgumentStream:
         reader = self._reader
         for name, field in [*self._open.items()]:
             if name in reader.fields and self._error is None:
-                field.show(reader.fields[name], is_finished=name != reader.growing)
+                field.show(reader.fields[name], is_finished=name != reader.pending_key)
             elif self._is_over:
                 field.fail(self._error or _missing(name, tuple(reader.fields)))
             if field.is_over:
