@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TypeAlias
 
 import minillmlib
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair import PartialJson
 
 Work: TypeAlias = Callable[[str], object]
 

@@ -2,6 +2,7 @@
 
 import typing
 
+from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
@@ -89,8 +90,14 @@ from minillmlib.types.usage import Usage
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:
-    from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, RepairResult
-    from minillmlib.json_repair.repair import loads, repair, repair_json
+    from minillmlib.json_repair import (
+        JsonChange,
+        JsonChangeKind,
+        RepairResult,
+        loads,
+        repair,
+        repair_json,
+    )
 
 __all__ = [
     "AnthropicProvider",
@@ -212,23 +219,14 @@ __all__ = [
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported when they are asked for.
-_LATER = {
-    "JsonChange": "json_repair.changes",
-    "JsonChangeKind": "json_repair.changes",
-    "RepairResult": "json_repair.changes",
-    "loads": "json_repair.repair",
-    "repair": "json_repair.repair",
-    "repair_json": "json_repair.repair",
-}
+# A tenth of our import, and few programs need them: imported on first use.
+_DEFERRED = {"JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - as those
-
-    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = getattr(_json_repair, name)
     value.__module__ = __name__
     globals()[name] = value
     return value
@@ -238,6 +236,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-for _public in (globals()[_name] for _name in __all__ if _name not in _LATER):
+for _public in (globals()[_name] for _name in __all__ if _name not in _DEFERRED):
     if callable(_public):
         _public.__module__ = __name__

@@ -9,7 +9,7 @@ import pytest
 from cost_of_work import check_linear, steps_of
 
 from minillmlib import ArgumentStream, JsonRepairError, loads, repair
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair import PartialJson
 
 pytestmark = pytest.mark.long
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from minillmlib import json_repair
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -40,9 +41,7 @@ class ArgumentStream:
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        from minillmlib.json_repair.incremental import LiveFields  # noqa: PLC0415 - slow to import
-
-        self._reader = LiveFields(is_strict=strict)
+        self._reader = json_repair.IncrementalObject(is_strict=strict)
         self._fields: dict[str, _FieldState] = {}
         self._pending: dict[str, _FieldState] = {}  # not complete yet
         self._result: JsonObject | None = None
@@ -113,7 +112,7 @@ class ArgumentStream:
         reader = self._reader
         for name, field in [*self._pending.items()]:
             if name in reader.fields and self._error is None:
-                field.update(reader.fields[name], is_complete=name != reader.growing)
+                field.update(reader.fields[name], is_complete=name != reader.pending_key)
             elif self._has_ended:
                 field.fail(self._error or _missing_error(name, tuple(reader.fields)))
             if field.is_complete:

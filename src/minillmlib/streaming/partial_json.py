@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Self
 
+from minillmlib import json_repair
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_value import JsonValue
 
 if TYPE_CHECKING:
-    from minillmlib.json_repair.incremental import LiveJson
+    from minillmlib.json_repair import IncrementalJson
 
 __all__ = ["PartialJsonStream"]
 
@@ -27,12 +28,10 @@ class PartialJsonStream:
         next_text: Callable[[int], Awaitable[str | None]],
         aclose: Callable[[], Coroutine[object, object, None]],
     ) -> None:
-        from minillmlib.json_repair.incremental import LiveJson  # noqa: PLC0415 - slow to import
-
         self.aclose = aclose
         self._next_text = next_text
         self._chunks = 0
-        self._partial: LiveJson | None = LiveJson()
+        self._partial: IncrementalJson | None = json_repair.IncrementalJson()
         self._value: JsonValue = None
 
     def __aiter__(self) -> Self:
@@ -48,7 +47,7 @@ class PartialJsonStream:
                 return self._value
         raise StopAsyncIteration
 
-    def _feed(self, partial: LiveJson, text: str) -> JsonValue:
+    def _feed(self, partial: IncrementalJson, text: str) -> JsonValue:
         try:
             partial.feed(text)
             return partial.snapshot()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from minillmlib import json_repair
 from minillmlib.errors import IncompleteJsonError, JsonRepairError, NoJsonFoundError
-from minillmlib.json_repair.changes import RepairResult
-from minillmlib.json_repair.repair import repair
 from minillmlib.json_value import excerpt
+
+if TYPE_CHECKING:
+    from minillmlib.json_repair import RepairResult
 
 __all__ = ["extract_json"]
 
@@ -21,7 +25,7 @@ def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> Repai
             f"the answer holds no JSON, the model refused: {excerpt(refusal)}", partial=refusal
         )
     try:
-        found = repair(text)
+        found = json_repair.repair(text)
     except JsonRepairError as error:
         if not is_truncated:
             raise NoJsonFoundError(
