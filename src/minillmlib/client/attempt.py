@@ -112,7 +112,8 @@ class PendingAttempt:
                 redacted = self._redactor.redact(text)
                 if redacted == text:
                     raise
-            return parse(redacted)
+                text = redacted  # a traceback of what follows holds this frame
+            return parse(text)
         except (MiniLLMError, MemoryError):
             raise
         except Exception as error:

@@ -34,7 +34,7 @@ async def warm_cache(
     capabilities, model = generator.provider.capabilities, generator.model
     reason = capabilities.why_no_warmup(model, settings.params)
     if reason is not None:
-        raise InvalidParameterError(f"no cache can be warmed here: {reason}")
+        raise InvalidParameterError(f"nothing can be warmed here: {reason}")
     max_tokens = capabilities.min_output_tokens(model, settings.params)
     brief = settings.replace(
         params=settings.params.replace(max_tokens=max_tokens),

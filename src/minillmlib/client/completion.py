@@ -36,7 +36,7 @@ from minillmlib.types.budget import Reservation
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Completed", "Completion", "complete"]
+__all__ = ["Completed", "Completion", "complete", "hide_frames"]
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -55,8 +55,7 @@ async def complete(call: Call) -> Completed:
     async with Completion(call) as completion:  # settles and reports on every way out
         while True:
             try:
-                body = await completion.send()
-                return completion.finish(body)
+                return completion.finish(await completion.send())
             except MiniLLMError as error:
                 await completion.retry_or_raise(error)
 
@@ -99,6 +98,7 @@ class Completion:
             await self.close()
         else:
             self.abandon()
+            hide_frames(error)
 
     def start_attempt(self) -> PendingAttempt:
         """Build the next request and reserve its cost. From here on it counts as an attempt."""
@@ -171,6 +171,7 @@ class Completion:
         """Raise what ends the completion, with the record of all attempts."""
         self.record_failure(error)
         error.attempts = self.attempts
+        hide_frames(error)
         if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
         exceeded = MaxRetriesExceededError(
@@ -275,6 +276,17 @@ def _server_of(base_url: str) -> str:
     parts = urlsplit(base_url)
     port = parts.port or {"https": 443}.get(parts.scheme, 80)
     return f"{parts.hostname}:{port}"
+
+
+def hide_frames(error: BaseException) -> None:
+    """Drop the traceback: its frames hold what the server sent, which may echo a secret.
+
+    A user's own exception keeps its traceback, also as the cause of one of our errors.
+    """
+    if isinstance(error, MiniLLMError) or not isinstance(error, Exception):
+        error.__traceback__ = None
+        if error.__cause__ is None:
+            error.__context__ = None
 
 
 def _log(attempt: Attempt) -> None:

@@ -79,10 +79,9 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
 def _finalize(generator: GeneratorInfo, request: HttpRequest, auth: Auth) -> HttpRequest:
     try:
         return generator.provider.finalize(request, auth)
-    except Exception as error:  # the provider may be the caller's own, and its text the secret
-        raise InvalidParameterError(
-            f"the provider could not finalize the request ({type(error).__name__})"
-        ) from error
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not finalize the request ({type(error).__name__})"
+    raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
 
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:
@@ -177,13 +176,11 @@ def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...
     merged = dict(_DEFAULT_HEADERS)
     if call.stream:
         merged["accept"] = ("Accept", capabilities.stream_accept)
-    try:
-        auth_headers = list(_hide_secrets(generator.provider.auth_headers(auth), auth))
-    except Exception as error:  # the provider may be the caller's own
-        raise InvalidParameterError(
-            f"the provider could not name its headers ({type(error).__name__})"
-        ) from error
-    for name, value in (*_attribution(generator), *auth_headers, *generator.headers):
+    for name, value in (
+        *_attribution(generator),
+        *_auth_headers(generator, auth),
+        *generator.headers,
+    ):
         _check_header(name, value)
         key = name.lower()
         is_list = key in capabilities.mergeable_headers and key in merged
@@ -209,16 +206,17 @@ def _attribution(generator: GeneratorInfo) -> Iterable[tuple[str, str]]:
             yield name, value
 
 
-def _hide_secrets(
-    headers: Iterable[tuple[str, HeaderValue]], auth: Auth
-) -> Iterable[tuple[str, HeaderValue]]:
-    """Wrap each value that holds the credential, so that it stays hidden until it is written."""
+def _auth_headers(generator: GeneratorInfo, auth: Auth) -> list[tuple[str, HeaderValue]]:
+    """Return the provider's headers; a value that holds the credential stays a secret."""
     secret = auth.secret()
-    for name, value in headers:
-        if secret is not None and isinstance(value, str) and secret.expose_secret() in value:
-            yield name, Secret(value, f"the header {name}")
-        else:
-            yield name, value
+    try:
+        return [
+            (name, Secret(value) if secret and secret.expose_secret() in value else value)
+            for name, value in generator.provider.auth_headers(auth)
+        ]
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not name its headers ({type(error).__name__})"
+    raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
 
 
 def _check_header(name: object, value: object) -> None:

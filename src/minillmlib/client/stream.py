@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from minillmlib.client.completion import Completed, Completion
+from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
@@ -184,8 +184,9 @@ class StreamingCompletion(Generic[NodeT_co]):
         except MiniLLMError:
             await self.aclose()
             raise
-        except BaseException:
+        except BaseException as error:
             self._abandon()
+            hide_frames(error)
             raise
         finally:
             self._is_busy = False
@@ -227,12 +228,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         """Return when the next attempt may begin, or at once when the stream was closed."""
         if self._phase is _Phase.OVER:
             return  # closed by aclose while a step waited
-        completion, reader = self._completion, self._reader
+        completion = self._completion
         assert completion is not None
-        if reader is not None:
+        if self._reader is not None:
             if not isinstance(error, RejectedResponseError):  # which holds the whole text
-                error.partial = reader.partial + error.partial
-            reader.close()
+                error.partial = self._reader.partial + error.partial
+            self._reader.close()
         completion.record_failure(error)
         self._reader = self._held_back = None
         if self._delivered:

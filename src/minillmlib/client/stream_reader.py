@@ -106,6 +106,7 @@ class StreamReader:
         """End the exchange at once; the attempt keeps what the stream reported so far."""
         self._record_partial()
         self._chunks = deque()  # what a pending wait still brings belongs to nobody
+        self._pending.clear()
         self._exchange.close()
 
     def close_threadsafe(self) -> None:

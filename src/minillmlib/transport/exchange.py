@@ -127,8 +127,10 @@ class Exchange:
     def close(self) -> None:
         """End the exchange at once, also while it is being opened."""
         self.is_closed = True
-        if self._response is not None:
-            self._response.close()
+        response, self._response = self._response, None
+        self._read = _read_nothing
+        if response is not None:
+            response.close()
 
     def close_threadsafe(self) -> None:
         """Schedule `close`, from any thread, also in a destructor."""
@@ -189,6 +191,10 @@ class Exchange:
         if self._remaining_bytes < 0:
             raise _limit_error("a stream", self._limits.stream_bytes, "stream_bytes")
         self._decoder.feed(b"")
+
+
+async def _read_nothing() -> bytes:
+    return b""
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
