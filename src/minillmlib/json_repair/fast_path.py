@@ -134,9 +134,9 @@ class FastPath:
                 if place == AFTER:
                     break
                 if place == INSIDE and is_object:
-                    if not (match := COMMON_MEMBER.match(text, pos)):
+                    member = COMMON_MEMBER.match(text, pos)
+                    if member is None:
                         break
-                    member: re.Match[str] | None = match
                     while member is not None:
                         key = member[1]
                         if key is None or key in top:
@@ -177,8 +177,7 @@ class FastPath:
                     place, comma_at = INSIDE, -1
                     pos += 1
                     continue
-                elif closers[-1] == "]" and (match := COMMON_ITEM.match(text, pos)):
-                    item: re.Match[str] | None = match
+                elif closers[-1] == "]" and (item := COMMON_ITEM.match(text, pos)):
                     while item is not None:
                         top.append(self._scalar(item))
                         pos = item.end()

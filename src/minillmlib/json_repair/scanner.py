@@ -14,7 +14,6 @@ from minillmlib.json_repair.buffer import InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
-from minillmlib.json_repair.keys import read_quoted_key
 from minillmlib.json_repair.parse_stack import (
     AFTER,
     COLON,
@@ -27,7 +26,7 @@ from minillmlib.json_repair.parse_stack import (
 from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
 from minillmlib.json_repair.select import Candidate
-from minillmlib.json_repair.strings import StringReader
+from minillmlib.json_repair.strings import StringReader, read_quoted_key
 
 __all__ = ["Scanner"]
 
