@@ -121,9 +121,9 @@ class NestedQuotes:
         """Record an inner quote by the one or two characters before it and the one after it."""
         surroundings = f'{before}"{after}'
         self.is_quoting = _QUOTATION.fullmatch(surroundings) is not None
-        if self._may_hold_json and not self.closers:
-            if start := _JSON_START.search(surroundings):
-                self.closers.append(_JSON_CLOSERS[start[1]])
+        can_start = self._may_hold_json and not self.closers
+        if can_start and (start := _JSON_START.search(surroundings)):
+            self.closers.append(_JSON_CLOSERS[start[1]])
 
     def record_text(self, text: str) -> None:
         """Record the brackets of the JSON, if there is any."""

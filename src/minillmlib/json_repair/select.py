@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+import msgspec
+
 from minillmlib.json_repair.parse_stack import Container
 
 __all__ = ["Candidate", "CandidateSelector"]
@@ -11,31 +13,26 @@ __all__ = ["Candidate", "CandidateSelector"]
 Merit: TypeAlias = tuple[bool, bool, bool]
 
 
-class Candidate:
+class Candidate(msgspec.Struct, eq=False, kw_only=True):
     """One object or array of a text, which grows in place and never loses anything.
 
     Attributes:
         value: The part of it that is known.
         start: Position where it begins.
-        end: Position where it ends, once that is known.
-        is_complete: Whether its end was seen.
         is_fenced: Whether it is in a code block.
         is_listed: Whether only white space separates it from the previous candidate.
         is_weak: Whether it may be a remark in brackets.
+        end: Position where it ends, once that is known.
+        is_complete: Whether its end was seen.
     """
 
-    __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
-
-    def __init__(
-        self, value: Container, start: int, *, is_fenced: bool, is_listed: bool, is_weak: bool
-    ) -> None:
-        self.value = value
-        self.start = start
-        self.end: int | None = None
-        self.is_complete = False
-        self.is_fenced = is_fenced
-        self.is_listed = is_listed
-        self.is_weak = is_weak
+    value: Container
+    start: int
+    is_fenced: bool
+    is_listed: bool
+    is_weak: bool
+    end: int | None = None
+    is_complete: bool = False
 
     @property
     def merit(self) -> Merit:
