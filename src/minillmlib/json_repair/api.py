@@ -187,7 +187,9 @@ def _repair_scalar(text: str) -> RepairResult:
             found = _repair_after("[", text + closer)
             is_sure = _DOUBTFUL.isdisjoint(change.kind for change in found.changes)
             is_whole = type(found.value) is list and found.complete == bool(closer)
-            if is_sure and is_whole and len(found.value) == 1:
+            if is_whole and len(found.value) > 1:
+                break
+            if is_sure and is_whole and found.value:
                 return msgspec.structs.replace(found, value=found.value[0], candidates=())
     if _TOKEN.fullmatch(alone):
         value, kind = parse_scalar(alone)

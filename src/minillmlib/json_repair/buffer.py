@@ -35,10 +35,6 @@ class InputBuffer:
         surrogates: Positions in the whole text where halves of surrogate pairs were replaced.
     """
 
-    __slots__ = (
-        "_newline", "_pending", "_pending_chars", "is_ended", "offset", "pos", "surrogates", "text",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self.text = ""
         self.pos = 0

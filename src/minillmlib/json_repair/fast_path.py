@@ -73,7 +73,6 @@ _ESCAPE_OR_QUOTE = {quote: re.compile(rf"\\.|({quote})") for quote in "\"'"}
 # of the time.
 _MIN_CHARS = 500
 _MAX_FAILURES = 8  # each may cost the rest of the text
-_VALID_START = re.compile(r"[{\[]\s*+[\"{\[\]}0-9tfn-]")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -134,9 +133,9 @@ class FastPath:
                 if place == AFTER:
                     break
                 if place == INSIDE and is_object:
-                    if not (match := COMMON_MEMBER.match(text, pos)):
+                    member = COMMON_MEMBER.match(text, pos)
+                    if member is None:
                         break
-                    member: re.Match[str] | None = match
                     while member is not None:
                         key = member[1]
                         if key is None or key in top:
@@ -153,7 +152,8 @@ class FastPath:
                         comma_at = -1
                         continue
                 elif char in "{[":
-                    if pos < last_start and (valid := self._decode_valid(pos)):
+                    is_worth_trying = pos < last_start and self._failures < _MAX_FAILURES
+                    if is_worth_trying and (valid := self._decode_valid(pos)):
                         stack.add_value(valid[0])
                         pos, place, comma_at = valid[1], AFTER, -1
                         continue
@@ -177,8 +177,7 @@ class FastPath:
                     place, comma_at = INSIDE, -1
                     pos += 1
                     continue
-                elif closers[-1] == "]" and (match := COMMON_ITEM.match(text, pos)):
-                    item: re.Match[str] | None = match
+                elif closers[-1] == "]" and (item := COMMON_ITEM.match(text, pos)):
                     while item is not None:
                         top.append(self._scalar(item))
                         pos = item.end()
@@ -227,28 +226,21 @@ class FastPath:
         if name != "double":
             quote = "'"
             self._log.add(Kind.OTHER_QUOTES, match.start(name) - 1)
-        if quote in text:
-            self._record_inner_quotes(quote, *match.span(name))
+        if quote in text and self._log.remaining:
+            for found in _ESCAPE_OR_QUOTE[quote].finditer(match.string, *match.span(name)):
+                if found[1]:
+                    self._log.add(Kind.INNER_QUOTE, found.start())
         return unescape(text) if "\\" in text else text
-
-    def _record_inner_quotes(self, quote: str, start: int, end: int) -> None:
-        if not self._log.remaining:
-            return
-        for match in _ESCAPE_OR_QUOTE[quote].finditer(self._buffer.text, start, end):
-            if match[1] and not self._log.add(Kind.INNER_QUOTE, match.start()):
-                return
 
     def _decode_valid(self, pos: int) -> tuple[Any, int] | None:
         """Return the value that begins there and its end, if it is JSON without any doubt."""
         text = self._buffer.text
-        if self._failures < _MAX_FAILURES and _VALID_START.match(text, pos):
-            try:
-                value, end = _SCAN(text, pos)
-            except (ValueError, RecursionError, StopIteration):
-                pass
-            else:
-                if not _HALF_PAIR.search(text, pos, end):
-                    return value, end
+        try:
+            value, end = _SCAN(text, pos)
+            if not _HALF_PAIR.search(text, pos, end):
+                return value, end
+        except (ValueError, RecursionError, StopIteration):
+            pass
         self._failures += 1
         return None
 

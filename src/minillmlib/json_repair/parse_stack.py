@@ -43,11 +43,6 @@ class ParseStack:
         repeated_key: A key that an outermost object has twice, or None.
     """
 
-    __slots__ = (
-        "_is_in_string", "_slot", "closers", "comma_at", "containers", "is_in_object", "key",
-        "place", "repeated_key", "string_parts",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self.containers: list[Any] = []  # `is_in_object` tells dicts and lists apart
         self.closers = ""

@@ -21,12 +21,11 @@ __all__ = [
     "PLUS",
     "Ending",
     "NestedQuotes",
-    "is_closer",
+    "closer_size",
     "is_key_at",
     "is_key_end",
     "is_last_string_at",
     "opener_at",
-    "quote_size",
     "starts_raw_json",
     "value_ending",
 ]
@@ -96,7 +95,7 @@ _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
 _RAW_JSON = re.compile(r'[\[{]\s*+"?+')
 
 # JSON in a string begins with a quote right after a bracket, but for one space.
-_JSON_STARTS = {quote: re.compile(rf"[{{\[]\s?{quote}(?=\w)") for quote in "\"'"}
+_JSON_START = re.compile(r'([{\[])\s?"\w')
 _JSON_BRACKET = re.compile(r"[{}\[\]]")
 _JSON_CLOSERS = {"{": "}", "[": "]"}
 # A quote that opens a quotation, with one or two characters before it and one after it.
@@ -111,35 +110,30 @@ class NestedQuotes:
         closers: The brackets that close the JSON in the string, if some began with a quote.
     """
 
-    __slots__ = ("_json_start", "closers", "is_quoting")
+    __slots__ = ("_may_hold_json", "closers", "is_quoting")
 
     def __init__(self, opener: str) -> None:
-        self._json_start = _JSON_STARTS.get(opener)
+        self._may_hold_json = opener in {'"', "'"}
         self.closers: list[str] = []
         self.is_quoting = False
 
     def record_quote(self, before: str, after: str) -> None:
         """Record an inner quote by the one or two characters before it and the one after it."""
-        self.is_quoting = _QUOTATION.fullmatch(f'{before}"{after}') is not None
+        surroundings = f'{before}"{after}'
+        self.is_quoting = _QUOTATION.fullmatch(surroundings) is not None
+        can_start = self._may_hold_json and not self.closers
+        if can_start and (start := _JSON_START.search(surroundings)):
+            self.closers.append(_JSON_CLOSERS[start[1]])
 
-    def read(self, text: str, start: int, end: int, before: str) -> None:
-        """Follow the brackets of a part of the string; `before` is the string's text before it."""
-        json_start = self._json_start
-        if json_start is None:
-            return
-        if not self.closers and (edge := before[-2:]):
-            joint = json_start.search(edge + text[start : min(end + 1, start + 3)])
-            if joint and joint.start() < len(edge) < joint.end() <= len(edge) + end - start:
-                self.closers.append(_JSON_CLOSERS[joint[0][0]])
-        while match := (_JSON_BRACKET if self.closers else json_start).search(text, start, end + 1):
-            start = match.start() + 1
-            if start > end:
-                break
-            bracket = text[start - 1]
+    def record_text(self, text: str) -> None:
+        """Record the brackets of the JSON, if there is any."""
+        for bracket in _JSON_BRACKET.findall(text):
             if bracket in _JSON_CLOSERS:
                 self.closers.append(_JSON_CLOSERS[bracket])
-            elif self.closers[-1] == bracket:
+            elif self.closers[-1:] == [bracket]:
                 self.closers.pop()
+            if not self.closers:
+                return
 
 
 def opener_at(buffer: InputBuffer, pos: int) -> str:
@@ -155,20 +149,17 @@ def opener_at(buffer: InputBuffer, pos: int) -> str:
     return char * 3 if third == char else char * 2 if third.isalnum() else char
 
 
-def is_closer(buffer: InputBuffer, pos: int, opener: str) -> bool:
-    """Whether a quote is there that may close a string."""
+def closer_size(buffer: InputBuffer, pos: int, opener: str) -> int:
+    """Return how many characters the quote there has that may close a string, or 0."""
     char = buffer.text[pos]
-    is_escaped = char == "\\" and opener == '\\"'
-    return char in CLOSERS[opener] or (is_escaped and buffer.char_at(pos + 1) == '"')
-
-
-def quote_size(buffer: InputBuffer, pos: int, opener: str) -> int:
-    """Return how many characters the quote there has that may close a string."""
+    if char not in CLOSERS[opener]:
+        is_escaped = char == "\\" and opener == '\\"' and buffer.char_at(pos + 1) == '"'
+        return 2 if is_escaped else 0
+    if len(opener) == 1:
+        return 1
     if len(opener) == 3:
-        return 3 if buffer.char_at(pos + 1) == buffer.char_at(pos + 2) == opener[0] else 1
-    if len(opener) == 2 and opener[0] == opener[1]:
-        return 2 if buffer.char_at(pos + 1) == opener[0] else 1
-    return 2 if buffer.text[pos] == "\\" else 1
+        return 3 if buffer.char_at(pos + 1) == buffer.char_at(pos + 2) == char else 1
+    return 2 if opener[0] == opener[1] == buffer.char_at(pos + 1) else 1
 
 
 def starts_raw_json(buffer: InputBuffer, pos: int) -> bool:

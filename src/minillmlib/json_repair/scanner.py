@@ -8,26 +8,16 @@ A step that needs more text raises `NeedMoreInput` before it changes anything, a
 from __future__ import annotations
 
 import re
-from itertools import islice
 
 from minillmlib.json_repair.buffer import InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
-from minillmlib.json_repair.keys import read_quoted_key
-from minillmlib.json_repair.parse_stack import (
-    AFTER,
-    COLON,
-    INSIDE,
-    STRING,
-    VALUE,
-    Container,
-    ParseStack,
-)
+from minillmlib.json_repair.parse_stack import AFTER, COLON, INSIDE, STRING, VALUE, ParseStack
 from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
 from minillmlib.json_repair.select import Candidate
-from minillmlib.json_repair.strings import StringReader
+from minillmlib.json_repair.strings import StringReader, read_quoted_key
 
 __all__ = ["Scanner"]
 
@@ -96,13 +86,9 @@ class ValueReader:
         self._fast_path = FastPath(buffer, self.stack, log)
         self._strings = StringReader(buffer, self.stack, log)
 
-    def start(self, char: str) -> Container:
-        """Start the value that this bracket opens, and return it."""
+    def open(self, char: str) -> None:
+        """Start the value that this bracket opens."""
         self.is_complete = False
-        self._open(char)
-        return self.stack.containers[0]  # type: ignore[no-any-return]  # it was opened just now
-
-    def _open(self, char: str) -> None:
         buffer, stack = self._buffer, self.stack
         if char == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
             stack.open({}, "}")
@@ -207,8 +193,6 @@ class ValueReader:
             stack.open({}, "}")
         self._take_key(key, self._buffer.pos)
 
-    # Keys.
-
     def _take_key(self, key: str, end: int) -> None:
         if self.stack.set_key(key):
             self._record(Kind.REPEATED_KEY)
@@ -255,7 +239,7 @@ class ValueReader:
             self._record(Kind.TRUNCATED_KEY)
             buffer.pos = len(buffer.text)
             return
-        for pos in islice(key.inner_quotes, self._log.remaining):
+        for pos in key.inner_quotes:
             self._record(Kind.INNER_QUOTE, pos)
         if not key.is_closed:
             self._record(Kind.MISSING_QUOTE)
@@ -314,16 +298,13 @@ class ValueReader:
             self._record(Kind.JUNK)
         self.stack.place = AFTER
 
-    # Values.
-
     def _read_value(self, char: str) -> None:
         buffer = self._buffer
         if char and char in "{[(":
-            is_item = char == "(" and buffer.match(_ITEM_IN_PARENTHESES, buffer.pos)[1] is not None
-            if is_item:
+            if char == "(" and buffer.match(_ITEM_IN_PARENTHESES, buffer.pos)[1] is not None:
                 self._skip(Kind.WRONG_BRACKET, _OPEN_PARENTHESIS)
             else:
-                self._open(char)
+                self.open(char)
         elif opener := opener_at(buffer, buffer.pos):
             self._strings.start(opener)
             self.stack.place = STRING
@@ -385,8 +366,7 @@ class Scanner:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
         self.last_block: tuple[str, int] | None = None
-        self._block_start = 0
-        self._prose_before_block = 0
+        self._block_start = (0, 0)  # position, and pieces of prose before it
         self._buffer = InputBuffer()
         self.log = ChangeLog(self._buffer, max_changes)
         self._record = self.log.add
@@ -470,10 +450,10 @@ class Scanner:
         self._is_in_prose = self._is_listed = False
         buffer.pos = language.end() if self._is_fenced else fence.end()
         if self._is_fenced:
-            self._block_start = buffer.offset + buffer.pos
-            self._prose_before_block = len(self.prose)
+            self._block_start = buffer.offset + buffer.pos, len(self.prose)
         elif not self.candidates:
-            self.last_block = "".join(self.prose[self._prose_before_block :]), self._block_start
+            position, pieces = self._block_start
+            self.last_block = "".join(self.prose[pieces:]), position
 
     def _skip_tag(self) -> None:
         buffer = self._buffer
@@ -507,18 +487,17 @@ class Scanner:
         is_at_end = end == len(buffer.text)
         if is_at_end and not buffer.is_ended:
             raise NeedMoreInput
+        is_prose = match.lastindex == 1 and not is_at_end
         if self._is_in_prose:
-            is_bracketed_word = not is_sure and buffer.text[end - 1] == "]"
-            starts = match.lastindex != 1 and not is_bracketed_word
-        else:
-            starts = match.lastindex != 1 or is_at_end
-        if not starts:
+            is_prose = match.lastindex == 1 or (not is_sure and buffer.text[end - 1] == "]")
+        if is_prose:
             self._skip_prose(buffer.pos + 1)
             return
         start = buffer.offset + buffer.pos
+        self._reader.open(char)
         candidate = Candidate(
-            self._reader.start(char),
-            start,
+            value=self.stack.containers[0],
+            start=start,
             is_fenced=self._is_fenced,
             is_listed=self._is_listed,
             is_weak=char == "[" and not is_sure,

@@ -1,10 +1,10 @@
-"""Reads one string, from its opening quote to its end."""
+"""Reads strings and quoted keys, from their opening quote to their end."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from minillmlib.json_repair.buffer import LOOK_BEHIND, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
@@ -15,14 +15,14 @@ from minillmlib.json_repair.quotes import (
     PLUS,
     Ending,
     NestedQuotes,
-    is_closer,
+    closer_size,
+    is_key_end,
     opener_at,
-    quote_size,
     starts_raw_json,
     value_ending,
 )
 
-__all__ = ["ESCAPE", "StringReader", "certain_text_pattern", "read_special", "unescape"]
+__all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
 
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
@@ -43,10 +43,11 @@ _TRUNCATED_HALF = rf"u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}})?)?)
 _TRUNCATED_ESCAPE = re.compile(rf"\\(?:{_TRUNCATED_HALF}|x{_HEX}?)?")
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]..")
 _BYTE_ESCAPE = re.compile(r"\\x(..)")
+_COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
 
 
 @cache
-def certain_text_pattern(opener: str, *, has_controls: bool = False) -> re.Pattern[str]:
+def _text_pattern(opener: str, *, has_controls: bool = False) -> re.Pattern[str]:
     """Return the pattern of text that certainly belongs to a string that this quote opens.
 
     Control characters belong to it once one was reported.
@@ -65,7 +66,7 @@ def _decode_escape(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16)) if escape[1] else _SIMPLE_ESCAPES.get(escape[2], escape[2])
 
 
-def read_special(buffer: InputBuffer, pos: int) -> Part:
+def _read_special(buffer: InputBuffer, pos: int) -> Part:
     """Decode control characters or an unusual escape; return the text, its end and the change."""
     if buffer.text[pos] != "\\":
         controls = _CONTROLS.match(buffer.text, pos)
@@ -90,6 +91,45 @@ def _decode_unknown_escape(char: str) -> str:
     return char if char in "\"'`\\/" else _SIMPLE_ESCAPES.get(char, "\\" + char)
 
 
+class QuotedKey(NamedTuple):
+    """The text of a key, its end, and the problems in it."""
+
+    text: str
+    end: int
+    inner_quotes: list[int]
+    is_closed: bool
+
+
+def read_quoted_key(buffer: InputBuffer, start: int, opener: str) -> QuotedKey | None:
+    """Return the key whose text begins there, or None if the text ends within it.
+
+    A key is read as a whole, so that a missing closing quote can be found.
+    """
+    text, pos, parts, inner = buffer.text, start, list[str](), list[int]()
+    pattern = _text_pattern(opener)
+    can_touch = len(opener) == 3 or opener == '\\"'
+    while True:
+        match = pattern.match(text, pos)
+        assert match is not None
+        if match[0]:
+            parts.append(unescape(match[0]) if "\\" in match[0] else match[0])
+            pos = match.end()
+        if buffer.char_at(pos) == "":
+            return None
+        size = closer_size(buffer, pos, opener)
+        if not size:
+            part, pos, _ = _read_special(buffer, pos)
+            parts.append(part)
+            continue
+        if is_key_end(buffer, pos + size, has_inner=bool(inner) and not can_touch):
+            return QuotedKey("".join(parts), pos + size, inner, is_closed=True)
+        if not inner and (colon := _COLON_IN_KEY.match("".join(parts[:1]))):
+            return QuotedKey(colon[1].strip(), start + colon.end(1), [], is_closed=False)
+        parts.append(text[pos + size - 1])
+        inner.append(pos)
+        pos += size
+
+
 class StringReader:
     """Reads values that are strings, one after the other."""
 
@@ -111,7 +151,7 @@ class StringReader:
     def _start_part(self, opener: str, pos: int, *, is_raw: bool) -> None:
         self._opener = opener
         self._is_raw = is_raw
-        self._pattern = certain_text_pattern(opener, has_controls=self._has_controls)
+        self._pattern = _text_pattern(opener, has_controls=self._has_controls)
         self._nested = NestedQuotes(opener)
         self._buffer.pos = pos
         self._start = self._buffer.offset + pos
@@ -133,10 +173,10 @@ class StringReader:
         if buffer.char_at(buffer.pos) == "":
             self._stack.finish_string()
             return Ending.TRUNCATED
-        if not is_closer(buffer, buffer.pos, self._opener):
+        size = closer_size(buffer, buffer.pos, self._opener)
+        if not size:
             self._take_special()
             return Ending.CONTENT
-        size = quote_size(buffer, buffer.pos, self._opener)
         ending = self._ending(size)
         if ending is Ending.CONTENT:
             self._take_quote(size)
@@ -151,29 +191,27 @@ class StringReader:
         return ending
 
     def _take(self, text: str, end: int) -> None:
-        buffer = self._buffer
         if self._nested.closers:
-            self._nested.read(buffer.text, buffer.pos, end, self._last_text())
+            self._nested.record_text(text)
         self._stack.string_parts.append(unescape(text) if "\\" in text else text)
-        buffer.pos = end
+        self._buffer.pos = end
 
     def _take_special(self) -> None:
-        text, end, kind = read_special(self._buffer, self._buffer.pos)
+        text, end, kind = _read_special(self._buffer, self._buffer.pos)
         if kind is not None:
             self._log.add(kind)
             if kind is Kind.CONTROL_CHARACTER:
                 self._has_controls = True
-                self._pattern = certain_text_pattern(self._opener, has_controls=True)
+                self._pattern = _text_pattern(self._opener, has_controls=True)
         self._stack.string_parts.append(text)
         self._buffer.pos = end
 
     def _take_quote(self, size: int) -> None:
-        buffer, before = self._buffer, self._last_text()
-        text, end = buffer.text, buffer.pos + size
+        buffer = self._buffer
+        end = buffer.pos + size
         self._log.add(Kind.INNER_QUOTE)
-        self._nested.record_quote(before[-2:], text[end : end + 1])
-        self._nested.read(text, buffer.pos, end, before)
-        self._stack.string_parts.append(text[end - 1])
+        self._nested.record_quote(self._last_text()[-2:], buffer.text[end : end + 1])
+        self._stack.string_parts.append(buffer.text[end - 1])
         buffer.pos = end
 
     def _last_text(self) -> str:
