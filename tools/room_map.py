@@ -51,8 +51,9 @@ def draw(imports: dict[str, set[str]]) -> str:
     for room in TopologicalSorter(imports).static_order():
         below[room] = imports[room].union(*(below[other] for other in imports[room]))
     lines = ["flowchart TD"]
-    for room in sorted(imports):
-        lines.append(f"  {room}[{room}{'/' if (SOURCE / room).is_dir() else '.py'}]")
+    lines += [
+        f"  {room}[{room}{'/' if (SOURCE / room).is_dir() else '.py'}]" for room in sorted(imports)
+    ]
     for room in sorted(imports):
         implied = set().union(*(below[other] for other in imports[room]))
         lines += [f"  {room} --> {other}" for other in sorted(imports[room] - implied - EVERYWHERE)]

@@ -1,11 +1,15 @@
-"""Reads answers of the chat-completions wire, whole or in chunks."""
+"""Parses answers of the chat-completions wire, whole and in chunks, with their token counts."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import ApiError, MalformedResponseError, ServerError
+from minillmlib.errors import ApiError, InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.json_value import (
     JsonObject,
     JsonValue,
@@ -15,17 +19,17 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.media import parse_media
-from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
+from minillmlib.protocols.fields import usage_record
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
+from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
 from minillmlib.types.tools import ToolCallDelta
-from minillmlib.types.usage import Usage
+from minillmlib.types.usage import Count, Usage, UsageUpdate
 
-__all__ = ["parse_chunk", "parse_completion"]
+__all__ = ["merge_usage", "parse_chunk", "parse_completion", "parse_media", "parse_usage"]
 
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
 
@@ -295,3 +299,110 @@ def _text(message: _Message) -> str:
         return message.content or (message.audio and message.audio.transcript) or ""
     texts = (piece.get("text") for piece in message.content if piece.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Count | None = None
+    prompt_cache_miss_tokens: Count | None = None
+
+
+def parse_usage(raw: JsonValue) -> Usage | None:
+    """Return the usage of a body or chunk in disjoint buckets, or None if it has none to trust.
+
+    Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record that
+    contradicts itself is not used, nor is one with a count that is negative, fractional or
+    absurd: a guess at its meaning would be a number that nobody sent.
+    """
+    try:
+        usage = msgspec.convert(raw["usage"], _Usage)
+    except (ValueError, TypeError, KeyError):
+        return None
+    details = usage.prompt_tokens_details or _PromptDetails()
+    hits, misses = usage.prompt_cache_hit_tokens, usage.prompt_cache_miss_tokens
+    read = (hits if details.cached_tokens is None else details.cached_tokens) or 0
+    written = details.cache_write_tokens or 0
+    uncached = usage.prompt_tokens - read - written
+    completion = _completion_tokens(usage)
+    reasoning = (usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0
+    if completion is None or uncached < 0 or reasoning > completion:
+        return None
+    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's split
+        return None
+    return Usage(
+        uncached_input_tokens=uncached,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        completion_tokens=completion,
+        reasoning_tokens=reasoning,
+    )
+
+
+def _completion_tokens(usage: _Usage) -> int | None:
+    """Return all tokens of the output, or None if they are missing or exceed the total.
+
+    xAI and Gemini count reasoning in the total only.
+    """
+    if usage.total_tokens is None:
+        return usage.completion_tokens
+    rest = usage.total_tokens - usage.prompt_tokens
+    return rest if rest >= (usage.completion_tokens or 0) else None
+
+
+def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
+    """Return two records of one request as one. Counts are cumulative, so nothing is added.
+
+    Each record is complete, so the later one wins, even if unusable, unless it counts less
+    input.
+    """
+    before, usage = earlier.usage, later.usage
+    if before is None or usage is None:
+        return later
+    wider = before if before.prompt_tokens > usage.prompt_tokens else usage
+    usage = msgspec.structs.replace(
+        wider,
+        completion_tokens=max(before.completion_tokens, usage.completion_tokens),
+        reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
+        native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
+    )
+    return UsageUpdate(usage=usage, record=later.record)
+
+
+RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature
+
+
+def parse_media(images: Sequence[JsonObject], audio: str | None) -> tuple[Media, ...]:
+    """Return the media of a whole answer or of one piece of a stream."""
+    media: tuple[Media, ...] = tuple(map(_parse_image, images))
+    return (*media, _parse_audio(audio)) if audio else media
+
+
+def _parse_image(item: JsonObject) -> ImagePart:
+    match item.get("image_url"):
+        case {"url": str(url)} | str(url):
+            try:
+                return ImagePart.from_url(url)
+            except InvalidParameterError as error:
+                raise MalformedResponseError(f"the answer holds a broken image: {error}") from None
+    raise MalformedResponseError(f"the answer holds an unknown image: {excerpt_of(item)}")
+
+
+def _parse_audio(data: JsonValue) -> AudioPart:
+    try:
+        samples = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedResponseError("the answer holds a broken sound (no base64)") from None
+    return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or RAW_SAMPLES)
