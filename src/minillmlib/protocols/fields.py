@@ -9,7 +9,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.parameters import CompletionParameters
 
-__all__ = ["NOTHING_SET", "add_extra", "normalize_tool_call_id", "usage_record", "write_parameters"]
+__all__ = ["NOTHING_SET", "add_extra", "normalize_tool_call_id", "write_parameters"]
 
 # The library itself decides these.
 RESERVED = ("stream", "stream_options")
@@ -62,14 +62,3 @@ def normalize_tool_call_id(call_id: str, prefix: str, max_chars: int = 64) -> st
     digest = uuid5(NAMESPACE_OID, call_id).hex[:24]
     whole = prefix + digest
     return whole if len(whole) <= max_chars else digest[:max_chars]
-
-
-def usage_record(raw: JsonValue) -> JsonObject | None:
-    """Return the record of counts as the server sent it, or None if there is none.
-
-    A value that is not an object is kept under its key.
-    """
-    record = raw.get("usage") if isinstance(raw, dict) else None
-    if record is None or record == {}:
-        return None
-    return record if isinstance(record, dict) else {"usage": record}

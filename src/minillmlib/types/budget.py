@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
 from minillmlib.types.costs import CostOutcome, CostResolution
-from minillmlib.types.money import EXACT, exact_sum, is_amount
+from minillmlib.types.money import EXACT
 
 __all__ = ["Budget", "CostEstimate", "Reservation"]
 
@@ -24,7 +24,10 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.ceiling is not None and not is_amount(self.ceiling):
+        ceiling: object = self.ceiling
+        if ceiling is not None and not (
+            isinstance(ceiling, Decimal) and ceiling.is_finite() and ceiling >= 0
+        ):
             raise InvalidParameterError(
                 f"a ceiling is a Decimal of USD, finite and not negative, not {self.ceiling!r}"
             )
@@ -77,7 +80,7 @@ class Budget:
         Negative if requests cost more than their ceilings.
         """
         with self._lock:
-            return EXACT.subtract(self.limit, exact_sum((self._spent, self._reserved)))
+            return EXACT.subtract(self.limit, EXACT.add(self._spent, self._reserved))
 
     def child(self, limit: Decimal | str | int) -> "Budget":
         """Return a smaller budget within this one."""
@@ -109,7 +112,7 @@ class Budget:
 
     def _take(self, amount: Decimal) -> bool:
         with self._lock:
-            if exact_sum((self._spent, self._reserved, amount)) > self.limit:
+            if EXACT.add(EXACT.add(self._spent, self._reserved), amount) > self.limit:
                 return False
             self._reserved = EXACT.add(self._reserved, amount)
             return True

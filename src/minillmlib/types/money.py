@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 
-__all__ = ["EXACT", "exact_sum", "is_amount"]
+__all__ = ["EXACT", "exact_sum"]
 
 # More digits than any price, count or cost that we accept, but too few for a server to make us
 # write out a number of a million digits. The context of a program may round at four digits, or
@@ -18,11 +18,6 @@ EXACT = Context(
     flags=[],
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
-
-
-def is_amount(value: object) -> bool:
-    """Whether a value is a finite `Decimal`, 0 or more."""
-    return isinstance(value, Decimal) and value.is_finite() and value >= 0
 
 
 def exact_sum(amounts: Iterable[Decimal]) -> Decimal:

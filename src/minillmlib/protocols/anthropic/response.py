@@ -16,8 +16,8 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
+from minillmlib.protocols.chat_completions.response import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
-from minillmlib.protocols.fields import usage_record
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.reasoning import ReasoningDelta

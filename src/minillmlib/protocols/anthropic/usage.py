@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.chat_completions.response import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
 __all__ = ["merge_usage", "parse_usage"]
@@ -121,7 +122,7 @@ def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
     if earlier.usage is None or later.usage is None:
         return later if later.usage is None else earlier
     if earlier.record is None or later.record is None:  # a subclass that keeps none
-        return chat_response.merge_usage(earlier, later)
+        return keep_wider(earlier, later)
     record = _merge_records(earlier.record, later.record)
     # The merged record may be as partial as the last event of a stream.
     usage = parse_usage({"type": "message_delta", "usage": record})

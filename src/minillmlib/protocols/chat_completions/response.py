@@ -20,7 +20,6 @@ from minillmlib.json_value import (
     string_or_empty,
 )
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
-from minillmlib.protocols.fields import usage_record
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
@@ -29,7 +28,14 @@ from minillmlib.types.responses import CompletionResponse, FinishReason, StreamC
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
-__all__ = ["merge_usage", "parse_chunk", "parse_completion", "parse_media", "parse_usage"]
+__all__ = [
+    "merge_usage",
+    "parse_chunk",
+    "parse_completion",
+    "parse_media",
+    "parse_usage",
+    "usage_record",
+]
 
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
 
@@ -360,6 +366,17 @@ def _completion_tokens(usage: _Usage) -> int | None:
         return usage.completion_tokens
     rest = usage.total_tokens - usage.prompt_tokens
     return rest if rest >= (usage.completion_tokens or 0) else None
+
+
+def usage_record(raw: JsonValue) -> JsonObject | None:
+    """Return the record of counts as the server sent it, or None if there is none.
+
+    A value that is not an object is kept under its key.
+    """
+    record = raw.get("usage") if isinstance(raw, dict) else None
+    if record is None or record == {}:
+        return None
+    return record if isinstance(record, dict) else {"usage": record}
 
 
 def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
