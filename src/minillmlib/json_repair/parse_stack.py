@@ -22,7 +22,6 @@ MAX_DEPTH = 512
 # its colon, within a string.
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
-_SPACE = re.compile(r"\s*+")
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
 _NEXT_KEY = re.compile(
     r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(?:(:)|"[^"\\\n]*+(?:"\s*+(\})?+)?+)?+)?+)?+)?+'
@@ -145,9 +144,7 @@ def close_bracket(
         object_continues = char == "}" and not inner and _is_before_key(buffer, pos)
         return (1, Kind.WRONG_BRACKET) if object_continues else (inner, None)
     if char not in closers:
-        following = buffer.char_at(pos + 1)
-        if following.isspace():
-            following = buffer.char_at(buffer.match(_SPACE, pos + 1).end())
+        following = buffer.char_at(buffer.skip_space(pos + 1))
         closes_nothing = char == ")" or (following != "" and following in ',"')
         return inner + closes_nothing, Kind.WRONG_BRACKET
     is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
@@ -161,7 +158,4 @@ def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
 
     A string without a colon is a key, too, if a string and a closing bracket follow it.
     """
-    following = buffer.text[pos + 1 : pos + 2]
-    if following not in {",", ""} and not following.isspace():
-        return False
     return buffer.match(_NEXT_KEY, pos).lastindex is not None

@@ -43,6 +43,9 @@ class Ending(Enum):
     MISSING_CLOSER = auto()  # it opens the next key or element: the string has no closing quote
 
 
+_ENDINGS = {True: Ending.CLOSES, False: Ending.CONTENT}
+
+
 # The quotes that open a string, and the characters that may close it.
 CLOSERS = {
     '"': '"',
@@ -181,16 +184,16 @@ def value_ending(
     if char == "" or char in "}])":
         is_nested = nested.closers[-1:] == [char]
         is_end = char == "" or _is_end_before_bracket(buffer, after, stack)
-        return _closes_if(is_end and not is_nested)
+        return _ENDINGS[is_end and not is_nested]
     if char == ",":
-        return _closes_if(_is_next_after_comma(buffer, after + 1, stack, nested))
+        return _ENDINGS[_is_next_after_comma(buffer, after + 1, stack, nested)]
     if char in _QUOTES:
-        return _closes_if(_is_next_string(buffer, gap, stack))
+        return _ENDINGS[_is_next_string(buffer, gap, stack)]
     if char == "+":
         is_plus = opener_at(buffer, buffer.match(PLUS, after).end()) != ""
         return Ending.CONCATENATES if is_plus else Ending.CONTENT
     if char in "/#":
-        return _closes_if(_is_comment(buffer, after))
+        return _ENDINGS[_is_comment(buffer, after)]
     return _ending_before_word(buffer, gap, stack, last_text)
 
 
@@ -199,16 +202,12 @@ def is_key_at(buffer: InputBuffer, pos: int) -> bool:
     return buffer.match(_KEY, pos)[1] is not None
 
 
-def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
-    return Ending.CLOSES if closes else Ending.CONTENT
-
-
 def _is_end_before_bracket(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
     closers, char = stack.closers, buffer.char_at(pos)
     if closers[-1] == char or (char in closers and buffer.match(_BRACKET, pos)[1] is None):
         return True
     # A bracket that closes nothing, among brackets and commas.
-    return buffer.char_at(buffer.match(_SPACE, pos + 1).end()) in _AFTER_BRACKET
+    return buffer.char_at(buffer.skip_space(pos + 1)) in _AFTER_BRACKET
 
 
 def _ending_before_word(
@@ -221,10 +220,10 @@ def _ending_before_word(
         if not gap[0] and _OPENS_ELEMENT.search(last_text()):
             return Ending.MISSING_CLOSER
         is_next = gap[0] != "" and (char == "{" or _is_number(buffer, after))
-        return _closes_if(char == ":" or is_next)
+        return _ENDINGS[char == ":" or is_next]
     if not gap[0] and _OPENS_KEY.search(last_text()):
         return Ending.MISSING_CLOSER if is_key_at(buffer, after - 1) else Ending.CONTENT
-    return _closes_if("\n" in gap[0] and _is_unquoted_key(buffer, after))
+    return _ENDINGS["\n" in gap[0] and _is_unquoted_key(buffer, after)]
 
 
 def _is_stray_word(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
@@ -251,7 +250,7 @@ def _is_next_after_comma(
 ) -> bool:
     """Whether the next key or element begins there."""
     in_object = stack.is_in_object
-    after = buffer.match(_SPACE, pos).end()
+    after = buffer.skip_space(pos)
     char = buffer.char_at(after)
     if char == '"':
         is_next = not (in_object or nested.is_quoting) or _is_string(buffer, after, stack)
@@ -277,7 +276,7 @@ def _is_list_without_key(buffer: InputBuffer, pos: int) -> bool:
     char = buffer.char_at(match.end())
     if match[1] is None or char != ",":
         return match[1] is not None and char == "}"
-    return is_key_at(buffer, buffer.match(_SPACE, match.end() + 1).end())
+    return is_key_at(buffer, buffer.skip_space(match.end() + 1))
 
 
 def _is_string(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:

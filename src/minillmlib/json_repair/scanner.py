@@ -81,7 +81,6 @@ class ValueReader:
         self.stack = ParseStack()
         self.is_complete = False
         self._buffer = buffer
-        self._log = log
         self._record = log.add
         self._fast_path = FastPath(buffer, self.stack, log)
         self._strings = StringReader(buffer, self.stack, log)

@@ -27,13 +27,13 @@ __all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
 Part: TypeAlias = "tuple[str, int, Kind | None]"
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_SIMPLE_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "\n": ""}
+_ESCAPES |= {char: char for char in "\"'`\\/"}
 _HEX = "[0-9a-fA-F]"
 # An escape of JSON that is no half of a surrogate pair.
 ESCAPE = rf"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F]){_HEX}{{4}})"
 _ESCAPE_GROUPS = re.compile(r"\\(?:u(....)|(.))")
 _CONTROLS = re.compile(r"[\x00-\x1f]*+")
-_SPACE = re.compile(r"\s*+")
 _HALF = rf"u{_HEX}{{0,4}}+"
 _BYTE = rf"x{_HEX}{{0,2}}+"
 # Any escape; two if the first may be half of a surrogate pair.
@@ -63,7 +63,7 @@ def unescape(text: str) -> str:
 
 
 def _decode_escape(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else _SIMPLE_ESCAPES.get(escape[2], escape[2])
+    return chr(int(escape[1], 16)) if escape[1] else _ESCAPES[escape[2]]
 
 
 def _read_special(buffer: InputBuffer, pos: int) -> Part:
@@ -82,13 +82,7 @@ def _read_special(buffer: InputBuffer, pos: int) -> Part:
         return _REPLACEMENT, pos + 6, Kind.LONE_SURROGATE
     if byte := _BYTE_ESCAPE.fullmatch(escape):
         return chr(int(byte[1], 16)), end, Kind.NONSTANDARD_ESCAPE
-    return _decode_unknown_escape(escape[1]), pos + 2, Kind.NONSTANDARD_ESCAPE
-
-
-def _decode_unknown_escape(char: str) -> str:
-    if char == "\n":
-        return ""  # a line that continues in the next one
-    return char if char in "\"'`\\/" else _SIMPLE_ESCAPES.get(char, "\\" + char)
+    return _ESCAPES.get(escape[1], escape[:2]), pos + 2, Kind.NONSTANDARD_ESCAPE
 
 
 class QuotedKey(NamedTuple):
@@ -230,7 +224,7 @@ class StringReader:
 
     def _concatenate(self, size: int) -> None:
         buffer = self._buffer
-        plus = buffer.match(PLUS, buffer.match(_SPACE, buffer.pos + size).end())
+        plus = buffer.match(PLUS, buffer.skip_space(buffer.pos + size))
         opener = opener_at(buffer, plus.end())
         self._log.add(Kind.CONCATENATION)
         if "/" in plus[0]:
