@@ -79,13 +79,11 @@ class ChangeLog:
 
     Attributes:
         changes: Position and kind of each, nearly in the order of the text.
-        surrogates: Positions where halves of surrogate pairs stood as characters.
     """
 
     def __init__(self, buffer: InputBuffer, max_changes: int) -> None:
         self._max_changes = max_changes
         self.changes: list[tuple[int, JsonChangeKind]] = []
-        self.surrogates = buffer.surrogates
         self._buffer = buffer
 
     @property

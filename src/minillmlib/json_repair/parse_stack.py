@@ -23,9 +23,10 @@ MAX_DEPTH = 512
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
-_NEXT_KEY = re.compile(
-    r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(?:(:)|"[^"\\\n]*+(?:"\s*+(\})?+)?+)?+)?+)?+)?+'
-)
+_OPEN_STRING = r'"[^"\\\n]*+'
+_STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
+_KEY = rf'{_OPEN_STRING}(?:"\s*+(?:(:)|{_STRING_AND_BRACE})?+)?+'
+_BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
 
 
 class ParseStack:
@@ -51,7 +52,6 @@ class ParseStack:
         self.comma_at = -1
         self.repeated_key: str | None = None
         self.string_parts: list[str] = []
-        self._is_in_string = False
         self._slot: tuple[Any, Any] = (None, None)
 
     def open(self, container: Container, closer: str) -> None:
@@ -100,7 +100,6 @@ class ParseStack:
         top = self.containers[-1]
         self._slot = (top, self.key if type(top) is dict else -1)
         self.string_parts = []
-        self._is_in_string = True
 
     def refresh_string(self) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
@@ -111,7 +110,6 @@ class ParseStack:
         """Store the string; if stripped, without a comma and white space at its end."""
         self._store_string(is_stripped=is_stripped)
         self.string_parts = []
-        self._is_in_string = False
 
     def _store_string(self, *, is_stripped: bool) -> None:
         text = "".join(self.string_parts)
@@ -122,7 +120,7 @@ class ParseStack:
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""
         slots = [_slot_of(inner, outer) for outer, inner in pairwise(self.containers)]
-        last = self._slot[1] if self._is_in_string else None
+        last = self._slot[1] if self.place == STRING else None
         return list(zip(self.containers, [*slots, last], strict=False))
 
 
@@ -158,4 +156,4 @@ def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
 
     A string without a colon is a key, too, if a string and a closing bracket follow it.
     """
-    return buffer.match(_NEXT_KEY, pos).lastindex is not None
+    return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None

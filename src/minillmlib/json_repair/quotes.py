@@ -95,7 +95,7 @@ _LINE_COMMENT = r'/[^\n"]*+'
 # A plus sign, and comments without quotes.
 PLUS = re.compile(rf"\+\s*+(?:/(?:{_BLOCK_COMMENT}|{_LINE_COMMENT})?+\s*+)*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
-_RAW_JSON = re.compile(r'[\[{]\s*+"?+')
+_RAW_JSON = re.compile(r'(?:[\[{]\s*+(")?+)?+')
 
 # JSON in a string begins with a quote right after a bracket, but for one space.
 _JSON_START = re.compile(r'([{\[])\s?"\w')
@@ -167,11 +167,8 @@ def closer_size(buffer: InputBuffer, pos: int, opener: str) -> int:
 
 def starts_raw_json(buffer: InputBuffer, pos: int) -> bool:
     """Whether a string begins there with an object or array whose quotes are not escaped."""
-    char = buffer.char_at(pos)
-    if char == "" or char not in "{[":
-        return False
     match = buffer.match(_RAW_JSON, pos)
-    return match[0].endswith('"') and buffer.char_at(match.end()).isalnum()
+    return match[1] is not None and buffer.char_at(match.end()).isalnum()
 
 
 def value_ending(
@@ -254,10 +251,9 @@ def _is_next_after_comma(
     char = buffer.char_at(after)
     if char == '"':
         is_next = not (in_object or nested.is_quoting) or _is_string(buffer, after, stack)
-        is_unclosed_key = in_object and not is_next
-        return is_next or (
-            is_unclosed_key and buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
-        )
+        if is_next or not in_object:
+            return is_next
+        return buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
     if in_object and char == "[":
@@ -265,9 +261,8 @@ def _is_next_after_comma(
     if in_object:
         end = buffer.match(_WORD, after).end()
         return _is_unquoted_key(buffer, after) or (end > after and is_key_at(buffer, end))
-    if char in "[-(" or char.isdecimal():
-        return True
-    return buffer.char_at(buffer.match(_TO_COMMA, after).end()) != '"'
+    is_start = char in "[-(" or char.isdecimal()
+    return is_start or buffer.char_at(buffer.match(_TO_COMMA, after).end()) != '"'
 
 
 def _is_list_without_key(buffer: InputBuffer, pos: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from minillmlib.json_repair.buffer import LOOK_BEHIND, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
@@ -23,8 +23,6 @@ from minillmlib.json_repair.quotes import (
 )
 
 __all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
-
-Part: TypeAlias = "tuple[str, int, Kind | None]"
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "\n": ""}
@@ -48,10 +46,7 @@ _COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
 
 @cache
 def _text_pattern(opener: str, *, has_controls: bool = False) -> re.Pattern[str]:
-    """Return the pattern of text that certainly belongs to a string that this quote opens.
-
-    Control characters belong to it once one was reported.
-    """
+    """Return the pattern of text without quotes; with control characters once one was reported."""
     controls = "" if has_controls else r"\x00-\x1f"
     text = rf"[^{re.escape(CLOSERS[opener])}\\{controls}]*+"
     return re.compile(text if opener == '\\"' else f"{text}(?:{ESCAPE}{text})*+")
@@ -66,7 +61,7 @@ def _decode_escape(escape: re.Match[str]) -> str:
     return chr(int(escape[1], 16)) if escape[1] else _ESCAPES[escape[2]]
 
 
-def _read_special(buffer: InputBuffer, pos: int) -> Part:
+def _read_special(buffer: InputBuffer, pos: int) -> tuple[str, int, Kind | None]:
     """Decode control characters or an unusual escape; return the text, its end and the change."""
     if buffer.text[pos] != "\\":
         controls = _CONTROLS.match(buffer.text, pos)
@@ -162,8 +157,11 @@ class StringReader:
         buffer = self._buffer
         match = self._pattern.match(buffer.text, buffer.pos)
         assert match is not None
-        if match[0]:
-            self._take(match[0], match.end())
+        if text := match[0]:
+            if self._nested.closers:
+                self._nested.record_text(text)
+            self._stack.string_parts.append(unescape(text) if "\\" in text else text)
+            buffer.pos = match.end()
         if buffer.char_at(buffer.pos) == "":
             self._stack.finish_string()
             return Ending.TRUNCATED
@@ -183,12 +181,6 @@ class StringReader:
             self._stack.finish_string()
             buffer.pos += size
         return ending
-
-    def _take(self, text: str, end: int) -> None:
-        if self._nested.closers:
-            self._nested.record_text(text)
-        self._stack.string_parts.append(unescape(text) if "\\" in text else text)
-        self._buffer.pos = end
 
     def _take_special(self) -> None:
         text, end, kind = _read_special(self._buffer, self._buffer.pos)
