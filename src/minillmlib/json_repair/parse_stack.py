@@ -152,8 +152,5 @@ def close_bracket(
 
 
 def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
-    """Whether a comma and another key follow the bracket there, so that the object continues.
-
-    A string without a colon is a key, too, if a string and a closing bracket follow it.
-    """
+    """Whether a comma and another key follow the bracket there, so that the object continues."""
     return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
