@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from broken_json import BROKEN, CUT
 from json_documents import mutations, repaired
-from test_json_repair import BROKEN, CUT
 
 from minillmlib.json_repair import buffer, fast_path, parse_stack, quotes, scalars, scanner, strings
 from minillmlib.json_repair.api import _ONLY_VALUE
