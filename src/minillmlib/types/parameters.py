@@ -372,7 +372,7 @@ class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only
 
     result_type: ResultType[T]
 
-    def untyped(self) -> NodeCompletionParameters:
+    def without_type(self) -> NodeCompletionParameters:
         """Return the settings without the type."""
         values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
         return NodeCompletionParameters(**values)
