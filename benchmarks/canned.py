@@ -1,8 +1,7 @@
-"""A server of canned bytes that is not the bottleneck; `run.py` starts it in its own process.
+"""Serves canned bytes, fast enough not to be the bottleneck; `run.py` starts it as a process.
 
-Run by hand, `python benchmarks/canned.py` prints the port of each way to answer, and serves both
-wires on all of them until its standard input ends. It looks at nothing but the path and the length
-of the body.
+Run by hand, `python benchmarks/canned.py` prints the port of each mode, and serves both wires on
+all of them until its standard input ends. It reads only the path and the length of the body.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import cast
 
-EVENTS_A_BURST = 500
+EVENTS_PER_BURST = 500
 EVENTS_PACED = 75
 PACE_SECS = 1 / 50
 LATENCY_SECS = 0.05
@@ -33,7 +32,7 @@ ANTHROPIC_ANSWER = {
 
 
 def chat_events(count: int) -> Iterator[bytes]:
-    """A stream of the chat-completions wire."""
+    """Yield a stream of the chat-completions wire."""
 
     def event(choices: list[object], **more: object) -> bytes:
         chunk = {
@@ -51,7 +50,7 @@ def chat_events(count: int) -> Iterator[bytes]:
 
 
 def anthropic_events(count: int) -> Iterator[bytes]:
-    """A stream of the Anthropic wire."""
+    """Yield a stream of the Anthropic wire."""
 
     def event(kind: str, **more: object) -> bytes:
         data = json.dumps({"type": kind, **more}, separators=(",", ":")).encode()
@@ -71,8 +70,8 @@ def anthropic_events(count: int) -> Iterator[bytes]:
     yield event("message_stop")
 
 
-def whole(answer: dict[str, object]) -> bytes:
-    """A plain answer with its head."""
+def whole_response(answer: dict[str, object]) -> bytes:
+    """Return a complete response with its head."""
     body = json.dumps(answer, separators=(",", ":")).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % len(body) + body
@@ -81,26 +80,26 @@ def whole(answer: dict[str, object]) -> bytes:
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def framed(events: Iterator[bytes]) -> list[bytes]:
-    """The writes of a stream: the head, a chunk for each event, the end."""
+def frame_chunks(events: Iterator[bytes]) -> list[bytes]:
+    """Return the writes of a stream: the head, a chunk for each event, the end."""
     return [HEAD, *(b"%x\r\n%s\r\n" % (len(event), event) for event in events), b"0\r\n\r\n"]
 
 
 STREAMS = {"openai": chat_events, "anthropic": anthropic_events}
-WHOLE = {"openai": whole(CHAT_ANSWER), "anthropic": whole(ANTHROPIC_ANSWER)}
-BURST = {wire: b"".join(framed(events(EVENTS_A_BURST))) for wire, events in STREAMS.items()}
-PACED = {wire: framed(events(EVENTS_PACED)) for wire, events in STREAMS.items()}
+WHOLE = {"openai": whole_response(CHAT_ANSWER), "anthropic": whole_response(ANTHROPIC_ANSWER)}
+BURST = {wire: b"".join(frame_chunks(events(EVENTS_PER_BURST))) for wire, events in STREAMS.items()}
+PACED = {wire: frame_chunks(events(EVENTS_PACED)) for wire, events in STREAMS.items()}
 
 
-class Canned(asyncio.Protocol):
-    """One connection, kept open for as many requests as come."""
+class CannedConnection(asyncio.Protocol):
+    """One connection, which stays open for any number of requests."""
 
-    def __init__(self, answer: Callable[[Canned, str], None]) -> None:
+    def __init__(self, answer: Callable[[CannedConnection, str], None]) -> None:
         self.answer = answer
         self.buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is of no class of asyncio
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's class is none of asyncio's
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -115,29 +114,29 @@ class Canned(asyncio.Protocol):
             self.answer(self, "anthropic" if b"/messages" in path else "openai")
 
     def write(self, data: bytes) -> None:
-        """Writes, unless the client has gone."""
+        """Write, unless the client has disconnected."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
 
-def at_once(connection: Canned, wire: str) -> None:
-    """A whole answer."""
+def answer_at_once(connection: CannedConnection, wire: str) -> None:
+    """Send a complete response."""
     connection.write(WHOLE[wire])
 
 
-def later(connection: Canned, wire: str) -> None:
-    """A whole answer after the latency."""
+def answer_later(connection: CannedConnection, wire: str) -> None:
+    """Send a complete response after the latency."""
     loop = asyncio.get_running_loop()
     loop.call_later(LATENCY_SECS, connection.write, WHOLE[wire])
 
 
-def burst(connection: Canned, wire: str) -> None:
-    """A stream in one write."""
+def stream_burst(connection: CannedConnection, wire: str) -> None:
+    """Send a stream in one write."""
     connection.write(BURST[wire])
 
 
-def paced(connection: Canned, wire: str) -> None:
-    """A stream of 50 events a second; the streams are spread over the time between two."""
+def stream_paced(connection: CannedConnection, wire: str) -> None:
+    """Send a stream of 50 events a second. The streams start at different times."""
     loop = asyncio.get_running_loop()
     pieces = iter(PACED[wire])
     start = loop.time() + PACE_SECS * (id(connection) // 64 % 97) / 97
@@ -150,14 +149,18 @@ def paced(connection: Canned, wire: str) -> None:
     step(0)
 
 
-MODES = {"at_once": at_once, "later": later, "burst": burst, "paced": paced}
+MODES = {
+    "at_once": answer_at_once, "later": answer_later, "burst": stream_burst, "paced": stream_paced,
+}  # fmt: skip
 
 
 async def main() -> None:
-    """Serves until the standard input ends."""
+    """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
     servers = {
-        name: await loop.create_server(lambda a=answer: Canned(a), "127.0.0.1", 0, backlog=4096)
+        name: await loop.create_server(
+            lambda a=answer: CannedConnection(a), "127.0.0.1", 0, backlog=4096
+        )
         for name, answer in MODES.items()
     }
     ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}

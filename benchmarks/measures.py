@@ -1,9 +1,9 @@
-"""What is measured, a function for each; run by the Python of the peer, in a process of its own.
+"""Measures one library, in a process that runs the Python of its environment.
 
-`run.py` starts it: `python measures.py PEER` takes a line of JSON for each measure from its
-standard input, `python measures.py PEER cold` measures what only a fresh process shows. Each
-answer is a line of JSON: figures by name, or an error. Nothing is imported at the top that a bare
-interpreter has not loaded or that costs: an import is part of what is measured.
+`run.py` starts it: `python measures.py PEER` reads a line of JSON for each measure from its
+standard input, `python measures.py PEER ORIGIN` measures a fresh process. Each answer is a line of
+JSON: figures by name, or an error. Nothing expensive is imported at the top, because imports are
+measured, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import sys
 import time
 
-from asking import Peer
+from peer import Peer
 from peers import PEERS
 
 TYPE_CHECKING = False
@@ -23,48 +23,48 @@ if TYPE_CHECKING:
     Figures: TypeAlias = dict[str, float]
     Call: TypeAlias = Callable[[], Awaitable[object]]
 
-SECS = 1.0  # about how long a measurement takes, where a peer is not too slow for that
-LIMIT_SECS = 30.0  # some lose an answer at times, and would wait for ten minutes
+SECS = 1.0  # the approximate time of a measurement, unless a peer is too slow
+LIMIT_SECS = 30.0  # some libraries lose an answer at times and would wait for ten minutes
 STREAMS_PACED = 100
 HISTORY = 400
 TURNS = 20
 ANSWER = "word "
 
 
-async def in_flight(call: Call, width: int, count: int) -> None:
-    """Makes `count` calls, `width` at a time."""
+async def run_concurrently(call: Call, width: int, count: int) -> None:
+    """Make `count` calls, `width` at a time."""
     import asyncio
 
     numbers = iter(range(count))
 
-    async def one_after_the_other() -> None:
+    async def call_in_sequence() -> None:
         for _ in numbers:
             await call()
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(width)))
+    await asyncio.gather(*(call_in_sequence() for _ in range(width)))
 
 
-async def timed(call: Call, width: int, count: int) -> tuple[float, float]:
-    """CPU and wall seconds of so many calls."""
+async def time_calls(call: Call, width: int, count: int) -> tuple[float, float]:
+    """Return the CPU and wall seconds of `count` calls."""
     cpu, wall = time.process_time(), time.perf_counter()
-    await in_flight(call, width, count)
+    await run_concurrently(call, width, count)
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-async def repeated(call: Call, width: int = 1) -> Figures:
-    """CPU per call and calls a second, after a warm-up that says how many calls are enough."""
+async def measure_calls(call: Call, width: int = 1) -> Figures:
+    """Return CPU per call and calls a second, after a warm-up that decides the number of calls."""
     probe = max(width, 5)
-    _, wall = await timed(call, width, probe)
-    if wall < SECS:  # not at its speed yet: connections were opened, code was cold
-        _, wall = await timed(call, width, probe)
+    _, wall = await time_calls(call, width, probe)
+    if wall < SECS:  # a second warm-up: the first one opened connections and ran cold code
+        _, wall = await time_calls(call, width, probe)
     count = width * max(5 // width, 1, int(SECS / wall * probe / width))
     gc.collect()
-    cpu, wall = await timed(call, width, count)
+    cpu, wall = await time_calls(call, width, count)
     return {"cpu_us": cpu / count * 1e6, "calls_a_second": count / wall}
 
 
-async def checked(peer: Peer) -> str:
-    """One call, whose answer must be the right one."""
+async def check_call(peer: Peer) -> str:
+    """Make one call and check its answer."""
     text = await peer.call()
     if text.strip() != ANSWER.strip():
         raise AssertionError(f"{text!r} is not the answer")
@@ -72,56 +72,56 @@ async def checked(peer: Peer) -> str:
 
 
 async def sequential(peer: Peer) -> Figures:
-    """One call after the other."""
-    return {"cpu_us": (await repeated(lambda: checked(peer)))["cpu_us"]}
+    """Measure sequential calls."""
+    return {"cpu_us": (await measure_calls(lambda: check_call(peer)))["cpu_us"]}
 
 
-def flight(width: int) -> Callable[[Peer], Awaitable[Figures]]:
-    """So many calls in flight."""
+def concurrent_calls(width: int) -> Callable[[Peer], Awaitable[Figures]]:
+    """Return a measure of `width` concurrent calls."""
 
     async def measure(peer: Peer) -> Figures:
-        return await repeated(lambda: checked(peer), width)
+        return await measure_calls(lambda: check_call(peer), width)
 
     return measure
 
 
-async def chunks(peer: Peer, width: int, count: int) -> Figures:
-    """CPU per chunk that was handed out."""
-    handed_out = 0
+async def measure_chunks(peer: Peer, width: int, count: int) -> Figures:
+    """Return CPU per chunk that the library returned."""
+    received = 0
 
     async def read() -> None:
-        nonlocal handed_out
+        nonlocal received
         async for text in peer.stream():
             if text:
                 if not text.startswith(ANSWER):
                     raise AssertionError(f"{text!r} is not the chunk")
-                handed_out += 1
+                received += 1
 
-    await in_flight(read, width, 3)
+    await run_concurrently(read, width, 3)
     gc.collect()
-    handed_out = 0
-    cpu, _ = await timed(read, width, count)
-    return {"cpu_us": cpu / handed_out * 1e6, "chunks_a_stream": handed_out / count}
+    received = 0
+    cpu, _ = await time_calls(read, width, count)
+    return {"cpu_us": cpu / received * 1e6, "chunks_a_stream": received / count}
 
 
 async def burst(peer: Peer) -> Figures:
-    """Streams of 500 events that come in one burst, one stream after the other."""
-    return await chunks(peer, 1, 10)
+    """Measure sequential streams of 500 events that arrive in one burst."""
+    return await measure_chunks(peer, 1, 10)
 
 
 async def paced(peer: Peer) -> Figures:
-    """100 streams at once of 50 events a second each."""
-    return await chunks(peer, STREAMS_PACED, STREAMS_PACED)
+    """Measure 100 concurrent streams of 50 events a second each."""
+    return await measure_chunks(peer, STREAMS_PACED, STREAMS_PACED)
 
 
 async def history(peer: Peer) -> Figures:
-    """The same call with 400 messages, again and again."""
+    """Measure a repeated call with 400 messages."""
     messages = peer.history(HISTORY)
-    return {"cpu_us": (await repeated(lambda: peer.complete(messages)))["cpu_us"]}
+    return {"cpu_us": (await measure_calls(lambda: peer.complete(messages)))["cpu_us"]}
 
 
 async def turn(peer: Peer) -> Figures:
-    """A conversation of 400 messages that goes on: an answer and a question more each time."""
+    """Measure a growing conversation of 400 messages, by one answer and one question a turn."""
     messages = await peer.step(peer.history(HISTORY))
     gc.collect()
     cpu = time.process_time()
@@ -130,12 +130,12 @@ async def turn(peer: Peer) -> Figures:
     return {"cpu_us": (time.process_time() - cpu) / TURNS * 1e6}
 
 
-# Each measure, and how the server answers.
+# Each measure, and the mode of the server.
 MEASURES: dict[str, tuple[Callable[[Peer], Awaitable[Figures]], str]] = {
     "sequential": (sequential, "at_once"),
-    "flight_64": (flight(64), "later"),
-    "flight_256": (flight(256), "later"),
-    "flight_512": (flight(512), "later"),
+    "flight_64": (concurrent_calls(64), "later"),
+    "flight_256": (concurrent_calls(256), "later"),
+    "flight_512": (concurrent_calls(512), "later"),
     "burst": (burst, "burst"),
     "paced": (paced, "paced"),
     "history": (history, "at_once"),
@@ -144,13 +144,13 @@ MEASURES: dict[str, tuple[Callable[[Peer], Awaitable[Figures]], str]] = {
 
 
 def memory_mb(field: str) -> float:
-    """The memory of this process: `VmRSS` now, `VmHWM` at its peak."""
+    """Return the memory of this process: `VmRSS` now, `VmHWM` at its peak."""
     with open("/proc/self/status", encoding="utf-8") as status:  # noqa: PTH123 - no import
         return int(status.read().partition(f"{field}:")[2].split()[0]) / 1024
 
 
 def cold(kind: type[Peer], origin: str) -> Figures:
-    """Import with the first client, the first answer, and 512 calls in flight."""
+    """Measure the import with the first client, the first answer, and 512 concurrent calls."""
     wire = kind.wires[0]
     memory, cpu = memory_mb("VmRSS"), time.process_time()
     peer = kind(wire, origin)
@@ -161,11 +161,11 @@ def cold(kind: type[Peer], origin: str) -> Figures:
     import asyncio
 
     async def work() -> None:
-        await checked(peer)
+        await check_call(peer)
         figures["first_answer_ms"] = (time.process_time() - cpu) * 1000
         figures["first_answer_mb"] = memory_mb("VmRSS") - memory
         async with asyncio.timeout(LIMIT_SECS):
-            await in_flight(lambda: checked(peer), 512, 512)
+            await run_concurrently(lambda: check_call(peer), 512, 512)
         figures["peak_512_mb"] = memory_mb("VmHWM") - memory
 
     asyncio.run(work())
@@ -176,7 +176,7 @@ def cold(kind: type[Peer], origin: str) -> Figures:
 
 
 def serve(kind: type[Peer]) -> None:
-    """Answers one line after the other, in one event loop, as a program would run."""
+    """Answer line by line, in one event loop, as a program would run."""
     import asyncio
     import json
 
@@ -187,14 +187,14 @@ def serve(kind: type[Peer]) -> None:
 
     with asyncio.Runner() as runner:
         for line in sys.stdin:
-            tell(lambda order: runner.run(work(*order)), json.loads(line))
+            print_figures(lambda order: runner.run(work(*order)), json.loads(line))
 
 
-def tell(measure: Callable[..., Figures], *order: object) -> None:
-    """Prints what was measured, or why it could not be."""
+def print_figures(measure: Callable[..., Figures], *order: object) -> None:
+    """Print the figures, or the error."""
     try:
         answer: dict[str, object] = dict(measure(*order))
-    except Exception as error:  # noqa: BLE001 - whatever a library raises ends up in the report
+    except Exception as error:  # noqa: BLE001 - every error of a library is reported
         answer = {"error": f"{type(error).__name__}: {error}"[:300]}
     import json
 
@@ -204,6 +204,6 @@ def tell(measure: Callable[..., Figures], *order: object) -> None:
 if __name__ == "__main__":
     OUT, sys.stdout = sys.stdout, sys.stderr  # a library may print
     if len(sys.argv) > 2:
-        tell(cold, PEERS[sys.argv[1]], sys.argv[2])
+        print_figures(cold, PEERS[sys.argv[1]], sys.argv[2])
     else:
         serve(PEERS[sys.argv[1]])

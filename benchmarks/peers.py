@@ -1,12 +1,12 @@
-"""How each library is asked, in the leanest documented way, with its defaults.
+"""Calls each library in the leanest documented way, with its defaults.
 
-`wires` says what a peer speaks; what it cannot do has no figure.
+`wires` lists the protocols that a peer supports; the others have no figure.
 """
 
 from __future__ import annotations
 
-from asking import MAX_TOKENS, QUESTION, SYSTEM, Peer, turns
-from floors import Aiohttp, Httpx2, Sockets
+from baselines import Aiohttp, Httpx2, Sockets
+from peer import MAX_TOKENS, QUESTION, SYSTEM, Peer, turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MiniLlmLib(Peer):
-    requires = ()  # comes from the work tree
+    requires = ()  # installed from the work tree
 
     def open(self) -> None:
         from minillmlib import ChatNode, GeneratorInfo
@@ -49,17 +49,17 @@ class MiniLlmLib(Peer):
 
 
 class ChatCompletions(Peer):
-    """Libraries whose answers have OpenAI's shape."""
+    """Libraries whose answers have OpenAI's format."""
 
-    def created(self, messages: Any, **more: Any) -> Any:
-        """The request."""
+    def create(self, messages: Any, **more: Any) -> Any:
+        """Start the request."""
         raise NotImplementedError
 
     async def complete(self, messages: Any) -> str:
-        return (await self.created(messages)).choices[0].message.content
+        return (await self.create(messages)).choices[0].message.content
 
     async def stream(self) -> AsyncIterator[str]:
-        async for chunk in await self.created(self.asked(), stream=True):
+        async for chunk in await self.create(self.prompt(), stream=True):
             if chunk.choices and chunk.choices[0].delta.content:
                 yield chunk.choices[0].delta.content
 
@@ -73,7 +73,7 @@ class OpenAi(ChatCompletions):
 
         self.client = AsyncOpenAI(base_url=self.url, api_key="none")
 
-    def created(self, messages: Any, **more: Any) -> Any:
+    def create(self, messages: Any, **more: Any) -> Any:
         return self.client.chat.completions.create(model=self.model, messages=messages, **more)
 
 
@@ -86,17 +86,17 @@ class Anthropic(Peer):
 
         self.client = AsyncAnthropic(base_url=self.url, api_key="none")
 
-    def created(self, messages: Any, **more: Any) -> Any:
-        """The request."""
+    def create(self, messages: Any, **more: Any) -> Any:
+        """Start the request."""
         return self.client.messages.create(
             model=self.model, max_tokens=MAX_TOKENS, system=SYSTEM, messages=messages[1:], **more
         )
 
     async def complete(self, messages: Any) -> str:
-        return (await self.created(messages)).content[0].text
+        return (await self.create(messages)).content[0].text
 
     async def stream(self) -> AsyncIterator[str]:
-        async for event in await self.created(self.asked(), stream=True):
+        async for event in await self.create(self.prompt(), stream=True):
             if event.type == "content_block_delta":
                 yield event.delta.text
 
@@ -110,7 +110,7 @@ class LiteLlm(ChatCompletions):
         self.acompletion = litellm.acompletion
         self.model = f"{'anthropic' if self.is_anthropic else 'openai'}/{self.model}"
 
-    def created(self, messages: Any, **more: Any) -> Any:
+    def create(self, messages: Any, **more: Any) -> Any:
         return self.acompletion(
             model=self.model, messages=messages, api_base=self.url, api_key="none", **more
         )
@@ -125,7 +125,7 @@ class AnyLlm(ChatCompletions):
         name = "anthropic" if self.is_anthropic else "openai"
         self.client = AnyLLM.create(name, api_key="none", api_base=self.url)
 
-    def created(self, messages: Any, **more: Any) -> Any:
+    def create(self, messages: Any, **more: Any) -> Any:
         return self.client.acompletion(model=self.model, messages=messages, **more)
 
 
@@ -140,13 +140,13 @@ class AiSuite(ChatCompletions):
         self.client = aisuite.Client(settings)
         self.model = f"{name}:{self.model}"
 
-    async def created(self, messages: Any, **more: Any) -> Any:
+    async def create(self, messages: Any, **more: Any) -> Any:
         create = self.client.chat.completions.acreate
         return await create(model=self.model, messages=messages, **more)
 
 
 class PydanticAi(Peer):
-    """The direct requests, which are its thinnest door; an agent does more."""
+    """Its direct requests, which are its thinnest layer; an agent does more."""
 
     requires = ("pydantic-ai-slim[openai,anthropic]",)
 
@@ -154,7 +154,7 @@ class PydanticAi(Peer):
         from pydantic_ai import direct, messages
 
         self.direct, self.messages = direct, messages
-        # Its own default for Claude is so high that even a plain call would be streamed.
+        # Its default for Claude is so high that even a plain call would be streamed.
         self.settings = {"max_tokens": MAX_TOKENS} if self.is_anthropic else None
         if self.is_anthropic:
             from pydantic_ai.models.anthropic import AnthropicModel
@@ -169,32 +169,32 @@ class PydanticAi(Peer):
             provider = OpenAIProvider(base_url=self.url, api_key="none")
             self.client = OpenAIChatModel(self.model, provider=provider)
 
-    def native(self, role: str, text: str) -> Any:
-        """One message."""
+    def make_message(self, role: str, text: str) -> Any:
+        """Return one message."""
         library = self.messages
         if role == "assistant":
             return library.ModelResponse(parts=[library.TextPart(text)])
         part = library.SystemPromptPart if role == "system" else library.UserPromptPart
         return library.ModelRequest(parts=[part(text)])
 
-    def asked(self) -> Any:
-        return [self.native("system", SYSTEM), self.native("user", QUESTION)]
+    def prompt(self) -> Any:
+        return [self.make_message("system", SYSTEM), self.make_message("user", QUESTION)]
 
     def history(self, count: int) -> Any:
-        return [self.native(role, text) for role, text in turns(count)]
+        return [self.make_message(role, text) for role, text in turns(count)]
 
     async def answer(self, messages: Any) -> Any:
-        """The library's own answer."""
+        """Return the answer in the library's type."""
         return await self.direct.model_request(self.client, messages, model_settings=self.settings)
 
     async def complete(self, messages: Any) -> str:
         return (await self.answer(messages)).parts[0].content
 
     async def stream(self) -> AsyncIterator[str]:
-        asked = self.direct.model_request_stream(
-            self.client, self.asked(), model_settings=self.settings
+        opened = self.direct.model_request_stream(
+            self.client, self.prompt(), model_settings=self.settings
         )
-        async with asked as stream:
+        async with opened as stream:
             async for event in stream:
                 if event.event_kind == "part_start":
                     yield event.part.content
@@ -202,12 +202,12 @@ class PydanticAi(Peer):
                     yield event.delta.content_delta
 
     async def step(self, messages: Any) -> Any:
-        messages += [await self.answer(messages), self.native("user", QUESTION)]
+        messages += [await self.answer(messages), self.make_message("user", QUESTION)]
         return messages
 
 
 class Llm(Peer):
-    """Its own plug-in speaks the OpenAI wire only."""
+    """Its built-in plug-in, which supports only the OpenAI wire."""
 
     requires = ("llm",)
     wires = ("openai",)
@@ -219,7 +219,7 @@ class Llm(Peer):
         self.library = llm
         self.client = AsyncChat(self.model, key="none", api_base=self.url)
 
-    def asked(self) -> Any:
+    def prompt(self) -> Any:
         return [self.library.system(SYSTEM), self.library.user(QUESTION)]
 
     def history(self, count: int) -> Any:
@@ -229,7 +229,7 @@ class Llm(Peer):
         return await self.client.prompt(messages=messages, stream=False).text()
 
     async def stream(self) -> AsyncIterator[str]:
-        async for text in self.client.prompt(messages=self.asked()):
+        async for text in self.client.prompt(messages=self.prompt()):
             yield text
 
     async def step(self, messages: Any) -> Any:

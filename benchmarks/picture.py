@@ -1,4 +1,4 @@
-"""One picture: how many times the CPU or memory of bare aiohttp each library takes."""
+"""Draws the CPU and memory of each library as multiples of bare aiohttp."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import io
 from pathlib import Path
 
 import matplotlib as mpl
-from report import ROWS, Results, about, tables
+from report import ROWS, Results, describe_run, tables
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-# Floors are grey, ours is red, the others have a colour and a mark each.
+# Baselines are grey, minillmlib is red, every other library has a colour and a marker.
 STYLES = {
     "minillmlib": ("#d62728", "o", 110), "sockets": ("#999999", "|", 90),
     "httpx2": ("#777777", "x", 40), "openai": ("#1f77b4", "s", 36),
@@ -30,19 +30,19 @@ td:first-child{{text-align:left}}</style>
 
 
 def draw(results: Results, path: Path) -> None:
-    """Writes the picture as PNG, and a page with it and the tables."""
-    places = placed(results)
+    """Write the picture as PNG, and a page with it and the tables."""
+    places = place_rows(results)
     height = 2.1 + 0.3 * -min(places.values())
     figure, axes = plt.subplots(figsize=(11, height))
     seen = [0.3, 10.0]
-    for peer, (colour, mark, size) in STYLES.items():
+    for peer, (colour, marker, size) in STYLES.items():
         points = [(results.ratio(peer, row), place) for row, place in places.items()]
         points = [point for point in points if point[0]]
         seen += [ratio for ratio, _ in points]
         if points:
             axes.scatter(
-                *zip(*points, strict=True), c=colour, marker=mark, s=size, label=peer, alpha=0.85,
-                zorder=4 if peer == results.own_name else 3,
+                *zip(*points, strict=True), c=colour, marker=marker, s=size, label=peer, alpha=0.85,
+                zorder=4 if peer == results.subject else 3,
             )  # fmt: skip
     axes.axvline(1, color="black", linewidth=1, label=results.reference)
     axes.set_xscale("log")
@@ -61,7 +61,7 @@ def draw(results: Results, path: Path) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("times what a program takes that uses aiohttp and msgspec by hand")
+    axes.set_xlabel("multiple of a hand-written aiohttp + msgspec program")
     axes.set_title("CPU and memory of the client: less is better", pad=58, fontsize=14)
     axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=6, frameon=False)
     figure.tight_layout()
@@ -69,21 +69,21 @@ def draw(results: Results, path: Path) -> None:
     path.with_suffix(".html").write_text(page(results, figure), encoding="utf-8")
 
 
-def placed(results: Results) -> dict[str, float]:
-    """Where each row stands, from the top down, with room for the name of each group."""
+def place_rows(results: Results) -> dict[str, float]:
+    """Return the height of each row, from the top down, with room for the name of each group."""
     places: dict[str, float] = {}
     place, group = 0.0, ""
-    for row, (own_group, _, unit) in ROWS.items():
+    for row, (row_group, _, unit) in ROWS.items():
         if unit != "calls/s" and any(results.ratio(peer, row) for peer in results.versions):
-            place -= 0 if not group else 1 if own_group == group else 2.2
-            places[row], group = place, own_group
+            place -= 0 if not group else 1 if row_group == group else 2.2
+            places[row], group = place, row_group
     return places
 
 
 def page(results: Results, figure: plt.Figure) -> str:
-    """A page that needs nothing but itself."""
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg")
+    """Return a self-contained page."""
+    drawing = io.StringIO()
+    figure.savefig(drawing, format="svg")
     parts = []
     for title, rows in tables(results):
         lines = (
@@ -91,7 +91,9 @@ def page(results: Results, figure: plt.Figure) -> str:
             for row in rows
         )
         parts.append(f"<h2>{title}</h2><div class=wide><table>{''.join(lines)}</table></div>")
-    svg = drawn.getvalue()
+    svg = drawing.getvalue()
     return PAGE.format(
-        about=html.escape(about(results)), picture=svg[svg.index("<svg") :], tables="".join(parts)
+        about=html.escape(describe_run(results)),
+        picture=svg[svg.index("<svg") :],
+        tables="".join(parts),
     )

@@ -1,6 +1,6 @@
-"""The figures as tables, as JSON, and as a picture.
+"""Writes the figures as tables, as JSON, and as a picture.
 
-`python benchmarks/report.py results/DATE.json` draws the picture anew; it needs matplotlib.
+`python benchmarks/report.py results/DATE.json` draws the picture again; it needs matplotlib.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-# Each row: the figure, its group, what it is called, its unit.
+# Each row: the figure, its group, its title, its unit.
 WIRES = {"openai": "OpenAI wire", "anthropic": "Anthropic wire"}
 ROWS = {
     f"{measure}/{wire}/{figure}": (group, title, unit)
@@ -44,20 +44,20 @@ ROWS = {
 
 
 class Results:
-    """Every figure of every run."""
+    """The figures of all runs."""
 
     def __init__(
-        self, machine: dict[str, str], versions: dict[str, str], reference: str, own_name: str
+        self, machine: dict[str, str], versions: dict[str, str], reference: str, subject: str
     ) -> None:
         self.machine, self.versions = machine, versions
-        self.reference, self.own_name = reference, own_name
+        self.reference, self.subject = reference, subject
         self.run = 0
         self.samples: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
         self.errors: dict[str, str] = {}
-        self.own: dict[str, float] = {}
+        self.features: dict[str, float] = {}
 
     def add(self, peer: str, measure: str, answer: dict[str, float | str]) -> None:
-        """Keeps what a measure gave."""
+        """Add the answer of a measure."""
         if "error" in answer:
             self.errors[f"{peer}, {measure}"] = str(answer["error"])
             print(f"    {peer}: {answer['error']}", flush=True)
@@ -67,56 +67,58 @@ class Results:
                 runs[str(self.run)] = float(value)
 
     def has_failed(self, peer: str, measure: str) -> bool:
-        """Whether a library did not finish a measure in some run."""
+        """Whether a library did not finish a measure in any run."""
         return f"{peer}, {measure}" in self.errors
 
     def median(self, peer: str, row: str) -> float | None:
-        """Over the runs."""
+        """Return the median over the runs."""
         runs = self.samples[peer].get(row)
         return statistics.median(runs.values()) if runs else None
 
     def ratio(self, peer: str, row: str) -> float | None:
-        """To the reference in the same run, the median over the runs."""
-        floors = self.samples[self.reference].get(row, {})
+        """Return the median ratio to the reference in the same run."""
+        references = self.samples[self.reference].get(row, {})
         runs = self.samples[peer].get(row, {})
-        ratios = [value / floors[run] for run, value in runs.items() if floors.get(run)]
+        ratios = [value / references[run] for run, value in runs.items() if references.get(run)]
         return statistics.median(ratios) if ratios else None
 
 
-def shown(value: float | None) -> str:
-    """Three figures, or nothing."""
+def format_figure(value: float | None) -> str:
+    """Return three significant digits, or nothing."""
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def tables(results: Results) -> list[tuple[str, list[list[str]]]]:
-    """Titles, and rows of cells."""
+    """Return titles and rows of cells."""
     peers = list(results.versions)
-    found = []
+    result = []
     for group in (*WIRES.values(), "Process"):
         rows = [
             row
-            for row, about in ROWS.items()
-            if about[0] == group and any(row in results.samples[peer] for peer in peers)
+            for row, facts in ROWS.items()
+            if facts[0] == group and any(row in results.samples[peer] for peer in peers)
         ]
         absolute, ratios = [["", "", *peers]], [["", *peers]]
         for row in rows:
             _, title, unit = ROWS[row]
-            absolute.append([title, unit, *(shown(results.median(peer, row)) for peer in peers)])
+            absolute.append(
+                [title, unit, *(format_figure(results.median(peer, row)) for peer in peers)]
+            )
             if unit != "calls/s":
-                ratios.append([title, *(shown(results.ratio(peer, row)) for peer in peers)])
+                ratios.append([title, *(format_figure(results.ratio(peer, row)) for peer in peers)])
         if rows:
-            found.append((f"{group}: medians of the client's CPU, memory and calls", absolute))
-            found.append((f"{group}: ratio to {results.reference} in the same run", ratios))
-    if results.own:
-        own = [[name, shown(value)] for name, value in results.own.items()]
-        found.append((f"{results.own_name} alone", [["", ""], *own]))
-    return found
+            result.append((f"{group}: medians of the client's CPU, memory and calls", absolute))
+            result.append((f"{group}: ratio to {results.reference} in the same run", ratios))
+    if results.features:
+        figures = [[name, format_figure(value)] for name, value in results.features.items()]
+        result.append((f"{results.subject} alone", [["", ""], *figures]))
+    return result
 
 
-def drawn(rows: list[list[str]]) -> str:
-    """A table for a terminal and for a page."""
+def format_table(rows: list[list[str]]) -> str:
+    """Return a table for a terminal and for a page."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["---", *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = (
@@ -126,8 +128,8 @@ def drawn(rows: list[list[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def about(results: Results) -> str:
-    """Where and with what."""
+def describe_run(results: Results) -> str:
+    """Return the machine, the versions and the number of runs."""
     machine = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return (
@@ -137,38 +139,38 @@ def about(results: Results) -> str:
     )
 
 
-def keep(results: Results, stem: Path) -> None:
-    """Writes the figures."""
+def save_figures(results: Results, stem: Path) -> None:
+    """Write the figures as JSON."""
     stem.parent.mkdir(exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(vars(results), indent=1), encoding="utf-8")
 
 
 def write(results: Results, stem: Path, python: str) -> None:
-    """Prints the tables and writes them with the figures and the picture."""
-    keep(results, stem)
-    parts = [f"# Side by side, {stem.name}", about(results)]
-    print(f"\n{about(results)}")
+    """Print the tables, and write them with the figures and the picture."""
+    save_figures(results, stem)
+    parts = [f"# Side by side, {stem.name}", describe_run(results)]
+    print(f"\n{describe_run(results)}")
     for title, rows in tables(results):
-        print(f"\n{title}\n{drawn(rows)}")
-        parts += [f"## {title}", drawn(rows)]
+        print(f"\n{title}\n{format_table(rows)}")
+        parts += [f"## {title}", format_table(rows)]
     if results.errors:
-        parts += ["## Cells left empty", *(f"- {k}: {v}" for k, v in results.errors.items())]
+        parts += ["## Empty cells", *(f"- {k}: {v}" for k, v in results.errors.items())]
     stem.with_suffix(".md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     subprocess.run([python, __file__, stem.with_suffix(".json")], check=True)
     print(f"\nwritten: {stem}.json, .md, .png, .html")
 
 
-def read(path: Path) -> Results:
-    """What was written."""
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    results = Results(kept["machine"], kept["versions"], kept["reference"], kept["own_name"])
-    results.samples.update(kept["samples"])
-    results.run = kept["run"]
-    results.errors, results.own = kept["errors"], kept["own"]
+def load_results(path: Path) -> Results:
+    """Load figures that were written."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    results = Results(saved["machine"], saved["versions"], saved["reference"], saved["subject"])
+    results.samples.update(saved["samples"])
+    results.run = saved["run"]
+    results.errors, results.features = saved["errors"], saved["features"]
     return results
 
 
 if __name__ == "__main__":
     from picture import draw
 
-    draw(read(Path(sys.argv[1])), Path(sys.argv[1]))
+    draw(load_results(Path(sys.argv[1])), Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""A small, fast chat-completions server of raw bytes, for benchmarks, in a process of its own."""
+"""Runs a small, fast chat-completions server of raw bytes in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def _serve(pipe: Connection, gap_secs: float, events: int, fault_share: float) -> None:
-    chance = random.Random(1)  # noqa: S311 - the same faults in every run
+    chance = random.Random(1)  # noqa: S311 - every run has the same faults
     seen = 0
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ def _main(pipe: Connection, gap_secs: float, events: int, fault_share: float) ->
 
 
 class BenchmarkServer:
-    """Its address, and, once it has ended, how many requests it saw."""
+    """The URL of a server and, once it has ended, the number of its requests."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/v1"
@@ -75,22 +75,22 @@ class BenchmarkServer:
 
 
 @contextmanager
-def serving(
+def run_server(
     *, gap_secs: float = 0.0, events: int = 5, fault_share: float = 0.0
 ) -> Iterator[BenchmarkServer]:
-    """Serves whole answers, and streams of `events` with `gap_secs` between them.
+    """Serve complete responses, and streams of `events` with `gap_secs` between them.
 
     A share of the requests gets a 503 or loses its connection.
     """
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    here, there = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=_main, args=(theirs, gap_secs, events, fault_share), daemon=True
+        target=_main, args=(there, gap_secs, events, fault_share), daemon=True
     )
     process.start()
-    server = BenchmarkServer(ours.recv())
+    server = BenchmarkServer(here.recv())
     try:
         yield server
     finally:
-        ours.send(None)
-        server.seen = ours.recv()
+        here.send(None)
+        server.seen = here.recv()
         process.join(5)

@@ -1,8 +1,8 @@
-"""A long run with random faults: memory, descriptors, tasks, and the record of every request.
+"""Makes many calls with random faults: memory, descriptors, tasks, and the record of every request.
 
-`python benchmarks/soak.py [CALLS]`; 1,000,000 unless said otherwise. One request in a hundred gets
-a 503 or loses its connection. In the end the requests that the server saw must be the attempts that
-were recorded, and memory must not have grown.
+`python benchmarks/soak.py [CALLS]`; 1,000,000 by default. One request in a hundred gets a 503 or
+loses its connection. At the end, the requests that the server received must equal the recorded
+attempts, and memory must not have grown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from open_streams import memory_kb
-from servers import serving
+from servers import run_server
 
 from minillmlib import ChatNode, CostInfo, GeneratorInfo, MiniLLMError, NodeCompletionParameters
 
@@ -21,28 +21,28 @@ WORKERS = 32
 
 
 class Ledger:
-    """What the callbacks were told."""
+    """Counts the reports of the cost callback."""
 
     def __init__(self) -> None:
         self.reports = 0
         self.sent = 0
 
-    def take(self, info: CostInfo) -> None:
-        """One completion has ended."""
+    def record(self, info: CostInfo) -> None:
+        """Count one completion that has ended."""
         self.reports += 1
         self.sent += sum(attempt.was_sent for attempt in info.attempts)
 
 
 def descriptors() -> int:
-    """How many files and sockets are open."""
+    """Return the number of open files and sockets."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def work(calls: int, generator: GeneratorInfo, ledger: Ledger) -> int:
-    """Makes some calls, a tenth of them streamed; gives how many failed for good."""
+async def make_calls(calls: int, generator: GeneratorInfo, ledger: Ledger) -> int:
+    """Make calls, a tenth of them streamed; return how many failed after all retries."""
     failed = 0
     settings = NodeCompletionParameters(
-        cost_callback=ledger.take, retry=3, back_off_time=0.001, timeout_secs=30
+        cost_callback=ledger.record, retry=3, back_off_time=0.001, timeout_secs=30
     )
     root = ChatNode.root("s")
     for number in range(calls):
@@ -61,21 +61,21 @@ async def work(calls: int, generator: GeneratorInfo, ledger: Ledger) -> int:
 
 
 async def main(calls: int) -> None:
-    """Runs in ten parts and prints a line for each."""
+    """Run in ten parts and print a line for each."""
     ledger, failed = Ledger(), 0
-    with serving(events=3, fault_share=0.01) as server:
+    with run_server(events=3, fault_share=0.01) as server:
         generator = GeneratorInfo.custom("soak", server.url, "m")
         for part in range(10):
             started = time.monotonic()
             shares = [calls // 10 // WORKERS] * WORKERS
-            failed += sum(await asyncio.gather(*(work(n, generator, ledger) for n in shares)))
+            failed += sum(await asyncio.gather(*(make_calls(n, generator, ledger) for n in shares)))
             print(
                 f"part {part}: {memory_kb() / 1024:.1f} MB, {descriptors()} descriptors, "
                 f"{len(asyncio.all_tasks())} task, {ledger.reports} reports, "
                 f"{sum(shares) / (time.monotonic() - started):.0f} calls a second",
                 flush=True,
             )
-    print(f"{failed} failed for good; the server saw {server.seen}, recorded as sent {ledger.sent}")
+    print(f"{failed} failed; the server received {server.seen}, recorded as sent {ledger.sent}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A thread of many messages: built, walked, named, saved, loaded, found and freed.
+"""Builds, walks, saves, loads, searches and frees a thread of many messages.
 
-`python benchmarks/trees.py [NODES]`; 1,000,000 unless said otherwise. Prints, for each step, the
-seconds of the processor and of the clock, and the memory that the process has after it.
+`python benchmarks/trees.py [NODES]`; 1,000,000 by default. Prints the CPU and wall seconds of each
+step, and the memory of the process after it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from minillmlib import ChatNode, Message
 T = TypeVar("T")
 
 
-def timed(name: str, step: Callable[[], T]) -> T:
-    """Does a step and prints what it took."""
+def time_step(name: str, step: Callable[[], T]) -> T:
+    """Run a step and print its time."""
     cpu, wall = time.process_time(), time.monotonic()
     result = step()
     cpu, wall = time.process_time() - cpu, time.monotonic() - wall
@@ -30,45 +30,45 @@ def timed(name: str, step: Callable[[], T]) -> T:
     return result
 
 
-def grown(nodes: int) -> ChatNode:
-    """The leaf of a thread in which two take turns."""
+def grow_thread(nodes: int) -> ChatNode:
+    """Return the leaf of a thread of alternating user and assistant messages."""
     node = ChatNode.root("Be brief.")
     for number in range(nodes // 2):
         node = node.add_user(f"question {number}").add_assistant(f"answer {number}")
     return node
 
 
-def messages(nodes: int) -> list[Message]:
-    """The same messages without a tree: what is left is what the tree takes."""
+def make_messages(nodes: int) -> list[Message]:
+    """Return the messages without a tree, to find the memory of the tree alone."""
     turns = (Message.user(f"question {n}") for n in range(nodes // 2))
     return [one for turn in turns for one in (turn, Message.assistant(str(turn.content)))]
 
 
 def main(nodes: int) -> None:
-    """Prints a line for each step."""
-    gc.disable()  # so that what is freed was freed without it
+    """Print a line for each step."""
+    gc.disable()  # memory must be freed without the cycle collector
     print(f"{nodes} nodes, {memory_kb() / 1024:.1f} MB before")
-    alone = timed("messages alone", lambda: messages(nodes))
+    alone = time_step("messages alone", lambda: make_messages(nodes))
     before = memory_kb()
-    _, leaf = timed("from_messages", lambda: ChatNode.from_messages(alone))
-    timed("ids", lambda: leaf.id)
+    _, leaf = time_step("from_messages", lambda: ChatNode.from_messages(alone))
+    time_step("ids", lambda: leaf.id)
     print(f"beside the messages: {(memory_kb() - before) * 1024 / nodes:.0f} bytes a node")
     leaf = alone = None
-    leaf = timed("add_user, add_assistant", lambda: grown(nodes))
-    timed("depth", lambda: leaf.depth)
+    leaf = time_step("add_user, add_assistant", lambda: grow_thread(nodes))
+    time_step("depth", lambda: leaf.depth)
     root = leaf.root_node
-    timed("depth_first", lambda: sum(1 for _ in root.depth_first()))
+    time_step("depth_first", lambda: sum(1 for _ in root.depth_first()))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tree.jsonl")
-        timed("save_tree", lambda: root.save_tree(path))
-        timed("save_tree again", lambda: root.save_tree(path))
+        time_step("save_tree", lambda: root.save_tree(path))
+        time_step("save_tree again", lambda: root.save_tree(path))
         print(f"a file of {path.stat().st_size / 1e6:.0f} MB")
-        own = leaf.id
+        node_id = leaf.id
         blocks = sys.getallocatedblocks()
         leaf = root = None
         print(f"freed with the last handle: {blocks - sys.getallocatedblocks()} blocks")
-        root = timed("load_tree", lambda: ChatNode.load_tree(path))
-        timed("find", lambda: root.find(own))
+        root = time_step("load_tree", lambda: ChatNode.load_tree(path))
+        time_step("find", lambda: root.find(node_id))
 
 
 if __name__ == "__main__":

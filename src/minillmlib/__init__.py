@@ -1,12 +1,14 @@
-"""minillmlib: one small, async-first interface to large language models over HTTP."""
+"""A minimalist, async-first interface to large language models over HTTP."""
 
 import typing
 
+from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
-from minillmlib.client.context import CompletionContext, CompletionMeta, TrackedStream
-from minillmlib.client.stream import StreamingCompletion
+from minillmlib.client.context import CompletionContext, CompletionMeta
+from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import (
     ApiError,
     AuthenticationError,
@@ -52,20 +54,28 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.protocols.chat_completions.messages import MessageCapabilities
-from minillmlib.protocols.chat_completions.response import ChatDialect
+from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
+from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
-from minillmlib.providers.base import Provider
+from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
-from minillmlib.transport.base import Departure, HttpRequest, HttpResponse, Transport
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
-from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
-from minillmlib.types.budget import Budget, CostEstimate
-from minillmlib.types.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
-from minillmlib.types.limits import Limits
+from minillmlib.types.costs import (
+    Attempt,
+    AttemptOutcome,
+    Budget,
+    CostEstimate,
+    CostInfo,
+    CostOutcome,
+    CostResolution,
+    CostTotal,
+    TokenPrice,
+)
+from minillmlib.types.limits import Limits, RateLimits
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import ContentPart, Message, MessageContent, Role, TextPart
 from minillmlib.types.parameters import (
@@ -87,8 +97,14 @@ from minillmlib.types.usage import Usage
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:
-    from minillmlib.json_repair.changes import JsonChange, JsonChangeKind, RepairResult
-    from minillmlib.json_repair.repair import loads, repair, repair_json
+    from minillmlib.json_repair import (
+        JsonChange,
+        JsonChangeKind,
+        RepairResult,
+        loads,
+        repair,
+        repair_json,
+    )
 
 __all__ = [
     "AnthropicProvider",
@@ -101,9 +117,11 @@ __all__ = [
     "AuthKind",
     "AuthenticationError",
     "BadRequestError",
+    "Billing",
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Capabilities",
     "ChatDialect",
     "ChatNode",
     "CompletionContext",
@@ -122,7 +140,6 @@ __all__ = [
     "CostResolution",
     "CostTotal",
     "CredentialSource",
-    "Departure",
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",
@@ -164,6 +181,7 @@ __all__ = [
     "Provider",
     "ProviderSettings",
     "RateLimitError",
+    "RateLimits",
     "ReadError",
     "Reasoning",
     "ReasoningBlock",
@@ -199,30 +217,23 @@ __all__ = [
     "Usage",
     "VideoPart",
     "__version__",
+    "estimate_cost",
     "iterate",
     "loads",
+    "parse_finish_reason",
     "repair",
     "repair_json",
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported when they are asked for.
-_LATER = {
-    "JsonChange": "json_repair.changes",
-    "JsonChangeKind": "json_repair.changes",
-    "RepairResult": "json_repair.changes",
-    "loads": "json_repair.repair",
-    "repair": "json_repair.repair",
-    "repair_json": "json_repair.repair",
-}
+# A tenth of our import, and few programs need them: imported on first use.
+_DEFERRED = {"JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - as those
-
-    value = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    value = getattr(_json_repair, name)
     value.__module__ = __name__
     globals()[name] = value
     return value
@@ -232,6 +243,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-for _public in (globals()[_name] for _name in __all__ if _name not in _LATER):
+for _public in (globals()[_name] for _name in __all__ if _name not in _DEFERRED):
     if callable(_public):
         _public.__module__ = __name__

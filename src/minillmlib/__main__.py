@@ -1,4 +1,4 @@
-"""`python -m minillmlib` is the program `minillmlib`."""
+"""Runs the command line: `python -m minillmlib` is the program `minillmlib`."""
 
 from minillmlib.cli import main
 

@@ -1,55 +1,55 @@
-"""Every way in which a call can fail.
+"""Every error that the library raises.
 
     MiniLLMError
-    ├── InvalidParameterError        the call cannot be made as asked; nothing was sent
-    │   └── EmptyThreadError         there is no message to send or to build from
-    ├── BudgetExceededError          the budget cannot cover the request; it was not sent
-    ├── TransportError               the exchange broke; the answer never came whole
-    │   ├── ConnectError             no connection could be made; nothing was sent
-    │   │   └── TlsError             the server's certificate or protocol was refused
-    │   ├── ReadError                the connection broke while we sent or read
-    │   │   └── StaleConnectionError a kept connection was closed before we used it again
-    │   ├── ProtocolError            what came is not HTTP
-    │   └── RequestTimeoutError      a clock ran out (also a TimeoutError)
-    ├── ApiError                     the server said no, by status or inside a 200
+    ├── InvalidParameterError        the arguments of the call are invalid; nothing was sent
+    │   └── EmptyThreadError         the conversation has no message
+    ├── BudgetExceededError          the budget does not cover the request; it was not sent
+    ├── TransportError               the connection failed before the response was complete
+    │   ├── ConnectError             no connection was made; nothing was sent
+    │   │   └── TlsError             the server's certificate or TLS version was not accepted
+    │   ├── ReadError                the connection broke while sending or reading
+    │   │   └── StaleConnectionError a pooled connection was already closed
+    │   ├── ProtocolError            the server does not speak valid HTTP
+    │   └── RequestTimeoutError      a time limit passed (also a TimeoutError)
+    ├── ApiError                     the server returned an error, by status or inside a 200
     │   ├── BadRequestError          400, 412, 422
-    │   │   └── ContextLengthError   the conversation does not fit the model
+    │   │   └── ContextLengthError   the conversation is too long for the model
     │   ├── AuthenticationError      401, or no credential (then nothing was sent)
-    │   ├── BillingError             402, a quota or a credit that is used up
+    │   ├── BillingError             402, quota or credit used up
     │   ├── PermissionDeniedError    403
-    │   ├── ContentFilterError       the request was refused by moderation
+    │   ├── ContentFilterError       moderation blocked the request
     │   ├── NotFoundError            404, unknown model or path
     │   ├── RequestTooLargeError     413
     │   ├── ConflictError            409
-    │   ├── RateLimitError           429 that waiting solves
+    │   ├── RateLimitError           429, solved by waiting
     │   ├── RedirectError            3xx: redirects are never followed
     │   └── ServerError              5xx
     │       ├── ServerTimeoutError   408, 504, 524
     │       └── OverloadedError      503, 529
-    │           └── ModelLoadingError  a local server that is still loading
-    ├── MalformedResponseError       a success status, but not a completion
-    ├── LimitExceededError           the server sends more than is taken in
-    ├── IncompleteStreamError        the stream ended before its end signal
-    ├── RejectedResponseError        a whole answer that the call's own settings refuse
-    │   ├── EmptyResponseError       it says nothing (crash_on_empty_response)
-    │   ├── NoJsonFoundError         it holds no JSON
-    │   ├── IncompleteJsonError      it was cut before its JSON came to an end
-    │   └── ResponseValidationError  its JSON does not fit the type that is expected
-    ├── JsonRepairError              a text holds no JSON, or too deep a one (also a ValueError)
-    ├── MissingFieldError            a tool call ended without an argument that was waited for
-    ├── MaxRetriesExceededError      every attempt failed; `last_error` is the last one's error
-    ├── CostCallbackError            a callback of a CompletionContext raised; see its cause
-    ├── StorageError                 a conversation cannot be read from a file or written to one
-    ├── LocalModelError              the embedded model could not be installed or run
+    │           └── ModelLoadingError  the server is still loading the model
+    ├── MalformedResponseError       a success status, but the body is not a completion
+    ├── LimitExceededError           the server sent more than `GeneratorInfo.limits` allows
+    ├── IncompleteStreamError        the stream stopped before its end marker
+    ├── RejectedResponseError        a complete response that the settings of the call do not accept
+    │   ├── EmptyResponseError       it is empty (crash_on_empty_response)
+    │   ├── NoJsonFoundError         it contains no JSON
+    │   ├── IncompleteJsonError      it was truncated inside its JSON
+    │   └── ResponseValidationError  its JSON does not fit the expected type
+    ├── JsonRepairError              a text has no JSON, or nests too deeply (also a ValueError)
+    ├── MissingFieldError            a tool call ended without an argument that the caller awaited
+    ├── MaxRetriesExceededError      every attempt failed; see `last_error`
+    ├── CostCallbackError            a callback of a CompletionContext raised; see `__cause__`
+    ├── StorageError                 a conversation could not be read from or written to a file
+    ├── LocalModelError              the local model could not be installed or run
     └── MissingExtraError            an optional dependency is not installed
 
-`is_retryable` says whether the same call may succeed later without a change.
+`is_retryable`: whether the same call may succeed later without changes.
 """
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from minillmlib.types.attempts import Attempt
+    from minillmlib.types.costs import Attempt
 
 __all__ = [
     "ApiError",
@@ -98,18 +98,19 @@ __all__ = [
 
 
 class MiniLLMError(Exception):
-    """The root of every error this library raises.
+    """Base class of every error that this library raises.
 
     Attributes:
-        partial: The text that had arrived when a stream failed, else `""`.
-        request_id: The server's id of the exchange, for its support, or None.
-        attempts: Every request of the completion, this failure's last. Empty if there was none.
+        partial: The text received before a stream failed, else `""`.
+        request_id: The server's id of the exchange, which its support may ask for, or None.
+        attempts: Every request of the completion, the failed one last. Empty if there was none.
     """
 
     is_retryable: bool = False
     attempts: "tuple[Attempt, ...]" = ()
+    _may_be_sent = False  # when a transport raises it and does not say
 
-    # Everything but the message has a default, so that errors survive pickling.
+    # Everything but the message has a default, so that errors can be pickled.
     def __init__(self, message: str, *, partial: str = "", request_id: str | None = None) -> None:
         super().__init__(message)
         self.partial = partial
@@ -117,55 +118,68 @@ class MiniLLMError(Exception):
 
     @property
     def was_sent(self) -> bool:
-        """Whether any request of the completion may have reached the server, and been billed."""
-        return any(attempt.was_sent for attempt in self.attempts)
+        """Whether any request of the completion may have reached the server, and been billed.
+
+        Without `attempts`, what the transport that raised the error says of its one request.
+        """
+        if self.attempts:
+            return any(attempt.was_sent for attempt in self.attempts)
+        is_sent: bool = vars(self).get("was_sent", self._may_be_sent)
+        return is_sent
+
+    @was_sent.setter
+    def was_sent(self, value: bool) -> None:
+        vars(self)["was_sent"] = value
 
 
 class InvalidParameterError(MiniLLMError, ValueError):
-    """The call cannot be made as asked. Nothing was sent."""
+    """The arguments of the call are invalid. Nothing was sent."""
 
 
 class EmptyThreadError(InvalidParameterError):
-    """A conversation needs at least one message."""
+    """The conversation has no message; it needs at least one."""
 
 
 class BudgetExceededError(MiniLLMError):
-    """The budget cannot cover the most that the request may cost. It was not sent.
+    """The budget does not cover the maximum cost of the request. It was not sent.
 
-    What was sent before, when the request is a new attempt, is in `attempts`.
+    If the request was a retry, `attempts` lists the requests sent before it.
     """
 
 
 class TransportError(MiniLLMError):
-    """The exchange with the server broke. The request may have been processed and billed."""
+    """The exchange with the server failed. The request may have been processed and billed."""
 
     is_retryable = True
+    _may_be_sent = True
 
 
 class ConnectError(TransportError):
-    """No connection could be made. Nothing was sent."""
+    """No connection was made. Nothing was sent."""
+
+    _may_be_sent = False
 
 
 class TlsError(ConnectError):
-    """The server's certificate or TLS version was refused. Nothing was sent."""
+    """The server's certificate or TLS version was not accepted. Nothing was sent."""
 
     is_retryable = False
 
 
 class ReadError(TransportError):
-    """The connection broke while the request was sent or the answer was read."""
+    """The connection broke while the request was sent or the response was read."""
 
 
 class StaleConnectionError(ReadError):
-    """A kept connection turned out to be closed before any byte of an answer came.
+    """A pooled connection was closed before any byte of a response came.
 
-    A transport raises it; the library then sends once more, so callers see it only when that
-    fails in the same way.
+    Transports raise it. The library then sends the request once more, so callers see it only if
+    that fails in the same way.
     """
 
 
 class ProtocolError(TransportError):
-    """What came is not HTTP, or not an HTTP that can be read. To ask again would not help."""
+    """The server does not speak HTTP, or speaks it in an invalid way. A retry would not help."""
 
     is_retryable = False
 
@@ -174,12 +188,12 @@ Clock: TypeAlias = Literal["total", "silence", "progress", "deadline"]
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """A clock ran out.
+    """A time limit passed.
 
     Attributes:
-        clock: `"total"` for a whole answer and `"silence"` for two pieces of a stream
-            (`timeout_secs`), `"progress"` (`progress_timeout_secs`) or `"deadline"`
-            (`deadline_secs`, after which nothing is tried again).
+        clock: `"total"` for a complete response or `"silence"` between two pieces of a stream
+            (`timeout_secs`), `"progress"` (`progress_timeout_secs`), or `"deadline"`
+            (`deadline_secs`, after which there is no retry).
     """
 
     def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
@@ -189,15 +203,15 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class ApiError(MiniLLMError):
-    """The server answered with an error, by its status or inside a success.
+    """The server returned an error, by its status or inside a success.
 
     Attributes:
         status: The HTTP status, or None if nothing was sent. 200 for an error inside a stream.
-        code: The server's symbolic code or type, as it was sent, or None.
-        retry_after_secs: How long the server asks to wait, or None.
+        code: The server's symbolic code or type, unchanged, or None.
+        retry_after_secs: The wait that the server asks for, or None.
     """
 
-    def __init__(  # noqa: PLR0913 - facts of a failure, all optional
+    def __init__(  # noqa: PLR0913 - optional facts about a failure
         self,
         message: str,
         *,
@@ -214,30 +228,30 @@ class ApiError(MiniLLMError):
 
 
 class BadRequestError(ApiError):
-    """The server does not accept the request as it is."""
+    """The server considers the request invalid."""
 
 
 class ContextLengthError(BadRequestError):
-    """The conversation, with the room for its answer, does not fit the model's context."""
+    """The conversation and `max_tokens` together exceed the model's context."""
 
 
 class AuthenticationError(ApiError):
     """The credential is missing, wrong, expired, or not meant for this use.
 
-    `status` is None when no credential was found: then nothing was sent.
+    `status` is None if no credential was found; then nothing was sent.
     """
 
 
 class BillingError(ApiError):
-    """Credit, quota or plan is used up. Waiting does not help."""
+    """The credit, quota or plan is used up. Waiting does not help."""
 
 
 class PermissionDeniedError(ApiError):
-    """The credential is known but may not do this."""
+    """The credential is valid but does not permit this."""
 
 
 class ContentFilterError(ApiError):
-    """The request was refused by moderation."""
+    """Moderation blocked the request."""
 
 
 class NotFoundError(ApiError):
@@ -245,23 +259,23 @@ class NotFoundError(ApiError):
 
 
 class RequestTooLargeError(ApiError):
-    """The request's body is larger than the server takes."""
+    """The body of the request is larger than the server accepts."""
 
 
 class ConflictError(ApiError):
-    """The server was busy with a conflicting change."""
+    """The request conflicts with another change on the server."""
 
     is_retryable = True
 
 
 class RateLimitError(ApiError):
-    """Too many requests or tokens at the moment. `retry_after_secs` may say how long."""
+    """The rate limit is reached. `retry_after_secs` may say how long to wait."""
 
     is_retryable = True
 
 
 class RedirectError(ApiError):
-    """The server points elsewhere. Redirects are not followed: a key belongs to one origin."""
+    """The server redirects. Redirects are not followed, because a key belongs to one origin."""
 
 
 class ServerError(ApiError):
@@ -271,53 +285,56 @@ class ServerError(ApiError):
 
 
 class ServerTimeoutError(ServerError):
-    """The server, or a gateway before it, gave up waiting."""
+    """The server, or a gateway in front of it, timed out."""
 
 
 class OverloadedError(ServerError):
-    """The server has no room at the moment and refused before working."""
+    """The server is overloaded and did not start to work on the request."""
 
 
 class ModelLoadingError(OverloadedError):
-    """The server is up but is still loading the model."""
+    """The server is still loading the model."""
 
 
 class MalformedResponseError(MiniLLMError):
-    """The server reported success, but what it sent is not a completion."""
+    """The server reported success, but the body is not a completion."""
 
 
 class LimitExceededError(MiniLLMError):
-    """The server sends more than `GeneratorInfo.limits` lets in. What came was thrown away."""
+    """The server sent more than `GeneratorInfo.limits` allows. The response was discarded."""
 
 
 class RejectedResponseError(MiniLLMError):
-    """A whole answer, paid for, that the call's own settings refuse. `partial` is its text."""
+    """The response is complete, and billed, but the settings of the call do not accept it.
+
+    `partial` is its text.
+    """
 
     is_retryable = True
 
 
 class EmptyResponseError(RejectedResponseError):
-    """The answer says nothing, and `crash_on_empty_response` is set."""
+    """The response is empty, and `crash_on_empty_response` is set."""
 
 
 class NoJsonFoundError(RejectedResponseError):
-    """The answer holds no JSON, or, with `crash_on_refusal`, an empty one."""
+    """The response contains no JSON, or, with `crash_on_refusal`, an empty value."""
 
 
 class IncompleteJsonError(RejectedResponseError):
-    """The answer was cut before its JSON came to an end. To ask again would end at the same limit.
+    """The response was truncated inside its JSON. A retry would end at the same limit.
 
-    Raise `max_tokens`, or take what there is with `allow_incomplete_json`.
+    Raise `max_tokens`, or accept the incomplete value with `allow_incomplete_json`.
     """
 
     is_retryable = False
 
 
 class ResponseValidationError(RejectedResponseError):
-    """The JSON of the answer does not fit the type that the call expects.
+    """The JSON of the response does not fit the type that the call expects.
 
     Attributes:
-        path: The place of the problem in the answer, like `$.city.population`.
+        path: The place of the problem in the JSON, like `$.city.population`.
     """
 
     def __init__(self, message: str, *, path: str = "$", partial: str = "") -> None:
@@ -326,18 +343,18 @@ class ResponseValidationError(RejectedResponseError):
 
 
 class JsonRepairError(MiniLLMError, ValueError):
-    """A text holds nothing that could be JSON, or is nested too deeply.
+    """A text contains no JSON, or is nested too deeply.
 
-    Of streamed arguments also: they are no object, or contradict what was told of them, or are
-    not JSON where they are read strictly.
+    Also raised for streamed arguments that are not an object, that contradict a value already
+    delivered, or, in strict mode, that are not valid JSON.
     """
 
 
 class MissingFieldError(MiniLLMError, LookupError):
-    """The arguments of a tool call ended without one that was waited for.
+    """The arguments of a tool call ended without one that the caller awaited.
 
     Attributes:
-        fields: The names of the arguments that came.
+        fields: The names of the arguments that were received.
     """
 
     def __init__(self, message: str, *, fields: tuple[str, ...] = ()) -> None:
@@ -349,7 +366,7 @@ class MaxRetriesExceededError(MiniLLMError):
     """Every attempt failed, and at least one of them was a retry.
 
     Attributes:
-        last_error: The error of the last attempt; it is the `__cause__`, too.
+        last_error: The error of the last attempt, also the `__cause__`.
     """
 
     def __init__(self, message: str, *, last_error: MiniLLMError | None = None) -> None:
@@ -362,24 +379,24 @@ class MaxRetriesExceededError(MiniLLMError):
 
 
 class IncompleteStreamError(MiniLLMError):
-    """The stream ended without the wire's end signal. `partial` holds the text so far."""
+    """The stream stopped without the wire's end marker. `partial` is the text so far."""
 
     is_retryable = True
 
 
 class CostCallbackError(MiniLLMError):
-    """A callback of a `CompletionContext` raised. Neither record nor answer was lost by it."""
+    """A callback of a `CompletionContext` raised. The cost record and the answer are kept."""
 
 
 class StorageError(MiniLLMError):
-    """A conversation cannot be read from a file, or not be written to one.
+    """A conversation could not be read from or written to a file.
 
-    Nothing that is in memory is lost by it, and a file that was there before a save still is.
+    The tree in memory is unchanged, and a file that existed before a save still exists.
     """
 
 
 class LocalModelError(MiniLLMError):
-    """The embedded model could not be downloaded, checked, stored or served."""
+    """The local model could not be downloaded, checked, stored or served."""
 
 
 class MissingExtraError(MiniLLMError, ImportError):

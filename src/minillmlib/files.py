@@ -1,4 +1,4 @@
-"""Reading files that somebody else wrote, and writing them whole or not at all."""
+"""Reads files from untrusted sources, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FilePath: TypeAlias = str | os.PathLike[str]
 
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
-    """The content of a regular file of at most `max_bytes`. Raises `OSError` for any other."""
+    """Return the content of a regular file of at most `max_bytes`, or raise `OSError`."""
     with open_regular(path) as file:
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise OSError(f"it is larger than {max_bytes:,} bytes")
@@ -31,8 +31,8 @@ def read_small_file(path: FilePath, max_bytes: int) -> bytes:
 
 
 def open_regular(path: FilePath) -> IO[bytes]:
-    """A regular file for reading. Raises `OSError` for any other."""
-    # O_NONBLOCK, so that a pipe in the file's place cannot hold us up.
+    """Open a regular file for reading, or raise `OSError` if it is anything else."""
+    # O_NONBLOCK: opening a named pipe must not block.
     file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     try:
         check_regular(file.fileno())
@@ -43,22 +43,22 @@ def open_regular(path: FilePath) -> IO[bytes]:
 
 
 def check_regular(descriptor: int) -> None:
-    """Raises `OSError` unless an open file is a regular one."""
+    """Raise `OSError` unless an open file is a regular one."""
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         raise OSError(f"it is {_kind_of(mode)}, not a regular file")
 
 
 def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
-    """Writes a file so that there is, at any time and after any crash, the old or the new one.
+    """Replace a file atomically: at any time, also after a crash, it is the old or the new one.
 
-    Raises `OSError`; the old file is then untouched. What `pieces` raises goes on.
+    Raises `OSError`, or the exception that `pieces` raises; the old file is then unchanged.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
     draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
         with draft.open("xb") as file:
-            with contextlib.suppress(OSError):  # it keeps the permissions of the one it replaces
+            with contextlib.suppress(OSError):  # keep the permissions of the old file
                 draft.chmod(stat.S_IMODE(target.stat().st_mode))
             file.writelines(pieces)
             file.flush()
@@ -72,7 +72,7 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes a new name in a folder outlast a crash, where the system can."""
+    """Make a new file name in a folder survive a crash, where the system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -82,7 +82,7 @@ def sync_folder(path: Path) -> None:
 
 
 def file_name(path: FilePath) -> str:
-    """The last part of a path."""
+    """Return the last part of a path."""
     return Path(os.fsdecode(path)).name
 
 

@@ -1,4 +1,4 @@
-"""Requests through an `httpx2.AsyncClient` of your own, in place of the built-in engine."""
+"""Sends requests through your own `httpx2.AsyncClient` instead of the built-in engine."""
 
 from minillmlib.transport.httpx import HttpxTransport
 

@@ -1,4 +1,4 @@
-"""JSON that comes from outside, and text of it that may be shown to a person."""
+"""Decodes and encodes JSON from untrusted sources, and shortens it for error messages."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = [
     "convert_json",
     "decode_json",
     "encode_json",
+    "exceeds_value_count",
     "excerpt",
     "excerpt_of",
-    "has_more_values",
     "json_text",
     "string_or_empty",
 ]
 
-# The one place where Any is allowed: JSON whose shape nobody has checked yet.
+# The one place where Any is allowed: JSON whose shape is not checked yet.
 JsonValue: TypeAlias = Any
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -31,114 +31,119 @@ T = TypeVar("T")
 TextT = TypeVar("TextT", str, bytes)
 
 EXCERPT_CHARS = 200
-PIECE = 1024 * 1024
-MOST_MENDED = 10_000
-MOST_MENDED_BYTES = 16 * 1024 * 1024  # what is mended is in memory three times
+PIECE_BYTES = 1024 * 1024
+MAX_REPAIRS = 10_000
+MAX_REPAIRED_BYTES = 16 * 1024 * 1024  # a repair holds the text in memory three times
 
 
 def decode_json(data: bytes | str) -> JsonValue:
-    """The value of a JSON text. Raises `MalformedResponseError` for anything else.
+    """Return the value of a JSON text, or raise `MalformedResponseError`.
 
-    Two things that servers send although JSON has them not: half a surrogate pair, where texts
-    are cut by UTF-16 units, is U+FFFD, and a number that is none (NaN) is null.
+    Accepts two mistakes of servers: half a surrogate pair, from texts cut by UTF-16 units, becomes
+    U+FFFD, and the numbers NaN and Infinity become null.
     """
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
         try:
-            return msgspec.json.decode(_mended(data))
+            return msgspec.json.decode(_repair_encoding(data))
         except (ValueError, RecursionError):
             raise MalformedResponseError(
-                f"the server sent what is not JSON ({excerpt(str(error))}): {excerpt(data)}"
+                f"the server sent invalid JSON ({excerpt(str(error))}): {excerpt(data)}"
             ) from None
 
 
-def _mended(data: bytes | str) -> bytes:
-    """The text without those two things, and without bytes that are not UTF-8.
+def _repair_encoding(data: bytes | str) -> bytes:
+    """Replace lone surrogates, NaN, Infinity and bytes that are not UTF-8.
 
-    Works on bytes: as text, one character beyond the first 65,536 makes each take four.
+    Works on bytes, because one character above U+FFFF makes every character of a str take four.
     """
-    if len(data) > MOST_MENDED_BYTES:
+    if len(data) > MAX_REPAIRED_BYTES:
         raise ValueError
     if isinstance(data, bytes):
-        pieces = (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+        starts = range(0, len(data), PIECE_BYTES)
+        pieces = (data[start : start + PIECE_BYTES] for start in starts)
         data = b"".join(text.encode() for text in codecs.iterdecode(pieces, "utf-8", "replace"))
     else:
         data = data.encode("utf-8", "replace")
-    return _replaced(_replaced(data, _UP_TO_LONE_HALF, rb"\ufffd"), _UP_TO_NO_NUMBER, b"null")
+    data = _replace_each(
+        data, _LONE_SURROGATE, rb"\ufffd", _UNESCAPED, _SURROGATE_PAIR, _ANY_ESCAPE
+    )
+    return _replace_each(data, _NOT_A_NUMBER, b"null", _NO_STRING, _STRING, _OTHER_LITERAL)
 
 
-def _replaced(data: bytes, up_to: re.Pattern[bytes], by: bytes) -> bytes:
-    """`data` with what `up_to` finds after its first group replaced, unless that is often."""
+def _replace_each(data: bytes, target: bytes, by: bytes, *skipped: bytes) -> bytes:
+    """Replace the first `MAX_REPAIRS` matches of `target` that stand outside of `skipped`."""
+    # Possessive, so that each byte is read once.
+    pattern = re.compile(rb"((?:" + rb"|".join(skipped) + rb")*+)" + target, re.DOTALL)
     parts: list[bytes] = []
-    place = 0
-    while len(parts) < MOST_MENDED and (found := up_to.match(data, place)):
+    position = 0
+    while len(parts) < MAX_REPAIRS and (found := pattern.match(data, position)):
         parts.append(found[1])
-        place = found.end()
-    return by.join([*parts, data[place:]])
+        position = found.end()
+    return by.join([*parts, data[position:]])
 
 
-# Possessive, so that each byte is read once. A pair, or any other escape, is passed over as one,
-# so that a backslash which is escaped itself hides nothing.
-_HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_LONE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-_UP_TO_LONE_HALF = re.compile(
-    rb"((?:[^\\]++|" + _HIGH + _LOW + rb"|(?!" + _LONE + rb")\\.)*+)" + _LONE, re.DOTALL
-)
+# A pair, or any other escape, is skipped whole: an escaped backslash does not start an escape.
+_LONE_SURROGATE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_SURROGATE_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_ANY_ESCAPE = rb"(?!" + _LONE_SURROGATE + rb")\\."
+_UNESCAPED = rb"[^\\]++"
+
+_NOT_A_NUMBER = rb"-?(?:NaN|Infinity)"
 _STRING = rb'"(?:[^"\\]++|\\(?s:.))*+"'
-_WHOLE = rb'(?:[^"]++|' + _STRING + rb")*+"
-_NO_NUMBER = rb"-?(?:NaN|Infinity)"
-_UP_TO_NO_NUMBER = re.compile(
-    rb"((?:[^\"NI-]++|" + _STRING + rb"|(?!" + _NO_NUMBER + rb")[NI-])*+)" + _NO_NUMBER, re.DOTALL
-)
+_OTHER_LITERAL = rb"(?!" + _NOT_A_NUMBER + rb")[NI-]"
+_NO_STRING = rb"[^\"NI-]++"
 
 
-def has_more_values(data: bytes | str, limit: int) -> bool:
-    """Whether a JSON text has more values than that, by its commas and brackets.
+def exceeds_value_count(data: bytes | str, limit: int) -> bool:
+    """Whether a JSON text has more than `limit` values, judged by its commas and brackets.
 
-    Takes a few MiB beside `data`, so that it can come before the decoding.
+    Takes a few MiB besides `data`, so that it can run before decoding.
     """
-    if len(data) <= limit or _marks_in(data) <= limit:
+    if len(data) <= limit or _count_separators(data) <= limit:
         return False
+    outside = rb'(?:[^"]++|' + _STRING + rb")*+"
     if isinstance(data, str):
-        return _has_more(data, limit, re.compile(_STRING.decode()), re.compile(_WHOLE.decode()))
-    return _has_more(data, limit, re.compile(_STRING), re.compile(_WHOLE))
+        return _exceeds(data, limit, re.compile(_STRING.decode()), re.compile(outside.decode()))
+    return _exceeds(data, limit, re.compile(_STRING), re.compile(outside))
 
 
-def _has_more(data: TextT, limit: int, string: re.Pattern[TextT], whole: re.Pattern[TextT]) -> bool:
-    """Counts outside strings, from piece to piece, none of which ends in a string."""
-    marks, strings, place, size = 0, 0, 0, PIECE
-    while place < len(data) and (found := whole.match(data, place, place + size)):
+def _exceeds(
+    data: TextT, limit: int, string: re.Pattern[TextT], complete: re.Pattern[TextT]
+) -> bool:
+    """Count the separators outside strings, in pieces that `complete` ends between strings."""
+    separators, strings, start, size = 0, 0, 0, PIECE_BYTES
+    while start < len(data) and (found := complete.match(data, start, start + size)):
         rest, count = string.subn(data[:0], found[0])
-        marks, strings = marks + _marks_in(rest), strings + count
-        if max(marks, strings // 2) > limit:  # a string needs a comma, a bracket or a colon
+        separators, strings = separators + _count_separators(rest), strings + count
+        if max(separators, strings // 2) > limit:  # a string needs a comma, a bracket or a colon
             return True
-        if found.end() == place and place + size >= len(data):
+        if found.end() == start and start + size >= len(data):
             return False  # the last string has no end
-        size = PIECE if found.end() > place else 2 * size
-        place = found.end()
+        size = PIECE_BYTES if found.end() > start else 2 * size
+        start = found.end()
     return False
 
 
-def _marks_in(data: bytes | str) -> int:
+def _count_separators(data: bytes | str) -> int:
     if isinstance(data, str):
         return data.count(",") + data.count("[") + data.count("{")
     return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def convert_json(value: JsonValue, shape: type[T]) -> T:
-    """`value` checked against `shape`; the error names the place that does not fit."""
+    """Convert `value` to `shape`, or raise `MalformedResponseError` with the path that differs."""
     try:
         return msgspec.convert(value, shape)
     except (ValueError, RecursionError) as error:
         raise MalformedResponseError(
-            f"the server's answer has an unexpected shape ({excerpt(str(error))}): "
-            f"{excerpt_of(value)}"
+            f"the response has an unexpected shape ({excerpt(str(error))}): {excerpt_of(value)}"
         ) from None
 
 
 def encode_json(value: JsonValue) -> bytes:
-    """The JSON text of a value of ours. Raises `InvalidParameterError` if it has none."""
+    """Encode a value of the caller as JSON, or raise `InvalidParameterError`."""
     try:
         return msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -146,7 +151,7 @@ def encode_json(value: JsonValue) -> bytes:
 
 
 def json_text(value: JsonValue) -> str:
-    """The JSON text of a value that a server sent. Raises `MalformedResponseError` if too deep."""
+    """Return a decoded value as JSON text, or raise `MalformedResponseError` if it is too deep."""
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -156,12 +161,12 @@ def json_text(value: JsonValue) -> str:
 
 
 def string_or_empty(value: JsonValue) -> str:
-    """The value if it is a text, else no text: for fields whose type nobody can rely on."""
+    """Return the value if it is a text, else `""`."""
     return value if isinstance(value, str) else ""
 
 
 def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
-    """The start of a decoded JSON value, however deep it is, or long its numbers are."""
+    """Return the start of a decoded JSON value of any depth and with numbers of any length."""
     try:
         return excerpt(repr(value), limit)
     except RecursionError:
@@ -171,7 +176,7 @@ def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
 
 
 def excerpt(data: bytes | str, limit: int = EXCERPT_CHARS) -> str:
-    """The start of a foreign text on one line, safe to print: no control characters."""
+    """Return the start of an untrusted text on one line, without control characters."""
     text = data[: limit * 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
     line = " ".join(text[: limit * 2].split())
     shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

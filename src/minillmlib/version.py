@@ -1,3 +1,3 @@
-"""The version, in one place: the build reads it, the user agent says it."""
+"""The version number. The build and the user agent read it here."""
 
 __version__ = "0.1.0"

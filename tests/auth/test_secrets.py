@@ -235,7 +235,10 @@ def test_a_secret_shows_itself_in_no_form_of_text():
      lambda s: GeneratorInfo.openai("m").with_api_key(s.expose_secret()),
      lambda s: GeneratorInfo.openai("m").with_bearer_token(s.expose_secret()).credential,
      lambda s: GeneratorInfo.openai("m").with_api_key(s.expose_secret())
-         .with_api_key_from_env("NOT_SET")],
+         .with_api_key_from_env("NOT_SET"),
+     lambda s: GeneratorInfo.openai("m").with_header("Authorization", s.expose_secret()),
+     lambda s: GeneratorInfo.openai("m").replace(headers=(("X-Token", s.expose_secret()),)),
+     lambda s: GeneratorInfo.openai("m").with_header("X-Tenant", s)],
 )  # fmt: skip
 def test_what_holds_a_secret_refuses_to_be_pickled_copied_deeply_or_encoded(hold):
     held = hold(Secret(KEY))
@@ -250,6 +253,18 @@ def test_what_holds_a_secret_refuses_to_be_pickled_copied_deeply_or_encoded(hold
         with pytest.raises(TypeError) as wrong_type:
             encode(held)
         assert KEY not in str(wrong_type.value)
+
+
+async def test_a_secret_header_is_sent_and_shown_nowhere():
+    transport = ScriptedTransport([ScriptedReply.json(ANSWER)])
+    generator = custom("https://host.example").with_header("X-Key", KEY)
+    generator = generator.with_header("Cookie", Secret(f"id={KEY}")).with_header("X-Tenant", "t")
+    assert hash(generator) == hash(generator.with_header("X-Key", "another"))
+    assert generator == generator.with_header("X-Tenant", "t").replace(headers=generator.headers)
+    await ROOT.chat("u", generator.with_transport(transport))
+    sent = dict(transport.requests[0].expose_headers())
+    assert (sent["X-Key"], sent["Cookie"], sent["X-Tenant"]) == (KEY, f"id={KEY}", "t")
+    assert KEY not in repr((generator, generator.headers, transport.requests[0].headers))
 
 
 def test_a_secret_cannot_be_copied_hashed_or_given_attributes():

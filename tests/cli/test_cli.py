@@ -37,7 +37,7 @@ from minillmlib import CompletionResponse, CostOutcome, FinishReason, Usage, __v
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
-from minillmlib.cli.format import closing_line, one_line, visible
+from minillmlib.cli.format import closing_line, name_options, one_line, visible
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,35 @@ def test_an_error_is_one_readable_line_and_code_1(service, arguments, changes, p
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert problem in err
     assert err[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("model", "option"),
+    [("openai:m", "set the environment variable OPENAI_API_KEY"),
+     ("claude_subscription:m", "--model anthropic:MODEL")],
+)  # fmt: skip
+def test_advice_names_options_and_no_python_method(service, tmp_path, model, option):
+    keys = {"OPENAI_API_KEY": "", "ANTHROPIC_AUTH_TOKEN": "", "CLAUDE_CONFIG_DIR": str(tmp_path)}
+    code, _, err = run(service, "ask", "x", "-m", model, HOME=str(tmp_path), **keys)
+    assert (code, service.bodies) == (1, [])
+    assert option in err
+    assert not re.search(r"GeneratorInfo|with_|\w\(", err)
+
+
+@pytest.mark.parametrize(
+    ("advice", "option"),
+    [
+        ("run again, or give GeneratorInfo.local('file.gguf')", "run again, or give --model local:file.gguf"),
+        ("shorten it or lower max_tokens", "shorten it or lower --max-tokens"),
+        ("more than 9 bytes; raise body_bytes of the generator's limits if that is right",
+         "more than 9 bytes"),
+        ("not built; run your own server and use GeneratorInfo.custom(...)",
+         "not built; choose another model with --model"),
+        ("the server says: max_tokens is too large", "the server says: max_tokens is too large"),
+    ],
+)  # fmt: skip
+def test_python_methods_become_options(advice, option):
+    assert name_options(advice) == option
 
 
 def test_a_wrong_model_name_is_a_wrong_use(service):

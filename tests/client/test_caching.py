@@ -285,7 +285,7 @@ async def test_a_mark_on_calls_without_text_takes_no_others_place(server, genera
     body = server.bodies[-1]
     assert str(body).count("cache_control") == 4
     assert ("cache_control" in str(body.get("system", body["messages"][0]))) is (not bears)
-    told = answer.response.request_report.omitted["cache marks"]
+    told = answer.response.request_report.omitted["cache breakpoints"]
     assert ("last 4" in told, "without" in told) == (bears, not bears)
 
 

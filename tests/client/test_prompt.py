@@ -22,7 +22,7 @@ from minillmlib import (
     OpenAiProvider,
     TextPart,
 )
-from minillmlib.client.placeholders import filled
+from minillmlib.client.placeholders import fill_placeholders
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 
@@ -54,7 +54,7 @@ def test_only_plain_names_are_filled_and_values_are_never_looked_into(text, sent
 
 @given(st.text(alphabet="{}abx._ "), st.dictionaries(st.sampled_from("ab"), st.text(max_size=5)))
 def test_filling_adds_no_more_than_the_values(text, values):
-    (message,) = filled([minillmlib.Message.user(text or "x")], values)
+    (message,) = fill_placeholders([minillmlib.Message.user(text or "x")], values)
     longest = max(map(len, values.values()), default=0)
     assert len(message.text or "") <= len(text or "x") * (1 + longest)
 

@@ -39,7 +39,7 @@ from minillmlib import (
     RequestTimeoutError,
     ServerError,
 )
-from minillmlib.client.retry import DEFAULT_RETRIES, RetryQuota, set_default_retries, wait_secs
+from minillmlib.client.retry import DEFAULT_RETRIES, RetryQuota, retry_delay, set_default_retries
 
 SEED = 20
 BOTH = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -309,7 +309,7 @@ HINTS = st.none() | st.floats(0, exclude_min=True, allow_infinity=False)
 def test_a_wait_is_finite_and_within_its_bounds(hint, retries, seed, **changes):
     error = RateLimitError("x", status=429, retry_after_secs=hint)
     random.seed(seed)
-    wait = wait_secs(asked(**changes), error, retries)
+    wait = retry_delay(asked(**changes), error, retries)
     most = changes["max_back_off"]
     if hint is not None and hint > most:
         assert wait is None
@@ -323,7 +323,7 @@ def test_a_wait_is_finite_and_within_its_bounds(hint, retries, seed, **changes):
 def bound(retries: int, **changes) -> float:
     """A wait, always with the same random part."""
     random.seed(SEED)
-    return wait_secs(asked(**changes), ServerError("x"), retries)
+    return retry_delay(asked(**changes), ServerError("x"), retries)
 
 
 @given(back_off_time=LEGAL, max_back_off=LEGAL, retries=st.integers(0, 9_999))
@@ -342,7 +342,7 @@ def test_the_bound_of_a_wait_doubles(retries, back_off_time):
 
 def test_a_hint_that_is_no_number_is_ignored_whoever_gives_it():
     error = OverloadedError("x", status=503, retry_after_secs=math.nan)
-    assert 0 <= wait_secs(asked(), error, 0) <= 1
+    assert 0 <= retry_delay(asked(), error, 0) <= 1
 
 
 @pytest.mark.parametrize("field", ["retry", "back_off_time", "max_back_off", "deadline_secs"])

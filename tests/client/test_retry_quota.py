@@ -129,7 +129,7 @@ def test_neither_a_stale_connection_nor_a_new_key_takes_from_the_bucket(monkeypa
 
 def test_the_bucket_remembers_no_more_than_a_thousand_servers(quota):
     error = ConnectError("x")
-    servers = [f"https://{number}.example" for number in range(RetryQuota.MOST_SERVERS + 1)]
+    servers = [f"https://{number}.example" for number in range(RetryQuota.MAX_SERVERS + 1)]
     for server in (servers[0], *servers):
         assert quota.take(server, error) == RetryQuota.FAILURE_COST
     left = {

@@ -431,7 +431,7 @@ def test_no_context_of_a_program_changes_a_budget(context):
         first.settle(CostOutcome.unknown())
         first.settle(CostOutcome.resolved(Decimal("1.00000001"), Usage()))
         second.settle(None)
-        left = (budget.remaining, parent.left)
+        left = (budget.remaining, parent.remaining)
     assert budget.spent == Decimal("1.00000001")
     assert left == (Decimal("12344.67889999"), Decimal("19999.00000000"))
 

@@ -233,9 +233,9 @@ def test_threads_share_a_budget_and_lose_no_cent():
 @pytest.mark.parametrize(
     ("budget", "more", "says"),
     [
-        (Budget(CEILING - MICRO / 10), {}, "only .* is left"),
-        (Budget(1).child(0), {}, "only .0 is left"),
-        (Budget(0).child(1), {}, "only .0 is left"),
+        (Budget(CEILING - MICRO / 10), {}, "only .* of the budget"),
+        (Budget(1).child(0), {}, "only .0 of the budget"),
+        (Budget(0).child(1), {}, "only .0 of the budget"),
         (Budget(1), {"params": CompletionParameters()}, "max_tokens"),
     ],
     ids=["too small", "of its own nothing", "of the parent nothing", "no limit on the answer"],

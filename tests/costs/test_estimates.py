@@ -29,6 +29,7 @@ from minillmlib import (
     TokenPrice,
     ToolCall,
     VideoPart,
+    estimate_cost,
     run,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -59,18 +60,18 @@ def generator_of(wire, model=None):
 
 def tokens(generator, messages=HELLO, params=SOME):
     """The most tokens of input."""
-    estimate = generator.with_token_price(PER_INPUT).estimate_cost(messages, params)
+    estimate = estimate_cost(messages, generator.with_token_price(PER_INPUT), params)
     assert estimate.missing == ()
     return int(estimate.ceiling)
 
 
 def written(generator, params, messages=HELLO):
     """The most tokens of output."""
-    return generator.with_token_price(PER_OUTPUT).estimate_cost(messages, params).ceiling
+    return estimate_cost(messages, generator.with_token_price(PER_OUTPUT), params).ceiling
 
 
 def missing(generator, params=SOME, messages=HELLO):
-    estimate = generator.with_token_price(PER_INPUT).estimate_cost(messages, params)
+    estimate = estimate_cost(messages, generator.with_token_price(PER_INPUT), params)
     assert (estimate.ceiling is None) == bool(estimate.missing)
     return estimate.missing
 
@@ -158,23 +159,23 @@ def test_an_estimate_of_a_node_is_that_of_its_thread_and_nothing_is_sent():
     transport = ScriptedTransport([])
     generator = generator_of("openai").with_token_price(TokenPrice(1, 2)).with_transport(transport)
     node = ChatNode.root("Be brief.").add_user("Hello")
-    assert node.estimate_cost(generator, SOME) == generator.estimate_cost(node.thread(), SOME)
+    assert node.estimate_cost(generator, SOME) == estimate_cost(node.thread(), generator, SOME)
     assert transport.requests == []
 
 
 def test_what_a_call_could_not_send_cannot_be_estimated():
     with pytest.raises(InvalidParameterError, match="top_k"):
-        generator_of("openai").estimate_cost(HELLO, CompletionParameters(top_k=1))
+        estimate_cost(HELLO, generator_of("openai"), CompletionParameters(top_k=1))
 
 
 def test_the_price_of_the_call_goes_before_the_generators():
     params = NodeCompletionParameters(params=SOME, token_price=PER_OUTPUT)
-    estimate = generator_of("openai").with_token_price(PER_INPUT).estimate_cost(HELLO, params)
+    estimate = estimate_cost(HELLO, generator_of("openai").with_token_price(PER_INPUT), params)
     assert estimate.ceiling == 1
 
 
 def test_without_a_price_or_a_limit_the_estimate_says_that_they_are_missing():
-    estimate = generator_of("openai").estimate_cost(HELLO)
+    estimate = estimate_cost(HELLO, generator_of("openai"))
     assert (estimate.ceiling, estimate.missing) == (
         None,
         ("a price (with_token_price)", "max_tokens"),
@@ -331,7 +332,7 @@ def test_the_input_is_taken_at_its_dearest_rate_on_either_side_of_every_threshol
     late = TokenPrice(0, 0, threshold=300, next_tier=TokenPrice(0, 0, cache_write_1h=1_000_000))
     generator = generator_of("custom")
     most = {
-        price: generator.with_token_price(price).estimate_cost(HELLO, SOME).ceiling
+        price: estimate_cost(HELLO, generator.with_token_price(price), SOME).ceiling
         for price in (dear, TokenPrice(0, 0, threshold=100, next_tier=middle), late)
     }
     assert list(most.values()) == [most[dear], 200, most[dear]]

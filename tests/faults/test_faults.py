@@ -18,8 +18,8 @@ from fault_cells import Cell, Fault
 from fault_wires import WIRES
 
 from minillmlib import Transport
-from minillmlib.client import attempt as reading
 from minillmlib.client import deferred_cost as late
+from minillmlib.client import stream_reader
 from minillmlib.httpx import HttpxTransport
 from minillmlib.transport.aiohttp import AiohttpTransport
 
@@ -76,7 +76,7 @@ async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
     fault, record_property, monkeypatch
 ):
     if fault.grace_secs is not None:
-        monkeypatch.setattr(reading, "USAGE_GRACE_SECS", fault.grace_secs)
+        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", fault.grace_secs)
     cells = cells_of(fault)
     async with AsyncExitStack() as stack:
         transports = {

@@ -20,10 +20,10 @@ from minillmlib import (
     StreamChunk,
     Usage,
 )
-from minillmlib.client.placeholders import filled_text
+from minillmlib.client.placeholders import fill_text
 from minillmlib.json_value import decode_json
+from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
-from minillmlib.types.responses import ResponseAccumulator
 from minillmlib.types.usage import UsageUpdate
 
 pytestmark = pytest.mark.long
@@ -176,7 +176,7 @@ def templates(count: int, seed: object = SEED) -> Iterator[str]:
 
 def test_placeholders_are_filled_by_name_in_one_pass_and_nothing_else_is():
     for template in templates(INPUTS):
-        filled = fed(lambda data: [(filled_text(data.decode(), VALUES),)], template.encode())
+        filled = fed(lambda data: [(fill_text(data.decode(), VALUES),)], template.encode())
         assert filled == [(filled_by_hand(template, VALUES),)], template
 
 
@@ -186,7 +186,7 @@ def test_placeholders_are_filled_by_name_in_one_pass_and_nothing_else_is():
     st.dictionaries(st.text("ab_", max_size=2), st.text()),
 )
 def test_any_values_fill_any_template(template, values):
-    assert filled_text(template, values) == filled_by_hand(template, values)
+    assert fill_text(template, values) == filled_by_hand(template, values)
 
 
 # Counts of one request that came twice.
@@ -203,7 +203,9 @@ USAGE = st.builds(
 @given(USAGE, USAGE)
 def test_counts_that_come_twice_are_never_added(first, second):
     def merged(earlier, later):
-        return Provider().merge_usage(UsageUpdate(usage=earlier), UsageUpdate(usage=later)).usage
+        return Provider.billing.merge_usage(
+            UsageUpdate(usage=earlier), UsageUpdate(usage=later)
+        ).usage
 
     usage = merged(first, second)
     check_usage(usage)

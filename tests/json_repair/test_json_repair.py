@@ -12,7 +12,7 @@ from json_documents import pieces_of
 import minillmlib
 from minillmlib import JsonChangeKind as Kind
 from minillmlib import JsonRepairError, loads, repair, repair_json
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair import PartialJson
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_every_guess_is_told_with_its_place():
         (0, Kind.SURROUNDINGS),
         (text.index("'a'"), Kind.OTHER_QUOTES),
         (text.index("True"), Kind.OTHER_LITERAL),
-        (text.index("b:"), Kind.BARE_KEY),
+        (text.index("b:"), Kind.UNQUOTED_KEY),
         (text.index("2"), Kind.MISSING_COMMA),
         (text.index(",]"), Kind.EXTRA_COMMA),
         (text.index(",}"), Kind.EXTRA_COMMA),

@@ -26,7 +26,7 @@ from json_documents import (
 )
 
 from minillmlib import JsonRepairError, loads, repair, repair_json
-from minillmlib.json_repair.repair import PartialJson
+from minillmlib.json_repair import PartialJson
 
 pytestmark = pytest.mark.long
 

@@ -20,7 +20,7 @@ from minillmlib import (
     MissingFieldError,
     iterate,
 )
-from minillmlib.json_repair.incremental import LiveJson
+from minillmlib.json_repair import IncrementalJson
 
 pytestmark = pytest.mark.long
 
@@ -40,7 +40,7 @@ def is_single(found) -> bool:
 
 def values_in(pieces):
     """What a loop over partial values sees, without the stream around it."""
-    live = LiveJson()
+    live = IncrementalJson()
     for piece in pieces:
         live.feed(piece)
         yield live.snapshot()

@@ -106,7 +106,7 @@ def test_the_echo_adapter_of_the_guide_speaks_its_own_wire():
     world = World()
     names = run_page("docs/custom-providers.md", world)
     (request,) = [sent for sent in world.requests if "my.host" in sent.url]
-    headers = dict(request.headers)
+    headers = dict(request.expose_headers())
     assert request.url == "https://my.host/api/generate"
     assert headers["X-Echo-Key"] == "my-secret"
     assert "Authorization" not in headers

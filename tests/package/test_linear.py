@@ -10,14 +10,17 @@ from cost_of_work import Work, check_linear
 
 import minillmlib
 from minillmlib import ChatNode, GeneratorInfo, MiniLLMError, NodeCompletionParameters
-from minillmlib.client.placeholders import filled_text
+from minillmlib.client.placeholders import fill_text
 from minillmlib.json_value import decode_json
 from minillmlib.protocols.errors import error_from_reply
+from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
 from minillmlib.streaming.sse import SseDecoder
+from minillmlib.streaming.tool_calls import ToolCallAccumulator
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-from minillmlib.types.reasoning import ReasoningAccumulator, ReasoningDelta
-from minillmlib.types.responses import ResponseAccumulator, StreamChunk
-from minillmlib.types.tools import ToolCallAccumulator, ToolCallDelta
+from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.responses import StreamChunk
+from minillmlib.types.tools import ToolCallDelta
 
 pytestmark = pytest.mark.long
 
@@ -62,8 +65,8 @@ def calling(delta_of: Callable[[int], ToolCallDelta]) -> Work:
         calls = ToolCallAccumulator()
         for number in range(size):
             calls.add(delta_of(number))
-        calls.are_whole()
-        calls.finished()
+        calls.is_complete()
+        calls.calls()
 
     return work
 
@@ -73,7 +76,7 @@ def thinking(delta_of: Callable[[int], ReasoningDelta]) -> Work:
         blocks = ReasoningAccumulator()
         for number in range(size):
             blocks.add(delta_of(number), number, number)
-        blocks.finished()
+        blocks.blocks()
 
     return work
 
@@ -156,7 +159,7 @@ HOSTILE = [
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_placeholders_are_filled_in_linear_time(unit):
     text = texts(unit)
-    check_linear(lambda size: filled_text(text(size), {"a": "{a}{a}", "b": 1}), 256 * KIB)
+    check_linear(lambda size: fill_text(text(size), {"a": "{a}{a}", "b": 1}), 256 * KIB)
 
 
 def ours(read: Callable[[], object]) -> None:

@@ -88,7 +88,10 @@ def test_anthropics_answers_are_the_same_streamed_and_whole(body, rng):
     models = [body["model"], *(made["to"]["model"] for made in blocks if "to" in made)]
     assert (response.id, response.model) == (body["id"], models[-1])
     assert shown(chunks, "delta") == response.content == text_in(blocks)
-    assert shown(chunks, "refusal") == (response.refusal or "")
+    assert shown(chunks, "refusal") == ""  # this wire has no words of the model's for it
+    assert shown(chunks, "refusal_reason") == (response.refusal_reason or "")
+    assert response.refusal == response.refusal_reason
+    assert response.text == (streamed.text or "") == response.content
     thought = "".join(made.get("thinking", "") for made in blocks)
     assert shown(chunks, "reasoning") == response.reasoning == thought
     assert response.tool_calls == calls_in(blocks)
@@ -113,6 +116,7 @@ def test_chat_answers_are_the_same_streamed_and_whole(answer, provider, rng):
     assert (response.id, response.model) == (answer.id, answer.model)
     assert shown(chunks, "delta") == response.content == answer.text
     assert shown(chunks, "refusal") == (response.refusal or "") == (answer.refusal or "")
+    assert response.text == (streamed.text or "") == (answer.text or answer.refusal or "")
     assert shown(chunks, "reasoning") == response.reasoning == answer.thought
     assert response.tool_calls == tuple(answer.calls)
     assert [made.fields for made in response.reasoning_blocks] == answer.details

@@ -76,7 +76,7 @@ def test_the_last_four_marks_are_sent_longer_lifetimes_first_and_the_receipt_tel
     marks = [turn["content"][0].get("cache_control") if isinstance(turn["content"], list) else None
              for turn in body["messages"]]  # fmt: skip
     assert marks == [None, None, None, AN_HOUR, AN_HOUR, None, FIVE_MINUTES, FIVE_MINUTES, None]
-    assert "last 4" in omitted["cache marks"]
+    assert "last 4" in omitted["cache breakpoints"]
 
 
 def test_openrouter_passes_marks_on_for_claude_in_parts():
@@ -96,7 +96,7 @@ def test_openrouter_passes_marks_on_for_claude_in_parts():
 def test_where_caching_is_automatic_marks_are_left_out_with_a_word(provider):
     body, omitted = sent(provider, "gpt-4o", message("user", "a", "5m"))
     assert body["messages"] == [{"role": "user", "content": "a"}]
-    assert "by itself" in omitted["cache marks"]
+    assert "by itself" in omitted["cache breakpoints"]
 
 
 def test_a_message_without_a_block_for_the_mark_is_sent_without_it():

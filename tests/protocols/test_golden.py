@@ -77,7 +77,7 @@ async def test_the_node_of_an_answer_says_calls_and_shows_the_same(name):
     async for _ in stream:
         pass
     message = stream.node.message
-    assert message.content == (expected.refusal or expected.content)
+    assert message.content == expected.text == (expected.content or expected.refusal_words or "")
     assert message.tool_calls == stream.node.tool_calls == expected.tool_calls
     assert message.media == stream.node.media == expected.media
 
@@ -89,10 +89,11 @@ async def test_a_whole_answer_to_a_streaming_request_is_delivered_as_one_chunk(n
     async with ChatNode.root("Be brief.").chat_streaming("Hi", generator) as stream:
         (chunk,) = [chunk async for chunk in stream]
     assert of_the_wire(stream.response) == expected
-    for field in ("id", "model", "refusal", "media", "reasoning", "usage",
+    for field in ("id", "model", "refusal_reason", "media", "reasoning", "usage",
                   "finish_reason", "raw_finish_reason"):  # fmt: skip
         assert getattr(chunk, field) == getattr(expected, field), field
     assert chunk.delta == expected.content
+    assert chunk.refusal == expected.refusal_words
     calls = [(call.id, call.name, call.arguments) for call in expected.tool_calls]
     assert [(call.id, call.name, call.arguments) for call in chunk.tool_calls] == calls
 

@@ -152,7 +152,7 @@ def test_a_server_that_wants_the_text_back_gets_it():
     assert sent["reasoning_content"] == "Use Euclid."
 
 
-def test_what_a_model_had_begun_to_say_before_it_declined_does_not_go_back():
+def test_what_a_model_wrote_before_it_refused_goes_back_without_its_blocks():
     content = [{"type": "text", "text": "I will "},
                {"type": "thinking", "thinking": "No.", "signature": "Sig"},
                {"type": "text", "text": "not"}]  # fmt: skip
@@ -161,9 +161,10 @@ def test_what_a_model_had_begun_to_say_before_it_declined_does_not_go_back():
     generator = golden_generator("anthropic")
     scripted = generator.with_transport(ScriptedTransport([ScriptedReply.json(body)]))
     node = minillmlib.run(ChatNode.root("s").chat("u", scripted))
-    assert node.message.text == "The request could harm."
+    assert node.message.text == "I will not"
+    assert node.response.refusal == "The request could harm."
     (sent,) = asked_again(node, generator)
-    assert sent["content"] == [{"type": "text", "text": "The request could harm."}]
+    assert sent["content"] == [{"type": "text", "text": "I will not"}]
 
 
 def test_a_whole_answer_to_a_streaming_request_brings_its_blocks_in_its_chunk():

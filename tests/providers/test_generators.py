@@ -39,7 +39,7 @@ def request_of(generator: GeneratorInfo, params: CompletionParameters | None = N
     transport = ScriptedTransport([ScriptedReply.json(CLAUDE if claude else ANSWER)])
     minillmlib.run(ChatNode.root("s").chat("u", generator.with_transport(transport), params))
     (request,) = transport.requests
-    headers = {name.lower(): value for name, value in request.headers}
+    headers = {name.lower(): value for name, value in request.expose_headers()}
     assert len(headers) == len(request.headers), "no header is sent twice"
     return request.url, headers, msgspec.json.decode(request.body)
 

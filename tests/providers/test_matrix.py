@@ -15,6 +15,7 @@ from short_answers import ANSWER, CLAUDE
 import minillmlib
 from minillmlib import (
     AnthropicProvider,
+    BadRequestError,
     ChatNode,
     CompletionParameters,
     GeneratorInfo,
@@ -38,13 +39,13 @@ SCHEMA = {"type": "object", "properties": {}}
 
 # Two values of each row of the table that must not look alike on the wire.
 VALUES = {
-    ("max_tokens", "most tokens of the answer"): (3000, 4000),
+    ("max_tokens", "maximum tokens of the answer"): (3000, 4000),
     ("temperature", "randomness"): (0.25, 1),
     ("top_p", "nucleus sampling"): (0.96, 0.97),
-    ("top_k", "so many likeliest tokens"): (3, 4),
-    ("frequency_penalty", "against repetition, by count"): (0.5, -0.5),
-    ("presence_penalty", "against repetition at all"): (0.5, -0.5),
-    ("repetition_penalty", "the multiplicative kind"): (1.1, 1.2),
+    ("top_k", "number of most likely tokens"): (3, 4),
+    ("frequency_penalty", "penalty for repetition, by count"): (0.5, -0.5),
+    ("presence_penalty", "penalty for any repetition"): (0.5, -0.5),
+    ("repetition_penalty", "multiplicative penalty"): (1.1, 1.2),
     ("stop", "stop sequences"): (["A"], ["B"]),
     ("seed", "reproducible sampling"): (1, 2),
     ("response_format", "JSON that fits a schema"): (
@@ -53,12 +54,12 @@ VALUES = {
     ("reasoning", "an effort"): (ReasoningConfig(effort="low"), ReasoningConfig(effort="high")),
     ("reasoning", "a budget of tokens"): (
         ReasoningConfig(max_tokens=1500), ReasoningConfig(max_tokens=1600)),
-    ("tools", "what the model may call"): (TOOLS, TOOLS[1:]),
-    ("tool_choice", "whether it must"): (ToolChoice.none(), ToolChoice.tool("f")),
+    ("tools", "tools that the model may call"): (TOOLS, TOOLS[1:]),
+    ("tool_choice", "whether it must call one"): (ToolChoice.none(), ToolChoice.tool("f")),
     ("parallel_tool_calls", "several calls at once"): (True, False),
-    ("openrouter_routing", "who answers at OpenRouter"): (
+    ("openrouter_routing", "OpenRouter's choice of a provider"): (
         ProviderSettings(sort="price"), ProviderSettings(sort="latency")),
-    ("extra", "keys that only one provider knows"): ({"k": 1}, {"k": 2}),
+    ("extra", "keys of one provider only"): ({"k": 1}, {"k": 2}),
 }  # fmt: skip
 
 NEEDS_TOOLS = ("tool_choice", "parallel_tool_calls")
@@ -188,17 +189,30 @@ def provider_of(model: str):
 @pytest.mark.parametrize(
     ("model", "fields"), [(model, fields) for model in REFUSED for fields in REFUSED[model]]
 )
-def test_what_a_model_is_known_to_refuse_is_an_error_before_anything_is_sent(model, fields):
-    with pytest.raises(InvalidParameterError, match=model):
-        sent(provider_of(model), CompletionParameters(**fields), model)
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_a_model_is_known_to_refuse_is_sent_and_explains_the_servers_refusal(
+    model, fields, status
+):
+    refusal = {"error": {"message": "not supported", "type": "invalid_request_error"}}
+    transport = ScriptedTransport([ScriptedReply.json(refusal, status=status)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
+        provider=provider_of(model), transport=transport
+    )
+    with pytest.raises(BadRequestError, match=rf"not supported \({model} ") as caught:
+        call = ChatNode.root("s").chat("u", generator, CompletionParameters(**fields))
+        minillmlib.run(call)
+    assert caught.value.status == status
+    assert len(transport.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("model", "fields"), [(model, fields) for model in TAKEN for fields in TAKEN[model]]
 )
-def test_what_a_model_takes_is_sent(model, fields):
-    body, _ = sent(provider_of(model), CompletionParameters(**fields), model)
+def test_what_a_model_takes_is_sent_and_explains_no_refusal(model, fields):
+    provider, params = provider_of(model), CompletionParameters(**fields)
+    body, _ = sent(provider, params, model)
     assert body["model"] == model
+    assert provider.capabilities.explain_refusal(model, params) is None
 
 
 def test_an_effort_is_a_budget_for_models_that_know_only_budgets():

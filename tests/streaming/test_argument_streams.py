@@ -327,7 +327,7 @@ async def test_whoever_waits_is_told_when_the_reader_leaves_by_any_other_error(e
     await turns()
     with pytest.raises(type(error)), args:
         raise error
-    with pytest.raises(IncompleteStreamError, match="left"):
+    with pytest.raises(IncompleteStreamError, match="abandoned"):
         await waiter
 
 
@@ -353,7 +353,7 @@ async def test_arguments_that_are_dropped_leave_nobody_waiting():
     del args
     gc.collect()
     for task in (waiter, reader):
-        with pytest.raises(IncompleteStreamError, match="left"):
+        with pytest.raises(IncompleteStreamError, match="abandoned"):
             await task
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

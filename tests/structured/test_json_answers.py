@@ -99,7 +99,7 @@ def test_the_word_json_is_in_the_messages_since_openai_insists():
 @WIRES
 def test_an_answer_without_json_stays_as_it_is_and_json_of_it_is_an_error(wire):
     for scripted, text in ((wire("I would rather not."), "I would rather not."),
-                           (wire(wire.refused), "I cannot help with that."), (wire(""), "")):  # fmt: skip
+                           (wire(wire.refused), wire.refused_text), (wire(""), "")):  # fmt: skip
         answer = asked(scripted)
         assert (answer.text or "") == text
         with pytest.raises(NoJsonFoundError, match="no JSON"):

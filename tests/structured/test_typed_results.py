@@ -16,6 +16,7 @@ from typed_wires import Chat, Claude
 
 from minillmlib import (
     Budget,
+    Capabilities,
     ChatNode,
     CompletionContext,
     CompletionParameters,
@@ -381,8 +382,7 @@ class Schemaless(GenericProvider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
 
-    def schema_refusal(self, model, form):
-        return f"{model} was never taught any"
+    capabilities = Capabilities(why_no_schema=lambda model, _: f"{model} was never taught any")
 
 
 def test_a_provider_of_the_callers_own_says_whether_it_takes_schemas():
@@ -645,7 +645,7 @@ def test_the_settings_keep_what_they_were_and_their_type():
     assert asked(scripted, params.expecting(int)).parsed == 7
     again = pickle.loads(pickle.dumps(params))
     assert asked(Chat(OSLO), again).parsed == Answer(City("Oslo", 717710))
-    assert "Expected(Answer)" in repr(params)
+    assert "ResultType(Answer)" in repr(params)
 
 
 def test_pydantic_is_never_imported_by_the_library():

@@ -36,8 +36,10 @@ for descriptor in (0, 2):
         import fcntl, termios
         fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
         break
-import minillmlib.generator
-minillmlib.generator.OPENAI_URL = minillmlib.generator.OPENROUTER_URL = os.environ["SERVER"]
+import msgspec
+from minillmlib.providers.presets import PRESETS
+for name in ("openai", "openrouter"):
+    PRESETS[name] = msgspec.structs.replace(PRESETS[name], base_url=os.environ["SERVER"])
 for name in os.environ.get("NOT_INSTALLED", "").split():
     sys.modules[name] = None
 from minillmlib.cli import main

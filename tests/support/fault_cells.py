@@ -106,6 +106,8 @@ class Fault:
     expect: Expect
     streamed: Expect | None = None
     """The right outcome of a stream, where that is another one."""
+    over_httpx2: Expect | None = None
+    """The documented exception of an engine that reads only after it has written."""
     modes: tuple[str, ...] = ("whole", "streamed")
     providers: tuple[str, ...] = tuple(WIRES)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -132,6 +134,8 @@ class Cell(NamedTuple):
 
     @property
     def expect(self) -> Expect:
+        if self.fault.over_httpx2 is not None and self.transport == "httpx2":
+            return self.fault.over_httpx2
         streamed = self.fault.streamed if self.mode == "streamed" else None
         return streamed or self.fault.expect
 

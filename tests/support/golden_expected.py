@@ -64,7 +64,7 @@ ANSWERS = {
         finish_reason=LENGTH, raw_finish_reason="max_tokens", usage=usage(6, 0, 7421, 0, for_1h=7421)),
     "anthropic_refusal.json": CompletionResponse(
         id=CLAUDE_ID, model="claude-opus-5-5", content="",
-        refusal="The request could enable harm to computer systems.",
+        refusal_reason="The request could enable harm to computer systems.",
         finish_reason=FILTER, raw_finish_reason="refusal", usage=usage(204, 0, 0, 0)),
     "anthropic_stream_text.sse": CompletionResponse(
         id=CLAUDE_ID, model="claude-sonnet-4-6", content="Low water at 06:12.",

@@ -56,9 +56,7 @@ class Wire(Server):
         self.left = 0
 
     async def send(self, request):
-        request.departure.may_have_left = False
-        await asyncio.sleep(0)
-        request.departure.may_have_left = True
+        await before_departure(asyncio.sleep(0))
         self.left += 1
         await asyncio.sleep(0)
         return Dripping(await super().send(request))
@@ -95,9 +93,17 @@ async def hang(_request):
     await asyncio.Event().wait()
 
 
+async def before_departure(waiting):
+    """Waits like an engine that has written nothing yet."""
+    try:
+        await waiting
+    except BaseException as error:
+        error.was_sent = False
+        raise
+
+
 async def hang_before_departure(request):
-    request.departure.may_have_left = False
-    await hang(request)
+    await before_departure(hang(request))
 
 
 def slow(secs: float, step: Step) -> Step:

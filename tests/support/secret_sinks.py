@@ -104,7 +104,7 @@ class Witness:
         self._requests = requests
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        self._requests += (repr(request), str(request), f"{request}", repr(request.departure))
+        self._requests += (repr(request), str(request), f"{request}", repr(request.headers))
         return await self._engine.send(request)
 
 

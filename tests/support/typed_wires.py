@@ -73,7 +73,8 @@ class Chat(Wire):
         form = body.get("response_format")
         return form and form["json_schema"]["schema"]
 
-    refused = whole(None, refusal="I cannot help with that.")
+    refused_text = "I cannot help with that."  # the words of the model itself
+    refused = whole(None, refusal=refused_text)
     cut = "length"
 
     @staticmethod
@@ -122,6 +123,7 @@ class Claude(Wire):
         config = body.get("output_config")
         return config and config["format"]["schema"]
 
+    refused_text = ""  # the wire has only a reason
     refused = whole("", "refusal", stop_details={"explanation": "I cannot help with that."})
     cut = "max_tokens"
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("quota")
 
 
 def key_of(request) -> str:
-    return dict(request.headers)["Authorization"].removeprefix("Bearer ")
+    return dict(request.expose_headers())["Authorization"].removeprefix("Bearer ")
 
 
 def refusing(*changes, code: int = 401):

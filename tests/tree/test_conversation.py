@@ -288,7 +288,7 @@ def test_a_stream_is_read_in_one_event_loop():
 
 
 async def test_a_slow_reader_does_not_lose_the_counts_that_come_after_the_finish(monkeypatch):
-    monkeypatch.setattr("minillmlib.client.attempt.USAGE_GRACE_SECS", 0.05)
+    monkeypatch.setattr("minillmlib.client.stream_reader.USAGE_GRACE_SECS", 0.05)
     finish, done = END.split(b"data: [DONE]")
     counted = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n'
     gate = Gate(TEXT, finish, b": ping\n\n", counted, b"data: [DONE]" + done)

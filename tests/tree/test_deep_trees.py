@@ -11,8 +11,6 @@ from short_answers import ANSWER
 import minillmlib
 from minillmlib import ChatNode, CostTotal, GeneratorInfo, Message
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-from minillmlib.tree.kept import KeptPlace
-from minillmlib.tree.place import Place
 
 pytestmark = pytest.mark.long
 
@@ -74,7 +72,8 @@ USES = {
     "add_assistant": lambda leaf, _: leaf.add_assistant("x").depth == DEPTH + 1,
     "add_tool_result": lambda leaf, _: leaf.add_tool_result("c", "x").depth == DEPTH + 1,
     "add_user": lambda leaf, _: leaf.add_user("x").depth == DEPTH + 1,
-    "by_age": lambda leaf, _: len(leaf.root_node.in_insertion_order()) == leaf.root_node.node_count(),
+    "in_insertion_order": lambda leaf, _: len(leaf.root_node.in_insertion_order())
+        == leaf.root_node.node_count(),
     "to_html": lambda leaf, _: leaf.root_node.to_html().count('"role":') >= DEPTH,
     "attach_journal": lambda leaf, path: (
         leaf.root_node.attach_journal(path), leaf.add_user("kept"),
@@ -141,12 +140,7 @@ def test_a_use_of_a_deep_tree_works(name, leaf, tmp_path):
 
 
 def test_every_public_name_is_tried():
-    public = {
-        name
-        for cls in (ChatNode, KeptPlace, Place)
-        for name in vars(cls)
-        if not name.startswith("_")
-    }
+    public = {name for name in vars(ChatNode) if not name.startswith("_")}
     assert public == {name for name in USES if not name.startswith("_")} | ASKS_A_MODEL
 
 

@@ -216,10 +216,17 @@ def test_a_page_takes_in_twenty_megabytes_of_media_and_names_the_others():
 
 
 def test_importing_the_library_does_not_read_the_page():
-    code = "import sys, minillmlib; print('minillmlib.tree.page' in sys.modules)"
+    code = (
+        "import sys; opened = []; "
+        "sys.addaudithook(lambda event, args: event == 'open' and opened.append(str(args[0]))); "
+        "import minillmlib; from minillmlib import ChatNode; "
+        "before = [path for path in opened if path.endswith('page.html')]; "
+        "ChatNode.root('s').to_html(); "
+        "print(before, [path for path in opened if path.endswith('page.html')] != [])"
+    )
     command = [sys.executable, "-c", code]
     source = str(Path(minillmlib.__file__).parents[1])
     told = subprocess.run(
         command, env={"PYTHONPATH": source}, capture_output=True, text=True, check=True
     )
-    assert told.stdout.strip() == "False"
+    assert told.stdout.strip() == "[] True"

@@ -20,6 +20,7 @@ from minillmlib import (
     TokenPrice,
     TrackedStream,
     TypedParameters,
+    estimate_cost,
     iterate,
     run,
 )
@@ -61,7 +62,7 @@ def blocking(generator: GeneratorInfo) -> None:
         assert_type(chunk, StreamChunk)
     assert_type(generator.with_token_price(TokenPrice(1.0, "5.0")), GeneratorInfo)
     assert_type(generator.with_published_price(), GeneratorInfo)
-    assert_type(generator.estimate_cost(answer.thread(), params), CostEstimate)
+    assert_type(estimate_cost(answer.thread(), generator, params), CostEstimate)
 
 
 @dataclass

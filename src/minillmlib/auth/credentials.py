@@ -1,4 +1,4 @@
-"""Where a credential comes from. It is read when a request is built, and never kept."""
+"""Sources of credentials, which are read when a request is built and never kept."""
 
 import os
 import time
@@ -25,10 +25,10 @@ CREDENTIAL_FILE_BYTES = 1_000_000
 
 @runtime_checkable
 class CredentialSource(Protocol):
-    """Gives the proof for a request at the moment the request is built."""
+    """Provides the credential for a request when the request is built."""
 
     def resolve(self) -> Auth:
-        """The proof. Raises `AuthenticationError` when there is none; nothing was sent then."""
+        """Return the credential. Raises `AuthenticationError` if there is none."""
         ...
 
 
@@ -38,7 +38,7 @@ class FixedCredential(msgspec.Struct, frozen=True):
     auth: Auth
 
     def resolve(self) -> Auth:
-        """The credential as given."""
+        """Return the credential."""
         return self.auth
 
     def __repr__(self) -> str:
@@ -48,27 +48,29 @@ class FixedCredential(msgspec.Struct, frozen=True):
 class EnvironmentKey(msgspec.Struct, frozen=True):
     """An API key in the first of some environment variables that is set.
 
-    Without any, what `otherwise` gives; a blank variable counts as not set.
+    A blank variable counts as not set. If none is set, `fallback` provides the credential.
     """
 
     variables: tuple[str, ...]
-    otherwise: CredentialSource | None = None
+    fallback: CredentialSource | None = None
 
     def resolve(self) -> Auth:
-        """The key. `AuthenticationError` names the variables if there is none."""
+        """Return the key. Raises `AuthenticationError` with the variables if there is none."""
         for variable in self.variables:
             if os.environ.get(variable, "").strip():
                 return Auth.api_key(Secret(os.environ[variable], f"the key in {variable}"))
-        if self.otherwise is not None:
-            return self.otherwise.resolve()
+        if self.fallback is not None:
+            return self.fallback.resolve()
         raise AuthenticationError(
             f"no API key: set the environment variable {' or '.join(self.variables)}, or give "
             "the key with with_api_key(...); nothing was sent"
         )
 
-    def before(self, variable: str) -> "EnvironmentKey":
-        """The same, with one more variable to look at first."""
-        return EnvironmentKey((variable, *self.variables), self.otherwise)
+    def with_fallback(self, fallback: CredentialSource) -> "EnvironmentKey":
+        """Return a copy that uses `fallback` if none of its variables is set."""
+        if isinstance(fallback, EnvironmentKey):  # one key, so that its error names all variables
+            return EnvironmentKey((*self.variables, *fallback.variables), fallback.fallback)
+        return EnvironmentKey(self.variables, fallback)
 
     def __repr__(self) -> str:
         return f"EnvironmentKey({', '.join(self.variables)})"
@@ -83,11 +85,14 @@ class ClaudeSubscriptionToken(msgspec.Struct, frozen=True):
     """
 
     def resolve(self) -> Auth:
-        """The token; `AuthenticationError` if there is none or it has expired."""
+        """Return the token. Raises `AuthenticationError` if there is none or it has expired."""
         if os.environ.get(SUBSCRIPTION_VARIABLE, "").strip():
             what = f"the token in {SUBSCRIPTION_VARIABLE}"
             return Auth.bearer_token(Secret(os.environ[SUBSCRIPTION_VARIABLE], what))
-        return Auth.bearer_token(_token_in_file(_credential_path()))
+        token = _read_token(_credential_path())
+        if isinstance(token, str):
+            raise _no_token(token)
+        return Auth.bearer_token(token)
 
 
 def _credential_path() -> Path:
@@ -95,29 +100,25 @@ def _credential_path() -> Path:
     try:
         return (Path(folder) if folder else Path.home() / ".claude") / ".credentials.json"
     except RuntimeError:
-        raise _no_token("the home folder is not known") from None
+        raise _no_token("the home folder is unknown") from None
 
 
-def _token_in_file(path: Path) -> Secret:
-    """The token. Every reason against it is told after what was read has been forgotten."""
-    login: JsonValue = None
-    try:
-        match _decoded(path):
-            case {"claudeAiOauth": {"accessToken": str()} as login}:
-                if not _has_expired(login.get("expiresAt")):
-                    return Secret(login["accessToken"], f"the token in {path}")
-                reason = f"the token in {path} has expired; open Claude Code once to renew it"
-            case {"claudeAiOauth": _}:
-                reason = f"the login in {path} has no accessToken"
-            case _:
-                reason = f"{path} holds no claudeAiOauth, so nobody is logged in"
-    except InvalidParameterError as error:
-        reason = str(error)
-    del login
-    raise _no_token(reason)
+def _read_token(path: Path) -> Secret | str:
+    """Return the token in the file, or the reason why it has none, which shows nothing of it."""
+    match _decode(path):
+        case {"claudeAiOauth": {"accessToken": str() as token} as login}:
+            if _has_expired(login.get("expiresAt")):
+                return f"the token in {path} has expired; open Claude Code once to renew it"
+            try:
+                return Secret(token, f"the token in {path}")
+            except InvalidParameterError as error:
+                return str(error)
+        case {"claudeAiOauth": _}:
+            return f"the login in {path} has no accessToken"
+    return f"{path} holds no claudeAiOauth, so nobody is logged in"
 
 
-def _decoded(path: Path) -> JsonValue:
+def _decode(path: Path) -> JsonValue:
     try:
         return msgspec.json.decode(_read(path))
     except (ValueError, RecursionError):
@@ -132,7 +133,7 @@ def _read(path: Path) -> bytes:
 
 
 def _has_expired(expires_at: JsonValue) -> bool:
-    """Whether a time in milliseconds has passed. The file holds null or text at times."""
+    """Whether a time in milliseconds has passed. The file may hold null or text."""
     try:
         return float(expires_at or "inf") / 1000 < time.time()
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Secrets cut out of what a server says, in any form in which gateways repeat them."""
+"""Redaction of secrets in server responses, in every form in which gateways echo them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from typing import Protocol, TypeVar
 __all__ = ["HIDDEN", "Redactor"]
 
 HIDDEN = "[hidden]"
-SHORTEST_SECRET = 6  # a shorter one hides nothing, and cutting it out would garble any text
-
+MIN_SECRET_CHARS = 6  # a shorter one protects nothing, and redacting it would garble any text
 
 TextT = TypeVar("TextT", str, bytes)
 
 
 class Exposable(Protocol):
-    """What a `Secret` is here."""
+    """The part of `Secret` that a redactor needs."""
 
-    def expose_secret(self) -> str:
-        """The text itself."""
+    def expose_token(self) -> str:
+        """Return the text as servers echo it."""
         ...
 
 
 class Redactor:
-    """Finds some secrets as they are, in JSON, in HTML, in a URL and in base64.
+    """Removes secrets from texts: as they are, in JSON, in HTML, in a URL and in base64.
 
-    Nothing of a secret is kept: neither its text nor a pattern of it.
+    Keeps no text of a secret and no pattern of it.
     """
 
     __slots__ = ("_secrets",)
@@ -37,17 +36,17 @@ class Redactor:
         self._secrets = secrets
 
     def redact(self, text: TextT) -> TextT:
-        """`text` without the secrets. Meant for failures: it costs milliseconds."""
+        """Return `text` without the secrets. Meant for failures: it takes milliseconds."""
         for secret in self._exposed():
-            for form in _forms(secret):
+            for pattern in _patterns(secret):
                 if isinstance(text, bytes):
-                    text = re.sub(form.encode(), HIDDEN.encode(), text)
+                    text = re.sub(pattern.encode(), HIDDEN.encode(), text)
                 else:
-                    text = re.sub(form, HIDDEN, text)
+                    text = re.sub(pattern, HIDDEN, text)
         return text
 
     def redact_plain(self, texts: Mapping[str, str]) -> Mapping[str, str]:
-        """The mapping without the secrets as they are. Meant for every answer: it costs nothing."""
+        """Replace the secrets where they are not encoded. Cheap enough for every response."""
         if not texts:
             return texts
         for secret in self._exposed():
@@ -56,22 +55,22 @@ class Redactor:
         return texts
 
     def redact_all(self, texts: Mapping[str, str]) -> dict[str, str]:
-        """The same mapping without the secrets."""
+        """Return the mapping with each text redacted."""
         return {name: self.redact(text) for name, text in texts.items()}
 
     def _exposed(self) -> list[str]:
-        texts = [secret.expose_secret() for secret in self._secrets]
-        return [text for text in texts if len(text) >= SHORTEST_SECRET]
+        texts = [secret.expose_token() for secret in self._secrets]
+        return [text for text in texts if len(text) >= MIN_SECRET_CHARS]
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """Patterns for a secret; none can match in two ways, so none can backtrack for long."""
-    yield "".join(map(_character, secret))
-    yield from _in_base64(secret.encode())
+def _patterns(secret: str) -> Iterator[str]:
+    """Yield patterns for a secret; none can match in two ways, so none backtracks for long."""
+    yield "".join(map(_char_pattern, secret))
+    yield from _base64_patterns(secret.encode())
 
 
-def _character(char: str) -> str:
-    """One character, which JSON, HTML or a URL may have written otherwise."""
+def _char_pattern(char: str) -> str:
+    """Return a pattern for one character as JSON, HTML or a URL may write it."""
     if char.isalnum() or char in "-_":
         return char
     code = ord(char)
@@ -88,13 +87,14 @@ def _character(char: str) -> str:
     return f"(?:{'|'.join(forms)})"
 
 
-def _in_base64(data: bytes) -> Iterator[str]:
-    """Base64 takes three bytes at a time, so what stands before shifts it by none, one or two.
+def _base64_patterns(data: bytes) -> Iterator[str]:
+    """Yield patterns for each offset of `data` in base64, maybe cut in lines.
 
-    The characters at both ends depend on the neighbours and are left out. It may be cut in lines.
+    Base64 encodes three bytes at a time, so the text before shifts it by none, one or two. The
+    characters at both ends depend on the neighbours and are omitted.
     """
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for shift in range(3):
             text = encode(b"\0" * shift + data).decode().rstrip("=")[(0, 2, 3)[shift] :][:-2]
-            if len(text) >= SHORTEST_SECRET:
-                yield r"(?:\s|\\[rn])*".join(map(_character, text))
+            if len(text) >= MIN_SECRET_CHARS:
+                yield r"(?:\s|\\[rn])*".join(map(_char_pattern, text))

@@ -1,27 +1,30 @@
-"""Secrets, and how a request proves who sends it."""
+"""Secrets, and the credential of a request."""
 
 import enum
 import re
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from minillmlib.auth.redaction import HIDDEN, Redactor
+from minillmlib.auth.redaction import HIDDEN
 from minillmlib.errors import InvalidParameterError
 
 __all__ = [
     "Auth",
     "AuthKind",
     "Secret",
-    "check_header_text",
     "header_text_problem",
     "is_header_name",
+    "protect_header",
 ]
 
+SCHEME = "Bearer "
+# A header whose name contains one of these words holds a secret.
+SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def header_text_problem(text: str, what: str) -> str | None:
-    """Why an HTTP header cannot carry `text`, by position only, or None if it can."""
+    """Return why an HTTP header cannot carry `text`, by position only, or None if it can."""
     if text.isascii() and text.isprintable():
         return None
     position = next(n for n, char in enumerate(text, 1) if not " " <= char <= "~")
@@ -31,18 +34,9 @@ def header_text_problem(text: str, what: str) -> str | None:
     )
 
 
-def check_header_text(text: str, what: str) -> str:
-    """`text` if it may stand in an HTTP header, else an error that shows only the position."""
-    problem = header_text_problem(text, what)
-    if problem is None:
-        return text
-    del text  # it may be a secret, and a traceback may show what a frame holds
-    raise InvalidParameterError(problem)
-
-
 @lru_cache(maxsize=256)
 def is_header_name(name: str) -> bool:
-    """Whether it is a valid HTTP header name (RFC 9110, 5.1)."""
+    """Whether `name` is a valid HTTP header name (RFC 9110, 5.1)."""
     return _HEADER_NAME.fullmatch(name) is not None
 
 
@@ -50,32 +44,31 @@ class Secret:
     """A text that is never printed, pickled, copied or encoded by accident.
 
     Surrounding white space is dropped, since keys are often read from files. Raises
-    `InvalidParameterError` if nothing is left or if a character cannot stand in a header;
-    the message tells the position, never the text.
+    `InvalidParameterError` if nothing remains or if a character cannot stand in a header; the
+    message names the position, never the text.
     """
 
     __slots__ = ("_text",)
 
     def __init__(self, text: str, what: str = "the key") -> None:
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            del text  # see `check_header_text`
-            raise InvalidParameterError(f"{what} must be a string, not {kind}")
-        try:
-            self._text = check_header_text(text.strip(), what)
-        finally:
-            del text  # see `check_header_text`
-        if not self._text:
-            raise InvalidParameterError(f"{what} is empty")
+        problem = _secret_problem(text, what)
+        if problem is not None:
+            del text  # it may be a key with a typing error, and tracebacks show local variables
+            raise InvalidParameterError(problem)
+        self._text = text.strip()
 
     def expose_secret(self) -> str:
-        """The text itself. Meant for building a header, at the moment of sending."""
+        """Return the text. Meant for writing a header, at the moment of sending."""
         return self._text
+
+    def expose_token(self) -> str:
+        """Return the text without a scheme such as `Bearer`, as servers echo it."""
+        return self._text.removeprefix(SCHEME)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        import hmac  # noqa: PLC0415 - brings OpenSSL along, and secrets are seldom compared
+        import hmac  # noqa: PLC0415 - imports OpenSSL, and secrets are seldom compared
 
         return hmac.compare_digest(self._text.encode(), other._text.encode())
 
@@ -97,8 +90,23 @@ class Secret:
         )
 
 
+def _secret_problem(text: object, what: str) -> str | None:
+    if not isinstance(text, str):
+        return f"{what} must be a string, not {type(text).__name__}"
+    text = text.strip()
+    return header_text_problem(text, what) if text else f"{what} is empty"
+
+
+def protect_header(name: str, value: str | Secret) -> str | Secret:
+    """Return the value as a `Secret` if the name of its header says that it is one."""
+    if isinstance(value, Secret) or not value.strip():
+        return value
+    is_secret = any(word in name.lower() for word in SECRET_WORDS)
+    return Secret(value, f"the value of the header {name}") if is_secret else value
+
+
 class AuthKind(enum.Enum):
-    """What kind of proof an `Auth` carries; the provider chooses the header."""
+    """The kind of a credential; the provider chooses the header."""
 
     NONE = "none"
     API_KEY = "api_key"
@@ -106,7 +114,7 @@ class AuthKind(enum.Enum):
 
 
 class Auth:
-    """The proof that one request carries, resolved at the moment it is built."""
+    """The credential for one request, resolved when the request is built."""
 
     __slots__ = ("_secret", "kind")
 
@@ -116,27 +124,22 @@ class Auth:
 
     @classmethod
     def none(cls) -> Self:
-        """No proof: an open server."""
+        """Return no credential, for an open server."""
         return cls(AuthKind.NONE)
 
     @classmethod
     def api_key(cls, secret: Secret) -> Self:
-        """A key whose header the provider chooses."""
+        """Return a key, for the header that the provider chooses."""
         return cls(AuthKind.API_KEY, secret)
 
     @classmethod
     def bearer_token(cls, secret: Secret) -> Self:
-        """A token that always goes into `Authorization: Bearer`."""
+        """Return a token, which always goes into `Authorization: Bearer`."""
         return cls(AuthKind.BEARER_TOKEN, secret)
 
     def secret(self) -> Secret | None:
-        """The key or token, or None for an open server."""
+        """Return the key or token, or None for an open server."""
         return self._secret
-
-    def redactor(self, *others: Secret) -> Redactor:
-        """What cuts the secret, and these others, out of texts in which a server echoes them."""
-        own = () if self._secret is None else (self._secret,)
-        return Redactor(*own, *others)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Auth):

@@ -1,6 +1,6 @@
-"""The command line: `minillmlib ask`, `chat`, `tree` and `view`. Needs the extra `cli`.
+"""The command line: `minillmlib ask`, `chat`, `tree`, `view` and `repair`. Needs the extra `cli`.
 
-This module itself needs nothing, so that it can say what to install.
+This module itself needs no extra, so that it can say what to install.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import sys
 
 __all__ = ["main"]
 
-EXTRA = ("typer", "rich", "click")  # the last belongs to some releases of the first
+EXTRA = ("typer", "rich", "click")  # click comes with some releases of typer
 INSTALL_LINE = 'error: the command line needs an extra: pip install "minillmlib[cli]"'
 
 
 def main() -> None:
-    """Runs the program and exits with its code."""
+    """Run the program and exit with its code."""
     try:
         from minillmlib.cli.app import run_app  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The commands and their options, and how each way of ending becomes an exit code."""
+"""Defines the commands and their options, and turns every ending into an exit code."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from minillmlib import (
-    CompletionParameters,
-    GeneratorInfo,
-    InvalidParameterError,
-    MiniLLMError,
-    __version__,
-)
-from minillmlib.cli.chat_loop import converse, show_end
-from minillmlib.cli.chat_session import Conversation, answer
-from minillmlib.cli.conversation_files import begun, opened, page_beside, write_page
-from minillmlib.cli.repair_command import mend
-from minillmlib.cli.terminal import (
-    abandon_output,
-    prepare_streams,
-    show_error,
-    show_note,
-    show_path,
-    show_tree,
-)
+from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterError, MiniLLMError
+from minillmlib.cli import terminal
+from minillmlib.cli.chat_loop import run_chat_loop, show_recent
+from minillmlib.cli.chat_session import ChatSession, print_answer
+from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_page
+from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine
+from minillmlib.providers.presets import PRESETS
+from minillmlib.version import __version__
 
 __all__ = ["run_app"]
 
@@ -42,65 +32,48 @@ DEMO_LINE = (
 )
 
 FAILED = 1
-USED_WRONGLY = 2
-INTERRUPTED = 128 + 2  # what a shell says of a program that SIGINT ended
-PIPE_CLOSED = 128 + 13  # and SIGPIPE
+MISUSED = 2
+INTERRUPTED = 128 + 2  # as shells report SIGINT
+PIPE_CLOSED = 128 + 13  # as shells report SIGPIPE
 
-Prompt: TypeAlias = Annotated[
+Prompt = Annotated[str | None, Argument(help="The question; piped input is appended.")]
+FirstMessage = Annotated[str | None, Argument(metavar="MESSAGE", help="A message to send first.")]
+Model = Annotated[
     str | None,
-    typer.Argument(
-        metavar="PROMPT", help="The question. Piped input is added to it, or is the question."
-    ),
-]
-FirstMessage: TypeAlias = Annotated[
-    str | None, typer.Argument(metavar="MESSAGE", help="Asked at once; the prompt follows.")
-]
-Model: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
+    Option(
         "--model",
         "-m",
         envvar=MODEL_VARIABLE,
         metavar="PROVIDER:MODEL",
-        help="Like openai:gpt-4o-mini. Without it a tiny local demo model answers.",
+        help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
+        f"The providers are {', '.join(PRESETS)}.",
     ),
 ]
-System: TypeAlias = Annotated[
-    str | None, typer.Option("--system", "-s", metavar="TEXT", help="The system prompt.")
+System = Annotated[str | None, Option("--system", "-s", metavar="TEXT", help="The system prompt.")]
+MaxTokens = Annotated[
+    int | None, Option(min=1, metavar="NUMBER", help="Maximum tokens of an answer.")
 ]
-MaxTokens: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, metavar="NUMBER", help="Most tokens of an answer.")
+Temperature = Annotated[
+    float | None, Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
 ]
-Temperature: TypeAlias = Annotated[
-    float | None, typer.Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
+Save = Annotated[
+    Path | None, Option(metavar="FILE", help="Record the conversation here, or continue it.")
 ]
-Save: TypeAlias = Annotated[
+File = Annotated[
+    Path, Argument(metavar="FILE", help="A tree, a journal of chat --save, or a thread.")
+]
+Output = Annotated[
+    Path | None, Option("--output", "-o", metavar="FILE", help="The page; by default beside FILE.")
+]
+Open = Annotated[bool, Option("--open", help="Show the page in the browser.")]
+BrokenFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Keep the conversation in this file, or go on with it."),
-]
-File: TypeAlias = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A tree, a journal of chat --save, or a thread.")
-]
-Output: TypeAlias = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Instead of a page beside the file."),
-]
-Open: TypeAlias = Annotated[bool, typer.Option("--open", help="Show the page in the browser.")]
-BrokenFile: TypeAlias = Annotated[
-    Path | None,
-    typer.Argument(
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="The text; without it the standard input is read.",
+    Argument(
+        metavar="FILE", exists=True, dir_okay=False, help="The text; by default standard input."
     ),
 ]
-Strict: TypeAlias = Annotated[
-    bool, typer.Option("--strict", help="Only take what is JSON already; say what is not.")
-]
-Changes: TypeAlias = Annotated[
-    bool, typer.Option("--changes", help="Show beside the output what was guessed, and where.")
-]
+Strict = Annotated[bool, Option("--strict", help="Accept only valid JSON.")]
+Changes = Annotated[bool, Option("--changes", help="Report each repair on standard error.")]
 
 app = typer.Typer(
     add_completion=False,
@@ -111,8 +84,8 @@ app = typer.Typer(
 
 
 def run_app() -> None:
-    """Runs the command that the arguments name and exits with its code."""
-    prepare_streams()
+    """Run the command that the arguments name and exit with its code."""
+    terminal.prepare_streams()
     app()
 
 
@@ -125,10 +98,7 @@ def _show_version(is_asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
-        ),
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Talk to a large language model from the terminal."""
@@ -143,12 +113,12 @@ def ask(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
 ) -> None:
-    """Ask one question. The answer goes to standard output as it comes."""
+    """Ask one question. The answer is streamed to standard output."""
     with _exit_codes():
         question = _question(prompt)
         params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
         generator = _generator(model)
-        answer(begun(None, system).chat_streaming(question, generator, params))
+        print_answer(open_or_create(None, system).chat_streaming(question, generator, params))
 
 
 @app.command()
@@ -160,48 +130,50 @@ def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     temperature: Temperature = None,
     save: Save = None,
 ) -> None:
-    """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves, /help tells more."""
+    """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands."""
     with _exit_codes():
         params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
         generator = _generator(model)
-        node = begun(save, system)
-        show_end(node)
-        converse(Conversation(node, generator, params, save), message)
+        node = open_or_create(save, system)
+        show_recent(node)
+        run_chat_loop(ChatSession(node, generator, params, save), message)
 
 
 @app.command()
 def tree(file: File) -> None:
-    """Draw the tree in a file: who said what, the models and the costs."""
+    """Draw the tree in a file: the messages, models and costs."""
     with _exit_codes():
-        show_tree(opened(file))
+        terminal.show_tree(load_root(file))
 
 
 @app.command()
 def view(file: File, output: Output = None, open_it: Open = False) -> None:
-    """Write the tree in a file as one HTML page, and say where it is."""
+    """Write the tree in a file as one HTML page, and print its path."""
     with _exit_codes():
-        page = page_beside(file, output)
-        write_page(opened(file), page, file.name)
-        show_path(page)
+        page = page_path(file, output)
+        write_page(load_root(file), page, file.name)
+        terminal.show_path(page)
         if open_it and not webbrowser.open(page.resolve().as_uri()):
-            show_note("no browser could be opened")
+            terminal.show_line("no browser could be opened", terminal.DIM)
 
 
 @app.command()
 def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
-    """Repair JSON, or JSON lines, to the standard output."""
+    """Repair JSON, or JSON lines, and write it to standard output."""
     with _exit_codes():
-        if not mend(file, is_strict=strict, shows_changes=changes):
+        if not repair_stream(file, is_strict=strict, shows_changes=changes):
             raise typer.Exit(FAILED)
 
 
 def _question(prompt: str | None) -> str:
-    """The argument, what is piped in, or both with a blank line between."""
+    """Return the argument, the piped input, or both with a blank line between."""
     piped = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     parts = [part for part in (prompt, piped) if part and part.strip()]
     if not parts:
-        show_error('there is no question; give one, as in: minillmlib ask "What is HTTP?"')
-        raise typer.Exit(USED_WRONGLY)
+        terminal.show_error(
+            'there is no question; give one, for example: minillmlib ask "What is HTTP?"'
+        )
+        raise typer.Exit(MISUSED)
     return "\n\n".join(parts)
 
 
@@ -209,26 +181,26 @@ def _generator(model: str | None) -> GeneratorInfo:
     if model is not None:
         return GeneratorInfo.from_spec(model)
     check_engine()
-    show_note(DEMO_LINE)
+    terminal.show_line(DEMO_LINE, terminal.DIM)
     return GeneratorInfo.local()
 
 
 @contextmanager
 def _exit_codes() -> Iterator[None]:
-    """Turns what ends a command into its exit code, with at most one line about it."""
+    """Turn an exception into the exit code of a command, with at most one line about it."""
     try:
         yield
     except MiniLLMError as error:
-        show_error(str(error))
+        terminal.show_error(error)
         is_misuse = isinstance(error, InvalidParameterError)
-        raise typer.Exit(USED_WRONGLY if is_misuse else FAILED) from None
+        raise typer.Exit(MISUSED if is_misuse else FAILED) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends even the cleaning up
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the cleanup, too
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        abandon_output()
+        terminal.discard_output()
         raise typer.Exit(PIPE_CLOSED) from None
     except OSError as error:
-        abandon_output()
-        show_error(f"the standard input or output failed: {error.strerror or error}")
+        terminal.discard_output()
+        terminal.show_error(f"standard input or output failed: {error.strerror or error}")
         raise typer.Exit(FAILED) from None

@@ -1,98 +1,94 @@
-"""What a person can ask for within a conversation, with a slash."""
+"""Reads the lines of a conversation: messages, and the commands that start with a slash."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from minillmlib import ChatNode, InvalidParameterError, MiniLLMError, Role
-from minillmlib.cli.chat_session import Conversation
-from minillmlib.cli.conversation_files import is_same_file, written
+from minillmlib.cli.chat_session import ChatSession
+from minillmlib.cli.conversation_files import export, is_same_file
 from minillmlib.cli.format import one_line, visible
-from minillmlib.cli.terminal import prompted_lines, show_dim, show_error, show_line, show_tree
+from minillmlib.cli.terminal import read_lines, show_error, show_hint, show_line, show_tree
 from minillmlib.cli.tree_view import excerpt, summary
 
-__all__ = ["converse", "show_end"]
+__all__ = ["run_chat_loop", "show_recent"]
 
 SLASH = "/"
-LAST_SHOWN = 4
-SHOWN_CHARS = 500
-SHOWN_COLUMNS = 50
+RECENT_MESSAGES = 4
+MAX_CHARS = 500
+MAX_COLUMNS = 50
 
 
 class Command(NamedTuple):
-    """What a command does with the words after it."""
+    """A slash command; `run` takes the words after its name."""
 
-    run: Callable[[Conversation, str], None]
     usage: str
+    run: Callable[[ChatSession, str], None]
     meaning: str
 
 
-def converse(talk: Conversation, first: str | None) -> None:
-    """Answers `first`, if any, and then line by line until the end of the input."""
+def run_chat_loop(session: ChatSession, first: str | None) -> None:
+    """Answer `first`, if any, and then line by line until the end of the input."""
     if first and first.strip():
-        talk.say(first)
-    for line in prompted_lines():
+        session.say(first)
+    for line in read_lines():
         if line.startswith(SLASH * 2):
-            talk.say(line[1:])
+            session.say(line[1:])
         elif line.startswith(SLASH):
-            _obey(talk, line)
+            _run_command(session, line)
         else:
-            talk.say(line)
+            session.say(line)
 
 
-def _obey(talk: Conversation, line: str) -> None:
-    name, _, rest = line.strip().partition(" ")
+def _run_command(session: ChatSession, line: str) -> None:
+    name, _, words = line.strip().partition(" ")
     try:
-        _command(name).run(talk, rest.strip())
+        if name not in COMMANDS:
+            raise InvalidParameterError(
+                f"there is no {name[:MAX_COLUMNS]}, only {', '.join(COMMANDS)}; "
+                "double the slash to send a message that starts with one; Ctrl-D leaves"
+            )
+        COMMANDS[name].run(session, words.strip())
     except KeyboardInterrupt:
-        show_dim("(stopped)")
+        show_hint("(stopped)")
     except MiniLLMError as error:
-        show_error(str(error))
+        show_error(error)
 
 
-def _command(name: str) -> Command:
-    if name not in COMMANDS:
-        raise InvalidParameterError(
-            f"there is no {name[:SHOWN_COLUMNS]}, only {', '.join(COMMANDS)}; "
-            "to say something that begins with a slash, double it; Ctrl-D leaves"
-        )
-    return COMMANDS[name]
-
-
-def show_end(node: ChatNode) -> None:
-    """The last messages up to a node, for a person who comes back to it."""
+def show_recent(node: ChatNode) -> None:
+    """Show the last messages before a node to a person who continues a conversation."""
     if node.is_root:
         return
-    show_dim(f"{summary(node.root_node)}; /tree draws them, /help lists what else there is")
-    spoken = [one for one in node.path()[-LAST_SHOWN:] if one.role is not Role.SYSTEM]
-    for one in spoken:
-        text = visible((one.text or "")[: SHOWN_CHARS + 1])
-        if len(text) > SHOWN_CHARS:
-            text = text[:SHOWN_CHARS] + "…"
-        show_dim(f"{one.role.value}: {text or excerpt(one.message, SHOWN_COLUMNS)}")
+    show_hint(f"{summary(node.root_node)}; /tree draws them, /help lists all commands")
+    for one in node.path()[-RECENT_MESSAGES:]:
+        if one.role is not Role.SYSTEM:
+            text = visible((one.text or "")[: MAX_CHARS + 1])
+            if len(text) > MAX_CHARS:
+                text = text[:MAX_CHARS] + "…"
+            show_hint(f"{one.role.value}: {text or excerpt(one.message, MAX_COLUMNS)}")
 
 
-def _branch(talk: Conversation, words: str) -> None:
-    count = _count(words or "1")
-    said = [node for node in talk.node.path() if node.role is Role.USER]
-    if count > len(said):
-        have = f"{len(said)} things were" if len(said) != 1 else "one thing was"
-        raise InvalidParameterError(f"only {have} said on this branch" if said else NOTHING_SAID)
-    before = said[-count].parent
+def _branch(session: ChatSession, words: str) -> None:
+    count = _parse_count(words or "1")
+    asked = [node for node in session.node.path() if node.role is Role.USER]
+    if not asked:
+        raise InvalidParameterError("nothing was said yet on this branch; write a message first")
+    if count > len(asked):
+        things = f"{len(asked)} thing{'s' * (len(asked) != 1)}"
+        raise InvalidParameterError(f"you said only {things} on this branch; give a smaller number")
+    before = asked[-count].parent
     if before is None:
-        raise InvalidParameterError("nothing is before the first message of this conversation")
-    left = talk.node
-    talk.node = before
-    question = excerpt(said[-count].message, SHOWN_COLUMNS)
-    show_line(f'Before "{question}". Say something else, or /goto {_number(left)} to return.')
+        raise InvalidParameterError("there is nothing before the first message; /tree shows all")
+    previous = session.node
+    session.node = before
+    question = excerpt(asked[-count].message, MAX_COLUMNS)
+    show_line(f'Before "{question}". Say something else, or /goto {_number(previous)} to return.')
 
 
-NOTHING_SAID = "nothing was said yet on this branch"
-
-
-def _count(words: str) -> int:
+def _parse_count(words: str) -> int:
     if not (words.isascii() and words.isdigit() and int(words[:9])):
         raise InvalidParameterError(f"/branch takes a number like 1, not {words!r:.60}")
     return int(words[:9])
@@ -102,19 +98,20 @@ def _number(node: ChatNode) -> int:
     return node.root_node.in_insertion_order().index(node) + 1
 
 
-def _tree(talk: Conversation, words: str) -> None:
-    _refuse_words("/tree", words)
-    show_tree(talk.node.root_node, talk.node)
+def _tree(session: ChatSession, words: str) -> None:
+    _check_no_words("/tree", words)
+    show_tree(session.node.root_node, session.node)
 
 
-def _goto(talk: Conversation, words: str) -> None:
-    talk.node = _named(talk.node.root_node, words)
-    words = excerpt(talk.node.message, SHOWN_COLUMNS)
-    show_line(f"After {_number(talk.node)}, {talk.node.role.value}: {words}")
+def _goto(session: ChatSession, words: str) -> None:
+    session.node = _find_node(session.node.root_node, words)
+    node = session.node
+    text = excerpt(node.message, MAX_COLUMNS)
+    show_line(f"After {_number(node)}, {node.role.value}: {text}")
 
 
-def _named(root: ChatNode, name: str) -> ChatNode:
-    """The node with this number, or whose id begins so."""
+def _find_node(root: ChatNode, name: str) -> ChatNode:
+    """Return the node with this number, or whose id starts with `name`."""
     if not name:
         raise InvalidParameterError("/goto takes a number of /tree, or the beginning of an id")
     nodes = root.in_insertion_order()
@@ -127,62 +124,57 @@ def _named(root: ChatNode, name: str) -> ChatNode:
     raise InvalidParameterError(f"{problem} {name!r:.60}; /tree shows all")
 
 
-def _retry(talk: Conversation, words: str) -> None:
-    _refuse_words("/retry", words)
-    talk.ask_again()
+def _retry(session: ChatSession, words: str) -> None:
+    _check_no_words("/retry", words)
+    session.retry()
 
 
-def _save(talk: Conversation, words: str) -> None:
+def _save(session: ChatSession, words: str) -> None:
     if not words:
-        where = f"; all is kept in {str(talk.kept_in)!r} already" if talk.kept_in else ""
+        where = f"; --save keeps all in {str(session.journal)!r} already" if session.journal else ""
         raise InvalidParameterError(f"/save takes the name of a file{where}")
-    path = _expanded(words)
-    if talk.kept_in and is_same_file(path, talk.kept_in):
+    path = Path(os.path.expanduser(words))  # noqa: PTH111 - the other raises for unknown users
+    if session.journal and is_same_file(path, session.journal):
         raise InvalidParameterError(f"all is kept in {words!r} already; name another file")
-    what = written(talk.node, path)
-    show_line(one_line(f"Wrote {what}, to {path}"))
+    show_line(one_line(f"Wrote {export(session.node, path)}, to {path}"))
 
 
-def _expanded(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # nobody has that name
-        return Path(name)
-
-
-def _cost(talk: Conversation, words: str) -> None:
-    _refuse_words("/cost", words)
-    node = talk.node
+def _cost(session: ChatSession, words: str) -> None:
+    _check_no_words("/cost", words)
+    node = session.node
     show_line(f"this answer: {node.cost}")
     show_line(f"this branch: {node.path_cost()}")
     show_line(f"whole tree: {node.root_node.subtree_cost()}")
 
 
-def _help(talk: Conversation, words: str) -> None:
-    del talk, words
+def _help(session: ChatSession, words: str) -> None:
+    del session, words
     width = max(len(command.usage) for command in COMMANDS.values())
     for command in COMMANDS.values():
         show_line(f"{command.usage:<{width}}  {command.meaning}")
-    show_line(f"{'//...':<{width}}  say something that begins with a slash")
+    show_line(f"{'//...':<{width}}  send a message that starts with a slash")
 
 
-def _refuse_words(name: str, words: str) -> None:
+def _check_no_words(name: str, words: str) -> None:
     if words:
-        raise InvalidParameterError(f"{name} stands alone, without {words!r:.60}")
+        raise InvalidParameterError(f"{name} stands alone; omit {words!r:.60}")
 
 
 COMMANDS = {
-    "/branch": Command(
-        _branch, "/branch [N]", "go back to before the last thing you said, or the Nth last"
-    ),
-    "/tree": Command(_tree, "/tree", "draw the tree; * is where you are"),
-    "/goto": Command(_goto, "/goto NODE", "go on after this node: a number or id of /tree"),
-    "/retry": Command(_retry, "/retry", "ask the last question again; both answers stay"),
-    "/save": Command(
-        _save,
-        "/save FILE",
-        "write this branch (.json, .md), a page (.html) or the whole tree (any other name)",
-    ),
-    "/cost": Command(_cost, "/cost", "what this answer, this branch and the whole tree cost"),
-    "/help": Command(_help, "/help", "this list"),
+    command.usage.split()[0]: command
+    for command in (
+        Command(
+            "/branch [N]", _branch, "go back to before the last thing you said, or the Nth last"
+        ),
+        Command("/tree", _tree, "draw the tree; * is where you are"),
+        Command("/goto NODE", _goto, "continue after this node: a number or id of /tree"),
+        Command("/retry", _retry, "ask the last question again; both answers stay"),
+        Command(
+            "/save FILE",
+            _save,
+            "write this branch (.json, .md), a page (.html) or the whole tree (any other name)",
+        ),
+        Command("/cost", _cost, "show the cost of this answer, this branch and the whole tree"),
+        Command("/help", _help, "show this list"),
+    )
 }

@@ -1,4 +1,4 @@
-"""Answers as they come, and a conversation of them."""
+"""Prints answers as they arrive, and holds the state of a conversation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TypeAlias
 from minillmlib import (
     ChatNode,
     CompletionParameters,
-    CompletionResponse,
     GeneratorInfo,
     InvalidParameterError,
     MiniLLMError,
@@ -18,19 +17,19 @@ from minillmlib import (
     StreamingCompletion,
     iterate,
 )
-from minillmlib.cli.format import closing_line, remark
-from minillmlib.cli.terminal import AnswerPrinter, is_watched, show_dim, show_error, show_note
+from minillmlib.cli.format import closing_line, truncation_notice
+from minillmlib.cli.terminal import DIM, AnswerPrinter, is_watched, show_error, show_hint, show_line
 
-__all__ = ["Conversation", "answer"]
+__all__ = ["ChatSession", "print_answer"]
 
-Begin: TypeAlias = Callable[[], StreamingCompletion[ChatNode]]
+OpenStream: TypeAlias = Callable[[], StreamingCompletion[ChatNode]]
 
 
-def answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
-    """Prints an answer as it comes and returns its node.
+def print_answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
+    """Print an answer as it arrives and return its node.
 
-    What had arrived before an error or Ctrl-C stays printed, on a line that is ended. Both go
-    on to the caller, and the tree is then as before.
+    After an error or Ctrl-C, which are raised again, the text received before stays printed, its
+    line is ended, and the tree is unchanged.
     """
     printer = AnswerPrinter()
     try:
@@ -40,30 +39,23 @@ def answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
         printer.finish(error.partial)
         raise
     except KeyboardInterrupt:
-        printer.break_off()
+        printer.interrupt()
         raise
     printer.finish(stream.response.text)
-    _close(stream.response)
+    show_hint(closing_line(stream.response))
+    if not is_watched() and (notice := truncation_notice(stream.response)):
+        show_line(notice, DIM)
     return stream.node
 
 
-def _close(response: CompletionResponse) -> None:
-    """The last line; of it, what ails the answer goes to scripts as well."""
-    ailment = remark(response)
-    if is_watched():
-        show_dim(closing_line(response))
-    elif ailment:
-        show_note(ailment)
+class ChatSession:
+    """A person's position in a tree.
 
-
-class Conversation:
-    """Where a person is in a tree, and how it goes on.
-
-    An error or Ctrl-C ends an answer only; the conversation goes on from before it.
+    An error or Ctrl-C ends only the answer; the conversation continues from before it.
 
     Attributes:
-        node: What is said next follows this one.
-        kept_in: The journal of the tree, if it has one.
+        node: The next message is added below this node.
+        journal: The file that records the tree, or None.
     """
 
     def __init__(
@@ -71,55 +63,55 @@ class Conversation:
         node: ChatNode,
         generator: GeneratorInfo,
         params: CompletionParameters,
-        kept_in: Path | None = None,
+        journal: Path | None = None,
     ) -> None:
         self.node = node
-        self.kept_in = kept_in
+        self.journal = journal
         self._generator = generator
         self._params = params
-        self._is_kept = True
-        self._unanswered: tuple[ChatNode, Begin] | None = None  # what to ask again, and where
+        self._is_recorded = True
+        self._unanswered: tuple[ChatNode, OpenStream] | None = None  # the question to retry, where
 
     def say(self, text: str) -> None:
-        """Says something and prints the answer."""
+        """Send a message and print the answer."""
         node = self.node
         self._take_turn(lambda: node.chat_streaming(text, self._generator, self._params))
 
-    def ask_again(self) -> None:
-        """Asks the last question again, be it one whose answer was stopped or failed.
+    def retry(self) -> None:
+        """Ask the last question again, also one whose answer was stopped or failed.
 
-        Else the new answer stands beside the old one.
+        If it was answered, the new answer is added beside the old one.
         """
         if self._unanswered is not None and self._unanswered[0] == self.node:
             self._take_turn(self._unanswered[1])
             return
-        question = next((one for one in self.node.path()[::-1] if one.role is Role.USER), None)
+        question = next((node for node in self.node.path()[::-1] if node.role is Role.USER), None)
         if question is None:
-            raise InvalidParameterError("nothing was asked yet")
+            raise InvalidParameterError("nothing was asked yet; write a message first")
         self._take_turn(lambda: question.complete_streaming(self._generator, self._params))
 
-    def _take_turn(self, begin: Begin) -> None:
-        self._keep_again()
-        self._unanswered = (self.node, begin)
+    def _take_turn(self, open_stream: OpenStream) -> None:
+        self._resume_journal()
+        self._unanswered = (self.node, open_stream)
         try:
-            self.node = answer(begin())
+            self.node = print_answer(open_stream())
             self._unanswered = None
         except KeyboardInterrupt:
-            show_dim("(stopped)")
-        except StorageError as error:  # the answer is in the tree all the same
+            show_hint("(stopped)")
+        except StorageError as error:  # the answer is in the tree nevertheless
             self.node = self.node.root_node.in_insertion_order()[-1]
             self._unanswered = None
-            self._is_kept = False
-            show_error(str(error))
+            self._is_recorded = False
+            show_error(error)
         except MiniLLMError as error:
-            show_error(str(error))
+            show_error(error)
 
-    def _keep_again(self) -> None:
-        """Tries the journal anew that the disk refused, with all that it lacks."""
-        if self._is_kept or self.kept_in is None:
+    def _resume_journal(self) -> None:
+        """Write the nodes that the journal lacks since the disk refused one."""
+        if self._is_recorded or self.journal is None:
             return
         try:
-            self.node.root_node.attach_journal(self.kept_in)
-            self._is_kept = True
+            self.node.root_node.attach_journal(self.journal)
+            self._is_recorded = True
         except StorageError as error:
-            show_error(str(error))
+            show_error(error)

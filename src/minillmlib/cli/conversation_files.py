@@ -1,4 +1,4 @@
-"""Conversations in files, as the commands take and make them."""
+"""Reads and writes the conversation files of the commands."""
 
 from __future__ import annotations
 
@@ -7,53 +7,54 @@ from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
-from minillmlib.tree.tree_file import explained
+from minillmlib.tree.tree_file import as_storage_error
 
-__all__ = ["begun", "is_same_file", "opened", "page_beside", "write_page", "written"]
+__all__ = ["export", "is_same_file", "load_root", "open_or_create", "page_path", "write_page"]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
-TREE_FILE_BEGINS = b'[{"kind":"minillmlib tree"'
+TREE_FILE_START = b'[{"kind":"minillmlib tree"'
 
 
-def opened(path: Path) -> ChatNode:
-    """The root of what a file holds: a tree, a journal or a thread."""
-    with explained("read", path), open_regular(path) as file:
-        is_tree = file.read(len(TREE_FILE_BEGINS)) == TREE_FILE_BEGINS
+def load_root(path: Path) -> ChatNode:
+    """Load a tree, a journal or a thread, and return its root."""
+    with as_storage_error("read", path), open_regular(path) as file:
+        is_tree = file.read(len(TREE_FILE_START)) == TREE_FILE_START
     return ChatNode.load_tree(path) if is_tree else ChatNode.from_thread_file(path)[0]
 
 
-def begun(path: Path | None, system: str | None) -> ChatNode:
-    """Where a conversation begins, or where the one in the file ends; the file keeps it."""
-    if path is None:
-        return ChatNode.root(DEFAULT_SYSTEM if system is None else system)
-    if not _holds_nodes(path):
-        root = ChatNode.root(DEFAULT_SYSTEM if system is None else system)
-    else:
+def open_or_create(path: Path | None, system: str | None) -> ChatNode:
+    """Start a conversation, or continue the one in a file, and return its newest node.
+
+    With a path, the file records the conversation from now on.
+    """
+    if path is not None and _has_nodes(path):
         root = ChatNode.load_tree(path)
         if system is not None and system != root.text:
             raise InvalidParameterError(
-                f"{str(path)!r} holds a conversation with another system prompt; "
-                "leave --system out, or name another file"
+                f"{str(path)!r} has a conversation with another system prompt; "
+                "omit --system, or name another file in --save"
             )
-    root.attach_journal(path)
+    else:
+        root = ChatNode.root(DEFAULT_SYSTEM if system is None else system)
+    if path is not None:
+        root.attach_journal(path)
     return root.in_insertion_order()[-1]
 
 
-def _holds_nodes(path: Path) -> bool:
-    """Whether something was kept: a crash can leave a file that was begun and is still empty."""
+def _has_nodes(path: Path) -> bool:
+    """Whether a file has any node: a crash can leave one that was created and is still empty."""
     if not path.exists():
         return False
-    with explained("read", path), open_regular(path) as file:
+    with as_storage_error("read", path), open_regular(path) as file:
         file.readline()
         return file.readline().endswith(b"\n")
 
 
-def written(node: ChatNode, path: Path) -> str:
-    """Writes what the name of the file asks for, and says what that was."""
+def export(node: ChatNode, path: Path) -> str:
+    """Write the format that the file's name asks for, and return what was written."""
     match path.suffix.lower():
         case ".md":
-            with explained("written", path):
-                write_whole(path, [node.to_markdown().encode("utf-8", "backslashreplace")])
+            _write_text(path, node.to_markdown())
             return "this conversation, as Markdown"
         case ".html":
             write_page(node.root_node, path, path.stem)
@@ -65,25 +66,31 @@ def written(node: ChatNode, path: Path) -> str:
     return "the whole tree"
 
 
-def page_beside(path: Path, output: Path | None) -> Path:
-    """Where the page of a file goes; never onto the file itself."""
+def page_path(path: Path, output: Path | None) -> Path:
+    """Return where the page of a file goes; never onto the file itself."""
     page = path.with_suffix(".html") if output is None else output
     if is_same_file(page, path):
-        raise InvalidParameterError(f"{str(path)!r} would be overwritten; name a file in --output")
+        raise InvalidParameterError(
+            f"{str(path)!r} would be overwritten; name another file in --output"
+        )
     return page
 
 
 def write_page(root: ChatNode, path: Path, title: str) -> None:
-    """Writes one HTML page of a tree."""
-    with explained("written", path):
-        write_whole(path, [root.to_html(title=title).encode("utf-8", "backslashreplace")])
+    """Write one HTML page of a tree."""
+    _write_text(path, root.to_html(title=title))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with as_storage_error("written", path):
+        write_whole(path, [text.encode("utf-8", "backslashreplace")])
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether two names lead to one file, through whatever links."""
+    """Whether two paths name one file, through any links."""
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return os.path.realpath(one) == os.path.realpath(other)
-    except ValueError:  # no file has such a name
+    except ValueError:  # not a possible file name
         return False

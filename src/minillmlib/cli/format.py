@@ -1,21 +1,22 @@
-"""What is shown of a model's text, of its counts and costs, and of an error."""
+"""Formats texts of models, token counts, costs and errors for the terminal."""
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 
-from minillmlib import (
-    CompletionResponse,
-    CostOutcome,
-    CostResolution,
-    CostTotal,
-    FinishReason,
-    Usage,
-)
+from minillmlib import CompletionResponse, CostTotal, FinishReason
 
-__all__ = ["closing_line", "one_line", "remark", "total_words", "visible"]
+__all__ = [
+    "closing_line",
+    "name_options",
+    "one_line",
+    "total_words",
+    "truncation_notice",
+    "visible",
+]
 
-# A terminal obeys control characters, and bidi controls reorder what a person reads.
+# Terminals obey control characters, and bidi controls reorder the text that a person reads.
 _KEPT = "\n\t"
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
 _BIDI_CONTROLS = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
@@ -25,62 +26,70 @@ _VISIBLE = {
     if chr(code) not in _KEPT
 }
 
-_REMARKS = {
+_NOTICES = {
     FinishReason.LENGTH: "the answer was cut at its length limit",
     FinishReason.CONTENT_FILTER: "the answer was refused or filtered",
     FinishReason.ERROR: "the server broke the answer off",
 }
 
+# Advice of the library that names Python, and its words on the command line.
+_ADVICE = (
+    (re.compile(r",? or [\w ]*with_api_key\(\.\.\.\)"), ""),
+    (re.compile(r"; raise \w+ of the generator's limits[^;]*"), ""),
+    (re.compile(r"\b(raise|lower) max_tokens\b"), r"\1 --max-tokens"),
+    (re.compile(r"[\w ]+ GeneratorInfo\.custom\(\.\.\.\)"), " choose another model with --model"),
+    (re.compile(r"GeneratorInfo\.local\('([^']*)'\)"), r"--model local:\1"),
+    (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),
+)
+
 NO_PRICE = "cost unknown (no price set)"
 NO_COST = "cost unknown"
-LEAST_PLACES = 4
+MIN_PLACES = 4
 COST_DIGITS = 4
 
 
 def visible(text: str) -> str:
-    r"""`text` with every control but the line end and the tab written out, like `\x1b`.
+    r"""Write out every control character but the line end and the tab, like `\x1b`.
 
-    Each character stands for itself, so a text may be shown piece by piece.
+    Works character by character, so a text may be shown in pieces.
     """
     return text.translate(_VISIBLE)
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, safe to show."""
+    """Return `text` on one line, safe to show."""
     return visible(" ".join(text.split()))
 
 
+def name_options(message: str) -> str:
+    """Replace the Python methods that an error message recommends by options of the command."""
+    for pattern, words in _ADVICE:
+        message = pattern.sub(words, message)
+    return message
+
+
 def closing_line(response: CompletionResponse) -> str:
-    """The counts and the cost of an answer, and why it ended if that is not plain."""
-    parts = [_tokens(response.usage), _cost(response.cost), remark(response)]
+    """Return the counts and the cost of an answer, and why it ended unless it just finished."""
+    cost = total_words(CostTotal.of([response.cost]))
+    usage, counts = response.usage, "no token counts"
+    if usage is not None:
+        sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
+        counts = f"{usage.total_tokens} tokens ({sides})"
+    parts = [counts, cost, truncation_notice(response)]
     return " · ".join(part for part in parts if part)
 
 
-def remark(response: CompletionResponse) -> str | None:
-    """Why the answer is not what it seems, or None for one that is whole."""
-    if response.finish_reason in _REMARKS:
-        return _REMARKS[response.finish_reason]
+def truncation_notice(response: CompletionResponse) -> str | None:
+    """Return why the answer is truncated, refused or empty, or None for a complete one."""
+    if response.refusal_reason is not None:
+        return f"the answer was refused: {one_line(response.refusal_reason)}"
+    if response.finish_reason in _NOTICES:
+        return _NOTICES[response.finish_reason]
     return None if response.text else "the answer has no text"
 
 
-def _tokens(usage: Usage | None) -> str:
-    if usage is None:
-        return "no token counts"
-    return f"{usage.total_tokens} tokens ({usage.prompt_tokens} in, {usage.completion_tokens} out)"
-
-
-def _cost(outcome: CostOutcome) -> str:
-    match outcome.resolution:
-        case CostResolution.RESOLVED:
-            return _dollars(outcome.cost)
-        case CostResolution.UNPRICED:
-            return NO_PRICE
-        case CostResolution.UNKNOWN:
-            return NO_COST
-
-
 def total_words(total: CostTotal) -> str:
-    """A sum of costs, in few words; never an amount where nothing is known."""
+    """Return a sum of costs in a few words; never an amount if no cost is known."""
     if total.is_exact:
         return _dollars(total.cost)
     if total.cost:
@@ -89,6 +98,6 @@ def total_words(total: CostTotal) -> str:
 
 
 def _dollars(cost: Decimal) -> str:
-    """The amount in plain digits; a small one keeps its first four."""
-    places = max(LEAST_PLACES, COST_DIGITS - 1 - cost.adjusted())
+    """Return the amount in plain digits, with at least four significant ones."""
+    places = max(MIN_PLACES, COST_DIGITS - 1 - cost.adjusted())
     return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")

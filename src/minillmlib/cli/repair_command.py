@@ -1,67 +1,57 @@
-"""The command that repairs JSON: one text, or one text in each line."""
+"""Repairs JSON: one text, or JSON lines one by one."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
 from minillmlib import JsonRepairError, repair, repair_json
-from minillmlib.cli.terminal import show_error, show_note
+from minillmlib.cli.terminal import DIM, show_error, show_line
 
-__all__ = ["mend"]
+__all__ = ["repair_stream"]
 
 
-def mend(path: Path | None, *, is_strict: bool, shows_changes: bool) -> bool:
-    """Writes the JSON of a file, or of the standard input. Whether all of it could be written.
+def repair_stream(path: Path | None, *, is_strict: bool, shows_changes: bool) -> bool:
+    """Write the JSON of a file or of standard input; return whether every text had some.
 
     Of JSON lines, each is repaired and written before the next is read.
     """
-    is_whole = True
-    with _opened(path) as source:
+    is_complete = True
+    with (
+        path.open(encoding="utf-8", errors="replace") if path else nullcontext(sys.stdin) as source
+    ):
         for place, text in _texts(source):
             try:
-                mended = _mended(text, place, is_strict=is_strict, shows_changes=shows_changes)
+                repaired = _repair(text, place, is_strict=is_strict, shows_changes=shows_changes)
             except JsonRepairError as error:
                 show_error(f"{place}{error}")
-                is_whole = False
+                is_complete = False
             else:
-                sys.stdout.write(mended + "\n")
-    return is_whole
-
-
-def _opened(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
-    if path is None:
-        return contextlib.nullcontext(sys.stdin)
-    return path.open(encoding="utf-8", errors="replace")
+                sys.stdout.write(repaired + "\n")
+    return is_complete
 
 
 def _texts(source: TextIO) -> Iterator[tuple[str, str]]:
-    """The text, or each line of JSON lines after a name for it.
+    """Yield the whole text after `""`, or each line of JSON lines after its name.
 
-    They are JSON lines if the first two that are not blank begin like containers and the first
-    of them has its end.
+    The source is JSON lines if its first two lines that are not blank start like containers and
+    the first of them is complete.
     """
-    start = ""
-    numbered = enumerate(source, start=1)
-    for number, line in numbered:
+    start, first = "", list[tuple[str, str]]()
+    named = ((f"line {number}: ", line) for number, line in enumerate(source, start=1))
+    for name, line in named:
         start += line
-        if not line.strip():
-            continue
-        if not _is_container(start):
-            break
-        for next_number, following in numbered:
-            if following.strip():
-                if following.lstrip()[0] not in "{[":
-                    start += following
-                    break
-                yield f"line {number}: ", start.strip()
-                yield f"line {next_number}: ", following.strip()
-                yield from ((f"line {at}: ", text.strip()) for at, text in numbered if text.strip())
-                return
-        break
+        if line.strip():
+            if not (line.lstrip()[0] in "{[" if first else _is_container(line)):
+                break
+            first.append((name, line.strip()))
+        if len(first) == 2:
+            yield from first
+            yield from ((name, line.strip()) for name, line in named if line.strip())
+            return
     yield "", (start + source.read()).rstrip("\n")
 
 
@@ -74,13 +64,15 @@ def _is_container(text: str) -> bool:
         return False
 
 
-def _mended(text: str, place: str, *, is_strict: bool, shows_changes: bool) -> str:
-    if not (is_strict or shows_changes):
-        return repair_json(text)
-    found = repair(text)
-    for change in found.changes if shows_changes else ():
-        show_note(f"{place}character {change.position}: {change.kind}")
-    if is_strict and found.changes:
-        first = found.changes[0]
-        raise JsonRepairError(f"this is not JSON: character {first.position}: {first.kind}")
+def _repair(text: str, place: str, *, is_strict: bool, shows_changes: bool) -> str:
+    if is_strict or shows_changes:
+        changes = repair(text).changes
+        for change in changes if shows_changes else ():
+            show_line(f"{place}character {change.position}: {change.kind}", DIM)
+        if is_strict and changes:
+            first = changes[0]
+            raise JsonRepairError(
+                f"this is not valid JSON: character {first.position}: {first.kind}; "
+                "omit --strict to repair it"
+            )
     return repair_json(text)

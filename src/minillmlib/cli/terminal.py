@@ -1,4 +1,4 @@
-"""The three standard streams: answers go to the output, everything else beside it."""
+"""Uses the three standard streams: answers go to the output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from rich.console import Console
 from rich.text import Text
 
 from minillmlib import ChatNode, Role
-from minillmlib.cli.format import one_line, visible
-from minillmlib.cli.tree_view import ASCII, LINES, Row, drawn, summary
+from minillmlib.cli.format import name_options, one_line, visible
+from minillmlib.cli.tree_view import ASCII, LINES, Row, render_tree, summary
 
 __all__ = [
+    "DIM",
     "AnswerPrinter",
-    "abandon_output",
+    "discard_output",
     "is_watched",
     "prepare_streams",
-    "prompted_lines",
-    "show_dim",
+    "read_lines",
     "show_error",
+    "show_hint",
     "show_line",
-    "show_note",
     "show_path",
     "show_tree",
 ]
 
+DIM = "dim"
 PROMPT = "> "
 PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
 ROLE_STYLES = {
@@ -39,157 +40,138 @@ ROLE_STYLES = {
 
 
 def prepare_streams() -> None:
-    """Makes every standard stream usable: one that is closed is empty, and no text is too odd."""
+    """Make every standard stream usable: a closed one is empty, and no text fails to be encoded."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            nowhere = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - stays open
-            setattr(sys, name, nowhere)
+            null = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, null)
     for stream, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
 
 
-def abandon_output() -> None:
-    """Sends what is left for a broken standard output nowhere, so that exiting is quiet."""
+def discard_output() -> None:
+    """Discard the pending text of a broken standard output, so that exiting reports no error."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def is_watched() -> bool:
-    """Whether a person sees what goes to standard error."""
+    """Whether a person sees standard error."""
     return sys.stderr.isatty()
 
 
-def show_dim(line: str) -> None:
-    """A line beside the answer, if a person sees it."""
-    if is_watched():
-        _show(line, "dim")
-
-
-def show_note(line: str) -> None:
-    """A line beside the answer that a script's log should have, too."""
-    _show(line, "dim")
-
-
-def show_line(line: str) -> None:
-    """A line beside the answer that was asked for."""
-    _show(line, "")
-
-
-def show_error(problem: str) -> None:
-    """What went wrong, on one line."""
-    _show(f"error: {one_line(problem)}", "red")
-
-
-def _show(line: str, style: str) -> None:
-    # Text is shown as it is: no markup, no emoji names, no highlighting.
+def show_line(line: str, style: str = "") -> None:
+    """Show a line on standard error, unchanged: no markup, no emoji names, no highlighting."""
     Console(stderr=True).print(Text(line, style=style), soft_wrap=True)
 
 
+def show_hint(line: str) -> None:
+    """Show a dim line on standard error, but only to a person; scripts do not need it."""
+    if is_watched():
+        show_line(line, DIM)
+
+
+def show_error(problem: object) -> None:
+    """Show an error on one line of standard error."""
+    show_line(f"error: {one_line(name_options(str(problem)))}", "red")
+
+
 def show_path(path: Path) -> None:
-    """Where a file is, on the output: safe on a terminal, exactly as it is elsewhere."""
+    """Print a file's path: safe on a terminal, unchanged elsewhere."""
     name = visible(str(path)) if sys.stdout.isatty() else str(path)
     sys.stdout.write(f"{name}\n")
 
 
 def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
-    """Draws a tree: to the output, or beside the answers if a conversation is `here` in it."""
+    """Draw a tree on the output, or on standard error if a conversation is at `here`."""
     console = Console(stderr=here is not None)
-    is_seen = console.is_terminal
-    width = console.width if is_seen else PIPED_WIDTH
+    is_terminal = console.is_terminal
+    width = console.width if is_terminal else PIPED_WIDTH
     can_draw = console.encoding.lower().startswith("utf")
-    for row in drawn(root, width, here, LINES if can_draw else ASCII):
-        if is_seen:
+    for row in render_tree(root, width, here, LINES if can_draw else ASCII):
+        if is_terminal:
             line = _styled(row)
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)
         else:
             console.file.write(f"{row.plain}\n")
-    console.print(Text(summary(root), style="dim"), soft_wrap=True)
+    console.print(Text(summary(root), style=DIM), soft_wrap=True)
 
 
 def _styled(row: Row) -> Text:
     return Text.assemble(
-        (row.margin + row.strokes, "dim"),
+        (row.margin + row.strokes, DIM),
         (row.role.value, ROLE_STYLES[row.role]),
         "  ",
         row.words,
-        (row.facts, "dim"),
+        (row.facts, DIM),
     )
 
 
 class AnswerPrinter:
-    """Prints one answer piece by piece: made safe on a terminal, exactly as it is elsewhere."""
+    """Prints one answer piece by piece: made safe on a terminal, unchanged elsewhere."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._pieces: list[str] = []
 
     def write(self, text: str) -> None:
-        """Shows the next piece at once."""
+        """Print the next piece at once."""
         self._pieces.append(text)
         sys.stdout.write(visible(text) if self._is_terminal else text)
         sys.stdout.flush()
 
-    def finish(self, whole: str) -> None:
-        """Shows what of the whole answer did not come in pieces, and ends the line."""
+    def finish(self, whole: str = "") -> None:
+        """Print the part of the complete answer that was not printed yet, and end the line."""
         printed = "".join(self._pieces)
         if whole.startswith(printed):
             self.write(whole[len(printed) :])
-        self.end_line()
-
-    def end_line(self) -> None:
-        """Ends the last line if something was printed and it is still open."""
-        printed = "".join(self._pieces)
+            printed = whole
         if printed and not printed.endswith("\n"):
             self.write("\n")
 
-    def break_off(self) -> None:
-        """Ends the line of an answer that Ctrl-C stopped; a terminal shows `^C` on it."""
+    def interrupt(self) -> None:
+        """End the line of an answer that Ctrl-C stopped; a terminal shows `^C` on it."""
         if self._is_terminal:
             self.write("\n")
         else:
-            self.end_line()
+            self.finish()
 
 
-def prompted_lines() -> Iterator[str]:
-    """What the person says, until the end of the input; blank lines are left out.
+def read_lines() -> Iterator[str]:
+    """Yield the lines of the input until its end, without blank ones.
 
-    At a terminal the lines can be edited, and Ctrl-C gives up a line instead of the program.
+    At a terminal the lines can be edited, and Ctrl-C cancels a line instead of the program.
     """
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         with contextlib.suppress(ImportError):
-            importlib.import_module("readline")  # from now on input() can edit and recall
-    while (line := _terminal_line() if is_terminal else _piped_line()) is not None:
+            importlib.import_module("readline")  # gives input() editing and history
+    while (line := _read_terminal() if is_terminal else _read_pipe()) is not None:
         if line.strip():
             yield line
 
 
-def _piped_line() -> str | None:
+def _read_pipe() -> str | None:
     line = sys.stdin.readline()
     return line.rstrip("\r\n") if line else None
 
 
-def _terminal_line() -> str | None:
+def _read_terminal() -> str | None:
     try:
-        return _ask_line()
+        if sys.stdout.isatty():
+            return input(PROMPT)
+        sys.stderr.write(PROMPT)  # the output is for answers only
+        sys.stderr.flush()
+        line = sys.stdin.readline()
     except KeyboardInterrupt:
-        show_dim("\n(Ctrl-D leaves)")
+        show_hint("\n(Ctrl-D leaves)")
         return ""
     except EOFError:
-        show_dim("")
-        return None
-
-
-def _ask_line() -> str:
-    if sys.stdout.isatty():
-        return input(PROMPT)
-    sys.stderr.write(PROMPT)  # the output is for answers only
-    sys.stderr.flush()
-    line = sys.stdin.readline()
+        line = ""
     if not line:
-        raise EOFError
-    return line.rstrip("\n")
+        show_hint("")
+    return line.rstrip("\n") if line else None

@@ -1,6 +1,6 @@
-"""A tree as lines: what is said one after the other stands below each other, branches are indented.
+"""Renders a tree as lines: a thread runs straight down, and branches are indented.
 
-Nothing recurses, and no line grows with the depth, so a tree may have any shape and any size.
+Nothing recurses, and no line grows with the depth, so a tree may have any shape and size.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from rich.cells import cell_len, set_cell_size
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
 
-__all__ = ["ASCII", "LINES", "Guides", "Row", "drawn", "excerpt", "summary"]
+__all__ = ["ASCII", "LINES", "Guides", "Row", "excerpt", "render_tree", "summary"]
 
 SHORT_ID = 6
-WIDE = 60  # below this many columns a line has no room for ids
-LEAST_WORDS = 12  # columns; what else is known goes before the words get less
-MOST_CHARS = 2000  # of a message that are looked at for its first words
+WIDE = 60  # a narrower terminal has no room for ids
+MIN_WORDS = 12  # columns of text; narrower lines omit the facts first
+MAX_CHARS = 2000  # of a message that are read to find its first words
 
 
 class Guides(NamedTuple):
-    """The strokes that lead to a node from the one it follows."""
+    """The strokes that connect a node with its parent."""
 
     branch: str
     last: str
@@ -36,7 +36,7 @@ ASCII = Guides("|- ", "`- ", "|  ", "   ", ".. ")
 
 
 class Row(NamedTuple):
-    """One node as it is shown: its number and id, the strokes, the words, the model and cost."""
+    """One node as text: its number and id, the strokes, its words, its model and cost."""
 
     margin: str
     strokes: str
@@ -50,24 +50,24 @@ class Row(NamedTuple):
         return f"{self.margin}{self.strokes}{self.role.value}  {self.words}{self.facts}"
 
 
-def drawn(
+def render_tree(
     root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES
 ) -> Iterator[Row]:
-    """Return the rows of a tree for lines of `width` columns, numbered by age."""
+    """Yield the rows of a tree for lines of `width` columns, numbered in insertion order."""
     nodes = root.in_insertion_order()
     numbers = {node: number for number, node in enumerate(nodes, start=1)}
     digits = len(str(len(nodes)))
-    for node, strokes in _placed(root, guides, most_levels=max(2, width // 8)):
+    for node, strokes in _lay_out(root, guides, max_levels=max(2, width // 8)):
         margin = f"{numbers[node]:>{digits}} "
         if here is not None:
             margin = ("*" if node == here else " ") + margin
         if width >= WIDE:
             margin += node.id[:SHORT_ID] + " "
-        yield _row(node, margin, strokes, width)
+        yield _render_row(node, margin, strokes, width)
 
 
-class Place(NamedTuple):
-    """A node that is still to be shown, the levels around it, its own stroke and level."""
+class _Pending(NamedTuple):
+    """A node still to be rendered: the levels around it, its stroke, and the level it opens."""
 
     node: ChatNode
     around: tuple[str, ...]
@@ -75,49 +75,44 @@ class Place(NamedTuple):
     level: tuple[str, ...] = ()
 
 
-def _placed(root: ChatNode, guides: Guides, most_levels: int) -> Iterator[tuple[ChatNode, str]]:
-    """Each node with the strokes before it, of which only the last levels are shown."""
-    pending = [Place(root, ())]
+def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
+    """Yield each node with the strokes before it; only the last levels are shown."""
+    pending = [_Pending(root, ())]
     while pending:
-        place = pending.pop()
-        hidden = guides.hidden if len(place.around) > most_levels else ""
-        yield place.node, hidden + "".join(place.around[-most_levels:]) + place.stroke
-        inside = (*place.around, *place.level)[-most_levels - 1 :]
-        pending.extend(_next_places(place.node.children(), inside, guides))
+        node, around, stroke, level = pending.pop()
+        hidden = guides.hidden if len(around) > max_levels else ""
+        yield node, hidden + "".join(around[-max_levels:]) + stroke
+        inside = (*around, *level)[-max_levels - 1 :]
+        children = node.children()
+        if len(children) == 1:
+            pending.append(_Pending(children[0], inside))
+        elif children:
+            *others, last = children
+            pending.append(_Pending(last, inside, guides.last, (guides.under,)))
+            pending += [
+                _Pending(child, inside, guides.branch, (guides.beside,))
+                for child in reversed(others)
+            ]
 
 
-def _next_places(
-    children: list[ChatNode], inside: tuple[str, ...], guides: Guides
-) -> Iterator[Place]:
-    """Where the children stand, the last one first."""
-    if len(children) == 1:
-        yield Place(children[0], inside)
-        return
-    for child in reversed(children):
-        if child == children[-1]:
-            yield Place(child, inside, guides.last, (guides.under,))
-        else:
-            yield Place(child, inside, guides.branch, (guides.beside,))
-
-
-def _row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
+def _render_row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
     facts = _facts(node)
     taken = cell_len(margin + strokes + node.role) + 2
-    if width - taken - cell_len(facts) < LEAST_WORDS:
+    if width - taken - cell_len(facts) < MIN_WORDS:
         facts = ""
-    room = max(LEAST_WORDS, width - taken - cell_len(facts))
+    room = max(MIN_WORDS, width - taken - cell_len(facts))
     return Row(margin, strokes, node.role, excerpt(node.message, room), facts)
 
 
 def _facts(node: ChatNode) -> str:
     if not node.is_generated:
         return ""
-    model = one_line(node.response.model[:MOST_CHARS])
+    model = one_line(node.response.model[:MAX_CHARS])
     return "".join(f" · {fact}" for fact in (model, total_words(node.cost)) if fact)
 
 
 def excerpt(message: Message, columns: int) -> str:
-    """The first words of a message, safe to show, in so many columns."""
+    """Return the first words of a message, safe to show, in at most that many columns."""
     words = one_line(_beginning(message))
     if cell_len(words) <= columns:
         return words
@@ -125,14 +120,14 @@ def excerpt(message: Message, columns: int) -> str:
 
 
 def _beginning(message: Message) -> str:
-    said = [(message.text or "")[:MOST_CHARS]]
-    said += [f"[{part.kind}]" for part in (*message.attachments, *message.media)]
-    said += [f"[calls {call.name[:MOST_CHARS]}]" for call in message.tool_calls]
-    return " ".join(said)
+    parts = [(message.text or "")[:MAX_CHARS]]
+    parts += [f"[{part.kind}]" for part in (*message.attachments, *message.media)]
+    parts += [f"[calls {call.name[:MAX_CHARS]}]" for call in message.tool_calls]
+    return " ".join(parts)
 
 
 def summary(root: ChatNode) -> str:
-    """The counts of a tree and what all of it cost."""
+    """Return the counts of a tree and its total cost."""
     count, ends = root.node_count(), sum(1 for _ in root.leaves())
     messages = f"{count} message{'s' * (count != 1)}"
     branches = f" in {ends} branches" if ends > 1 else ""

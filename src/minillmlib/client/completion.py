@@ -1,167 +1,175 @@
-"""One completion on its way: its attempts, its clocks, its right to try again, its report."""
+"""One completion: its attempts, its deadline, its right to retry, and its one report."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import sys
 from functools import lru_cache
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 import msgspec
 
 from minillmlib.auth.secret import Auth
-from minillmlib.client.cost_reporting import (
-    Reporting,
-    log_attempt,
-    report,
-    report_later,
-    waited_for,
-)
-from minillmlib.client.deferred_cost import has_late_cost, with_late_costs
-from minillmlib.client.estimate import estimated
-from minillmlib.client.http_request import Encoded, encode
+from minillmlib.client.attempt import PendingAttempt
+from minillmlib.client.cost_reporting import Report, logger, report, report_deferred, wait
+from minillmlib.client.deferred_cost import fetch_deferred_costs, has_deferred_cost
+from minillmlib.client.estimate import estimate_call
+from minillmlib.client.http_request import build_http_request
+from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
-from minillmlib.client.retry import default_retries, retry_quota, wait_secs
-from minillmlib.client.timeouts import Clocks, sleep
-from minillmlib.client.validate import Accepted, accept, corrected
+from minillmlib.client.retry import default_retries, retry_delay, retry_quota
+from minillmlib.client.validate import NOT_PARSED, validate, with_correction
 from minillmlib.errors import (
-    ApiError,
     AuthenticationError,
     BudgetExceededError,
-    ConnectError,
     MaxRetriesExceededError,
     MiniLLMError,
     RejectedResponseError,
     StaleConnectionError,
 )
-from minillmlib.json_value import excerpt
-from minillmlib.protocols.errors import request_id_of
-from minillmlib.transport.timeout import running_loop
-from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
-from minillmlib.types.budget import Reservation
-from minillmlib.types.costs import CostOutcome
+from minillmlib.event_loop import asyncio_module
+from minillmlib.json_value import JsonValue
+from minillmlib.transport.timeout import TimeoutBudget
+from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, Reservation
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Run"]
-
-# A 5xx that says no before any work is done, like the 4xx; and the 4xx that may come after it.
-BEFORE_WORK = (503, 529)
-MAYBE_WORKED = (408,)
+__all__ = ["Completed", "Completion", "complete", "hide_frames"]
 
 
-class Run:
+class Completed(msgspec.Struct, frozen=True):
+    """A whole answer that the settings accept, and the value of its type if one is expected.
+
+    `prefix` is what the next call of this conversation need not encode again.
+    """
+
+    response: CompletionResponse
+    parsed: JsonValue = NOT_PARSED
+    prefix: EncodedPrefix | None = None
+
+
+async def complete(call: Call) -> Completed:
+    """Return the whole answer to `call`, after as many attempts as its settings allow."""
+    async with Completion(call) as completion:  # settles and reports on every way out
+        while True:
+            try:
+                return completion.finish(await completion.send())
+            except MiniLLMError as error:
+                await completion.retry_or_raise(error)
+
+
+class Completion:
     """One completion, from its first attempt to its one report.
 
-    Every attempt is settled exactly once, and no settling ever waits: the record is there before
+    Every attempt is settled exactly once, and settling never waits: the record is there before
     control leaves, whatever makes it leave.
     """
 
     attempts: tuple[Attempt, ...] = ()
-    _open: _OpenAttempt | None = None
-    _auth: Auth | None = None
+    pending: PendingAttempt | None = None
+    _auth: Auth | None = None  # of the last attempt
     _retries = 0
-    _taken = 0  # from the quota, by the last retry
-    _was_resent = False
-    _was_renewed = False
+    _quota_taken = 0  # by the last retry
+    _is_resending = False
+    _has_renewed = False
     _is_reported = False
-    _is_late = False  # whether the report waits for what the provider tells later
-    _reporting: Reporting = None
+    _is_deferred = False  # whether the report waits for costs that come later
+    _report: Report = None
     _reservations: tuple[Reservation, ...] = ()
 
     def __init__(self, call: Call) -> None:
-        self.call = call  # with what is wrong with the last answer, if it is asked for again
-        self._asked = call
-        self.clocks = Clocks(call.settings, stream=call.stream)
-        self._loop = running_loop()
+        self.call = call  # with a correction turn, if an answer was rejected
+        self._original = call
+        self._loop = asyncio_module().get_running_loop()
+        self.timeouts = TimeoutBudget(call.settings, self._loop, stream=call.stream)
 
-    def begin(self) -> Encoded:
-        """The next request. From here on it counts as an attempt."""
-        sent = encode(self.call)
-        if self._was_resent:
-            anew = msgspec.structs.replace(sent.request, on_new_connection=True)
-            sent = msgspec.structs.replace(sent, request=anew)
-        self._auth = sent.auth
-        reservation = self._reserved()
-        self._open = _OpenAttempt(len(self.attempts) + 1, self.call, sent, reservation)
-        return sent
+    async def __aenter__(self) -> Self:
+        return self
 
-    def _reserved(self) -> Reservation | None:
-        """The most that an attempt may cost, set aside in the call's budget."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, MiniLLMError):
+            await self.close()
+        else:
+            self.abandon()
+            hide_frames(error)
+
+    def start_attempt(self) -> PendingAttempt:
+        """Build the next request and reserve its cost. From here on it counts as an attempt."""
         call = self.call
-        if call.settings.budget is None:
-            return None
-        return call.settings.budget.reserve(estimated(call))
+        prepared = build_http_request(call, on_new_connection=self._is_resending)
+        budget, reservation = call.settings.budget, None
+        if budget is not None:
+            reservation = budget.reserve(estimate_call(call, prepared.body, prepared.request.body))
+        self._auth = prepared.auth
+        number = len(self.attempts) + 1
+        self.pending = PendingAttempt(number, call, prepared, reservation)
+        return self.pending
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """An answer has begun; gives its headers without the secrets."""
-        attempt = self._open
-        if attempt is None:
-            return {}
-        headers = attempt.redactor.redact_plain(headers)
-        attempt.status, attempt.request_id = status, request_id_of(headers)
-        if (response_id := headers.get("x-generation-id")) is not None:
-            attempt.response_id = excerpt(response_id)
-        return headers
+    async def send(self) -> bytes:
+        """Make an attempt; return the whole body of its answer."""
+        return await self.start_attempt().exchange.fetch(self.timeouts.response_timeout())
 
-    def answered(self, response: CompletionResponse) -> Accepted:
-        """The whole answer is there and paid for; gives it with the record of all attempts.
-
-        Raises what the settings refuse it with.
-        """
+    def finish(self, body: bytes) -> Completed:
+        """Parse, price, validate and record the answer in `body`."""
+        assert self.pending is not None
         try:
-            response, parsed = accept(self.call, response)
-        except RejectedResponseError as error:
-            self._settle(AttemptOutcome.REJECTED, response.cost, error, response_id=response.id)
-            self.call = corrected(self._asked, response, error) or self.call
+            response = self.pending.parse(body)
+        except MiniLLMError as error:
+            self.record_failure(error, self.pending.cost_of_failed(body))
             raise
-        self._settle(AttemptOutcome.ANSWERED, response.cost, response_id=response.id)
-        if not retry_quota.is_full:
-            retry_quota.give_back(self._server(), self._taken)
+        return self.accept(response)
+
+    def accept(self, response: CompletionResponse) -> Completed:
+        """Validate and record a whole answer; raise what the settings reject it with."""
+        call, pending = self.call, self.pending
+        assert pending is not None
+        parsed: JsonValue = NOT_PARSED
+        if call.needs_validation:
+            try:
+                response, parsed = validate(call, response)
+            except RejectedResponseError as error:
+                self._settle(
+                    pending.record(AttemptOutcome.REJECTED, response.cost, error, response.id)
+                )
+                self.call = with_correction(self._original, response, error) or call
+                raise
+        self._settle(pending.record(AttemptOutcome.ANSWERED, response.cost, None, response.id))
+        if retry_quota.is_used:
+            retry_quota.give_back(self._server(), self._quota_taken)
         request_id = self.attempts[-1].request_id
-        whole = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
-        return whole, parsed
+        response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        return Completed(response, parsed, pending.prefix)
 
-    def told(self, response_id: str, cost: CostOutcome | None) -> None:
-        """What a stream has told of itself so far, in case that it does not come to its end."""
-        if self._open is not None:
-            self._open.response_id = response_id or self._open.response_id
-            self._open.cost = cost
+    def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
+        """Record that the attempt came to nothing; `cost` is what its token counts say."""
+        if self.pending is not None:
+            self._settle(self.pending.record_failure(error, cost))
 
-    def failed(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
-        """The attempt came to nothing. `cost` is what its counts tell, if there were any."""
-        if self._open is None:
-            return
-        outcome = _outcome_of(error, self._open)
-        cost = cost or self._open.cost
-        if cost is None and outcome is AttemptOutcome.FAILED:
-            cost = CostOutcome.unknown()
-        redact, of_attempt = self._open.redactor.redact, self._open.request_id
-        self._open.request_id = None if of_attempt is None else redact(of_attempt)
-        told = error.request_id
-        error.request_id = self._open.request_id if told is None else redact(told)
-        self._settle(outcome, cost, error)
-
-    async def recover(self, error: MiniLLMError) -> None:
-        """Returns when the next attempt may begin; raises what ends the completion if none may."""
-        self.failed(error)
-        left = self.clocks.left()
-        if left is not None and left <= 0:
+    async def retry_or_raise(self, error: MiniLLMError) -> None:
+        """Return when the next attempt may begin, or raise what ends the completion."""
+        self.record_failure(error)
+        remaining = self.timeouts.remaining()
+        if remaining is not None and remaining <= 0:
             self.give_up(error)
-        if isinstance(error, StaleConnectionError) and not self._was_resent:
-            self._was_resent = True  # not a retry: the server had closed an idle connection
+        if isinstance(error, StaleConnectionError) and not self._is_resending:
+            self._is_resending = True  # not a retry: the server had closed an idle connection
         elif not self._has_new_credential(error):
-            delay = self._delay(error)
+            delay = self._retry_delay(error)
             if delay is None:
                 self.give_up(error)
             self._retries += 1
-            await sleep(delay)
+            await asyncio_module().sleep(delay)
 
     def give_up(self, error: MiniLLMError) -> NoReturn:
-        """Raises what ends the completion, with the record of all attempts."""
-        self.failed(error)
+        """Raise what ends the completion, with the record of all attempts."""
+        self.record_failure(error)
         error.attempts = self.attempts
-        _forget_frames(error)
+        hide_frames(error)
         if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
         exceeded = MaxRetriesExceededError(
@@ -170,103 +178,90 @@ class Run:
         exceeded.attempts = self.attempts
         raise exceeded from error
 
-    async def end(self) -> None:
-        """The completion has come to its end, good or bad; waits for the callback, if it must."""
-        reporting = self._report()
-        if reporting is not None and not self._is_late:
-            await waited_for(reporting)
+    async def close(self) -> None:
+        """Report the completion, good or bad, and wait for its callback, unless it is deferred."""
+        pending = self._start_report()
+        if pending is not None and not self._is_deferred:
+            await wait(pending)
 
-    async def settled(self) -> CostInfo:
-        """Waits until everything has been told that can be; what the completion cost."""
-        await waited_for(self._report() or self._reporting)
-        return CostInfo.of(self.attempts)
+    async def settled_cost(self) -> CostInfo:
+        """Wait until everything was reported that can be; return what the completion cost."""
+        await wait(self._start_report() or self._report)
+        return self._cost_info()
 
-    def leave(self) -> None:
-        """The caller goes away: settles what is open, and reports, without waiting."""
-        self._report()
+    def abandon(self) -> None:
+        """Settle the open attempt and report without waiting, because the caller is gone."""
+        self._start_report()
 
-    def leave_from_anywhere(self) -> None:
-        """The same, soon, from a destructor in any thread."""
+    def abandon_threadsafe(self) -> None:
+        """Do the same soon, from a destructor in any thread."""
         try:
-            self._loop.call_soon_threadsafe(self.leave)
+            self._loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:  # the loop is closed
-            self.leave()
+            self.abandon()
 
-    def _report(self) -> Reporting:
-        if self._open is not None:
-            was_sent = self._open.may_have_left
-            cost = self._open.cost or CostOutcome.unknown()
-            self._settle(
-                AttemptOutcome.ABANDONED if was_sent else AttemptOutcome.NOT_SENT,
-                cost if was_sent else None,
-            )
+    def _settle(self, attempt: Attempt) -> None:
+        """Book the end of the pending attempt."""
+        assert self.pending is not None
+        if self.pending.reservation is not None:
+            self.pending.reservation.settle(attempt.cost)
+            self._reservations += (self.pending.reservation,)
+        self.pending = None
+        self.attempts += (attempt,)
+        _log(attempt)
+
+    def _start_report(self) -> Report:
+        if self.pending is not None:
+            self._settle(self.pending.record_abandoned())
         settings = self.call.settings
         callback = settings.cost_callback if settings.cost_tracking else None
         if self._is_reported or (callback is None and settings.budget is None):
             return None
         self._is_reported = True
-        callback = callback or _nobody
-        self._is_late = any(has_late_cost(self.call, attempt) for attempt in self.attempts)
-        if self._is_late:
-            self._reporting = report_later(callback, self._late_info, self._info)
-        else:
-            self._reporting = report(callback, self._info())
-        return self._reporting
+        unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
+        self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in unknown)
+        if self._is_deferred:
+            self._report = report_deferred(callback, self._deferred_cost_info, self._cost_info)
+        elif callback is not None:
+            self._report = report(callback, self._cost_info())
+        return self._report
 
-    def _info(self) -> CostInfo:
+    def _cost_info(self) -> CostInfo:
         return CostInfo.of(self.attempts)
 
-    async def _late_info(self) -> CostInfo:
-        self.attempts = await with_late_costs(self.call, self.attempts)
+    async def _deferred_cost_info(self) -> CostInfo:
+        self.attempts = await fetch_deferred_costs(self.call, self.attempts)
         for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
             reservation.settle(attempt.cost)
-        return self._info()
-
-    def _settle(
-        self,
-        outcome: AttemptOutcome,
-        cost: CostOutcome | None,
-        error: MiniLLMError | None = None,
-        *,
-        response_id: str = "",
-    ) -> None:
-        if self._open is None:  # settled before: the first outcome stands
-            return
-        attempt = self._open.settled(outcome, cost, error, response_id)
-        if self._open.reservation is not None:
-            self._open.reservation.settle(cost)
-            self._reservations += (self._open.reservation,)
-        self._open = None
-        self.attempts += (attempt,)
-        log_attempt(attempt)
+        return self._cost_info()
 
     def _has_new_credential(self, error: MiniLLMError) -> bool:
-        """Whether a refused credential has been replaced since, as a file's may be; asked once."""
+        """Whether a refused credential was replaced since, as a file's may be. Checked once."""
         is_refused = isinstance(error, AuthenticationError) and error.status == 401
-        if not is_refused or self._was_renewed:
+        if not is_refused or self._has_renewed:
             return False
-        self._was_renewed = True
+        self._has_renewed = True
         try:
             return self.call.generator.credential.resolve() != self._auth
         except MiniLLMError:
             return False
 
-    def _delay(self, error: MiniLLMError) -> float | None:
-        """Seconds to wait before the next attempt, or None if there shall be none."""
+    def _retry_delay(self, error: MiniLLMError) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if there is none."""
         settings = self.call.settings
-        most = default_retries() if settings.retry is None else settings.retry
-        if not error.is_retryable or self._retries >= most:
+        max_retries = default_retries() if settings.retry is None else settings.retry
+        if not error.is_retryable or self._retries >= max_retries:
             return None
         if self.call.result_type is not None and isinstance(error, RejectedResponseError):
             return 0.0  # the server is well, and no waiting makes a wrong answer right
-        delay = wait_secs(settings, error, self._retries)
-        left = self.clocks.left()
-        if delay is None or (left is not None and delay >= left):
+        delay = retry_delay(settings, error, self._retries)
+        remaining = self.timeouts.remaining()
+        if delay is None or (remaining is not None and delay >= remaining):
             return None
         taken = retry_quota.take(self._server(), error)
         if taken is None:
             return None
-        self._taken = taken
+        self._quota_taken = taken
         return delay
 
     def _server(self) -> str:
@@ -275,77 +270,32 @@ class Run:
 
 @lru_cache(maxsize=64)
 def _server_of(base_url: str) -> str:
-    """A server's address as the quota knows it, however it was written."""
+    """Return a server's key in the quota, however its address was written."""
     parts = urlsplit(base_url)
     port = parts.port or {"https": 443}.get(parts.scheme, 80)
     return f"{parts.hostname}:{port}"
 
 
-def _nobody(_info: CostInfo) -> None:
-    """Is told what a completion cost that has only a budget."""
+def hide_frames(error: BaseException) -> None:
+    """Drop the traceback: its frames hold what the server sent, which may echo a secret.
+
+    A user's own exception keeps its traceback, also as the cause of one of our errors.
+    """
+    if isinstance(error, MiniLLMError) or not isinstance(error, Exception):
+        error.__traceback__ = None
+        if error.__cause__ is None:
+            error.__context__ = None
 
 
-class _OpenAttempt:
-    """An attempt that has not ended."""
-
-    status: int | None = None
-    request_id: str | None = None
-    response_id = ""
-    cost: CostOutcome | None = None
-
-    def __init__(
-        self, number: int, call: Call, sent: Encoded, reservation: Reservation | None
-    ) -> None:
-        self.reservation = reservation
-        self.redactor = sent.redactor
-        self._number = number
-        self._model = call.generator.model
-        self._url = sent.request.url
-        self._sent_bytes = len(sent.request.body)
-        self._departure = sent.request.departure
-        self._started_at = time.time()
-        self._started = time.monotonic()
-
-    @property
-    def may_have_left(self) -> bool:
-        return self.status is not None or self._departure.may_have_left
-
-    def settled(
-        self,
-        outcome: AttemptOutcome,
-        cost: CostOutcome | None,
-        error: MiniLLMError | None,
-        response_id: str,
-    ) -> Attempt:
-        return Attempt(
-            number=self._number,
-            url=self._url,
-            model=self._model,
-            sent_bytes=self._sent_bytes,
-            started_at=self._started_at,
-            elapsed_secs=time.monotonic() - self._started,
-            outcome=outcome,
-            status=self.status,
-            request_id=self.request_id,
-            response_id=response_id or self.response_id,
-            error=None if error is None else type(error).__name__,
-            cost=cost,
-        )
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Cuts off where an error was: those frames hold what was sent and what a server echoed."""
-    error.__traceback__ = None
-    if error.__cause__ is None:
-        error.__context__ = None
-    else:
-        _forget_frames(error.__cause__)
-
-
-def _outcome_of(error: MiniLLMError, attempt: _OpenAttempt) -> AttemptOutcome:
-    if isinstance(error, ConnectError) or not attempt.may_have_left:
-        return AttemptOutcome.NOT_SENT
-    status = attempt.status or 0
-    if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
-    return AttemptOutcome.FAILED
+def _log(attempt: Attempt) -> None:
+    """Log one line at level DEBUG: never a body, a header or anything else that could be secret."""
+    if sys.is_finalizing():  # a stream outlives its program; nothing can be imported now
+        return
+    log = logger()
+    if log.isEnabledFor(10):
+        url = urlsplit(attempt.url)
+        log.debug(
+            "POST %s%s: %s, status %s, %d bytes sent, %.3f s, request %s",
+            url.netloc, url.path, attempt.outcome.value, attempt.status, attempt.sent_bytes,
+            attempt.elapsed_secs, attempt.request_id,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Costs that a provider tells only later: asked for until they are there, within a bound."""
+"""Polls the provider for costs it publishes only after the response, for a bounded time."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import contextlib
 
 import msgspec
 
-from minillmlib.client.http_request import encode_query
-from minillmlib.client.parse import cost_of
+from minillmlib.client.attempt import cost_of_usage
+from minillmlib.client.http_request import build_cost_query
 from minillmlib.client.prepare import Call
-from minillmlib.client.timeouts import sleep
+from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import decode_json
-from minillmlib.transport.exchange import HttpReply, exchange
-from minillmlib.transport.timeout import Bound, running_loop
-from minillmlib.types.attempts import Attempt
-from minillmlib.types.costs import CostOutcome, CostResolution
+from minillmlib.transport.exchange import Exchange
+from minillmlib.transport.timeout import Timeout
+from minillmlib.types.costs import Attempt, CostOutcome
 
-__all__ = ["has_late_cost", "with_late_costs"]
+__all__ = ["fetch_deferred_costs", "has_deferred_cost"]
 
 # OpenRouter's record appears half a second to many seconds after the end (Roo-Code#915,
 # speakeasy-api/gram#978).
 WAITS_SECS = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
 QUERY_SECS = 10.0
 TOTAL_SECS = 30.0
-MOST_UNREACHABLE = 3  # times in a row that a server may not answer at all
-AGAIN = (408, 425, 429)  # refusals that are only for now; like each 5xx
+MAX_UNREACHABLE = 3  # times in a row that a server may not answer at all
+TEMPORARY = (408, 425, 429)  # refusals that may pass, like each 5xx
 
 
-def has_late_cost(call: Call, attempt: Attempt) -> bool:
-    """Whether the cost of an attempt is not known and can still be asked for."""
-    is_unknown = attempt.cost is not None and attempt.cost.resolution is CostResolution.UNKNOWN
-    return is_unknown and _address(call, attempt) is not None
+def has_deferred_cost(call: Call, attempt: Attempt) -> bool:
+    """Whether the cost of an attempt is unknown and can still be asked for."""
+    is_unknown = attempt.cost is not None and attempt.cost.is_unknown
+    return is_unknown and _lookup_url(call, attempt) is not None
 
 
-def _address(call: Call, attempt: Attempt) -> str | None:
+def _lookup_url(call: Call, attempt: Attempt) -> str | None:
     generator = call.generator
     if attempt.response_id:
         with contextlib.suppress(Exception):  # the provider may be the caller's own
@@ -41,64 +40,68 @@ def _address(call: Call, attempt: Attempt) -> str | None:
     return None
 
 
-async def with_late_costs(call: Call, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """The attempts with what the provider tells of them by now; what it does not tell stays."""
-    end = running_loop().time() + TOTAL_SECS
-    known = []
+async def fetch_deferred_costs(call: Call, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """Return the attempts with the costs the provider publishes in time; others stay."""
+    end = asyncio_module().get_running_loop().time() + TOTAL_SECS
+    updated = []
     for attempt in attempts:
         cost = None
-        if has_late_cost(call, attempt):
-            cost = await _late_cost(call, attempt, end)
-        known.append(attempt if cost is None else msgspec.structs.replace(attempt, cost=cost))
-    return tuple(known)
+        if has_deferred_cost(call, attempt):
+            cost = await _poll(call, attempt, end)
+        updated.append(attempt if cost is None else msgspec.structs.replace(attempt, cost=cost))
+    return tuple(updated)
 
 
-async def _late_cost(call: Call, attempt: Attempt, end: float) -> CostOutcome | None:
-    url = _address(call, attempt)
+async def _poll(call: Call, attempt: Attempt, end: float) -> CostOutcome | None:
+    asyncio = asyncio_module()
+    url = _lookup_url(call, attempt)
     assert url is not None
     unreachable = 0
     for wait in WAITS_SECS:
-        left = end - running_loop().time()
-        if left <= wait or unreachable == MOST_UNREACHABLE:
+        remaining = end - asyncio.get_running_loop().time()
+        if remaining <= wait or unreachable == MAX_UNREACHABLE:
             return None
-        await sleep(wait)
-        reply = await _asked(call, url, min(QUERY_SECS, left - wait))
+        await asyncio.sleep(wait)
+        reply = await _query(call, url, min(QUERY_SECS, remaining - wait))
         unreachable = unreachable + 1 if reply is None else 0
-        if reply is not None and reply.status == 200:
-            cost = _read(call, reply)
+        if reply is None:
+            continue
+        status, body = reply
+        if status == 200:
+            cost = _parse(call, body)
             if cost is not None:
                 return cost
-        elif reply is not None and not _may_come(call, reply):
+        elif not _may_appear_later(call, status, body):
             return None
     return None
 
 
-async def _asked(call: Call, url: str, secs: float) -> HttpReply | None:
-    """What the provider answers, or None if it could not be asked."""
-    bound, limits = Bound(secs, "total"), call.generator.limits
+async def _query(call: Call, url: str, secs: float) -> tuple[int, bytes] | None:
+    """Return the status and body of the provider's reply, or None if it cannot be reached."""
     try:
-        request = encode_query(call, url)
-        return await exchange(call.transport, request, bound, limits, lambda *_: {})
+        exchange = Exchange(call.transport, build_cost_query(call, url), call.generator.limits)
+        body = await exchange.fetch(Timeout(secs, "total"))
     except Exception:  # noqa: BLE001 - also of a transport or a provider of the caller's own
         return None
+    return exchange.status or 0, body
 
 
-def _read(call: Call, reply: HttpReply) -> CostOutcome | None:
-    """The cost, or None while it is not there, or if it cannot be read."""
+def _parse(call: Call, body: bytes) -> CostOutcome | None:
+    """Return the cost, or None while it is not there, or if it cannot be read."""
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        usage = call.generator.provider.parse_late_usage(decode_json(reply.body))
+        usage = call.generator.provider.billing.parse_deferred_usage(decode_json(body))
         if usage is not None:
-            return cost_of(call, usage)
+            return cost_of_usage(call, usage)
     return None
 
 
-def _may_come(call: Call, reply: HttpReply) -> bool:
-    """Whether an answer without the record says that it may be there later.
+def _may_appear_later(call: Call, status: int, body: bytes) -> bool:
+    """Whether a reply without the record means it may appear later.
 
-    What a gateway says that knows no such address does not, nor does a refusal.
+    A gateway's 404 or a client error does not.
     """
-    if reply.status != 404:
-        return reply.status >= 500 or reply.status in AGAIN
+    if status != 404:
+        return status >= 500 or status in TEMPORARY
     with contextlib.suppress(Exception):  # the provider may be the caller's own
-        return call.generator.provider.is_usage_pending(decode_json(reply.body))
+        return call.generator.provider.billing.is_usage_pending(decode_json(body))
     return False

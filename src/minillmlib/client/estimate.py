@@ -2,96 +2,91 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import TypeVar
 
-import msgspec
-
-from minillmlib.client.http_request import body_of
-from minillmlib.client.prepare import Call, plan, price_of
+from minillmlib.client.http_request import build_body
+from minillmlib.client.prepare import Call, prepare, price_of
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import encode_json
-from minillmlib.types.budget import CostEstimate
-from minillmlib.types.costs import TokenPrice
+from minillmlib.json_value import JsonObject, encode_json
+from minillmlib.types.costs import CostEstimate, TokenPrice
 from minillmlib.types.media import MediaPart
-from minillmlib.types.messages import Message, TextPart
+from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.usage import Usage
 
-__all__ = ["estimated", "estimated_cost"]
+__all__ = ["estimate_call", "estimate_cost"]
 
 # What vendors put around each message and each tool, and what they or a model's template tell the
 # model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
 # given (some hundred). No tokenizer makes more than one token of a byte, so that the bytes of a
-# body bound the tokens of all that stands in it.
+# body bound the tokens of all the text in it.
 FRAME_TOKENS = 64
 TEMPLATE_TOKENS = 1024
 
-Part = TypeVar("Part", bound=TextPart | MediaPart)
+STREAM_KEYS = ("stream", "stream_options")  # no part of the prompt
 
 
-def estimated_cost(
-    messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike
+def estimate_cost(
+    messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike = None
 ) -> CostEstimate:
-    """The ceiling of one attempt to answer these messages."""
-    return estimated(plan(messages, generator, params, stream=False))
+    """Return the most that one attempt to answer these messages can cost.
+
+    Nothing is sent. If something is missing to say so, the estimate names it: see `CostEstimate`.
+    """
+    call = prepare(messages, generator, params, stream=False)
+    body, _, _ = build_body(call)
+    return estimate_call(call, body, encode_json(body))
 
 
-def estimated(call: Call) -> CostEstimate:
-    """The ceiling of a request: every byte a token, at the dearest rate, and the longest answer."""
-    provider, price = call.generator.provider, price_of(call)
-    media = list(_media_in(call.messages))
-    of_media = [provider.most_media_tokens(call.generator.model, part) for part in media]
-    call = _without_media_bytes(call)
-    body = body_of(call)
-    completion_tokens = provider.most_output_tokens(body, call.settings.params)
-    unruled = {part.kind for part, most in zip(media, of_media, strict=True) if most is None}
+def estimate_call(call: Call, body: JsonObject, data: bytes) -> CostEstimate:
+    """Return the ceiling of a request with this body, `data` when encoded.
+
+    Every byte counts as a token, at the dearest rate, and the answer is as long as it may be.
+    """
+    billing, price = call.generator.provider.billing, price_of(call)
+    media = list(_media_of(call.messages))
+    media_tokens = [billing.max_media_tokens(call.generator.model, part) for part in media]
+    completion_tokens = billing.max_output_tokens(body, call.settings.params)
+    uncountable = {
+        part.kind for part, tokens in zip(media, media_tokens, strict=True) if tokens is None
+    }
     missing = [
         *(["a price (with_token_price)"] if price is None else []),
         *(["max_tokens"] if completion_tokens is None else []),
-        *(f"a published rule for the tokens of {kind} input" for kind in sorted(unruled)),
-        *(f"what {key!r} in the request costs" for key in provider.surcharges(body)),
+        *(f"a published rule for the tokens of {kind} input" for kind in sorted(uncountable)),
+        *(f"what {key!r} in the request costs" for key in billing.unpriced_keys(body)),
     ]
     if missing or price is None or completion_tokens is None:
         return CostEstimate(missing=tuple(missing))
     frames = len(call.messages) + len(media) + len(call.settings.params.tools or ())
-    prompt_tokens = len(encode_json(body)) + frames * FRAME_TOKENS + TEMPLATE_TOKENS
-    prompt_tokens += sum(filter(None, of_media))
-    return CostEstimate(ceiling=_dearest(price, prompt_tokens, completion_tokens))
+    prompt_tokens = _text_bytes(body, data, media) + frames * FRAME_TOKENS + TEMPLATE_TOKENS
+    prompt_tokens += sum(filter(None, media_tokens))
+    return CostEstimate(ceiling=_max_cost(price, prompt_tokens, completion_tokens))
 
 
-def _media_in(messages: Sequence[Message]) -> Iterator[MediaPart]:
+def _media_of(messages: Sequence[Message]) -> Iterator[MediaPart]:
     for message in messages:
         yield from (*message.attachments, *message.media)
 
 
-def _without_media_bytes(call: Call) -> Call:
-    """The call with a byte in place of the content of each image and the like: it is no text.
+def _text_bytes(body: JsonObject, data: bytes, media: Sequence[MediaPart]) -> int:
+    """Return the size of the body without the bytes of media and without what asks for a stream.
 
-    Nor is what asks for a stream.
+    Media are no text. Only what is found in the body as base64 is taken off, so that a wire which
+    sends them otherwise is estimated too high and never too low.
     """
-    messages = tuple(map(_shrunk_message, call.messages))
-    return msgspec.structs.replace(call, messages=messages, stream=False)
+    size = len(data)
+    contents = Counter(part.base64 for part in media if part.data is not None)
+    for content, count in contents.items():
+        size -= min(data.count(content.encode()), count) * len(content)
+    stream_options = {key: body[key] for key in STREAM_KEYS if key in body}
+    return size - (len(encode_json(stream_options)) - 1 if stream_options else 0)
 
 
-def _shrunk_message(message: Message) -> Message:
-    content = message.content
-    if not isinstance(content, str):
-        content = tuple(map(_shrunk, content))
-    return msgspec.structs.replace(
-        message, content=content, media=tuple(map(_shrunk, message.media))
-    )
-
-
-def _shrunk(part: Part) -> Part:
-    if not isinstance(part, MediaPart) or part.data is None:
-        return part
-    return msgspec.structs.replace(part, data=b"\0")
-
-
-def _dearest(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
-    """The cost with all of the input in its dearest bucket, on whichever side of thresholds."""
+def _max_cost(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
+    """Return the cost with all input in its dearest bucket, on whichever side of thresholds."""
     return max(
         price.cost_of(usage)
         for count in {prompt_tokens, *_thresholds_below(prompt_tokens, price)}

@@ -1,70 +1,114 @@
-"""A call becomes an HTTP request."""
+"""Turns a call into an HTTP request. Pure: nothing is written elsewhere."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from operator import attrgetter
 from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.redaction import Redactor
 from minillmlib.auth.secret import Auth, Secret, header_text_problem, is_header_name
-from minillmlib.client.prefix_cache import Turns
-from minillmlib.client.prepare import Call
+from minillmlib.client.prefix_cache import EncodedPrefix
+from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, encode_json
 from minillmlib.transport.base import HttpRequest
-from minillmlib.types.messages import SYSTEM
+from minillmlib.types.messages import SYSTEM, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
-__all__ = ["Encoded", "body_of", "encode", "encode_query"]
+__all__ = ["PreparedRequest", "build_body", "build_cost_query", "build_http_request"]
+
+HeaderValue = str | Secret
 
 USER_AGENT = f"minillmlib/{__version__}"
-SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
 
+# No compression: a small answer could grow without bound, and text streams gain little.
+_DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
+    "content-type": ("Content-Type", "application/json"),
+    "accept": ("Accept", "application/json"),
+    "accept-encoding": ("Accept-Encoding", "identity"),
+    "user-agent": ("User-Agent", USER_AGENT),
+}
 
-class Encoded(msgspec.Struct, frozen=True):
-    """A request, the credential it carries, and the receipt for what it says.
 
-    `redactor` cuts all its secrets out of what the server answers.
+class PreparedRequest(msgspec.Struct, frozen=True):
+    """A request with its decoded body, its credential and the report of what it says.
+
+    `secrets` are redacted in what the server answers. `prefix` is what the next
+    call of a long conversation need not encode again.
     """
 
     request: HttpRequest
+    body: JsonObject
     auth: Auth
-    redactor: Redactor
-    request_report: RequestReport
+    secrets: tuple[Secret, ...]
+    report: RequestReport
+    prefix: EncodedPrefix | None
 
 
-def encode(call: Call) -> Encoded:
-    """The request for `call`.
+def build_http_request(call: Call, *, on_new_connection: bool = False) -> PreparedRequest:
+    """Return the request for `call`.
 
     The body comes first, so that a parameter the wire cannot carry is reported even where no
-    credential is set, and no secret is near when it fails.
+    credential is set.
     """
-    generator = call.generator
-    body = _continued_body(call) or body_of(call)
+    generator, provider = call.generator, call.generator.provider
+    body, omitted, prefix = build_body(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
-    url = generator.provider.endpoint_url(generator.base_url)
-    others = _secrets_in(generator) if generator.headers else []
-    if auth.secret() is not None or others:
-        _check_way(generator, url)
-    request = HttpRequest(url=url, headers=_headers(call, auth), body=data)
-    return Encoded(request, auth, auth.redactor(*others), _receipt(call, body))
+    request = HttpRequest(
+        url=provider.request_url(generator.base_url, generator.model, stream=call.stream),
+        headers=_merge_headers(call, auth),
+        body=data,
+        on_new_connection=on_new_connection,
+    )
+    request = _finalize(generator, request, auth)
+    secrets = _secrets_of(generator, auth)
+    if secrets:
+        _check_destination(generator, request.url)
+    report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
+    return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
-def body_of(call: Call) -> JsonObject:
-    """The JSON body of `call`."""
+def _finalize(generator: GeneratorInfo, request: HttpRequest, auth: Auth) -> HttpRequest:
+    try:
+        return generator.provider.finalize(request, auth)
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not finalize the request ({type(error).__name__})"
+    raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
+
+
+def build_cost_query(call: Call, url: str) -> HttpRequest:
+    """Return the request that asks the generator's server what an earlier request cost."""
+    auth = call.generator.credential.resolve()
+    if auth.secret() is not None:
+        _check_destination(call.generator, url)
+    return HttpRequest(url=url, headers=_merge_headers(call, auth), body=b"", method="GET")
+
+
+BuiltBody = tuple[JsonObject, dict[str, str], EncodedPrefix | None]
+
+
+def build_body(call: Call) -> BuiltBody:
+    """Return the JSON body of `call`, what was omitted from it, and the prefix to keep."""
+    built = None if call.prefix is None else _extend_prefix(call, call.prefix)
+    if built is not None:
+        return built
+    return _build(call, call.messages), _omitted(call, call.messages), None
+
+
+def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     generator = call.generator
     try:
         return generator.provider.build_request(
             generator.model,
-            call.messages,
+            messages,
             call.settings.params,
             stream=call.stream,
             include_usage=call.wants_usage,
@@ -77,71 +121,125 @@ def body_of(call: Call) -> JsonObject:
         ) from error
 
 
-def _continued_body(call: Call) -> JsonObject | None:
-    """The body of a long conversation, in which only the new turns are translated and written.
+def _omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
+    generator = call.generator
+    return generator.provider.capabilities.omitted(generator.model, messages, call.settings.params)
 
-    None if it must be made as a whole: unless every message was one turn of the wire.
+
+def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
+    """Build the body of a long conversation by encoding only its new messages.
+
+    Return None if the body must be built whole: unless each message is one item of the wire.
     """
-    past, messages, generator = call.past, call.messages, call.generator
-    if past is None:
+    generator, messages = call.generator, call.messages
+    key = generator.provider.capabilities.messages_key
+    if key is None:
         return None
-    before = past.turns
     head = messages[:1] if messages[0].role is SYSTEM else ()  # some wires have it elsewhere
-    new = messages[len(head) :] if before is None else messages[call.known :]
+    new = messages[prefix.count or len(head) :]
     if any(map(attrgetter("cache_ttl"), (*head, *new))):  # only so many can be sent
         return None
-    body = body_of(msgspec.structs.replace(call, messages=(*head, *new), past=None))
-    turns = body["messages"]
-    if len(turns) not in (len(new), len(head) + len(new)):
+    body = _build(call, (*head, *new))
+    items = body.get(key)
+    if not isinstance(items, list) or len(items) not in (len(new), len(head) + len(new)):
         return None
-    written = []
-    if before is not None:
-        turns = turns[-len(new) :]
-        if turns[0]["role"] == before.last_role:  # they might be joined
+    omitted = {**prefix.omitted, **_omitted(call, new if prefix.count else messages)}
+    encoded = []
+    if prefix.count:
+        items = items[-len(new) :]
+        if items[0].get("role") == prefix.last_role:  # the wire might merge them
             return None
-        written.append(before.data)
-    *kept, last = turns
+        encoded.append(prefix.data)
+    *kept, last = items
     if kept:
-        written.append(encode_json(kept)[1:-1])
-        past.keep(
-            Turns(
-                count=len(messages) - 1,
-                provider=generator.provider,
-                origin=call.origin,
-                data=b",".join(written),
-                last_role=kept[-1]["role"],
-            )
+        encoded.append(encode_json(kept)[1:-1])
+        prefix = EncodedPrefix(
+            count=len(messages) - 1,
+            data=b",".join(encoded),
+            last_role=kept[-1].get("role"),
+            omitted=omitted,
+            provider=generator.provider,
+            model=model_key(generator),
         )
-    body["messages"] = msgspec.Raw(b"[%b]" % b",".join([*written, encode_json(last)]))
-    return body
+    body[key] = msgspec.Raw(b"[%b]" % b",".join([*encoded, encode_json(last)]))
+    return body, omitted, prefix if prefix.count else None
 
 
-def _secrets_in(generator: GeneratorInfo) -> list[Secret]:
-    """The values of headers that the caller gave and whose names say that they are secrets."""
-    return [
-        Secret(value.removeprefix("Bearer "), f"the header {name}")
-        for name, value in generator.headers
-        if value.strip() and any(word in name.lower() for word in SECRET_WORDS)
-    ]
+def _secrets_of(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
+    values = (auth.secret(), *(value for _, value in generator.headers))
+    return tuple(value for value in values if isinstance(value, Secret))
 
 
-def encode_query(call: Call, url: str) -> HttpRequest:
-    """A question to the generator's server about a request of before."""
-    auth = call.generator.credential.resolve()
-    if auth.secret() is not None:
-        _check_way(call.generator, url)
-    return HttpRequest(url=url, headers=_headers(call, auth), body=b"", method="GET")
+def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...]:
+    """Return all headers; of two with one name the later wins, so the caller's own come last."""
+    generator, capabilities = call.generator, call.generator.provider.capabilities
+    merged = dict(_DEFAULT_HEADERS)
+    if call.stream:
+        merged["accept"] = ("Accept", capabilities.stream_accept)
+    for name, value in (
+        *_attribution(generator),
+        *_auth_headers(generator, auth),
+        *generator.headers,
+    ):
+        _check_header(name, value)
+        key = name.lower()
+        is_list = key in capabilities.mergeable_headers and key in merged
+        merged[key] = (name, _join(merged[key][1], value) if is_list else value)
+    return tuple(merged.values())
 
 
-def _check_way(generator: GeneratorInfo, url: str) -> None:
-    """A secret goes to the generator's own server, and over a network only encrypted."""
-    problem = _way_problem(url, generator.base_url, allows_http=generator.allow_http)
+def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
+    """Return both values of a header as one list, which is secret if one of them is."""
+    values = [one if isinstance(one, str) else one.expose_secret() for one in (first, second)]
+    joined = ",".join(values)
+    return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
+
+
+def _attribution(generator: GeneratorInfo) -> Iterable[tuple[str, str]]:
+    """Return the headers that say which program a request comes from."""
+    capabilities = generator.provider.capabilities
+    for name, value in (
+        (capabilities.app_url_header, generator.app_url),
+        (capabilities.app_title_header, generator.app_title),
+    ):
+        if name is not None and value is not None:
+            yield name, value
+
+
+def _auth_headers(generator: GeneratorInfo, auth: Auth) -> list[tuple[str, HeaderValue]]:
+    """Return the provider's headers; a value that holds the credential stays a secret."""
+    secret = auth.secret()
+    try:
+        return [
+            (name, Secret(value) if secret and secret.expose_secret() in value else value)
+            for name, value in generator.provider.auth_headers(auth)
+        ]
+    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
+        problem = f"the provider could not name its headers ({type(error).__name__})"
+    raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
+
+
+def _check_header(name: object, value: object) -> None:
+    problem = None
+    if not isinstance(name, str) or not is_header_name(name):
+        problem = f"{name!r} is not a valid HTTP header name"
+    elif isinstance(value, str):
+        problem = header_text_problem(value, f"the header {name}")
+    elif not isinstance(value, Secret):
+        problem = f"the header {name} is not a string"
+    if problem is not None:
+        raise InvalidParameterError(problem)
+
+
+def _check_destination(generator: GeneratorInfo, url: str) -> None:
+    """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
+    problem = _destination_problem(url, generator.base_url, allows_http=generator.allow_http)
     if problem is not None:
         raise InvalidParameterError(problem)
 
 
 @lru_cache(maxsize=64)
-def _way_problem(url: str, base_url: str, *, allows_http: bool) -> str | None:
+def _destination_problem(url: str, base_url: str, *, allows_http: bool) -> str | None:
     target, base = urlsplit(url), urlsplit(base_url)
     if (target.scheme, target.netloc) != (base.scheme, base.netloc):
         return (
@@ -163,55 +261,3 @@ def _is_loopback(host: str | None) -> bool:
         or name.endswith(".localhost")
         or bool(LOOPBACK.fullmatch(name))
     )
-
-
-def _receipt(call: Call, body: JsonObject) -> RequestReport:
-    generator = call.generator
-    messages = call.messages[call.known :]
-    omitted = generator.provider.omitted(generator.model, messages, call.settings.params)
-    return RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
-
-
-def _headers(call: Call, auth: Auth) -> tuple[tuple[str, str], ...]:
-    """All headers; of two with one name the later wins, so the caller's own come last."""
-    chosen: dict[str, tuple[str, str]] = {}
-    try:
-        problem = _collect(chosen, call, auth)
-    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
-        problem = f"the provider could not name its headers ({type(error).__name__})"
-    if problem is not None:
-        chosen.clear()  # a traceback may show what a frame holds
-        raise InvalidParameterError(problem)
-    return tuple(chosen.values())
-
-
-# No compression: a small answer could grow without bound, and text streams gain little.
-_FOR_A_WHOLE = {
-    "content-type": ("Content-Type", "application/json"),
-    "accept": ("Accept", "application/json"),
-    "accept-encoding": ("Accept-Encoding", "identity"),
-    "user-agent": ("User-Agent", USER_AGENT),
-}
-_FOR_A_STREAM = _FOR_A_WHOLE | {"accept": ("Accept", "text/event-stream")}
-
-
-def _collect(chosen: dict[str, tuple[str, str]], call: Call, auth: Auth) -> str | None:
-    """Fills `chosen`, by name in lower case; gives what is wrong instead of raising it."""
-    generator, provider = call.generator, call.generator.provider
-    chosen.update(_FOR_A_STREAM if call.stream else _FOR_A_WHOLE)
-    for name, value in (
-        *provider.attribution_headers(generator.app_url, generator.app_title),
-        *provider.auth_headers(auth),
-        *generator.headers,
-    ):
-        if not isinstance(value, str):
-            return f"the header {name} is not a string"
-        if not is_header_name(name):
-            return f"{name!r} is not a valid HTTP header name"
-        problem = header_text_problem(value, f"the header {name}")
-        if problem is not None:
-            return problem
-        key = name.lower()
-        joins = key in chosen and key in provider.list_headers
-        chosen[key] = (name, f"{chosen[key][1]},{value}" if joins else value)
-    return None

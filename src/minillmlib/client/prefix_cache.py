@@ -1,84 +1,62 @@
-"""What the turns of a long conversation became on the wire, so that a call writes only new ones.
+"""Caches the encoded messages of long conversations, so that each call encodes only new ones.
 
-Turns never change, and on every wire of ours one stands for itself, unless neighbours are joined.
+Messages never change, and a wire with a `messages_key` encodes each of them alone. So the bytes
+that one call sent for the first messages are those that the next call sends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 
 import msgspec
 
 from minillmlib.providers.base import Provider
 
-__all__ = ["LONG", "History", "Past", "Turns", "are_written_alone"]
+__all__ = ["NO_PREFIX", "PREFIX_CACHE_MIN_MESSAGES", "EncodedPrefix", "EncodedPrefixCache"]
 
-LONG = 32  # from so many messages on it pays
-MOST_KEPT = 8
-MOST_STEPS = 64
-
-
-def are_written_alone(provider: Provider) -> bool:
-    """Whether each turn stands for itself: on our wires, while another's own may do anything."""
-    methods = (provider.build_request, provider.omitted)
-    return all(method.__module__.startswith("minillmlib.") for method in methods)
+PREFIX_CACHE_MIN_MESSAGES = 32  # from here on it pays
+MAX_ENTRIES = 8
+MAX_STEPS = 64
 
 
-class Turns(msgspec.Struct, frozen=True):
-    """The first turns of a conversation as they were sent to a model: `data`, with commas between.
+class EncodedPrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """The first `count` messages of a conversation as they were sent to one model.
 
-    `last_role` is the wire's word for who spoke the last of them.
+    `data` is their JSON with commas between, `last_role` the wire's role of the last of them,
+    `omitted` what the wire left out of them.
     """
 
-    count: int
-    provider: Provider
-    origin: str
-    data: bytes
-    last_role: str
+    count: int = 0
+    data: bytes = b""
+    last_role: str | None = None
+    omitted: Mapping[str, str] = {}
+    provider: Provider | None = None
+    model: str = ""
 
 
-class History:
-    """The turns of one tree's conversations, by the node with which they end. The latest used."""
+NO_PREFIX = EncodedPrefix()
 
-    __slots__ = ("_turns",)
+
+class EncodedPrefixCache:
+    """The encoded prefixes of one tree's conversations, by the node that each ends with."""
+
+    __slots__ = ("_prefixes",)
 
     def __init__(self) -> None:
-        self._turns: dict[int, Turns] = {}
+        self._prefixes: dict[int, EncodedPrefix] = {}
 
-    def find(self, places: Iterable[int], provider: Provider, origin: str) -> Turns | None:
-        """Those of the first of these nodes that has some for this model."""
-        for place in places:
-            turns = self._turns.get(place)
-            if turns is not None and (turns.provider, turns.origin) == (provider, origin):
-                self.keep(place, turns)
-                return turns
-        return None
+    def find(self, path: Iterable[int], provider: Provider, model: str) -> EncodedPrefix:
+        """Return the prefix of the nearest of these nodes for this model, perhaps an empty one."""
+        for index in islice(path, MAX_STEPS):
+            prefix = self._prefixes.get(index)
+            if prefix is not None and (prefix.provider, prefix.model) == (provider, model):
+                return prefix
+        return NO_PREFIX
 
-    def keep(self, place: int, turns: Turns) -> None:
-        """Keeps them as the latest."""
-        self._turns.pop(place, None)
-        self._turns[place] = turns
-        for oldest in list(self._turns)[:-MOST_KEPT]:
-            self._turns.pop(oldest, None)
-
-
-class Past:
-    """The turns before one call's last message, as far as earlier calls have written them."""
-
-    __slots__ = ("_history", "_path", "_place", "turns")
-
-    def __init__(self, history: History, place: int, path: Iterable[int]) -> None:
-        self._history = history
-        self._place = place
-        self._path = islice(path, MOST_STEPS)
-        self.turns: Turns | None = None
-
-    def find(self, provider: Provider, origin: str) -> int:
-        """How many of the first messages are known to be written for this model."""
-        self.turns = self._history.find(self._path, provider, origin)
-        return 0 if self.turns is None else self.turns.count
-
-    def keep(self, turns: Turns) -> None:
-        """Keeps all of them."""
-        self._history.keep(self._place, turns)
+    def store(self, index: int, prefix: EncodedPrefix) -> None:
+        """Store the prefix that ends with a node, and drop the oldest of too many."""
+        self._prefixes.pop(index, None)
+        self._prefixes[index] = prefix
+        for oldest in list(self._prefixes)[:-MAX_ENTRIES]:
+            self._prefixes.pop(oldest, None)

@@ -1,16 +1,16 @@
-"""A thread, a generator and the settings become one call."""
+"""Turns a thread, a generator and the settings into one call. Writes nothing elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.client.placeholders import filled, filled_text, merged
+from minillmlib.client.placeholders import fill_placeholders, fill_text
 from minillmlib.client.prefill import Prefill
-from minillmlib.client.prefix_cache import Past, are_written_alone
+from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
@@ -19,8 +19,9 @@ from minillmlib.structured.result_type import ResultType
 from minillmlib.transport.base import Transport
 from minillmlib.transport.default import default_transport
 from minillmlib.types.costs import TokenPrice
-from minillmlib.types.messages import Message, Role
+from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import (
+    DEFAULT_PARAMETERS,
     NodeCompletionParameters,
     ParametersLike,
     ResponseFormat,
@@ -28,19 +29,19 @@ from minillmlib.types.parameters import (
     node_parameters,
 )
 
-__all__ = ["Call", "check_generator", "formed", "plan", "price_of"]
+__all__ = ["Call", "check_generator", "model_key", "prepare", "price_of", "resolve_result_type"]
 
-TOLD = ("mcp_servers", "tools")  # whether the vendor's own tools were used, the usage tells
+METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
-INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
+SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
 {schema}"""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one completion needs; the thread is a snapshot.
 
-    `past` is there if the first messages are sent as they are, so that earlier calls may have
-    written them.
+    `prefix` holds the messages that an earlier call encoded (perhaps none), if the messages are
+    sent unmodified; None if the body must be built whole.
     """
 
     generator: GeneratorInfo
@@ -49,59 +50,67 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None
-    past: Past | None = None
-
-    @property
-    def origin(self) -> str:
-        """The provider and model, for which sealed reasoning is meant."""
-        return origin_of(self.generator)
-
-    @property
-    def known(self) -> int:
-        """How many of the first messages an earlier call has written as they are, without marks."""
-        return 0 if self.past is None or self.past.turns is None else self.past.turns.count
+    prefix: EncodedPrefix | None = None
 
     @property
     def wants_usage(self) -> bool:
-        """Whether token counts are asked for, where a wire must be asked."""
+        """Whether to ask for token counts, on wires that must be asked."""
         return self.settings.cost_tracking or self.settings.budget is not None
 
     @property
+    def needs_validation(self) -> bool:
+        """Whether the settings ask for more than an answer of any form."""
+        settings = self.settings
+        return bool(
+            settings.parse_json
+            or settings.crash_on_refusal
+            or settings.crash_on_empty_response
+            or self.result_type is not None
+        )
+
+    @property
     def transport(self) -> Transport:
-        """What carries this call."""
+        """The transport that carries this call."""
         return self.generator.transport or default_transport()
 
 
-def plan(
+def prepare(
     messages: Sequence[Message],
     generator: GeneratorInfo,
     params: ParametersLike,
     *,
     stream: bool,
-    past: Past | None = None,
+    prefix: EncodedPrefix | None = None,
 ) -> Call:
-    """The call for these messages. Raises `InvalidParameterError` before anything is sent."""
+    """Return the call for these messages.
+
+    Raises `InvalidParameterError` before anything is sent.
+    """
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    settings = node_parameters(params)
-    if _leave_alone(settings):
-        return _plain(messages, generator, settings, stream=stream, past=past)
-    settings, result_type, instruction, unformed = formed(_filled_settings(settings), generator)
-    whole = merged(filled(messages, settings.format_kwargs))
-    whole = _with_system(whole, settings.system_prompt)
+    settings = params or DEFAULT_PARAMETERS
+    if type(settings) is not NodeCompletionParameters:
+        settings = node_parameters(params)
+    if not _changes_messages(settings):
+        return _prepare_unmodified(messages, generator, settings, stream=stream, prefix=prefix)
+    settings, result_type, instruction, why_no_schema = resolve_result_type(
+        _fill_settings(settings), generator
+    )
+    thread = merge_adjacent(fill_placeholders(messages, settings.format_kwargs))
+    thread = _with_system_prompt(thread, settings.system_prompt)
     if instruction is not None:
-        whole = merged((*whole, Message.user(instruction)))
+        thread = merge_adjacent((*thread, Message.user(instruction)))
     if settings.use_cache:
-        last = msgspec.structs.replace(whole[-1], cache_ttl=whole[-1].cache_ttl or "5m")
-        whole = (*whole[:-1], last)
-    whole = _with_beginning(whole, settings.force_prepend, generator)
-    own, omitted = _own(whole, generator)
-    if unformed is not None:
-        omitted["the schema of the answer"] = unformed
+        last = msgspec.structs.replace(thread[-1], cache_ttl=thread[-1].cache_ttl or "5m")
+        thread = (*thread[:-1], last)
+    thread = _with_prefill(thread, settings.force_prepend, generator)
+    thread, omitted = _drop_foreign_parts(thread, generator)
+    if why_no_schema is not None:
+        omitted["the schema of the answer"] = why_no_schema
     return Call(
         generator=generator,
-        messages=own,
+        messages=thread,
         settings=settings,
         stream=stream,
         omitted=omitted,
@@ -109,87 +118,8 @@ def plan(
     )
 
 
-def _leave_alone(settings: NodeCompletionParameters) -> bool:
-    """Whether the settings do nothing to the messages, as those of most calls."""
-    return not (
-        isinstance(settings, TypedParameters)
-        or settings.format_kwargs
-        or settings.system_prompt
-        or settings.force_prepend
-        or settings.use_cache
-        or settings.params.response_format
-    )
-
-
-def _plain(
-    messages: Sequence[Message],
-    generator: GeneratorInfo,
-    settings: NodeCompletionParameters,
-    *,
-    stream: bool,
-    past: Past | None,
-) -> Call:
-    """The call with such settings, without another look at what was sent before as it is."""
-    known = 0
-    if past is not None and are_written_alone(generator.provider):
-        known = past.find(generator.provider, origin_of(generator))
-    else:
-        past = None
-    begin = max(known - 1, 0)  # the last of them may be joined with the first that is new
-    new, omitted = _own(merged(messages[begin:]), generator)
-    if begin + len(new) < len(messages) or omitted:
-        past = None
-    return Call(
-        generator=generator,
-        messages=(*messages[:begin], *new) if begin else new,
-        settings=settings,
-        stream=stream,
-        omitted=omitted,
-        past=past,
-    )
-
-
-class Formed(NamedTuple):
-    """The settings with the form of the answer.
-
-    `instruction` tells the form in the prompt where the wire does not, for the reason
-    `omitted`.
-    """
-
-    settings: NodeCompletionParameters
-    result_type: ResultType[JsonValue] | None = None
-    instruction: str | None = None
-    omitted: str | None = None
-
-
-def formed(settings: NodeCompletionParameters, generator: GeneratorInfo) -> Formed:
-    """The settings as they are, unless they expect a type."""
-    if not isinstance(settings, TypedParameters):
-        return Formed(settings)
-    result_type: ResultType[JsonValue] = settings.result_type
-    untyped = settings.untyped()
-    form = ResponseFormat.json_schema(result_type.schema, strict=result_type.is_strict)
-    omitted = _why_not(form, untyped, generator)
-    if omitted is None:
-        return Formed(
-            untyped.with_params(untyped.params.replace(response_format=form)), result_type
-        )
-    instruction = INSTRUCTION.format(schema=result_type.schema_text)
-    return Formed(untyped, result_type, instruction, f"{omitted}; it is told in the prompt")
-
-
-def _why_not(
-    form: ResponseFormat, settings: NodeCompletionParameters, generator: GeneratorInfo
-) -> str | None:
-    if settings.params.response_format is not None:
-        return "the parameters have a response_format of their own"
-    if settings.force_prepend:
-        return "a forced beginning is not in the form"
-    return generator.provider.schema_refusal(generator.model, form)
-
-
 def check_generator(generator: object) -> None:
-    """Raises `InvalidParameterError` unless it is one."""
+    """Raise `InvalidParameterError` for anything that is not a generator."""
     if not isinstance(generator, GeneratorInfo):
         raise InvalidParameterError(
             "the generator must be a GeneratorInfo, for example GeneratorInfo.openai(model), "
@@ -197,74 +127,201 @@ def check_generator(generator: object) -> None:
         )
 
 
-def _filled_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
-    """The settings with the placeholders in their own texts filled in."""
+def _changes_messages(settings: NodeCompletionParameters) -> bool:
+    """Whether the settings change the messages. Those of most calls do not."""
+    return bool(
+        settings.format_kwargs
+        or settings.system_prompt
+        or settings.force_prepend
+        or settings.use_cache
+        or settings.params.response_format
+        or isinstance(settings, TypedParameters)
+    )
+
+
+def _prepare_unmodified(
+    messages: Sequence[Message],
+    generator: GeneratorInfo,
+    settings: NodeCompletionParameters,
+    *,
+    stream: bool,
+    prefix: EncodedPrefix | None,
+) -> Call:
+    """Return the call, looking only at the messages that no earlier call encoded."""
+    # The last encoded message may have to be merged with the first new one.
+    start = 0 if prefix is None else max(prefix.count - 1, 0)
+    new, omitted = _drop_foreign_parts(merge_adjacent(messages[start:]), generator)
+    if omitted or start + len(new) < len(messages):
+        prefix = None
+    return Call(
+        generator=generator,
+        messages=(*messages[:start], *new) if start else new,
+        settings=settings,
+        stream=stream,
+        omitted=omitted,
+        prefix=prefix,
+    )
+
+
+class ResolvedResultType(NamedTuple):
+    """The settings with the form of the answer.
+
+    `instruction` states the schema in the prompt if the wire does not take it, for the reason
+    `why_no_schema`.
+    """
+
+    settings: NodeCompletionParameters
+    result_type: ResultType[JsonValue] | None = None
+    instruction: str | None = None
+    why_no_schema: str | None = None
+
+
+def resolve_result_type(
+    settings: NodeCompletionParameters, generator: GeneratorInfo
+) -> ResolvedResultType:
+    """Return how the model is asked for the expected type; the settings as they are without one."""
+    if not isinstance(settings, TypedParameters):
+        return ResolvedResultType(settings)
+    result_type: ResultType[JsonValue] = settings.result_type
+    untyped = settings.without_type()
+    form = ResponseFormat.json_schema(result_type.schema, strict=result_type.is_strict)
+    reason = _why_no_schema(form, untyped, generator)
+    if reason is None:
+        params = untyped.params.replace(response_format=form)
+        return ResolvedResultType(untyped.with_params(params), result_type)
+    return ResolvedResultType(
+        untyped,
+        result_type,
+        SCHEMA_INSTRUCTION.format(schema=result_type.schema_text),
+        f"{reason}; the prompt states it instead",
+    )
+
+
+def _why_no_schema(
+    form: ResponseFormat, settings: NodeCompletionParameters, generator: GeneratorInfo
+) -> str | None:
+    if settings.params.response_format is not None:
+        return "the parameters have a response_format of their own"
+    if settings.force_prepend:
+        return "a forced beginning does not fit a schema"
+    return generator.provider.capabilities.why_no_schema(generator.model, form)
+
+
+def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
+    """Fill the placeholders in the settings' own texts."""
     if not settings.format_kwargs:
         return settings
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
-    filled_in = {
-        name: filled_text(text, settings.format_kwargs) for name, text in texts.items() if text
+    changes = {
+        name: fill_text(text, settings.format_kwargs) for name, text in texts.items() if text
     }
-    return msgspec.structs.replace(settings, **filled_in)
+    return msgspec.structs.replace(settings, **changes)
 
 
 def price_of(call: Call) -> TokenPrice | None:
-    """The price of a call: its own, or its generator's.
+    """Return the price of a call: its own, else its generator's.
 
-    A published one is that of a standard request, and of no other.
+    A published price is that of a standard request, and of no other.
     """
     price = call.settings.token_price or call.generator.token_price
-    if not is_published(price):
+    if price is None or price.source is None or not is_published(price):
         return price
-    others = call.generator.provider.surcharges(call.settings.params.extra)
-    return None if set(others) - set(TOLD) else price
+    unpriced = call.generator.provider.billing.unpriced_keys(call.settings.params.extra)
+    return None if set(unpriced) - set(METERED_TOOLS) else price
 
 
-def origin_of(generator: GeneratorInfo) -> str:
-    """The name under which a generator's reasoning is kept."""
+def model_key(generator: GeneratorInfo) -> str:
+    """Return the provider and model, under which sealed reasoning is kept."""
     return f"{type(generator.provider).__name__}:{generator.model}"
 
 
-def _own(
+def _drop_foreign_parts(
     messages: tuple[Message, ...], generator: GeneratorInfo
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """The messages without what other models sealed and this wire cannot take back; and why.
+    """Drop other models' sealed reasoning and the media this wire rejects.
 
-    Foreign blocks would be refused, or leak.
+    Also return what was dropped and why. Foreign blocks would be refused, or leak.
     """
     if not any(map(attrgetter("reasoning"), messages)) and not any(
         map(attrgetter("media"), messages)
     ):
         return messages, {}
-    origin = origin_of(generator)
+    key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
-    own = []
+    kept = []
     for message in messages:
-        reasoning, media = message.reasoning, message.media
-        if reasoning is not None and reasoning.origin != origin:
+        reasoning = message.reasoning
+        if reasoning is not None and reasoning.origin != key:
             omitted["reasoning of earlier turns"] = "it was made by another model"
             reasoning = None
-        kept = tuple(part for part in media if part.kind in generator.provider.answer_media)
-        if kept != media:
+        media = tuple(part for part in message.media if part.kind in replayable)
+        if media != message.media:
             omitted["media of earlier answers"] = "this wire takes none back from the assistant"
-        if reasoning is not message.reasoning or kept != media:
-            message = msgspec.structs.replace(message, reasoning=reasoning, media=kept)  # noqa: PLW2901
-        own.append(message)
-    return tuple(own), omitted
+        is_changed = reasoning is not message.reasoning or media != message.media
+        kept.append(
+            msgspec.structs.replace(message, reasoning=reasoning, media=media)
+            if is_changed
+            else message
+        )
+    return tuple(kept), omitted
 
 
-def _with_beginning(
-    messages: tuple[Message, ...], beginning: str | None, generator: GeneratorInfo
+def _with_prefill(
+    messages: tuple[Message, ...], text: str | None, generator: GeneratorInfo
 ) -> tuple[Message, ...]:
-    if not beginning:
+    if not text:
         return messages
-    refusal = generator.provider.prefill_refusal(generator.model)
-    if refusal is not None:
-        raise InvalidParameterError(f"force_prepend cannot be used here: {refusal}")
-    return (*messages, Message.assistant(Prefill(beginning).sent))
+    reason = generator.provider.capabilities.why_no_prefill(generator.model)
+    if reason is not None:
+        raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
+    return (*messages, Message.assistant(Prefill(text).sent))
 
 
-def _with_system(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
+def _with_system_prompt(
+    messages: tuple[Message, ...], system_prompt: str | None
+) -> tuple[Message, ...]:
     if not system_prompt or any(message.role is Role.SYSTEM for message in messages):
-        return tuple(messages)
+        return messages
     return (Message.system(system_prompt), *messages)
+
+
+def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Merge plain neighbours of one role, since many servers demand alternating turns.
+
+    Texts are separated by an empty line, and blank ones are dropped. A message with tool calls,
+    results or reasoning stays alone, and so does one that ends with a cache breakpoint.
+    """
+    roles = list(map(attrgetter("role"), messages))
+    if not any(map(is_, roles, roles[1:])):  # as in most conversations
+        return tuple(messages)
+    turns: list[Message] = []
+    for message in messages:
+        if turns and _is_one_turn(turns[-1], message):
+            turns[-1] = _merge(turns[-1], message)
+        else:
+            turns.append(message)
+    return tuple(turns)
+
+
+def _is_one_turn(first: Message, second: Message) -> bool:
+    return (
+        first.role is second.role
+        and first.cache_ttl is None
+        and not any(
+            message.tool_calls or message.tool_call_id or message.reasoning or message.media
+            for message in (first, second)
+        )
+    )
+
+
+def _merge(first: Message, second: Message) -> Message:
+    if isinstance(first.content, str) and isinstance(second.content, str):
+        text = "\n\n".join(text for text in (first.content, second.content) if text.strip())
+        return msgspec.structs.replace(second, content=text)
+    parts = (*_parts_of(first), *_parts_of(second))
+    return msgspec.structs.replace(second, content=parts)
+
+
+def _parts_of(message: Message) -> Sequence[object]:
+    content = message.content
+    return (TextPart(text=content),) if isinstance(content, str) else content

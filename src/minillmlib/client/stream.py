@@ -1,4 +1,4 @@
-"""One streamed completion: chunks as they come, and at the end the same response as a whole."""
+"""The public stream: chunks as they come, and at the end the same response as a whole."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from minillmlib.client.attempt import StreamAttempt
-from minillmlib.client.completion import Run
+from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
+from minillmlib.client.stream_reader import StreamReader
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
-from minillmlib.json_value import JsonValue
+from minillmlib.event_loop import asyncio_module
+from minillmlib.streaming.accumulator import chunk_of
 from minillmlib.streaming.partial_json import PartialJsonStream
-from minillmlib.transport.timeout import running_loop
-from minillmlib.types.attempts import Attempt, CostInfo
+from minillmlib.types.costs import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["StreamingCompletion"]
+__all__ = ["StreamingCompletion", "TrackedStream"]
 
 NodeT_co = TypeVar("NodeT_co", covariant=True)
 
 
 class _Phase(enum.Enum):
-    """Where a stream stands. It moves down this list, but for a new attempt, which is READING."""
+    """The phases of a stream, in order; a new attempt returns to READING."""
 
     NEW = enum.auto()
     READING = enum.auto()
@@ -38,49 +38,48 @@ class _Phase(enum.Enum):
 class StreamingCompletion(Generic[NodeT_co]):
     """The chunks of an answer as they come, by `async for`.
 
-    Best used with `async with`, which ends the connection when left early; a stream that is
-    dropped in the middle ends its connection too, with a `ResourceWarning`. Once the loop has
-    come to its end, `node` is the new assistant node and `response` the whole answer. A stream
-    that is left early or fails adds nothing to the tree.
+    Use it with `async with`, which ends the connection when left early; a stream that is
+    dropped in the middle ends its connection too, with a `ResourceWarning`. After the last
+    chunk, `node` is the new assistant node and `response` the whole answer. A stream that is
+    left early or fails adds nothing to the tree.
 
-    What fails before the first chunk was taken is tried again as the settings allow; after that
-    nothing is. It belongs to one task and one event loop at a time: `InvalidParameterError` for
-    others.
+    A failure before the first chunk was taken is retried as the settings allow; after that
+    nothing is. A stream belongs to one task and one event loop at a time:
+    `InvalidParameterError` for others.
     """
 
-    def __init__(
-        self, call: Call, keep: Callable[[CompletionResponse, JsonValue], NodeT_co]
-    ) -> None:
+    def __init__(self, call: Call, on_answer: Callable[[Completed], NodeT_co]) -> None:
         self._call = call
-        self._keep = keep
+        self._on_answer = on_answer
         self._phase = _Phase.NEW
         self._is_busy = False
-        self._ready: deque[StreamChunk] = deque()  # read, not yet taken by the caller
+        self._chunks: deque[StreamChunk] = deque()  # read, not yet taken by the caller
         self._delivered = 0
         self._loop: AbstractEventLoop | None = None  # in which it is read
-        self._run: Run | None = None
-        self._attempt: StreamAttempt | None = None
-        self._result: tuple[CompletionResponse, NodeT_co] | None = None
+        self._completion: Completion | None = None
+        self._reader: StreamReader | None = None
+        self._held_back: MiniLLMError | None = None  # until the chunks before it were taken
+        self._completed: Completed | None = None
+        self._node: NodeT_co | None = None
 
     @property
     def response(self) -> CompletionResponse:
         """The whole answer, once the stream was read to its end."""
-        return self._finished()[0]
+        if self._node is None or self._completed is None:
+            raise InvalidParameterError("the stream has not been read to its end")
+        return self._completed.response
 
     @property
     def node(self) -> NodeT_co:
         """The assistant's node, once the stream was read to its end."""
-        return self._finished()[1]
+        if self._node is None:
+            raise InvalidParameterError("the stream has not been read to its end")
+        return self._node
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every request made so far that has ended, also when the stream failed or was left."""
-        return () if self._run is None else self._run.attempts
-
-    def _finished(self) -> tuple[CompletionResponse, NodeT_co]:
-        if self._result is None:
-            raise InvalidParameterError("the stream has not been read to its end")
-        return self._result
+        return () if self._completion is None else self._completion.attempts
 
     async def __aenter__(self) -> Self:
         if self._phase is _Phase.NEW:
@@ -95,44 +94,60 @@ class StreamingCompletion(Generic[NodeT_co]):
     ) -> None:
         if error is None or isinstance(error, Exception):
             await self.aclose()
-        else:  # cancelled, or Ctrl-C: nothing is waited for
-            self._close()
-            self._leave()
+        else:  # cancelled, or Ctrl-C: wait for nothing
+            self._abandon()
 
     async def aclose(self) -> None:
-        """Ends the stream and its connection at once. May be called again."""
+        """End the stream and its connection at once. May be called again."""
         self._close()
-        if self._run is not None:
-            await self._run.end()
+        if self._completion is not None:
+            await self._completion.close()
+
+    async def cancel(self) -> CostInfo:
+        """End the stream and its connection; wait until its cost is known and reported.
+
+        Where the provider publishes the cost of a broken stream later, at most half a minute;
+        and for a callback that is a coroutine function at most 10 s.
+        """
+        self._close()
+        if self._completion is None:
+            return CostInfo.of(())
+        return await self._completion.settled_cost()
+
+    async def collect(self) -> NodeT_co:
+        """Read the stream to its end; return the assistant's node."""
+        async for _ in self:
+            pass
+        return self.node
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> StreamChunk:
-        if self._ready:
+        if self._chunks:
             self._check_reader()
-        while not self._ready:
+        while not self._chunks:
             if self._phase is _Phase.OVER:
                 raise StopAsyncIteration
             await self._advance()
         self._delivered += 1
-        return self._ready.popleft()
+        return self._chunks.popleft()
 
     def partial_json(self) -> PartialJsonStream:
-        """The JSON of the answer as it grows, by `async for`: a value for each change.
+        """Return the JSON of the answer as it grows, by `async for`: a value for each change.
 
         What is finished is never taken back: keys, elements and finished scalars stay, strings
         and containers only grow. Numbers and literals appear when they are finished. Three things
-        take the place of what was there: a later value in the text, where it turns out to be
-        the answer, the last value of a key given twice, and a key that looked like the last
-        string of an array, since a bracket is missing. The last value of all is `repair`'s of
-        the whole text, and the only one where that begins with a quote.
+        replace what was there: a later value in the text that turns out to be the answer, the
+        last value of a key given twice, and a key that looked like the last string of an array,
+        since a bracket is missing. The last value of all is `repair`'s of the whole text, and the
+        only one if the text begins with a quote.
 
-        No value changes any more once you have it, but they share their finished parts: copy
-        what you want to change. Each costs O(length of its open string and containers).
+        A value never changes once you have it, but values share their finished parts: copy what
+        you want to change. Each costs O(length of its open string and containers).
 
-        It reads the stream, in the place of `async for chunk in stream` and from its beginning,
-        keeps the node and raises what that raises. An answer without JSON ends with no value.
+        It reads the stream, in place of `async for chunk in stream` and from its beginning; it
+        adds the node and raises what that raises. An answer without JSON yields no value.
 
         Raises:
             JsonRepairError: The value is nested too deeply; the stream may be read on.
@@ -148,102 +163,118 @@ class StreamingCompletion(Generic[NodeT_co]):
         try:
             return (await self.__anext__()).delta
         except StopAsyncIteration:
-            if self._result is None:
+            if self._node is None:
                 raise  # it was closed
             return None
 
     async def _advance(self) -> None:
-        """Opens, reads or ends; what goes wrong is tried again or ends the stream."""
+        """Open, read or finish; a failure is retried or ends the stream."""
         self._check_reader()
         self._is_busy = True
-        failure = None
         try:
             try:
-                # No local names for what an attempt holds: an error keeps this frame.
-                if self._attempt is None:
+                if self._reader is None:
                     await self._open()
-                elif self._attempt.answer is None:
-                    await self._attempt.read_more()
+                elif self._completed is None:
+                    await self._read()
                 else:
                     await self._finish()
             except MiniLLMError as error:
-                failure = error  # handled below, so that it is the context of no other
-            if failure is not None:
-                await self._recover(failure)
+                await self._recover(error)
         except MiniLLMError:
             await self.aclose()
             raise
-        except BaseException as error:  # noqa: BLE001 - goes on as it is
-            self._close()
-            self._leave()
-            # The frames of the exchange hold what was sent and what came.
-            raise error.with_traceback(None) from None
+        except BaseException as error:
+            self._abandon()
+            hide_frames(error)
+            raise
         finally:
             self._is_busy = False
-            del failure  # this frame would hold it, and it this frame
 
     async def _open(self) -> None:
         self._phase = _Phase.READING
-        if self._run is None:
-            self._run = Run(self._call)
-            self._loop = running_loop()
-        self._run.clocks.progressed()
-        self._attempt = StreamAttempt(self._run, self._ready)
-        await self._attempt.open()
+        completion = self._completion
+        if completion is None:
+            completion = self._completion = Completion(self._call)
+            self._loop = asyncio_module().get_running_loop()
+        completion.timeouts.record_progress()
+        attempt = completion.start_attempt()
+        self._reader = StreamReader(completion.call, attempt, completion.timeouts, self._chunks)
+        body = await self._reader.open()
+        if body is not None and completion.pending is attempt:
+            self._completed = completion.finish(body)
+            self._chunks.append(chunk_of(self._completed.response))
+
+    async def _read(self) -> None:
+        """Read the next events. An error is held back until the chunks before it are delivered."""
+        if self._held_back is not None:
+            raise self._held_back
+        completion, reader = self._completion, self._reader
+        assert completion is not None
+        assert reader is not None
+        try:
+            response = await reader.read()
+            if response is not None and completion.pending is not None:
+                self._completed = completion.accept(response)
+        except MiniLLMError as error:
+            if not self._chunks:
+                raise
+            # Drop the traceback: its frames reference this stream, which ends when it is dropped.
+            self._held_back = error.with_traceback(None)
+        if self._chunks:
+            completion.timeouts.record_progress()
 
     async def _recover(self, error: MiniLLMError) -> None:
-        """Returns when the next attempt may begin, or at once when the stream was left."""
+        """Return when the next attempt may begin, or at once when the stream was closed."""
         if self._phase is _Phase.OVER:
             return  # closed by aclose while a step waited
-        run, attempt = self._run, self._attempt
-        if run is None or attempt is None:
-            raise error
-        if not isinstance(error, RejectedResponseError):  # which holds the whole text
-            error.partial = attempt.partial + error.partial
-        attempt.close()
-        run.failed(error)
-        self._attempt = attempt = None  # an error shall not keep alive what was sent and what came
+        completion = self._completion
+        assert completion is not None
+        if self._reader is not None:
+            if not isinstance(error, RejectedResponseError):  # which holds the whole text
+                error.partial = self._reader.partial + error.partial
+            self._reader.close()
+        completion.record_failure(error)
+        self._reader = self._held_back = None
         if self._delivered:
-            run.give_up(error)
-        await run.recover(error)
+            completion.give_up(error)
+        await completion.retry_or_raise(error)
 
     async def _finish(self) -> None:
-        """The caller has taken the last chunk: only now the answer is kept."""
-        attempt, run = self._attempt, self._run
-        assert attempt is not None
-        assert run is not None
-        await attempt.linger()
-        await run.end()
-        if self._phase is _Phase.OVER or attempt.answer is None:
-            return
-        self._result = (attempt.answer[0], self._keep(*attempt.answer))
-        self._phase = _Phase.OVER
+        """Add the answer to the tree: only now has the caller taken the last chunk."""
+        completion, reader = self._completion, self._reader
+        assert completion is not None
+        assert reader is not None
+        await reader.drain()
+        await completion.close()
+        if self._phase is not _Phase.OVER and self._completed is not None:
+            self._node = self._on_answer(self._completed)
+            self._phase = _Phase.OVER
 
     def _check_reader(self) -> None:
-        if self._is_busy or self._loop not in (None, running_loop()):
+        loop = asyncio_module().get_running_loop()
+        if self._is_busy or self._loop not in (None, loop):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
-
-    async def _settled(self) -> CostInfo:
-        return CostInfo.of(()) if self._run is None else await self._run.settled()
 
     def _close(self) -> None:
         self._phase = _Phase.OVER
-        self._ready.clear()
-        if self._attempt is not None:
-            self._attempt.close()
-            self._attempt = None
+        self._chunks.clear()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
-    def _leave(self) -> None:
-        if self._run is not None:
-            self._run.leave()
+    def _abandon(self) -> None:
+        self._close()
+        if self._completion is not None:
+            self._completion.abandon()
 
     def __del__(self) -> None:
-        run: Run | None = getattr(self, "_run", None)
-        if run is None or self._phase is _Phase.OVER:
+        completion: Completion | None = getattr(self, "_completion", None)
+        if completion is None or self._phase is _Phase.OVER:
             return
-        if self._attempt is not None:
-            self._attempt.close_from_anywhere()
-        run.leave_from_anywhere()
+        if self._reader is not None:
+            self._reader.close_threadsafe()
+        completion.abandon_threadsafe()
         warnings.warn(
             "a completion stream was dropped before its end; use `async with` to leave early",
             ResourceWarning,
@@ -254,3 +285,6 @@ class StreamingCompletion(Generic[NodeT_co]):
     def __repr__(self) -> str:
         model = self._call.generator.model
         return f"<StreamingCompletion of {model}: {self._phase.name.lower()}>"
+
+
+TrackedStream = StreamingCompletion  # the name of the guide: every stream settles its cost

@@ -1,11 +1,12 @@
-"""Whether a whole answer is one that the call's settings take, and what they make of it."""
+"""Validates a complete response against the call's settings and parses its result."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Collection
 
 import msgspec
 
+from minillmlib import json_repair
 from minillmlib.client.prepare import Call
 from minillmlib.errors import (
     EmptyResponseError,
@@ -15,14 +16,14 @@ from minillmlib.errors import (
     ResponseValidationError,
 )
 from minillmlib.json_value import JsonValue, excerpt
+from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["NOT_PARSED", "Accepted", "accept", "corrected"]
+__all__ = ["NOT_PARSED", "validate", "with_correction"]
 
 NOT_PARSED = object()
-Accepted: TypeAlias = tuple[CompletionResponse, JsonValue]
-REFUSALS: tuple[JsonValue, ...] = (None, "", {}, [])
+NO_ANSWER: Collection[JsonValue] = (None, "", {}, [])
 
 CORRECTION = """{problem}
 
@@ -30,25 +31,24 @@ Answer again, with the whole JSON and nothing else. It must fit this JSON schema
 {schema}"""
 
 
-def accept(call: Call, response: CompletionResponse) -> Accepted:
-    """The answer as the settings want it, and the value of its type if one is expected.
+def validate(call: Call, response: CompletionResponse) -> tuple[CompletionResponse, JsonValue]:
+    """Return the response in the form that the settings want, and the value of the expected type.
 
-    Raises a `RejectedResponseError` for an answer that they refuse.
+    Raises a `RejectedResponseError` for an answer that they reject.
     """
     settings, result_type = call.settings, call.result_type
-    if settings.crash_on_empty_response and _says_nothing(response):
+    if settings.crash_on_empty_response and _is_empty(response):
         raise EmptyResponseError(
             f"the model said nothing (finish reason {response.finish_reason}); "
-            "with a limit on tokens it may have thought all of them away"
+            "with a limit on tokens it may have spent all of them on reasoning"
         )
-    is_typed = result_type is not None
-    is_json = settings.parse_json or is_typed
+    is_json = settings.parse_json or result_type is not None
     if response.tool_calls or not (is_json or settings.crash_on_refusal):
         return response, NOT_PARSED
     try:
-        content = _json_of(call, response, is_wanted=is_json)
+        content = _json_content(call, response, is_json=is_json)
     except NoJsonFoundError:
-        if is_typed or settings.crash_on_refusal:
+        if result_type is not None or settings.crash_on_refusal:
             raise
         return response, NOT_PARSED
     if not is_json:
@@ -61,29 +61,27 @@ def accept(call: Call, response: CompletionResponse) -> Accepted:
     return _with_content(response, content), parsed
 
 
-def _says_nothing(response: CompletionResponse) -> bool:
-    return not (response.text.strip() or response.tool_calls or response.media)
+def _is_empty(response: CompletionResponse) -> bool:
+    has_words = response.refusal is not None or response.text.strip()
+    return not (has_words or response.tool_calls or response.media)
 
 
-def _json_of(call: Call, response: CompletionResponse, *, is_wanted: bool) -> str:
-    """The text of the JSON that an answer holds; as it came, if it is not wanted itself."""
-    from minillmlib.json_repair.repair import repair_json  # noqa: PLC0415 - takes a while
-    from minillmlib.structured.json_answer import json_in  # noqa: PLC0415 - as above
-
-    is_truncated = is_wanted and response.is_truncated and not call.settings.allow_incomplete_json
-    found = json_in(response.content, refusal=response.refusal, is_truncated=is_truncated)
-    if call.settings.crash_on_refusal and found.value in REFUSALS:
+def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) -> str:
+    """Return the repaired JSON of an answer; its content as it came if no JSON is wanted."""
+    is_truncated = is_json and response.is_truncated and not call.settings.allow_incomplete_json
+    found = extract_json(response.content, refusal=response.refusal, is_truncated=is_truncated)
+    if call.settings.crash_on_refusal and found.value in NO_ANSWER:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text
         )
     try:
-        return repair_json(response.content) if is_wanted else response.content
+        return json_repair.repair_json(response.content) if is_json else response.content
     except JsonRepairError as error:  # it can be read, but is too deep to be written
         raise NoJsonFoundError(str(error), partial=response.text) from None
 
 
 def _with_content(response: CompletionResponse, content: str) -> CompletionResponse:
-    """The response with another text; what was sealed within the old one stands after it."""
+    """Replace the text of the response; what was sealed within the old one stands after it."""
     if content == response.content:
         return response
     blocks = tuple(
@@ -93,18 +91,18 @@ def _with_content(response: CompletionResponse, content: str) -> CompletionRespo
     return msgspec.structs.replace(response, content=content, reasoning_blocks=blocks)
 
 
-def corrected(
+def with_correction(
     call: Call, response: CompletionResponse, error: RejectedResponseError
 ) -> Call | None:
-    """The call with the wrong answer, and what is wrong with it, as further turns.
+    """Return the call with the wrong answer, and what is wrong with it, as further turns.
 
-    None for an answer that says nothing, or that the model refused: it would teach nothing.
+    Return None if the answer is empty or refused, since there is nothing to correct.
     """
     if call.result_type is None or response.refusal is not None or not response.content.strip():
         return None
     problem = str(error)[:1].upper() + str(error)[1:]
     correction = CORRECTION.format(problem=problem, schema=call.result_type.schema_text)
     turns = (Message.assistant(response.content), Message.user(correction))
-    end = len(call.messages) - bool(call.settings.force_prepend)  # which the answer begins with
+    end = len(call.messages) - bool(call.settings.force_prepend)  # the answer begins with it
     messages = (*call.messages[:end], *turns, *call.messages[end:])
-    return msgspec.structs.replace(call, messages=messages)
+    return msgspec.structs.replace(call, messages=messages, prefix=None)

@@ -1,117 +1,121 @@
-"""Text that comes in pieces, and looking ahead in it.
+"""Text that comes in pieces, with look-ahead.
 
-A decision that needs text which has not come yet is put off: it raises `MoreTextNeeded` before
-anything was changed, and is made again when there is more. So that this stays linear however
-small the pieces are, long undecided text is not looked at again before it has grown by a quarter.
-Nothing is scanned for a few characters that nobody asks for.
+A decision that needs more text raises `NeedMoreInput` before it changes anything, and is repeated
+when there is more. To stay linear for any size of pieces, a long undecided text is looked at again
+only after it has grown by a quarter, and a few characters are scanned only if somebody asks.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["MoreTextNeeded", "Window"]
+__all__ = ["LOOK_BEHIND", "InputBuffer", "NeedMoreInput"]
 
-_SHORT = 64
-_PORTION = 128
+LOOK_BEHIND = 64  # characters that stay readable after they were consumed
+_SHORT_REST = 64
+_MIN_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(r"\s*+")
+_LINE = re.compile(r"[^\n]*+")
+_TO_BRACKET = re.compile(r"[^}\]]*+")
+_BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
 
 
-class MoreTextNeeded(Exception):  # noqa: N818 - it is no error
+class NeedMoreInput(Exception):  # noqa: N818 - it is no error
     """A decision has to wait for the text that follows."""
 
 
-class Window:
-    """The part of a text that is not consumed yet.
+class InputBuffer:
+    """The part of a text that is not consumed yet, and a little of what was consumed.
 
     Attributes:
-        text: That part, from `pos` on.
-        pos: Where the next character to be consumed is.
-        is_whole: Whether no more text will come.
-        before: How much of the text was consumed before that part.
-        surrogates: Where halves of surrogate pairs were replaced.
+        text: That part of the text.
+        pos: Index of the next character to consume.
+        is_ended: Whether no more text will come.
+        offset: Index in the whole text of the first character of `text`.
+        surrogates: Positions in the whole text where halves of surrogate pairs were replaced.
     """
-
-    __slots__ = (
-        "_held",
-        "_held_chars",
-        "_newline",
-        "before",
-        "is_whole",
-        "pos",
-        "surrogates",
-        "text",
-    )
 
     def __init__(self) -> None:
         self.text = ""
         self.pos = 0
-        self.is_whole = False
+        self.is_ended = False
+        self.offset = 0
         self.surrogates: list[int] = []
-        self.before = 0
-        self._held: list[str] = []
-        self._held_chars = 0
+        self._pending: list[str] = []
+        self._pending_chars = 0
         self._newline = -1
 
-    def hold(self, piece: str) -> bool:
-        """Takes a piece in. Says whether there is enough to go on scanning even if nobody looks."""
-        self._held.append(piece)
-        self._held_chars += len(piece)
-        return self._held_chars >= _PORTION
+    def add(self, piece: str) -> bool:
+        """Store a piece; return whether there is enough to scan even if nobody looks."""
+        self._pending.append(piece)
+        self._pending_chars += len(piece)
+        return self._pending_chars >= _MIN_PORTION
 
-    def catch_up(self) -> bool:
-        """Takes in what was held back, if that is worth to go on scanning. Says whether it was."""
+    def refill(self) -> bool:
+        """Append the stored pieces if scanning on is worth it; return whether it is."""
         rest = len(self.text) - self.pos
-        if not self._held_chars or (rest > _SHORT and self._held_chars * 4 < rest):
+        if not self._pending_chars or (rest > _SHORT_REST and self._pending_chars * 4 < rest):
             return False
-        self._join()
+        self._append_pending()
         return True
 
-    def end(self, piece: str) -> None:
-        """Takes the last piece in."""
-        self._held.append(piece)
-        self._join()
-        self.is_whole = True
+    def finish(self, piece: str) -> None:
+        """Append the last piece."""
+        self._pending.append(piece)
+        self._append_pending()
+        self.is_ended = True
 
-    def _join(self) -> None:
-        added = "".join(self._held)
+    def _append_pending(self) -> None:
+        added = "".join(self._pending)
         if not added.isascii() and _SURROGATE.search(added):
-            start = self.before + len(self.text)
+            start = self.offset + len(self.text)
             self.surrogates += (start + half.start() for half in _SURROGATE.finditer(added))
             added = _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", added)
-        self.before += self.pos
-        self.text = self.text[self.pos :] + added
-        self.pos = 0
+        dropped = max(self.pos - LOOK_BEHIND, 0)
+        self.offset += dropped
+        self.pos -= dropped
+        self.text = self.text[dropped:] + added
         self._newline = -1
-        self._held.clear()
-        self._held_chars = 0
+        self._pending.clear()
+        self._pending_chars = 0
 
-    def place(self, pos: int) -> int:
-        """The index in the whole text of an index in this part of it."""
-        return self.before + pos
-
-    def look(self, pattern: re.Pattern[str], pos: int) -> re.Match[str]:
-        """What a pattern finds there that always matches, and that more text could only extend."""
+    def match(self, pattern: re.Pattern[str], pos: int) -> re.Match[str]:
+        """Match a pattern that always matches, and wait if more text could extend the match."""
         match = pattern.match(self.text, pos)
         assert match is not None
-        if not self.is_whole and match.end() == len(self.text):
-            raise MoreTextNeeded
+        if not self.is_ended and match.end() == len(self.text):
+            raise NeedMoreInput
         return match
+
+    def skip_space(self, pos: int) -> int:
+        """Return the index of the next character there that is no white space."""
+        return self.match(_SPACE, pos).end()
+
+    def char_at(self, pos: int) -> str:
+        """Return the character there, or `""` at the end of the whole text."""
+        try:
+            return self.text[pos]
+        except IndexError:
+            if self.is_ended:
+                return ""
+        raise NeedMoreInput
 
     def is_last_line(self, pos: int) -> bool:
         """Whether no line follows the one there."""
         if self._newline < pos:
             self._newline = self.text.find("\n", pos)
-            if self._newline < 0 and not self.is_whole:
-                raise MoreTextNeeded
+            if self._newline < 0 and not self.is_ended:
+                raise NeedMoreInput
             self._newline %= len(self.text) + 1
         return self._newline == len(self.text)
 
-    def char(self, pos: int) -> str:
-        """The character there, or `""` at the end of the whole text."""
-        try:
-            return self.text[pos]
-        except IndexError:
-            if self.is_whole:
-                return ""
-        raise MoreTextNeeded
+    def comment_end(self, pos: int) -> int:
+        """Return the end of the comment that begins there with `/` or `#`; `pos` if none does."""
+        following = self.char_at(pos + 1) if self.text[pos] == "/" else "/"
+        if following not in ("/", "*"):
+            return pos
+        pattern = _BLOCK_COMMENT if following == "*" else _LINE
+        if pattern is _LINE and self.is_last_line(pos):
+            pattern = _TO_BRACKET  # or nothing would close the value
+        return self.match(pattern, pos).end()

@@ -1,4 +1,4 @@
-"""Values that others look at while their text comes."""
+"""JSON values that can be looked at while their text comes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 
 from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.api import PartialJson, repair
 from minillmlib.json_repair.changes import RepairResult
-from minillmlib.json_repair.repair import PartialJson, repair
 
-__all__ = ["LiveFields", "LiveJson"]
+__all__ = ["IncrementalJson", "IncrementalObject"]
 
 
-class LiveJson(PartialJson):
-    """The values in a text that comes in pieces, each as it was when it was looked at.
+class IncrementalJson(PartialJson):
+    """The values in a text that comes in pieces, as snapshots that no later text changes.
 
-    A text that begins with a quote may be one string, whatever that holds: it waits for its end.
+    A text that begins with a quote may be one string, whatever follows: it waits for its end.
     """
 
     def __init__(self) -> None:
@@ -25,10 +25,10 @@ class LiveJson(PartialJson):
         self._is_blank = True
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece in. Raises `JsonRepairError` if it nests too deeply."""
-        if self._is_blank and (begun := piece.lstrip()):
+        """Add the next piece. Raises `JsonRepairError` if the text nests too deeply."""
+        if self._is_blank and (start := piece.lstrip()):
             self._is_blank = False
-            if begun[0] != '"':
+            if start[0] != '"':
                 self._string = None
         if self._string is None:
             super().feed(piece)
@@ -36,128 +36,126 @@ class LiveJson(PartialJson):
             self._string.append(piece)
 
     def finish(self, piece: str = "") -> RepairResult:
-        """The end of the text has come. Raises `JsonRepairError` if it held nothing."""
+        """Add the last piece and return the result. Raises `JsonRepairError` if there is none."""
         if self._string is None:
             return super().finish(piece)
         return repair("".join(self._string) + piece)
 
     def snapshot(self) -> Any:
-        """What there is of the value, which no later text changes, or None before it begins.
+        """Return the known part of the value, which no later text changes, or None.
 
-        Snapshots share the parts that are finished. O(what is not: a string, and the number of
-        elements of each open container and of an array at the end of an open object). Raises
-        `JsonRepairError` if it nests too deeply.
+        Snapshots share finished parts. O(unfinished parts: a string, and the number of elements
+        of each open container and of an array at the end of an open object). Raises
+        `JsonRepairError` if the text so far nests too deeply.
         """
         value = self.value
-        path = self._scanner.growing.path()
+        path = self._scanner.stack.path()
         if not path or path[0][0] is not value:
             return value
         inner: Any = None
-        for container, place in reversed(path):
+        for container, slot in reversed(path):
             copy: Any = container.copy()
             if inner is not None:
-                copy[place] = inner
+                copy[slot] = inner
             if type(copy) is dict and copy:
                 last = next(reversed(copy))
-                if last != place and type(copy[last]) is list:
-                    copy[last] = copy[last].copy()  # it may go on: `{"a": [1], [2]}`
+                if last != slot and type(copy[last]) is list:
+                    copy[last] = copy[last].copy()  # it may continue: `{"a": [1], [2]}`
             inner = copy
         return inner
 
 
-class LiveFields(PartialJson):
+class IncrementalObject(PartialJson):
     """The members of the one object that a text consists of.
 
-    A member is finished when what follows shows its end, and keeps its value then. So a key
-    that comes again is an error, and so is a second object that would be the better one; what
-    is not JSON is one only where it is strict, and is repaired otherwise.
+    A member is finished when what follows shows its end, and then keeps its value. So a repeated
+    key is an error, and so is a second object that would be the better one. Text that is not JSON
+    is an error only if it is strict, and is repaired otherwise.
 
     Attributes:
         fields: The members so far.
-        growing: The key of the one that is not finished, or None.
+        pending_key: The key of the member that is not finished, or None.
     """
 
     def __init__(self, *, is_strict: bool) -> None:
         super().__init__()
         self.fields: dict[str, Any] = {}
-        self.growing: str | None = None
+        self.pending_key: str | None = None
         self._pieces: list[str] = []
         self._is_strict = is_strict
         self._is_blank = True
-        self._passed = 0
+        self._skipped = 0  # candidates before the first object with a member
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece in. Raises `JsonRepairError` for what cannot be an object."""
-        if self._is_blank and (begun := piece.strip(" \t\r\n")):
+        """Add the next piece. Raises `JsonRepairError` for text that cannot be an object."""
+        if self._is_blank and (start := piece.strip(" \t\r\n")):
             self._is_blank = False
-            if self._is_strict and begun[0] != "{":
+            if self._is_strict and start[0] != "{":
                 raise JsonRepairError(
-                    f"the arguments are no JSON object, they begin with {begun[:80]!r}"
+                    f"the arguments are no JSON object, they begin with {start[:80]!r}"
                 )
         if self._is_strict:
             self._pieces.append(piece)
         super().feed(piece)
-        self._look()
+        self._update()
 
     def finish_fields(self) -> dict[str, Any]:
-        """The end of the text has come. No text is no member; where it is lenient, so is null."""
+        """Return all members at the end of the text; none for no text or, if lenient, for null."""
         if self._is_blank:
             return self.fields
         value = self.finish().value
-        self._look()
+        self._update()
         if self._is_strict:
             self._check_whole()
         elif value is None:
             return self.fields
         if not isinstance(value, dict):
             raise JsonRepairError(
-                f"the arguments are no object but of the type {type(value).__name__}"
+                f"the arguments are not an object, but of the type {type(value).__name__}"
             )
         if self.fields and value is not self.fields:
             raise JsonRepairError("the arguments are more than one object")
-        self.fields, self.growing = value, None
+        self.fields, self.pending_key = value, None
         return value
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         self._scanner.catch_up()
-        growing = self._scanner.growing
-        self._check_strictly()
+        stack = self._scanner.stack
+        if self._is_strict:
+            self._check_unchanged()
         found = self._first_object()
-        if self.fields and found is not self.fields:
+        has_second = self._is_strict and len(self._scanner.candidates) > 1
+        if has_second or (self.fields and found is not self.fields):
             raise JsonRepairError("the arguments are more than one object")
-        if growing.repeated is not None:
-            raise JsonRepairError(f"the argument {growing.repeated[:80]!r} came twice")
-        growing.refresh()
-        path = growing.path()
+        if stack.repeated_key is not None:
+            raise JsonRepairError(f"the argument {stack.repeated_key[:80]!r} is there twice")
+        stack.refresh_string()
+        path = stack.path()
         self.fields = found
-        self.growing = path[0][1] if path and path[0][0] is found else None
+        self.pending_key = path[0][1] if path and path[0][0] is found else None
 
     def _first_object(self) -> dict[str, Any]:
-        """The first object that has a member, if there is one."""
+        """Return the first object with a member, or an empty one."""
         candidates = self._scanner.candidates
-        while self._passed < len(candidates):
-            value = candidates[self._passed].value
+        while self._skipped < len(candidates):
+            value = candidates[self._skipped].value
             if value and isinstance(value, dict):
                 return value
-            if self._passed == len(candidates) - 1:
+            if self._skipped == len(candidates) - 1:
                 break
-            self._passed += 1
+            self._skipped += 1
         return {}
 
-    def _check_strictly(self) -> None:
-        if not self._is_strict:
-            return
-        if changes := self._scanner.guesses.changes:
-            place, kind = min(changes)
+    def _check_unchanged(self) -> None:
+        if changes := self._scanner.log.changes:
+            position, kind = min(changes)
             raise JsonRepairError(
-                f"the arguments are not JSON: at character {place} "
+                f"the arguments are not JSON: at character {position} "
                 f"a repair would be needed ({kind})"
             )
-        if len(self._scanner.candidates) > 1:
-            raise JsonRepairError("the arguments are more than one object")
 
     def _check_whole(self) -> None:
-        """For what the repair does not tell, such as a byte order mark."""
+        """Check for what the repair does not record, such as a byte order mark."""
         try:
             msgspec.json.decode("".join(self._pieces))
         except (ValueError, RecursionError) as error:

@@ -1,140 +1,156 @@
-"""Values that are built while their text comes."""
+"""The open containers of a value, which is built while its text comes."""
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any, TypeAlias
 
-__all__ = ["Candidate", "Container", "Growing"]
+from minillmlib.errors import JsonRepairError
+from minillmlib.json_repair.buffer import InputBuffer
+from minillmlib.json_repair.changes import JsonChangeKind as Kind
+
+__all__ = [
+    "AFTER", "COLON", "INSIDE", "MAX_DEPTH", "STRING", "VALUE", "Container", "ParseStack",
+    "close_bracket",
+]  # fmt: skip
 
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
+MAX_DEPTH = 512
+# Places in a container: before an element or key, after a value, before the value of a key, before
+# its colon, within a string.
+INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
-class Candidate:
-    """One object or array of a text, which grows in place and never loses anything.
-
-    Attributes:
-        value: What there is of it.
-        start: Where it begins.
-        end: Where it ends, once that is known.
-        is_complete: Whether its end was seen.
-        is_fenced: Whether it stands in a code block.
-        is_listed: Whether only white space is between the one before and this.
-        is_weak: Whether it may be a remark in brackets.
-    """
-
-    __slots__ = ("end", "is_complete", "is_fenced", "is_listed", "is_weak", "start", "value")
-
-    def __init__(
-        self,
-        value: Container,
-        start: int,
-        *,
-        is_fenced: bool,
-        is_listed: bool,
-        is_weak: bool,
-    ) -> None:
-        self.value = value
-        self.start = start
-        self.end: int | None = None
-        self.is_complete = False
-        self.is_fenced = is_fenced
-        self.is_listed = is_listed
-        self.is_weak = is_weak
+# Group 1: the colon of a key. Group 2: the brace after a string without a colon.
+_OPEN_STRING = r'"[^"\\\n]*+'
+_STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
+_KEY = rf'{_OPEN_STRING}(?:"\s*+(?:(:)|{_STRING_AND_BRACE})?+)?+'
+_BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
 
 
-class Growing:
-    """The containers that are open, the innermost last, and the string in the making.
+class ParseStack:
+    """The open containers, the innermost last, and the string that is being read.
 
     Attributes:
-        open: The containers.
+        containers: The containers.
         closers: The brackets that close them.
         is_in_object: Whether the innermost container is an object.
         key: The key for the next value of an object.
-        parts: The text of the string in the making.
-        repeated: A key of an outermost object that came again, or None.
+        place: Place of the next token in the innermost container.
+        comma_at: Position of the comma just before it, or -1.
+        string_parts: The text of the string that is being read.
+        repeated_key: A key that an outermost object has twice, or None.
     """
 
-    __slots__ = (
-        "_is_in_string", "_slot", "closers", "is_in_object", "key", "open", "parts", "repeated",
-    )  # fmt: skip
-
     def __init__(self) -> None:
-        self.open: list[Any] = []  # of containers; what it is shows `is_in_object`
+        self.containers: list[Any] = []  # `is_in_object` tells dicts and lists apart
         self.closers = ""
         self.is_in_object = False
         self.key = ""
-        self.repeated: str | None = None
-        self.parts: list[str] = []
-        self._is_in_string = False
+        self.place = INSIDE
+        self.comma_at = -1
+        self.repeated_key: str | None = None
+        self.string_parts: list[str] = []
         self._slot: tuple[Any, Any] = (None, None)
 
-    def awaits(self, closer: str) -> bool:
-        """Whether such a bracket would close something."""
-        return closer in self.closers
+    def open(self, container: Container, closer: str) -> None:
+        """Add a new container to the innermost one and enter it."""
+        if len(self.containers) >= MAX_DEPTH:
+            raise JsonRepairError(f"the JSON is nested more than {MAX_DEPTH} levels deep")
+        if self.containers:
+            self.add_value(container)
+        self.enter(container, closer)
+        self.comma_at = -1
 
-    def begin(self, container: Container, closer: str) -> None:
-        """Opens a container within the innermost one."""
-        if self.open:
-            self.put(container)
-        self.go_on(container, closer)
-
-    def go_on(self, container: Container, closer: str) -> None:
-        """Opens a container that is in the innermost one already."""
-        self.open.append(container)
+    def enter(self, container: Container, closer: str) -> None:
+        """Make a container the innermost one."""
+        self.containers.append(container)
         self.closers += closer
         self.is_in_object = type(container) is dict
+        self.place = INSIDE
 
-    def end(self) -> None:
-        """Closes the innermost container."""
-        self.open.pop()
+    def close(self) -> None:
+        """Leave the innermost container."""
+        self.containers.pop()
         self.closers = self.closers[:-1]
-        self.is_in_object = bool(self.open) and type(self.open[-1]) is dict
+        self.is_in_object = bool(self.containers) and type(self.containers[-1]) is dict
 
-    def put(self, value: Any) -> None:
-        """Adds a finished value to the innermost container."""
-        top = self.open[-1]
+    def set_key(self, key: str) -> bool:
+        """Set the key of the next value; return whether the object has it already."""
+        self.key = key
+        self.comma_at = -1
+        if key not in self.containers[-1]:
+            return False
+        if len(self.containers) == 1:
+            self.repeated_key = key
+        return True
+
+    def add_value(self, value: Any) -> None:
+        """Add a finished value to the innermost container."""
+        top = self.containers[-1]
         if type(top) is dict:
             top[self.key] = value
         else:
             top.append(value)
 
-    def begin_string(self) -> None:
-        """Adds a string that will grow."""
-        self.put("")
-        top = self.open[-1]
+    def start_string(self) -> None:
+        """Add a string that grows."""
+        self.add_value("")
+        top = self.containers[-1]
         self._slot = (top, self.key if type(top) is dict else -1)
-        self.parts = []
-        self._is_in_string = True
+        self.string_parts = []
 
-    def refresh(self) -> None:
-        """Shows what there is of the string in its container, but for what may be stripped yet."""
-        if self.parts:
-            self._show(is_stripped=True)
+    def refresh_string(self) -> None:
+        """Store the known text of the string, without an end that may be stripped later."""
+        if self.string_parts:
+            self._store_string(is_stripped=True)
 
-    def end_string(self, *, is_stripped: bool = False) -> None:
-        """Finishes the string; stripped, without the comma and white space at its end."""
-        self._show(is_stripped=is_stripped)
-        self.parts = []
-        self._is_in_string = False
+    def finish_string(self, *, is_stripped: bool = False) -> None:
+        """Store the string; if stripped, without a comma and white space at its end."""
+        self._store_string(is_stripped=is_stripped)
+        self.string_parts = []
 
-    def _show(self, *, is_stripped: bool) -> None:
-        text = "".join(self.parts)
-        self.parts[:] = [text]
+    def _store_string(self, *, is_stripped: bool) -> None:
+        text = "".join(self.string_parts)
+        self.string_parts[:] = [text]
         container, slot = self._slot
         container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def path(self) -> list[tuple[Container, Any]]:
-        """The open containers, each with the key or index of what grows in it, or None."""
-        places = [_place_of(inner, outer) for outer, inner in pairwise(self.open)]
-        last = self._slot[1] if self._is_in_string else None
-        return list(zip(self.open, [*places, last], strict=False))
+        """Return the open containers, each with the key or index of what grows in it, or None."""
+        slots = [_slot_of(inner, outer) for outer, inner in pairwise(self.containers)]
+        last = self._slot[1] if self.place == STRING else None
+        return list(zip(self.containers, [*slots, last], strict=False))
 
 
-def _place_of(inner: Container, outer: Container) -> Any:
+def _slot_of(inner: Container, outer: Container) -> Any:
     if isinstance(outer, list):
         return -1
     last = next(reversed(outer))
     if outer[last] is inner:
         return last
-    return next(key for key in outer if outer[key] is inner)  # the key came before
+    return next(key for key in outer if outer[key] is inner)  # the key was repeated
+
+
+def close_bracket(
+    char: str, buffer: InputBuffer, pos: int, containers: list[Any], closers: str
+) -> tuple[int, Kind | None]:
+    """Return how many containers stay open after the closing bracket there, and the change."""
+    inner = len(closers) - 1
+    if closers[-1] == char:
+        object_continues = char == "}" and not inner and _is_before_key(buffer, pos)
+        return (1, Kind.WRONG_BRACKET) if object_continues else (inner, None)
+    if char not in closers:
+        following = buffer.char_at(buffer.skip_space(pos + 1))
+        closes_nothing = char == ")" or (following != "" and following in ',"')
+        return inner + closes_nothing, Kind.WRONG_BRACKET
+    is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
+    if is_for_inner and _is_before_key(buffer, pos):
+        return inner, Kind.WRONG_BRACKET
+    return closers.rindex(char), Kind.MISSING_BRACKET
+
+
+def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
+    """Whether a comma and another key follow the bracket there, so that the object continues."""
+    return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None

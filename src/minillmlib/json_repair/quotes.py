@@ -1,9 +1,8 @@
-r"""Where a string ends, when nobody can rely on inner quotes being escaped.
+r"""The rules for where strings and keys end, since models do not always escape inner quotes.
 
-A quote ends its string if what follows could follow a string, as far as the next two quotes tell.
-So a character is looked at for the sake of at most three quotes before it, however many there
-are, and once more for a list that a comma precedes. Where it is `"` that opens, a string of valid
-JSON always ends where JSON says.
+A quote ends its string if what follows could follow a string, judged by the next two quotes at
+most. So a character is read for at most three quotes before it, and once more for a list after a
+comma, which keeps the repair linear. A string of valid JSON ends where JSON says.
 """
 
 from __future__ import annotations
@@ -13,265 +12,331 @@ from collections.abc import Callable, Collection
 from enum import Enum, auto
 from typing import TypeAlias
 
-from minillmlib.json_repair.buffer import Window
-from minillmlib.json_repair.nested_quotes import InnerQuotes
-from minillmlib.json_repair.parse_stack import Growing
-from minillmlib.json_repair.string_patterns import CLOSERS
+from minillmlib.json_repair.buffer import InputBuffer
+from minillmlib.json_repair.parse_stack import ParseStack
 
 __all__ = [
+    "CLOSERS",
     "FLAT_LIST",
     "PLUS",
     "Ending",
-    "holds_raw_json",
+    "NestedQuotes",
+    "closer_size",
     "is_key_at",
+    "is_key_end",
     "is_last_string_at",
-    "key_ending",
     "opener_at",
-    "quote_size",
+    "starts_raw_json",
     "value_ending",
 ]
 
-Tail: TypeAlias = Callable[[], str]
+LastText: TypeAlias = Callable[[], str]
 
 
 class Ending(Enum):
-    """What a quote within a string means."""
+    """The meaning of a quote within a string."""
 
     CONTENT = auto()
     CLOSES = auto()
-    JOINS = auto()  # a plus sign and another string follow
-    CUT = auto()  # it is none: the text ends
-    LOST = auto()  # it opens the next key: the string's own closing quote is missing
+    CONCATENATES = auto()  # a plus sign and another string follow
+    TRUNCATED = auto()  # there is no quote: the text ends
+    MISSING_CLOSER = auto()  # it opens the next key or element: the string has no closing quote
 
 
-_AFTER_BRACKET = ("", ",", "}", "]", ")")
+_ENDINGS = {True: Ending.CLOSES, False: Ending.CONTENT}
+
+
+# The quotes that open a string, and the characters that may close it.
+CLOSERS = {
+    '"': '"',
+    "'": "'",
+    "`": "`\u00b4",
+    '"""': '"',
+    "'''": "'",
+    '""': '"',
+    "''": "'",
+    '\\"': '"',
+    "\u201c": '\u201d\u201c"',  # as in English
+    "\u201d": '\u201d"',  # as in Swedish
+    "\u201e": '\u201d\u201c"',  # as in German
+    "\u2018": "\u2019'",
+    "\u2019": "\u2019'",
+    "\u00ab": "\u00bb",  # as in French
+}
 _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
+_AFTER_BRACKET = ("", ",", "}", "]", ")")
+_LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 
 _SPACE = re.compile(r"\s*+")
+# Group 1 is the closing quote.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
+# Group 1 is the colon of a key.
 _SINGLE_KEY = re.compile(r"(?:'[^'\\\n]*+(?:'\s*+(:)?+)?+)?+")
-_KEY_HERE = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""")
+_KEY = re.compile(r"""(?:["'](?:[\w$][^"'\\\n]*+)?+(?:["']\s*+(:)?+)?+)?+""")
+_KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
+_UNQUOTED_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
+_WORD = re.compile(r"[\w$-]*+\s*+")
+# Group 1 is the number.
+_SCALAR = re.compile(r"(?:(-?[0-9][0-9.eE+-]*+)|[\w$-]*+)\s*+")
+_NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
 _OPENS_ELEMENT = re.compile(r",[ \t]*\n\s*\Z")
-_LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
+_OPENS_KEY = re.compile(r"[,\n]\s*\Z")
+# Group 1 is the bracket.
 _WORDS_AND_BRACKET = re.compile(r"[\w \t]*+(?:([}\]])\s*+)?+")
 _BRACKET_AND_COMMA = re.compile(r"[}\]]\s*+,\s*+\Z")
-_BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")  # and what goes on in code
-FLAT_LIST = re.compile(r'\[(?:[^\[\]{}"\\\n]++|"[^"\\\n]*+"?+)*+(?:(\])\s*+)?+')
-_OPENS_KEY = re.compile(r"[,\n]\s*\Z")
-_KEY_WITHOUT_QUOTE = re.compile(r'""?+(?:[\w$-]++"?+"?+(:)?+)?+')
-_WORD = re.compile(r"[\w$-]*+\s*+")
-_SCALAR = re.compile(r"(?:(-?[0-9][0-9.eE+-]*+)|[\w$-]*+)\s*+")
-_BARE_KEY = re.compile(r"[\w$-]*+[\"']?+\s*+")
-_NUMBER = re.compile(r"-?+([0-9][0-9.]*+\s*+)?+")
+# Group 1 is how code goes on.
+_BRACKET = re.compile(r"[}\])]([\w(\\+?|^$=]|\*(?!\*))?+")
+_LIST_ITEM = r'[^\[\]{}"\\\n]++|"[^"\\\n]*+"?+'
+# Group 1 is the closing bracket.
+FLAT_LIST = re.compile(rf"\[(?:{_LIST_ITEM})*+(?:(\])\s*+)?+")
 _TO_COMMA = re.compile(r'[^"\]\n,]*+')
-# A plus sign and comments without quotes.
-PLUS = re.compile(r'\+\s*+(?:/(?:\*(?:[^*"]++|\*(?!/))*+(?:\*/)?+|/[^\n"]*+)?+\s*+)*+')
+_BLOCK_COMMENT = r'\*(?:[^*"]++|\*(?!/))*+(?:\*/)?+'
+_LINE_COMMENT = r'/[^\n"]*+'
+# A plus sign, and comments without quotes.
+PLUS = re.compile(rf"\+\s*+(?:/(?:{_BLOCK_COMMENT}|{_LINE_COMMENT})?+\s*+)*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
-_RAW = re.compile(r'[\[{]\s*+"?+')
+_RAW_JSON = re.compile(r'(?:[\[{]\s*+(")?+)?+')
+
+# JSON in a string begins with a quote right after a bracket, but for one space.
+_JSON_START = re.compile(r'([{\[])\s?"\w')
+_JSON_BRACKET = re.compile(r"[{}\[\]]")
+_JSON_CLOSERS = {"{": "}", "[": "]"}
+# A quote that opens a quotation, with one or two characters before it and one after it.
+_QUOTATION = re.compile(r"""(?:.?\W|\\[nrt])?"[^\s,.;:!?)\]}]""", re.DOTALL)
 
 
-def opener_at(window: Window, pos: int) -> str:
-    """The quote that opens a string there, or `""`."""
-    char = window.char(pos)
+class NestedQuotes:
+    """Follows the inner quotes of one string: quotations in it, or JSON.
+
+    Attributes:
+        is_quoting: Whether the last of them opened a quotation.
+        closers: The brackets that close the JSON in the string, if some began with a quote.
+    """
+
+    __slots__ = ("_may_hold_json", "closers", "is_quoting")
+
+    def __init__(self, opener: str) -> None:
+        self._may_hold_json = opener in {'"', "'"}
+        self.closers: list[str] = []
+        self.is_quoting = False
+
+    def record_quote(self, before: str, after: str) -> None:
+        """Record an inner quote by the one or two characters before it and the one after it."""
+        surroundings = f'{before}"{after}'
+        self.is_quoting = _QUOTATION.fullmatch(surroundings) is not None
+        can_start = self._may_hold_json and not self.closers
+        if can_start and (start := _JSON_START.search(surroundings)):
+            self.closers.append(_JSON_CLOSERS[start[1]])
+
+    def record_text(self, text: str) -> None:
+        """Record the brackets of the JSON, if there is any."""
+        for bracket in _JSON_BRACKET.findall(text):
+            if bracket in _JSON_CLOSERS:
+                self.closers.append(_JSON_CLOSERS[bracket])
+            elif self.closers[-1:] == [bracket]:
+                self.closers.pop()
+            if not self.closers:
+                return
+
+
+def opener_at(buffer: InputBuffer, pos: int) -> str:
+    """Return the quote that opens a string there, or `""`."""
+    char = buffer.char_at(pos)
     if char == "\\":
-        return '\\"' if window.char(pos + 1) == '"' else ""
+        return '\\"' if buffer.char_at(pos + 1) == '"' else ""
     if char not in _QUOTES:
         return ""
-    if char not in "\"'" or window.char(pos + 1) != char:
+    if char not in "\"'" or buffer.char_at(pos + 1) != char:
         return char
-    third = window.char(pos + 2)
+    third = buffer.char_at(pos + 2)
     return char * 3 if third == char else char * 2 if third.isalnum() else char
 
 
-def quote_size(window: Window, pos: int, opener: str) -> int:
-    """How many characters the quote there has that may close a string."""
+def closer_size(buffer: InputBuffer, pos: int, opener: str) -> int:
+    """Return how many characters the quote there has that may close a string, or 0."""
+    char = buffer.text[pos]
+    if char not in CLOSERS[opener]:
+        is_escaped = char == "\\" and opener == '\\"' and buffer.char_at(pos + 1) == '"'
+        return 2 if is_escaped else 0
+    if len(opener) == 1:
+        return 1
     if len(opener) == 3:
-        return 3 if window.char(pos + 1) == window.char(pos + 2) == opener[0] else 1
-    if len(opener) == 2 and opener[0] == opener[1]:
-        return 2 if window.char(pos + 1) == opener[0] else 1
-    return 2 if window.char(pos) == "\\" else 1
+        return 3 if buffer.char_at(pos + 1) == buffer.char_at(pos + 2) == char else 1
+    return 2 if opener[0] == opener[1] == buffer.char_at(pos + 1) else 1
 
 
-def holds_raw_json(window: Window, pos: int) -> bool:
+def starts_raw_json(buffer: InputBuffer, pos: int) -> bool:
     """Whether a string begins there with an object or array whose quotes are not escaped."""
-    if window.char(pos) not in "{[" or window.char(pos) == "":
-        return False
-    match = window.look(_RAW, pos)
-    return match[0].endswith('"') and window.char(match.end()).isalnum()
+    match = buffer.match(_RAW_JSON, pos)
+    return match[1] is not None and buffer.char_at(match.end()).isalnum()
 
 
 def value_ending(
-    window: Window, pos: int, growing: Growing, tail: Tail, inner: InnerQuotes
+    buffer: InputBuffer, pos: int, stack: ParseStack, last_text: LastText, nested: NestedQuotes
 ) -> Ending:
-    """What the quote before `pos` means in a string; `tail` gives the string's last text."""
-    gap = window.look(_SPACE, pos)
+    """Return the meaning of the quote before `pos` in a string whose end is `last_text()`."""
+    gap = buffer.match(_SPACE, pos)
     after = gap.end()
-    char = window.char(after)
+    char = buffer.char_at(after)
     if char == "" or char in "}])":
-        is_within = inner.closers[-1:] == [char]
-        is_end = char == "" or _is_end_before_bracket(window, after, growing)
-        return _closes_if(is_end and not is_within)
+        is_nested = nested.closers[-1:] == [char]
+        is_end = char == "" or _is_end_before_bracket(buffer, after, stack)
+        return _ENDINGS[is_end and not is_nested]
     if char == ",":
-        return _closes_if(_is_next_after_comma(window, after + 1, growing, inner))
+        return _ENDINGS[_is_next_after_comma(buffer, after + 1, stack, nested)]
     if char in _QUOTES:
-        return _closes_if(_is_next_string(window, gap, growing))
+        return _ENDINGS[_is_next_string(buffer, gap, stack)]
     if char == "+":
-        return Ending.JOINS if opener_at(window, window.look(PLUS, after).end()) else Ending.CONTENT
+        is_plus = opener_at(buffer, buffer.match(PLUS, after).end()) != ""
+        return Ending.CONCATENATES if is_plus else Ending.CONTENT
     if char in "/#":
-        return _closes_if(_is_comment(window, after))
-    return _ending_before_word(window, gap, growing, tail)
+        return _ENDINGS[_is_comment(buffer, after)]
+    return _ending_before_word(buffer, gap, stack, last_text)
 
 
-def is_key_at(window: Window, pos: int) -> bool:
-    """Whether a quoted key and its colon stand there."""
-    return window.look(_KEY_HERE, pos)[1] is not None
+def is_key_at(buffer: InputBuffer, pos: int) -> bool:
+    """Whether a quoted key and its colon are there."""
+    return buffer.match(_KEY, pos)[1] is not None
 
 
-def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
-    return Ending.CLOSES if closes else Ending.CONTENT
-
-
-def _is_end_before_bracket(window: Window, pos: int, growing: Growing) -> bool:
-    closers, char = growing.closers, window.char(pos)
-    if closers[-1] == char or (char in closers and window.look(_BRACKET, pos)[1] is None):
+def _is_end_before_bracket(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
+    closers, char = stack.closers, buffer.char_at(pos)
+    if closers[-1] == char or (char in closers and buffer.match(_BRACKET, pos)[1] is None):
         return True
-    return _is_stray(window, pos)
+    # A bracket that closes nothing, among brackets and commas.
+    return buffer.char_at(buffer.skip_space(pos + 1)) in _AFTER_BRACKET
 
 
-def _is_stray(window: Window, pos: int) -> bool:
-    """Whether a bracket that closes nothing stands where only brackets and commas do."""
-    return window.char(window.look(_SPACE, pos + 1).end()) in _AFTER_BRACKET
-
-
-def _ending_before_word(window: Window, gap: re.Match[str], growing: Growing, tail: Tail) -> Ending:
-    after, char = gap.end(), window.char(gap.end())
-    if gap[0] and _is_stray_word(window, after, growing):
+def _ending_before_word(
+    buffer: InputBuffer, gap: re.Match[str], stack: ParseStack, last_text: LastText
+) -> Ending:
+    after, char = gap.end(), buffer.char_at(gap.end())
+    if gap[0] and _is_stray_word(buffer, after, stack):
         return Ending.CLOSES
-    if not growing.is_in_object:
-        if not gap[0] and _OPENS_ELEMENT.search(tail()):
-            return Ending.LOST
-        is_next = gap[0] != "" and (char == "{" or _is_number(window, after))
-        return _closes_if(char == ":" or is_next)
-    if not gap[0] and _OPENS_KEY.search(tail()):
-        return Ending.LOST if is_key_at(window, after - 1) else Ending.CONTENT
-    if "\n" not in gap[0]:
-        return Ending.CONTENT
-    return _closes_if(_is_bare_key(window, after))
+    if not stack.is_in_object:
+        if not gap[0] and _OPENS_ELEMENT.search(last_text()):
+            return Ending.MISSING_CLOSER
+        is_next = gap[0] != "" and (char == "{" or _is_number(buffer, after))
+        return _ENDINGS[char == ":" or is_next]
+    if not gap[0] and _OPENS_KEY.search(last_text()):
+        return Ending.MISSING_CLOSER if is_key_at(buffer, after - 1) else Ending.CONTENT
+    return _ENDINGS["\n" in gap[0] and _is_unquoted_key(buffer, after)]
 
 
-def _is_stray_word(window: Window, pos: int, growing: Growing) -> bool:
-    """Whether words follow that stand before the end of what holds the string."""
-    words = window.look(_WORDS_AND_BRACKET, pos)
-    is_before_end = words[1] is not None and growing.awaits(words[1])
-    return is_before_end and window.char(words.end()) in _AFTER_BRACKET
+def _is_stray_word(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
+    """Whether words follow, and then the end of the container of the string."""
+    words = buffer.match(_WORDS_AND_BRACKET, pos)
+    is_before_end = words[1] is not None and words[1] in stack.closers
+    return is_before_end and buffer.char_at(words.end()) in _AFTER_BRACKET
 
 
-def _is_number(window: Window, pos: int) -> bool:
-    """Whether a number follows that no word follows."""
-    number = window.look(_NUMBER, pos)
-    char = window.char(number.end())
+def _is_number(buffer: InputBuffer, pos: int) -> bool:
+    """Whether a number follows, and no word after it."""
+    number = buffer.match(_NUMBER, pos)
+    char = buffer.char_at(number.end())
     return number[1] is not None and (char == "" or char in '",]}{[-' or char.isdecimal())
 
 
-def _is_bare_key(window: Window, pos: int) -> bool:
-    word = window.look(_BARE_KEY, pos)
-    return word[0] != "" and not word[0].isspace() and window.char(word.end()) == ":"
+def _is_unquoted_key(buffer: InputBuffer, pos: int) -> bool:
+    word = buffer.match(_UNQUOTED_KEY, pos)
+    return word[0] != "" and not word[0].isspace() and buffer.char_at(word.end()) == ":"
 
 
-def _is_next_after_comma(window: Window, pos: int, growing: Growing, inner: InnerQuotes) -> bool:
+def _is_next_after_comma(
+    buffer: InputBuffer, pos: int, stack: ParseStack, nested: NestedQuotes
+) -> bool:
     """Whether the next key or element begins there."""
-    in_object = growing.is_in_object
-    after = window.look(_SPACE, pos).end()
-    char = window.char(after)
+    in_object = stack.is_in_object
+    after = buffer.skip_space(pos)
+    char = buffer.char_at(after)
     if char == '"':
-        is_next = not (in_object or inner.is_quoting) or _is_string(window, after, growing)
-        return is_next or (in_object and _is_unclosed_key(window, after))
+        is_next = not (in_object or nested.is_quoting) or _is_string(buffer, after, stack)
+        if is_next or not in_object:
+            return is_next
+        return buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
     if in_object and char == "[":
-        return _is_list_without_key(window, after)
+        return _is_list_without_key(buffer, after)
     if in_object:
-        word_end = window.look(_WORD, after).end()
-        return _is_bare_key(window, after) or (word_end > after and is_key_at(window, word_end))
-    if char in "[-(" or char.isdecimal():
-        return True
-    return window.char(window.look(_TO_COMMA, after).end()) != '"'
+        end = buffer.match(_WORD, after).end()
+        return _is_unquoted_key(buffer, after) or (end > after and is_key_at(buffer, end))
+    is_start = char in "[-(" or char.isdecimal()
+    return is_start or buffer.char_at(buffer.match(_TO_COMMA, after).end()) != '"'
 
 
-def _is_list_without_key(window: Window, pos: int) -> bool:
-    """Whether a list of words or strings stands there before the object's end or its next key."""
-    match = window.look(FLAT_LIST, pos)
-    char = window.char(match.end())
+def _is_list_without_key(buffer: InputBuffer, pos: int) -> bool:
+    """Whether a flat list is there, and then the end of the object or its next key."""
+    match = buffer.match(FLAT_LIST, pos)
+    char = buffer.char_at(match.end())
     if match[1] is None or char != ",":
         return match[1] is not None and char == "}"
-    return is_key_at(window, window.look(_SPACE, match.end() + 1).end())
+    return is_key_at(buffer, buffer.skip_space(match.end() + 1))
 
 
-def _is_unclosed_key(window: Window, pos: int) -> bool:
-    return window.look(_KEY_WITHOUT_QUOTE, pos)[1] is not None
-
-
-def _is_string(window: Window, pos: int, growing: Growing) -> bool:
-    """Whether what begins with that quote is a string, and not the rest of the one before."""
-    match = window.look(_STRING, pos)
+def _is_string(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
+    """Whether the quote there opens a string, and is not part of the string before."""
+    match = buffer.match(_STRING, pos)
     if match[1] is None:
         return True  # the text ends within it
-    char = window.char(match.end())
+    char = buffer.char_at(match.end())
     if char == "" or char in ':,}]"=/#{[-' or char.isdecimal():
         return True
     if char == ")":
-        return growing.awaits(char)
-    return _is_stray_word(window, match.end(), growing)
+        return char in stack.closers
+    return _is_stray_word(buffer, match.end(), stack)
 
 
-def _is_next_string(window: Window, gap: re.Match[str], growing: Growing) -> bool:
-    """Whether a string follows, with the comma missing, or the end of a code block."""
-    place, in_object = gap.end(), growing.is_in_object
-    if window.char(place) == "`":  # or the fence of the code block that holds all of this
-        return window.char(place + 1) == "`" == window.char(place + 2)
+def _is_next_string(buffer: InputBuffer, gap: re.Match[str], stack: ParseStack) -> bool:
+    """Whether a string follows without a comma, or the fence that ends the code block."""
+    pos, in_object = gap.end(), stack.is_in_object
+    char = buffer.char_at(pos)
+    if char == "`":
+        return buffer.char_at(pos + 1) == "`" == buffer.char_at(pos + 2)
     if not gap[0]:
-        return in_object and is_key_at(window, place)
-    if window.char(place) != '"':
-        return "\n" in gap[0] or window.look(_SINGLE_KEY, place)[1] is not None
+        return in_object and is_key_at(buffer, pos)
+    if char != '"':
+        return "\n" in gap[0] or buffer.match(_SINGLE_KEY, pos)[1] is not None
     if not in_object:
-        return _is_string(window, place, growing)
-    match = window.look(_STRING, place)
-    return match[1] is None or window.char(match.end()) == ":"
+        return _is_string(buffer, pos, stack)
+    match = buffer.match(_STRING, pos)
+    return match[1] is None or buffer.char_at(match.end()) == ":"
 
 
-def _is_comment(window: Window, pos: int) -> bool:
-    if window.char(pos) == "/" and window.char(pos + 1) not in ("/", "*"):
-        return False
-    if window.char(pos + 1) == "*" and window.char(pos) == "/":
+def _is_comment(buffer: InputBuffer, pos: int) -> bool:
+    if buffer.char_at(pos) == "/":
+        following = buffer.char_at(pos + 1)
+        if following != "/":
+            return following == "*"
+    match = buffer.match(_COMMENT, pos)
+    if buffer.char_at(match.end()) in ("", "\n"):
         return True
-    match = window.look(_COMMENT, pos)
-    if window.char(match.end()) in ("", "\n"):
-        return True
-    return bool(_BRACKET_AND_COMMA.search(match[0])) and window.is_last_line(pos)
+    return bool(_BRACKET_AND_COMMA.search(match[0])) and buffer.is_last_line(pos)
 
 
-def key_ending(window: Window, pos: int) -> bool:
-    """Whether the quote before `pos` ends a key."""
-    gap = window.look(_SPACE, pos)
-    char = window.char(gap.end())
+def is_key_end(buffer: InputBuffer, pos: int, *, has_inner: bool) -> bool:
+    """Whether the quote before `pos` ends a key, which may have inner quotes before."""
+    gap = buffer.match(_SPACE, pos)
+    after = gap.end()
+    char = buffer.char_at(after)
     if char == "" or char in ":=,}]":
         return True
+    if has_inner and not gap[0]:
+        return False
     if char == '"':
-        return is_last_string_at(window, gap.end())
-    if not gap[0]:
-        return _is_scalar(window, gap.end(), ",}")
-    if char in "{['\u201c\u2018" or char.isdecimal():
+        return is_last_string_at(buffer, after)
+    if gap[0] and (char in "{['\u201c\u2018" or char.isdecimal()):
         return True
-    return _is_scalar(window, gap.end(), _AFTER_BRACKET)
+    return _is_scalar(buffer, after, _AFTER_BRACKET if gap[0] else ",}")
 
 
-def is_last_string_at(window: Window, pos: int) -> bool:
-    """Whether a string stands there, and a comma or the end of an object behind it."""
-    match = window.look(_STRING, pos)
-    return match[1] is not None and window.char(match.end()) in (",", "}")
+def is_last_string_at(buffer: InputBuffer, pos: int) -> bool:
+    """Whether a string is there, and then a comma or the end of an object."""
+    match = buffer.match(_STRING, pos)
+    return match[1] is not None and buffer.char_at(match.end()) in (",", "}")
 
 
-def _is_scalar(window: Window, pos: int, ends: Collection[str]) -> bool:
-    word = window.look(_SCALAR, pos)
+def _is_scalar(buffer: InputBuffer, pos: int, ends: Collection[str]) -> bool:
+    word = buffer.match(_SCALAR, pos)
     is_one = word[1] is not None or word[0].rstrip() in _LITERALS
-    return is_one and window.char(word.end()) in ends
+    return is_one and buffer.char_at(word.end()) in ends

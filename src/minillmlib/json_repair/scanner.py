@@ -1,61 +1,374 @@
-"""A text that holds JSON somewhere: what stands around the values, and where they begin."""
+"""Finds the values in a text and reads them, token by token.
+
+A table of states. Each step consumes something, opens or closes a container, or changes the state,
+and looks ahead to the next few quotes or the end of a token at most, so that the whole is linear.
+A step that needs more text raises `NeedMoreInput` before it changes anything, and is repeated.
+"""
 
 from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.brackets import is_key_after_bracket
-from minillmlib.json_repair.buffer import MoreTextNeeded, Window
-from minillmlib.json_repair.changes import MOST_CHANGES, ChangeLog
+from minillmlib.json_repair.buffer import InputBuffer, NeedMoreInput
+from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.parse_stack import Candidate, Container
-from minillmlib.json_repair.reader import ValueReader
-from minillmlib.json_repair.trivia import TAG, THOUGHTS
-from minillmlib.json_repair.valid import WORTH_TRYING, ValidValues
+from minillmlib.json_repair.fast_path import FastPath
+from minillmlib.json_repair.parse_stack import AFTER, COLON, INSIDE, STRING, VALUE, ParseStack
+from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
+from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
+from minillmlib.json_repair.select import Candidate
+from minillmlib.json_repair.strings import StringReader, read_quoted_key
 
 __all__ = ["Scanner"]
 
+_SPACE = re.compile(r"\s*+")
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
-_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(sorted(THOUGHTS))})>")
-_BETWEEN = " \t\r\n,;\ufeff"
-_QUOTE_CLASS = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
-# Prose, and what begins with a bracket, if the first or last group but the prose is there: surely
-# an object; perhaps one; surely an array; perhaps one, with a number,
-# an address, words or a word that lacks its first quote.
+_THOUGHTS = ("reasoning", "think", "thinking", "thought", "thoughts")
+_TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
+_END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(_THOUGHTS)})>")
+_SEPARATORS = " \t\r\n,;\ufeff"
+_ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
+
+# Prose, and the beginning of what may be a value. The last group shows how sure that is; if it is
+# group 1, the prose, there is no value.
+_PROSE = r"((?:[^{\[`<]++|<(?![a-z/]|\Z))*+)"  # group 1
+_SURE_OBJECT = rf"([}}{{,{_ANY_QUOTE}\\/#])"  # group 2
+_PERHAPS_OBJECT = r"[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+"  # group 3
+_SURE_ARRAY = rf"([\]\[{{(,{_ANY_QUOTE}\\/#.+-])"  # group 4
+_ADDRESS = rf":(?:/(?:/[^\s,\[\]{{}}{_ANY_QUOTE}]*+\s*+(,|\](?!\())?+)?+)?+"  # group 6
+_MORE_WORDS = r"[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+"  # groups 7 and 8
+_PERHAPS_ARRAY = rf"([0-9])|[\w$-]++(?:{_ADDRESS}|{_MORE_WORDS})?+"  # groups 5 to 8
 _OUTSIDE = re.compile(
-    rf"((?:[^{{\[`<]++|<(?![a-z/]|\Z))*+)"
-    rf"(?:\{{\s*+(?:([}}{{,{_QUOTE_CLASS}\\/#])|[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+)?+"
-    rf"|\[\s*+(?:([\]\[{{(,{_QUOTE_CLASS}\\/#.+-])|([0-9])|[\w$-]++"
-    rf"(?::(?:/(?:/[^\s,\[\]{{}}{_QUOTE_CLASS}]*+\s*+(,|\](?!\())?+)?+)?+"  # an address
-    rf"|[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+)?+)?+)?+"
+    rf"{_PROSE}(?:\{{\s*+(?:{_SURE_OBJECT}|{_PERHAPS_OBJECT})?+"
+    rf"|\[\s*+(?:{_SURE_ARRAY}|{_PERHAPS_ARRAY})?+)?+"
 )
-_SURE = frozenset({2, 4})
+_SURE_GROUPS = frozenset({2, 4})
+
+_ITEM = r"""(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+|[\w.+-]++)"""
+_OPEN_PARENTHESIS = re.compile(r"\(\s*+")
+# Group 1 is the end of the text or what follows the closing parenthesis.
+_ITEM_IN_PARENTHESES = re.compile(rf"\(\s*+(?:{_ITEM}\s*+(?:\)\s*+([,}}\])]|\Z)?+)?+)?+")
+_STRING_OF_SET = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
+_NUMBER_OF_SET = r"-?+(?:[0-9.]++\s*+(,|(?<=[0-9])\})?+)?+"
+# A group is there if a comma follows the first item, or a brace a number.
+_SET = re.compile(rf"\{{\s*+(?:{_STRING_OF_SET}|{_NUMBER_OF_SET})")
+_CLOSERS = {"{": "}", "[": "]", "(": ")"}
+
+_COLON = re.compile(r":|=>?+")
+_COMMAS = re.compile(r"[,\s]++")
+_QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
+_UNQUOTED_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
+_KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
+_JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
+_JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
+_JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
+# Brackets in the place of a key.
+_OPEN_BRACKETS = r"[{\[][:={\[\s]*+(?=\S)"
+_REMARK = r"\([^:=,{}\[\]\"'\n\u201c\u2018]*+(?=[{}\[\],])"
+_BRACKETS_FOR_KEY = re.compile(f"{_OPEN_BRACKETS}|{_REMARK}")
+
+
+class ValueReader:
+    """Reads values, one after the other, and builds them as their text comes.
+
+    Attributes:
+        stack: The open containers.
+        is_complete: Whether the end of the last value was seen.
+    """
+
+    def __init__(self, buffer: InputBuffer, log: ChangeLog) -> None:
+        self.stack = ParseStack()
+        self.is_complete = False
+        self._buffer = buffer
+        self._record = log.add
+        self._fast_path = FastPath(buffer, self.stack, log)
+        self._strings = StringReader(buffer, self.stack, log)
+
+    def open(self, char: str) -> None:
+        """Start the value that this bracket opens."""
+        self.is_complete = False
+        buffer, stack = self._buffer, self.stack
+        if char == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
+            stack.open({}, "}")
+        else:
+            stack.open([], _CLOSERS[char])
+            if char != "[":
+                self._record(Kind.WRONG_BRACKET)
+        buffer.pos += 1
+
+    def _abandon(self) -> None:
+        """End the value where its text ends."""
+        self._record(Kind.TRUNCATED_VALUE)
+        while self.stack.containers:
+            self.stack.close()
+
+    def step(self) -> None:
+        """Consume the common tokens that follow, and then one that is not common."""
+        stack = self.stack
+        if stack.place == STRING:
+            self._read_string()
+        elif stack.place == COLON:
+            self._read_colon()
+        else:
+            self._fast_path.scan_common()
+            if stack.containers:
+                self._scan_rare()
+            else:
+                self.is_complete = True
+
+    def _scan_rare(self) -> None:
+        buffer, place = self._buffer, self.stack.place
+        start = buffer.pos
+        if place == VALUE and buffer.text[start : start + 1].isalnum():
+            self._read_unquoted()
+            return
+        char = self._next_char()
+        if buffer.pos != start:
+            return  # it was a comment
+        if place == AFTER:
+            self._read_after_value(char)
+        elif place == INSIDE and char == ",":
+            self._skip(Kind.EXTRA_COMMA, _COMMAS)
+        elif place == INSIDE and self.stack.is_in_object:
+            self._read_key(char)
+        else:
+            self.stack.comma_at = -1
+            self._read_value(char)
+
+    def _next_char(self) -> str:
+        """Consume white space and comments, and return the next character, or `""` at the end."""
+        buffer = self._buffer
+        while True:
+            buffer.pos = _SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
+            char = buffer.char_at(buffer.pos)
+            end = buffer.comment_end(buffer.pos) if char in ("/", "#") else buffer.pos
+            if end == buffer.pos:
+                return char
+            self._record(Kind.COMMENT)
+            buffer.pos = end
+
+    def _skip(self, kind: Kind, pattern: re.Pattern[str]) -> None:
+        """Consume all that matches, as one change."""
+        end = self._buffer.match(pattern, self._buffer.pos).end()
+        self._record(kind)
+        self._buffer.pos = end
+
+    def _is_end_of_block(self, char: str) -> bool:
+        """Whether a fence or the end of thoughts is there, where a value should continue."""
+        buffer = self._buffer
+        if char == "`":
+            return buffer.char_at(buffer.pos + 1) == "`" and buffer.char_at(buffer.pos + 2) == "`"
+        if char == "<":
+            tag = buffer.match(_TAG, buffer.pos)
+            return tag[1] == "/" and tag[2] in _THOUGHTS
+        return False
+
+    def _read_after_value(self, char: str) -> None:
+        if char == "" or self._is_end_of_block(char):
+            self._abandon()
+        elif char == ":" and not self.stack.is_in_object:
+            self._use_item_as_key()
+        elif opener_at(self._buffer, self._buffer.pos):
+            self._record(Kind.MISSING_COMMA)
+            self.stack.place = INSIDE
+        else:
+            self._skip(Kind.JUNK, _JUNK)
+
+    def _use_item_as_key(self) -> None:
+        """Handle a colon in an array: the array should have ended, or an object started."""
+        stack = self.stack
+        items = stack.containers[-1]
+        if not items or type(items[-1]) is not str:
+            self._skip(Kind.JUNK, _JUNK)
+            return
+        self._record(Kind.MISSING_BRACKET)
+        key = items.pop()
+        if items and len(stack.containers) > 1 and type(stack.containers[-2]) is dict:
+            stack.close()
+        else:
+            stack.open({}, "}")
+        self._take_key(key, self._buffer.pos)
+
+    def _take_key(self, key: str, end: int) -> None:
+        if self.stack.set_key(key):
+            self._record(Kind.REPEATED_KEY)
+        self._buffer.pos = end
+        self.stack.place = COLON
+
+    def _read_key(self, char: str) -> None:
+        buffer, pos = self._buffer, self._buffer.pos
+        has_members = bool(self.stack.containers[-1])
+        if char == "" or self._is_end_of_block(char):
+            self._abandon()
+        elif opener := opener_at(buffer, pos):
+            self._read_quoted_key(opener)
+        elif (char == "(" or (char in "{[" and not has_members)) and (
+            brackets := _BRACKETS_FOR_KEY.match(buffer.text, pos)
+        ):
+            self._record(Kind.JUNK)
+            buffer.pos = brackets.end()
+        elif char in "{[" and has_members and self._leave_object(char):
+            self._record(Kind.WRONG_BRACKET)
+        elif char == "[" and buffer.match(FLAT_LIST, pos)[1]:
+            self.stack.comma_at = -1
+            self._skip(Kind.JUNK, FLAT_LIST)
+            self.stack.place = AFTER
+        else:
+            self._read_unquoted_key()
+
+    def _leave_object(self, char: str) -> bool:
+        """Continue the array around this object, or its last member if that is an array."""
+        stack = self.stack
+        if char == "{" and len(stack.containers) > 1 and type(stack.containers[-2]) is list:
+            stack.close()
+            return True
+        if char == "[" and type(last := next(reversed(stack.containers[-1].values()))) is list:
+            stack.enter(last, "]")
+            self._buffer.pos += 1
+            return True
+        return False
+
+    def _read_quoted_key(self, opener: str) -> None:
+        buffer = self._buffer
+        key = read_quoted_key(buffer, buffer.pos + len(opener), opener)
+        if key is None:
+            self._record(Kind.TRUNCATED_KEY)
+            buffer.pos = len(buffer.text)
+            return
+        for pos in key.inner_quotes:
+            self._record(Kind.INNER_QUOTE, pos)
+        if not key.is_closed:
+            self._record(Kind.MISSING_QUOTE)
+        elif opener != '"':
+            self._record(Kind.OTHER_QUOTES)
+        self._take_key(key.text, key.end)
+
+    def _read_unquoted_key(self) -> None:
+        buffer = self._buffer
+        match = buffer.match(_UNQUOTED_KEY, buffer.pos)
+        key, end = match[0].strip(), match.end()
+        char = buffer.char_at(end)
+        if char == "":
+            self._record(Kind.TRUNCATED_KEY)
+            buffer.pos = end
+        elif not key:
+            self._skip(Kind.JUNK, _JUNK_FOR_KEY)
+        elif char in ("'", '"') and buffer.match(_QUOTE_AND_COLON, end)[1]:
+            self._record(Kind.MISSING_QUOTE)
+            self._take_key(key, end + 1)
+        elif char in (":", "=") or (
+            char == '"' and key.isidentifier() and is_last_string_at(buffer, end)
+        ):
+            self._record(Kind.UNQUOTED_KEY)
+            self._take_key(key, end)
+        else:
+            self._record(Kind.JUNK)
+            buffer.pos = end
+
+    def _read_colon(self) -> None:
+        buffer = self._buffer
+        char = self._next_char()
+        if char in (":", "="):
+            match = buffer.match(_COLON, buffer.pos)
+            if match[0] != ":":
+                self._record(Kind.MISSING_COLON)
+            buffer.pos = match.end()
+            self.stack.place = VALUE
+        elif char == "":
+            self._record(Kind.TRUNCATED_KEY)
+            self._abandon()
+        elif char in ",}])":
+            self._take_lone_key()
+        else:
+            self._record(Kind.MISSING_COLON)
+            self.stack.place = VALUE
+
+    def _take_lone_key(self) -> None:
+        """Ignore a key without a value, unless it is `"key: value"`."""
+        member = _KEY_AND_VALUE.fullmatch(self.stack.key)
+        if member:
+            self._record(Kind.MISSING_QUOTE)
+            self._take_key(member[1], self._buffer.pos)
+            self.stack.add_value(member[2])
+        else:
+            self._record(Kind.JUNK)
+        self.stack.place = AFTER
+
+    def _read_value(self, char: str) -> None:
+        buffer = self._buffer
+        if char and char in "{[(":
+            if char == "(" and buffer.match(_ITEM_IN_PARENTHESES, buffer.pos)[1] is not None:
+                self._skip(Kind.WRONG_BRACKET, _OPEN_PARENTHESIS)
+            else:
+                self.open(char)
+        elif opener := opener_at(buffer, buffer.pos):
+            self._strings.start(opener)
+            self.stack.place = STRING
+            self._read_string()
+        elif char == "" or char in ",}])" or self._is_end_of_block(char):
+            if self.stack.is_in_object:
+                self._record(Kind.MISSING_VALUE)
+                self.stack.add_value(None)
+            self.stack.place = AFTER
+        elif char in ":=;\ufeff\u200b\u180e":
+            self._skip(Kind.JUNK, _JUNK_FOR_VALUE)
+        else:
+            self._read_unquoted()
+
+    def _read_unquoted(self) -> None:
+        """Read a number, a literal, or a string without quotes."""
+        buffer, stack = self._buffer, self.stack
+        end = unquoted_end(buffer, stack)
+        token = buffer.text[buffer.pos : end].rstrip()
+        stack.place = AFTER
+        if not token.strip(".\u2026"):
+            self._record(Kind.JUNK)
+            if stack.is_in_object and token != "":
+                stack.add_value(None)
+            buffer.pos = max(end, buffer.pos + 1)
+            return
+        if token[-1] == '"' and token.count('"') % 2:
+            self._record(Kind.MISSING_QUOTE)
+            token = token[:-1].rstrip() or token
+        parse = complete_scalar if end == len(buffer.text) else parse_scalar
+        value, kind = parse(token)
+        if kind is not None:
+            self._record(kind)
+        stack.add_value(value)
+        buffer.pos = end
+
+    def _read_string(self) -> None:
+        """Consume the known text of a string."""
+        ending = self._strings.read()
+        if ending is Ending.TRUNCATED:
+            self._abandon()
+        else:
+            self.stack.place = INSIDE if ending is Ending.MISSING_CLOSER else AFTER
 
 
 class Scanner:
     """Reads a text piece by piece and keeps the values it holds, as far as they have come.
 
     Attributes:
+        buffer: The text.
         candidates: The objects and arrays of the text, the last perhaps still growing.
-        guesses: What was guessed so far.
+        log: The changes so far.
         prose: The text before the first candidate.
-        fenced: The last whole code block of it, and where that begins.
-        growing: What is open of the last candidate.
+        last_block: The last whole code block of the prose and its position, or None.
+        stack: The open containers of the last candidate.
     """
 
-    def __init__(self, most_guesses: int = MOST_CHANGES) -> None:
+    def __init__(self, max_changes: int = MAX_CHANGES) -> None:
         self.candidates: list[Candidate] = []
         self.prose: list[str] = []
-        self.fenced: tuple[str, int] | None = None
-        self._fence_at = 0
-        self._proses_before_fence = 0
-        self._window = Window()
-        self.guesses = ChangeLog(self._window, most_guesses)
-        self._guess = self.guesses.add
-        self._valid_values = ValidValues(self._window)
-        self._reader = ValueReader(self._window, self.guesses, self._valid_values)
-        self.growing = self._reader.growing
+        self.last_block: tuple[str, int] | None = None
+        self._block_start = (0, 0)  # position, and pieces of prose before it
+        self.buffer = InputBuffer()
+        self.log = ChangeLog(self.buffer, max_changes)
+        self._record = self.log.add
+        self._reader = ValueReader(self.buffer, self.log)
+        self.stack = self._reader.stack
         self._is_at_end = False
         self._is_fenced = False
         self._is_listed = False
@@ -63,144 +376,128 @@ class Scanner:
         self._is_thinking = False
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece of the text in. O(piece), taken over all pieces."""
-        if self._window.hold(piece):
+        """Add the next piece of the text. O(piece), averaged over all pieces."""
+        if self.buffer.add(piece):
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Reads what was fed, as far as it can be decided."""
-        if self._window.catch_up():
+        """Read the text so far, as far as it can be decided."""
+        if self.buffer.refill():
             self._run()
 
     def finish(self, piece: str) -> None:
-        """Takes the last piece in, and closes what is open."""
-        self._window.end(piece)
+        """Add the last piece and close what is open."""
+        self.buffer.finish(piece)
         self._run()
 
     def _run(self) -> None:
         reader = self._reader
         try:
             while not self._is_at_end:
-                if reader.step is None:
-                    self._outside()
+                if not self.stack.containers:
+                    self._scan_outside()
                     continue
-                while reader.step is not None:
+                while self.stack.containers:
                     reader.step()
-                self._end_candidate(is_complete=reader.is_complete)
-        except MoreTextNeeded:
+                candidate = self.candidates[-1]
+                candidate.is_complete = reader.is_complete
+                candidate.end = self.buffer.offset + self.buffer.pos
+        except NeedMoreInput:
             pass
 
-    # Outside of any value.
-
-    def _outside(self) -> None:
-        window = self._window
-        match = _OUTSIDE.match(window.text, window.pos)
+    def _scan_outside(self) -> None:
+        """Consume prose, a fence or a tag, or start a value."""
+        buffer = self.buffer
+        match = _OUTSIDE.match(buffer.text, buffer.pos)
         assert match is not None
         end = match.end(1)
-        if end > window.pos:
-            self._pass_prose(end)
-        char = window.char(end)
+        if end > buffer.pos:
+            self._skip_prose(end)
+        char = buffer.char_at(end)
         if char == "":
             self._is_at_end = True
         elif char == "`":
-            self._pass_backticks()
+            self._skip_backticks()
         elif char == "<":
-            self._pass_tag()
+            self._skip_tag()
         else:
-            self._begin_or_pass(char, match)
+            self._start_or_skip(char, match)
 
-    def _pass_prose(self, end: int) -> None:
-        window = self._window
-        text = window.text[window.pos : end]
+    def _skip_prose(self, end: int) -> None:
+        buffer = self.buffer
+        text = buffer.text[buffer.pos : end]
         if not self.candidates:
             self.prose.append(text)
-        words = text.lstrip(_BETWEEN)
+        words = text.lstrip(_SEPARATORS)
         if words and not self._is_in_prose:
             self._is_in_prose = True
             self._is_listed = False
-            self._guess(Kind.SURROUNDINGS, end - len(words))
-        window.pos = end
+            self._record(Kind.SURROUNDINGS, end - len(words))
+        buffer.pos = end
 
-    def _pass_backticks(self) -> None:
-        window = self._window
-        match = window.look(_FENCE, window.pos)
-        if len(match[0]) < 3:
-            self._pass_prose(match.end())
+    def _skip_backticks(self) -> None:
+        buffer = self.buffer
+        fence = buffer.match(_FENCE, buffer.pos)
+        if len(fence[0]) < 3:
+            self._skip_prose(fence.end())
             return
-        word = window.look(_WORD, match.end())
-        self._guess(Kind.FENCE)
+        language = buffer.match(_WORD, fence.end())
+        self._record(Kind.FENCE)
         self._is_fenced = not self._is_fenced
         self._is_in_prose = self._is_listed = False
-        window.pos = word.end() if self._is_fenced else match.end()
+        buffer.pos = language.end() if self._is_fenced else fence.end()
         if self._is_fenced:
-            self._fence_at, self._proses_before_fence = window.place(window.pos), len(self.prose)
+            self._block_start = buffer.offset + buffer.pos, len(self.prose)
         elif not self.candidates:
-            self.fenced = "".join(self.prose[self._proses_before_fence :]), self._fence_at
+            position, pieces = self._block_start
+            self.last_block = "".join(self.prose[pieces:]), position
 
-    def _pass_tag(self) -> None:
-        window = self._window
-        match = window.look(TAG, window.pos)
-        if match[2] not in THOUGHTS or not match[0].endswith(">"):
-            self._pass_prose(window.pos + 1)
-        elif match[1]:
+    def _skip_tag(self) -> None:
+        buffer = self.buffer
+        tag = buffer.match(_TAG, buffer.pos)
+        if tag[2] not in _THOUGHTS or not tag[0].endswith(">"):
+            self._skip_prose(buffer.pos + 1)
+        elif tag[1]:  # the thoughts began before the text
             self.candidates.clear()
-            self.guesses.changes.clear()
+            self.log.changes.clear()
             self.prose.clear()
-            self.fenced = None
-            self._end_thoughts(match.end())
+            self.last_block = None
+            self._end_thoughts(tag.end())
         elif self._is_thinking:
-            window.pos = match.end()
-        elif end := _END_OF_THOUGHTS.search(window.text, match.end()):
+            buffer.pos = tag.end()
+        elif end := _END_OF_THOUGHTS.search(buffer.text, tag.end()):
             self._end_thoughts(end.end())
-        elif not window.is_whole:
-            raise MoreTextNeeded
+        elif not buffer.is_ended:
+            raise NeedMoreInput
         else:
-            self._is_thinking = True  # and never stops: what it holds is all there is
-            window.pos = match.end()
+            self._is_thinking = True  # to the end: there is nothing else in the text
+            buffer.pos = tag.end()
 
     def _end_thoughts(self, end: int) -> None:
-        self._guess(Kind.THOUGHTS)
+        self._record(Kind.THOUGHTS)
         self._is_fenced = self._is_in_prose = self._is_listed = False
-        self._window.pos = end
+        self.buffer.pos = end
 
-    def _begin_or_pass(self, char: str, match: re.Match[str]) -> None:
-        window, end = self._window, match.end()
-        is_sure = match.lastindex in _SURE
-        is_truncated = end == len(window.text)
-        if is_truncated and not window.is_whole:
-            raise MoreTextNeeded
+    def _start_or_skip(self, char: str, match: re.Match[str]) -> None:
+        buffer, end = self.buffer, match.end()
+        is_sure = match.lastindex in _SURE_GROUPS
+        is_at_end = end == len(buffer.text)
+        if is_at_end and not buffer.is_ended:
+            raise NeedMoreInput
+        is_prose = match.lastindex == 1 and not is_at_end
         if self._is_in_prose:
-            is_bracketed_word = not is_sure and window.text[end - 1] == "]"
-            begins = match.lastindex != 1 and not is_bracketed_word
-        else:
-            begins = match.lastindex != 1 or is_truncated
-        if not begins:
-            self._pass_prose(window.pos + 1)
+            is_prose = match.lastindex == 1 or (not is_sure and buffer.text[end - 1] == "]")
+        if is_prose:
+            self._skip_prose(buffer.pos + 1)
             return
-        start = window.before + window.pos
-        is_long = len(window.text) - window.pos > WORTH_TRYING
-        valid = self._valid() if is_long and window.is_whole else None
+        start = buffer.offset + buffer.pos
+        self._reader.open(char)
         candidate = Candidate(
-            self._reader.begin(char) if valid is None else valid,
-            start,
+            value=self.stack.containers[0],
+            start=start,
             is_fenced=self._is_fenced,
             is_listed=self._is_listed,
             is_weak=char == "[" and not is_sure,
         )
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True
-        if valid is not None:
-            self._end_candidate(is_complete=True)
-
-    def _valid(self) -> Container | None:
-        """The value that begins here, consumed, if it is JSON and does not go on."""
-        window, found = self._window, self._valid_values.next()
-        if found is None or is_key_after_bracket(window, found[1] - 1):
-            return None
-        window.pos = found[1]
-        return found[0]  # type: ignore[no-any-return]  # it began with a bracket
-
-    def _end_candidate(self, *, is_complete: bool) -> None:
-        candidate = self.candidates[-1]
-        candidate.is_complete = is_complete
-        candidate.end = self._window.before + self._window.pos

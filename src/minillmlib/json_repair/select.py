@@ -1,65 +1,82 @@
-"""Which of the values in a text is the one that was meant."""
+"""The values of a text, and the choice of the one that was meant."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from minillmlib.json_repair.parse_stack import Candidate
+import msgspec
 
-__all__ = ["Choice"]
+from minillmlib.json_repair.parse_stack import Container
+
+__all__ = ["Candidate", "CandidateSelector"]
 
 Merit: TypeAlias = tuple[bool, bool, bool]
+
+
+class Candidate(msgspec.Struct, eq=False, kw_only=True):
+    """One object or array of a text, which grows in place and never loses anything.
+
+    Attributes:
+        value: The part of it that is known.
+        start: Position where it begins.
+        is_fenced: Whether it is in a code block.
+        is_listed: Whether only white space separates it from the previous candidate.
+        is_weak: Whether it may be a remark in brackets.
+        end: Position where it ends, once that is known.
+        is_complete: Whether its end was seen.
+    """
+
+    value: Container
+    start: int
+    is_fenced: bool
+    is_listed: bool
+    is_weak: bool
+    end: int | None = None
+    is_complete: bool = False
+
+    @property
+    def merit(self) -> Merit:
+        """Rank among the candidates: more is better."""
+        return bool(self.value) and not self.is_weak, self.is_complete, self.is_fenced
+
+
+Ranking: TypeAlias = tuple[Candidate | None, Merit, Candidate | None, Merit]
 _NO_MERIT: Merit = (False, False, False)
+_NO_RANKING: Ranking = (None, _NO_MERIT, None, _NO_MERIT)
 
 
-class Choice:
-    """The last of the best; if it continues a list of values, the first of that list.
+class CandidateSelector:
+    """Picks the last of the best candidates, or the first of the list of values it belongs to.
 
-    Each candidate but the last is looked at once, as only the last can change.
+    Each candidate but the last is ranked once, as only the last can change.
     """
 
     def __init__(self, candidates: list[Candidate]) -> None:
         self._candidates = candidates
-        self._forget()
+        self._ranked = 0
+        self._last: Candidate | None = None
+        self._ranking = _NO_RANKING
 
-    def _forget(self) -> None:
-        self._ended: Candidate | None = None  # the last one that was looked at
-        self._number = 0
-        self._merit = self._last_merit = _NO_MERIT  # of the best so far, and of the last one
-        self._best: Candidate | None = None
-        self._first: Candidate | None = None  # of the list that the last one belongs to
-
-    def chosen(self) -> Candidate | None:
-        """The choice among the candidates that there are. O(those that are new)."""
+    def best(self) -> Candidate | None:
+        """Return the best candidate so far, if there is one. O(new candidates)."""
         candidates = self._candidates
-        if len(candidates) < 2:
-            return candidates[0] if candidates else None
-        last = min(self._number, len(candidates)) - 1
-        if self._number and candidates[last] is not self._ended:
-            self._forget()  # those before were thoughts
-        self._look_at(candidates[self._number : -1])
-        return self._with(candidates[-1])
-
-    def _look_at(self, candidates: list[Candidate]) -> None:
-        first, last_merit = self._first, self._last_merit
-        for candidate in candidates:
-            merit = _merit(candidate)
-            if merit != last_merit or not candidate.is_listed or first is None:
-                first, last_merit = candidate, merit
-            if merit >= self._merit:
-                self._merit, self._best = merit, first
-            self._ended = candidate
-        self._first, self._last_merit = first, last_merit
-        self._number += len(candidates)
-
-    def _with(self, candidate: Candidate) -> Candidate:
-        merit = _merit(candidate)
-        if self._best is not None and merit < self._merit:
-            return self._best
-        goes_on = candidate.is_listed and merit == self._last_merit
-        return self._first if goes_on and self._first else candidate
+        if not candidates:
+            return None
+        if self._ranked and candidates[min(self._ranked, len(candidates)) - 1] is not self._last:
+            self._ranked, self._ranking = 0, _NO_RANKING  # the ranked ones were thoughts
+        for candidate in candidates[self._ranked : -1]:
+            self._ranking = _rank(candidate, self._ranking)
+            self._last = candidate
+        self._ranked = len(candidates) - 1
+        return _rank(candidates[-1], self._ranking)[0]
 
 
-def _merit(candidate: Candidate) -> Merit:
-    is_substantial = bool(candidate.value) and not candidate.is_weak
-    return is_substantial, candidate.is_complete, candidate.is_fenced
+def _rank(candidate: Candidate, ranking: Ranking) -> Ranking:
+    """Return the ranking after one more candidate; `first` is the first of its list of values."""
+    best, best_merit, first, last_merit = ranking
+    merit = candidate.merit
+    if merit != last_merit or not candidate.is_listed or first is None:
+        first = candidate
+    if merit >= best_merit:
+        best, best_merit = first, merit
+    return best, best_merit, first, merit

@@ -1,204 +1,224 @@
-"""One string, from its opening quote to its end."""
+"""Reads strings and quoted keys, from their opening quote to their end."""
 
 from __future__ import annotations
 
 import re
-from itertools import islice
+from functools import cache
+from typing import NamedTuple
 
-from minillmlib.json_repair.buffer import Window
+from minillmlib.json_repair.buffer import LOOK_BEHIND, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.escapes import ODD_RUNS, REPLACEMENT, decoded, odd_part
-from minillmlib.json_repair.nested_quotes import InnerQuotes
-from minillmlib.json_repair.parse_stack import Growing
+from minillmlib.json_repair.parse_stack import ParseStack
 from minillmlib.json_repair.quotes import (
+    CLOSERS,
     PLUS,
     Ending,
-    holds_raw_json,
+    NestedQuotes,
+    closer_size,
+    is_key_end,
     opener_at,
-    quote_size,
+    starts_raw_json,
     value_ending,
 )
-from minillmlib.json_repair.string_patterns import CLOSERS, INNER_QUOTES, run_of
 
-__all__ = ["StringReader"]
+__all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
 
-TAIL = 64
-_NEXT = re.compile(r'"\s*+\+\s*+"')
-# A run of strings that are joined, all but the first one whole.
-_JOINED = re.compile(
-    r"""(["']\s*+\+\s*+")(?=[^"])([^"\\\x00-\x1f]*+(?:"\s*+\+\s*+"(?=[^"])[^"\\\x00-\x1f]*+)*+)"""
-)
-_SPACE = re.compile(r"\s*+")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "\n": ""}
+_ESCAPES |= {char: char for char in "\"'`\\/"}
+_HEX = "[0-9a-fA-F]"
+# An escape of JSON that is no half of a surrogate pair.
+ESCAPE = rf"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F]){_HEX}{{4}})"
+_ESCAPE_GROUPS = re.compile(r"\\(?:u(....)|(.))")
+_CONTROLS = re.compile(r"[\x00-\x1f]*+")
+_HALF = rf"u{_HEX}{{0,4}}+"
+_BYTE = rf"x{_HEX}{{0,2}}+"
+# Any escape; two if the first may be half of a surrogate pair.
+_ANY_ESCAPE = re.compile(rf"\\(?:{_HALF}(?:\\(?:{_HALF})?+)?+|{_BYTE}|(?s:.))?+")
+_PAIR = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)")
+_TRUNCATED_HALF = rf"u(?:{_HEX}{{0,3}}|[dD][89abAB]..(?:\\(?:u{_HEX}{{0,3}})?)?)"
+_TRUNCATED_ESCAPE = re.compile(rf"\\(?:{_TRUNCATED_HALF}|x{_HEX}?)?")
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]..")
+_BYTE_ESCAPE = re.compile(r"\\x(..)")
+_COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
+
+
+@cache
+def _text_pattern(opener: str, *, has_controls: bool = False) -> re.Pattern[str]:
+    """Return the pattern of text without quotes; with control characters once one was reported."""
+    controls = "" if has_controls else r"\x00-\x1f"
+    text = rf"[^{re.escape(CLOSERS[opener])}\\{controls}]*+"
+    return re.compile(text if opener == '\\"' else f"{text}(?:{ESCAPE}{text})*+")
+
+
+def unescape(text: str) -> str:
+    """Decode the escapes of a text, all of which are JSON's."""
+    return _ESCAPE_GROUPS.sub(_decode_escape, text)
+
+
+def _decode_escape(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else _ESCAPES[escape[2]]
+
+
+def _read_special(buffer: InputBuffer, pos: int) -> tuple[str, int, Kind | None]:
+    """Decode control characters or an unusual escape; return the text, its end and the change."""
+    if buffer.text[pos] != "\\":
+        controls = _CONTROLS.match(buffer.text, pos)
+        assert controls is not None
+        return controls[0], controls.end(), Kind.CONTROL_CHARACTER
+    match = buffer.match(_ANY_ESCAPE, pos)
+    escape, end = match[0], match.end()
+    if pair := _PAIR.fullmatch(escape):
+        return bytes.fromhex(pair[1] + pair[2]).decode("utf-16-be"), end, None
+    if end == len(buffer.text) and _TRUNCATED_ESCAPE.fullmatch(escape):
+        return "", end, Kind.TRUNCATED_VALUE
+    if _LONE_SURROGATE.match(escape):
+        return _REPLACEMENT, pos + 6, Kind.LONE_SURROGATE
+    if byte := _BYTE_ESCAPE.fullmatch(escape):
+        return chr(int(byte[1], 16)), end, Kind.NONSTANDARD_ESCAPE
+    return _ESCAPES.get(escape[1], escape[:2]), pos + 2, Kind.NONSTANDARD_ESCAPE
+
+
+class QuotedKey(NamedTuple):
+    """The text of a key, its end, and the problems in it."""
+
+    text: str
+    end: int
+    inner_quotes: list[int]
+    is_closed: bool
+
+
+def read_quoted_key(buffer: InputBuffer, start: int, opener: str) -> QuotedKey | None:
+    """Return the key whose text begins there, or None if the text ends within it.
+
+    A key is read as a whole, so that a missing closing quote can be found.
+    """
+    text, pos, parts, inner = buffer.text, start, list[str](), list[int]()
+    pattern = _text_pattern(opener)
+    can_touch = len(opener) == 3 or opener == '\\"'
+    while True:
+        match = pattern.match(text, pos)
+        assert match is not None
+        if match[0]:
+            parts.append(unescape(match[0]) if "\\" in match[0] else match[0])
+            pos = match.end()
+        if buffer.char_at(pos) == "":
+            return None
+        size = closer_size(buffer, pos, opener)
+        if not size:
+            part, pos, _ = _read_special(buffer, pos)
+            parts.append(part)
+            continue
+        if is_key_end(buffer, pos + size, has_inner=bool(inner) and not can_touch):
+            return QuotedKey("".join(parts), pos + size, inner, is_closed=True)
+        if not inner and (colon := _COLON_IN_KEY.match("".join(parts[:1]))):
+            return QuotedKey(colon[1].strip(), start + colon.end(1), [], is_closed=False)
+        parts.append(text[pos + size - 1])
+        inner.append(pos)
+        pos += size
 
 
 class StringReader:
     """Reads values that are strings, one after the other."""
 
-    def __init__(self, window: Window, growing: Growing, guesses: ChangeLog) -> None:
-        self._window = window
-        self._growing = growing
-        self._guesses = guesses
-        self._guess = guesses.add
-        self._opener = ""
-        self._inner = InnerQuotes()
-        self._is_raw = False
-        self._is_told = False  # that control characters are in the string
-        self._start = 0
-        self._tail = ""
+    def __init__(self, buffer: InputBuffer, stack: ParseStack, log: ChangeLog) -> None:
+        self._buffer = buffer
+        self._stack = stack
+        self._log = log
 
-    def begin(self, opener: str) -> None:
-        """Consumes the quote that opens the string."""
-        window = self._window
-        pos = window.pos + len(opener)
-        self._is_raw = holds_raw_json(window, pos)
+    def start(self, opener: str) -> None:
+        """Consume the quote that opens the string."""
+        pos = self._buffer.pos + len(opener)
+        is_raw = starts_raw_json(self._buffer, pos)
         if opener != '"':
-            self._guess(Kind.OTHER_QUOTES)
+            self._log.add(Kind.OTHER_QUOTES)
+        self._stack.start_string()
+        self._has_controls = False
+        self._start_part(opener, pos, is_raw=is_raw)
+
+    def _start_part(self, opener: str, pos: int, *, is_raw: bool) -> None:
         self._opener = opener
-        self._is_told = False
-        self._inner.begin(opener)
-        self._tail = ""
-        window.pos = pos
-        self._growing.begin_string()
+        self._is_raw = is_raw
+        self._pattern = _text_pattern(opener, has_controls=self._has_controls)
+        self._nested = NestedQuotes(opener)
+        self._buffer.pos = pos
+        self._start = self._buffer.offset + pos
 
     def read(self) -> Ending:
-        """Consumes what there is of the string, up to its end."""
-        self._start = self._window.pos
-        try:
-            ending = Ending.CONTENT
-            while ending is Ending.CONTENT or ending is Ending.JOINS:
-                ending = self._read_part()
-        finally:
-            self._tail = self._last_text()
+        """Consume the known text of the string, up to its end."""
+        ending = Ending.CONTENT
+        while ending is Ending.CONTENT or ending is Ending.CONCATENATES:
+            ending = self._read_part()
         return ending
 
     def _read_part(self) -> Ending:
-        """Consumes the text before the next quote that may be the end, and the quote."""
-        window = self._window
-        run = run_of(self._opener, self._growing.is_in_object, self._is_raw, self._is_told)
-        match = run.match(window.text, window.pos)
+        """Consume the text before the next quote that may close the string, and the quote."""
+        buffer = self._buffer
+        match = self._pattern.match(buffer.text, buffer.pos)
         assert match is not None
-        if match[0]:
-            if match.lastindex:
-                self._tell_last_quote(match.start(1), 1)
-            self._take(match[0], window.pos, is_inner=match.lastindex is not None)
-        char = window.char(window.pos)
-        if char == "":
-            self._growing.end_string()
-            return Ending.CUT
-        if char not in CLOSERS[self._opener] and not self._is_escaped_quote(char):
-            return self._odd_part(char)
-        if not self._is_raw and self._opener in "\"'":
-            joined = _JOINED.match(window.text, window.pos)
-            if joined:
-                self._take_joined(joined)
-                return Ending.JOINS
-        size = quote_size(window, window.pos, self._opener)
+        if text := match[0]:
+            if self._nested.closers:
+                self._nested.record_text(text)
+            self._stack.string_parts.append(unescape(text) if "\\" in text else text)
+            buffer.pos = match.end()
+        if buffer.char_at(buffer.pos) == "":
+            self._stack.finish_string()
+            return Ending.TRUNCATED
+        size = closer_size(buffer, buffer.pos, self._opener)
+        if not size:
+            self._take_special()
+            return Ending.CONTENT
         ending = self._ending(size)
         if ending is Ending.CONTENT:
-            self._guess(Kind.INNER_QUOTE)
-            self._tell_last_quote(window.pos, size)
-            self._inner.read(window.text, window.pos, window.pos + size, self._last_text())
-            self._growing.parts.append(window.text[window.pos + size - 1])
-            window.pos += size
-        elif ending is Ending.JOINS:
-            self._join(size)
+            self._take_quote(size)
+        elif ending is Ending.CONCATENATES:
+            self._concatenate(size)
+        elif ending is Ending.MISSING_CLOSER:
+            self._log.add(Kind.MISSING_QUOTE)
+            self._stack.finish_string(is_stripped=True)
         else:
-            self._end(ending, size)
+            self._stack.finish_string()
+            buffer.pos += size
         return ending
 
-    def _take(self, text: str, pos: int, *, is_inner: bool) -> None:
-        end = pos + len(text)
-        if is_inner or self._inner.closers:
-            self._inner.read(self._window.text, pos, end, self._last_text())
-        if is_inner:
-            self.tell_inner_quotes(self._opener, pos, end)
-        self._growing.parts.append(decoded(text) if "\\" in text else text)
-        self._window.pos = end
-
-    def _is_escaped_quote(self, char: str) -> bool:
-        is_escape = char == "\\" and self._opener == '\\"'
-        return is_escape and self._window.char(self._window.pos + 1) == '"'
-
-    def _odd_part(self, char: str) -> Ending:
-        window = self._window
-        if char == "\\":
-            for pattern, size, kind_of_all in ODD_RUNS:
-                if found := pattern.match(window.text, window.pos):
-                    self._take_escapes(found, size, kind_of_all)
-                    return Ending.CONTENT
-        text, end, kind = odd_part(window, window.pos, char)
+    def _take_special(self) -> None:
+        text, end, kind = _read_special(self._buffer, self._buffer.pos)
         if kind is not None:
-            self._guess(kind)
-            self._is_told |= kind is Kind.CONTROL_CHARACTER
-        self._growing.parts.append(text)
-        window.pos = end
-        return Ending.CONTENT
+            self._log.add(kind)
+            if kind is Kind.CONTROL_CHARACTER:
+                self._has_controls = True
+                self._pattern = _text_pattern(self._opener, has_controls=True)
+        self._stack.string_parts.append(text)
+        self._buffer.pos = end
 
-    def _take_escapes(self, found: re.Match[str], size: int, kind: Kind) -> None:
-        for place in islice(range(found.start(), found.end(), size), self._guesses.room):
-            self._guess(kind, place)
-        is_lone = kind is Kind.LONE_SURROGATE
-        text = REPLACEMENT * (len(found[0]) // size) if is_lone else found[0]
-        self._growing.parts.append(text)
-        self._window.pos = found.end()
-
-    def tell_inner_quotes(self, opener: str, start: int, end: int) -> None:
-        """Tells each quote there that is not escaped."""
-        found = INNER_QUOTES[opener].finditer(self._window.text, start, end)
-        quotes = (match.start() for match in found if match[1])
-        for place in islice(quotes, self._guesses.room):
-            self._guess(Kind.INNER_QUOTE, place)
-
-    def _tell_last_quote(self, pos: int, size: int) -> None:
-        text, after = self._window.text, pos + size
-        before = self._tail[-2:] + text[max(self._start, pos - 2) : pos]
-        self._inner.last(before[-2:], text[after : after + 1])
+    def _take_quote(self, size: int) -> None:
+        buffer = self._buffer
+        end = buffer.pos + size
+        self._log.add(Kind.INNER_QUOTE)
+        self._nested.record_quote(self._last_text()[-2:], buffer.text[end : end + 1])
+        self._stack.string_parts.append(buffer.text[end - 1])
+        buffer.pos = end
 
     def _last_text(self) -> str:
-        """The last characters of the string, as they were written."""
-        window = self._window
-        new = window.text[max(self._start, window.pos - TAIL) : window.pos]
-        return (self._tail + new)[-TAIL:]
+        """Return the last characters of the string, as they were written."""
+        buffer = self._buffer
+        start = max(self._start - buffer.offset, buffer.pos - LOOK_BEHIND, 0)
+        return buffer.text[start : buffer.pos]
 
     def _ending(self, size: int) -> Ending:
-        window = self._window
+        buffer = self._buffer
         if len(self._opener) == 3:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
         if self._is_raw and self._last_text().rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
-        return value_ending(window, window.pos + size, self._growing, self._last_text, self._inner)
+        return value_ending(buffer, buffer.pos + size, self._stack, self._last_text, self._nested)
 
-    def _end(self, ending: Ending, size: int) -> None:
-        if ending is Ending.LOST:
-            self._guess(Kind.MISSING_QUOTE)
-            self._growing.end_string(is_stripped=True)
-        else:
-            self._growing.end_string()
-            self._window.pos += size
-
-    def _join(self, size: int) -> None:
-        window = self._window
-        plus = window.look(PLUS, window.look(_SPACE, window.pos + size).end())
-        opener = opener_at(window, plus.end())
-        self._guess(Kind.JOINED)
+    def _concatenate(self, size: int) -> None:
+        buffer = self._buffer
+        plus = buffer.match(PLUS, buffer.skip_space(buffer.pos + size))
+        opener = opener_at(buffer, plus.end())
+        self._log.add(Kind.CONCATENATION)
         if "/" in plus[0]:
-            self._guess(Kind.COMMENT, plus.start() + plus[0].index("/"))
-        self._opener, self._is_raw = opener, False
-        self._inner.begin(opener)
-        self._tail = self._last_text()
-        window.pos = self._start = plus.end() + len(opener)
-
-    def _take_joined(self, joined: re.Match[str]) -> None:
-        window, texts = self._window, joined[2]
-        self._guess(Kind.JOINED)
-        if '"' in texts:
-            places = _NEXT.finditer(window.text, *joined.span(2))
-            for place in islice(places, self._guesses.room):
-                self._guess(Kind.JOINED, place.start())
-            texts = _NEXT.sub("", texts)
-        self._growing.parts.append(texts)
-        self._opener = '"'
-        self._inner.begin('"')
-        self._tail = (self._last_text() + texts)[-TAIL:]
-        window.pos = self._start = joined.end()
+            self._log.add(Kind.COMMENT, plus.start() + plus[0].index("/"))
+        self._start_part(opener, plus.end() + len(opener), is_raw=False)

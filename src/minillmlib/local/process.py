@@ -1,4 +1,4 @@
-"""One run of the child process: started, asked for its address, ended, and why it ended."""
+"""Starts and ends the child process, and reports its address and why it ended."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ LOADING_SECS = 300.0
 STOPPING_SECS = 2.0
 LOG_CHARS = 800
 
-# The platforms that the engine publishes wheels for, as `sysconfig.get_platform` names them.
+# The platforms for which the engine publishes wheels, as named by `sysconfig.get_platform`.
 WHEEL_PLATFORMS = r"linux-(x86_64|aarch64)|macosx-.*-(arm64|x86_64|universal2)|win-amd64"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child is told on its standard input.
+    """The settings that the child reads from its standard input.
 
-    `temperature` and `n_predict`, the most tokens of an answer, hold for requests that name
-    none; None leaves the engine's own defaults.
+    `temperature` and `n_predict`, the maximum tokens of an answer, apply to requests that set
+    none; None keeps the engine's defaults.
     """
 
     model: str
@@ -50,15 +50,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return f"Settings(model={self.model!r}, alias={self.alias!r})"
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+class _Reply(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     error: str = ""
 
 
 def check_engine() -> None:
-    """Raises `MissingExtraError` if llama.cpp is not installed, without importing it.
+    """Raise `MissingExtraError` if llama.cpp is not installed, without importing it.
 
-    Raises `LocalModelError` instead if there is nothing to install on this platform.
+    Raises `LocalModelError` instead on a platform for which it is not published.
     """
     if importlib.util.find_spec("xllamacpp"):
         return
@@ -69,7 +69,7 @@ def check_engine() -> None:
         )
     raise LocalModelError(
         f"the local model's engine is not built for this platform ({_platform_name()}); "
-        "run a model server of your own and name it with GeneratorInfo.custom(...)"
+        "run your own model server and use GeneratorInfo.custom(...)"
     )
 
 
@@ -93,12 +93,12 @@ def _platform_name() -> str:
 
 
 class ServerProcess:
-    """A child that serves one model. Its `url` is known as soon as it exists.
+    """A child process that serves one model at `url`.
 
-    Construction blocks until the model is loaded, at most 300 seconds. The child ends when its
+    The constructor blocks until the model is loaded, at most 300 seconds. The child ends when its
     standard input does, so also when this process is killed; it notices once it has loaded.
 
-    Raises `LocalModelError` when the model could not be served; then no child is left.
+    Raises `LocalModelError` if the model could not be served; then the child has ended.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -109,10 +109,10 @@ class ServerProcess:
             self._log.close()
             raise LocalModelError(
                 f"the local model's process could not be started ({error}); "
-                "check that this Python can run itself and that memory and processes are left"
+                "check that this Python can run itself and that memory and processes are available"
             ) from error
         try:
-            self.url = self._greet(settings)
+            self.url = self._send_settings(settings)
         except BaseException:
             self._process.kill()
             self.end()
@@ -120,17 +120,17 @@ class ServerProcess:
 
     @property
     def process_id(self) -> int:
-        """The child's."""
+        """The process id of the child."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether the child is alive."""
+        """Whether the child is running."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Lets the child go by closing its standard input; kills it after 2 seconds. Blocks."""
-        self.let_go()
+        """Close the child's standard input, and kill the child after 2 seconds. Blocks."""
+        self.close_pipes()
         try:
             self._process.wait(STOPPING_SECS)
         except subprocess.TimeoutExpired:
@@ -138,66 +138,66 @@ class ServerProcess:
             self._process.wait()
         self._log.close()
 
-    def let_go(self) -> None:
-        """Closes this process's end of the pipe that keeps the child alive."""
+    def close_pipes(self) -> None:
+        """Close this process's end of the pipe that keeps the child alive."""
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # the child did not read to the end
+            with contextlib.suppress(OSError):  # the child did not read everything
                 if pipe is not None:
                     pipe.close()
 
-    def describe_end(self, patience_secs: float) -> str | None:
-        """The exit code and last words of the child, or None if it lives on. Blocks."""
+    def describe_end(self, wait_secs: float) -> str | None:
+        """Return the exit code and last error output of the child, or None if it runs. Blocks."""
         try:
-            code = self._process.wait(patience_secs)
+            code = self._process.wait(wait_secs)
         except subprocess.TimeoutExpired:
             return None
-        last_words = self._last_words()
-        return f"exit code {code}" + (f": {last_words}" if last_words else "")
+        errors = self._last_errors()
+        return f"exit code {code}" + (f": {errors}" if errors else "")
 
-    def _greet(self, settings: Settings) -> str:
+    def _send_settings(self, settings: Settings) -> str:
         deadline = time.monotonic() + LOADING_SECS
         line = self._exchange(msgspec.json.encode(settings) + b"\n")
-        answer = msgspec.json.decode(line or b"{}", type=_Answer)
-        if answer.url:
-            return answer.url
+        reply = msgspec.json.decode(line or b"{}", type=_Reply)
+        if reply.url:
+            return reply.url
         is_late = time.monotonic() >= deadline
         silence = f"not loaded within {LOADING_SECS:g} s" if is_late else "no answer"
         raise LocalModelError(
-            f"the model {settings.model} could not be served ({answer.error or silence}; "
+            f"the model {settings.model} could not be served ({reply.error or silence}; "
             f"{self.describe_end(STOPPING_SECS) or 'still running'}); "
             "check that the file is a complete GGUF model and fits in memory"
         )
 
     def _exchange(self, line: bytes) -> bytes:
-        """Sends a line and returns the child's line, `b""` if it ended before."""
+        """Send a line and return the child's line, or `b""` if it ended before."""
         assert self._process.stdin
         assert self._process.stdout
         timer = threading.Timer(LOADING_SECS, self._process.kill)
         timer.start()
         try:
-            with contextlib.suppress(OSError):  # it ended at once; its last words say why
+            with contextlib.suppress(OSError):  # it ended at once; its error output says why
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
             return self._process.stdout.readline()
         finally:
             timer.cancel()
 
-    def _last_words(self) -> str:
-        """The end of the child's standard error. Only for a child that has ended.
+    def _last_errors(self) -> str:
+        """Return the end of the error output of a child that has ended.
 
-        Moving in the file moves the place where the child would write, too.
+        A running child shares the file position, so reading would move where it writes.
         """
         try:
             size = self._log.seek(0, os.SEEK_END)
             self._log.seek(max(0, size - LOG_CHARS))
             return excerpt(self._log.read(), LOG_CHARS)
-        except (OSError, ValueError):  # closed meanwhile: another thread has cleared up
+        except (OSError, ValueError):  # another thread has closed it
             return ""
 
 
 def _spawn(log: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own script, no shell
-        # Without -P the modules beside the script would hide others of the same name.
+        # -P: the modules beside the script must not hide others of the same name.
         [sys.executable, "-P", str(CHILD)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The server of one local model, and the one that everybody in this process shares."""
+"""Serves a local model, with one server for each model and process."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from minillmlib.local.process import ServerProcess, Settings, check_engine
 __all__ = ["LocalServer", "shared_server"]
 
 GGUF_MAGIC = b"GGUF"
-END_PATIENCE_SECS = 2.0
+END_WAIT_SECS = 2.0
 
-# So small a model is right only when it takes no chances, and may not find an end by itself.
+# So small a model is right only without randomness, and may never stop by itself.
 DEMO_TEMPERATURE = 0.0
 DEMO_TOKENS = 512
 
 
 class LocalServer:
-    """Serves a model at 127.0.0.1 from a child process, which ends with this one at the latest.
+    """Serves a model at 127.0.0.1 from a child process, which ends with this process at the latest.
 
     The server speaks the chat completions, messages and responses wires of llama.cpp, computes
-    with one thread, and answers only to its random `key`. Every method may be called from any
-    thread.
+    with one thread, and accepts only its random `key`. All methods are thread-safe.
 
     Args:
-        model: A GGUF file, or None for the built-in model, which is downloaded at first use.
+        model: A GGUF file, or None for the built-in model, which is downloaded on first use.
     """
 
     def __init__(self, model: str | os.PathLike[str] | None = None) -> None:
-        # Symbolic links stay: the parts of a split model are found by the name of the first.
+        # Symbolic links stay unresolved: the parts of a split model are found by their names.
         self._model = None if model is None else Path(model).expanduser().absolute()
         self._key = secrets.token_urlsafe(32)
         self._lock = threading.Lock()
@@ -54,7 +53,7 @@ class LocalServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the child is alive."""
+        """Whether the child is running."""
         process = self._process
         return process is not None and process.is_running
 
@@ -64,17 +63,17 @@ class LocalServer:
 
         Raises `LocalModelError` if the server was not started.
         """
-        return self._started().url
+        return self._running_process().url
 
     @property
     def base_url(self) -> str:
-        """The prefix of the wires' paths: the origin and `/v1`."""
+        """The base URL of the wires: the origin and `/v1`."""
         return f"{self.url}/v1"
 
     @property
     def process_id(self) -> int:
         """The child's process id. Raises `LocalModelError` if the server was not started."""
-        return self._started().process_id
+        return self._running_process().process_id
 
     @property
     def key(self) -> str:
@@ -82,11 +81,11 @@ class LocalServer:
         return self._key
 
     def start(self) -> None:
-        """Starts the child, or a new one if it has died; does nothing while it runs.
+        """Start the child, or a new one if it has died. Does nothing while it runs.
 
         Blocks until the model is loaded: about a second for the built-in one, at most 300.
-        Raises `MissingExtraError` without the extra `local`, and `LocalModelError` when the
-        model cannot be downloaded, read or served, or when the platform has no engine.
+        Raises `MissingExtraError` without the extra `local`, and `LocalModelError` if the
+        model cannot be downloaded, read or served, or if the platform has no engine.
         """
         with self._lock:
             if not self.is_running:
@@ -94,29 +93,29 @@ class LocalServer:
                 self._process = ServerProcess(self._settings())
 
     def stop(self) -> None:
-        """Ends the child and returns when it is gone. Does nothing if there is none.
+        """End the child and return when it is gone. Does nothing if there is none.
 
-        Never waits for a `start` that goes on in another thread.
+        Never waits for a `start` in another thread.
         """
         process, self._process = self._process, None
         if process is not None:
             process.end()
 
     def describe_end(self) -> str | None:
-        """How a child that died on its own ended, or None. Blocks for two seconds at most.
+        """Return how a child that died by itself ended, or None. Blocks for at most two seconds.
 
-        The wait is for a child whose connections broke just before it is gone.
+        Waits because the connections of a dying child break just before it is gone.
         """
         process = self._process
-        return None if process is None else process.describe_end(END_PATIENCE_SECS)
+        return None if process is None else process.describe_end(END_WAIT_SECS)
 
-    def let_go(self) -> None:
-        """Takes this process out of those that keep the child alive."""
+    def release(self) -> None:
+        """Stop keeping the child alive from this process."""
         process = self._process
         if process is not None:
-            process.let_go()
+            process.close_pipes()
 
-    def _started(self) -> ServerProcess:
+    def _running_process(self) -> ServerProcess:
         process = self._process
         if process is None:
             raise LocalModelError(f"{self!r} is not running; call its start() first")
@@ -137,17 +136,17 @@ class LocalServer:
         return Settings(model=str(self._model), alias=self._model.stem, key=self._key)
 
 
-# One server for each model and process: a forked process starts its own.
+# One server for each model and process: a forked process starts another one.
 _shared: dict[tuple[int, Path | None], LocalServer] = {}
 
 
 def shared_server(model: str | os.PathLike[str] | None) -> LocalServer:
-    """The server of `model` that this whole process shares, perhaps not started yet.
+    """Return the server of `model` that this process shares; it may not be started yet.
 
-    It is stopped when the process that started it exits.
+    It stops when the process that started it exits.
     """
     path = None if model is None else Path(model).expanduser().absolute()
-    # No lock, which a fork could copy in its locked state: `setdefault` is atomic.
+    # No lock, which a fork could copy while it is locked: `setdefault` is atomic.
     return _shared.setdefault((os.getpid(), path), LocalServer(path))
 
 
@@ -162,7 +161,7 @@ def _check_file(path: Path) -> None:
     if magic != GGUF_MAGIC:
         raise LocalModelError(
             f"the model file {path} is not in the GGUF format; "
-            "convert it with llama.cpp's tools or name another"
+            "convert it with llama.cpp's tools, or name another file"
         )
 
 
@@ -172,12 +171,12 @@ def _stop_shared() -> None:
             server.stop()
 
 
-def _let_go_of_shared() -> None:
+def _release_shared() -> None:
     for server in list(_shared.values()):
-        server.let_go()
+        server.release()
 
 
 atexit.register(_stop_shared)
 if sys.platform != "win32":
-    # Else a forked process would keep its parent's model alive after the parent is gone.
-    os.register_at_fork(after_in_child=_let_go_of_shared)
+    # Otherwise a forked process would keep the model alive after its parent has ended.
+    os.register_at_fork(after_in_child=_release_shared)

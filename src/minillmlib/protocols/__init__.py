@@ -1,1 +1,1 @@
-"""Wires: how values become a JSON body and how an answer becomes values. No I/O."""
+"""The wires: requests, answers, streams and errors, without the facts of single services."""

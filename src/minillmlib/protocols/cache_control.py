@@ -1,4 +1,4 @@
-"""Which cache marks of a conversation are sent, where a vendor takes only so many."""
+"""Selects the cache breakpoints of a conversation that are sent; a vendor takes only so many."""
 
 from __future__ import annotations
 
@@ -9,63 +9,67 @@ from minillmlib.json_value import JsonObject
 from minillmlib.types.messages import CacheTtl, Message, Role
 
 __all__ = [
-    "cache_control", "has_block", "has_text", "kept_marks", "mark_message", "marks_left_out"
+    "add_breakpoint", "cache_control", "has_block", "has_text", "omitted_breakpoints",
+    "select_breakpoints",
 ]  # fmt: skip
 
-MOST_MARKS = 4  # Anthropic, and everybody who passes Claude's marks on
+MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
+BREAKPOINTS = "cache breakpoints"
 
-CanBear = Callable[[Message], bool]  # whether a message has anything a mark can stand on
+SupportsBreakpoint = Callable[[Message], bool]
 
 
 def has_text(message: Message) -> bool:
-    """Whether a mark can stand on it where marks stand on texts only."""
+    """Whether a breakpoint can be set on it where only texts carry them."""
     return bool((message.text or "").strip())
 
 
 def has_block(message: Message) -> bool:
-    """Whether a mark can stand on it where calls, results and media bear marks, too."""
+    """Whether a breakpoint can be set on it where calls, results and media carry them too."""
     is_of_tools = bool(message.tool_calls) or message.tool_call_id is not None
     return has_text(message) or bool(message.attachments) or is_of_tools
 
 
-def kept_marks(messages: Sequence[Message], can_bear: CanBear) -> dict[int, CacheTtl]:
-    """The marks to send, by the place of their message: the last ones, when there are too many.
+def select_breakpoints(
+    messages: Sequence[Message], supports_breakpoint: SupportsBreakpoint
+) -> dict[int, CacheTtl]:
+    """Return the breakpoints to send, by message index: the last ones if there are too many.
 
-    A longer lifetime must come before a shorter one. A mark before one of an hour is written for
-    an hour anyway, so it says so. What counts is the vendor's order: all system text comes first,
-    wherever it stands in the conversation.
+    A longer lifetime must come before a shorter one. A prefix before one of an hour is written
+    for an hour anyway, so its breakpoints say so. The vendor's order counts: all system text
+    comes first, wherever it is in the conversation.
     """
     if not any(map(attrgetter("cache_ttl"), messages)):
         return {}
-    marked = [place for place, m in enumerate(messages) if m.cache_ttl and can_bear(m)]
-    marked.sort(key=lambda place: messages[place].role is not Role.SYSTEM)
-    kept = marked[-MOST_MARKS:]
-    for_an_hour = [rank for rank, place in enumerate(kept) if messages[place].cache_ttl == "1h"]
+    found = [n for n, m in enumerate(messages) if m.cache_ttl and supports_breakpoint(m)]
+    found.sort(key=lambda index: messages[index].role is not Role.SYSTEM)
+    kept = found[-MAX_BREAKPOINTS:]
+    for_an_hour = [rank for rank, index in enumerate(kept) if messages[index].cache_ttl == "1h"]
     last_long = max(for_an_hour, default=-1)
-    return {place: "1h" if rank <= last_long else "5m" for rank, place in enumerate(kept)}
+    return {index: "1h" if rank <= last_long else "5m" for rank, index in enumerate(kept)}
 
 
-def marks_left_out(messages: Sequence[Message], can_bear: CanBear) -> dict[str, str]:
-    """What a receipt says of marks that are not sent."""
-    marked = [message for message in messages if message.cache_ttl is not None]
-    if not marked:
-        return {}
-    able = sum(map(can_bear, marked))
+def omitted_breakpoints(
+    messages: Sequence[Message], supports_breakpoint: SupportsBreakpoint
+) -> dict[str, str]:
+    """Return why some breakpoints are not sent, for the request report."""
+    wanted = [message for message in messages if message.cache_ttl is not None]
+    count = sum(map(supports_breakpoint, wanted))
     reasons = []
-    if able > MOST_MARKS:
-        reasons.append(f"only the last {MOST_MARKS} can be sent")
-    if able < len(marked):
-        reasons.append("a message without content for it bears none")
-    return {"cache marks": "; ".join(reasons)} if reasons else {}
+    if count > MAX_BREAKPOINTS:
+        reasons.append(f"only the last {MAX_BREAKPOINTS} can be sent")
+    if count < len(wanted):
+        reasons.append("a message without content takes none")
+    return {BREAKPOINTS: "; ".join(reasons)} if reasons else {}
 
 
 def cache_control(ttl: CacheTtl) -> JsonObject:
-    """The mark as it stands on a block. Five minutes are the default and need no word."""
+    """Return the value of a block's `cache_control`. Five minutes are the vendor's default."""
     return {"type": "ephemeral"} if ttl == "5m" else {"type": "ephemeral", "ttl": ttl}
 
 
-def mark_message(body: JsonObject, ttl: CacheTtl) -> None:
-    """Puts the mark on the last text of a message of the chat-completions wire, which has one."""
+def add_breakpoint(body: JsonObject, ttl: CacheTtl) -> None:
+    """Add the breakpoint to the last text of a chat-completions message, which has one."""
     content = body["content"]
     if isinstance(content, str):
         content = body["content"] = [{"type": "text", "text": content}]

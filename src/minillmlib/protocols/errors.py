@@ -1,133 +1,102 @@
-"""A server's own account of a failure, as one of our errors.
+"""Turns the failure that a server reports into one of our errors.
 
-One table serves all wires, since the vendors' words do not collide and gateways answer in
-each other's dialects anyway. What is looked at, in this order: the message (a few causes
-hide behind a general code), the symbolic codes, then the number.
+One table serves all wires, since the vendors' words do not collide and gateways answer in each
+other's dialects anyway. The message is read first (a few causes hide behind a general code), then
+the symbolic codes, then the number.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BillingError,
-    ConflictError,
-    ContentFilterError,
-    ContextLengthError,
-    MalformedResponseError,
-    ModelLoadingError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    RateLimitError,
-    RedirectError,
-    RequestTooLargeError,
-    ServerError,
-    ServerTimeoutError,
-)
+from minillmlib import errors
+from minillmlib.errors import ApiError, BadRequestError, BillingError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
+from minillmlib.protocols.rate_limits import parse_retry_after
 
-__all__ = ["error_from_payload", "error_from_reply", "is_error_payload", "request_id_of"]
+__all__ = ["error_from_payload", "error_from_reply", "is_error_payload"]
 
-_RETRY_WORDS = {"true": True, "false": False}  # the word of OpenAI's and Anthropic's servers
-ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
+_RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 
-_BY_MESSAGE: tuple[tuple[str, type[ApiError]], ...] = (
-    ("prompt is too long", ContextLengthError),
-    ("maximum context length", ContextLengthError),
-    ("available context size", ContextLengthError),
-    ("context size has been exceeded", ContextLengthError),
-    ("request too large for", RequestTooLargeError),
-    ("credit balance", BillingError),
-    ("extra usage", BillingError),
-    ("spend limit", BillingError),
-    ("api usage limits", BillingError),
-    ("only authorized for use with claude code", AuthenticationError),
-    ("oauth authentication is currently not supported", AuthenticationError),
-)
-
-_BY_WORD: dict[str, type[ApiError]] = {
-    "context_length_exceeded": ContextLengthError,
-    "exceed_context_size_error": ContextLengthError,
-    "token_limit_exceeded": ContextLengthError,
-    "invalid_api_key": AuthenticationError,
-    "authentication": AuthenticationError,
-    "authentication_error": AuthenticationError,
-    "insufficient_quota": BillingError,
-    "exceeded_current_quota_error": BillingError,
-    "billing_error": BillingError,
-    "payment_required": BillingError,
-    "permission_denied": PermissionDeniedError,
-    "permission_error": PermissionDeniedError,
-    "content_filter": ContentFilterError,
-    "content_policy_violation": ContentFilterError,
-    "refusal": ContentFilterError,
-    "model_not_found": NotFoundError,
-    "not_found": NotFoundError,
-    "not_found_error": NotFoundError,
-    "payload_too_large": RequestTooLargeError,
-    "request_too_large": RequestTooLargeError,
-    "conflict_error": ConflictError,
-    "rate_limit_exceeded": RateLimitError,
-    "rate_limit_error": RateLimitError,
-    "capacity_exhausted": RateLimitError,
-    "overloaded_error": OverloadedError,
-    "provider_overloaded": OverloadedError,
-    "temporarily_unavailable": OverloadedError,
-}
-
-# Words so general that a status says more; they count only inside a success.
-_BY_GENERAL_WORD: dict[str, type[ApiError]] = {
-    **dict.fromkeys(("timeout", "timeout_error"), ServerTimeoutError),
-    **dict.fromkeys(("api_error", "provider_unavailable", "server", "server_error"), ServerError),
-    **dict.fromkeys(
-        (
-            "integer_below_min_value",
-            "invalid_prompt",
-            "invalid_request",
-            "invalid_request_error",
-            "invalid_value",
-            "max_tokens_exceeded",
-            "string_above_max_length",
-            "string_too_long",
-            "unprocessable",
-            "unsupported_parameter",
-            "unsupported_value",
-        ),
-        BadRequestError,
+# A few causes hide behind a general code.
+_PHRASES: dict[type[ApiError], tuple[str, ...]] = {
+    errors.ContextLengthError: (
+        "prompt is too long",
+        "maximum context length",
+        "available context size",
+        "context size has been exceeded",
+    ),
+    errors.RequestTooLargeError: ("request too large for",),
+    BillingError: ("credit balance", "extra usage", "spend limit", "api usage limits"),
+    errors.AuthenticationError: (
+        "only authorized for use with claude code",
+        "oauth authentication is currently not supported",
     ),
 }
 
-_BY_STATUS: dict[int, type[ApiError]] = {
-    401: AuthenticationError,
+
+def _by_word(words: dict[type[ApiError], str]) -> dict[str, type[ApiError]]:
+    return {word: kind for kind, each in words.items() for word in each.split()}
+
+
+_BY_WORD = _by_word(
+    {
+        errors.ContextLengthError: (
+            "context_length_exceeded exceed_context_size_error token_limit_exceeded"
+        ),
+        errors.AuthenticationError: "invalid_api_key authentication authentication_error",
+        BillingError: (
+            "insufficient_quota exceeded_current_quota_error billing_error payment_required"
+        ),
+        errors.PermissionDeniedError: "permission_denied permission_error",
+        errors.ContentFilterError: "content_filter content_policy_violation refusal",
+        errors.NotFoundError: "model_not_found not_found not_found_error",
+        errors.RequestTooLargeError: "payload_too_large request_too_large",
+        errors.ConflictError: "conflict_error",
+        errors.RateLimitError: "rate_limit_exceeded rate_limit_error capacity_exhausted",
+        errors.OverloadedError: "overloaded_error provider_overloaded temporarily_unavailable",
+    }
+)
+
+# Words so general that a status says more; they count only inside a success.
+_BY_GENERAL_WORD = _by_word(
+    {
+        errors.ServerTimeoutError: "timeout timeout_error",
+        errors.ServerError: "api_error provider_unavailable server server_error",
+        BadRequestError: (
+            "integer_below_min_value invalid_prompt invalid_request invalid_request_error "
+            "invalid_value max_tokens_exceeded string_above_max_length string_too_long "
+            "unprocessable unsupported_parameter unsupported_value"
+        ),
+    }
+)
+
+_BY_STATUS: dict[int | None, type[ApiError]] = {
+    401: errors.AuthenticationError,
     402: BillingError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: ServerTimeoutError,
-    409: ConflictError,
-    413: RequestTooLargeError,
-    429: RateLimitError,
-    503: OverloadedError,
-    504: ServerTimeoutError,
-    524: ServerTimeoutError,
-    529: OverloadedError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    408: errors.ServerTimeoutError,
+    409: errors.ConflictError,
+    413: errors.RequestTooLargeError,
+    429: errors.RateLimitError,
+    503: errors.OverloadedError,
+    504: errors.ServerTimeoutError,
+    524: errors.ServerTimeoutError,
+    529: errors.OverloadedError,
 }
 
 _ADVICE: dict[type[ApiError], str] = {
-    AuthenticationError: "check that the key is right and meant for this address",
+    errors.AuthenticationError: "check that the key is right and meant for this address",
     BillingError: "add credit or raise the limit at the provider; waiting does not help",
-    ContextLengthError: "shorten the conversation or lower max_tokens",
-    NotFoundError: "check the model's name and the base_url",
-    RequestTooLargeError: "send less in one request",
+    errors.ContextLengthError: "shorten the conversation or lower max_tokens",
+    errors.NotFoundError: "check the model's name and the base_url",
+    errors.RequestTooLargeError: "send less in one request",
 }
 
 _SUBSCRIPTION_ADVICE = (
@@ -136,8 +105,15 @@ _SUBSCRIPTION_ADVICE = (
 )
 
 
-class _Account(msgspec.Struct, frozen=True):
-    """What an error body says, whatever its shape."""
+Explanation: TypeAlias = Callable[[], str | None]
+
+
+def _no_explanation() -> None:
+    return None
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    """The facts of an error body, whatever its shape."""
 
     message: str
     words: tuple[str, ...] = ()
@@ -149,8 +125,8 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 def is_error_payload(payload: JsonValue) -> bool:
-    """Whether a JSON body that came with a success status is in truth an error."""
-    if isinstance(payload, list):  # Gemini sends errors so
+    """Whether a JSON body that came with a success status is an error."""
+    if isinstance(payload, list):  # as Gemini sends errors
         return bool(payload and isinstance(payload[0], dict) and payload[0].get("error"))
     if not isinstance(payload, dict):
         return False
@@ -158,121 +134,122 @@ def is_error_payload(payload: JsonValue) -> bool:
     return is_named or bool(payload.get("error"))
 
 
-def error_from_reply(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """The error for an answer whose status is not a success."""
+def error_from_reply(
+    status: int, headers: Mapping[str, str], body: bytes, explain: Explanation = _no_explanation
+) -> ApiError:
+    """Return the error for an answer whose status is not a success.
+
+    `explain` gives known reasons why the server refuses such a request; they are added to the
+    message of a `BadRequestError`.
+    """
     if 300 <= status < 400:
         return _redirect_error(status, headers)
     try:
         payload = decode_json(body)
     except MalformedResponseError:
-        account = _Account(message=_page_title(body) or excerpt(body) or "(no text)")
+        error_body = _ErrorBody(message=_page_title(body) or excerpt(body) or "(no text)")
     else:
-        account = _account_of(payload)
-    return _error(account, status, headers)
+        error_body = _parse_error_body(payload)
+    return _error(error_body, status, headers, explain)
 
 
 def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
-    """The error for a JSON body or stream event that reports a failure inside a success."""
-    error = _error(_account_of(payload), 200, {})
+    """Return the error for a JSON body or stream event that reports a failure inside a success."""
+    error = _error(_parse_error_body(payload), 200, {})
     error.partial = partial
     return error
 
 
-def _error(account: _Account, status: int, headers: Mapping[str, str]) -> ApiError:
-    kind = _kind_of(account, status)
-    advice = _ADVICE.get(kind)
-    if kind in (AuthenticationError, BillingError) and _is_about_subscription(account.message):
+def _error(
+    body: _ErrorBody,
+    status: int,
+    headers: Mapping[str, str],
+    explain: Explanation = _no_explanation,
+) -> ApiError:
+    kind = _kind(body, status)
+    advice = explain() if kind is BadRequestError else _ADVICE.get(kind)
+    if kind in (errors.AuthenticationError, BillingError) and _is_about_subscription(body.message):
         advice = _SUBSCRIPTION_ADVICE
-    said = excerpt(account.message, MESSAGE_CHARS)
+    message = excerpt(body.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
     error = kind(
-        f"the server reported an error {where}: {said}" + (f" ({advice})" if advice else ""),
+        f"the server reported an error {where}: {message}" + (f" ({advice})" if advice else ""),
         status=status,
-        code=excerpt(account.words[0], CODE_CHARS) if account.words else None,
-        retry_after_secs=_retry_after_secs(headers, account.retry_after),
-        request_id=request_id_of(headers) or account.request_id,
+        code=excerpt(body.words[0], CODE_CHARS) if body.words else None,
+        retry_after_secs=parse_retry_after(headers, body.retry_after),
+        request_id=body.request_id,
     )
-    told = _RETRY_WORDS.get(headers.get("x-should-retry", ""), account.is_retryable)
-    if told is not None and kind is not BillingError:  # the server knows best, but for money
-        error.is_retryable = told
+    is_retryable = _RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
+    if is_retryable is not None and kind is not BillingError:  # but money does not come by itself
+        error.is_retryable = is_retryable
     return error
 
 
-def _kind_of(account: _Account, status: int) -> type[ApiError]:
+def _kind(body: _ErrorBody, status: int) -> type[ApiError]:
     if status == 413:  # Groq calls it a rate limit, but the one request is too large
-        return RequestTooLargeError
-    if account.is_moderation:
-        return ContentFilterError
-    told = _kind_of_message(account.message.lower(), status) or _kind_of_words(account, _BY_WORD)
-    if told is not None:
-        return told
-    if status >= 400:
-        return _kind_of_number(status)
-    return _kind_of_words(account, _BY_GENERAL_WORD) or _kind_of_number(account.number)
-
-
-def _kind_of_message(message: str, status: int) -> type[ApiError] | None:
+        return errors.RequestTooLargeError
+    if body.is_moderation:
+        return errors.ContentFilterError
+    message = body.message.lower()
     if status == 503 and "loading model" in message:
-        return ModelLoadingError
-    return next((kind for phrase, kind in _BY_MESSAGE if phrase in message), None)
+        return errors.ModelLoadingError
+    for kind, phrases in _PHRASES.items():
+        if any(phrase in message for phrase in phrases):
+            return kind
+    tables = (_BY_WORD,) if status >= 400 else (_BY_WORD, _BY_GENERAL_WORD)
+    by_word = [table[word] for table in tables for word in body.words if word in table]
+    number = status if status >= 400 else body.number
+    if by_word or number in _BY_STATUS:
+        return by_word[0] if by_word else _BY_STATUS[number]
+    # A failure inside a success without a usual number is a failure of the server.
+    return BadRequestError if number is not None and 400 <= number < 500 else errors.ServerError
 
 
-def _kind_of_words(account: _Account, kinds: Mapping[str, type[ApiError]]) -> type[ApiError] | None:
-    return next((kinds[word] for word in account.words if word in kinds), None)
-
-
-def _kind_of_number(number: int | None) -> type[ApiError]:
-    if number in _BY_STATUS:
-        return _BY_STATUS[number]
-    # A failure inside a success that gives no usual number is the server's own.
-    return BadRequestError if number is not None and 400 <= number < 500 else ServerError
-
-
-def _account_of(payload: JsonValue) -> _Account:
+def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     if isinstance(payload, list) and payload:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return _Account(message=excerpt_of(payload))
+        return _ErrorBody(message=excerpt_of(payload))
     error = payload.get("error")
     fields: JsonObject = error if isinstance(error, dict) else payload
     metadata = _object(fields.get("metadata"))
     availability = _object(fields.get("availability"))
-    return _Account(
-        message=_message_of(error if isinstance(error, str) else fields, metadata),
+    is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
+    return _ErrorBody(
+        message=_message(error if isinstance(error, str) else fields, metadata),
         words=tuple(_words(fields, metadata, availability)),
         number=_number(fields.get("code")),
         retry_after=availability.get("retry_after"),
         is_moderation=bool(metadata.get("reasons")),
-        is_retryable=_bool_or_none(availability.get("retryable")),
-        request_id=_text(payload.get("request_id")),
+        is_retryable=is_retryable if isinstance(is_retryable, bool) else None,
+        request_id=excerpt(request_id) if isinstance(request_id, str) and request_id else None,
     )
 
 
-def _message_of(said: str | JsonObject, metadata: JsonObject) -> str:
-    if isinstance(said, str):
-        return said
-    message = said.get("message") or said.get("detail")
+def _message(error: str | JsonObject, metadata: JsonObject) -> str:
+    if isinstance(error, str):
+        return error
+    message = error.get("message") or error.get("detail")
     if isinstance(message, dict):
         message = message.get("detail") or message
     if isinstance(message, list):
-        message = "; ".join(_complaint(item) for item in message)
+        message = "; ".join(_validation_error(item) for item in message)
     raw = metadata.get("raw")
-    shown = raw if isinstance(raw, str) else excerpt_of(raw)
-    detail = f" (upstream: {excerpt(shown)})" if raw else ""
-    return (message if isinstance(message, str) else excerpt_of(message or said)) + detail
+    upstream = f" (upstream: {excerpt(_text_of(raw))})" if raw else ""
+    text = message if isinstance(message, str) else excerpt_of(message or error)
+    return text + upstream
 
 
-def _complaint(item: JsonValue) -> str:
-    """One validation error of FastAPI's kind: where, and what."""
+def _validation_error(item: JsonValue) -> str:
+    """Return one validation error of FastAPI's kind: its place, and its message."""
     fields = _object(item)
     place = fields.get("loc")
-    path = (
-        ".".join(p if isinstance(p, str) else excerpt_of(p) for p in place)
-        if isinstance(place, list)
-        else ""
-    )
-    said = fields.get("msg", item)
-    return f"{path}: {said if isinstance(said, str) else excerpt_of(said)}"
+    path = ".".join(map(_text_of, place)) if isinstance(place, list) else ""
+    return f"{path}: {_text_of(fields.get('msg', item))}"
+
+
+def _text_of(value: JsonValue) -> str:
+    return value if isinstance(value, str) else excerpt_of(value)
 
 
 def _words(*places: JsonObject) -> Iterator[str]:
@@ -289,73 +266,29 @@ def _number(code: JsonValue) -> int | None:
     return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
-def _bool_or_none(value: JsonValue) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
 def _object(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: JsonValue) -> str | None:
-    return excerpt(value) if isinstance(value, str) and value else None
-
-
 def _is_about_subscription(message: str) -> bool:
-    said = message.lower()
-    return "claude code" in said or "extra usage" in said or "oauth" in said
+    text = message.lower()
+    return any(words in text for words in ("claude code", "extra usage", "oauth"))
 
 
-def _redirect_error(status: int, headers: Mapping[str, str]) -> RedirectError:
+def _redirect_error(status: int, headers: Mapping[str, str]) -> errors.RedirectError:
     target = excerpt(headers.get("location", "(nowhere)"))
-    return RedirectError(
+    return errors.RedirectError(
         f"the server answered with a redirect ({status}) to {target}; redirects are not "
         "followed, so that key and prompt stay with one server: set base_url to the right one",
         status=status,
-        request_id=request_id_of(headers),
     )
 
 
-def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The server's name for the exchange, under any of the vendors' headers."""
-    for name in ID_HEADERS:
-        if name in headers:
-            return excerpt(headers[name])
-    return None
-
-
 def _page_title(body: bytes) -> str | None:
-    """The title of an HTML page, which is what a gateway's error page says in short."""
+    """Return the title of an HTML page: a gateway's error page in short."""
     lower = body[:65536].lower()
     start = lower.find(b"<title>")
     end = lower.find(b"</title>", start)
     if start < 0 or end < 0:
         return None
     return "an HTML page: " + excerpt(body[start + len("<title>") : end])
-
-
-def _retry_after_secs(headers: Mapping[str, str], in_body: JsonValue) -> float | None:
-    candidates: tuple[Callable[[], float], ...] = (
-        lambda: float(headers["retry-after-ms"]) / 1000,
-        lambda: float(headers["retry-after"]),
-        lambda: _secs_until(headers["retry-after"]),
-        lambda: float(in_body),
-    )
-    for candidate in candidates:
-        try:
-            secs = candidate()
-        except (KeyError, TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(secs) and secs > 0:
-            return secs
-    return None
-
-
-def _secs_until(date: str) -> float:
-    import datetime as dt  # noqa: PLC0415 - as below
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - costs half of our import
-
-    moment = parsedate_to_datetime(date)
-    if moment.tzinfo is None:  # the dates of HTTP are UTC, also where they do not say so
-        moment = moment.replace(tzinfo=dt.UTC)
-    return moment.timestamp() - time.time()

@@ -1,4 +1,4 @@
-"""From parameters to the keys of a body, with nothing dropped in silence."""
+"""Turns parameters into the keys of a body; nothing is dropped in silence."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.parameters import CompletionParameters
 
-__all__ = ["add_extra", "stand_in_id", "write_parameters"]
+__all__ = ["NOTHING_SET", "add_extra", "normalize_tool_call_id", "write_parameters"]
 
-# What the library itself decides.
+# The library itself decides these.
 RESERVED = ("stream", "stream_options")
 
-# Every field that is a plain value; a wire names those it can carry. The others have a shape
-# of their own on each wire.
+# These have another shape on each wire; all other fields are plain values.
 STRUCTURED = (
     "response_format",
     "reasoning",
@@ -32,13 +31,11 @@ NOTHING_SET = CompletionParameters()
 def write_parameters(
     params: CompletionParameters, keys: Mapping[str, str], wire: str
 ) -> JsonObject:
-    """The body keys of the fields that are set; `keys` maps a field to the wire's own word.
+    """Return the body keys of the plain fields that are set; `keys` maps a field to its key.
 
     Raises `InvalidParameterError` for a field that is set but that the wire does not have.
     """
     body: JsonObject = {}
-    if params == NOTHING_SET:  # as for most calls
-        return body
     for field in FIELDS:
         value = getattr(params, field)
         if value is None:
@@ -50,9 +47,7 @@ def write_parameters(
 
 
 def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
-    """`body` with the caller's own keys. Raises `InvalidParameterError` for a key given twice."""
-    if not extra:
-        return body
+    """Return `body` with the caller's keys. Raises `InvalidParameterError` for one given twice."""
     for key in extra:
         if key in body or key in RESERVED:
             raise InvalidParameterError(
@@ -62,8 +57,8 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     return {**body, **extra}
 
 
-def stand_in_id(call_id: str, prefix: str, most_chars: int = 64) -> str:
-    """An id for a tool call in place of one this wire would refuse: always the same for it."""
+def normalize_tool_call_id(call_id: str, prefix: str, max_chars: int = 64) -> str:
+    """Return an id that the wire accepts in place of one that it refuses, always the same one."""
     digest = uuid5(NAMESPACE_OID, call_id).hex[:24]
     whole = prefix + digest
-    return whole if len(whole) <= most_chars else digest[:most_chars]
+    return whole if len(whole) <= max_chars else digest[:max_chars]

@@ -1,1 +1,1 @@
-"""Translation between our values and each vendor's wire. No I/O and no state."""
+"""Services: each is the facts of one vendor over a protocol."""

@@ -1,79 +1,182 @@
-"""The contract of a provider: everything in which one vendor's API differs from another's."""
+"""The contract of a provider: methods that translate, and two values with facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.chat_completions import response as chat_completions
-from minillmlib.protocols.chat_completions import usage as chat_usage
-from minillmlib.protocols.chat_completions.response import ChatDialect
-from minillmlib.providers.models import token_limits as ceilings
+from minillmlib.protocols.cache_control import BREAKPOINTS
+from minillmlib.protocols.chat_completions import request, response
+from minillmlib.protocols.chat_completions.dialect import ChatDialect
+from minillmlib.protocols.rate_limits import parse_rate_limits
+from minillmlib.providers.models.token_limits import max_output_tokens, unpriced_keys
+from minillmlib.transport.base import HttpRequest
 from minillmlib.types.costs import CostOutcome, TokenPrice
+from minillmlib.types.limits import RateLimits
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
+from minillmlib.types.values import replace
 
-__all__ = ["Headers", "Provider"]
+__all__ = [
+    "Billing", "Capabilities", "Headers", "Provider", "omitted_breakpoints_and_routing",
+    "omitted_routing",
+]  # fmt: skip
 
 Headers: TypeAlias = list[tuple[str, str]]
 
 
-class Provider:
-    """Translates our values to one wire and back.
+def _none(*_: object) -> None:
+    return None
 
-    The defaults speak the chat-completions dialect: override what differs. A provider does no
-    I/O and keeps no state, so one instance serves any number of calls at once. What a method
-    cannot represent it refuses with `InvalidParameterError`; what a server sends that is not
-    an answer it refuses with `MalformedResponseError` or an `ApiError`.
+
+def _one(*_: object) -> int:
+    return 1
+
+
+def _true(*_: object) -> bool:
+    return True
+
+
+def omitted_routing(params: CompletionParameters) -> dict[str, str]:
+    """Return the report of a routing that only OpenRouter takes."""
+    if params.openrouter_routing is None:
+        return {}
+    return {"openrouter_routing": "only OpenRouter chooses providers"}
+
+
+def omitted_breakpoints_and_routing(
+    model: str, messages: Sequence[Message], params: CompletionParameters
+) -> dict[str, str]:
+    """Return what a service omits that caches by itself and chooses no providers."""
+    del model
+    omitted = omitted_routing(params)
+    if any(map(attrgetter("cache_ttl"), messages)):
+        omitted[BREAKPOINTS] = "this provider caches by itself"
+    return omitted
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """The abilities of a service. Functions may depend on the model; each default is neutral.
+
+    Attributes:
+        messages_key: The key of the body under which the encoded messages are, one item for each
+            message, in order. The client may then insert bytes that an earlier call encoded.
+            None: the body is always built as a whole.
+        why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
+            None if it may.
+        why_no_schema: `(model, response_format)`: why a model is not held to a schema, or None
+            if it is. With `expecting`, the prompt then states the schema.
+        why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
+        min_output_tokens: `(model, params)`: the smallest `max_tokens` of a request that only
+            writes a cache.
+        omitted: `(model, messages, params)`: the settings of a call that are not sent though no
+            error says so, with the reason for each. The client may ask only for the messages
+            that it encodes anew; earlier ones have no cache breakpoint.
+        explain_refusal: `(model, params)`: known reasons for which the server refuses such a
+            request, or None. The client adds them to the message of its 400 or 422.
+        replayable_media: The kinds of generated media that go back to the model with its answers.
+        mergeable_headers: Headers, in lower case, that hold a list, so that the caller's values
+            are added to the provider's.
+        app_url_header: The header for the address of the calling program, if there is one.
+        app_title_header: The header for its name.
+        stream_accept: The `Accept` header of a request for a stream.
+    """
+
+    messages_key: str | None = None
+    why_no_prefill: Callable[[str], str | None] = _none
+    why_no_schema: Callable[[str, ResponseFormat], str | None] = _none
+    why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
+    min_output_tokens: Callable[[str, CompletionParameters], int] = _one
+    omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
+        omitted_breakpoints_and_routing
+    )
+    explain_refusal: Callable[[str, CompletionParameters], str | None] = _none
+    replayable_media: tuple[str, ...] = ()
+    mergeable_headers: tuple[str, ...] = ()
+    app_url_header: str | None = None
+    app_title_header: str | None = None
+    stream_accept: str = "text/event-stream"
+
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, changes)
+
+
+class Billing(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules by which a service counts and bills.
+
+    Attributes:
+        merge_usage: `(earlier, later)`: two records of counts of one request as one.
+        is_billed: `(response)`: whether an answer with counts is on the bill at all.
+        parse_deferred_usage: `(raw)`: the counts, with their cost, in a reply of the address that
+            `resolve_post_stream` returns; None if they are not there yet.
+        is_usage_pending: `(raw)`: whether a 404 of that address means that the record is not there
+            yet, and not that there is no such address.
+        max_media_tokens: `(model, part)`: the most tokens that an image or the like counts as, or
+            None if no rule is published.
+        max_output_tokens: `(body, params)`: the most tokens that a request lets the model write,
+            reasoning included; None if unlimited.
+        unpriced_keys: `(body)`: the keys with which a request may cost more than its tokens.
+    """
+
+    merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = response.merge_usage
+    is_billed: Callable[[CompletionResponse], bool] = _true
+    parse_deferred_usage: Callable[[JsonValue], Usage | None] = _none
+    is_usage_pending: Callable[[JsonValue], bool] = _true
+    max_media_tokens: Callable[[str, MediaPart], int | None] = _none
+    max_output_tokens: Callable[[JsonObject, CompletionParameters], int | None] = max_output_tokens
+    unpriced_keys: Callable[[Mapping[str, JsonValue]], Sequence[str]] = unpriced_keys
+
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, changes)
+
+
+class Provider:
+    """Translates messages and parameters to the wire of one service, and its answers back.
+
+    The defaults speak the chat-completions wire: override what differs. A provider does no I/O
+    and keeps no state, so one instance serves any number of calls at once. A method refuses what
+    it cannot represent with `InvalidParameterError`, and what is not an answer with
+    `MalformedResponseError` or an `ApiError`.
+
+    A class that defines `build_request` and no `capabilities` inherits them with `messages_key`
+    None, since its body may have any shape.
     """
 
     dialect: ChatDialect = ChatDialect()
     """The facts of a server that speaks the chat-completions wire."""
-    answer_media: tuple[str, ...] = ()
-    """The kinds of generated media that go back to the model with its earlier answers."""
+    capabilities: Capabilities = Capabilities(messages_key="messages")
+    """The abilities of the service."""
+    billing: Billing = Billing()
+    """The rules by which it counts and bills."""
 
-    list_headers: tuple[str, ...] = ()
-    """Headers that hold a list, so that the caller's values join ours instead of replacing them."""
-
-    def prefill_refusal(self, model: str) -> str | None:
-        """Why this model does not continue a given beginning, or None if it may."""
-        del model
-        return None
-
-    def schema_refusal(self, model: str, form: ResponseFormat) -> str | None:
-        """Why this model is not held to such a form, or None if it is; then the prompt tells it."""
-        del model, form
-        return None
-
-    def omitted(
-        self, model: str, messages: Sequence[Message], params: CompletionParameters
-    ) -> dict[str, str]:
-        """What of a call is not sent though no error says so, and why, for the receipt."""
-        del model
-        omitted = {}
-        if params.openrouter_routing is not None:
-            omitted["openrouter_routing"] = "only OpenRouter chooses providers"
-        if any(map(attrgetter("cache_ttl"), messages)):
-            omitted["cache marks"] = "this provider caches by itself"
-        return omitted
-
-    def attribution_headers(self, app_url: str | None, app_title: str | None) -> Headers:
-        """The headers that tell which program a request comes from; most vendors have none."""
-        del app_url, app_title
-        return []
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in cls.__mro__:
+            if "capabilities" in vars(base):
+                return
+            if "build_request" in vars(base):
+                cls.capabilities = cls.capabilities.replace(messages_key=None)
+                return
 
     def endpoint_url(self, base: str) -> str:
-        """The address of a completion request, from the generator's base URL."""
+        """Return the address of completion requests, from the generator's base URL."""
         return f"{base.rstrip('/')}/chat/completions"
 
+    def request_url(self, base: str, model: str, *, stream: bool) -> str:
+        """Return the address of one request, for wires with the model in it."""
+        del model, stream
+        return self.endpoint_url(base)
+
     def auth_headers(self, auth: Auth) -> Headers:
-        """The headers that prove who sends the request."""
+        """Return the headers that carry the credential."""
         secret = auth.secret()
         return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []
 
@@ -86,99 +189,55 @@ class Provider:
         stream: bool,
         include_usage: bool,
     ) -> JsonObject:
-        """The JSON body of a request. `include_usage` asks for token counts in a stream."""
-        return chat_completions.build_body(
+        """Return the JSON body of a request. `include_usage` asks for token counts in a stream."""
+        return request.build_body(
             self.dialect, model, messages, params, stream=stream, include_usage=include_usage
         )
 
+    def finalize(self, request: HttpRequest, auth: Auth) -> HttpRequest:
+        """Return the complete request as it is sent, once for each attempt; for signatures."""
+        del auth
+        return request
+
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
-        """The answer in a decoded body that came with a success status."""
-        return chat_completions.parse_completion(raw, self.parse_usage)
+        """Return the answer in a decoded body that came with a success status."""
+        return response.parse_completion(raw, self.parse_usage)
 
     def parse_chunk(self, data: str) -> StreamChunk | None:
-        """What one event of a stream says, or None if it says nothing."""
-        return chat_completions.parse_chunk(data, self.parse_usage)
+        """Return the chunk in one event of a stream, or None for an event without content."""
+        return response.parse_chunk(data, self.parse_usage)
+
+    def chunk_reader(self) -> Callable[[str], StreamChunk | None]:
+        """Return the reader of one stream, for wires whose events depend on earlier ones."""
+        return self.parse_chunk
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
-        """The token counts in a decoded body or event, or None if there are none to trust."""
-        return chat_usage.parse_usage(raw)
-
-    def merge_usage(self, earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
-        """What two records of one request say. Counts are cumulative: nothing is added.
-
-        Here each record is whole: the later one stands, also if it cannot be used, unless it
-        knows less of the input.
-        """
-        before, usage = earlier.usage, later.usage
-        if before is None or usage is None:
-            return later
-        wider = before if before.prompt_tokens > usage.prompt_tokens else usage
-        usage = msgspec.structs.replace(
-            wider,
-            completion_tokens=max(before.completion_tokens, usage.completion_tokens),
-            reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
-            native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
-        )
-        return UsageUpdate(usage=usage, record=later.record)
+        """Return the token counts in a decoded body or event, or None if none can be trusted."""
+        return response.parse_usage(raw)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
-        """Whether a stream goes on to token counts after its finish reason.
+        """Whether token counts may follow the finish reason of a stream.
 
-        If it may not, the stream is over at the finish reason; else counts are awaited for a
-        short grace.
+        If not, the stream is over at the finish reason; else counts are awaited for a short time.
         """
         return requested
 
     def cost_of(self, usage: Usage, price: TokenPrice | None) -> CostOutcome:
-        """What the counted tokens cost: as the provider says, else by `price`."""
+        """Return the cost of the tokens: the figure of the provider, else by `price`."""
         if usage.native_cost is not None:
             return CostOutcome.resolved(usage.native_cost, usage)
         if price is not None and price.has_rates_for(usage):
             return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)
 
-    def is_billed(self, response: CompletionResponse) -> bool:
-        """Whether an answer with counts is on the bill at all; a vendor may let some go free."""
-        del response
-        return True
-
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
-        """The address at which the cost of a past answer can be asked, if there is one."""
+        """Return the address that reports the cost of a past answer, if there is one."""
         del base, response_id
         return None
 
-    def most_media_tokens(self, model: str, part: MediaPart) -> int | None:
-        """The most tokens that an image or the like can count as, or None if no rule says so."""
-        del model, part
-        return None
-
-    def most_output_tokens(self, body: JsonObject, params: CompletionParameters) -> int | None:
-        """The most that this request lets the model write, thoughts and all; None if unlimited."""
-        return ceilings.output_tokens(body, params.max_tokens)
-
-    def surcharges(self, body: Mapping[str, JsonValue]) -> Sequence[str]:
-        """The keys of a body with which a request may cost more than its tokens tell."""
-        return tuple(ceilings.surcharges(body))
-
-    def least_output_tokens(self, model: str, params: CompletionParameters) -> int:
-        """The least that an answer may be asked to be, for requests that only warm a cache."""
-        del model, params
-        return 1
-
-    def warm_refusal(self, model: str, params: CompletionParameters) -> str | None:
-        """Why a request that only warms a cache would do no good or be refused, or None."""
-        del model, params
-        return None
-
-    def parse_late_usage(self, raw: JsonValue) -> Usage | None:
-        """The counts, with their cost, in what that address answers; None if not yet there."""
-        del raw
-        return None
-
-    def is_usage_pending(self, raw: JsonValue) -> bool:
-        """Whether a 404 of that address, decoded, means that the record is only not there yet."""
-        del raw
-        return True
+    def limits_of(self, headers: Mapping[str, str]) -> RateLimits:
+        """Return the remaining quota that the headers of an answer state."""
+        return parse_rate_limits(headers)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

@@ -1,6 +1,6 @@
 """Any server that speaks the chat-completions wire."""
 
-from minillmlib.protocols.chat_completions.response import ALL_FIELDS, ChatDialect
+from minillmlib.protocols.chat_completions.dialect import ALL_FIELDS, ChatDialect
 from minillmlib.providers.base import Provider
 
 __all__ = ["GenericProvider"]

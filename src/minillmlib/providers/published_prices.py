@@ -1,7 +1,7 @@
 """Prices from a public table: the package genai-prices, an extra.
 
-The table is read as it is installed; nothing is fetched. What it cannot say for sure, or what a
-price per token cannot say, gives no price.
+The table is read as it is installed; nothing is fetched. A price that is not certain, or not one
+per token, is not used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["is_published", "published_price"]
 
 TABLE = "genai-prices"
 
-# The table's names of our rates.
+# Our rates by the table's names.
 RATES = {
     "input_mtok": "input",
     "output_mtok": "output",
@@ -33,23 +33,23 @@ RATES = {
     "cache_write_mtok": "cache_write",
     "cache_write_1h_mtok": "cache_write_1h",
 }
-# Fees of a vendor's own tools, which at these vendors come only with requests that ask for them.
+# Fees of a vendor's tools; at these vendors only requests that ask for the tools pay them.
 FEES = ("web_searches_kcount", "storage_searches_kcount")
 FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
-# Models that bill searches, sounds or images besides, though the table may not say so.
+# Models that also bill searches, sounds or images, though the table may not say so.
 MORE_THAN_TEXT = re.compile(r"search|sonar|audio|realtime|image|transcribe|tts")
-# What may follow a name in the table that stands for all that begin with it: a date or a tag.
+# The suffix that a model's name may add to a prefix in the table: a date or a tag.
 SAME_MODEL = re.compile(r"(?:[-@]\d{8}|[-@]\d{4}-\d{2}-\d{2}|-latest|-\d{8}-v\d(?::\d)?)?")
 
 
 class _NoPriceError(Exception):
-    """Why there is no price."""
+    """The table has no price for a model."""
 
 
 def published_price(base_url: str, model: str) -> TokenPrice | None:
-    """The price of a model at the server with that address, as of today.
+    """Return the price of a model at the server with that address, as of today.
 
-    None, with a warning in the log, if the table has none that can be taken as it is. Raises
+    None, with a warning in the log, if the table has none that can be used unchanged. Raises
     `MissingExtraError` without the table.
     """
     snapshot, version = _table()
@@ -81,7 +81,7 @@ def _price_in(snapshot: DataSnapshot, version: str, base_url: str, model: str) -
 
 
 def _table() -> tuple[DataSnapshot, str]:
-    """What is installed, or what the caller has fetched with that package's own means."""
+    """Return the installed table, or a newer one that the caller has fetched with the package."""
     try:
         from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
     except ImportError:
@@ -92,7 +92,7 @@ def _table() -> tuple[DataSnapshot, str]:
 
 
 def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
-    """Who is at an address: a relay in between may ask another price, so names do not count."""
+    """Return the vendor at an address. A relay may ask another price, so names do not count."""
     for vendor in snapshot.providers:
         found = re.match(vendor.api_pattern, base_url)
         if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
@@ -108,21 +108,21 @@ def _entry_of(vendor: tables.Provider, model: str) -> tables.ModelInfo:
 
 
 def _is_named(rule: tables.MatchLogic, model: str) -> bool:
-    """Whether a rule means this model and no relative: a mere beginning or part is not enough."""
+    """Whether a rule names this model: a prefix or a part of the name is not enough."""
     from genai_prices import types as tables  # noqa: PLC0415 - as above
 
     if isinstance(rule, tables.ClauseOr):
         return any(_is_named(each, model) for each in rule.or_)
     if isinstance(rule, tables.ClauseStartsWith):
-        begins = rule.is_match(model)
-        return begins and SAME_MODEL.fullmatch(model[len(rule.starts_with) :]) is not None
+        is_prefix = rule.is_match(model)
+        return is_prefix and SAME_MODEL.fullmatch(model[len(rule.starts_with) :]) is not None
     if isinstance(rule, tables.ClauseContains | tables.ClauseEndsWith | tables.ClauseAnd):
         return False
     return rule.is_match(model)
 
 
 def _standard_prices(entry: tables.ModelInfo, now: datetime) -> tables.ModelPrice:
-    """The prices of a day: of several, the last whose day has come."""
+    """Return the prices of a day: of several, the last that is in force."""
     from genai_prices import types as tables  # noqa: PLC0415 - as above
 
     if isinstance(entry.prices, tables.ModelPrice):
@@ -146,9 +146,9 @@ def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tu
 
 
 def _price(rates: dict[str, Rate], tokens: int, source: str) -> TokenPrice:
-    """The price of requests with more input than `tokens`.
+    """Return the price of requests with more input than `tokens`.
 
-    The table's tiers are of the whole request, by its input, as ours are.
+    The table's tiers are for the whole request, by its input, as ours are.
     """
     tiers = [
         tier for rate in rates.values() if not isinstance(rate, Decimal) for tier in rate.tiers

@@ -1,1 +1,1 @@
-"""Turns the events of a stream into chunks, and chunks into a response."""
+"""Decodes streams: bytes to events, and chunks to a response."""

@@ -1,4 +1,4 @@
-"""The arguments of a tool call while they stream."""
+"""Reads the arguments of a tool call while they stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from minillmlib import json_repair
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -14,6 +15,7 @@ from minillmlib.errors import (
     MiniLLMError,
     MissingFieldError,
 )
+from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:
@@ -23,63 +25,65 @@ __all__ = ["ArgumentStream", "FieldStream"]
 
 
 class ArgumentStream:
-    """The arguments of one tool call, field by field, long before the call is whole.
+    """The arguments of one tool call, field by field, before the call is complete.
 
-    Fed with the text of the call's `ToolCallDelta`s, in pieces of any size. Any number of tasks
-    may wait for its fields. As a context manager it finishes at the end of the block; an error
-    that leaves the block reaches whoever waits. O(text), and for each piece O(number of fields
-    waited for, and length of the string that grows).
+    Feed it the `arguments` of the call's `ToolCallDelta`s, in pieces of any size. Any number of
+    tasks may wait for its fields. As a context manager it finishes at the end of the block; an
+    exception that leaves the block is raised in the waiting tasks. O(text), and for each piece
+    O(fields waited for + length of the growing string).
 
-    What is told of a field stays. So a field that comes twice, or a second object in the text,
-    is a `JsonRepairError`.
+    A field never changes once it was delivered. Therefore a repeated field, or a second object in
+    the text, raises `JsonRepairError`.
 
     Args:
-        strict: Whether the first thing that is not JSON is a `JsonRepairError`. Otherwise it is
-            repaired as by `repair`, also where the text ends within a value.
+        strict: Whether invalid JSON raises `JsonRepairError`. Otherwise it is repaired as by
+            `repair`, including a text that ends within a value.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
-        from minillmlib.json_repair.incremental import LiveFields  # noqa: PLC0415 - slow to import
-
-        self._reader = LiveFields(is_strict=strict)
-        self._fields: dict[str, _Field] = {}
-        self._open: dict[str, _Field] = {}  # those of which more is to be told
+        self._reader = json_repair.IncrementalObject(is_strict=strict)
+        self._fields: dict[str, _FieldState] = {}
+        self._pending: dict[str, _FieldState] = {}  # not complete yet
         self._result: JsonObject | None = None
         self._error: Exception | None = None
 
     def field(self, name: str) -> FieldStream:
-        """The top-level field of this name, before, while or after it comes."""
+        """Return the top-level field of this name, before, while or after it arrives."""
         if not isinstance(name, str):
-            raise InvalidParameterError(f"a field's name is a string, not {type(name).__name__}")
+            raise InvalidParameterError(
+                f"the name of a field must be a string, not {type(name).__name__}"
+            )
         if name not in self._fields:
-            self._fields[name] = self._open[name] = _Field()
-            self._tell()
+            self._fields[name] = self._pending[name] = _FieldState()
+            self._notify()
         return FieldStream(name, self._fields[name])
 
     def feed(self, piece: str) -> None:
-        """Takes the next piece in, such as `delta.arguments`.
+        """Add the next piece, such as `delta.arguments`.
 
         Raises:
-            JsonRepairError: The arguments cannot be read; everybody who waits is told, too.
+            JsonRepairError: The arguments cannot be read. Waiting tasks get this error as well.
         """
         if not isinstance(piece, str):
             raise InvalidParameterError(
-                f"feed() takes text, as delta.arguments is, not {type(piece).__name__}"
+                f"feed() takes text such as delta.arguments, not {type(piece).__name__}"
             )
-        if self._is_over:
-            raise InvalidParameterError("the arguments have ended, so no more can be fed")
+        if self._has_ended:
+            raise InvalidParameterError(
+                "the arguments have ended; feed a new ArgumentStream for another call"
+            )
         try:
             self._reader.feed(piece)
         except JsonRepairError as error:
             self.fail(error)
             raise
-        self._tell()
+        self._notify()
 
     def finish(self) -> JsonObject:
-        """All arguments: the end has come, and who still waits is told. May be called again.
+        """Return all arguments, and notify the waiting tasks of the end. May be called again.
 
-        No text at all is no argument. Raises `JsonRepairError` for what is no object, or what
-        the arguments failed with before.
+        An empty text means no arguments. Raises `JsonRepairError` if the text is not an object,
+        or the earlier error of the arguments.
         """
         if self._error is not None:
             raise self._error
@@ -89,30 +93,35 @@ class ArgumentStream:
             except JsonRepairError as error:
                 self.fail(error)
                 raise
-            self._tell()
+            self._notify()
         return self._result
 
     def fail(self, error: Exception) -> None:
-        """The arguments will not come to their end: everybody who waits is told by this error."""
+        """End the arguments with an error, which is raised in the waiting tasks."""
         if not isinstance(error, Exception):
             raise InvalidParameterError(f"fail() takes an exception, not {type(error).__name__}")
-        if not self._is_over:
+        if not self._has_ended:
             self._error = error
-            self._tell()
+            self._notify()
 
     @property
-    def _is_over(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._result is not None or self._error is not None
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         reader = self._reader
-        for name, field in [*self._open.items()]:
+        for name, field in [*self._pending.items()]:
             if name in reader.fields and self._error is None:
-                field.show(reader.fields[name], is_finished=name != reader.growing)
-            elif self._is_over:
-                field.fail(self._error or _missing(name, tuple(reader.fields)))
-            if field.is_over:
-                del self._open[name]
+                field.update(reader.fields[name])
+                if name != reader.pending_key:
+                    field.complete()
+            elif self._has_ended:
+                existing = excerpt(", ".join(map(repr, reader.fields))) or "none"
+                missing = f"the call has no argument {name!r}; it has: {existing}"
+                error = MissingFieldError(missing, fields=tuple(reader.fields))
+                field.complete(self._error or error)
+            if field.is_complete:
+                del self._pending[name]
 
     def __enter__(self) -> Self:
         return self
@@ -126,119 +135,94 @@ class ArgumentStream:
         if error is None:
             self.finish()
         else:
-            self.fail(error if isinstance(error, MiniLLMError) else _left())
+            self.fail(error if isinstance(error, MiniLLMError) else _abandoned_error())
 
     def __del__(self) -> None:
-        if getattr(self, "_open", None):
-            self.fail(_left())
+        if getattr(self, "_pending", None):
+            self.fail(_abandoned_error())
 
 
-def _missing(name: str, fields: tuple[str, ...]) -> MissingFieldError:
-    told = excerpt(", ".join(map(repr, fields))) or "none"
-    return MissingFieldError(f"the call has no argument {name!r}; it has: {told}", fields=fields)
-
-
-def _left() -> IncompleteStreamError:
-    return IncompleteStreamError("the arguments were left before their end")
+def _abandoned_error() -> IncompleteStreamError:
+    return IncompleteStreamError("the arguments were abandoned before their end")
 
 
 class FieldStream:
-    """One top-level field of streamed arguments. Any number of tasks may use it at any time.
+    """One top-level field of streamed arguments. Any number of tasks may use it at any time."""
 
-    Attributes:
-        name: The name of the field.
-    """
-
-    def __init__(self, name: str, field: _Field) -> None:
+    def __init__(self, name: str, field: _FieldState) -> None:
         self.name = name
         self._field = field
 
     async def wait(self) -> JsonValue:
-        """The value, as soon as it is finished.
+        """Return the value as soon as it is complete.
 
         Raises:
-            MissingFieldError: The arguments have ended without it.
-            Exception: What else the arguments failed with, as given to `fail`.
+            MissingFieldError: The arguments ended without the field.
+            Exception: The arguments failed with this error, as passed to `fail`.
         """
-        return await self._field.finished()
+        while not self._field.is_complete:
+            await _wait(self._field.end_waiters)
+        if self._field.error is not None:
+            raise self._field.error
+        return self._field.value
 
     def delta(self) -> AsyncIterator[str]:
-        """The text of a string from its beginning, in the pieces it comes in.
+        """Iterate over the pieces of a string from its start, as they arrive.
 
-        White space and a comma wait for what follows them. Any other value has no pieces.
-        Raises as `wait` does.
+        White space and commas are held back until more text follows. Any other value has no
+        pieces. Raises the same errors as `wait`.
         """
         return _Pieces(self._field)
 
     def __repr__(self) -> str:
-        return f"<FieldHandle of {self.name!r}>"
+        return f"<FieldStream of {self.name!r}>"
 
 
 class _Pieces:
-    """One reader's place in a string that grows."""
-
-    def __init__(self, field: _Field) -> None:
+    def __init__(self, field: _FieldState) -> None:
         self._field = field
-        self._place = 0
+        self._position = 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> str:
-        piece = await self._field.text_from(self._place)
+        field = self._field
+        while len(field.text) == self._position and not field.is_complete:
+            await _wait(field.piece_waiters)
+        piece = field.text[self._position :]
         if not piece:
-            raise StopAsyncIteration
-        self._place += len(piece)
+            raise field.error or StopAsyncIteration
+        self._position += len(piece)
         return piece
 
 
-class _Field:
-    """What is known of a field, and who waits for more of it."""
+class _FieldState:
+    """The state of a field, and the tasks that wait for it."""
 
     def __init__(self) -> None:
-        self.is_over = False
-        self._text = ""
-        self._value: JsonValue = None
-        self._error: Exception | None = None
-        self._ends: set[Future[None]] = set()
-        self._pieces: set[Future[None]] = set()
+        self.is_complete = False
+        self.text = ""
+        self.value: JsonValue = None
+        self.error: Exception | None = None
+        self.end_waiters: set[Future[None]] = set()
+        self.piece_waiters: set[Future[None]] = set()
 
-    def show(self, value: JsonValue, *, is_finished: bool) -> None:
-        if isinstance(value, str) and len(value) > len(self._text):
-            self._text = value
-            _wake(self._pieces)
-        if is_finished:
-            self._value = value
-            self._end()
+    def update(self, value: JsonValue) -> None:
+        self.value = value
+        if isinstance(value, str) and len(value) > len(self.text):
+            self.text = value
+            _wake(self.piece_waiters)
 
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._end()
-
-    def _end(self) -> None:
-        self.is_over = True
-        _wake(self._pieces)
-        _wake(self._ends)
-
-    async def finished(self) -> JsonValue:
-        while not self.is_over:
-            await _woken(self._ends)
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    async def text_from(self, place: int) -> str:
-        while len(self._text) == place and not self.is_over:
-            await _woken(self._pieces)
-        if len(self._text) == place and self._error is not None:
-            raise self._error
-        return self._text[place:]
+    def complete(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.is_complete = True
+        _wake(self.piece_waiters)
+        _wake(self.end_waiters)
 
 
-async def _woken(waiters: set[Future[None]]) -> None:
-    import asyncio  # noqa: PLC0415 - see `transport.watchdog`
-
-    waiter = asyncio.get_running_loop().create_future()
+async def _wait(waiters: set[Future[None]]) -> None:
+    waiter = asyncio_module().get_running_loop().create_future()
     waiters.add(waiter)
     try:
         await waiter
@@ -247,9 +231,9 @@ async def _woken(waiters: set[Future[None]]) -> None:
 
 
 def _wake(waiters: set[Future[None]]) -> None:
-    """Also from another thread, where an abandoned stream may be collected."""
+    """Wake the waiting tasks. Runs in any thread, because `__del__` may."""
     for waiter in tuple(waiters):
-        with contextlib.suppress(RuntimeError):  # its loop has ended
+        with contextlib.suppress(RuntimeError):  # its loop is closed
             waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
     waiters.clear()
 

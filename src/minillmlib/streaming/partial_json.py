@@ -1,15 +1,16 @@
-"""The JSON of an answer while it streams."""
+"""Reads the JSON of an answer while it streams."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Self
 
+from minillmlib import json_repair
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_value import JsonValue
 
 if TYPE_CHECKING:
-    from minillmlib.json_repair.incremental import LiveJson
+    from minillmlib.json_repair import IncrementalJson
 
 __all__ = ["PartialJsonStream"]
 
@@ -18,8 +19,8 @@ class PartialJsonStream:
     """The values of `StreamingCompletion.partial_json`.
 
     Args:
-        next_text: Reads the text of the chunk with this number; None after the last.
-        aclose: Ends the stream.
+        next_text: Returns the text of the chunk with this number, or None after the last.
+        aclose: Closes the stream.
     """
 
     def __init__(
@@ -27,12 +28,10 @@ class PartialJsonStream:
         next_text: Callable[[int], Awaitable[str | None]],
         aclose: Callable[[], Coroutine[object, object, None]],
     ) -> None:
-        from minillmlib.json_repair.incremental import LiveJson  # noqa: PLC0415 - slow to import
-
         self.aclose = aclose
         self._next_text = next_text
         self._chunks = 0
-        self._partial: LiveJson | None = LiveJson()
+        self._partial: IncrementalJson | None = json_repair.IncrementalJson()
         self._value: JsonValue = None
 
     def __aiter__(self) -> Self:
@@ -44,19 +43,16 @@ class PartialJsonStream:
             if text is None:
                 return self._last_value()
             self._chunks += 1
-            if text and self._is_new(self._fed(self._partial, text)):
-                return self._value
+            try:
+                self._partial.feed(text)
+                if text and self._update(self._partial.snapshot()):
+                    return self._value
+            except JsonRepairError:
+                self._partial = None
+                raise
         raise StopAsyncIteration
 
-    def _fed(self, partial: LiveJson, text: str) -> JsonValue:
-        try:
-            partial.feed(text)
-            return partial.snapshot()
-        except JsonRepairError:
-            self._partial = None
-            raise
-
-    def _is_new(self, value: JsonValue) -> bool:
+    def _update(self, value: JsonValue) -> bool:
         if value is None or (type(value) is type(self._value) and value == self._value):
             return False
         self._value = value
@@ -69,8 +65,8 @@ class PartialJsonStream:
             value = partial.finish().value
         except JsonRepairError:
             if self._value is not None:
-                raise  # what was shown is not the answer, or is nested too deeply
+                raise  # earlier values are not the answer, or it is nested too deeply
             raise StopAsyncIteration from None
-        if not self._is_new(value) and self._value is not None:
+        if not self._update(value) and self._value is not None:
             raise StopAsyncIteration
         return value

@@ -1,7 +1,6 @@
-"""For tests of programs that use minillmlib: answers without a network, and a check of providers.
+"""Tests programs that use minillmlib, without a network, and checks providers.
 
-Everything below the transport is replaced, so requests are built and answers are read by the
-same code as in production.
+Only the transport is replaced, so the production code builds requests and reads responses.
 """
 
 from minillmlib.testing.conformance import ProviderCase, check_provider

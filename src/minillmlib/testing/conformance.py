@@ -1,4 +1,4 @@
-"""A check that a provider, ours or yours, keeps the promises of the contract."""
+"""Checks that a provider, of the library or of a user, fulfils the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minillmlib.auth.secret import Auth, Secret
 from minillmlib.blocking import iterate, run
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonObject
+from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.providers.base import Provider
 from minillmlib.testing.scripted import ScriptedReply, ScriptedTransport, without_retries
 from minillmlib.tree.node import ChatNode
@@ -28,10 +28,10 @@ from minillmlib.types.usage import Usage
 __all__ = ["ProviderCase", "check_provider"]
 
 BASE_URL = "https://provider.example/v1"
-SECRET = "conformance-secret-0123456789"  # noqa: S105 - looked for where none may be
+SECRET = "conformance-secret-0123456789"  # noqa: S105 - a canary that must not appear anywhere
 PRICE = TokenPrice(3, 7, cache_read=1, cache_write=5)
 
-# A value for each parameter; none of them may vanish on its way to the wire.
+# A value for each parameter. None of them may be dropped silently.
 PARAMETERS: JsonObject = {
     "max_tokens": 77,
     "temperature": 0.25,
@@ -50,15 +50,21 @@ PARAMETERS: JsonObject = {
     "openrouter_routing": ProviderSettings(sort="price"),
     "extra": {"conformance_key": 1},
 }
+RATE_LIMIT_HEADERS = tuple(
+    pattern.format(fact=fact, of=of)
+    for pattern in ("x-ratelimit-{fact}-{of}", "anthropic-ratelimit-{of}-{fact}")
+    for of in ("requests", "tokens")
+    for fact in ("limit", "remaining", "reset")
+)
 NEED_TOOLS = ("tool_choice", "parallel_tool_calls")
 
 
 class ProviderCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded exchange: what the server sent, and what it means.
+    """One recorded exchange: the bytes of a server and their meaning.
 
-    `body` is a whole answer, `events` the `data` of each event of a stream, both as they came;
-    with both, they are two forms of the same answer. `tool_calls` are compared without their
-    ids where the server sends none.
+    `body` is a complete response, `events` the `data` of each event of a stream, both unchanged;
+    with both, they are two forms of one answer. `tool_calls` without ids are compared without
+    them.
     """
 
     name: str
@@ -73,11 +79,12 @@ class ProviderCase(msgspec.Struct, frozen=True, kw_only=True):
 def check_provider(
     provider: Provider, cases: Sequence[ProviderCase], *, model: str = "model"
 ) -> None:
-    """Runs `provider` through the contract; raises `AssertionError` with all that is wrong.
+    """Run `provider` through the contract; raise `AssertionError` with all that is wrong.
 
-    Looked at are its address and headers, what becomes of a secret, whether each parameter and
-    each kind of content is sent or refused, the recorded cases whole, streamed and cut, and
-    costs with and without a price. Nothing is sent over a network.
+    The check covers its addresses and headers, secrets, whether each parameter and each kind of
+    content is sent or refused, whether a message is encoded alike whatever follows it, the
+    recorded cases whole, streamed and cut, and costs with and without a price. Nothing is sent
+    over a network.
     """
     if not cases:
         raise InvalidParameterError("check_provider needs at least one recorded case")
@@ -87,15 +94,17 @@ def check_provider(
         subject.secret_problems(),
         subject.parameter_problems(),
         subject.content_problems(),
+        subject.encoding_problems(),
+        subject.header_problems(),
         *map(subject.case_problems, cases),
     )
     with without_retries():
-        problems = [problem for check in checks for problem in _to_the_end(check)]
+        problems = [problem for check in checks for problem in _collect_problems(check)]
     assert not problems, f"{provider!r} breaks its contract:\n- " + "\n- ".join(problems)
 
 
-def _to_the_end(problems: Iterator[str]) -> Iterator[str]:
-    """The problems; a call that should have succeeded and did not is one, too."""
+def _collect_problems(problems: Iterator[str]) -> Iterator[str]:
+    """Yield the problems; a call that fails but should succeed is one, too."""
     try:
         yield from problems
     except MiniLLMError as error:
@@ -103,11 +112,11 @@ def _to_the_end(problems: Iterator[str]) -> Iterator[str]:
 
 
 class _UnknownPart(MediaPart, frozen=True, kw_only=True, tag="unknown"):
-    """A kind of content that no provider can know."""
+    """A kind of content that no provider knows."""
 
 
 class _Subject:
-    """The provider under test, with answers at hand for calls whose answer does not matter."""
+    """The provider under test, with a reply for calls whose answer does not matter."""
 
     def __init__(self, provider: Provider, cases: Sequence[ProviderCase], model: str) -> None:
         self._provider = provider
@@ -117,11 +126,15 @@ class _Subject:
         self._reply = _replies(cases[0])[0]
 
     def address_problems(self) -> Iterator[str]:
-        url = self._provider.endpoint_url(BASE_URL)
-        if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
-            yield f"endpoint_url leads to another server: {url}"
-        if self._provider.endpoint_url(BASE_URL + "/") != url:
-            yield "endpoint_url depends on a slash at the end of the base URL"
+        for stream in (False, True):
+            url, same = (
+                self._provider.request_url(base, self._generator.model, stream=stream)
+                for base in (BASE_URL, BASE_URL + "/")
+            )
+            if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
+                yield f"request_url leads to another server: {url}"
+            if same != url:
+                yield "request_url depends on a slash at the end of the base URL"
         for auth in (Auth.api_key(Secret(SECRET)), Auth.bearer_token(Secret(SECRET))):
             if not any(SECRET in value for _, value in self._provider.auth_headers(auth)):
                 yield f"auth_headers does not send the secret of {auth!r}"
@@ -153,14 +166,46 @@ class _Subject:
             without = self._sent("u", CompletionParameters(**tools))
             having = self._sent("u", CompletionParameters(**tools, **{name: value}))
             if without is None or having is None:
-                continue  # refused, which is an answer, too
+                continue  # refused, which is allowed
             (body, _), (changed_body, omitted) = without, having
             if body == changed_body and name not in omitted:
-                yield f"{name} is neither sent nor refused"
+                yield f"{name} is neither sent nor refused nor reported as omitted"
+
+    def encoding_problems(self) -> Iterator[str]:
+        """Yield whether a message is encoded otherwise once another one follows it."""
+        key = self._provider.capabilities.messages_key
+        if key is None:
+            return
+        turns = [(Message.user, "one"), (Message.assistant, "two"), (Message.user, "three")]
+        before: JsonValue = []
+        for count in range(1, len(turns) + 1):
+            body = self._provider.build_request(
+                self._generator.model,
+                [make(text) for make, text in turns[:count]],
+                CompletionParameters(),
+                stream=False,
+                include_usage=False,
+            )
+            encoded = body.get(key)
+            if not isinstance(encoded, list) or len(encoded) != count:
+                yield f"the body has no item for each message under the messages_key {key!r}"
+                return
+            if encoded[: count - 1] != before:
+                yield "a message is encoded otherwise once another one follows it"
+            before = encoded
+
+    def header_problems(self) -> Iterator[str]:
+        """Yield whether hostile headers about the quota are an error."""
+        for value in ("", "-1", "9" * 5000, "1e999", "soon", "\x00"):
+            headers = dict.fromkeys(RATE_LIMIT_HEADERS, value)
+            try:
+                self._provider.limits_of(headers)
+            except Exception as error:  # noqa: BLE001 - the provider may do anything
+                yield f"limits_of raises {type(error).__name__} over a header {value[:9]!r}"
 
     def content_problems(self) -> Iterator[str]:
         unknown = _UnknownPart(url="https://provider.example/content-of-unknown-kind")
-        if self._sent([unknown]) is not None:  # type: ignore[list-item] # unknown to the types, too
+        if self._sent([unknown]) is not None:  # type: ignore[list-item] # not part of the union
             yield "content of an unknown kind is not refused"
         call = ToolCall(id="call_1", name="look_up", arguments='{"word":"heron"}')
         turns = (Message.assistant("", [call]), Message.tool_result("call_1", "a wading bird"))
@@ -180,7 +225,7 @@ class _Subject:
         params: CompletionParameters | None = None,
         *before: Message,
     ) -> tuple[str, dict[str, str]] | None:
-        """The body as text, and what the receipt says was left out; None for a refusal."""
+        """Return the body as text and the parameters reported as omitted, or None if refused."""
         transport = ScriptedTransport([self._reply])
         _, leaf = ChatNode.from_messages([Message.system("s"), *before])
         try:
@@ -223,14 +268,14 @@ class _Subject:
             yield f"with a price the cost is {priced.cost.cost}, not tokens times price"
 
     def _cut_problems(self, case: ProviderCase, count: int) -> Iterator[str]:
-        """A stream of which only some events came is an error, or else it had all of the text."""
+        """Check that a truncated stream is an error, unless it had the complete answer."""
         try:
             response = self._answer(_streamed(case.events[:count]))
         except MiniLLMError:
             return
         problems = list(_differences(msgspec.structs.replace(case, usage=response.usage), response))
         if problems:
-            yield f"case {case.name}: cut after {count} events it is a success: {problems[0]}"
+            yield f"case {case.name}: truncated after {count} events it is a success: {problems[0]}"
 
 
 def _replies(case: ProviderCase) -> list[ScriptedReply]:

@@ -1,4 +1,4 @@
-"""Answers of a server by script."""
+"""A transport with scripted responses."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ __all__ = ["ScriptedReply", "ScriptedTransport", "use_transport", "without_retri
 
 
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer of a server, byte for byte.
+    """One response, byte for byte.
 
-    `pieces` arrive one at a time; after the last the body ends, or breaks off with a
-    `ReadError` if `breaks_off`.
+    `pieces` arrive one at a time. After the last one the body ends, or raises `ReadError` if
+    `breaks_off` is set.
     """
 
     pieces: tuple[bytes, ...]
@@ -33,21 +33,21 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def json(cls, value: JsonValue, *, status: int = 200) -> Self:
-        """A JSON answer; `value` is encoded unless it is bytes already."""
+        """Return a JSON response; `value` is encoded unless it is bytes already."""
         body = value if isinstance(value, bytes) else msgspec.json.encode(value)
         return cls(pieces=(body,), status=status, headers={"content-type": "application/json"})
 
     @classmethod
     def events(cls, *pieces: bytes, breaks_off: bool = False) -> Self:
-        """A stream of server-sent events, cut where you cut it."""
+        """Return a stream of server-sent events that arrives in these pieces."""
         headers = {"content-type": "text/event-stream"}
         return cls(pieces=pieces, headers=headers, breaks_off=breaks_off)
 
 
 class ScriptedTransport:
-    """A transport that gives prepared answers in order and keeps the requests it was sent.
+    """Returns prepared responses in order and records the `requests` it is sent.
 
-    Raises `InvalidParameterError` when it is asked more often than it has answers.
+    Raises `InvalidParameterError` for more requests than it has responses.
     """
 
     def __init__(self, replies: Iterable[ScriptedReply]) -> None:
@@ -55,17 +55,19 @@ class ScriptedTransport:
         self._replies = iter(replies)
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """The next answer."""
+        """Record `request` and return the next response."""
         self.requests.append(request)
         reply = next(self._replies, None)
         if reply is None:
-            raise InvalidParameterError("the script has no answer for this request")
+            raise InvalidParameterError(
+                "the script has no response for this request; give ScriptedTransport one more reply"
+            )
         return _ScriptedResponse(reply)
 
 
 @contextmanager
 def use_transport(transport: Transport) -> Iterator[None]:
-    """Sends every request of this process that names no transport through this one."""
+    """Send the requests of all generators without a transport of their own through this one."""
     previous = set_default_transport(transport)
     try:
         yield
@@ -75,9 +77,9 @@ def use_transport(transport: Transport) -> Iterator[None]:
 
 @contextmanager
 def without_retries() -> Iterator[None]:
-    """Lets no call of this process try again unless its own settings name a number of retries.
+    """Retry nothing in this process, unless a call's settings have `retry`.
 
-    So that a failure in a script is seen at once, and not after waits and further requests.
+    A scripted failure is then raised at once, not after waits and further requests.
     """
     previous = set_default_retries(0)
     try:
@@ -96,7 +98,7 @@ class _ScriptedResponse:
     async def read(self) -> bytes:
         piece = next((piece for piece in self._pieces if piece), b"")
         if not piece and self._breaks_off:
-            raise ReadError("the answer broke off before its end (scripted)")
+            raise ReadError("the response broke off before its end (scripted)")
         return piece
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The aiohttp engine: the only module that knows an HTTP library."""
+"""The aiohttp engine."""
 
 import asyncio
 import io
@@ -21,8 +21,7 @@ from minillmlib.errors import (
     StaleConnectionError,
     TlsError,
 )
-from minillmlib.transport.base import Departure, HttpRequest
-from minillmlib.transport.origin import origin_of_url
+from minillmlib.transport.base import HttpRequest, note_not_sent, origin_of_url
 
 __all__ = ["AiohttpTransport"]
 
@@ -33,42 +32,52 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 CONNECT_TIMEOUT_SECS = 10.0
-LARGE_BYTES = 1024 * 1024  # from here on bit by bit, so that the loop goes on meanwhile
+LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the loop goes on meanwhile
 
-# A connection that was closed before shows it within a round trip. What fails later failed at
-# work, and to send it again could cost twice.
+# A pooled connection that was closed before shows it within a round trip. A later failure may
+# have been at work already, so sending again could cost twice.
 STALE_SECS = 1.0
 
 
-class _Passage:
-    """The request at work, for aiohttp's parts that we changed, and what they tell of it.
+class _RequestContext:
+    """The request in progress, for the subclasses of aiohttp's parts.
 
-    `body` is what is written behind its headers; aiohttp writes those that it was given itself.
+    Attributes:
+        body: Written behind the headers by us; empty if aiohttp writes it.
+        is_on_new_connection: Whether a connection had to be opened for it.
+        was_sent: Whether aiohttp may have begun to write.
     """
 
-    __slots__ = ("body", "departure", "has_own_connection")
+    __slots__ = ("body", "is_on_new_connection", "was_sent")
 
-    def __init__(self, departure: Departure, body: bytes) -> None:
-        self.departure = departure
+    def __init__(self, body: bytes) -> None:
         self.body = body
-        self.has_own_connection = False
+        self.is_on_new_connection = self.was_sent = False
 
 
-_passage: ContextVar[_Passage] = ContextVar("_passage")
+_context: ContextVar[_RequestContext] = ContextVar("_context")
 
-# First match wins, so subclasses stand before their bases.
+# The first match counts, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
-    (aiohttp.ClientSSLError, TlsError, "no valid TLS (is it an http address?) at"),
+    (aiohttp.ClientSSLError, TlsError, "TLS failed (is it an http address?) at"),
     (aiohttp.ClientConnectorError, ConnectError, "could not connect to"),
     (aiohttp.ConnectionTimeoutError, ConnectError, "no connection within 10 s to"),
     (aiohttp.InvalidURL, InvalidParameterError, "not a usable address:"),
-    (aiohttp.ClientResponseError, ProtocolError, "no valid HTTP answer from"),
-    (aiohttp.ServerDisconnectedError, ReadError, "the server hung up without an answer:"),
-    (aiohttp.ClientPayloadError, ReadError, "the answer broke off before its end:"),
+    (aiohttp.ClientResponseError, ProtocolError, "not a valid HTTP response from"),
+    (
+        aiohttp.ServerDisconnectedError,
+        ReadError,
+        "the server closed the connection without a response:",
+    ),
+    (
+        aiohttp.ClientPayloadError,
+        ReadError,
+        "the connection closed before the end of the response:",
+    ),
     (aiohttp.ClientError, ReadError, "the connection broke:"),
     (OSError, ReadError, "the connection broke:"),
     (ValueError, InvalidParameterError, "not a usable address or header for"),
-    (RuntimeError, ReadError, "the event loop is being shut down; nothing can be sent to"),
+    (RuntimeError, ReadError, "the event loop is shutting down; nothing can be sent to"),
 )
 _FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 
@@ -76,47 +85,46 @@ _FOREIGN = (aiohttp.ClientError, OSError, ValueError, RuntimeError)
 class AiohttpTransport:
     """Sends through aiohttp, with one connection pool per event loop and process.
 
-    A pool closes with its loop's asynchronous generators, which `asyncio.run` and every other
-    well-behaved runner shuts down; nobody has to close anything.
+    A pool needs no closing: it ends with the asynchronous generators of its loop, which
+    `asyncio.run` and every other well-behaved runner shuts down.
     """
 
     def __init__(self) -> None:
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
     async def send(self, request: HttpRequest) -> "_AiohttpResponse":
-        """Sends `request` once. See `Transport.send`."""
-        request.departure.may_have_left = False
+        """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None or pool.process_id != os.getpid() or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
-        body, headers = request.body, request.headers
+        body = request.body
         is_large = len(body) >= LARGE_BYTES
-        if body and not is_large:
-            headers = (*headers, ("Content-Length", str(len(body))))
-        passage = _Passage(request.departure, b"" if is_large else body)
-        _passage.set(passage)
-        started = time.monotonic()
+        context = _RequestContext(b"" if is_large else body)
+        _context.set(context)
+        started_at = time.monotonic()
+        failure: BaseException
         try:
             response = await session.request(
                 request.method,
                 request.url,
-                headers=headers,
+                headers=_headers_with_length(request),
                 data=io.BytesIO(body) if is_large else None,
                 allow_redirects=False,
             )
         except _FOREIGN as error:
-            failure = _translated(error, request.url)
-            is_kept = not passage.has_own_connection
-            if is_kept and _is_stale(error) and time.monotonic() < started + STALE_SECS:
+            failure = _translate(error, request.url)
+            is_kept = not context.is_on_new_connection
+            if is_kept and _is_stale(error) and time.monotonic() < started_at + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
-        except asyncio.CancelledError as error:
-            # The frames of aiohttp hold the headers, so they stay out of tracebacks.
-            raise error.with_traceback(None) from None
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failure = error.with_traceback(None)
         else:
             return _AiohttpResponse(response, request.url)
-        # Raised here, since the foreign error may hold the request's headers.
+        if not context.was_sent:
+            note_not_sent(failure)
+        # Not inside `except`, and without aiohttp's frames: those hold the headers in plain text.
         raise failure
 
     async def _new_pool(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
@@ -128,17 +136,25 @@ class AiohttpTransport:
         return pool
 
 
+def _headers_with_length(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return the headers as plain text, with the length of a body that we write ourselves."""
+    headers = request.expose_headers()
+    if 0 < len(request.body) < LARGE_BYTES:
+        headers.append(("Content-Length", str(len(request.body))))
+    return headers
+
+
 def _is_stale(error: BaseException) -> bool:
-    """Whether a kept connection may have been closed before we wrote to it."""
+    """Whether a pooled connection may have been closed before we wrote to it."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return isinstance(error.message, str)  # else it holds the beginning of an answer
+        return isinstance(error.message, str)  # else it holds the start of a response
     return isinstance(error, aiohttp.ClientOSError) and not isinstance(
         error, aiohttp.ClientConnectorError
     )
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells the request at work when it has a connection, and when that is not a kept one."""
+    """Records on the request in progress when it has a connection, and whether that is new."""
 
     async def connect(
         self,
@@ -146,16 +162,16 @@ class _Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "Connection":
-        passage = _passage.get()
+        context = _context.get()
         connection = await super().connect(req, traces, timeout)
-        while not passage.has_own_connection:
-            if _has_news(connection):
-                await _let_news_in(connection)
-            if not _is_spent(connection):
+        while not context.is_on_new_connection:
+            if _has_pending_input(connection):
+                await _yield_to_loop(connection)
+            if not _is_unusable(connection):
                 break
             connection.close()
             connection = await super().connect(req, traces, timeout)
-        passage.departure.may_have_left = True  # next, aiohttp writes to it
+        context.was_sent = True  # next, aiohttp writes to the connection
         return connection
 
     def _release(
@@ -171,14 +187,14 @@ class _Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "ResponseHandler":
-        _passage.get().has_own_connection = True
+        _context.get().is_on_new_connection = True
         return await super()._create_connection(req, traces, timeout)
 
 
-def _is_spent(connection: "Connection") -> bool:
-    """Whether a kept connection has ended, or got what nobody asked for and would pass for ours.
+def _is_unusable(connection: "Connection") -> bool:
+    """Whether a pooled connection is closed, or holds data that would pass for our response.
 
-    Or whether it has not taken all of an earlier request yet, whose answer came before.
+    Also if it has not written an earlier request completely, whose response came before the end.
     """
     protocol = connection.protocol
     return (
@@ -189,8 +205,8 @@ def _is_spent(connection: "Connection") -> bool:
     )
 
 
-async def _let_news_in(connection: "Connection") -> None:
-    """Lets the event loop take in what came; it does in its next turn."""
+async def _yield_to_loop(connection: "Connection") -> None:
+    """Yield once so that the event loop can process pending input."""
     try:
         await asyncio.sleep(0)
     except BaseException:
@@ -198,42 +214,43 @@ async def _let_news_in(connection: "Connection") -> None:
         raise
 
 
-def _has_news(connection: "Connection") -> bool:
-    """Whether the socket has something that the event loop has not seen yet."""
+def _has_pending_input(connection: "Connection") -> bool:
+    """Whether the socket has input that the event loop has not processed."""
     transport = connection.transport
     if transport is None:
         return False
     sock = transport.get_extra_info("socket")
     try:
-        return sock is None or bool(_ready_to_read(sock.fileno()))
+        return sock is None or _is_readable(sock.fileno())
     except (OSError, ValueError):
         return True
 
 
-def _ready_to_read(descriptor: int) -> object:
+def _is_readable(descriptor: int) -> bool:
     if not hasattr(select, "poll"):  # Windows; its select takes any descriptor
-        return select.select([descriptor], (), (), 0)[0]
+        return bool(select.select([descriptor], (), (), 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return poll.poll(0)
+    return bool(poll.poll(0))
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request with the headers that it was given, and no others, and its body behind them.
+    """A request with the given headers and no others, and its body written right behind them.
 
-    aiohttp would write the body in a task of its own, which on Python 3.11 takes a turn of the
-    event loop, a tenth of what a request takes.
+    aiohttp would write the body in a task, which on Python 3.11 takes a turn of the event loop, a
+    tenth of the time of a request.
     """
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
-        """Adds none."""
+        """Add none."""
 
     def update_expect_continue(self, expect: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
-        """Waits for no leave to send the body, even if a header asks for it (RFC 9110, 10.1.1)."""
+        """Send the body without waiting, even if a header asks to (RFC 9110, 10.1.1)."""
 
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
         response = await super().send(conn)
-        if (body := _passage.get().body) and conn.transport is not None:
+        self.headers.clear()  # written; the response would keep their plain text
+        if (body := _context.get().body) and conn.transport is not None:
             conn.transport.write(body)
         return response
 
@@ -243,15 +260,15 @@ class _Pool:
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
-        self.session = _session(_Connector(limit=0))
-        self.single_use = _session(_Connector(limit=0, force_close=True))
-        self._owner = self._own()
+        self.session = _new_session(_Connector(limit=0))
+        self.single_use = _new_session(_Connector(limit=0, force_close=True))
+        self._closer = self._close_at_shutdown()
 
     async def open(self) -> None:
-        """Starts the generator, so that the loop knows it and closes it at shutdown."""
-        await anext(self._owner)
+        """Start the generator, so that the loop closes it at shutdown."""
+        await anext(self._closer)
 
-    async def _own(self) -> AsyncGenerator[None, None]:
+    async def _close_at_shutdown(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
@@ -259,7 +276,7 @@ class _Pool:
             await self.single_use.close()
 
 
-def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
@@ -269,16 +286,16 @@ def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     )
 
 
-def _joined(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers by lower-case name; several of one name are one list (RFC 9110, 5.3)."""
-    joined = {name.lower(): value for name, value in headers.items()}
-    if len(joined) == len(headers):
-        return joined
-    joined = {}
+def _merge_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers by lower-case name; repeated ones become one list (RFC 9110, 5.3)."""
+    merged = {name.lower(): value for name, value in headers.items()}
+    if len(merged) == len(headers):
+        return merged
+    merged = {}
     for name, value in headers.items():
         key = name.lower()
-        joined[key] = f"{joined[key]}, {value}" if key in joined else value
-    return joined
+        merged[key] = f"{merged[key]}, {value}" if key in merged else value
+    return merged
 
 
 class _AiohttpResponse:
@@ -286,21 +303,20 @@ class _AiohttpResponse:
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         self.status = response.status
-        self.headers: Mapping[str, str] = _joined(response.headers)
+        self.headers: Mapping[str, str] = _merge_headers(response.headers)
         self._response = response
         self._url = url
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        self._ended = None if protocol is None else protocol.closed
-        if self._ended is not None:  # else the whole body is there
-            self._ended.add_done_callback(self._note_end)
+        self._closed = None if protocol is None else protocol.closed
+        if self._closed is not None:  # else the whole body has arrived
+            self._closed.add_done_callback(self._on_connection_closed)
 
-    def _note_end(self, closed: "asyncio.Future[None]") -> None:
-        """The connection has ended. After broken framing aiohttp itself says nothing of it."""
+    def _on_connection_closed(self, closed: "asyncio.Future[None]") -> None:
+        """End the body: after broken framing aiohttp itself does not."""
         if not closed.cancelled():
-            closed.exception()  # is told by what is read
+            closed.exception()  # retrieved, so that asyncio does not log it; `read` raises it
         content = self._response.content
-        _forget_frames(content.exception())
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError())
 
@@ -311,43 +327,33 @@ class _AiohttpResponse:
         try:
             return await content.readany()
         except _FOREIGN as error:
-            rest = self._kept_back(error)
-            failure = _translated(error, self._url)
-        if rest:
-            return rest
+            if rest := self._take_buffered(error):
+                return rest
+            failure = _translate(error, self._url)
+            # aiohttp raises one shared exception; its traceback would keep this response alive.
+            error.__traceback__ = None
         try:
             raise failure
         finally:
-            del failure  # this frame would hold it, and it this frame
+            del failure  # it references this frame: a cycle would keep a dropped stream alive
 
-    def _kept_back(self, error: Exception) -> bytes:
-        """What had come before the connection broke; aiohttp gives no more once it knows that."""
+    def _take_buffered(self, error: Exception) -> bytes:
+        """Return what arrived before the connection broke, which aiohttp then withholds."""
         content = self._response.content
         content.set_exception(None)  # type: ignore[arg-type] # there is no other way to it
         rest = content.read_nowait()
-        _forget_frames(error)
         content.set_exception(error)
         return rest
 
     def close(self) -> None:
-        if self._ended is not None:  # the connection may go on, and would hold this for ever
-            self._ended.remove_done_callback(self._note_end)
-            self._ended = None
+        if self._closed is not None:  # the connection may live on, and would hold this for ever
+            self._closed.remove_done_callback(self._on_connection_closed)
+            self._closed = None
         if not self._response.closed:
             self._response.close()
 
 
-def _forget_frames(error: BaseException | None) -> None:
-    """Of an error that aiohttp keeps: they hold the stream, which then outlives its being dropped.
-
-    A stream that is dropped is closed and recorded at once only if nothing holds it.
-    """
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
-
-
-def _translated(error: BaseException, url: str) -> MiniLLMError:
+def _translate(error: BaseException, url: str) -> MiniLLMError:
     origin = origin_of_url(url)
     for foreign, ours, what in _ERRORS:
         if isinstance(error, foreign):

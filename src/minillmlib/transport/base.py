@@ -1,45 +1,43 @@
-"""What the rest of the library needs of an HTTP engine, and nothing more."""
+"""The interface between the library and an HTTP engine."""
 
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 import msgspec
 
-__all__ = ["Departure", "HttpRequest", "HttpResponse", "Transport"]
+from minillmlib.auth.secret import Secret
+from minillmlib.errors import ConnectError
 
-
-class Departure:
-    """Whether a request may have left this machine, for the record of what may be billed.
-
-    An engine that knows says False when it begins and True before it hands over the first byte;
-    of one that says nothing, the worst is assumed.
-    """
-
-    may_have_left = True
+__all__ = ["HttpRequest", "HttpResponse", "Transport", "note_not_sent", "origin_of_url", "was_sent"]
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST with a JSON body, complete with its credential. Never kept on an error.
+    """A complete request with its credential. An error never holds one.
 
-    `method` is `GET`, and the body empty, for a question about a request of before.
-
-    An engine that keeps connections opens one of its own if `on_new_connection`, and tells
-    `departure` what it knows.
+    `method` is `GET` with an empty body for cost lookups. If `on_new_connection` is set, an
+    engine that pools connections opens a new one.
     """
 
     url: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str | Secret], ...]
     body: bytes
     method: str = "POST"
     on_new_connection: bool = False
-    departure: Departure = msgspec.field(default_factory=Departure)
+
+    def expose_headers(self) -> list[tuple[str, str]]:
+        """Return the headers as plain text, secrets included, for the moment of writing them."""
+        return [
+            (name, value.expose_secret() if isinstance(value, Secret) else value)
+            for name, value in self.headers
+        ]
 
     def __repr__(self) -> str:
         return f"HttpRequest(url={self.url!r}, body={len(self.body)} bytes)"
 
 
 class HttpResponse(Protocol):
-    """The status and headers of an answer, and its body piece by piece."""
+    """The status and headers of a response, and its body piece by piece."""
 
     @property
     def status(self) -> int:
@@ -52,30 +50,49 @@ class HttpResponse(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """The next piece of the body as it arrives, `b""` at its proper end.
+        """Return the next piece of the body as it arrives, `b""` at its proper end.
 
         Raises `ReadError` if the connection breaks before that end.
         """
         ...
 
     def close(self) -> None:
-        """Gives the connection back if the body was read to its end, else closes it.
+        """Return the connection to its pool if the body was read to its end, else close it.
 
-        Takes effect at once, without a turn of the event loop; calling it again does nothing.
+        Takes effect at once, without a turn of the event loop. Further calls do nothing.
         """
         ...
 
 
 @runtime_checkable
 class Transport(Protocol):
-    """Sends a request. An engine keeps no clock beyond a bound on connecting."""
+    """Sends a request. An engine has no timeout except on connecting."""
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """Sends `request` once and returns when the headers of the answer are there.
+        """Send `request` once and return when the response headers have arrived.
 
-        Never follows a redirect, never sends twice. Raises `ConnectError` when nothing was
-        sent, `StaleConnectionError` when a connection kept from before was already closed,
-        `ReadError` when the connection broke otherwise, `ProtocolError` when what came is no
-        HTTP.
+        Never follows a redirect, never sends twice. Raises `ConnectError` if nothing was sent,
+        `StaleConnectionError` if a pooled connection was already closed, `ReadError` if the
+        connection broke otherwise, `ProtocolError` if the response is not HTTP.
+
+        Any other exception counts as raised after sending, and may be billed. If nothing was
+        sent, set `was_sent = False` on it, also on `asyncio.CancelledError`.
         """
         ...
+
+
+def was_sent(error: BaseException) -> bool:
+    """Whether the request may have been sent before `error` left an engine's `send`."""
+    is_sent: bool = vars(error).get("was_sent", not isinstance(error, ConnectError))
+    return is_sent
+
+
+def note_not_sent(error: BaseException) -> None:
+    """Record on `error` that nothing of the request was sent."""
+    vars(error)["was_sent"] = False
+
+
+def origin_of_url(url: str) -> str:
+    """Return scheme, host and port: how errors name a server."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,11 +1,12 @@
-"""The engine that sends when the caller has handed in none."""
+"""The engine for generators without a transport of their own."""
 
 from __future__ import annotations
 
 from functools import cache
 
 from minillmlib.errors import ConnectError
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
+from minillmlib.event_loop import asyncio_module
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
 
 __all__ = ["default_transport", "set_default_transport", "shared_engine"]
 
@@ -13,12 +14,12 @@ _override: Transport | None = None
 
 
 def default_transport() -> Transport:
-    """What carries the requests of generators without a transport of their own."""
+    """Return the transport of generators that name none."""
     return _override or shared_engine()
 
 
 def set_default_transport(transport: Transport | None) -> Transport | None:
-    """Puts a transport in the engine's place, or None to take it out; returns the one before."""
+    """Replace the engine by `transport`, or restore it with None; return the previous override."""
     global _override
     previous, _override = _override, transport
     return previous
@@ -26,30 +27,30 @@ def set_default_transport(transport: Transport | None) -> Transport | None:
 
 @cache
 def shared_engine() -> Transport:
-    """The process's one engine."""
+    """Return the one engine of the process."""
     return _SharedEngine()
 
 
 class _SharedEngine:
     """The aiohttp engine, imported at the first request.
 
-    That takes a tenth of a second, so it happens beside the event loop, which goes on meanwhile.
+    The import takes a tenth of a second, so it runs in a thread while the event loop goes on.
     """
 
     def __init__(self) -> None:
         self._engine: Transport | None = None
 
     async def send(self, request: HttpRequest) -> HttpResponse:
-        """See `Transport.send`."""
+        """Send `request` once. See `Transport.send`."""
         if self._engine is None:
-            import asyncio  # noqa: PLC0415 - a third of our import, and the running loop has it
-
-            request.departure.may_have_left = False
             try:
-                await asyncio.to_thread(_import_engine)
+                await asyncio_module().to_thread(_import_engine)
             except OSError as error:
                 raise ConnectError(f"the HTTP engine could not be loaded ({error})") from None
-            self._engine = _engine()  # here, not in a thread: many requests may have waited
+            except BaseException as error:
+                note_not_sent(error)
+                raise
+            self._engine = _engine()  # not in the thread: many requests may have waited
         return await self._engine.send(request)
 
 

@@ -1,13 +1,10 @@
-"""One exchange with a server under a clock: a whole answer, or events as they come.
+"""One exchange with a server under timeouts: a whole response, or events as they arrive.
 
-Time is bounded here, by a wall clock around each wait. An HTTP library's own time-outs count
-per read, so a server that drips bytes outlives them.
+Each wait is limited by a wall clock. An HTTP library's read timeout restarts with every byte, so
+a server that drips bytes would outlive it.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
-
-import msgspec
+from collections.abc import Awaitable, Callable, Mapping
 
 from minillmlib.errors import (
     LimitExceededError,
@@ -16,191 +13,196 @@ from minillmlib.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from minillmlib.json_value import has_more_values
+from minillmlib.json_value import exceeds_value_count
 from minillmlib.streaming.sse import SseDecoder, SseEvent
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.timeout import Bound, Watchdog, running_loop
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, was_sent
+from minillmlib.transport.timeout import Timeout, TimeoutScope
 from minillmlib.types.limits import Limits
 
-__all__ = ["EventStream", "HttpReply", "exchange", "open_events"]
+__all__ = ["Exchange"]
 
 
-class HttpReply(msgspec.Struct, frozen=True):
-    """A whole answer."""
+class Exchange:
+    """One request and its response: `fetch` it whole, or `open` it and read on.
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+    The attributes stay readable however the exchange ends.
 
-
-Heard: TypeAlias = Callable[[int, Mapping[str, str]], Mapping[str, str]]
-
-
-async def exchange(
-    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
-) -> HttpReply:
-    """Sends and reads the whole answer, within `bound` in all.
-
-    `heard` is told of its beginning, and gives the headers as they may be kept.
+    Attributes:
+        status: The HTTP status, or None until the headers have arrived.
+        headers: The response headers by lower-case name, not redacted.
+        was_sent: Whether the request may have reached the server. True while it is being sent.
+        is_closed: Whether `close` was called.
     """
-    response: HttpResponse | None = None
-    headers: Mapping[str, str] = {}
-    body = bytearray()
-    try:
-        with Watchdog().within(bound):
-            response = await transport.send(request)
-            headers = _hear(response, limits, heard)
-            await _read_into(body, response, limits.body_bytes)
-    except (ReadError, RequestTimeoutError):
-        if response is None or response.status < 400:
-            raise
-    finally:
-        if response is not None:
-            response.close()
-    return HttpReply(response.status, headers, _checked(body, limits))
-
-
-async def open_events(
-    transport: Transport, request: HttpRequest, bound: Bound, limits: Limits, heard: Heard
-) -> "EventStream":
-    """Sends and waits for the headers, of which `heard` is told as in `exchange`."""
-    response: HttpResponse | None = None
-    watchdog = Watchdog()
-    try:
-        with watchdog.within(bound):
-            response = await transport.send(request)
-            headers = _hear(response, limits, heard)
-    except BaseException:
-        if response is not None:  # too large, or the clock ran out in that very moment
-            response.close()
-        raise
-    return EventStream(response, headers, limits, watchdog)
-
-
-class EventStream:
-    """The events of one answer. The clock runs only while we wait for the server."""
 
     __slots__ = (
-        "_bytes_left", "_decoder", "_limits", "_loop", "_response", "headers", "status", "watchdog"
+        "_decoder", "_limits", "_read", "_remaining_bytes", "_request", "_response", "_scope",
+        "_transport", "headers", "is_closed", "status", "was_sent",
     )  # fmt: skip
+    _decoder: SseDecoder
+    _remaining_bytes: int
+    _read: Callable[[], Awaitable[bytes]]
 
-    def __init__(
-        self,
-        response: HttpResponse,
-        headers: Mapping[str, str],
-        limits: Limits,
-        watchdog: Watchdog,
-    ) -> None:
-        self.status = response.status
-        self.headers = headers
-        self._response = response
+    def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.was_sent = self.is_closed = False
+        self._transport = transport
+        self._request: HttpRequest | None = request
+        self._response: HttpResponse | None = None
         self._limits = limits
-        self.watchdog = watchdog
-        self._bytes_left = limits.stream_bytes
-        self._decoder = SseDecoder(limits.event_bytes)
-        self._loop = running_loop()
+        self._scope = TimeoutScope()
 
-    async def next_events(self, bound: Bound) -> list[SseEvent] | None:
-        """What the next bytes complete, perhaps nothing; None at the end of the body."""
-        if self._bytes_left < 0 or self._decoder.too_much is not None:
+    @property
+    def waited_secs(self) -> float:
+        """The duration of the last wait."""
+        return self._scope.waited_secs
+
+    async def fetch(self, max_wait: Timeout) -> bytes:
+        """Send the request and return the whole body, all within one timeout."""
+        body = bytearray()
+        try:
+            with self._scope.within(max_wait):
+                await self._send()
+                await self._read_into(body, self._limits.body_bytes)
+        except (ReadError, RequestTimeoutError):
+            if not self._is_refused:
+                raise
+        finally:
+            self.close()
+        return self._checked(body)
+
+    async def open(self, max_wait: Timeout) -> None:
+        """Send the request and wait for the response headers."""
+        try:
+            with self._scope.within(max_wait):
+                await self._send()
+        except BaseException:  # headers too large, or time is up at the very moment they arrive
+            self.close()
+            raise
+        self._decoder = SseDecoder(self._limits.event_bytes)
+        self._remaining_bytes = self._limits.stream_bytes
+
+    async def read_body(self, max_wait: Timeout) -> bytes:
+        """Return the whole body of an open response that is not an event stream."""
+        body = bytearray()
+        try:
+            with self._scope.within(max_wait):
+                await self._read_into(body, self._limits.body_bytes)
+        except (ReadError, RequestTimeoutError):
+            if not self._is_refused:
+                raise
+        return self._checked(body)
+
+    async def next_events(self, max_wait: Timeout) -> list[SseEvent] | None:
+        """Return the events that the next bytes complete, maybe none; None at the end of the body.
+
+        Events that arrived before a limit was exceeded are returned first.
+        """
+        if self._remaining_bytes < 0 or self._decoder.limit_error is not None:
             self._refuse_excess()
-        with self.watchdog.within(bound):
-            data = await self._response.read()
+        with self._scope.within(max_wait):
+            data = await self._read()
         if not data:
             return None
-        self._bytes_left -= len(data)
+        self._remaining_bytes -= len(data)
         events = self._decoder.feed(data)
         if not events:
             self._refuse_excess()
-        most = self._limits.json_values
+        max_values = self._limits.json_values
         for event in events:
-            if len(event.data) > most and has_more_values(event.data, most):
-                raise _too_many_values("an event", most)
+            if len(event.data) > max_values and exceeds_value_count(event.data, max_values):
+                raise _limit_error("an event", max_values, "json_values", "values")
         return events
 
-    def _refuse_excess(self) -> None:
-        """Raises if too much has come, once all that came before it has been taken."""
-        if self._bytes_left < 0:
-            raise _too_much("a stream", self._limits.stream_bytes, "stream_bytes")
-        self._decoder.feed(b"")
-
-    async def read_body(self, bound: Bound) -> bytes:
-        """The body as it is, for an answer that turns out not to be an event stream."""
-        body = bytearray()
+    async def drain(self, secs: float) -> None:
+        """Read to the end of the body so that the connection can be reused, then close."""
         try:
-            with self.watchdog.within(bound):
-                await _read_into(body, self._response, self._limits.body_bytes)
-        except (ReadError, RequestTimeoutError):
-            if self.status < 400:
-                raise
-        return _checked(body, self._limits)
-
-    async def linger(self, secs: float) -> None:
-        """Reads on to the end of the body, so that the connection can serve again, and closes."""
-        try:
-            with self.watchdog.within(Bound(secs, "silence")):
-                await _read_into(bytearray(), self._response, self._limits.event_bytes)
+            with self._scope.within(Timeout(secs, "silence")):
+                await self._read_into(bytearray(), self._limits.event_bytes)
         except (TransportError, LimitExceededError):
-            pass  # the answer is complete; only the connection is lost
+            pass  # the response is complete; only the connection is lost
         finally:
             self.close()
 
     def close(self) -> None:
-        """Ends the exchange at once."""
-        self._response.close()
+        """End the exchange at once, also while it is being opened."""
+        self.is_closed = True
+        response, self._response = self._response, None
+        self._read = _read_nothing
+        if response is not None:
+            response.close()
 
-    def close_from_anywhere(self) -> None:
-        """Ends the exchange soon, also from a destructor in another thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.close)
+    def close_threadsafe(self) -> None:
+        """Schedule `close`, from any thread, also in a destructor."""
+        if not self._scope.loop.is_closed():
+            self._scope.loop.call_soon_threadsafe(self.close)
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether the status is an error, which says enough without the whole body."""
+        return (self.status or 0) >= 400
+
+    async def _send(self) -> None:
+        request, self._request = self._request, None  # a stream need not keep the body
+        assert request is not None
+        self.was_sent = True
+        try:
+            response = self._response = await self._transport.send(request)
+        except BaseException as error:
+            self.was_sent = was_sent(error)
+            raise
+        self._read, self.headers = response.read, response.headers
+        self.status = response.status
+        if self.is_closed:
+            response.close()
+        self._check_headers(response.status, response.headers)
+
+    def _check_headers(self, status: int, headers: Mapping[str, str]) -> None:
+        limit = self._limits.header_bytes
+        if sum(map(len, headers)) + sum(map(len, headers.values())) > limit:
+            raise _limit_error("headers", limit, "header_bytes")
+        if status < 300 and _is_compressed(headers):
+            raise MalformedResponseError(
+                "the server compressed its response although the request forbids it; "
+                "switch compression off there or at the gateway in front of it"
+            )
+
+    async def _read_into(self, body: bytearray, max_bytes: int) -> None:
+        """Read the whole body; of a compressed error body nothing, as the status is enough.
+
+        `body` is one block that grows: pieces to be concatenated would stay in the heap beside it.
+        """
+        if (self.status or 0) >= 300 and _is_compressed(self.headers):
+            return
+        while piece := await self._read():
+            if len(body) + len(piece) > max_bytes:
+                raise _limit_error("a response", max_bytes, "body_bytes")
+            body += piece
+
+    def _checked(self, body: bytearray) -> bytes:
+        data = bytes(body)
+        max_values = self._limits.json_values
+        if len(data) > max_values and exceeds_value_count(data, max_values):
+            raise _limit_error("a response", max_values, "json_values", "values")
+        return data
+
+    def _refuse_excess(self) -> None:
+        """Raise if too much has arrived."""
+        if self._remaining_bytes < 0:
+            raise _limit_error("a stream", self._limits.stream_bytes, "stream_bytes")
+        self._decoder.feed(b"")
 
 
-def _hear(response: HttpResponse, limits: Limits, heard: Heard) -> Mapping[str, str]:
-    headers = response.headers
-    kept = heard(response.status, headers)
-    if sum(map(len, headers)) + sum(map(len, headers.values())) > limits.header_bytes:
-        raise _too_much("headers", limits.header_bytes, "header_bytes")
-    if response.status < 300 and _is_compressed(headers):
-        raise MalformedResponseError(
-            "the server compressed its answer though it was asked not to; "
-            "switch compression off there or at the gateway before it"
-        )
-    return kept
+async def _read_nothing() -> bytes:
+    return b""
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
-def _checked(body: bytearray, limits: Limits) -> bytes:
-    whole = bytes(body)
-    if has_more_values(whole, limits.json_values):
-        raise _too_many_values("an answer", limits.json_values)
-    return whole
-
-
-async def _read_into(body: bytearray, response: HttpResponse, most_bytes: int) -> None:
-    """Reads the whole body. Of an error's, a part or nothing is enough: its status says the most.
-
-    `body` is one block that grows; joined pieces would stay in the heap beside it.
-    """
-    if response.status >= 300 and _is_compressed(response.headers):  # others are refused before
-        return
-    while piece := await response.read():
-        if len(body) + len(piece) > most_bytes:
-            raise _too_much("an answer", most_bytes, "body_bytes")
-        body += piece
-
-
-def _too_much(what: str, limit: int, name: str) -> LimitExceededError:
+def _limit_error(what: str, limit: int, name: str, unit: str = "bytes") -> LimitExceededError:
     return LimitExceededError(
-        f"the server sends {what} of more than {limit:,} bytes; "
+        f"the server sends {what} of more than {limit:,} {unit}; "
         f"raise {name} of the generator's limits if that is right"
-    )
-
-
-def _too_many_values(what: str, limit: int) -> LimitExceededError:
-    return LimitExceededError(
-        f"the server sends {what} of more than {limit:,} values; "
-        "raise json_values of the generator's limits if that is right"
     )

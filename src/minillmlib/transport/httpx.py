@@ -1,4 +1,4 @@
-"""An engine over an `httpx2.AsyncClient` of the caller's."""
+"""The engine over a caller's `httpx2.AsyncClient`."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from minillmlib.errors import (
     ConnectError,
@@ -19,8 +19,7 @@ from minillmlib.errors import (
     TlsError,
 )
 from minillmlib.json_value import JsonObject
-from minillmlib.transport.base import Departure, HttpRequest
-from minillmlib.transport.origin import origin_of_url
+from minillmlib.transport.base import HttpRequest, note_not_sent, origin_of_url
 
 try:
     import httpx2
@@ -36,18 +35,17 @@ __all__ = ["HttpxTransport"]
 
 CONNECT_TIMEOUT_SECS = 10.0
 STALE_SECS = 1.0  # as in the aiohttp engine
-EARLY_BYTES = 64 * 1024  # of an answer, read while the request is still being sent
 
-# Closing takes a turn of the loop here; the loop itself would forget these tasks.
+# httpx2 takes a turn of the loop to close, and the loop keeps no reference to these tasks.
 _closing: set[asyncio.Task[None]] = set()
 
 
 class HttpxTransport:
     """Sends through your `httpx2.AsyncClient`, with its connections, proxies and certificates.
 
-    The client stays yours: it belongs to one event loop, and you close it. Its time-outs, its
-    `auth` and its redirects are not used, since the library has its own clocks, sends its own
-    credential, and follows no redirect. Needs `minillmlib[httpx]`.
+    You close the client, and use it in one event loop only. Its timeouts, `auth` and redirects
+    are not used: the library has its own timeouts, sends its own credential, and follows no
+    redirect. Needs `minillmlib[httpx]`.
     """
 
     def __init__(self, client: object) -> None:
@@ -58,117 +56,69 @@ class HttpxTransport:
         self._client = client
 
     async def send(self, request: HttpRequest) -> "_HttpxResponse":
-        """Sends `request` once. See `Transport.send`.
+        """Send `request` once. See `Transport.send`.
 
-        httpx2 keeps its pool to itself, so `on_new_connection` is left to its own choice.
+        `on_new_connection` is ignored: httpx2 chooses the connection.
         """
-        passage = _Passage(request.departure)
-        started = time.monotonic()
+        context = _RequestContext()
+        started_at = time.monotonic()
+        failure: BaseException
         try:
-            outgoing = self._client.build_request(
-                request.method,
-                request.url,
-                headers=list(request.headers),
-                content=request.body or None,
-                timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
-                extensions={"trace": passage.trace},
-            )
             response = await self._client.send(
-                outgoing, stream=True, auth=None, follow_redirects=False
+                self._client.build_request(
+                    request.method,
+                    request.url,
+                    headers=request.expose_headers(),
+                    content=request.body or None,
+                    timeout=httpx2.Timeout(None, connect=CONNECT_TIMEOUT_SECS),
+                    extensions={"trace": context.trace},
+                ),
+                stream=True,
+                auth=None,
+                follow_redirects=False,
             )
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
-            failure = _translated(error, request.url)
-            is_kept = passage.may_have_left and not passage.has_own_connection
-            if is_kept and type(failure) is ReadError and time.monotonic() < started + STALE_SECS:
+            failure = _translate(error, request.url)
+            is_kept = context.was_sent and not context.is_on_new_connection
+            if (
+                is_kept
+                and type(failure) is ReadError
+                and time.monotonic() < started_at + STALE_SECS
+            ):
                 failure = StaleConnectionError(str(failure))
-        except asyncio.CancelledError as error:
-            passage.give_up()
-            # The frames of httpx2 hold the headers, so they stay out of tracebacks.
-            raise error.with_traceback(None) from None
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            context.abandon()
+            failure = error.with_traceback(None)
         else:
             return _HttpxResponse(response, request.url)
-        # Raised here, since the foreign error may hold the request's headers.
+        if not context.was_sent:
+            note_not_sent(failure)
+        # Not inside `except`, and without httpx2's frames: those hold the headers in plain text.
         raise failure
 
     def __repr__(self) -> str:
         return "HttpxTransport(...)"
 
 
-class _Passage:
-    """What httpx2 tells of the request at work."""
+class _RequestContext:
+    """What httpx2 reports of the request in progress."""
 
-    def __init__(self, departure: Departure) -> None:
-        self._departure = departure
-        self.has_own_connection = False
-        self._connecting: httpcore2.AsyncNetworkStream | None = None
-        self._early: _EarlyAnswer | None = None
-        departure.may_have_left = False
+    def __init__(self) -> None:
+        self.is_on_new_connection = self.was_sent = False
+        self._connection: httpcore2.AsyncNetworkStream | None = None
 
-    @property
-    def may_have_left(self) -> bool:
-        return self._departure.may_have_left
-
-    def give_up(self) -> None:
-        """Closes a connection that is being made: httpx2 leaves it to the garbage collector."""
-        if self._connecting is not None and not self.may_have_left:
-            _close_soon(self._connecting.aclose())
+    def abandon(self) -> None:
+        """Close a connection in the making, which httpx2 leaves to the garbage collector."""
+        if self._connection is not None and not self.was_sent:
+            _close_soon(self._connection.aclose())
 
     async def trace(self, event: str, info: JsonObject) -> None:
         if event == "connection.connect_tcp.started":
-            self.has_own_connection = True
+            self.is_on_new_connection = True
         elif event == "connection.connect_tcp.complete":
-            self._connecting = info["return_value"]
+            self._connection = info["return_value"]
         elif event.endswith(".send_request_headers.started"):
-            self._departure.may_have_left = True
-        elif event == "http11.send_request_body.started":
-            self._early = _EarlyAnswer.on(self._connecting)
-        elif event == "http11.send_request_body.complete" and self._early is not None:
-            self._early.end()
-
-
-class _EarlyAnswer(asyncio.Protocol):
-    """Reads while a request is being sent, which anyio does not.
-
-    A server that refuses a large request answers and hangs up before it has all of it, and the
-    end of the connection would take its answer along. What is more than such an answer waits.
-    """
-
-    @classmethod
-    def on(cls, network: "httpcore2.AsyncNetworkStream | None") -> "_EarlyAnswer | None":
-        """Begins, if this is a new connection of asyncio's; there is no public way to it."""
-        transport = getattr(getattr(network, "_stream", None), "_transport", None)
-        return cls(transport) if isinstance(transport, asyncio.Transport) else None
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._bytes_left = EARLY_BYTES
-        self._inner: Any = transport.get_protocol()
-        transport.set_protocol(self)
-        transport.resume_reading()
-
-    def end(self) -> None:
-        """The request has left: from here on anyio reads for itself."""
-        self._transport.pause_reading()
-        self._transport.set_protocol(self._inner)
-
-    def data_received(self, data: bytes) -> None:
-        self._bytes_left -= len(data)
-        if self._bytes_left <= 0:
-            self._transport.pause_reading()
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        is_kept_open: bool | None = self._inner.eof_received()
-        return is_kept_open
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+            self.was_sent = True
 
 
 class _HttpxResponse:
@@ -190,9 +140,9 @@ class _HttpxResponse:
                 if piece:
                     return piece
         except (httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError) as error:
-            failure = _translated(error, self._url)
+            failure = _translate(error, self._url)
         else:
-            self._is_over = True  # httpx2 has put the connection back
+            self._is_over = True  # httpx2 has returned the connection to its pool
             return b""
         raise failure
 
@@ -200,7 +150,7 @@ class _HttpxResponse:
         if self._is_over:
             return
         self._is_over = True
-        # The server shall hear it now, not when a task gets its turn.
+        # The server shall notice now, not when a task gets its turn.
         network = self._response.extensions.get("network_stream")
         connection = network and network.get_extra_info("socket")
         if connection is not None:
@@ -215,11 +165,11 @@ def _close_soon(closing: Coroutine[object, object, None]) -> None:
     task.add_done_callback(_closing.discard)
 
 
-# First match wins, so subclasses stand before their bases.
+# The first match counts, so subclasses stand before their bases.
 _ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...] = (
     ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
      "could not connect (is the address right, and is the server up?) to"),
-    ((httpx2.RemoteProtocolError,), ProtocolError, "no valid HTTP answer from"),
+    ((httpx2.RemoteProtocolError,), ProtocolError, "not a valid HTTP response from"),
     ((httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError),
      InvalidParameterError, "not a usable address or header for"),
     ((RuntimeError,), ReadError,
@@ -228,19 +178,19 @@ _ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...]
 )  # fmt: skip
 
 
-def _translated(error: Exception, url: str) -> MiniLLMError:
+def _translate(error: Exception, url: str) -> MiniLLMError:
     where = origin_of_url(url)
-    # Of other errors the text may quote what the server sent.
+    # The text of other errors may quote what the server sent.
     reason = f" ({error})" if isinstance(error, httpx2.ConnectError) and str(error) else ""
-    if isinstance(error, httpx2.ConnectError) and _is_about_tls(error):
-        return TlsError(f"no valid TLS (is it an http address?) at {where}{reason}")
-    if isinstance(error, httpx2.RemoteProtocolError) and _is_about_an_end(error):
+    if isinstance(error, httpx2.ConnectError) and _is_tls_error(error):
+        return TlsError(f"TLS failed (is it an http address?) at {where}{reason}")
+    if isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
         return ReadError(f"the connection broke: {where}{reason}")
     ours, what = next((ours, what) for kinds, ours, what in _ERRORS if isinstance(error, kinds))
     return ours(f"{what} {where}{reason}")
 
 
-def _is_about_tls(error: BaseException | None) -> bool:
+def _is_tls_error(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return True
@@ -248,6 +198,6 @@ def _is_about_tls(error: BaseException | None) -> bool:
     return False
 
 
-def _is_about_an_end(error: Exception) -> bool:
-    """Whether the server hung up, which httpx2 counts among the breaches of the protocol."""
+def _is_disconnect(error: Exception) -> bool:
+    """Whether the server hung up, which httpx2 reports as a protocol error."""
     return "disconnected" in str(error) or "peer closed connection" in str(error)

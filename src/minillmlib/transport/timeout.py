@@ -1,34 +1,39 @@
-"""Waits that may not take for ever, and the event loop that they are in."""
+"""Timeouts: what a completion allows its next wait, and the scope that ends a wait."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from minillmlib.errors import Clock, RequestTimeoutError
+from minillmlib.event_loop import asyncio_module
+from minillmlib.types.parameters import NodeCompletionParameters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task, TimerHandle
 
-__all__ = ["Bound", "Watchdog", "running_loop"]
+__all__ = ["Timeout", "TimeoutBudget", "TimeoutScope"]
 
-TICK_SECS = 0.005  # many waits that end together are looked through together
+DEFAULT_TOTAL_SECS = 600.0
+DEFAULT_SILENCE_SECS = 120.0
+PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life
 
-_RAN_OUT: dict[Clock, str] = {
-    "total": "the whole answer did not come; raise timeout_secs if the model may take longer",
-    "silence": "not one byte came; raise timeout_secs if the model may take longer",
-    "progress": "the server only kept the connection alive and said nothing new; "
+TICK_SECS = 0.005  # timeouts that end within it expire together
+
+_MESSAGES: dict[Clock, str] = {
+    "total": "the response did not complete; raise timeout_secs if the model may take longer",
+    "silence": "no byte arrived; raise timeout_secs if the model may take longer",
+    "progress": "the server kept the connection alive but sent nothing new; "
     "raise progress_timeout_secs if the model may take longer",
     "deadline": "the completion did not end; raise deadline_secs if it may take longer",
 }
 
 
-class Bound(NamedTuple):
-    """How long a wait may take (None: for ever), and the clock that says so.
+class Timeout(NamedTuple):
+    """Seconds that a wait may take (None: no limit), and the clock that limits it.
 
-    `shown_secs` is the setting that the clock was made from, for its error.
+    `shown_secs` is the setting that the clock was made from, for the error message.
     """
 
     secs: float | None
@@ -36,42 +41,42 @@ class Bound(NamedTuple):
     shown_secs: float | None = None
 
 
-class Watchdog:
-    """Bounds the waits of one exchange, one at a time: `with watchdog.within(bound): await ...`.
+class TimeoutScope:
+    """Limits the waits of one exchange, one at a time: `with scope.within(timeout): await ...`.
 
-    What runs out is a `RequestTimeoutError`; a cancellation by anybody else passes on as it is,
-    also one of the same moment. Never spans a `yield` to the caller of the library.
+    Raises `RequestTimeoutError` when time is up. Any other cancellation passes unchanged, also
+    one that comes at the same moment. Never spans a `yield` to the caller of the library.
     """
 
     __slots__ = (
-        "_alarm", "_began", "_bound", "_cancellations", "_has_bitten", "_loop", "_task", "due",
-        "waited_secs",
+        "_is_expired", "_other_cancellations", "_started_at", "_task", "_timeout", "_timer",
+        "due_at", "loop", "waited_secs",
     )  # fmt: skip
-    _bound: Bound
-    _began: float
-    _task: Task[object]  # which waits
-    _cancellations: int  # of it, that others had asked for before
+    _other_cancellations: int  # of the waiting task, requested before the wait
+    _started_at: float
+    _task: Task[object]
+    _timeout: Timeout
 
     def __init__(self) -> None:
-        self._loop = running_loop()
-        self._alarm = _alarm_of(self._loop)
-        self._has_bitten = False
-        self.due = math.inf
-        self.waited_secs = 0.0  # how long the last wait took
+        self.loop = asyncio_module().get_running_loop()
+        self._timer = _timer_of(self.loop)
+        self._is_expired = False
+        self.due_at = math.inf
+        self.waited_secs = 0.0  # by the last wait
 
-    def within(self, bound: Bound) -> Self:
-        """This watchdog, for a wait of so long."""
-        self._bound = bound
+    def within(self, timeout: Timeout) -> Self:
+        """Return this scope with the timeout of its next wait."""
+        self._timeout = timeout
         return self
 
     def __enter__(self) -> None:
-        self._task = _asyncio().current_task(self._loop)
-        self._cancellations = self._task.cancelling()
-        self._began = self._loop.time()
-        secs = self._bound.secs
+        self._task = asyncio_module().current_task(self.loop)
+        self._other_cancellations = self._task.cancelling()
+        self._started_at = self.loop.time()
+        secs = self._timeout.secs
         if secs is not None:
-            self.due = self._began + secs
-            self._alarm.watch(self)
+            self.due_at = self._started_at + secs
+            self._timer.add(self)
 
     def __exit__(
         self,
@@ -79,86 +84,127 @@ class Watchdog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.waited_secs = self._loop.time() - self._began
-        self._alarm.watched.discard(self)
-        if self._has_bitten:
-            self._has_bitten = False
-            is_only_ours = self._task.uncancel() <= self._cancellations
-            if is_only_ours and isinstance(error, _asyncio().CancelledError):
-                raise self._timeout() from None
+        self.waited_secs = self.loop.time() - self._started_at
+        self._timer.scopes.discard(self)
+        if self._is_expired:
+            self._is_expired = False
+            is_only_ours = self._task.uncancel() <= self._other_cancellations
+            if is_only_ours and isinstance(error, asyncio_module().CancelledError):
+                raise self._error() from None
 
-    def bite(self) -> None:
-        """Ends the wait, which has taken too long."""
-        self.due = math.inf
-        self._has_bitten = True
+    def expire(self) -> None:
+        """Cancel the wait, whose time is up."""
+        self.due_at = math.inf
+        self._is_expired = True
         self._task.cancel()
 
-    def _timeout(self) -> RequestTimeoutError:
-        secs, clock, shown = self._bound
+    def _error(self) -> RequestTimeoutError:
+        secs, clock, shown = self._timeout
         shown = secs if shown is None else shown
-        return RequestTimeoutError(f"within {shown:g} s {_RAN_OUT[clock]}", clock=clock)
+        return RequestTimeoutError(f"within {shown:g} s {_MESSAGES[clock]}", clock=clock)
 
 
-class _Alarm:
-    """The timer of one event loop, for all its watchdogs.
+class _LoopTimer:
+    """The one timer of an event loop, shared by all its scopes.
 
-    To set and to cancel one for each wait would take longer than all else that is done for a piece
-    of a stream. So it stays when a wait is over, and when it goes off too early for those of then,
-    it is set again.
+    To set and cancel a timer for each wait would take longer than all other work on a piece of a
+    stream. So the timer stays set when a wait ends, and is set again if it fires too early for
+    the waits of that moment.
     """
 
-    __slots__ = ("_goes_off_at", "_loop", "_timer", "watched")
+    __slots__ = ("_due_at", "_handle", "_loop", "scopes")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
-        self._timer: TimerHandle | None = None
-        self._goes_off_at = math.inf
-        self.watched: set[Watchdog] = set()
+        self._handle: TimerHandle | None = None
+        self._due_at = math.inf
+        self.scopes: set[TimeoutScope] = set()
 
-    def watch(self, watchdog: Watchdog) -> None:
-        """Until it is taken out of `watched`."""
-        self.watched.add(watchdog)
-        if watchdog.due < self._goes_off_at:
-            self._set(watchdog.due)
+    def add(self, scope: TimeoutScope) -> None:
+        """Expire `scope` when it is due, unless it is removed from `scopes` before."""
+        self.scopes.add(scope)
+        if scope.due_at < self._due_at:
+            self._set(scope.due_at)
 
     def _set(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._goes_off_at = when
-        self._timer = self._loop.call_at(when, self._go_off)
+        if self._handle is not None:
+            self._handle.cancel()
+        self._due_at = when
+        self._handle = self._loop.call_at(when, self._on_timer)
 
-    def _go_off(self) -> None:
-        self._timer, self._goes_off_at = None, math.inf
+    def _on_timer(self) -> None:
+        self._handle, self._due_at = None, math.inf
         now = self._loop.time()
-        for watchdog in [one for one in self.watched if one.due <= now]:
-            watchdog.bite()
-        due = min((one.due for one in self.watched), default=math.inf)
-        if due < math.inf:
-            self._set(max(due, now + TICK_SECS))
+        for scope in [each for each in self.scopes if each.due_at <= now]:
+            scope.expire()
+        due_at = min((each.due_at for each in self.scopes), default=math.inf)
+        if due_at < math.inf:
+            self._set(max(due_at, now + TICK_SECS))
 
 
-_alarms: dict[AbstractEventLoop, _Alarm] = {}
+_timers: dict[AbstractEventLoop, _LoopTimer] = {}
 
 
-def _alarm_of(loop: AbstractEventLoop) -> _Alarm:
-    alarm = _alarms.get(loop)
-    if alarm is None:
-        for other in list(_alarms):
+def _timer_of(loop: AbstractEventLoop) -> _LoopTimer:
+    timer = _timers.get(loop)
+    if timer is None:
+        for other in list(_timers):
             if other.is_closed():
-                _alarms.pop(other, None)
-        alarm = _alarms[loop] = _Alarm(loop)
-    return alarm
+                _timers.pop(other, None)
+        timer = _timers[loop] = _LoopTimer(loop)
+    return timer
 
 
-@cache
-def _asyncio() -> ModuleType:
-    """A third of our import; a program with a running loop has it already."""
-    import asyncio  # noqa: PLC0415
+class TimeoutBudget:
+    """How long the next wait of a completion may take."""
 
-    return asyncio
+    def __init__(
+        self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
+    ) -> None:
+        self._loop = loop
+        self._deadline_secs = settings.deadline_secs
+        self._deadline: float | None = None
+        if self._deadline_secs is not None:
+            self._deadline = self._loop.time() + self._deadline_secs
+        default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
+        # None is the default, 0 no limit.
+        secs = default if settings.timeout_secs is None else settings.timeout_secs or None
+        self._timeout = Timeout(secs, "silence" if stream else "total")
+        progress_secs = settings.progress_timeout_secs
+        self._progress_secs = (
+            (secs or 0) * PROGRESS_FACTOR if progress_secs is None else progress_secs
+        )
+        self._quiet_secs = 0.0  # waited since the server said anything new
 
+    def remaining(self) -> float | None:
+        """Return the seconds to the deadline, or None without one."""
+        return None if self._deadline is None else self._deadline - self._loop.time()
 
-def running_loop() -> AbstractEventLoop:
-    """The event loop that runs."""
-    loop: AbstractEventLoop = _asyncio().get_running_loop()
-    return loop
+    def response_timeout(self) -> Timeout:
+        """Return the limit on a whole answer, or on the wait for a stream's headers."""
+        if self._deadline is None:
+            return self._timeout
+        return self._before_deadline(self._timeout)
+
+    def chunk_timeout(self) -> Timeout:
+        """Return the limit on the wait for the next bytes of a stream."""
+        timeout = self._timeout
+        if self._progress_secs:
+            remaining = self._progress_secs - self._quiet_secs
+            if timeout.secs is None or remaining < timeout.secs:
+                timeout = Timeout(remaining, "progress", self._progress_secs)
+        return timeout if self._deadline is None else self._before_deadline(timeout)
+
+    def record_wait(self, secs: float) -> None:
+        """Count a wait for the server in which nothing new may have come."""
+        self._quiet_secs += secs
+
+    def record_progress(self) -> None:
+        """Note that the server said something new."""
+        self._quiet_secs = 0.0
+
+    def _before_deadline(self, timeout: Timeout) -> Timeout:
+        remaining = self.remaining()
+        if remaining is None or (timeout.secs is not None and timeout.secs <= remaining):
+            return timeout
+        return Timeout(remaining, "deadline", self._deadline_secs)

@@ -1,12 +1,12 @@
-"""A long conversation made short: its middle left out, or told by a model in a few words."""
+"""Compaction of a long conversation: its middle becomes a note, or a summary by a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from minillmlib.client.complete import complete
-from minillmlib.client.prepare import plan
+from minillmlib.client.completion import complete
+from minillmlib.client.prepare import prepare
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.render import as_text
@@ -14,20 +14,20 @@ from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Collapsed", "collapsed"]
+__all__ = ["CompactedThread", "compact_thread"]
 
-LEFT_OUT = "[{count} earlier messages were left out here]"
-SUMMED_UP = "[{count} earlier messages, summed up:]\n{summary}"
-ASSIGNMENT = (
+OMITTED = "[{count} earlier messages were left out here]"
+SUMMARIZED = "[{count} earlier messages, summed up:]\n{summary}"
+INSTRUCTION = (
     "Sum up the following part of a conversation for somebody who goes on with it without having "
     "read it. Keep every name, number, decision and open question. Write the summary only."
 )
 
 
-class Collapsed(NamedTuple):
-    """The short conversation up to its note and after it.
+class CompactedThread(NamedTuple):
+    """A compacted conversation: the messages up to the note, and those after it.
 
-    `summary` is the answer from which the note is, if a model told the middle.
+    `summary` is the response that the note was made from, if a model summed up the middle.
     """
 
     before: list[Message]
@@ -35,15 +35,15 @@ class Collapsed(NamedTuple):
     summary: CompletionResponse | None
 
 
-async def collapsed(
+async def compact_thread(
     messages: Sequence[Message],
     keep_last: int,
     generator: GeneratorInfo | None,
     params: ParametersLike,
-) -> Collapsed:
-    """The system prompt, a note of what was left out, and the last messages.
+) -> CompactedThread:
+    """Keep the system prompt and the last messages, and replace the others by a note.
 
-    The end never begins with a result whose call was left out: it begins earlier instead.
+    The kept end never begins with a tool result whose call was removed: it begins earlier then.
     """
     if type(keep_last) is not int or keep_last < 0:
         raise InvalidParameterError(f"keep_last is a number of messages, not {keep_last!r}")
@@ -53,11 +53,12 @@ async def collapsed(
         tail -= 1
     middle = messages[head:tail]
     if not middle:
-        return Collapsed(list(messages), [], None)
+        return CompactedThread(list(messages), [], None)
     response = None
-    note = LEFT_OUT.format(count=len(middle))
+    note = OMITTED.format(count=len(middle))
     if generator is not None:
-        asked = [Message.system(ASSIGNMENT), Message.user(as_text(middle))]
-        response, _ = await complete(plan(asked, generator, params, stream=False))
-        note = SUMMED_UP.replace("{count}", str(len(middle))).replace("{summary}", response.text)
-    return Collapsed([*messages[:head], Message.user(note)], list(messages[tail:]), response)
+        prompt = [Message.system(INSTRUCTION), Message.user(as_text(middle))]
+        completed = await complete(prepare(prompt, generator, params, stream=False))
+        response = completed.response
+        note = SUMMARIZED.replace("{count}", str(len(middle))).replace("{summary}", response.text)
+    return CompactedThread([*messages[:head], Message.user(note)], list(messages[tail:]), response)

@@ -1,4 +1,4 @@
-"""The ids of nodes, which follow from what is said, and nodes that come with theirs."""
+"""Ids derived from content, and loading nodes that already have one."""
 
 from __future__ import annotations
 
@@ -9,84 +9,86 @@ from minillmlib.tree.records import (
     ID_BYTES,
     NodeRecord,
     Record,
-    content_of,
+    derive_id,
     encode,
-    id_of,
-    new_hasher_maker,
+    new_hasher,
+    node_content,
 )
-from minillmlib.tree.store import NO_NODE, Columns
+from minillmlib.tree.store import NO_NODE, NodeStore
 
-__all__ = ["NamedColumns"]
+__all__ = ["NodeIds"]
 
 
-class NamedColumns(Columns):
-    """Nodes with ids, which are made when somebody asks for them."""
+class NodeIds:
+    """The ids of the nodes in a store, derived when they are first needed."""
 
-    __slots__ = ("_by_id", "_ids", "_next_twins", "_origins", "_siblings", "_twins")
+    __slots__ = (
+        "_by_id", "_ids", "_next_duplicates", "_siblings", "_store", "duplicates", "former_parents",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._ids = bytearray()  # of the first nodes, as far as anybody asked
-        self._siblings: dict[int, set[bytes]] = {}  # the ids below a node that has several
+    def __init__(self, store: NodeStore) -> None:
+        self._store = store
+        self._ids = bytearray()  # of the first nodes, as far as they were needed
+        self._siblings: dict[int, set[bytes]] = {}  # ids below a node that has several children
         self._by_id: dict[bytes, int] = {}
-        self._twins: dict[int, int] = {}  # how many older siblings are a node's equals
-        self._next_twins: dict[bytes, int] = {}  # the number after that, by the id of the eldest
-        self._origins: dict[int, bytes] = {}  # the ids of the former parents of detached nodes
+        self.duplicates: dict[int, int] = {}  # `duplicate_index` of nodes with equal older siblings
+        self._next_duplicates: dict[bytes, int] = {}  # the index after that, by the eldest's id
+        self.former_parents: dict[int, bytes] = {}  # ids of the former parents of detached nodes
 
     def append_record(self, parent: int, record: NodeRecord) -> int:
-        """Adds a node of a file to a tree whose nodes all have their ids; its index.
+        """Append a node of a file and return its index. All nodes of the store must have ids.
 
-        Raises `InvalidParameterError` if the record's id is not that of what it holds.
+        Raises `InvalidParameterError` if the record's id does not match its content.
         """
-        message, response, twin = record.message, record.response, record.twin
-        above = b"" if record.parent is None else bytes.fromhex(record.parent)
-        own = id_of(above, content_of(message, response), twin)
-        if own.hex() != record.id:
+        message, response, duplicate_index = record.message, record.response, record.duplicate_index
+        parent_id = b"" if record.parent is None else bytes.fromhex(record.parent)
+        node_id = derive_id(parent_id, node_content(message, response), duplicate_index)
+        if node_id.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
-        index = self._append_one(parent, message)
-        self._ids += own
+        index = self._store.append_one(parent, message)
+        self._ids += node_id
         if response is not None:
-            self._responses[index] = response
-        if twin:
-            self._twins[index] = twin
-        if parent == NO_NODE and above:
-            self._origins[index] = above
+            self._store.responses[index] = response
+        if duplicate_index:
+            self.duplicates[index] = duplicate_index
+        if parent == NO_NODE and parent_id:
+            self.former_parents[index] = parent_id
         if parent in self._siblings:
-            self._siblings[parent].add(own)
+            self._siblings[parent].add(node_id)
         return index
 
     def append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
-        """Does what `append_record` does for all records from `start` on; where it stopped.
+        """Append records from `start` on and return the place of the first one it cannot take.
 
-        It stops at one that is no node, is known or needs care. `known` are the indexes by id.
-        One loop without calls of methods, since a file may have a million of them.
+        That is one which is no node, is `known` (indexes by id), or needs `append_record`. A file
+        may have a million nodes, so `append_record` and `NodeStore.append_one` are inlined here.
         """
-        ids, messages, parents = self._ids, self._messages, self._parents
-        first_child, last_child = self._first_child, self._last_child
-        next_sibling = self._next_sibling
-        none, size, new_hasher = NO_NODE, ID_BYTES, new_hasher_maker()
-        name, own, index = "", b"", none
+        store, ids = self._store, self._ids
+        messages, parents, first_child = store.messages, store.parents, store.first_child
+        last_child, next_sibling = store.last_child, store.next_sibling
+        none, size, make_hasher = NO_NODE, ID_BYTES, new_hasher
+        name, node_id, index = "", b"", none
         for place in range(start, len(records)):
             record = records[place]
-            if type(record) is not NodeRecord or record.twin or record.id in known:
+            if type(record) is not NodeRecord or record.duplicate_index or record.id in known:
                 return place
-            if record.parent == name:  # most follow the one before
-                above, parent = own, index
+            if record.parent == name:  # most nodes follow the one before them
+                parent_id, parent = node_id, index
             elif record.parent is None:
                 return place
             else:
                 parent = known.get(record.parent, none)
                 if parent == none or parent in self._siblings:
                     return place
-                above = bytes(ids[parent * size : (parent + 1) * size])
+                parent_id = bytes(ids[parent * size : (parent + 1) * size])
             message, response, name = record.message, record.response, record.id
-            hasher = new_hasher()
-            hasher.update(above)
-            hasher.update(encode(message) if response is None else content_of(message, response))
-            own = hasher.digest()
-            if own.hex() != name:
+            hasher = make_hasher()
+            hasher.update(parent_id)
+            hasher.update(encode(message) if response is None else node_content(message, response))
+            node_id = hasher.digest()
+            if node_id.hex() != name:
                 return place
-            ids += own
+            ids += node_id
             index = known[name] = len(messages)
             messages.append(message)
             parents.append(parent)
@@ -100,64 +102,71 @@ class NamedColumns(Columns):
                 next_sibling[before] = index
             last_child[parent] = index
             if response is not None:
-                self._responses[index] = response
+                store.responses[index] = response
         return len(records)
 
-    def id(self, index: int) -> bytes:
-        """The id of a node. O(1) if it was asked for before, else O(nodes before it)."""
+    def get(self, index: int) -> bytes:
+        """Return the id of a node. O(1) if it is assigned, else O(nodes before it)."""
         end = (index + 1) * ID_BYTES
         if len(self._ids) < end:
-            self.name_all(index + 1)
+            self.assign_ids(index + 1)
         return bytes(self._ids[end - ID_BYTES : end])
 
-    def name_all(self, end: int | None = None) -> None:
-        """Gives the nodes below `end`, or all, their ids. O(those that have none)."""
-        with self.lock:
-            ids, parents, first_child = self._ids, self._parents, self._first_child
-            siblings = self._siblings
-            end = len(self._messages) if end is None else end
+    def hex(self, index: int) -> str:
+        """Return the id of a node as hex digits."""
+        return self.get(index).hex()
+
+    def all_hex(self) -> bytes:
+        """Return the ids of all nodes, one behind the other, as hex digits."""
+        self.assign_ids()
+        return self._ids.hex().encode()
+
+    def assign_ids(self, end: int | None = None) -> None:
+        """Derive the ids of the nodes below `end`, or of all. O(nodes without ids)."""
+        store, ids, siblings = self._store, self._ids, self._siblings
+        with store.lock:
+            parents, first_child = store.parents, store.first_child
+            end = len(store) if end is None else end
             for index in range(len(ids) // ID_BYTES, end):
                 parent = parents[index]
-                above = ids[parent * ID_BYTES : (parent + 1) * ID_BYTES]  # of NO_NODE: none
-                content = content_of(self._messages[index], self._responses.get(index))
-                own = id_of(above, content)
+                parent_id = ids[parent * ID_BYTES : (parent + 1) * ID_BYTES]  # of NO_NODE: none
+                content = node_content(store.messages[index], store.responses.get(index))
+                node_id = derive_id(parent_id, content)
                 is_eldest = parent == NO_NODE or first_child[parent] == index
                 if not is_eldest or parent in siblings:
-                    own = self._told_apart(index, above, content)
-                ids += own
+                    node_id = self._disambiguate(index, node_id, parent_id, content)
+                ids += node_id
 
-    def _told_apart(self, index: int, above: bytearray, content: bytes) -> bytes:
-        """The id of a node with older siblings, of which some may hold the same."""
-        siblings = self._known_siblings(self._parents[index])
-        first = own = id_of(above, content)
-        twin = self._next_twins.get(first, 0)
-        while own in siblings:
-            own = id_of(above, content, twin)
-            twin += 1
-        siblings.add(own)
-        if own != first:
-            self._twins[index] = twin - 1
-            self._next_twins[first] = twin
-        return own
+    def _disambiguate(
+        self, index: int, first: bytes, parent_id: bytearray, content: bytes
+    ) -> bytes:
+        """Return the id of a node with older siblings, some of which may have the same content."""
+        siblings = self.reserve_siblings(self._store.parents[index])
+        node_id, duplicate_index = first, self._next_duplicates.get(first, 0)
+        while node_id in siblings:
+            node_id = derive_id(parent_id, content, duplicate_index)
+            duplicate_index += 1
+        siblings.add(node_id)
+        if node_id != first:
+            self.duplicates[index] = duplicate_index - 1
+            self._next_duplicates[first] = duplicate_index
+        return node_id
 
-    def _known_siblings(self, parent: int) -> set[bytes]:
-        """The ids that were given below a node, also those of children it has no more."""
+    def reserve_siblings(self, parent: int) -> set[bytes]:
+        """Return the ids assigned below a node; they stay taken when their nodes are detached."""
         if parent not in self._siblings:
             end = len(self._ids) // ID_BYTES
-            self._siblings[parent] = {
-                bytes(self._ids[child * ID_BYTES : (child + 1) * ID_BYTES])
-                for child in self.children(parent)
-                if child < end
-            }
+            children = (child for child in self._store.children(parent) if child < end)
+            self._siblings[parent] = set(map(self.get, children))
         return self._siblings[parent]
 
-    def find(self, own: bytes, near: int) -> int:
-        """The index of a node in `near`'s tree, or `NO_NODE`. O(nodes added since the last)."""
-        with self.lock:
-            self.name_all()
-            for index in range(len(self._by_id), len(self._messages)):
-                self._by_id[self.id(index)] = index
-            index = self._by_id.get(own, NO_NODE)
-            if index == NO_NODE or not self._origins:
+    def find(self, node_id: bytes, near: int) -> int:
+        """Return the node with this id in `near`'s tree, or `NO_NODE`. O(nodes added since)."""
+        with self._store.lock:
+            self.assign_ids()
+            for index in range(len(self._by_id), len(self._store)):
+                self._by_id[self.get(index)] = index
+            index = self._by_id.get(node_id, NO_NODE)
+            if index == NO_NODE or not self.former_parents:
                 return index
-            return index if self.root(index) == self.root(near) else NO_NODE
+            return index if self._store.root(index) == self._store.root(near) else NO_NODE

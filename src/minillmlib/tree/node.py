@@ -1,29 +1,30 @@
 """ChatNode: the handle through which a conversation is used."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
-from minillmlib.client.cache_warmup import warmed
-from minillmlib.client.complete import complete
-from minillmlib.client.context import CompletionContext, TrackedStream
-from minillmlib.client.estimate import estimated_cost
-from minillmlib.client.placeholders import PLACEHOLDER, filled, placeholders_in
-from minillmlib.client.prefix_cache import LONG
-from minillmlib.client.prepare import Call, plan
+from minillmlib.client.cache_warmup import warm_cache
+from minillmlib.client.completion import Completed, complete
+from minillmlib.client.context import CompletionContext
+from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.placeholders import PLACEHOLDER, fill_placeholders, find_placeholders
+from minillmlib.client.prefix_cache import PREFIX_CACHE_MIN_MESSAGES
+from minillmlib.client.prepare import Call, check_generator, model_key, prepare
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.client.validate import NOT_PARSED
-from minillmlib.errors import InvalidParameterError
+from minillmlib.errors import EmptyThreadError, InvalidParameterError, StorageError
+from minillmlib.files import FilePath, read_small_file, write_whole
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonValue, excerpt
-from minillmlib.tree.compaction import collapsed
-from minillmlib.tree.kept import KeptPlace
-from minillmlib.tree.records import FormatValue, plain_value
+from minillmlib.json_value import excerpt
+from minillmlib.tree.compaction import compact_thread
+from minillmlib.tree.page import html_page
+from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_text
 from minillmlib.tree.store import NO_NODE
+from minillmlib.tree.thread_file import Thread, thread_from_json, thread_json
 from minillmlib.tree.tree import Tree
-from minillmlib.types.attempts import CostInfo
-from minillmlib.types.budget import CostEstimate
-from minillmlib.types.costs import CostTotal
+from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
+from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
@@ -33,25 +34,100 @@ from minillmlib.types.tools import ToolCall
 __all__ = ["ChatNode", "ParsedNode"]
 
 T = TypeVar("T")
-Said: TypeAlias = str | Iterable[ContentPart]
+ContentLike: TypeAlias = str | Iterable[ContentPart]
 
-SHOWN_CHARS = 2000
+MAX_STR_CHARS = 2000
+MAX_FILE_BYTES = 1_000_000_000
 
 
-class ChatNode(KeptPlace):
+class ChatNode:
     """One message in a conversation tree.
 
-    Made by `ChatNode.root` and its kin, never directly. A handle: cheap to make, equal to every
-    other handle of the same node. What is said is never changed, only added to, so any number of
-    tasks may branch from one node at once.
+    Made by `ChatNode.root` and its kin, never directly. A node is a handle: cheap to make, equal
+    to every other handle of the same node, and enough to keep its whole tree alive. Nodes are
+    added and never changed, so any number of tasks may branch from one node at once. No walk
+    recurses, so a thread may be as long as memory allows.
     """
 
-    __slots__ = ()
+    __slots__ = ("_index", "_tree")
+
+    def __init__(self, tree: Tree, index: int) -> None:
+        self._tree = tree
+        self._index = index
+
+    @classmethod
+    def root(cls, system_prompt: str) -> Self:
+        """Start a conversation; the root is the system prompt."""
+        return cls._from_thread([Message.system(system_prompt)])[0]
+
+    @classmethod
+    def from_messages(cls, messages: Sequence[Message]) -> tuple[Self, Self]:
+        """Build a linear conversation from a list and return its root and its leaf.
+
+        Raises `EmptyThreadError` for an empty list.
+        """
+        if not isinstance(messages, Sequence):
+            raise InvalidParameterError(
+                f"from_messages takes a list of Message objects, not {type(messages).__name__}"
+            )
+        for message in messages:
+            if not isinstance(message, Message):
+                raise InvalidParameterError(
+                    f"from_messages takes Message objects, not {type(message).__name__}; "
+                    "build them with Message.user(text) and its like"
+                )
+        if not messages:
+            raise EmptyThreadError("from_messages needs at least one message")
+        return cls._from_thread(messages)
+
+    @classmethod
+    def from_thread_json(cls, document: bytes | str) -> tuple[Self, Self]:
+        """Build a conversation from a JSON document and return its root and its leaf.
+
+        Takes a document of `save_thread`, the Rust crate's `{"prompts": ..., "required_kwargs":
+        ...}`, or a plain list of `{"role": ..., "content": ...}`. Raises `StorageError`, which
+        names the place, for anything else.
+        """
+        return cls._from_thread(*thread_from_json(document))
+
+    @classmethod
+    def from_thread_file(cls, path: FilePath) -> tuple[Self, Self]:
+        """Build a conversation as `from_thread_json` does, from a file of at most 1 GB."""
+        with as_storage_error("read", path):
+            document = read_small_file(path, MAX_FILE_BYTES)
+        try:
+            return cls.from_thread_json(document)
+        except StorageError as error:
+            raise StorageError(f"{str(path)!r}: {error}") from None
+
+    @classmethod
+    def load_tree(cls, path: FilePath, *more: FilePath) -> Self:
+        """Load the whole tree of a file of `save_tree` or of a journal; return its root. O(nodes).
+
+        `more` are diverged copies of that file: their additional nodes are added, shared ones are
+        there once. A last line that a crash left unfinished is ignored, with a warning in the log.
+        Nothing in a file is run, opened or fetched. Raises `StorageError`, which names the line,
+        for a line that was changed or damaged.
+        """
+        return cls(load_tree(path, *more), 0)
+
+    @classmethod
+    def _from_thread(
+        cls, messages: Sequence[Message], format_kwargs: Mapping[str, FormatValue] | None = None
+    ) -> tuple[Self, Self]:
+        tree = Tree()
+        leaf = tree.append(NO_NODE, *messages)
+        if format_kwargs:
+            tree.set_format_kwargs(0, format_kwargs)
+        return cls(tree, 0), cls(tree, leaf)
+
+    def _at(self, index: int) -> Self:
+        return type(self)(self._tree, index)
 
     @property
     def message(self) -> Message:
         """The message of this node."""
-        return self._tree.message(self._index)
+        return self._tree.store.messages[self._index]
 
     @property
     def text(self) -> str | None:
@@ -60,196 +136,223 @@ class ChatNode(KeptPlace):
 
     @property
     def role(self) -> Role:
-        """Who said it."""
+        """The role of the message: system, user, assistant or tool."""
         return self.message.role
-
-    @property
-    def is_generated(self) -> bool:
-        """Whether a model wrote this message in a call of this library."""
-        return self._tree.response(self._index) is not None
-
-    @property
-    def response(self) -> CompletionResponse:
-        """The response this node came from: finish reason, usage, cost, the raw answer.
-
-        Raises `InvalidParameterError` for a message that was not generated (`is_generated`).
-        """
-        response = self._tree.response(self._index)
-        if response is None:
-            raise InvalidParameterError("this message was not generated, so it has no response")
-        return response
-
-    @property
-    def cost(self) -> CostTotal:
-        """What this message cost, with all attempts at it; zero for one that no model wrote."""
-        response = self._tree.response(self._index)
-        return CostTotal() if response is None else response.total_cost
-
-    def path_cost(self) -> CostTotal:
-        """What the conversation from the root to this node cost. O(depth)."""
-        return self._sum(self._tree.path(self._index))
-
-    def subtree_cost(self) -> CostTotal:
-        """What this node and everything below it cost, each node once. O(nodes)."""
-        return self._sum(self._tree.depth_first(self._index))
-
-    def _sum(self, indexes: Iterable[int]) -> CostTotal:
-        responses = (self._tree.response(index) for index in indexes)
-        return sum((r.total_cost for r in responses if r is not None), CostTotal())
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls this message makes; each wants a result before the model goes on."""
-        return self.message.tool_calls
 
     @property
     def media(self) -> tuple[Media, ...]:
         """The images and the sound that the model made beside its text."""
         return self.message.media
 
-    def graft(self, other: "ChatNode") -> Self:
-        """Adds a copy of a node, with all below it, as a child of this one; returns the copy.
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in this message; the model needs a result of each before it continues."""
+        return self.message.tool_calls
 
-        The other may be of any tree, and stays as it is. A copy costs nothing: the costs stay
-        where they were paid. O(nodes).
+    @property
+    def is_generated(self) -> bool:
+        """Whether a model wrote this message in a call of this library."""
+        return self._index in self._tree.store.responses
+
+    @property
+    def response(self) -> CompletionResponse:
+        """The response behind this node: finish reason, usage, cost, the raw answer.
+
+        Raises `InvalidParameterError` for a message that was not generated (`is_generated`).
+        """
+        response = self._tree.store.responses.get(self._index)
+        if response is None:
+            raise InvalidParameterError("this message was not generated, so it has no response")
+        return response
+
+    @property
+    def id(self) -> str:
+        """A stable id: 32 hex digits derived from all messages from the root to this node.
+
+        It is the same in every process and file. Identical siblings get different ids. O(1) after
+        a first O(nodes) pass.
+        """
+        return self._tree.ids.hex(self._index)
+
+    @property
+    def parent(self) -> Self | None:
+        """The node before this one, or None at the root. O(1)."""
+        index = self._tree.store.parents[self._index]
+        return None if index == NO_NODE else self._at(index)
+
+    @property
+    def root_node(self) -> Self:
+        """The node that the conversation starts with. O(depth)."""
+        return self._at(self._tree.store.root(self._index))
+
+    @property
+    def depth(self) -> int:
+        """The number of nodes before this one; 0 for the root. O(depth)."""
+        return sum(1 for _ in self._tree.store.path(self._index)) - 1
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this node has no parent. O(1)."""
+        return self._tree.store.parents[self._index] == NO_NODE
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this node has no children. O(1)."""
+        return self._tree.store.is_leaf(self._index)
+
+    def children(self) -> list[Self]:
+        """List the alternate continuations of this node, oldest first. O(children)."""
+        return list(map(self._at, self._tree.store.children(self._index)))
+
+    def siblings(self) -> list[Self]:
+        """List the other children of this node's parent, oldest first. O(siblings)."""
+        parent = self.parent
+        return [] if parent is None else [node for node in parent.children() if node != self]
+
+    def path(self) -> list[Self]:
+        """List the nodes from the root to this one. O(depth)."""
+        return list(map(self._at, self._tree.store.path(self._index)))[::-1]
+
+    def thread(self) -> list[Message]:
+        """List the messages from the root to this node. O(depth)."""
+        return self._tree.store.thread(self._index)
+
+    def depth_first(self) -> Iterator[Self]:
+        """Iterate over this node and all below it, parents first, oldest first. O(1) a node."""
+        return map(self._at, self._tree.store.depth_first(self._index))
+
+    def breadth_first(self) -> Iterator[Self]:
+        """Iterate over this node and all below it, level by level. O(1) a node."""
+        return map(self._at, self._tree.store.breadth_first(self._index))
+
+    def in_insertion_order(self) -> list[Self]:
+        """List this node and all below it in the order they were added. O(n log n).
+
+        The last is the newest. A file keeps this order.
+        """
+        return list(map(self._at, sorted(self._tree.store.depth_first(self._index))))
+
+    def leaves(self) -> Iterator[Self]:
+        """Iterate over the ends of all branches from here, oldest first. O(nodes below)."""
+        store = self._tree.store
+        return map(self._at, filter(store.is_leaf, store.depth_first(self._index)))
+
+    def node_count(self) -> int:
+        """Count this node and all below it. O(nodes below)."""
+        return sum(1 for _ in self._tree.store.depth_first(self._index))
+
+    def find(self, what: str | Callable[[Self], object]) -> Self | None:
+        """Find a node by its id or by a function; return it, or None.
+
+        An id is looked up in the whole tree. A function is called with this node and those below,
+        depth first, until it returns a true value.
+        """
+        if callable(what):
+            return next((node for node in self.depth_first() if what(node)), None)
+        try:
+            node_id = bytes.fromhex(what)
+        except (TypeError, ValueError):
+            node_id = b""
+        if len(node_id) != ID_BYTES:
+            raise InvalidParameterError(
+                f"find takes an id of {2 * ID_BYTES} hexadecimal digits, or a function of a node, "
+                f"not {what!r:.80}"
+            )
+        index = self._tree.ids.find(node_id, self._index)
+        return None if index == NO_NODE else self._at(index)
+
+    def add_user(self, content: ContentLike) -> Self:
+        """Add a user message as a child and return the new node."""
+        return self._add(Message.user(content))
+
+    def add_assistant(self, content: ContentLike) -> Self:
+        """Add an assistant message as a child and return the new node."""
+        return self._add(Message.assistant(content))
+
+    def add_tool_result(
+        self, call_id: str, content: ContentLike, *, is_error: bool = False
+    ) -> Self:
+        """Add the result of the tool call with this id as a child and return the new node.
+
+        Chain the results of parallel calls: add each to the node of the one before.
+        """
+        return self._add(Message.tool_result(call_id, content, is_error=is_error))
+
+    def _add(self, message: Message) -> Self:
+        return self._at(self._tree.append(self._index, message))
+
+    def graft(self, other: "ChatNode") -> Self:
+        """Add a copy of a node, with all below it, as a child of this one; return the copy.
+
+        The other may be in any tree, and stays as it is. The copy's costs are zero: they stay
+        with the nodes that were paid for. O(nodes).
         """
         if not isinstance(other, ChatNode):
             raise InvalidParameterError(f"graft takes a node, not {type(other).__name__}")
-        return self._grafted(other)
+        tree, index = other._tree, other._index  # noqa: SLF001 - of this class, too
+        return self._at(self._tree.graft(self._index, tree, index))
+
+    def detach(self) -> Self:
+        """Turn this node, with all below it, into a separate tree, and return it.
+
+        Handles and ids stay valid and unchanged. Does nothing at the root. O(siblings) after a
+        first O(nodes) pass.
+        """
+        self._tree.detach(self._index)
+        return self
 
     def set_format_kwarg(self, name: str, value: FormatValue) -> Self:
-        """Gives `{name}` a value in every call at or below this node; returns the node.
+        """Set the value of `{name}` for every call at or below this node; return the node.
 
-        Values of nodes nearer to the leaf, and those of a call, come first. None is a placeholder
-        that they must fill. The texts in the tree stay as they are.
+        A call's values win over those of nodes, and nodes nearer to the leaf over those above.
+        None is a placeholder that they must fill. The texts in the tree do not change.
         """
         if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
             raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
-        values = {**self._tree.kwargs(self._index), name: plain_value(name, value)}
-        self._tree.set_kwargs(self._index, values)
+        self._tree.set_format_kwarg(self._index, name, plain_value(name, value))
         return self
 
     @property
     def format_kwargs(self) -> dict[str, FormatValue]:
-        """The placeholders with values here, from this node and all before it. O(depth)."""
-        return self._tree.thread_kwargs(self._index)
+        """The placeholders set from the root to this node, with their values. O(depth)."""
+        return self._tree.format_kwargs(self._index)
 
     def missing_format_kwargs(self) -> list[str]:
-        """The placeholders of the thread that have no value yet, in order. O(text)."""
+        """List the placeholders of the thread that have no value yet, in order. O(text)."""
         values = self._given_kwargs()
-        found = [name for message in self.thread() for name in placeholders_in(message)]
-        named = [name for name in self.format_kwargs if name not in values]
-        return list(dict.fromkeys([*named, *(name for name in found if name not in values)]))
+        found = (name for message in self.thread() for name in find_placeholders(message))
+        names = dict.fromkeys([*self.format_kwargs, *found])
+        return [name for name in names if name not in values]
 
     def formatted_thread(self, /, **values: str | float) -> list[Message]:
-        """The thread with its placeholders filled in; those without a value stay as they are."""
-        return list(filled(self.thread(), self._given_kwargs() | values))
+        """Fill in the placeholders of the thread; those without a value stay as they are."""
+        return list(fill_placeholders(self.thread(), self._given_kwargs() | values))
 
     def _given_kwargs(self) -> dict[str, str | int | float]:
-        """The placeholders that have a value here, without those that must get one."""
         return {name: value for name, value in self.format_kwargs.items() if value is not None}
 
-    async def collapse_thread(
-        self,
-        *,
-        keep_last: int,
-        generator: GeneratorInfo | None = None,
-        params: ParametersLike = None,
-    ) -> Self:
-        """A new, shorter conversation; returns its leaf. This one stays as it is.
-
-        It has the system prompt, a note in place of the middle, and the last `keep_last`
-        messages. With a generator the note is the model's summary of the middle, which is a paid
-        call: its response, with the cost, is that of the note. Without one it says how many
-        messages were left out.
-        """
-        short = await collapsed(self.thread(), keep_last, generator, params)
-        tree = Tree()
-        index = tree.append(NO_NODE, *short.before, response=short.summary)
-        if self.format_kwargs:
-            tree.set_kwargs(tree.root(index), self.format_kwargs)
-        return type(self)(tree, tree.append(index, *short.after) if short.after else index)
-
-    def pretty(self, most_chars: int | None = None) -> str:
-        """The conversation from the root to here as text for people and logs.
-
-        Each message is cut to `most_chars`, if that is set.
-        """
-        return as_text(self.thread(), most_chars)
-
-    def to_markdown(self) -> str:
-        """The conversation from the root to here as Markdown."""
-        return as_markdown(self.thread())
-
-    def thread(self) -> list[Message]:
-        """The messages from the root to this node. O(depth)."""
-        return self._tree.thread(self._index)
-
-    def to_html(self, title: str = "Conversation") -> str:
-        """This node and all below it as one HTML page for any browser; it works offline."""
-        from minillmlib.tree.page import html_page  # noqa: PLC0415 - few programs need it
-
-        return html_page(self, title)
-
-    def add_user(self, content: Said) -> Self:
-        """Adds what the person says as a child; returns the new node."""
-        return self._add(Message.user(content))
-
-    def add_assistant(self, content: Said) -> Self:
-        """Adds what the model is to have said as a child; returns the new node."""
-        return self._add(Message.assistant(content))
-
-    def add_tool_result(self, call_id: str, content: Said, *, is_error: bool = False) -> Self:
-        """Adds what a tool gave for the call with this id; returns the new node.
-
-        Results of parallel calls are chained: each is added to the node of the one before.
-        """
-        return self._add(Message.tool_result(call_id, content, is_error=is_error))
-
-    def estimate_cost(
-        self, generator: GeneratorInfo, params: ParametersLike = None
-    ) -> CostEstimate:
-        """The most that one attempt to complete this node can cost, or what is missing to say so.
-
-        Nothing is sent. See `CostEstimate`.
-        """
-        return estimated_cost(
-            self._tree.marked_thread(self._index), generator, self._filling(params)
-        )
-
-    async def ensure_cached(
-        self, generator: GeneratorInfo, params: ParametersLike = None
-    ) -> CostInfo:
-        """Writes the prompt up to this node to the provider's cache, or refreshes it there.
-
-        With no output where the wire can (Anthropic), else with the least it permits. The prompt
-        ends at its last mark; without one, or with `with_cache(True)`, this node is marked for
-        the call. Where marks are needed, the calls that follow need theirs to read what was
-        written. Nothing is added to the tree. What it cost is returned, and told to a
-        `cost_callback` as well; a prompt that is too short shows as no token read or written.
-        Raises `InvalidParameterError` where nothing can be warmed.
-        """
-        return await warmed(self._tree.marked_thread(self._index), generator, self._filling(params))
-
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
-        """Marks the prompt up to and with this node for the provider's cache; returns the node.
+        """Set a cache breakpoint: the prompt up to and with this node is cached; return the node.
 
-        Anthropic, and Claude at OpenRouter, take the last four marks of a conversation. Others
-        cache by themselves; the answer's `request_report` says so. `ttl` is `"5m"` or `"1h"`.
+        Anthropic, and Claude at OpenRouter, take the last four breakpoints of a conversation.
+        Others cache by themselves; the answer's `request_report` says so. `ttl` is `"5m"` or
+        `"1h"`.
         """
         if ttl not in get_args(CacheTtl):
-            raise InvalidParameterError(f"the ttl of a cache mark is '5m' or '1h', not {ttl!r}")
-        self._tree.mark(self._index, ttl)
+            raise InvalidParameterError(
+                f"the ttl of a cache breakpoint is '5m' or '1h', not {ttl!r}"
+            )
+        self._tree.set_breakpoint(self._index, ttl)
         return self
 
     def clear_cache_breakpoint(self) -> Self:
-        """Takes the mark of this node away, if it has one; returns the node."""
-        self._tree.mark(self._index, None)
+        """Remove the cache breakpoint of this node, if it has one; return the node."""
+        self._tree.set_breakpoint(self._index, None)
         return self
 
     def clear_all_cache_breakpoints(self) -> Self:
-        """Takes the marks of the whole tree away; returns the node."""
-        self._tree.clear_marks(self._tree.root(self._index))
+        """Remove the cache breakpoints of the whole tree; return the node."""
+        self._tree.clear_breakpoints(self._tree.store.root(self._index))
         return self
 
     @overload
@@ -261,7 +364,7 @@ class ChatNode(KeptPlace):
     async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self: ...
 
     async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> "ChatNode":
-        """Asks the model to continue from this node; returns the assistant's node.
+        """Ask the model to continue from this node and return the assistant's node.
 
         The path from the root to this node is the whole context, and the answer becomes a
         child of this node. On any error, and when cancelled, the tree stays as it was.
@@ -270,20 +373,20 @@ class ChatNode(KeptPlace):
 
     @overload
     async def chat(
-        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
+        self, content: ContentLike, generator: GeneratorInfo, params: TypedParameters[T]
     ) -> "ParsedNode[T]": ...
 
     @overload
     async def chat(
-        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> Self: ...
 
     async def chat(
-        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "ChatNode":
-        """Says something and returns the assistant's node.
+        """Send a user message and return the assistant's node.
 
-        Both nodes are added when the answer is there. On any error, and when cancelled, the
+        Both nodes are added when the answer is complete. On any error, and when cancelled, the
         tree stays as it was, so the same call can be made again.
         """
         return await self._complete(generator, params, Message.user(content))
@@ -301,27 +404,24 @@ class ChatNode(KeptPlace):
     def complete_streaming(
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
-        """Like `complete`, but chunk by chunk; the request is sent when reading begins."""
-        call = self._call(generator, params, stream=True)
-        return StreamingCompletion(call, self._keeper(call))
+        """Stream what `complete` returns; the request is sent when reading begins."""
+        return self._stream(generator, params)
 
     @overload
     def chat_streaming(
-        self, content: Said, generator: GeneratorInfo, params: TypedParameters[T]
+        self, content: ContentLike, generator: GeneratorInfo, params: TypedParameters[T]
     ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def chat_streaming(
-        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> StreamingCompletion[Self]: ...
 
     def chat_streaming(
-        self, content: Said, generator: GeneratorInfo, params: ParametersLike = None
+        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
-        """Like `chat`, but chunk by chunk; the request is sent when reading begins."""
-        said = Message.user(content)
-        call = self._call(generator, params, said, stream=True)
-        return StreamingCompletion(call, self._keeper(call, said))
+        """Stream what `chat` returns; the request is sent when reading begins."""
+        return self._stream(generator, params, Message.user(content))
 
     @overload
     async def complete_tracked(
@@ -336,62 +436,118 @@ class ChatNode(KeptPlace):
     async def complete_tracked(
         self, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
-        """Like `complete`, with the context's model; what it costs is always reported to it."""
+        """Do as `complete` with the context's model, and report the cost to the context."""
         return await self._complete(context.generator, context.parameters(params))
 
     @overload
     async def chat_tracked(
-        self, content: Said, context: CompletionContext, params: TypedParameters[T]
+        self, content: ContentLike, context: CompletionContext, params: TypedParameters[T]
     ) -> "ParsedNode[T]": ...
 
     @overload
     async def chat_tracked(
-        self, content: Said, context: CompletionContext, params: ParametersLike = None
+        self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
     ) -> Self: ...
 
     async def chat_tracked(
-        self, content: Said, context: CompletionContext, params: ParametersLike = None
+        self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
-        """Like `chat`, with the context's model; what it costs is always reported to it."""
+        """Do as `chat` with the context's model, and report the cost to the context."""
         settings = context.parameters(params)
         return await self._complete(context.generator, settings, Message.user(content))
 
     @overload
     def complete_streaming_tracked(
         self, context: CompletionContext, params: TypedParameters[T]
-    ) -> "TrackedStream[ParsedNode[T]]": ...
+    ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def complete_streaming_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> TrackedStream[Self]: ...
+    ) -> StreamingCompletion[Self]: ...
 
     def complete_streaming_tracked(
         self, context: CompletionContext, params: ParametersLike = None
-    ) -> "TrackedStream[ChatNode]":
-        """Like `complete_streaming`; its cost is reported when it ends, however it ends."""
-        settings = context.parameters(params)
-        call = self._call(context.generator, settings, stream=True)
-        return TrackedStream(call, self._keeper(call))
+    ) -> "StreamingCompletion[ChatNode]":
+        """Do as `complete_streaming`, and report the cost to the context, however it ends."""
+        return self._stream(context.generator, context.parameters(params))
+
+    async def collapse_thread(
+        self,
+        *,
+        keep_last: int,
+        generator: GeneratorInfo | None = None,
+        params: ParametersLike = None,
+    ) -> Self:
+        """Build a new, shorter conversation and return its leaf. This one stays as it is.
+
+        It has the system prompt, a note in place of the middle, and the last `keep_last`
+        messages. With a generator the note is the model's summary of the middle, which is a paid
+        call: the note has its response, with the cost. Without one the note gives the number of
+        messages that were left out.
+        """
+        short = await compact_thread(self.thread(), keep_last, generator, params)
+        tree = Tree()
+        note = tree.append(NO_NODE, *short.before, response=short.summary)
+        if values := self.format_kwargs:
+            tree.set_format_kwargs(0, values)
+        return type(self)(tree, tree.append(note, *short.after))
+
+    async def ensure_cached(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostInfo:
+        """Write the prompt up to this node to the provider's cache, or refresh it there.
+
+        Asks for no output where the wire can (Anthropic), else for the minimum it permits. The
+        prompt ends at its last breakpoint; without one, or with `with_cache(True)`, this node gets
+        one for the call. Where breakpoints are needed, later calls need the same ones to read the
+        cache. Nothing is added to the tree. The cost is returned, and reported to a
+        `cost_callback`; a prompt that is too short shows as no token read or written. Raises
+        `InvalidParameterError` where no cache can be written.
+        """
+        thread = self._tree.thread_with_breakpoints(self._index)
+        return await warm_cache(thread, generator, self._with_node_placeholders(params))
 
     async def _complete(
-        self, generator: GeneratorInfo, params: ParametersLike, *said: Message
+        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
     ) -> "ChatNode":
-        call = self._call(generator, params, *said, stream=False)
-        return self._keeper(call, *said)(*await complete(call))
+        call, on_answer = self._prepare(generator, params, *new, stream=False)
+        return on_answer(await complete(call))
 
-    def _call(
-        self, generator: GeneratorInfo, params: ParametersLike, *said: Message, stream: bool
-    ) -> Call:
-        thread = [*self._tree.marked_thread(self._index), *said]
-        past = None
-        if len(thread) >= LONG:
-            place = self._index if said else self._tree.parent(self._index)
-            past = self._tree.past(place)
-        return plan(thread, generator, self._filling(params), stream=stream, past=past)
+    def _stream(
+        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
+    ) -> "StreamingCompletion[ChatNode]":
+        return StreamingCompletion(*self._prepare(generator, params, *new, stream=True))
 
-    def _filling(self, params: ParametersLike) -> ParametersLike:
-        """The parameters with the values that nodes give to placeholders, unless they have them."""
+    def _prepare(
+        self, generator: GeneratorInfo, params: ParametersLike, *new: Message, stream: bool
+    ) -> "tuple[Call, Callable[[Completed], ChatNode]]":
+        """Return the call, and a function that adds the new messages and the answer to the tree."""
+        check_generator(generator)
+        params = self._with_node_placeholders(params)
+        thread = [*self._tree.thread_with_breakpoints(self._index), *new]
+        end = self._index if new else self._tree.store.parents[self._index]
+        cache = self._tree.prefix_cache if len(thread) >= PREFIX_CACHE_MIN_MESSAGES else None
+        prefix = None
+        if cache is not None:
+            path = self._tree.store.path(end)
+            prefix = cache.find(path, generator.provider, model_key(generator))
+        call = prepare(thread, generator, params, stream=stream, prefix=prefix)
+
+        def on_answer(completed: Completed) -> ChatNode:
+            response = completed.response
+            answer = response.to_assistant_message()
+            index = self._tree.append(self._index, *new, answer, response=response)
+            if cache is not None and completed.prefix is not None:
+                cache.store(end, completed.prefix)
+            if call.result_type is None:
+                return self._at(index)
+            return ParsedNode(self._tree, index, completed.parsed)
+
+        return call, on_answer
+
+    def _with_node_placeholders(self, params: ParametersLike) -> ParametersLike:
+        """Add the placeholders set on nodes to the parameters, whose values win."""
         named = self.format_kwargs
         if not named:
             return params
@@ -405,25 +561,84 @@ class ChatNode(KeptPlace):
             )
         return settings.replace(format_kwargs=values)
 
-    def _add(self, message: Message) -> Self:
-        return self._at(self._tree.append(self._index, message))
+    @property
+    def cost(self) -> CostTotal:
+        """The cost of this message, with all attempts; zero for one that no model wrote."""
+        return self._tree.cost([self._index])
 
-    def _keeper(
-        self, call: Call, *said: Message
-    ) -> Callable[[CompletionResponse, JsonValue], "ChatNode"]:
-        """Adds what was said and answered when the answer is there."""
+    def path_cost(self) -> CostTotal:
+        """Sum the costs of the conversation from the root to this node. O(depth)."""
+        return self._tree.cost(self._tree.store.path(self._index))
 
-        def keep(response: CompletionResponse, parsed: JsonValue) -> ChatNode:
-            answer = response.to_assistant_message()
-            index = self._tree.append(self._index, *said, answer, response=response)
-            if call.result_type is None:
-                return self._at(index)
-            return ParsedNode(self._tree, index, parsed)
+    def subtree_cost(self) -> CostTotal:
+        """Sum the costs of this node and everything below it, each node once. O(nodes)."""
+        return self._tree.cost(self._tree.store.depth_first(self._index))
 
-        return keep
+    def estimate_cost(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> CostEstimate:
+        """Estimate the maximum cost of one attempt to complete this node. Nothing is sent.
+
+        Without what is needed to estimate it, the result names what is missing; see
+        `CostEstimate`.
+        """
+        thread = self._tree.thread_with_breakpoints(self._index)
+        return estimate_cost(thread, generator, self._with_node_placeholders(params))
+
+    def save_thread(self, path: FilePath) -> None:
+        """Write the conversation from the root to this node as one JSON document.
+
+        The file is replaced as a whole or not at all. Raises `StorageError`.
+        """
+        thread = Thread(self._tree.thread_with_breakpoints(self._index), self.format_kwargs)
+        document = thread_json(thread)
+        with as_storage_error("written", path):
+            write_whole(path, [document])
+
+    def save_tree(self, path: FilePath) -> None:
+        """Write this node and all below it, with costs and ids, one line each. O(nodes).
+
+        The file is replaced as a whole or not at all. Raises `StorageError`.
+        """
+        save_tree(self._tree, self._index, path)
+
+    def attach_journal(self, path: FilePath) -> None:
+        """Append this tree to a file as it grows: a new node is on disk before its call returns.
+
+        The file and the tree are merged first, so a restarted program can load the file and
+        continue. A crash loses at most the line being written. Only the root takes a journal. If
+        the disk refuses a line, the call raises `StorageError`; its nodes are in the tree, and
+        the journal is attached no more.
+        """
+        if not self.is_root:
+            raise InvalidParameterError("a journal is attached to the root: see root_node")
+        attach_journal(self._tree, self._index, path)
+
+    def pretty(self, max_chars: int | None = None) -> str:
+        """Render the conversation from the root to here as text for people and logs.
+
+        Each message is cut to `max_chars`, if that is set.
+        """
+        return as_text(self.thread(), max_chars)
+
+    def to_markdown(self) -> str:
+        """Render the conversation from the root to here as Markdown."""
+        return as_markdown(self.thread())
+
+    def to_html(self, title: str = "Conversation") -> str:
+        """Render this node and all below it as one HTML page for any browser; it works offline."""
+        return html_page(self._tree, self._index, title)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ChatNode):
+            return NotImplemented
+        return self._tree is other._tree and self._index == other._index
+
+    def __hash__(self) -> int:
+        return hash((id(self._tree), self._index))
 
     def __str__(self) -> str:
-        return self.pretty(SHOWN_CHARS)
+        return self.pretty(MAX_STR_CHARS)
 
     def _repr_html_(self) -> str:
         return as_html(self.thread())
@@ -433,10 +648,10 @@ class ChatNode(KeptPlace):
 
 
 class ParsedNode(ChatNode, Generic[T]):
-    """The node of an answer that was to have a type, as the call that asked for it returns it.
+    """A node whose answer was parsed as the type that the call expected.
 
-    `parsed` belongs to this handle. Other handles of the node, and those reached from this one,
-    are without it; their text is the JSON, and `response.json()` its value.
+    Only the handle that the call returned has `parsed`. Other handles of the node have its JSON
+    as `text`, and the value of that as `response.json()`.
     """
 
     __slots__ = ("_parsed",)
@@ -450,7 +665,7 @@ class ParsedNode(ChatNode, Generic[T]):
         """The answer as the type that the call expected.
 
         Raises `InvalidParameterError` for an answer that asks for tools first, and for a handle
-        that no such call returned.
+        that no call with `expecting()` returned.
         """
         if self._parsed is not NOT_PARSED:
             return cast("T", self._parsed)

@@ -1,109 +1,92 @@
-"""A tree as one HTML page that needs nothing else: no server, no network, no other file.
+"""A tree as one HTML page that needs no server, no network and no other file.
 
-Models write what they like, so nothing of a message ever becomes markup. The data stand in the
-page as JSON without a single `<`, `>` or `&`; the page's script makes text nodes of them, and a
-policy lets the browser run that script and no other, and fetch nothing at all.
+Models may write anything, so nothing of a message ever becomes markup. The page holds its data as
+JSON without a single `<`, `>` or `&`, its script makes text nodes of them, and its policy lets the
+browser run this script and this style alone, by their hashes, and fetch nothing.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
-import json
 import re
-from collections.abc import Iterator
-from importlib.resources import files
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from minillmlib.json_value import JsonObject
+import msgspec
+
+from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.tree.records import encode
+from minillmlib.tree.tree import Tree
 from minillmlib.types.costs import CostTotal
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
+from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse, FinishReason
-
-if TYPE_CHECKING:  # node.py imports this module, in a method
-    from minillmlib.tree.node import ChatNode
 
 __all__ = ["html_page"]
 
-MOST_MEDIA_BYTES = 2_000_000  # of one image or sound; larger ones are only named
-MOST_BYTES_OF_ALL_MEDIA = 20_000_000
+MAX_MEDIA_BYTES = 2_000_000  # of one image or sound; larger ones are only named
+MAX_TOTAL_MEDIA_BYTES = 20_000_000
 
-# What a browser can show from a data: URL, and what cannot hold a script.
+# Types that a browser shows from a data: URL and that cannot hold a script.
 SHOWN_TYPES = frozenset({
     "image/png", "image/jpeg", "image/gif", "image/webp",
     "audio/wav", "audio/mp3", "audio/mpeg", "audio/aac", "audio/flac", "audio/ogg",
 })  # fmt: skip
-PLAIN_FINISHES = (None, FinishReason.STOP, FinishReason.TOOL_CALLS)
+NORMAL_FINISHES = (None, FinishReason.STOP, FinishReason.TOOL_CALLS)
 MARKUP = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def html_page(root: ChatNode, title: str = "Conversation") -> str:
-    """The page of a node and everything below it. Pure ASCII; O(nodes).
+def html_page(tree: Tree, root: int, title: str) -> str:
+    """Render a node and everything below it as an HTML page. Pure ASCII; O(nodes).
 
     Costs of paths count from the root of the tree, even where the page begins further down.
     """
-    template = files(__package__).joinpath("page.html").read_text("utf-8")
-    data = {"title": title, "above": root.depth, "nodes": list(_rows(root))}
-    parts = {"POLICY": _policy(template), "TITLE": _escaped(title), "DATA": _json(data)}
-    # In one pass, so that a message with such a mark in it stays a message.
-    return re.sub(r"%%(POLICY|TITLE|DATA)%%", lambda mark: parts[mark[1]], template)
+    template = Path(__file__).with_name("page.html").read_text("utf-8")
+    depth = sum(1 for _ in tree.store.path(root)) - 1
+    data = {"title": title, "above": depth, "nodes": list(_rows(tree, root))}
+    escaped = html.escape(title).encode("ascii", "xmlcharrefreplace").decode()
+    parts = {"TITLE": escaped, "DATA": encode(_to_ascii(data)).decode().translate(MARKUP)}
+    # In one pass, so that a message with such a name in it stays a message.
+    return re.sub(r"%%(TITLE|DATA)%%", lambda found: parts[found[1]], template)
 
 
-def _policy(template: str) -> str:
-    style, script = (
-        _digest(template.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0])
-        for tag in ("style", "script")
-    )
-    return (
-        f"default-src 'none'; script-src {script}; style-src {style}; "
-        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
-        "require-trusted-types-for 'script'; trusted-types 'none'"
-    )
+def _to_ascii(value: JsonValue) -> JsonValue:
+    """Escape texts that are not ASCII. Unlike msgspec alone, this also takes lone surrogates."""
+    if isinstance(value, dict):
+        return {name: _to_ascii(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_to_ascii, value))
+    if not isinstance(value, str) or (type(value) is str and value.isascii()):
+        return value
+    return msgspec.Raw(b'"%b"' % re.sub(r'(?:[^ -~]|["\\])+', _escape, value).encode())
 
 
-def _digest(source: str) -> str:
-    digest = hashlib.sha256(source.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def _escape(found: re.Match[str]) -> str:
+    return re.sub("....", r"\\u\g<0>", found[0].encode("utf-16-be", "surrogatepass").hex())
 
 
-def _escaped(text: str) -> str:
-    return html.escape(text).encode("ascii", "xmlcharrefreplace").decode()
-
-
-def _json(data: JsonObject) -> str:
-    """JSON in ASCII, in which half a surrogate pair has a form too."""
-    return json.dumps(data, separators=(",", ":")).translate(MARKUP)
-
-
-def _rows(root: ChatNode) -> Iterator[JsonObject]:
-    """One row a node, each before its children."""
-    nodes, parents = _listed(root)
-    paths, branches = _totals(nodes, parents)
+def _rows(tree: Tree, root: int) -> Iterator[JsonObject]:
+    """Yield one row a node, each before its children."""
+    store = tree.store
+    with store.lock:
+        nodes = list(store.depth_first(root))
+        numbers = {node: number for number, node in enumerate(nodes)}
+        parents = [-1, *(numbers[store.parents[node]] for node in nodes[1:])]
+    paths, branches = _sum_costs(tree, nodes, parents)
     media = _MediaRows()
     for number, node in enumerate(nodes):
         row = {"id": str(number), "parent": parents[number]}
         costs = {"path": str(paths[number]), "branch": str(branches[number])}
-        yield row | _message_row(node, media) | _response_row(node) | costs
+        message, response = store.messages[node], store.responses.get(node)
+        yield row | _message_row(message, media) | _response_summary(response) | costs
 
 
-def _listed(root: ChatNode) -> tuple[list[ChatNode], list[int]]:
-    """All nodes, each before its children, and the places of their parents."""
-    nodes: list[ChatNode] = []
-    parents: list[int] = []
-    pending = [(root, -1)]
-    while pending:
-        node, parent = pending.pop()
-        pending += [(child, len(nodes)) for child in reversed(node.children())]
-        nodes.append(node)
-        parents.append(parent)
-    return nodes, parents
-
-
-def _totals(nodes: list[ChatNode], parents: list[int]) -> tuple[list[CostTotal], list[CostTotal]]:
-    """What the path to each node cost, and what each node cost with everything below it."""
-    branches = [node.cost for node in nodes]
-    paths = [nodes[0].path_cost()]
+def _sum_costs(
+    tree: Tree, nodes: Sequence[int], parents: Sequence[int]
+) -> tuple[list[CostTotal], list[CostTotal]]:
+    """Return the cost of the path to each node, and of each node with everything below it."""
+    branches = [tree.cost([node]) for node in nodes]
+    paths = [tree.cost(tree.store.path(nodes[0]))]
     for cost, parent in zip(branches[1:], parents[1:], strict=True):
         paths.append(paths[parent] + cost)
     for number in range(len(nodes) - 1, 0, -1):
@@ -111,8 +94,7 @@ def _totals(nodes: list[ChatNode], parents: list[int]) -> tuple[list[CostTotal],
     return paths, branches
 
 
-def _message_row(node: ChatNode, media: _MediaRows) -> JsonObject:
-    message = node.message
+def _message_row(message: Message, media: _MediaRows) -> JsonObject:
     row = {
         "calls": [[call.id, call.name, call.arguments] for call in message.tool_calls],
         "answers": message.tool_call_id,
@@ -120,19 +102,17 @@ def _message_row(node: ChatNode, media: _MediaRows) -> JsonObject:
         "thought": message.reasoning.text if message.reasoning else "",
         "media": [media.row(part) for part in (*message.attachments, *message.media)],
     }
-    spoken = {"role": message.role.value, "text": message.text or ""}
-    return spoken | {key: value for key, value in row.items() if value}
+    always = {"role": message.role.value, "text": message.text or ""}
+    return always | {key: value for key, value in row.items() if value}
 
 
-def _response_row(node: ChatNode) -> JsonObject:
-    return _told(node.response) if node.is_generated else {}
-
-
-def _told(response: CompletionResponse) -> JsonObject:
+def _response_summary(response: CompletionResponse | None) -> JsonObject:
+    if response is None:
+        return {}
     row: JsonObject = {"cost": str(response.total_cost), "model": response.model}
     if response.usage is not None:
         row["tokens"] = [response.usage.prompt_tokens, response.usage.completion_tokens]
-    if response.finish_reason not in PLAIN_FINISHES:
+    if response.finish_reason not in NORMAL_FINISHES:
         row["finish"] = response.finish_reason
     if len(response.attempts) > 1:
         row["attempts"] = len(response.attempts)
@@ -140,26 +120,27 @@ def _told(response: CompletionResponse) -> JsonObject:
 
 
 class _MediaRows:
-    """Media as data: URLs, as long as there is room; what has none is named, with the reason."""
+    """Media as data: URLs while there is room; other media are named with the reason."""
 
     def __init__(self) -> None:
-        self._room = MOST_BYTES_OF_ALL_MEDIA
+        self._room = MAX_TOTAL_MEDIA_BYTES
 
     def row(self, part: MediaPart) -> JsonObject:
+        """Return the row of an image, a sound, a film or a document."""
         name = part.filename if isinstance(part, DocumentPart) else None
         row = {"kind": part.kind, "name": name or part.media_type or ""}
         if part.data is None:
             return row | {"left_out": f"not loaded from {part.url}"}
         size = len(part.data)
-        if (reason := self._reason_against(part, size)) is not None:
+        if (reason := self._why_not_shown(part, size)) is not None:
             return row | {"left_out": f"{size:,} bytes, left out: {reason}"}
         self._room -= size
         return row | {"url": part.data_url}
 
-    def _reason_against(self, part: MediaPart, size: int) -> str | None:
+    def _why_not_shown(self, part: MediaPart, size: int) -> str | None:
         is_shown = isinstance(part, ImagePart | AudioPart) and part.media_type in SHOWN_TYPES
         if not is_shown:
             return "this kind is not shown here"
-        if size > MOST_MEDIA_BYTES:
-            return f"more than {MOST_MEDIA_BYTES:,} bytes"
+        if size > MAX_MEDIA_BYTES:
+            return f"more than {MAX_MEDIA_BYTES:,} bytes"
         return None if size <= self._room else "the page holds enough media already"

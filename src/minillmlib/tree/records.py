@@ -1,13 +1,11 @@
-"""Nodes as lines of a file, and the ids that follow from what is in them.
+"""Nodes as lines of a file, and the ids derived from their content.
 
-A line is a JSON list of records that belong together: they are all there or none is.
+A line is a JSON list of records that belong together: a reader takes all of them or none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -16,28 +14,30 @@ from minillmlib.json_value import JsonValue, excerpt_of
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
-if TYPE_CHECKING:
+try:  # hashlib loads OpenSSL, 5 % of our import; the standard `random` imports its hash like this
+    from _blake2 import blake2b
+except ImportError:
     from hashlib import blake2b
 
 __all__ = [
     "HEADER",
     "ID_BYTES",
     "VERSION",
+    "BreakpointRecord",
     "DetachRecord",
     "FormatValue",
     "HeaderRecord",
     "KwargsRecord",
-    "MarkRecord",
     "NodeRecord",
     "Record",
-    "content_of",
+    "derive_id",
     "encode",
-    "id_of",
-    "line_of",
-    "new_hasher_maker",
-    "node_record",
+    "encode_line",
+    "encode_lossy",
+    "encode_node",
+    "new_hasher",
+    "node_content",
     "plain_value",
-    "written",
 ]
 
 VERSION = 1
@@ -51,56 +51,52 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class HeaderRecord(_Record, frozen=True, tag="minillmlib tree", tag_field="kind"):
-    """The first of a file; others follow where files were put one behind the other."""
+    """The first record of a file. Concatenated files have one each."""
 
     version: int
 
 
 class NodeRecord(_Record, frozen=True, tag="node", tag_field="kind"):
-    """One node. The first of a file may have a parent elsewhere: it was detached from it."""
+    """One node. The first of a file may name a parent elsewhere, which it was detached from."""
 
     id: str
     message: Message
     parent: str | None = None
     response: CompletionResponse | None = None
-    twin: int = 0  # how many older siblings are its equals
+    duplicate_index: int = msgspec.field(default=0, name="twin")  # number of equal older siblings
 
 
-class MarkRecord(_Record, frozen=True, tag="mark", tag_field="kind"):
-    """The cache mark of a node, or that it has none any more."""
+class BreakpointRecord(_Record, frozen=True, tag="mark", tag_field="kind"):
+    """The cache breakpoint of a node; without a ttl it has none any more."""
 
     node: str
     ttl: CacheTtl | None = None
 
 
 class KwargsRecord(_Record, frozen=True, tag="kwargs", tag_field="kind"):
-    """All the placeholders that a node gives values to."""
+    """All placeholders that a node gives values to."""
 
     node: str
     values: dict[str, FormatValue]
 
 
 class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
-    """A node, with everything below it, that is no part of this tree any more."""
+    """A node that left this tree, with everything below it."""
 
     node: str
 
 
-Record: TypeAlias = HeaderRecord | NodeRecord | MarkRecord | KwargsRecord | DetachRecord
+Record: TypeAlias = HeaderRecord | NodeRecord | BreakpointRecord | KwargsRecord | DetachRecord
 
 encode = msgspec.json.Encoder().encode
-
-
-@cache
-def new_hasher_maker() -> Callable[[], blake2b]:
-    """What makes hashers for ids, faster than hashlib's own function."""
-    from hashlib import blake2b  # noqa: PLC0415 - slow to import, and few programs ask for ids
-
-    return blake2b(digest_size=ID_BYTES).copy
+new_hasher = blake2b(digest_size=ID_BYTES).copy  # faster than a call of blake2b
 
 
 def plain_value(name: str, value: object) -> FormatValue:
-    """The value of a placeholder as a file gives it back. Raises `InvalidParameterError`."""
+    """Return the value of a placeholder as a file would give it back.
+
+    Raises `InvalidParameterError` for a value that JSON cannot carry.
+    """
     plain: object = value
     if isinstance(value, str):
         plain = str.__str__(value)
@@ -110,70 +106,67 @@ def plain_value(name: str, value: object) -> FormatValue:
         if isinstance(plain, FormatValue) and msgspec.json.decode(encode(plain)) == plain:
             return plain
     except ValueError:
-        pass  # half a surrogate pair, a number of too many digits
+        pass  # a lone surrogate, or a number of too many digits
     raise InvalidParameterError(
         f"the value of {{{name}}} is a text or a number that JSON can carry, "
         f"not {excerpt_of(value, 60)}"
     )
 
 
-def content_of(message: Message, response: CompletionResponse | None) -> bytes:
-    """What a node holds, as JSON: its message and, if a model wrote it, where it came from."""
+def node_content(message: Message, response: CompletionResponse | None) -> bytes:
+    """Return a node's message and, if a model wrote it, its response, as JSON members."""
     try:
         content = encode(message)
     except (TypeError, ValueError, RecursionError):
-        content = written(message)
-    return content if response is None else content + b',"response":' + written(response)
+        content = encode_lossy(message)
+    return content if response is None else content + b',"response":' + encode_lossy(response)
 
 
-def written(value: msgspec.Struct) -> bytes:
-    """A value of ours as JSON, in which half a surrogate pair, which none can carry, is U+FFFD."""
+def encode_lossy(value: msgspec.Struct) -> bytes:
+    """Encode a value as JSON, with U+FFFD for lone surrogates, which JSON cannot carry."""
     try:
         return encode(value)
     except UnicodeEncodeError:
-        return encode(_whole(msgspec.to_builtins(value)))
+        return encode(_replace_surrogates(msgspec.to_builtins(value)))
     except (TypeError, ValueError, RecursionError) as error:
         what = type(value).__name__.strip("_")
         raise InvalidParameterError(f"a {what} cannot be written as JSON ({error})") from None
 
 
-def _whole(value: JsonValue) -> JsonValue:
-    """The same without halves of surrogate pairs. No deeper than what a server could send."""
+def _replace_surrogates(value: JsonValue) -> JsonValue:
+    """Replace lone surrogates by U+FFFD. Recurses no deeper than a server's JSON can be."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
-        return {_whole(name): _whole(item) for name, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
+        return {_replace_surrogates(name): _replace_surrogates(v) for name, v in value.items()}
+    return list(map(_replace_surrogates, value)) if isinstance(value, list | tuple) else value
 
 
-def id_of(parent: bytes | bytearray, content: bytes, twin: int = 0) -> bytes:
-    """The id of a node: it follows from everything from the root to it, and from nothing else."""
-    hasher = new_hasher_maker()()
-    hasher.update(parent)
+def derive_id(parent_id: bytes | bytearray, content: bytes, duplicate_index: int = 0) -> bytes:
+    """Derive a node's id from its parent's id, its content and the number of equal siblings."""
+    hasher = new_hasher()
+    hasher.update(parent_id)
     hasher.update(content)
-    if twin:
-        hasher.update(b"#%d" % twin)
+    if duplicate_index:
+        hasher.update(b"#%d" % duplicate_index)
     return hasher.digest()
 
 
-def node_record(own: bytes, parent: bytes, content: bytes, twin: int) -> bytes:
-    """The record of a node, put together by hand: a tree may have a million.
-
-    The ids are in hexadecimal digits.
-    """
-    if twin:
-        content += b',"twin":%d' % twin
-    if not parent:
-        return b'{"kind":"node","id":"%b","message":%b}' % (own, content)
-    return b'{"kind":"node","id":"%b","parent":"%b","message":%b}' % (own, parent, content)
+def encode_node(node_id: bytes, parent_id: bytes, content: bytes, duplicate_index: int) -> bytes:
+    """Encode the record of a node by hand, since a tree may have a million. Ids are hex digits."""
+    if duplicate_index:
+        content += b',"twin":%d' % duplicate_index
+    if not parent_id:
+        return b'{"kind":"node","id":"%b","message":%b}' % (node_id, content)
+    return b'{"kind":"node","id":"%b","parent":"%b","message":%b}' % (node_id, parent_id, content)
 
 
-def line_of(*records: bytes | Record) -> bytes:
-    """A line of these records."""
+def encode_line(*records: bytes | Record) -> bytes:
+    """Encode records as one line."""
     if len(records) == 1 and isinstance(records[0], bytes):
         return b"[%b]\n" % records[0]
     parts = (record if isinstance(record, bytes) else encode(record) for record in records)
     return b"[%b]\n" % b",".join(parts)
 
 
-HEADER = line_of(HeaderRecord(version=VERSION))
+HEADER = encode_line(HeaderRecord(version=VERSION))

@@ -1,8 +1,8 @@
-"""One conversation as a JSON document: ours, and those that people have."""
+"""One conversation as a JSON document: our format, and two that users have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from minillmlib.errors import MiniLLMError, StorageError
 from minillmlib.json_value import JsonValue, excerpt, excerpt_of
-from minillmlib.tree.records import FormatValue, written
+from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.media import ImagePart
 from minillmlib.types.messages import ContentPart, Message, Role, TextPart
 from minillmlib.types.tools import ToolCall
@@ -22,7 +22,7 @@ ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 
 
 class Thread(NamedTuple):
-    """Messages, and the values of their placeholders; None is one that a call must give."""
+    """Messages and the values of their placeholders; None is one that a call must give."""
 
     messages: list[Message]
     format_kwargs: Mapping[str, FormatValue]
@@ -32,7 +32,7 @@ class _Document(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="minillmlib thread",
     tag_field="kind",
 ):  # fmt: skip
-    """Our own form."""
+    """Our format."""
 
     version: int
     messages: list[Message]
@@ -40,21 +40,20 @@ class _Document(
 
 
 def thread_json(thread: Thread) -> bytes:
-    """The document of a thread."""
+    """Encode a thread as a document."""
     document = _Document(VERSION, thread.messages, dict(thread.format_kwargs))
-    return msgspec.json.format(written(document), indent=1) + b"\n"
+    return msgspec.json.format(encode_lossy(document), indent=1) + b"\n"
 
 
 def thread_from_json(data: bytes | str) -> Thread:
-    """The thread in a document.
+    """Decode a document.
 
-    Takes our own form, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
+    Takes our format, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
     and a plain list of `{"role": ..., "content": ...}` as chat-completions servers take it.
-    Raises `StorageError` that names the place which it does not understand.
+    Raises `StorageError` that names the place it does not understand.
     """
     try:
-        raw = msgspec.json.decode(data)
-        thread = _thread_of(raw)
+        thread = _parse_thread(msgspec.json.decode(data))
     except StorageError:
         raise
     except (ValueError, TypeError, RecursionError, MiniLLMError) as error:
@@ -64,13 +63,13 @@ def thread_from_json(data: bytes | str) -> Thread:
     return thread
 
 
-def _thread_of(raw: JsonValue) -> Thread:
+def _parse_thread(raw: JsonValue) -> Thread:
     if isinstance(raw, list):
-        return Thread(_plain_messages(raw, "the list"), {})
+        return Thread(_parse_messages(raw, "the list"), {})
     if isinstance(raw, dict) and "prompts" in raw:
         _refuse_unknown(raw, {"prompts", "required_kwargs"}, "the document")
-        kwargs = _required(raw.get("required_kwargs"))
-        return Thread(_plain_messages(raw["prompts"], "prompts"), kwargs)
+        kwargs = _parse_kwargs(raw.get("required_kwargs"))
+        return Thread(_parse_messages(raw["prompts"], "prompts"), kwargs)
     document = msgspec.convert(raw, _Document)
     if document.version != VERSION:
         raise StorageError(
@@ -79,33 +78,35 @@ def _thread_of(raw: JsonValue) -> Thread:
     return Thread(document.messages, document.format_kwargs)
 
 
-def _required(raw: JsonValue) -> Mapping[str, FormatValue]:
+def _parse_kwargs(raw: JsonValue) -> Mapping[str, FormatValue]:
     try:
         return msgspec.convert({} if raw is None else raw, dict[str, FormatValue])
     except ValueError as error:
         raise StorageError(f"required_kwargs: {excerpt(str(error))}") from None
 
 
-def _plain_messages(raw: JsonValue, where: str) -> list[Message]:
+def _parse_messages(raw: JsonValue, where: str) -> list[Message]:
     if not isinstance(raw, list):
         raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
-    return [_plain_message(item, f"{where}[{place}]") for place, item in enumerate(raw)]
+    return [_parse_message(item, f"{where}[{place}]") for place, item in enumerate(raw)]
 
 
-def _plain_message(raw: JsonValue, where: str) -> Message:
+def _parse_message(raw: JsonValue, where: str) -> Message:
     if not isinstance(raw, dict):
         raise StorageError(f"{where} is no message but {excerpt_of(raw, 60)}")
     _refuse_unknown(raw, {"role", "content", "tool_calls", "tool_call_id", "is_error"}, where)
-    role = ROLES.get(raw["role"]) if isinstance(raw.get("role"), str) else None
-    if role is None:
-        raise StorageError(f"{where}.role is {excerpt_of(raw.get('role'), 60)}")
+    role, is_error = raw.get("role"), raw.get("is_error")
+    if not isinstance(role, str) or role not in ROLES:
+        raise StorageError(f"{where}.role is {excerpt_of(role, 60)}")
+    if is_error not in (None, True, False):
+        raise StorageError(f"{where}.is_error is {excerpt_of(is_error, 60)}")
     try:
         return Message(
-            role=role,
-            content=_plain_content(raw.get("content"), f"{where}.content"),
-            tool_calls=tuple(_calls(raw.get("tool_calls"), f"{where}.tool_calls")),
+            role=ROLES[role],
+            content=_parse_content(raw.get("content"), f"{where}.content"),
+            tool_calls=tuple(_parse_calls(raw.get("tool_calls"), f"{where}.tool_calls")),
             tool_call_id=raw.get("tool_call_id"),
-            is_error=_flag(raw.get("is_error"), f"{where}.is_error"),
+            is_error=is_error is True,
         )
     except StorageError:
         raise
@@ -113,23 +114,15 @@ def _plain_message(raw: JsonValue, where: str) -> Message:
         raise StorageError(f"{where}: {excerpt(str(error))}") from None
 
 
-def _flag(raw: JsonValue, where: str) -> bool:
-    if raw not in (None, True, False):
-        raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
-    return raw is True
-
-
-def _plain_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
-    if raw is None:
-        return ""
-    if isinstance(raw, str):
-        return raw
+def _parse_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
+    if raw is None or isinstance(raw, str):
+        return raw or ""
     if not isinstance(raw, list):
         raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
-    return tuple(_part(part, f"{where}[{place}]") for place, part in enumerate(raw))
+    return tuple(_parse_part(part, f"{where}[{place}]") for place, part in enumerate(raw))
 
 
-def _part(raw: JsonValue, where: str) -> ContentPart:
+def _parse_part(raw: JsonValue, where: str) -> ContentPart:
     match raw:
         case {"type": "text", "text": str() as text}:
             return TextPart(text=text)
@@ -139,21 +132,17 @@ def _part(raw: JsonValue, where: str) -> ContentPart:
     raise StorageError(f"{where} is neither a text nor an image: {excerpt_of(raw, 60)}")
 
 
-def _calls(raw: JsonValue, where: str) -> Sequence[ToolCall]:
-    calls: list[ToolCall] = []
-    if raw is None:
-        return calls
-    if not isinstance(raw, list):
+def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
+    if raw is not None and not isinstance(raw, list):
         raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
-    for place, call in enumerate(raw):
+    for place, call in enumerate(raw or ()):
         match call:
-            case {"id": str() as own, "function": {"name": str() as name, "arguments": arguments}}:
-                text = arguments if isinstance(arguments, str) else None
-                text = msgspec.json.encode(arguments).decode() if text is None else text
-                calls.append(ToolCall(id=own, name=name, arguments=text))
+            case {"id": str() as id_, "function": {"name": str() as name, "arguments": arguments}}:
+                if not isinstance(arguments, str):
+                    arguments = msgspec.json.encode(arguments).decode()
+                yield ToolCall(id=id_, name=name, arguments=arguments)
             case _:
                 raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
-    return calls
 
 
 def _refuse_unknown(raw: Iterable[object], known: set[str], where: str) -> None:

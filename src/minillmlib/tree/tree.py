@@ -1,245 +1,226 @@
-"""A tree that grows, has marks and values on its nodes, and is kept in files."""
+"""A tree: nodes, their ids, breakpoints and placeholders, and the journals that record changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from itertools import chain
-from typing import Protocol
 
 import msgspec
 
-from minillmlib.client.prefix_cache import History, Past
-from minillmlib.tree.ids import NamedColumns
+from minillmlib.client.prefix_cache import EncodedPrefixCache
+from minillmlib.tree.ids import NodeIds
+from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     ID_BYTES,
+    BreakpointRecord,
     DetachRecord,
     FormatValue,
     KwargsRecord,
-    MarkRecord,
     Record,
-    content_of,
-    line_of,
-    node_record,
+    encode_line,
+    encode_node,
+    node_content,
 )
-from minillmlib.tree.store import NO_NODE
+from minillmlib.tree.store import NO_NODE, NodeStore
+from minillmlib.types.costs import CostTotal
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Journal", "Tree", "joined"]
-
-PIECE_BYTES = 1_000_000
-CHAIN = 4  # from so many messages on it pays to add them together
+__all__ = ["Tree"]
 
 
-class Journal(Protocol):
-    """Where a tree is kept as it grows."""
+class Tree:
+    """All nodes of one conversation and the values set on them.
 
-    def write(self, lines: bytes) -> None:
-        """Returns when the lines are kept, or raises."""
-        ...
+    Every change is also written to the journal. If the journal fails, the change is made all the
+    same, and the journal's error is raised.
+    """
 
-
-class Tree(NamedColumns):
-    """All nodes of one conversation, and what is put on them."""
-
-    __slots__ = ("_history", "_journals", "_kwargs", "_marks")
+    __slots__ = ("_breakpoints", "_format_kwargs", "_journals", "_prefix_cache", "ids", "store")
 
     def __init__(self) -> None:
-        super().__init__()
-        self._journals: dict[int, Journal] = {}  # by the root of what they keep
-        self._marks: dict[int, CacheTtl | None] = {}  # in place of the message's own
-        self._kwargs: dict[int, dict[str, FormatValue]] = {}
-        self._history: History | None = None  # of long conversations, as they were sent
+        self.store = NodeStore()
+        self.ids = NodeIds(self.store)
+        self._breakpoints: dict[int, CacheTtl | None] = {}  # override those of the messages
+        self._format_kwargs: dict[int, dict[str, FormatValue]] = {}
+        self._journals: dict[int, FileJournal] = {}  # by the root of the tree that they record
+        self._prefix_cache = EncodedPrefixCache()
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
     ) -> int:
-        """Adds a chain of messages below `parent` in one step; the index of the last. O(1) each.
+        """Append a chain of messages below `parent` and return the index of the last. O(1) each.
 
-        `response` is what the last message came from. If the journal fails, the nodes are there
-        all the same, and its error is raised.
+        `response` is that of the last message.
         """
-        with self.lock:
-            first = len(self._messages)
-            if len(messages) >= CHAIN:
-                parent = self._append_chain(parent, messages)
-            else:
-                for message in messages:
-                    parent = self._append_one(parent, message)
+        store = self.store
+        with store.lock:
+            first = len(store)
+            last = store.append(parent, messages)
             if response is not None:
-                self._responses[parent] = response
+                store.responses[last] = response
             if self._journals:
-                added = range(first, len(self._messages))
-                self._keep(parent, *(self.record(index) for index in added))
-        return parent
+                self._append_to_journal(last, *map(self._record, range(first, len(store))))
+        return last
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
-        """Adds a copy of another tree's subtree, or of one's own, below `parent`; its index."""
-        with other.lock:
-            rows = [(one, other._parents[one], *other._row(one)) for one in other.depth_first(root)]
-        with self.lock:
-            first = len(self._messages)
-            copies: dict[int, int] = {}
-            for one, above, message, response in rows:
-                copy = self._append_one(parent if one == root else copies[above], message)
+        """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
+        source, store = other.store, self.store
+        with source.lock:
+            rows = [
+                (index, source.parents[index], source.messages[index], source.responses.get(index))
+                for index in source.depth_first(root)
+            ]
+        with store.lock:
+            copies = {rows[0][1]: parent}
+            for index, parent_index, message, response in rows:
+                copy = copies[index] = store.append_one(copies[parent_index], message)
                 if response is not None:
-                    self._responses[copy] = response.without_cost()
-                copies[one] = copy
+                    store.responses[copy] = response.without_cost()
             if self._journals:
-                self._keep(parent, *map(self.record, range(first, len(self._messages))))
-            for one, copy in copies.items():
-                if one in other._kwargs:
-                    self.set_kwargs(copy, other._kwargs[one])
-                if one in other._marks:
-                    self.mark(copy, other._marks[one])
+                self._append_to_journal(parent, *(self._record(copies[row[0]]) for row in rows))
+            for index, *_ in rows:
+                if index in other._format_kwargs:
+                    self.set_format_kwargs(copies[index], other._format_kwargs[index])
+                if index in other._breakpoints:
+                    self.set_breakpoint(copies[index], other._breakpoints[index])
         return copies[root]
 
     def detach(self, index: int) -> None:
-        """Makes a node the root of what is below it. O(siblings), and once O(nodes) for the ids."""
-        with self.lock:
-            parent = self._parents[index]
+        """Turn a node into a root. O(siblings) after a first O(nodes) pass for the ids."""
+        with self.store.lock:
+            parent = self.store.parents[index]
             if parent == NO_NODE:
                 return
-            own = self.id(index)  # made of its parent's, while it has one
-            self._known_siblings(parent)  # so that no later child takes this one's id
+            node_id = self.ids.hex(index)  # derived from the parent's, so while it has one
+            self.ids.reserve_siblings(parent)
             try:
-                self._keep(index, DetachRecord(node=own.hex()))
-            finally:  # a journal that fails is told of, and it is detached all the same
-                self._history = None  # counts from the root that was
-                self._origins[index] = self.id(parent)
-                self._unlink(parent, index)
+                self._append_to_journal(index, DetachRecord(node=node_id))
+            finally:  # also if the journal fails
+                self._prefix_cache = EncodedPrefixCache()  # it counts messages from the root
+                self.ids.former_parents[index] = self.ids.get(parent)
+                self.store.detach(index)
 
-    def past(self, index: int) -> Past | None:
-        """What earlier calls wrote of the messages up to a node, unless marks change those."""
-        if self._marks:
-            return None
-        if self._history is None:
-            self._history = History()
-        return Past(self._history, index, self.path(index))
+    def cost(self, indexes: Iterable[int]) -> CostTotal:
+        """Return the sum of the costs of these nodes."""
+        responses = map(self.store.responses.get, indexes)
+        return sum((r.total_cost for r in responses if r is not None), CostTotal())
 
-    def marked_thread(self, index: int) -> list[Message]:
-        """The same with the cache marks of its nodes on them."""
-        if not self._marks:
-            return self.thread(index)
-        messages = []
-        for place in self.path(index):
-            message = self._messages[place]
-            if place in self._marks:
-                message = msgspec.structs.replace(message, cache_ttl=self._marks[place])
-            messages.append(message)
-        messages.reverse()
-        return messages
+    @property
+    def prefix_cache(self) -> EncodedPrefixCache | None:
+        """The encoded messages of long conversations, or None if breakpoints change them."""
+        return None if self._breakpoints else self._prefix_cache
 
-    def mark(self, index: int, ttl: CacheTtl | None) -> None:
-        """Sets or takes away the cache mark of a node."""
-        with self.lock:
-            if ttl == self._messages[index].cache_ttl:
-                self._marks.pop(index, None)
+    def thread_with_breakpoints(self, index: int) -> list[Message]:
+        """Return the messages from the root to a node, with their nodes' cache breakpoints."""
+        if not self._breakpoints:
+            return self.store.thread(index)
+        thread = []
+        for node in self.store.path(index):
+            message = self.store.messages[node]
+            if node in self._breakpoints:
+                message = msgspec.structs.replace(message, cache_ttl=self._breakpoints[node])
+            thread.append(message)
+        thread.reverse()
+        return thread
+
+    def set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
+        """Set the cache breakpoint of a node, or remove it if `ttl` is None."""
+        with self.store.lock:
+            if ttl == self.store.messages[index].cache_ttl:
+                self._breakpoints.pop(index, None)
             else:
-                self._marks[index] = ttl
+                self._breakpoints[index] = ttl
             if self._journals:
-                self._keep(index, MarkRecord(node=self.id(index).hex(), ttl=ttl))
+                record = BreakpointRecord(node=self.ids.hex(index), ttl=ttl)
+                self._append_to_journal(index, record)
 
-    def clear_marks(self, root: int) -> None:
-        """Takes all cache marks of a tree away. O(nodes)."""
-        with self.lock:
-            for index in self.depth_first(root):
-                if index in self._marks or self._messages[index].cache_ttl:
-                    self.mark(index, None)
+    def clear_breakpoints(self, root: int) -> None:
+        """Remove all cache breakpoints of a node and all below it. O(nodes)."""
+        with self.store.lock:
+            for index in self.store.depth_first(root):
+                if index in self._breakpoints or self.store.messages[index].cache_ttl:
+                    self.set_breakpoint(index, None)
 
-    def kwargs(self, index: int) -> Mapping[str, FormatValue]:
-        """The placeholders that a node itself gives values to."""
-        return self._kwargs.get(index, {})
-
-    def thread_kwargs(self, index: int) -> dict[str, FormatValue]:
-        """The placeholders with values from the root to a node; the nearest wins. O(depth)."""
+    def format_kwargs(self, index: int) -> dict[str, FormatValue]:
+        """Return the placeholders set from the root to a node; the nearest wins. O(depth)."""
         values: dict[str, FormatValue] = {}
-        if self._kwargs:
-            for place in self.path(index):
-                values = {**self.kwargs(place), **values}
+        if self._format_kwargs:
+            for node in self.store.path(index):
+                values = {**self._format_kwargs.get(node, {}), **values}
         return values
 
-    def set_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
-        """Replaces the placeholders that a node gives values to."""
-        with self.lock:
-            self._kwargs[index] = dict(values)
+    def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
+        """Set the value of one placeholder at a node."""
+        with self.store.lock:
+            self.set_format_kwargs(index, {**self._format_kwargs.get(index, {}), name: value})
+
+    def set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
+        """Replace all placeholders set at a node."""
+        with self.store.lock:
+            self._format_kwargs[index] = dict(values)
             if self._journals:
-                self._keep(index, KwargsRecord(node=self.id(index).hex(), values=dict(values)))
+                record = KwargsRecord(node=self.ids.hex(index), values=dict(values))
+                self._append_to_journal(index, record)
 
-    def _row(self, index: int) -> tuple[Message, CompletionResponse | None]:
-        return self._messages[index], self._responses.get(index)
+    def lines(self, root: int, existing: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
+        """Yield a subtree as lines of a file, parents first, without the nodes `existing` there.
 
-    def record(self, index: int) -> bytes:
-        """The record of a node for a file."""
-        parent = self._parents[index]
-        above = b"" if parent == NO_NODE else self.id(parent).hex().encode()
-        return self._record(index, self.id(index).hex().encode(), above)
-
-    def _record(self, index: int, own: bytes, above: bytes) -> bytes:
-        if not above and index in self._origins:
-            above = self._origins[index].hex().encode()
-        content = content_of(self._messages[index], self._responses.get(index))
-        return node_record(own, above, content, self._twins.get(index, 0))
-
-    def lines(self, root: int, held: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
-        """A subtree as lines of a file, parents first, without the nodes that are held there.
-
-        Sees what is there when it begins.
+        Nodes that are added later are not included.
         """
-        with self.lock:
-            end = len(self._messages)
-            self.name_all()
-            digits = self._ids.hex().encode()  # all at once, and not a million times
-            marks, kwargs = dict(self._marks), dict(self._kwargs)
-        size, parents = 2 * ID_BYTES, self._parents
-        inside = bytearray(end)
-        inside[root] = 1
+        with self.store.lock:
+            end, digits = len(self.store), self.ids.all_hex()
+            breakpoints, format_kwargs = dict(self._breakpoints), dict(self._format_kwargs)
+        size, parents = 2 * ID_BYTES, self.store.parents
+        is_inside = bytearray(end)
+        is_inside[root] = 1
         for index in range(root, end):
             parent = parents[index]
-            if parent != NO_NODE and inside[parent]:
-                inside[index] = 1
-            if not inside[index]:
+            if parent != NO_NODE and is_inside[parent]:
+                is_inside[index] = 1
+            if not is_inside[index]:
                 continue
-            own = digits[index * size : (index + 1) * size]
-            above = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
-            if not held or own.decode() not in held:
-                yield b"[%b]\n" % self._record(index, own, above)
-            if index in marks:
-                yield line_of(MarkRecord(node=own.decode(), ttl=marks[index]))
-            if index in kwargs:
-                yield line_of(KwargsRecord(node=own.decode(), values=kwargs[index]))
+            node_id = digits[index * size : (index + 1) * size]
+            parent_id = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
+            if not existing or node_id.decode() not in existing:
+                yield b"[%b]\n" % self._record_with(index, node_id, parent_id)
+            if index in breakpoints:
+                yield encode_line(BreakpointRecord(node=node_id.decode(), ttl=breakpoints[index]))
+            if index in format_kwargs:
+                yield encode_line(KwargsRecord(node=node_id.decode(), values=format_kwargs[index]))
 
-    def keep_in(
-        self, journal: Journal, root: int, held: AbstractSet[str], told: AbstractSet[bytes]
+    def _record(self, index: int) -> bytes:
+        parent = self.store.parents[index]
+        parent_id = b"" if parent == NO_NODE else self.ids.hex(parent).encode()
+        return self._record_with(index, self.ids.hex(index).encode(), parent_id)
+
+    def _record_with(self, index: int, node_id: bytes, parent_id: bytes) -> bytes:
+        if not parent_id and index in self.ids.former_parents:
+            parent_id = self.ids.former_parents[index].hex().encode()
+        content = node_content(self.store.messages[index], self.store.responses.get(index))
+        return encode_node(node_id, parent_id, content, self.ids.duplicates.get(index, 0))
+
+    def attach_journal(
+        self, journal: FileJournal, root: int, existing: AbstractSet[str], lines: AbstractSet[bytes]
     ) -> None:
-        """From here on all of the tree of `root` is in `journal`.
+        """Write the tree of `root` to a journal, and every change of it from now on.
 
-        It holds the nodes with the ids `held` already, and the lines `told` about nodes.
+        `existing` are the ids of the nodes that the journal has, `lines` its other lines.
         """
-        with self.lock:
-            gone = (self.id(index).hex() for index in self._origins if index != root)
-            detached = (line_of(DetachRecord(node=own)) for own in gone if own in held)
-            lines = chain(detached, self.lines(root, held))
-            for piece in joined(line for line in lines if line not in told):
-                journal.write(piece)
+        with self.store.lock:
+            gone = (self.ids.hex(index) for index in self.ids.former_parents if index != root)
+            detached = (encode_line(DetachRecord(node=one)) for one in gone if one in existing)
+            new = (
+                line for line in chain(detached, self.lines(root, existing)) if line not in lines
+            )
+            for batch in batch_lines(new):
+                journal.write(batch)
             self._journals[root] = journal
 
-    def _keep(self, index: int, *records: bytes | Record) -> None:
-        root = self.root(index) if self._origins else 0
-        journal = self._journals.pop(root, None)  # one that fails is not used again
+    def _append_to_journal(self, index: int, *records: bytes | Record) -> None:
+        root = self.store.root(index) if self.ids.former_parents else 0
+        journal = self._journals.pop(root, None)  # a journal that fails is not used again
         if journal is not None:
-            journal.write(line_of(*records))
+            journal.write(encode_line(*records))
             self._journals[root] = journal
-
-
-def joined(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in pieces, since every write takes its time."""
-    piece = bytearray()
-    for line in lines:
-        piece += line
-        if len(piece) >= PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)

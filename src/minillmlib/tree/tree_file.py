@@ -6,72 +6,72 @@ import io
 import os
 from bisect import bisect
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate, chain
-from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FilePath, check_regular, open_regular, sync_folder, write_whole
+from minillmlib.files import FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
+from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
+    BreakpointRecord,
     DetachRecord,
     HeaderRecord,
     KwargsRecord,
-    MarkRecord,
     NodeRecord,
     Record,
-    line_of,
+    encode_line,
 )
 from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.tree import Tree, joined
+from minillmlib.tree.tree import Tree
 
-__all__ = ["attach", "explained", "read_tree", "save_tree"]
+__all__ = ["as_storage_error", "attach_journal", "load_tree", "save_tree"]
 
 BLOCK_BYTES = 60_000
-WRONG = (ValueError, TypeError, RecursionError, MiniLLMError)
+INVALID = (ValueError, TypeError, RecursionError, MiniLLMError)
 
 _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 
 
 def save_tree(tree: Tree, root: int, path: FilePath) -> None:
-    """Writes a subtree to a file, whole or not at all. O(nodes)."""
-    with explained("written", path):
-        write_whole(path, joined(chain([HEADER], tree.lines(root))))
+    """Write a subtree to a file, whole or not at all. O(nodes)."""
+    with as_storage_error("written", path):
+        write_whole(path, batch_lines(chain([HEADER], tree.lines(root))))
 
 
-def read_tree(path: FilePath, *more: FilePath) -> Tree:
-    """The tree in a file, and what diverged copies of the file have more. O(nodes)."""
+def load_tree(path: FilePath, *more: FilePath) -> Tree:
+    """Load the tree of a file, and merge into it what diverged copies of the file add. O(nodes)."""
     reader = TreeReader(Tree())
     for one in (path, *more):
-        with explained("read", one), open_regular(one) as file:
+        with as_storage_error("read", one), open_regular(one) as file:
             reader.read(file, os.fsdecode(one))
     return reader.tree
 
 
-def attach(tree: Tree, root: int, path: FilePath) -> None:
-    """Keeps a tree in a file from here on. What one has more than the other is added to it."""
-    with explained("kept", path), tree.lock:
+def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
+    """Merge a tree and a file, and append every later change of the tree to the file."""
+    with as_storage_error("kept", path), tree.store.lock:
         journal = FileJournal(path)
-        held, before = journal.read(), len(tree)
+        content, old_nodes = journal.read(), len(tree.store)
         reader = TreeReader(tree)
-        if HEADER.startswith(held):  # it is new, or was cut off before it held anything
-            journal.cut(0)
+        if HEADER.startswith(content):  # a new file, or one that a crash left without its header
+            journal.truncate(0)
             journal.write(HEADER)
         else:
-            reader.read(io.BytesIO(held), os.fsdecode(path))
-            journal.cut(held.rfind(b"\n") + 1)
-        read = (tree.id(index).hex() for index in range(before, len(tree)))
-        tree.keep_in(journal, root, reader.taken.union(read), reader.told)
+            reader.read(io.BytesIO(content), os.fsdecode(path))
+            journal.truncate(content.rfind(b"\n") + 1)
+        loaded = map(tree.ids.hex, range(old_nodes, len(tree.store)))
+        tree.attach_journal(journal, root, reader.shared_ids.union(loaded), reader.change_lines)
 
 
 @contextmanager
-def explained(done: str, path: FilePath) -> Iterator[None]:
-    """What the system refuses, as our error."""
+def as_storage_error(done: str, path: FilePath) -> Iterator[None]:
+    """Raise errors of the system as `StorageError`: the path "cannot be `done`"."""
     try:
         yield
     except (OSError, TypeError, ValueError) as error:
@@ -82,152 +82,103 @@ def explained(done: str, path: FilePath) -> Iterator[None]:
 
 
 class TreeReader:
-    """Puts the lines of one or more files together to a tree. A node that is there is passed over.
+    """Adds the lines of one or more files to a tree, except for nodes that the tree has.
 
-    Every line is checked: a node's id follows from what it holds and from its parent's id, so a
+    Every line is checked: a node's id follows from its content and from its parent's id, so a
     line that was changed, or whose parent is missing, is a `StorageError` that names it.
     """
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.taken: set[str] = set()  # the ids of nodes that were there and in the file
-        self.told: set[bytes] = set()  # the lines about nodes in the file
-        self._known = {tree.id(index).hex(): index for index in range(len(tree))}
+        self.shared_ids: set[str] = set()  # of nodes in the tree that were read once more
+        self.change_lines: set[bytes] = set()  # all lines that are no nodes
+        self._known = {tree.ids.hex(index): index for index in range(len(tree.store))}
         self._has_header = False
 
     def read(self, file: IO[bytes], name: str) -> None:
-        """Takes in the lines of a file. A last line without its end was never finished."""
+        """Read the lines of a file. A last line without its end was never finished."""
         self._has_header = False
         number = 1
         while lines := file.readlines(BLOCK_BYTES):
-            cut = b"" if lines[-1].endswith(b"\n") else lines.pop()
-            self._take_block(lines, name, number)
+            unfinished = b"" if lines[-1].endswith(b"\n") else lines.pop()
+            self._read_block(lines, name, number)
             number += len(lines)
-            if cut and not self._has_header:
-                raise self._wrong(name, number, "it is no tree file", cut)
-            if cut:
-                _warn_of_cut(name, number)
+            if unfinished and not self._has_header:
+                raise self._line_error(name, number, "it is no tree file", unfinished)
+            if unfinished:
+                _warn_of_unfinished_line(name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
 
     @staticmethod
-    def _wrong(name: str, number: int, what: str, line: bytes) -> StorageError:
+    def _line_error(name: str, number: int, problem: str, line: bytes) -> StorageError:
         return StorageError(
-            f"{name!r}, line {number}: {excerpt(what)}; the line begins {excerpt(line, 60)!r}"
+            f"{name!r}, line {number}: {excerpt(problem)}; the line begins {excerpt(line, 60)!r}"
         )
 
-    def _take_block(self, lines: list[bytes], name: str, number: int) -> None:
-        """Takes in lines, of which the first has this number."""
+    def _read_block(self, lines: list[bytes], name: str, number: int) -> None:
+        """Read lines, the first of which has this number."""
         try:
             decoded = _decode_lines(b"".join(lines))  # all at once is faster
             if len(decoded) != len(lines):
                 raise InvalidParameterError("it is not one list")
-        except WRONG as error:
+        except INVALID as error:
             if len(lines) == 1:
-                raise self._wrong(name, number, str(error), lines[0]) from None
+                raise self._line_error(name, number, str(error), lines[0]) from None
             for at, line in enumerate(lines):
-                self._take_block([line], name, number + at)
+                self._read_block([line], name, number + at)
             return
         records, place = list(chain.from_iterable(decoded)), 0
         try:
             while place < len(records):
-                self._take(records[place])
-                place = self.tree.append_plain(records, place + 1, self._known)
-        except WRONG as error:
+                self._apply(records[place])
+                place = self.tree.ids.append_plain(records, place + 1, self._known)
+        except INVALID as error:
             at = bisect(list(accumulate(map(len, decoded))), place)
-            raise self._wrong(name, number + at, str(error), lines[at]) from None
+            raise self._line_error(name, number + at, str(error), lines[at]) from None
 
-    def _take(self, record: Record) -> None:
+    def _apply(self, record: Record) -> None:
         if isinstance(record, HeaderRecord):
-            self._take_header(record)
+            if record.version != VERSION:
+                raise InvalidParameterError(
+                    f"it is of version {record.version}, this library reads version {VERSION}"
+                )
+            self._has_header = True
         elif not self._has_header:
             raise InvalidParameterError("a tree file begins with its version")
         elif isinstance(record, NodeRecord):
-            self._take_node(record)
+            self._add_node(record)
         else:
-            self._take_change(record)
+            self._apply_change(record)
 
-    def _take_header(self, record: HeaderRecord) -> None:
-        if record.version != VERSION:
-            raise InvalidParameterError(
-                f"it is of version {record.version}, this library reads version {VERSION}"
-            )
-        self._has_header = True
-
-    def _take_node(self, record: NodeRecord) -> None:
-        known, own, above = self._known, record.id, record.parent
-        if own in known:
-            self.taken.add(own)
+    def _add_node(self, record: NodeRecord) -> None:
+        known, parent_id = self._known, record.parent
+        if record.id in known:
+            self.shared_ids.add(record.id)
             return
-        parent = NO_NODE if above is None else known.get(above, NO_NODE)
+        parent = NO_NODE if parent_id is None else known.get(parent_id, NO_NODE)
         if parent == NO_NODE and known:
-            if above is None:
+            if parent_id is None:
                 raise InvalidParameterError("it is of another conversation")
-            raise InvalidParameterError(f"its parent {above} is not before it")
-        known[own] = self.tree.append_record(parent, record)
+            raise InvalidParameterError(f"its parent {parent_id} is not before it")
+        known[record.id] = self.tree.ids.append_record(parent, record)
 
-    def _take_change(self, record: MarkRecord | KwargsRecord | DetachRecord) -> None:
+    def _apply_change(self, record: BreakpointRecord | KwargsRecord | DetachRecord) -> None:
         index = self._known.get(record.node)
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
-        self.told.add(line_of(record))
+        self.change_lines.add(encode_line(record))
         match record:
-            case MarkRecord(ttl=ttl):
-                self.tree.mark(index, ttl)
+            case BreakpointRecord(ttl=ttl):
+                self.tree.set_breakpoint(index, ttl)
             case KwargsRecord(values=values):
-                self.tree.set_kwargs(index, values)
+                self.tree.set_format_kwargs(index, values)
             case DetachRecord():
                 self.tree.detach(index)
 
 
-def _warn_of_cut(name: str, number: int) -> None:
-    import logging  # noqa: PLC0415 - a tenth of our import
+def _warn_of_unfinished_line(name: str, number: int) -> None:
+    import logging  # noqa: PLC0415 - 5 % of our import
 
     log = logging.getLogger("minillmlib")
     log.warning("%s: line %d is cut off and left out", name, number)
-
-
-class FileJournal:
-    """A file that a tree is appended to as it grows; all is on disk when `write` returns."""
-
-    def __init__(self, path: FilePath) -> None:
-        self._path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
-        self._descriptor = os.open(path, flags, 0o666)
-        check_regular(self._descriptor)
-        sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
-
-    def read(self) -> bytes:
-        """What the file holds."""
-        with open(self._descriptor, "rb", closefd=False) as file:
-            return file.read()
-
-    def cut(self, size: int) -> None:
-        """Takes away what is behind `size`: a last line that was never finished."""
-        os.ftruncate(self._descriptor, size)
-
-    def write(self, lines: bytes) -> None:
-        """Appends lines, or raises `StorageError` and takes back what of it was written."""
-        size = os.fstat(self._descriptor).st_size
-        try:
-            left = memoryview(lines)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            with suppress(OSError):  # the reader leaves out a line without an end
-                os.ftruncate(self._descriptor, size)
-            raise StorageError(
-                f"{str(self._path)!r} cannot be written ({error.strerror}); the new nodes are in "
-                "memory only: make room and attach the journal again"
-            ) from None
-
-    def close(self) -> None:
-        """Ends it; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            self.close()

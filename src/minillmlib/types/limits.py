@@ -1,25 +1,25 @@
-"""How much of what a server sends is taken in."""
+"""Bounds on the size of an answer, and the remaining quota that a server reports with it."""
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "RateLimits"]
 
 MEBIBYTE = 1024 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on one answer; beyond them it is a `LimitExceededError`. All are set per generator.
+    """Bounds on one answer, set per generator. A larger one is a `LimitExceededError`.
 
     Attributes:
-        header_bytes: All headers together, names and values.
+        header_bytes: All headers together, with their names.
         body_bytes: A whole answer, or the body of an error.
         event_bytes: One event of a stream, and one line of it.
-        stream_bytes: A whole stream, with everything that is not text.
-        text_chars: Text, reasoning and arguments of calls in a stream together.
-        json_values: Values in the JSON of one body or event, since a small one takes a hundred
-            bytes in memory and two on the wire.
+        stream_bytes: A whole stream, including everything that is not text.
+        text_chars: Text, reasoning, refusals and tool calls of a stream together.
+        json_values: Values in the JSON of one body or event. A value of two bytes on the wire
+            takes a hundred in memory.
     """
 
     header_bytes: int = 64 * 1024
@@ -34,3 +34,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise InvalidParameterError(f"{name} must be a whole number above 0, not {value!r}")
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The quota of requests and tokens as the headers of one answer state it.
+
+    None stands for what the server does not say. `seconds_to_reset_...` is the time until the
+    quota is full again, not until the next request is allowed.
+    """
+
+    remaining_requests: int | None = None
+    limit_requests: int | None = None
+    seconds_to_reset_requests: float | None = None
+    remaining_tokens: int | None = None
+    limit_tokens: int | None = None
+    seconds_to_reset_tokens: float | None = None

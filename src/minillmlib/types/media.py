@@ -1,13 +1,14 @@
-"""Images, sounds, films and documents beside the text of a message."""
+"""Images, audio, video and documents in a message."""
 
 import base64
 import binascii
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.files import FilePath, file_name, read_small_file
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "AudioPart",
@@ -16,12 +17,12 @@ __all__ = [
     "Media",
     "MediaPart",
     "VideoPart",
-    "sniffed_type",
+    "sniff_type",
 ]
 
 MAX_FILE_BYTES = 50_000_000
 
-# The first bytes of a file, where they start, and the type they tell.
+# The offset and the bytes of a signature, and its media type.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
     (0, b"\xff\xd8\xff", "image/jpeg"),
@@ -43,12 +44,11 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", "application/pdf"),
 )
 
-
 _SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
 
 
 class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the kinds of media share: either a URL, which is only passed on, or the bytes.
+    """The base of all media: either a URL, which is only passed on, or the bytes.
 
     The library never fetches a URL, and opens a file only in `from_file`.
     """
@@ -63,36 +63,49 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if (self.url is None) == (self.data is None):
             raise InvalidParameterError(f"{self.kind} needs either a url or data")
-        _check_source(self.kind, self.url, self.data)
-        if self.media_type is not None:
-            media_type = _checked_type(self.media_type, self.types)
-            msgspec.structs.force_setattr(self, "media_type", media_type)
-        elif self.data is not None:
-            msgspec.structs.force_setattr(self, "media_type", self._sniffed(self.data))
+        source: object = self.url if self.data is None else self.data
+        if not isinstance(source, str if self.data is None else bytes):
+            raise InvalidParameterError(
+                f"the url of an {self.kind} must be a string and its data bytes"
+            )
+        if self.media_type is not None or self.data is not None:
+            msgspec.structs.force_setattr(self, "media_type", self._find_type())
+
+    def _find_type(self) -> str:
+        named: object = self.media_type or sniff_type(self.data or b"", self.types)
+        if named is None:
+            raise InvalidParameterError(
+                f"the type of this {self.kind} is unknown; name it with media_type"
+            )
+        if not isinstance(named, str) or "/" not in named:
+            raise InvalidParameterError(
+                f"a media_type must look like {self.types}..., not {named!r}"
+            )
+        return _SYNONYMS.get(named.lower(), named.lower())
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """A part at an http(s) URL, or in a `data:` URL, which is taken apart."""
+        """Return a part with an http(s) URL, or with the bytes of a `data:` URL."""
         if not isinstance(url, str):
-            raise InvalidParameterError(f"a URL is a string, not {type(url).__name__}")
+            raise InvalidParameterError(f"a URL must be a string, not {type(url).__name__}")
         if url.startswith("data:"):
             media_type, data = _split_data_url(url)
             return cls(data=data, media_type=media_type)
         is_address = url.startswith(("https://", "http://")) and url.isprintable()
         if not is_address or " " in url:
             raise InvalidParameterError(
-                f"{cls.kind} can be given by an http(s) or data URL; for a file use from_file"
+                f"the URL of an {cls.kind} must be an http(s) or data URL; for a file use from_file"
             )
         return cls(url=url)
 
     @classmethod
     def from_bytes(cls, data: bytes, media_type: str | None = None) -> Self:
-        """A part from its bytes. The type is told by the content if it is not given."""
+        """Return a part from its bytes. The default type is detected from the content."""
         return cls(data=data, media_type=media_type)
 
     @classmethod
     def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
-        """A part from a file, whose type is told by its content. At most 50 MB unless set."""
+        """Return a part from a file. Its type is detected from the content."""
         try:
             return cls(data=read_small_file(path, max_bytes))
         except (OSError, TypeError, ValueError) as error:
@@ -100,7 +113,7 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise InvalidParameterError(f"{str(path)!r} cannot be read ({reason})") from None
 
     def as_text(self) -> None:
-        """None: this part is not text."""
+        """Return None: this part is not text."""
 
     @property
     def base64(self) -> str:
@@ -110,50 +123,41 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def data_url(self) -> str:
-        """The URL as given, or the bytes as a `data:` URL."""
+        """The URL, or the bytes as a `data:` URL."""
         return self.url or f"data:{self.media_type};base64,{self.base64}"
 
-    @classmethod
-    def _sniffed(cls, data: bytes) -> str:
-        media_type = sniffed_type(data, cls.types)
-        if media_type is None:
-            raise InvalidParameterError(
-                f"these bytes are no {cls.kind} of a known type; name it with media_type"
-            )
-        return media_type
+
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
 
 
 class ImagePart(MediaPart, frozen=True, kw_only=True, tag="image"):
-    """An image. `detail` is OpenAI's hint on how closely to look; others are not told."""
+    """An image. `detail` sets the resolution at OpenAI; other wires omit it."""
 
-    detail: Literal["auto", "low", "high", "original"] | None = None
+    detail: ImageDetail | None = None
     kind: ClassVar[str] = "image"
     types: ClassVar[str] = "image/"
 
     def __post_init__(self) -> None:
         MediaPart.__post_init__(self)
-        if self.detail not in (None, "auto", "low", "high", "original"):
-            raise InvalidParameterError(
-                f"the detail of an image is auto, low, high or original, not {self.detail!r}"
-            )
+        check_choice("the detail of an image", self.detail, get_args(ImageDetail))
 
 
 class AudioPart(MediaPart, frozen=True, kw_only=True, tag="audio"):
-    """A sound."""
+    """A piece of audio."""
 
     kind: ClassVar[str] = "audio"
     types: ClassVar[str] = "audio/"
 
 
 class VideoPart(MediaPart, frozen=True, kw_only=True, tag="video"):
-    """A film."""
+    """A video."""
 
     kind: ClassVar[str] = "video"
     types: ClassVar[str] = "video/"
 
 
 class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
-    """A PDF document. `from_file` takes over the file's name."""
+    """A PDF document. `from_file` keeps the name of the file."""
 
     filename: str | None = None
     kind: ClassVar[str] = "document"
@@ -162,13 +166,12 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
     def __post_init__(self) -> None:
         MediaPart.__post_init__(self)
         if self.media_type not in (None, self.types):
-            raise InvalidParameterError(f"a document is a PDF, not {self.media_type}")
-        if not isinstance(self.filename, str | None):
-            raise InvalidParameterError("the filename of a document is a string")
+            raise InvalidParameterError(f"a document must be a PDF, not {self.media_type}")
+        check_kind("the filename of a document", self.filename, str)
 
     @classmethod
     def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
-        """A document from a file, by its content and with its name. At most 50 MB unless set."""
+        """Return a document from a file, with the name of the file."""
         part = super().from_file(path, max_bytes=max_bytes)
         return msgspec.structs.replace(part, filename=file_name(path))
 
@@ -176,23 +179,10 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
 Media: TypeAlias = ImagePart | AudioPart | VideoPart | DocumentPart
 
 
-def sniffed_type(data: bytes, kind: str) -> str | None:
-    """The media type of that kind (as in `"image/"`) that the first bytes tell, or None."""
-    for start, signature, media_type in _SIGNATURES:
-        if data.startswith(signature, start) and media_type.startswith(kind):
-            return media_type
-    return None
-
-
-def _checked_type(media_type: object, types: str) -> str:
-    if not isinstance(media_type, str) or "/" not in media_type:
-        raise InvalidParameterError(f"a media_type looks like {types}..., not {media_type!r}")
-    return _SYNONYMS.get(media_type.lower(), media_type.lower())
-
-
-def _check_source(kind: str, url: object, data: object) -> None:
-    if not isinstance(url, str | None) or not isinstance(data, bytes | None):
-        raise InvalidParameterError(f"the url of an {kind} is a string, its data are bytes")
+def sniff_type(data: bytes, kind: str) -> str | None:
+    """Return the media type by the first bytes, if it starts with `kind` such as `"image/"`."""
+    found = (name for start, magic, name in _SIGNATURES if data.startswith(magic, start))
+    return next((name for name in found if name.startswith(kind)), None)
 
 
 def _split_data_url(url: str) -> tuple[str, bytes]:

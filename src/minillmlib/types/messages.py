@@ -1,4 +1,4 @@
-"""Messages: who said what."""
+"""Messages and their content."""
 
 import enum
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.types.media import Media, MediaPart
 from minillmlib.types.reasoning import Reasoning
 from minillmlib.types.tools import ToolCall
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "ASSISTANT",
@@ -27,7 +28,7 @@ CacheTtl: TypeAlias = Literal["5m", "1h"]
 
 
 class Role(enum.StrEnum):
-    """Who speaks."""
+    """The author of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -35,12 +36,12 @@ class Role(enum.StrEnum):
     TOOL = "tool"
 
 
-SYSTEM, USER, ASSISTANT, TOOL = Role  # asking the enum costs more
-NOTHING: tuple[()] = ()
+SYSTEM, USER, ASSISTANT, TOOL = Role  # faster than an attribute of the enum
+EMPTY: tuple[()] = ()
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
-    """A piece of text beside other parts of one message."""
+    """A piece of text among the parts of a message."""
 
     text: str
 
@@ -48,11 +49,11 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
         if type(self.text) is not str:
             if not isinstance(self.text, str):
                 given = type(self.text).__name__
-                raise InvalidParameterError(f"the text of a part is a string, not {given}")
+                raise InvalidParameterError(f"the text of a part must be a string, not {given}")
             msgspec.structs.force_setattr(self, "text", str.__str__(self.text))
 
     def as_text(self) -> str | None:
-        """The text of this part, or None for a part that is not text."""
+        """Return the text of this part, or None for a part that is not text."""
         return self.text
 
 
@@ -63,7 +64,7 @@ MessageContent: TypeAlias = str | tuple[ContentPart, ...]
 
 
 def content_text(content: MessageContent) -> str:
-    """All text of a content, joined."""
+    """Return all text of a content, concatenated."""
     if isinstance(content, str):
         return content
     return "".join(part.text for part in content if isinstance(part, TextPart))
@@ -72,11 +73,10 @@ def content_text(content: MessageContent) -> str:
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One turn of a conversation.
 
-    `content` is a text or a tuple of parts; `InvalidParameterError` for anything else. An
-    assistant's message may hold the `tool_calls` it makes, the `media` it generated and the
-    `reasoning` before it; a message of the role `tool` answers the call `tool_call_id`, and
-    `is_error` tells the model that the tool failed. `cache_ttl` marks the prompt up to and with
-    this message for the provider's cache, for five minutes or an hour.
+    `content` is a text or a tuple of parts; anything else raises `InvalidParameterError`. An
+    assistant's message may have `tool_calls`, generated `media`, and the `reasoning` before it. A
+    message of the role `tool` is the result of the call `tool_call_id`, with `is_error` if the tool
+    failed. `cache_ttl` sets a cache breakpoint at its end, for five minutes or an hour.
     """
 
     role: Role
@@ -90,10 +90,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     def __post_init__(self) -> None:
         if type(self.role) is not Role:
-            msgspec.structs.force_setattr(self, "role", _checked_role(self.role))
-        is_plain = (  # trees are made of millions of these
-            self.tool_calls is NOTHING
-            and self.media is NOTHING
+            if self.role not in list(Role):
+                raise InvalidParameterError(
+                    f"{self.role!r} is not a role; the roles are {', '.join(Role)}"
+                )
+            msgspec.structs.force_setattr(self, "role", Role(self.role))
+        is_plain = (  # trees hold millions of these
+            self.tool_calls is EMPTY
+            and self.media is EMPTY
             and self.tool_call_id is None
             and self.reasoning is None
             and self.cache_ttl is None
@@ -102,31 +106,29 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         if not is_plain:
             self._check_fields()
         if type(self.content) is not str:
-            msgspec.structs.force_setattr(self, "content", _as_content(self.content))
+            msgspec.structs.force_setattr(self, "content", _normalize_content(self.content))
 
     def _check_fields(self) -> None:
         if not all(isinstance(call, ToolCall) for call in self.tool_calls):
-            raise InvalidParameterError("tool_calls are ToolCall objects")
-        if not isinstance(self.reasoning, Reasoning | None):
-            raise InvalidParameterError("a message's reasoning is a Reasoning object")
+            raise InvalidParameterError("tool_calls must be ToolCall objects")
         if not all(isinstance(part, MediaPart) for part in self.media):
-            raise InvalidParameterError("a message's media are parts such as ImagePart")
-        if self.cache_ttl not in (None, *get_args(CacheTtl)):
-            raise InvalidParameterError(f"cache_ttl is '5m' or '1h', not {self.cache_ttl!r}")
+            raise InvalidParameterError("the media of a message must be parts such as ImagePart")
+        check_kind("the reasoning of a message", self.reasoning, Reasoning)
+        check_choice("cache_ttl", self.cache_ttl, get_args(CacheTtl))
         is_result = isinstance(self.tool_call_id, str)
         if is_result != (self.role is Role.TOOL) or not isinstance(self.tool_call_id, str | None):
             raise InvalidParameterError(
-                "a message of the role tool, and no other, has the id of a call (a string)"
+                "a message has the id of a call (a string) if its role is tool, and only then"
             )
 
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:
-        """Instructions to the model."""
+        """Return a message with instructions to the model."""
         return cls(role=SYSTEM, content=content)  # type: ignore[arg-type] # see __post_init__
 
     @classmethod
     def user(cls, content: str | Iterable[ContentPart]) -> Self:
-        """What the person says."""
+        """Return a message of the user."""
         return cls(role=USER, content=content)  # type: ignore[arg-type] # see __post_init__
 
     @classmethod
@@ -138,7 +140,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         media: Iterable[Media] = (),
         reasoning: Reasoning | None = None,
     ) -> Self:
-        """What the model says, the tools it calls, what it made, and what it thought before."""
+        """Return a message of the model, with its tool calls, generated media and reasoning."""
         return cls(
             role=ASSISTANT,
             content=content,  # type: ignore[arg-type] # see __post_init__
@@ -151,7 +153,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     def tool_result(
         cls, call_id: str, content: str | Iterable[ContentPart], *, is_error: bool = False
     ) -> Self:
-        """What a tool gave, for the call with this id."""
+        """Return the result of a tool for the call with this id."""
         return cls(
             role=TOOL,
             content=content,  # type: ignore[arg-type] # see __post_init__
@@ -166,37 +168,22 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     @property
     def attachments(self) -> tuple[Media, ...]:
-        """The images and the like that were said with the text, without what a model made."""
+        """The images and other media in the content; generated ones are in `media`."""
         if isinstance(self.content, str):
             return ()
         return tuple(part for part in self.content if not isinstance(part, TextPart))
 
 
-def _checked_role(role: str) -> Role:
-    try:
-        return Role(role)
-    except ValueError:
-        roles = ", ".join(Role)
-        raise InvalidParameterError(f"{role!r} is not a role; roles are {roles}") from None
-
-
-def _as_content(content: object) -> MessageContent:
-    if type(content) is str:
-        return content
-    if isinstance(content, str):  # an enum, a template's text: from here on plain text
+def _normalize_content(content: object) -> MessageContent:
+    if isinstance(content, str):  # a subclass such as an enum becomes a plain string
         return str.__str__(content)
-    if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
-        content = tuple(content)
-        if content and all(isinstance(part, PARTS) for part in content):
-            return content
-    raise _wrong_content(content)
-
-
-def _wrong_content(content: object) -> InvalidParameterError:
     given = type(content).__name__
-    if isinstance(content, tuple) and content:
-        given = f"one with a {type(content[0]).__name__}"
-    return InvalidParameterError(
-        "a message's content is a string or a sequence of parts such as TextPart(text=...), "
-        f"not {given}"
+    if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
+        parts = tuple(content)
+        if parts and all(isinstance(part, PARTS) for part in parts):
+            return parts
+        given = f"one with a {type(parts[0]).__name__}" if parts else "an empty one"
+    raise InvalidParameterError(
+        "the content of a message must be a string or a sequence of parts such as "
+        f"TextPart(text=...), not {given}"
     )

@@ -1,24 +1,23 @@
-"""What a caller may ask of a completion."""
+"""The settings of a completion."""
 
 import copy
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Generic, Self, TypeAlias, TypeGuard, TypeVar, overload
+from functools import partial
+from typing import Generic, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.structured.result_type import ResultType
-from minillmlib.types.attempts import CostInfo
-from minillmlib.types.budget import Budget
-from minillmlib.types.change import replaced
-from minillmlib.types.costs import TokenPrice
+from minillmlib.types.costs import Budget, CostInfo, TokenPrice
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
+from minillmlib.types.values import check_kind, check_number, replace
 
 __all__ = [
+    "DEFAULT_PARAMETERS",
     "CompletionParameters",
     "CostCallback",
     "NodeCompletionParameters",
@@ -32,61 +31,15 @@ T = TypeVar("T")
 
 CostCallback: TypeAlias = Callable[[CostInfo], Awaitable[None] | None]
 
-_FLOAT = (int, float)
-_INT = (int,)
-
-# Least values that no wire undercuts; what else a vendor allows, its server knows best.
-_NUMBERS: dict[str, tuple[tuple[type, ...], float | None]] = {
-    "max_tokens": (_INT, 0),
-    "temperature": (_FLOAT, 0),
-    "top_p": (_FLOAT, 0),
-    "top_k": (_INT, 0),
-    "frequency_penalty": (_FLOAT, None),
-    "presence_penalty": (_FLOAT, None),
-    "repetition_penalty": (_FLOAT, 0),
-    "seed": (_INT, None),
-}
-
-
-# The numbers and switches of a call's behaviour.
-_SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
-    "retry": _INT,
-    "exp_back_off": bool,
-    "back_off_time": _FLOAT,
-    "max_back_off": _FLOAT,
-    "use_cache": bool,
-    "cost_tracking": bool,
-    "parse_json": bool,
-    "allow_incomplete_json": bool,
-    "crash_on_refusal": bool,
-    "crash_on_empty_response": bool,
-    "timeout_secs": _FLOAT,
-    "progress_timeout_secs": _FLOAT,
-    "deadline_secs": _FLOAT,
-}
-
-
-def _check_number(name: str, value: object, kinds: tuple[type, ...], least: float | None) -> None:
-    if value is None:
-        return
-    if not _is_finite_number(value) or not isinstance(value, kinds):
-        wanted = "a whole number" if kinds == _INT else "a finite number"
-        raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
-    if least is not None and value < least:
-        raise InvalidParameterError(f"{name} must be at least {least}, not {value!r}")
-
-
-def _check_kind(name: str, value: object, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise InvalidParameterError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
-
 
 def _check_format_kwargs(values: object) -> None:
     if not isinstance(values, Mapping):
         raise InvalidParameterError("format_kwargs must be a mapping of names to values")
     for name, value in values.items():
         if not isinstance(name, str) or not name.isidentifier():
-            raise InvalidParameterError(f"a placeholder's name is an identifier, not {name!r}")
+            raise InvalidParameterError(
+                f"the name of a placeholder must be an identifier, not {name!r}"
+            )
         if not isinstance(value, str | int | float):
             raise InvalidParameterError(
                 f"the value of the placeholder {name} must be text or a number, "
@@ -94,16 +47,7 @@ def _check_format_kwargs(values: object) -> None:
             )
 
 
-def _is_finite_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond any float
-        return False
-
-
-def _checked_stop(stop: object) -> tuple[str, ...] | None:
+def _normalize_stop(stop: object) -> tuple[str, ...] | None:
     sequences = (stop,) if isinstance(stop, str) else stop
     if isinstance(sequences, list | tuple) and all(isinstance(s, str) for s in sequences):
         return tuple(sequences) or None
@@ -111,9 +55,9 @@ def _checked_stop(stop: object) -> tuple[str, ...] | None:
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The form of the answer: any JSON, or JSON that fits `schema`.
+    """The format of the answer: any JSON, or JSON that fits `schema`.
 
-    `strict` asks the vendor to hold the model to the schema; `name` is what it is told it is.
+    `strict` asks the vendor to enforce the schema; `name` is the name that the model sees.
     """
 
     schema: JsonObject | None = None
@@ -121,51 +65,93 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = True
 
     def __post_init__(self) -> None:
-        _check_kind("the schema of a response_format", self.schema, dict)
-        _check_kind("the strict of a response_format", self.strict, bool)
-        _check_kind("the name of a response_format", self.name, str)
+        check_kind("the schema of a response_format", self.schema, dict)
+        check_kind("the strict of a response_format", self.strict, bool)
+        check_kind("the name of a response_format", self.name, str)
         if not NAME.fullmatch(self.name or ""):
             raise InvalidParameterError(
-                "the name of a response_format is 1 to 64 letters, digits, _ or -, "
+                "the name of a response_format must be 1 to 64 letters, digits, _ or -, "
                 f"not {self.name!r}"
             )
         msgspec.structs.force_setattr(self, "schema", copy.deepcopy(self.schema))
 
     @classmethod
     def json(cls) -> Self:
-        """Any JSON."""
+        """Return the format of any JSON."""
         return cls()
 
     @classmethod
     def json_schema(cls, schema: JsonObject, *, name: str = "answer", strict: bool = True) -> Self:
-        """JSON that fits a JSON schema."""
+        """Return the format of JSON that fits a schema."""
         return cls(schema=schema, name=name, strict=strict)
 
 
-class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of the model, in one vocabulary for all wires.
+_Check: TypeAlias = Callable[[str, object], None]
 
-    A field that is not set is not sent. A field that a wire cannot carry is an
-    `InvalidParameterError` that names it, before anything is sent.
+_count: _Check = partial(check_number, minimum=0, is_whole=True)
+_amount: _Check = partial(check_number, minimum=0)
+_text: _Check = partial(check_kind, kind=str)
+_switch: _Check = partial(check_kind, kind=bool)
+
+# Types and minimum values on any wire. Further limits are up to the server.
+_PARAMETER_CHECKS: dict[str, _Check] = {
+    "max_tokens": _count,
+    "temperature": _amount,
+    "top_p": _amount,
+    "top_k": _count,
+    "frequency_penalty": check_number,
+    "presence_penalty": check_number,
+    "repetition_penalty": _amount,
+    "seed": partial(check_number, is_whole=True),
+    "response_format": partial(check_kind, kind=ResponseFormat),
+    "reasoning": partial(check_kind, kind=ReasoningConfig),
+    "parallel_tool_calls": _switch,
+    "openrouter_routing": partial(check_kind, kind=ProviderSettings),
+}
+_SETTING_CHECKS: dict[str, _Check] = {
+    "system_prompt": _text,
+    "parse_json": _switch,
+    "allow_incomplete_json": _switch,
+    "force_prepend": _text,
+    "use_cache": _switch,
+    "token_price": partial(check_kind, kind=TokenPrice),
+    "budget": partial(check_kind, kind=Budget),
+    "cost_tracking": _switch,
+    "retry": _count,
+    "exp_back_off": _switch,
+    "back_off_time": _amount,
+    "max_back_off": _amount,
+    "crash_on_refusal": _switch,
+    "crash_on_empty_response": _switch,
+    "timeout_secs": _amount,
+    "progress_timeout_secs": _amount,
+    "deadline_secs": _amount,
+}
+
+
+class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of the model, in one vocabulary for all wires.
+
+    Unset fields are not sent. A field that a wire cannot carry raises an `InvalidParameterError`
+    that names it, before anything is sent.
 
     Attributes:
-        max_tokens: Most tokens the model may write; each wire has its own key for it.
+        max_tokens: Maximum tokens of the answer; the key differs from wire to wire.
         temperature: Randomness, 0 or more.
         top_p: Nucleus sampling, 0 to 1.
-        top_k: Sample only from so many most likely tokens.
-        frequency_penalty: Against repeating tokens by their count.
-        presence_penalty: Against repeating tokens at all.
-        repetition_penalty: The multiplicative kind of open models.
-        stop: Texts at which the model stops; they are not part of the answer.
-        seed: For reproducible sampling where a server supports it.
+        top_k: Number of most likely tokens to sample from.
+        frequency_penalty: Penalty for repeated tokens, in proportion to their count.
+        presence_penalty: Penalty for any repeated token.
+        repetition_penalty: The multiplicative penalty of open models.
+        stop: Texts at which the model stops. They are not part of the answer.
+        seed: Seed for reproducible sampling, where a server supports it.
         response_format: JSON, or JSON that fits a schema.
-        reasoning: How much the model may think before it answers.
-        tools: What the model may call: definitions, OpenAI's dictionaries, or typed functions.
-        tool_choice: Whether it may, must or must not call one, or which.
-        parallel_tool_calls: Whether it may ask for several calls at once.
-        openrouter_routing: How OpenRouter chooses a provider; others ignore it.
-        extra: Further keys of the request body, for what only one provider knows. A key that
-            a field above also writes is an error.
+        reasoning: The amount of reasoning before the answer.
+        tools: The tools: definitions, OpenAI's dictionaries, or typed functions.
+        tool_choice: Whether the model may, must or must not call a tool, or which one.
+        parallel_tool_calls: Whether it may make several calls at once.
+        openrouter_routing: OpenRouter's choice of a provider; other providers ignore it.
+        extra: Further keys of the request body. A key that a field also writes is an error.
     """
 
     max_tokens: int | None = None
@@ -186,14 +172,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, JsonValue] = {}
 
     def __post_init__(self) -> None:
-        for name, (kinds, least) in _NUMBERS.items():
-            _check_number(name, getattr(self, name), kinds, least)
+        for name, check in _PARAMETER_CHECKS.items():
+            check(name, getattr(self, name))
         if self.stop is not None:
-            msgspec.structs.force_setattr(self, "stop", _checked_stop(self.stop))
-        _check_kind("response_format", self.response_format, ResponseFormat)
-        _check_kind("reasoning", self.reasoning, ReasoningConfig)
-        _check_kind("parallel_tool_calls", self.parallel_tool_calls, bool)
-        _check_kind("openrouter_routing", self.openrouter_routing, ProviderSettings)
+            msgspec.structs.force_setattr(self, "stop", _normalize_stop(self.stop))
         self._normalize_tools()
         if not isinstance(self.extra, Mapping):
             raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
@@ -212,9 +194,9 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidParameterError("tool_choice and parallel_tool_calls need tools")
 
     def check_only(self, *fields: str, wire: str) -> None:
-        """For providers: raises `InvalidParameterError` if another field than these is set.
+        """Raise `InvalidParameterError` if any other field is set. For providers.
 
-        OpenRouter's routing may be: everybody else ignores it, and the receipt says so.
+        `openrouter_routing` is always allowed: other providers ignore it and report that.
         """
         for name in self.__struct_fields__:
             is_set = getattr(self, name) not in (None, {})
@@ -222,71 +204,68 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidParameterError(f"{wire} has no {name}; leave it out for this provider")
 
     def replace(self, **changes: JsonValue) -> Self:
-        """A copy with some fields changed."""
-        return replaced(self, changes)
+        """Return a copy with some fields changed."""
+        return replace(self, changes)
 
     def with_json_response(self) -> Self:
-        """A copy that asks for a JSON answer."""
+        """Return a copy that asks for a JSON answer."""
         return self.replace(response_format=ResponseFormat.json())
 
     def with_openrouter_routing(self, routing: ProviderSettings) -> Self:
-        """A copy with these wishes for OpenRouter; other providers ignore them."""
+        """Return a copy with these settings for OpenRouter; other providers ignore them."""
         return self.replace(openrouter_routing=routing)
 
     def with_max_tokens(self, max_tokens: int) -> Self:
-        """A copy with this limit on the answer."""
+        """Return a copy with this limit on the answer."""
         return self.replace(max_tokens=max_tokens)
 
     def with_temperature(self, temperature: float) -> Self:
-        """A copy with this randomness."""
+        """Return a copy with this randomness."""
         return self.replace(temperature=temperature)
 
     def with_stop(self, stop: Iterable[str]) -> Self:
-        """A copy with these stop sequences."""
+        """Return a copy with these stop sequences."""
         return self.replace(stop=stop if isinstance(stop, str) else tuple(stop))
 
 
 class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """How one call behaves, around what is asked of the model.
+    """The settings of one call, around the parameters of the model.
 
     Attributes:
-        params: What is asked of the model.
-        system_prompt: Put in front if the conversation has no system message.
-        format_kwargs: Values for the `{name}`s in the conversation, filled in at call time.
-            Values are text or numbers and are not looked into again; names without a value
-            stay as they are. The tree keeps the unfilled text.
-        parse_json: Make the text of the answer the JSON that it holds, repaired if need be. An
-            answer without JSON stays as it is; one whose JSON was cut is an
-            `IncompleteJsonError`. One that asks for tools is not yet the answer.
-        allow_incomplete_json: Take what there is of JSON that was cut, closed as if complete.
-        force_prepend: How the answer begins: the model continues from it, and it is part of
-            the answer.
-        use_cache: Mark the whole prompt for the provider's cache, besides the marks on nodes.
-        token_price: The price of this call, before the generator's own.
-        budget: What the completion, with all its attempts, must not exceed.
+        params: The parameters of the model.
+        system_prompt: System message for a conversation that has none.
+        format_kwargs: Values, text or numbers, for the placeholders `{name}` in the conversation,
+            filled in once at call time; the tree keeps the placeholders. Names without a value
+            stay as they are.
+        parse_json: Replace the text of the answer by its JSON, repaired if necessary. An answer
+            without JSON or with tool calls stays. Truncated JSON raises `IncompleteJsonError`.
+        allow_incomplete_json: Accept truncated JSON, closed as if it were complete.
+        force_prepend: The start of the answer, from which the model continues.
+        use_cache: Whether to set a cache breakpoint at the end of the prompt, besides those of
+            the nodes.
+        token_price: The price of this call. It takes precedence over the generator's.
+        budget: The budget that covers the completion with all its attempts.
         cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
-            to call `cost_callback`. True unless set. A budget asks for them in any case.
-        cost_callback: Called once for each completion, with its `CostInfo`, when it has ended in
-            any way: answered, failed, cancelled or left. May be a coroutine function, which is
-            then waited for, and cancelled after 10 s. What it raises is logged and nothing
-            more. Where the provider tells a cost only later (OpenRouter, of an answer that broke
-            off), the completion ends without waiting, and the callback is called then.
-        retry: How often to try again what may succeed later (2 unless set; 0 is never). Nothing
-            is tried again once a piece of a stream was delivered.
-        exp_back_off: Whether the wait before each retry doubles.
-        back_off_time: Most seconds to wait before the first retry; the wait is a random part
-            of it, so that many callers do not come back at once.
-        max_back_off: Most seconds to wait before any retry. If the server asks for more, the
+            to call `cost_callback`. A budget asks for them in any case.
+        cost_callback: Function called with the `CostInfo` once for each completion, however it
+            ends. A coroutine function is awaited, and cancelled after 10 s. Its exceptions are
+            only logged. If the provider publishes a cost later (OpenRouter, for an interrupted
+            answer), the call comes later and the completion does not wait.
+        retry: Number of retries after errors that may pass (default 2; 0 is none). There is no
+            retry once a chunk of a stream was delivered.
+        exp_back_off: Whether the maximum wait doubles with each retry.
+        back_off_time: Maximum seconds to wait before the first retry. The wait is a random part
+            of it, so that many callers do not retry at the same time.
+        max_back_off: Maximum seconds to wait before any retry. If the server asks for more, the
             call fails at once, with `retry_after_secs` on its error.
-        crash_on_refusal: Take an answer without JSON, or with null, "", {} or [] for all of it,
-            for a failure: `NoJsonFoundError`. Calls of tools are no refusal.
-        crash_on_empty_response: Take an answer that says nothing for one: `EmptyResponseError`.
-        timeout_secs: Bound on each whole answer, or, when streaming, on the silence between two
-            pieces. None is the default (600 whole, 120 of silence); 0 is no bound.
-        progress_timeout_secs: When streaming, bound on waiting without anything new of the
-            answer, for servers that only keep the connection alive. None is five times the
-            bound on silence; 0 is no bound.
-        deadline_secs: Bound on the whole completion, with its retries and waits. None is none.
+        crash_on_refusal: Raise `NoJsonFoundError` for an answer without JSON, or whose JSON is
+            null, "", {} or []. Tool calls are not a refusal.
+        crash_on_empty_response: Raise `EmptyResponseError` for an answer without content.
+        timeout_secs: Maximum seconds for a whole answer, or, when streaming, between two pieces of
+            it. None is the default (600 whole, 120 streaming); 0 is no bound.
+        progress_timeout_secs: When streaming, maximum seconds without new content, for servers
+            that only keep the connection alive. None is five times `timeout_secs`, 0 no bound.
+        deadline_secs: Maximum seconds for the completion with its retries. None is no bound.
     """
 
     params: CompletionParameters = CompletionParameters()
@@ -313,48 +292,39 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not isinstance(self.params, CompletionParameters):
             raise InvalidParameterError("params must be a CompletionParameters")
-        if self.system_prompt is not None and not isinstance(self.system_prompt, str):
-            raise InvalidParameterError("system_prompt must be a string")
-        _check_format_kwargs(self.format_kwargs)
-        msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
-        _check_kind("force_prepend", self.force_prepend, str)
-        if self.token_price is not None and not isinstance(self.token_price, TokenPrice):
-            raise InvalidParameterError("token_price must be a TokenPrice")
-        _check_kind("budget", self.budget, Budget)
+        for name, check in _SETTING_CHECKS.items():
+            check(name, getattr(self, name))
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
-        for name, kinds in _SETTINGS.items():
-            if kinds is bool:
-                _check_kind(name, getattr(self, name), bool)
-            else:
-                _check_number(name, getattr(self, name), kinds, 0)
+        _check_format_kwargs(self.format_kwargs)
+        msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
 
     def replace(self, **changes: JsonValue) -> Self:
-        """A copy with some fields changed."""
-        return replaced(self, changes)
+        """Return a copy with some fields changed."""
+        return replace(self, changes)
 
     def with_params(self, params: CompletionParameters) -> Self:
-        """A copy that asks this of the model."""
+        """Return a copy with these parameters of the model."""
         return self.replace(params=params)
 
     def with_system_prompt(self, system_prompt: str) -> Self:
-        """A copy with this system message for conversations that have none."""
+        """Return a copy with this system message for conversations that have none."""
         return self.replace(system_prompt=system_prompt)
 
     def with_format_kwargs(self, format_kwargs: Mapping[str, str | int | float]) -> Self:
-        """A copy that fills in these values, besides those it has."""
+        """Return a copy with more placeholder values."""
         return self.replace(format_kwargs={**self.format_kwargs, **format_kwargs})
 
     def with_format_kwarg(self, name: str, value: str | float) -> Self:
-        """A copy that fills in one more value."""
+        """Return a copy with one more placeholder value."""
         return self.with_format_kwargs({name: value})
 
     def with_parse_json(self, parse_json: bool) -> Self:  # noqa: FBT001 - the guide's signature
-        """A copy that makes the text of the answer its JSON, repaired, or does not."""
+        """Return a copy that replaces the text of the answer by its JSON, or not."""
         return self.replace(parse_json=parse_json)
 
     def expecting_json(self) -> Self:
-        """A copy that asks for JSON, where no other form is asked for, and repairs the answer."""
+        """Return a copy that asks for JSON, unless a format is set, and parses the answer."""
         is_free = self.params.response_format is None
         params = self.params.with_json_response() if is_free else self.params
         return self.replace(params=params, parse_json=True)
@@ -366,60 +336,58 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def expecting(self, kind: object) -> "TypedParameters[JsonValue]": ...
 
     def expecting(self, kind: JsonValue) -> "TypedParameters[JsonValue]":
-        """Settings with which a call gives a `ParsedNode`, whose `parsed` is a `kind`.
+        """Return settings with which a call returns a `ParsedNode`, whose `parsed` is a `kind`.
 
-        A dataclass, TypedDict, msgspec Struct, pydantic model, enum, plain type, or a collection
-        or union of them. Its JSON schema goes to the model: as the form of the answer where the
-        wire can hold the model to it, else as a part of the prompt. An answer that does not fit
-        goes back to the model with what is wrong, and is asked for again, as `retry` allows: see
-        `ResponseValidationError`. `InvalidParameterError` for what no JSON can be read into.
-        To make them takes half a millisecond, once for any number of calls.
+        `kind` is a dataclass, TypedDict, msgspec Struct, pydantic model, enum, plain type, or a
+        collection or union of them; other types raise `InvalidParameterError`. Its JSON schema is
+        sent as the response format where the wire can enforce it, and otherwise in the prompt. A
+        wrong answer goes back to the model with the problem, as often as `retry` allows; see
+        `ResponseValidationError`. This takes half a millisecond, once for any number of calls.
         """
-        values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
-        return TypedParameters(**values, result_type=ResultType(kind))
+        return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 
     def with_force_prepend(self, text: str) -> Self:
-        """A copy in which the model continues from this beginning."""
+        """Return a copy in which the answer starts with this text."""
         return self.replace(force_prepend=text)
 
     def with_cache(self, use_cache: bool) -> Self:  # noqa: FBT001 - the guide's signature
-        """A copy that marks the whole prompt for the provider's cache, or does not."""
+        """Return a copy that sets a cache breakpoint at the end of the prompt, or not."""
         return self.replace(use_cache=use_cache)
 
     def with_cost_tracking(self, cost_tracking: bool) -> Self:  # noqa: FBT001 - the guide's
-        """A copy that asks for token counts and tells its callback of them, or does not."""
+        """Return a copy that asks for token counts and calls the callback, or not."""
         return self.replace(cost_tracking=cost_tracking)
 
     def with_cost_callback(self, cost_callback: CostCallback) -> Self:
-        """A copy that tells this function what each completion cost."""
+        """Return a copy that calls this function with the cost of each completion."""
         return self.replace(cost_callback=cost_callback)
 
     def with_token_price(self, token_price: TokenPrice) -> Self:
-        """A copy with this price, which goes before the generator's own."""
+        """Return a copy with this price, which takes precedence over the generator's."""
         return self.replace(token_price=token_price)
 
 
 class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only=True):
-    """The settings of a call whose answer is to have a type; made by `expecting`."""
+    """The settings of a call whose answer has a type. Made by `expecting`."""
 
     result_type: ResultType[T]
 
-    def untyped(self) -> NodeCompletionParameters:
-        """The same settings for an answer of any form."""
+    def without_type(self) -> NodeCompletionParameters:
+        """Return the settings without the type."""
         values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
         return NodeCompletionParameters(**values)
 
 
 ParametersLike: TypeAlias = NodeCompletionParameters | CompletionParameters | None
 
-_DEFAULTS = NodeCompletionParameters()
+DEFAULT_PARAMETERS = NodeCompletionParameters()
 
 
 def node_parameters(params: ParametersLike) -> NodeCompletionParameters:
-    """The full settings of a call from what a caller may pass for them."""
+    """Return the full settings of a call from either kind of parameters."""
     match params:
         case None:
-            return _DEFAULTS
+            return DEFAULT_PARAMETERS
         case NodeCompletionParameters():
             return params
         case CompletionParameters():

@@ -1,21 +1,19 @@
-"""Tools: what a model may call, what it called, and how fragments of a call come together."""
+"""Tools that a model may call, and its calls."""
 
 import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Literal, Self, TypeAlias
-from uuid import uuid4
+from collections.abc import Callable, Mapping
+from typing import Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_json, excerpt_of
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "ToolCall",
-    "ToolCallAccumulator",
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
@@ -28,11 +26,11 @@ NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A function the model may ask for.
+    """A function that the model may call.
 
     `parameters` is the JSON schema of its arguments, an object. `strict` asks the vendor to
-    hold the model to the schema. Raises `InvalidParameterError` unless the name is 1 to 64
-    letters, digits, `_` or `-`.
+    enforce the schema. Raises `InvalidParameterError` unless the name is 1 to 64 letters, digits,
+    `_` or `-`.
     """
 
     name: str
@@ -42,39 +40,37 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if not isinstance(self.parameters, Mapping):
-            raise InvalidParameterError(f"the parameters of {self.name} must be a JSON schema")
-        if self.parameters.get("type", "object") != "object":
+        given: object = self.parameters
+        if not isinstance(given, Mapping) or given.get("type", "object") != "object":
             raise InvalidParameterError(
-                f"the parameters of {self.name} must be a schema of the type object"
+                f"the parameters of {self.name} must be a JSON schema of the type object"
             )
-        for what, kind in (("description", str), ("strict", bool)):
-            if not isinstance(getattr(self, what), kind | None):
-                raise InvalidParameterError(f"{what} of {self.name} must be a {kind.__name__}")
-        schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(self.parameters))
+        check_kind(f"the description of {self.name}", self.description, str)
+        check_kind(f"the strict of {self.name}", self.strict, bool)
+        schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(given))
         msgspec.structs.force_setattr(self, "parameters", schema)
 
     @classmethod
     def from_function(cls, function: Callable[..., object]) -> Self:
-        """A definition from a typed Python function: its signature and its docstring.
+        """Return a definition from the signature and the docstring of a typed Python function.
 
         The first paragraph of the docstring is the description; a Google style `Args:` section
         describes the parameters. Raises `InvalidParameterError` for a parameter without a type
-        that JSON can carry.
+        that JSON can represent.
         """
         doc = inspect.getdoc(function) or ""
         description = " ".join(doc.partition("\n\n")[0].split())
         return cls(
             name=getattr(function, "__name__", ""),
             description=description or None,
-            parameters=_schema_of(function, _described(doc)),
+            parameters=_schema_of(function, _parse_descriptions(doc)),
         )
 
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InvalidParameterError(
-            f"a tool's name is 1 to 64 letters, digits, _ or -, not {name!r}"
+            f"the name of a tool must be 1 to 64 letters, digits, _ or -, not {name!r}"
         )
 
 
@@ -82,7 +78,7 @@ ToolLike: TypeAlias = ToolDefinition | Mapping[str, JsonValue] | Callable[..., o
 
 
 def as_tool(tool: ToolLike) -> ToolDefinition:
-    """A definition from what callers have: one of ours, OpenAI's dictionary, or a function."""
+    """Return a definition from a `ToolDefinition`, OpenAI's dictionary, or a function."""
     if isinstance(tool, ToolDefinition):
         return tool
     if isinstance(tool, Mapping):
@@ -90,49 +86,51 @@ def as_tool(tool: ToolLike) -> ToolDefinition:
     if callable(tool):
         return ToolDefinition.from_function(tool)
     raise InvalidParameterError(
-        f"a tool is a ToolDefinition, a dictionary or a function, not {type(tool).__name__}"
+        f"a tool must be a ToolDefinition, a dictionary or a function, not {type(tool).__name__}"
     )
 
 
-class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the model may, must or must not call a tool, or which one it must call."""
+ToolMode: TypeAlias = Literal["auto", "none", "required", "tool"]
 
-    mode: Literal["auto", "none", "required", "tool"]
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The choice of a tool: the model may, must or must not call one, or must call this one."""
+
+    mode: ToolMode
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("auto", "none", "required", "tool"):
-            raise InvalidParameterError(
-                f"the mode of a ToolChoice is auto, none, required or tool, not {self.mode!r}"
-            )
+        check_choice("the mode of a ToolChoice", str(self.mode), get_args(ToolMode))
         if (self.mode == "tool") != (self.name is not None):
-            raise InvalidParameterError("a ToolChoice of the mode tool, and no other, has a name")
+            raise InvalidParameterError(
+                "a ToolChoice needs a name if its mode is tool, and only then"
+            )
         if self.name is not None:
             _check_name(self.name)
 
     @classmethod
     def auto(cls) -> Self:
-        """The model decides."""
+        """Return the choice that lets the model decide."""
         return cls(mode="auto")
 
     @classmethod
     def none(cls) -> Self:
-        """No call."""
+        """Return the choice that forbids calls."""
         return cls(mode="none")
 
     @classmethod
     def required(cls) -> Self:
-        """At least one call."""
+        """Return the choice that demands at least one call."""
         return cls(mode="required")
 
     @classmethod
     def tool(cls, name: str) -> Self:
-        """A call of this tool."""
+        """Return the choice that demands a call of this tool."""
         return cls(mode="tool", name=name)
 
 
 def as_tool_choice(choice: object) -> ToolChoice:
-    """A choice from one of ours, a mode by name, or OpenAI's dictionary."""
+    """Return a choice from a `ToolChoice`, the name of a mode, or OpenAI's dictionary."""
     match choice:
         case ToolChoice():
             return choice
@@ -141,13 +139,13 @@ def as_tool_choice(choice: object) -> ToolChoice:
         case {"type": "function", "function": {"name": str(name)}}:
             return ToolChoice.tool(name)
     raise InvalidParameterError(
-        "tool_choice is a ToolChoice, 'auto', 'none', 'required' or OpenAI's dictionary, "
+        "tool_choice must be a ToolChoice, 'auto', 'none', 'required' or OpenAI's dictionary, "
         f"not {choice!r}"
     )
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call the model asks for. `arguments` is the JSON text exactly as it wrote it."""
+    """One call that the model asks for. `arguments` is the JSON text exactly as it wrote it."""
 
     id: str
     name: str
@@ -156,11 +154,11 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not all(isinstance(text, str) for text in (self.id, self.name, self.arguments)):
             raise InvalidParameterError(
-                "the id, the name and the arguments (JSON text) of a ToolCall are strings"
+                "the id, the name and the arguments (JSON text) of a ToolCall must be strings"
             )
 
     def arguments_json(self) -> JsonValue:
-        """The arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
+        """Return the arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
         try:
             return decode_json(self.arguments)
         except MalformedResponseError:
@@ -171,7 +169,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """A fragment of a call in a stream. Servers leave out, repeat or misnumber any of it."""
+    """A fragment of a call in a stream. Servers omit, repeat or misnumber any of its fields."""
 
     index: int | None = None
     id: str = ""
@@ -179,182 +177,51 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
 
 
-class _Open:
-    """A call whose arguments may still grow."""
-
-    __slots__ = (
-        "_depth",
-        "_in_string",
-        "_is_escaped",
-        "_name_chars",
-        "_names",
-        "_scanned",
-        "id",
-        "pieces",
-    )
-
-    def __init__(self, delta: ToolCallDelta) -> None:
-        self.id = delta.id
-        self._names = [delta.name]
-        self._name_chars = len(delta.name)
-        self.pieces = [delta.arguments] if delta.arguments else []
-        self._scanned = 0  # pieces that `is_closed` has seen
-        self._depth = 0
-        self._in_string = self._is_escaped = False
-
-    @property
-    def name(self) -> str:
-        if len(self._names) > 1:
-            self._names = ["".join(self._names)]
-        return self._names[0]
-
-    def add_name(self, piece: str) -> None:
-        """Takes in a piece of the name; some servers send the whole again with each fragment."""
-        if len(piece) != self._name_chars or piece != self.name:
-            self._names.append(piece)
-            self._name_chars += len(piece)
-
-    def is_closed(self) -> bool:
-        """Whether every bracket of the arguments so far is closed. Each character is seen once."""
-        for piece in self.pieces[self._scanned :]:
-            for char in piece:
-                if self._in_string:
-                    self._in_string = self._is_escaped or char != '"'
-                    self._is_escaped = char == "\\" and not self._is_escaped
-                elif char == '"':
-                    self._in_string = True
-                elif char in "{[":
-                    self._depth += 1
-                elif char in "}]":
-                    self._depth -= 1
-        self._scanned = len(self.pieces)
-        return bool(self.pieces) and self._depth == 0 and not self._in_string
-
-    @property
-    def arguments(self) -> str:
-        """The pieces joined. Some relays send again, with each piece, all that came before."""
-        text = "".join(self.pieces)
-        if len(self.pieces) < 2 or _is_json(text):
-            return text
-        is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
-        return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
-
-
-class ToolCallAccumulator:
-    """Puts fragments of calls together. O(1) for each fragment that carries an index."""
-
-    __slots__ = ("_by_id", "_by_index", "_calls")
-
-    def __init__(self) -> None:
-        self._calls: list[_Open] = []
-        self._by_id: dict[str, _Open] = {}
-        self._by_index: dict[int, _Open] = {}
-
-    def add(self, delta: ToolCallDelta) -> None:
-        """Takes in the next fragment, in the order of arrival."""
-        call = self._continued(delta)
-        if call is None and not delta.name and not delta.id:
-            return  # it continues something that is no call of ours, such as a server's own tool
-        if call is None:
-            call = _Open(delta)
-            self._calls.append(call)
-        else:
-            self._grow(call, delta)
-        if delta.index is not None:
-            self._by_index[delta.index] = call
-        if call.id:
-            self._by_id.setdefault(call.id, call)
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    def are_whole(self) -> bool:
-        """Whether there is a call, and none is cut in the middle of its arguments."""
-        return bool(self._calls) and all(_is_json(call.arguments) for call in self._calls)
-
-    def finished(self) -> tuple[ToolCall, ...]:
-        """The calls. One without an id gets a random one; no arguments are `{}`."""
-        return tuple(
-            ToolCall(
-                id=call.id or f"call_{uuid4().hex[:24]}",
-                name=call.name,
-                arguments=call.arguments or "{}",
-            )
-            for call in self._calls
-        )
-
-    def _continued(self, delta: ToolCallDelta) -> _Open | None:
-        """The call that a fragment belongs to, or None if it opens a new one."""
-        candidate = self._candidate(delta)
-        if candidate is None:
-            return None
-        # Ollama numbers every call 0, but each has its own id and a name. A new id without a
-        # name is only a proxy's whim (litellm#40040): it stays the same call.
-        if delta.id and candidate.id and delta.id != candidate.id and delta.name:
-            return None
-        if delta.index is None and not delta.id and delta.name and candidate.is_closed():
-            return None
-        return candidate
-
-    def _candidate(self, delta: ToolCallDelta) -> _Open | None:
-        if delta.index is not None:
-            return self._by_index.get(delta.index)
-        if delta.id:
-            return self._by_id.get(delta.id)
-        return self._calls[-1] if self._calls else None
-
-    def _grow(self, call: _Open, delta: ToolCallDelta) -> None:
-        call.id = call.id or delta.id
-        if delta.name and not call.pieces:
-            call.add_name(delta.name)
-        if delta.arguments:
-            call.pieces.append(delta.arguments)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        decode_json(text)
-    except MalformedResponseError:
-        return False
-    return True
-
-
 def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
     if tool.get("type", "function") != "function":
         raise InvalidParameterError(
-            f"a tool of the type {tool['type']!r} runs at the vendor; give it by extra"
+            f"a tool of the type {tool['type']!r} runs at the vendor; pass it in extra"
         )
     function = tool.get("function", tool)
     if function is not tool and (odd := set(tool) - {"type", "function"}):
-        raise InvalidParameterError(f"a tool's dictionary has no key {min(odd)!r} beside function")
+        raise InvalidParameterError(
+            f"the dictionary of a tool has no key {min(odd)!r} beside function"
+        )
     if not isinstance(function, Mapping) or "name" not in function:
         raise InvalidParameterError(
-            "a tool's dictionary must look like {'type': 'function', 'function': {'name': ...}}"
+            "a dictionary of a tool must look like {'type': 'function', 'function': {'name': ...}}"
         )
     known = {name: function[name] for name in ToolDefinition.__struct_fields__ if name in function}
     if unknown := [name for name in function if name not in (*known, "type")]:
-        raise InvalidParameterError(f"a tool's dictionary has no key {unknown[0]!r}")
+        raise InvalidParameterError(f"the dictionary of a tool has no key {unknown[0]!r}")
     return ToolDefinition(**known)
 
 
 def _schema_of(function: Callable[..., object], descriptions: Mapping[str, str]) -> JsonObject:
-    """The JSON schema of a function's parameters, from their annotations and defaults."""
+    """Return the JSON schema of a function's parameters, from their annotations and defaults."""
     parameters = _parameters_of(function)
-    schemas, definitions = _schemas_of(function, parameters)
+    annotations = [parameter.annotation for parameter in parameters]
+    try:
+        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
+    except Exception as error:
+        raise InvalidParameterError(
+            f"{function!r} cannot be a tool: a parameter has a type that is not JSON ({error})"
+        ) from error
     properties: JsonObject = {}
     for parameter, schema in zip(parameters, schemas, strict=True):
-        name, default = parameter.name, parameter.default
-        extra = {"description": descriptions[name]} if name in descriptions else {}
-        given = {} if default is parameter.empty else {"default": default}
-        properties[name] = schema | extra | given
+        if parameter.name in descriptions:
+            schema["description"] = descriptions[parameter.name]
+        if parameter.default is not parameter.empty:
+            schema["default"] = parameter.default
+        properties[parameter.name] = schema
     encode_json(properties)  # a default that is not JSON cannot be sent
-    schema = {
+    return {
         "type": "object",
         "properties": properties,
         "required": [p.name for p in parameters if p.default is p.empty],
         "additionalProperties": False,
+        **({"$defs": parts} if parts else {}),
     }
-    return schema | ({"$defs": definitions} if definitions else {})
 
 
 def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
@@ -367,36 +234,24 @@ def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     for parameter in parameters:
         place = f"the parameter {parameter.name!r} of {function!r}"
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InvalidParameterError(f"{place} stands for any number; a tool needs named ones")
+            raise InvalidParameterError(
+                f"{place} takes any number of values; a tool needs named parameters"
+            )
         if parameter.annotation is parameter.empty:
             raise InvalidParameterError(f"{place} needs a type annotation")
     return parameters
 
 
-def _schemas_of(
-    function: Callable[..., object], parameters: Sequence[inspect.Parameter]
-) -> tuple[tuple[JsonObject, ...], JsonObject]:
-    annotations = [parameter.annotation for parameter in parameters]
-    try:
-        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
-    except Exception as error:
-        raise InvalidParameterError(
-            f"{function!r} cannot be a tool: JSON cannot carry a parameter's type ({error})"
-        ) from error
-    return tuple(schemas), parts
-
-
-def _described(doc: str) -> dict[str, str]:
-    """The descriptions in the `Args:` section of a Google style docstring."""
+def _parse_descriptions(doc: str) -> dict[str, str]:
+    """Return the descriptions in the `Args:` section of a Google style docstring."""
     section = doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    lines = inspect.cleandoc(section).splitlines()
-    described: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     name = ""
-    for line in lines:
+    for line in inspect.cleandoc(section).splitlines():
         head, colon, text = line.partition(":")
         if colon and not line.startswith(" "):
             name = head.partition(" ")[0]
-            described[name] = text.strip()
+            descriptions[name] = text.strip()
         elif name:
-            described[name] += " " + line.strip()
-    return described
+            descriptions[name] += " " + line.strip()
+    return descriptions

@@ -1,4 +1,4 @@
-"""Token counts in buckets that add up."""
+"""Token counts in disjoint buckets."""
 
 from decimal import Decimal
 from typing import Annotated, TypeAlias
@@ -9,19 +9,19 @@ from minillmlib.json_value import JsonObject
 
 __all__ = ["Count", "Usage", "UsageUpdate"]
 
-# A count as wires send it. JSON numbers are exact up to here; a larger one is nobody's bill.
+# A count as wires send it. JSON numbers are exact up to 2**53; a larger count is not a bill.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one request consumed, in tokens.
+    """The tokens that one request consumed.
 
-    The three input buckets are disjoint: their sum is the whole input, whatever a wire calls
-    it. Of `cache_write_tokens`, `cache_write_1h_tokens` were written for an hour and the others
-    for five minutes; of `completion_tokens`, `reasoning_tokens` were thought. `native_cost` is
-    what the provider itself says the request cost in USD, if it says so. `non_token_charges` names
-    what is on the bill that no price per token tells: several models, or fees of the vendor's
-    own tools.
+    The three input buckets are disjoint, and their sum is the whole input.
+    `cache_write_1h_tokens` is the part of `cache_write_tokens` that was written for an hour; the
+    rest was written for five minutes. `reasoning_tokens` is a part of `completion_tokens`.
+    `native_cost` is the cost in USD as stated by the provider, if it states one.
+    `non_token_charges` names charges that a price per token does not cover: several models, or
+    fees for the vendor's tools.
     """
 
     uncached_input_tokens: int = 0
@@ -35,7 +35,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def prompt_tokens(self) -> int:
-        """The whole input: uncached, read from a cache and written to it."""
+        """The whole input: uncached, read from a cache, and written to one."""
         return self.uncached_input_tokens + self.cache_read_tokens + self.cache_write_tokens
 
     @property
@@ -45,17 +45,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_complete(self) -> bool:
-        """Whether it can be the whole: no prompt is empty, so without input some of it is lost.
+        """Whether these counts can be the final bill.
 
-        A provider that says itself what the request cost may count nothing.
+        A prompt is never empty, so zero input means that counts are missing, unless the provider
+        states the cost itself.
         """
         return self.prompt_tokens > 0 or self.native_cost is not None
 
 
 class UsageUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream has told of its counts: `usage`, or None if what came cannot be used.
+    """The counts of a stream so far: `usage`, or None if they are not usable.
 
-    `record` is the provider's own, of which `usage` was read.
+    `record` is the provider's record, from which `usage` was read.
     """
 
     usage: Usage | None = None

@@ -1,19 +1,15 @@
-"""The chat-completions dialect: OpenAI's wire, which most servers speak with an accent.
+"""Parses answers of the chat-completions wire, whole and in chunks, with their token counts."""
 
-Pure functions of facts. What differs between servers is a field of `ChatDialect`.
-"""
+from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.errors import (
-    ApiError,
-    InvalidParameterError,
-    MalformedResponseError,
-    ServerError,
-)
+from minillmlib.errors import ApiError, InvalidParameterError, MalformedResponseError, ServerError
 from minillmlib.json_value import (
     JsonObject,
     JsonValue,
@@ -23,164 +19,25 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.media import media_in
-from minillmlib.protocols.chat_completions.messages import (
-    MessageCapabilities,
-    message_body,
-    naming_json,
-)
-from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.errors import error_from_payload, is_error_payload
-from minillmlib.protocols.fields import add_extra, write_parameters
-from minillmlib.types.media import Media
-from minillmlib.types.messages import Message
-from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.reasoning import ReasoningBlock, ReasoningConfig, ReasoningDelta
-from minillmlib.types.responses import (
-    CompletionResponse,
-    FinishReason,
-    StreamChunk,
-    whole_response,
-)
-from minillmlib.types.tools import (
-    ToolCallDelta,
-    ToolChoice,
-    ToolDefinition,
-    as_tool,
-    as_tool_choice,
-)
-from minillmlib.types.usage import Usage
+from minillmlib.protocols.finish_reasons import FINISH_REASONS
+from minillmlib.streaming.accumulator import whole_response
+from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
+from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
+from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.usage import Count, Usage, UsageUpdate
 
 __all__ = [
-    "ALL_FIELDS",
-    "OPENAI_FIELDS",
-    "ChatDialect",
-    "build_body",
+    "merge_usage",
     "parse_chunk",
     "parse_completion",
+    "parse_media",
+    "parse_usage",
+    "usage_record",
 ]
 
-OPENAI_FIELDS: Mapping[str, str] = {
-    "max_tokens": "max_completion_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-    "stop": "stop",
-    "seed": "seed",
-}
-
-ALL_FIELDS: Mapping[str, str] = {
-    **OPENAI_FIELDS,
-    "top_k": "top_k",
-    "repetition_penalty": "repetition_penalty",
-}
-
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
-
-
-class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts in which servers of this wire differ.
-
-    Attributes:
-        name: What the wire is called in error messages.
-        fields: The generation fields the server knows, and its words for them.
-        has_stream_options: Whether usage in a stream must be asked for by `stream_options`.
-        messages: What its messages may hold.
-        has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of
-            `reasoning_effort`.
-        reasoning_echo: The key under which an assistant's reasoning goes back to it:
-            `reasoning_details` its blocks, `reasoning_content` its text.
-    """
-
-    name: str = "the chat-completions wire"
-    fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
-    has_stream_options: bool = True
-    messages: MessageCapabilities = MessageCapabilities()
-    has_reasoning_object: bool = False
-    reasoning_echo: str | None = None
-
-
-def build_body(  # noqa: PLR0913 - the contract's five, and the facts
-    dialect: ChatDialect,
-    model: str,
-    messages: Sequence[Message],
-    params: CompletionParameters,
-    *,
-    stream: bool,
-    include_usage: bool,
-) -> JsonObject:
-    """The body of a request."""
-    if params.response_format is not None and params.response_format.schema is None:
-        messages = naming_json(messages)
-    sent = [message_body(message, dialect.messages, dialect.name) for message in messages]
-    if dialect.reasoning_echo is not None:
-        for one, message in zip(sent, messages, strict=True):
-            one.update(_echo(message, dialect.reasoning_echo))
-    body: JsonObject = {"model": model, "messages": sent}
-    body |= write_parameters(params, dialect.fields, dialect.name)
-    body |= _structured(params) | _reasoning_body(dialect, params.reasoning)
-    if stream:
-        body["stream"] = True
-        if include_usage and dialect.has_stream_options:
-            body["stream_options"] = {"include_usage": True}
-    return add_extra(body, params.extra)
-
-
-def _structured(params: CompletionParameters) -> JsonObject:
-    """The keys of the fields that are more than a number or a text."""
-    body: JsonObject = {}
-    if params.response_format is not None:
-        body["response_format"] = _format_body(params.response_format)
-    if params.tools:
-        body["tools"] = [_tool_body(as_tool(tool)) for tool in params.tools]
-    if params.tool_choice is not None:
-        body["tool_choice"] = _choice_body(as_tool_choice(params.tool_choice))
-    if params.parallel_tool_calls is not None:
-        body["parallel_tool_calls"] = params.parallel_tool_calls
-    return body
-
-
-def _reasoning_body(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> JsonObject:
-    if reasoning is None:
-        return {}
-    if dialect.has_reasoning_object:
-        fields = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
-        return {"reasoning": {name: value for name, value in fields.items() if value is not None}}
-    if reasoning.effort is None:
-        raise InvalidParameterError(f"{dialect.name} has no reasoning max_tokens; give an effort")
-    return {"reasoning_effort": reasoning.effort}
-
-
-def _echo(message: Message, key: str) -> JsonObject:
-    """What a model thought, for a server that wants it back."""
-    if message.reasoning is None:
-        return {}
-    is_text = key == "reasoning_content"
-    echo = message.reasoning.text if is_text else [b.fields for b in message.reasoning.blocks]
-    return {key: echo} if echo else {}
-
-
-def _format_body(form: ResponseFormat) -> JsonObject:
-    if form.schema is None:
-        return {"type": "json_object"}
-    schema = {"name": form.name, "schema": form.schema, "strict": form.strict}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def _tool_body(tool: ToolDefinition) -> JsonObject:
-    function: JsonObject = {"name": tool.name, "parameters": tool.parameters}
-    if tool.description is not None:
-        function["description"] = tool.description
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
-
-
-def _choice_body(choice: ToolChoice) -> JsonValue:
-    if choice.name is None:
-        return choice.mode
-    return {"type": "function", "function": {"name": choice.name}}
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -202,15 +59,15 @@ class _Call(msgspec.Struct, gc=False):
     custom: _Custom | None = None
 
 
-class _Sound(msgspec.Struct):
+class _Audio(msgspec.Struct):
     data: str | None = None
     transcript: str | None = None
 
 
-class _Said(msgspec.Struct, gc=False):
+class _Message(msgspec.Struct, gc=False):
     """A message or a delta. Mistral sends content as a list of typed pieces.
 
-    `function_call` is the one call of the days before `tool_calls`.
+    `function_call` is the one call of the time before `tool_calls`.
     """
 
     content: str | list[JsonObject] | None = None
@@ -218,7 +75,7 @@ class _Said(msgspec.Struct, gc=False):
     tool_calls: list[_Call] | None = None
     function_call: _Function | None = None
     images: list[JsonObject] | None = None
-    audio: _Sound | None = None
+    audio: _Audio | None = None
     reasoning_content: JsonValue = None
     reasoning: JsonValue = None
     reasoning_details: JsonValue = None
@@ -226,15 +83,15 @@ class _Said(msgspec.Struct, gc=False):
 
 class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
-    message: _Said | None = None
-    delta: _Said | None = None
+    message: _Message | None = None
+    delta: _Message | None = None
     finish_reason: str | None = None
     native_finish_reason: str | None = None
     error: JsonValue = None
 
 
 class _Body(msgspec.Struct, gc=False):
-    """The parts we read of a completion or of a chunk. Relays send ids of any type."""
+    """The parts of a completion or of a chunk that we read. Relays send ids of any type."""
 
     id: JsonValue = None
     model: JsonValue = None
@@ -247,10 +104,11 @@ class _Body(msgspec.Struct, gc=False):
 _chunk_decoder = msgspec.json.Decoder(_Body)
 
 
-def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionResponse:
-    """A whole answer. Raises an `ApiError` for an error sent with status 200."""
-    if is_error_payload(raw):
-        raise error_from_payload(raw)
+def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
+    """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
+    is_object = isinstance(raw, dict)
+    if not is_object or raw.get("error") or "error" in (raw.get("object"), raw.get("type")):
+        _raise_error_in(raw)
     body = convert_json(raw, _Body)
     choice = _first_choice(body)
     if choice is None or choice.message is None:
@@ -261,19 +119,19 @@ def parse_completion(raw: JsonValue, usage_of: UsageParser) -> CompletionRespons
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
-        **_counted(raw, usage_of),
-        **_said_in(choice),
+        **_parse_usage_fields(raw, parse_usage),
+        **_parse_message(choice),
     )
     response = whole_response([chunk], raw)
     if not chunk.reasoning_blocks:
         return response
     # Nothing to put together, though some may share a number.
-    blocks = tuple(ReasoningBlock(fields=detail) for detail in _details_in(choice.message))
+    blocks = tuple(ReasoningBlock(fields=detail) for detail in _reasoning_details(choice.message))
     return msgspec.structs.replace(response, reasoning_blocks=blocks)
 
 
-def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
-    """One event of a stream, or None for one that says nothing.
+def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
+    """Return one event of a stream, or None for one without content.
 
     An error is looked for before the choices: servers send it with empty choices too.
     """
@@ -285,127 +143,124 @@ def parse_chunk(data: str, usage_of: UsageParser) -> StreamChunk | None:
             return StreamChunk(is_end=True)
         if not data or data.startswith(":"):  # relays send their keep-alives as data
             return None
-        body = _mended_chunk(data)
+        body = _parse_lenient(data)
     if body.error or body.object == "error":
-        raise error_from_payload(decode_json(data), partial=_partial_of(body))
+        raise error_from_payload(decode_json(data), partial=_partial_text(body))
     choice = _first_choice(body)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    if choice is not None and body.usage is None and not _ends(choice):
-        words = None if choice.delta is None else _words_alone(choice.delta)
-        if words is not None:  # as in nearly all
-            return StreamChunk(id=name, model=model, delta=words[0], reasoning=words[1])
+    is_last = choice and (choice.finish_reason or choice.native_finish_reason or choice.error)
+    if choice is not None and body.usage is None and not is_last:
+        texts = None if choice.delta is None else _text_only_delta(choice.delta)
+        if texts is not None:  # as in nearly all
+            return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
+    may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
     return StreamChunk(
         id=name,
         model=model,
-        **(_counted(decode_json(data), usage_of) if _may_hold_usage(body, choice) else {}),
-        **_said_in(choice),
+        **(_parse_usage_fields(decode_json(data), parse_usage) if may_hold_usage else {}),
+        **_parse_message(choice),
     )
 
 
-def _ends(choice: _Choice) -> bool:
-    return bool(choice.finish_reason or choice.native_finish_reason or choice.error)
+def _raise_error_in(raw: JsonValue) -> None:
+    if is_error_payload(raw):
+        raise error_from_payload(raw)
 
 
-def _words_alone(said: _Said) -> tuple[str, str] | None:
-    """The text and the thought of what was said, or None if it says anything else."""
-    says_more = (
-        said.tool_calls
-        or said.reasoning_details
-        or said.refusal
-        or said.images
-        or said.audio
-        or said.function_call
+def _text_only_delta(message: _Message) -> tuple[str, str] | None:
+    """Return the text and the reasoning of a message, or None if it holds anything else."""
+    has_more = (
+        message.tool_calls
+        or message.reasoning_details
+        or message.refusal
+        or message.images
+        or message.audio
+        or message.function_call
     )
-    text, thought = said.content or "", said.reasoning_content or said.reasoning or ""
-    if says_more or not isinstance(text, str) or not isinstance(thought, str):
+    text, reasoning = message.content or "", message.reasoning_content or message.reasoning or ""
+    if has_more or not isinstance(text, str) or not isinstance(reasoning, str):
         return None
-    return text, thought
+    return text, reasoning
 
 
-def _counted(raw: JsonValue, usage_of: UsageParser) -> JsonObject:
-    return {"usage": usage_of(raw), "usage_record": usage_record(raw)}
+def _parse_usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:
+    return {"usage": parse_usage(raw), "usage_record": usage_record(raw)}
 
 
-def _mended_chunk(text: str) -> _Body:
+def _parse_lenient(text: str) -> _Body:
+    """Decode a chunk that is not quite JSON, or not in our shape."""
     payload = decode_json(text)
-    if is_error_payload(payload):
-        raise error_from_payload(payload)
+    _raise_error_in(payload)
     return convert_json(payload, _Body)
 
 
-def _said_in(choice: _Choice | None) -> JsonObject:
+def _parse_message(choice: _Choice | None) -> JsonObject:
+    """Return the fields of a chunk. Raises an `ApiError` if the choice reports a failure."""
     if choice is None:
         return {}
-    said = choice.delta or choice.message or _Said()
-    reason = FinishReason.of(choice.finish_reason or None)  # some servers keep "" until the end
+    message = choice.delta or choice.message or _Message()
+    word = choice.finish_reason or None  # some servers send "" until the end
+    reason = None if word is None else FINISH_REASONS.get(word, FinishReason.UNKNOWN)
     if choice.error or reason is FinishReason.ERROR:
-        raise _failure_of(choice, _text_of(said))
+        raise _failure(choice, _text(message))
     end = {
         "finish_reason": reason,
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
     }
-    words = _words_alone(said)
-    if words is not None:
-        return {"delta": words[0], "reasoning": words[1], **end}
+    texts = _text_only_delta(message)
+    if texts is not None:
+        return {"delta": texts[0], "reasoning": texts[1], **end}
     return {
-        "delta": _text_of(said),
-        "refusal": said.refusal or None,
-        "reasoning": _thought_in(said),
-        "reasoning_blocks": _blocks_in(said),
-        "tool_calls": _calls_in(said),
-        "media": _media_in(said),
+        "delta": _text(message),
+        "refusal": message.refusal or None,
+        "reasoning": _reasoning(message),
+        "reasoning_blocks": _reasoning_blocks(message),
+        "tool_calls": _tool_calls(message),
+        "media": parse_media(message.images or (), message.audio.data if message.audio else None),
         **end,
     }
 
 
-def _thought_in(said: _Said) -> str:
-    """The reasoning's text, under any of its names, and never twice."""
-    for text in (said.reasoning_content, said.reasoning):
+def _reasoning(message: _Message) -> str:
+    """Return the reasoning's text, under any of its names, and never twice."""
+    for text in (message.reasoning_content, message.reasoning):
         if isinstance(text, str) and text:
             return text
-    if said.reasoning_details is None and not isinstance(said.content, list):
+    if message.reasoning_details is None and not isinstance(message.content, list):
         return ""
-    pieces = said.content if isinstance(said.content, list) else ()
+    pieces = message.content if isinstance(message.content, list) else ()
     thinking = [piece.get("thinking") for piece in pieces if piece.get("type") == "thinking"]
     inner = [item for items in thinking if isinstance(items, list) for item in items]
-    parts = [*_details_in(said), *(item for item in inner if isinstance(item, dict))]
+    parts = [*_reasoning_details(message), *(item for item in inner if isinstance(item, dict))]
     return "".join(
         string_or_empty(part.get("text")) or string_or_empty(part.get("summary")) for part in parts
     )
 
 
-def _blocks_in(said: _Said) -> tuple[ReasoningDelta, ...]:
-    if said.reasoning_details is None:
+def _reasoning_blocks(message: _Message) -> tuple[ReasoningDelta, ...]:
+    if message.reasoning_details is None:
         return ()
-    return tuple(
-        ReasoningDelta(index=_block_index(detail, position), fields=detail)
-        for position, detail in enumerate(_details_in(said))
-    )
+    blocks = []
+    for position, detail in enumerate(_reasoning_details(message)):
+        index = detail.get("index")
+        blocks.append(
+            ReasoningDelta(index=index if isinstance(index, int) else position, fields=detail)
+        )
+    return tuple(blocks)
 
 
-def _block_index(detail: JsonObject, position: int) -> int:
-    index = detail.get("index")
-    return index if isinstance(index, int) else position
-
-
-def _details_in(said: _Said) -> list[JsonObject]:
-    details = said.reasoning_details if isinstance(said.reasoning_details, list) else []
+def _reasoning_details(message: _Message) -> list[JsonObject]:
+    details = message.reasoning_details if isinstance(message.reasoning_details, list) else []
     return [detail for detail in details if isinstance(detail, dict)]
 
 
-def _media_in(said: _Said) -> tuple[Media, ...]:
-    if said.images is None and said.audio is None:
-        return ()
-    return media_in(said.images or (), said.audio.data if said.audio else None)
+def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
+    if message.function_call is not None:
+        return (_tool_call(_Call(index=0, function=message.function_call)),)
+    return tuple(map(_tool_call, message.tool_calls or ()))
 
 
-def _calls_in(said: _Said) -> tuple[ToolCallDelta, ...]:
-    if said.function_call is not None:
-        return (_call_delta(_Call(index=0, function=said.function_call)),)
-    return tuple(map(_call_delta, said.tool_calls or ()))
-
-
-def _call_delta(call: _Call) -> ToolCallDelta:
+def _tool_call(call: _Call) -> ToolCallDelta:
     function = call.function or _Function()
     if call.custom is not None:
         function = _Function(name=call.custom.name, arguments=call.custom.input)
@@ -419,19 +274,15 @@ def _call_delta(call: _Call) -> ToolCallDelta:
     )
 
 
-def _may_hold_usage(body: _Body, choice: _Choice | None) -> bool:
-    return body.usage is not None or choice is None or bool(choice.finish_reason)
-
-
 def _first_choice(body: _Body) -> _Choice | None:
-    """The choice with index 0: of several, the one that is the answer."""
+    """Return the choice with index 0: of several, the one that is the answer."""
     for choice in body.choices or ():
-        if not choice.index:  # some servers leave it out
+        if not choice.index:  # some servers omit it
             return choice
     return None
 
 
-def _failure_of(choice: _Choice, partial: str) -> ApiError:
+def _failure(choice: _Choice, partial: str) -> ApiError:
     if choice.error:
         return error_from_payload({"error": choice.error}, partial=partial)
     return ServerError(
@@ -442,15 +293,133 @@ def _failure_of(choice: _Choice, partial: str) -> ApiError:
     )
 
 
-def _partial_of(body: _Body) -> str:
+def _partial_text(body: _Body) -> str:
     choice = _first_choice(body)
-    said = choice and (choice.delta or choice.message)
-    return _text_of(said) if said else ""
+    message = choice and (choice.delta or choice.message)
+    return _text(message) if message else ""
 
 
-def _text_of(said: _Said) -> str:
-    """The text; of a spoken answer, what was said."""
-    if not isinstance(said.content, list):
-        return said.content or (said.audio and said.audio.transcript) or ""
-    texts = (piece.get("text") for piece in said.content if piece.get("type") == "text")
+def _text(message: _Message) -> str:
+    """Return the text; of a spoken answer, its transcript."""
+    if not isinstance(message.content, list):
+        return message.content or (message.audio and message.audio.transcript) or ""
+    texts = (piece.get("text") for piece in message.content if piece.get("type") == "text")
     return "".join(text for text in texts if isinstance(text, str))
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: Count | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: Count
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: Count | None = None
+    prompt_cache_miss_tokens: Count | None = None
+
+
+def parse_usage(raw: JsonValue) -> Usage | None:
+    """Return the usage of a body or chunk in disjoint buckets, or None if it has none to trust.
+
+    Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record that
+    contradicts itself is not used, nor is one with a count that is negative, fractional or
+    absurd: a guess at its meaning would be a number that nobody sent.
+    """
+    try:
+        usage = msgspec.convert(raw["usage"], _Usage)
+    except (ValueError, TypeError, KeyError):
+        return None
+    details = usage.prompt_tokens_details or _PromptDetails()
+    hits, misses = usage.prompt_cache_hit_tokens, usage.prompt_cache_miss_tokens
+    read = (hits if details.cached_tokens is None else details.cached_tokens) or 0
+    written = details.cache_write_tokens or 0
+    uncached = usage.prompt_tokens - read - written
+    completion = _completion_tokens(usage)
+    reasoning = (usage.completion_tokens_details or _CompletionDetails()).reasoning_tokens or 0
+    if completion is None or uncached < 0 or reasoning > completion:
+        return None
+    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's split
+        return None
+    return Usage(
+        uncached_input_tokens=uncached,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        completion_tokens=completion,
+        reasoning_tokens=reasoning,
+    )
+
+
+def _completion_tokens(usage: _Usage) -> int | None:
+    """Return all tokens of the output, or None if they are missing or exceed the total.
+
+    xAI and Gemini count reasoning in the total only.
+    """
+    if usage.total_tokens is None:
+        return usage.completion_tokens
+    rest = usage.total_tokens - usage.prompt_tokens
+    return rest if rest >= (usage.completion_tokens or 0) else None
+
+
+def usage_record(raw: JsonValue) -> JsonObject | None:
+    """Return the record of counts as the server sent it, or None if there is none.
+
+    A value that is not an object is kept under its key.
+    """
+    record = raw.get("usage") if isinstance(raw, dict) else None
+    if record is None or record == {}:
+        return None
+    return record if isinstance(record, dict) else {"usage": record}
+
+
+def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
+    """Return two records of one request as one. Counts are cumulative, so nothing is added.
+
+    Each record is complete, so the later one wins, even if unusable, unless it counts less
+    input.
+    """
+    before, usage = earlier.usage, later.usage
+    if before is None or usage is None:
+        return later
+    wider = before if before.prompt_tokens > usage.prompt_tokens else usage
+    usage = msgspec.structs.replace(
+        wider,
+        completion_tokens=max(before.completion_tokens, usage.completion_tokens),
+        reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
+        native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
+    )
+    return UsageUpdate(usage=usage, record=later.record)
+
+
+RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature
+
+
+def parse_media(images: Sequence[JsonObject], audio: str | None) -> tuple[Media, ...]:
+    """Return the media of a whole answer or of one piece of a stream."""
+    media: tuple[Media, ...] = tuple(map(_parse_image, images))
+    return (*media, _parse_audio(audio)) if audio else media
+
+
+def _parse_image(item: JsonObject) -> ImagePart:
+    match item.get("image_url"):
+        case {"url": str(url)} | str(url):
+            try:
+                return ImagePart.from_url(url)
+            except InvalidParameterError as error:
+                raise MalformedResponseError(f"the answer holds a broken image: {error}") from None
+    raise MalformedResponseError(f"the answer holds an unknown image: {excerpt_of(item)}")
+
+
+def _parse_audio(data: JsonValue) -> AudioPart:
+    try:
+        samples = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise MalformedResponseError("the answer holds a broken sound (no base64)") from None
+    return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or RAW_SAMPLES)

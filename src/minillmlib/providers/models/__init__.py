@@ -1,1 +1,1 @@
-"""Facts about single models."""
+"""The facts about single models."""

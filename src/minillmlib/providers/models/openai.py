@@ -1,7 +1,6 @@
-"""What OpenAI's reasoning models refuse on this wire, as the vendor documents it (November 2026).
+"""The facts about OpenAI's models on this wire, as documented in November 2026.
 
-A name that is not known here is not checked: then the server decides. What is refused here can
-still be sent by `extra`, should a model take it by then.
+They explain a refusal of the server and block no request.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from functools import lru_cache
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError
-from minillmlib.types.parameters import CompletionParameters
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 
-__all__ = ["check_openai_model", "has_no_schemas"]
+__all__ = ["explain_refusal", "why_no_schema"]
 
-# What a model that thinks leaves at its default.
+# A model that reasons takes only these values.
 _DEFAULTS = {
     "temperature": 1,
     "top_p": 1,
@@ -29,61 +27,45 @@ _DEFAULTS = {
 _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o1-(?:mini|preview)")
 
 
-class _Family(msgspec.Struct, frozen=True, kw_only=True):
+class _Family(msgspec.Struct, frozen=True):
     """Some models that refuse the same.
 
-    `thinks` says whether they do so unasked; `takes_tools` whether they call functions while
-    they think, and `has_tools` whether they do so at all.
+    Attributes:
+        names: The models.
+        refused_efforts: The efforts that they do not have.
+        thinks: Whether they reason without being asked to.
+        has_tools: Whether they call functions at all.
+        thinks_with_tools: Whether they call functions while they reason.
     """
 
     names: re.Pattern[str]
-    thinks: bool
-    refused_efforts: tuple[str, ...]
-    takes_tools: bool = True
+    refused_efforts: tuple[str, ...] = ()
+    thinks: bool = True
     has_tools: bool = True
+    thinks_with_tools: bool = True
 
 
 _FAMILIES = (
-    _Family(
-        names=re.compile(r"o[134](?:-|$)"),
-        thinks=True,
-        refused_efforts=("none", "minimal", "xhigh", "max"),
-    ),
-    _Family(
-        names=re.compile(r"gpt-5(?:-(?!chat)|$)"),
-        thinks=True,
-        refused_efforts=("none", "xhigh", "max"),
-    ),
-    _Family(names=re.compile(r"gpt-5\.[1-4](?:-(?!chat)|$)"), thinks=False, refused_efforts=()),
-    _Family(names=re.compile(r"gpt-5\.5(?:-(?!chat)|$)"), thinks=True, refused_efforts=()),
-    _Family(
-        names=re.compile(r"gpt-5\.6(?:-(?!chat)|$)"),
-        thinks=True,
-        refused_efforts=("minimal",),
-        takes_tools=False,
-    ),
-    _Family(
-        names=re.compile(r"gpt-6"),
-        thinks=True,
-        refused_efforts=("none", "minimal"),
-        takes_tools=False,
-        has_tools=False,
-    ),
+    _Family(re.compile(r"o[134](?:-|$)"), ("none", "minimal", "xhigh", "max")),
+    _Family(re.compile(r"gpt-5(?:-(?!chat)|$)"), ("none", "xhigh", "max")),
+    _Family(re.compile(r"gpt-5\.[1-4](?:-(?!chat)|$)"), thinks=False),
+    _Family(re.compile(r"gpt-5\.5(?:-(?!chat)|$)")),
+    _Family(re.compile(r"gpt-5\.6(?:-(?!chat)|$)"), ("minimal",), thinks_with_tools=False),
+    _Family(re.compile(r"gpt-6"), ("none", "minimal"), has_tools=False, thinks_with_tools=False),
 )
 
 
-def has_no_schemas(model: str) -> bool:
-    """Whether the model is older than JSON schemas for answers."""
-    return _WITHOUT_SCHEMAS.match(model) is not None
+def why_no_schema(model: str, form: ResponseFormat) -> str | None:
+    """Return why a model is not held to a schema: those before gpt-4o of August 2024 have none."""
+    del form
+    return f"{model} is older than schemas for answers" if _WITHOUT_SCHEMAS.match(model) else None
 
 
-def check_openai_model(model: str, params: CompletionParameters) -> None:
-    """Raises `InvalidParameterError` for what this model is known to refuse."""
+def explain_refusal(model: str, params: CompletionParameters) -> str | None:
+    """Return the known reasons for which the server refuses a request, or None."""
     family = _family_of(model)
-    if family is None:
-        return
-    for refusal in _refusals(family, params):
-        raise InvalidParameterError(f"{model} {refusal}")
+    reasons = () if family is None else _refusals(family, params)
+    return "; ".join(f"{model} {reason}" for reason in reasons) or None
 
 
 @lru_cache(maxsize=64)
@@ -100,7 +82,7 @@ def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
     thinks = family.thinks if effort is None else effort != "none"
     if not thinks:
         return
-    if params.tools and not family.takes_tools:
+    if params.tools and not family.thinks_with_tools:
         yield "calls tools only without reasoning: set reasoning=ReasoningConfig(effort='none')"
     can_stop = "none" not in family.refused_efforts
     advice = "leave it out" + (" or set the reasoning effort to none" if can_stop else "")

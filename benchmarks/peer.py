@@ -1,7 +1,7 @@
-"""What every library is asked for.
+"""Defines the calls that every library makes.
 
-A peer is a class, used by the Python of its own environment, which has nothing but that library.
-Nothing is imported at the top that costs: the imports of a peer are part of what is measured.
+A peer is a class that runs in an environment with only that library. Nothing expensive is imported
+at the top, because the imports of a peer are measured, too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ MAX_TOKENS = 4096
 
 
 def turns(count: int) -> list[tuple[str, str]]:
-    """An even number of messages: the system prompt, then a talk that ends with the user."""
+    """Return an even number of messages: a system prompt, then turns that end with the user."""
     words = "What I said before was that it depends on what one wants to do with it. " * 3
-    talk = [
+    dialogue = [
         ("assistant" if number % 2 else "user", f"{number}: {words}") for number in range(count - 1)
     ]
-    return [("system", SYSTEM), *talk]
+    return [("system", SYSTEM), *dialogue]
 
 
 class Peer:
-    """A library whose messages are dictionaries; others overwrite more."""
+    """A library whose messages are dictionaries. Others override more methods."""
 
     requires: ClassVar[tuple[str, ...]]
     wires: ClassVar[tuple[str, ...]] = ("openai", "anthropic")
@@ -41,31 +41,31 @@ class Peer:
         self.open()
 
     def open(self) -> None:
-        """Imports the library and makes a client."""
+        """Import the library and make a client."""
         raise NotImplementedError
 
     async def complete(self, messages: Any) -> str:
-        """The text of the answer to these messages."""
+        """Return the text of the answer to these messages."""
         raise NotImplementedError
 
     def stream(self) -> AsyncIterator[str]:
-        """One call, streamed; each text as the library hands it out."""
+        """Stream one call and yield each text as the library returns it."""
         raise NotImplementedError
 
-    def asked(self) -> list[dict[str, str]]:
-        """The messages of one call."""
+    def prompt(self) -> list[dict[str, str]]:
+        """Return the messages of one call."""
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
 
     async def call(self) -> str:
-        """One call."""
-        return await self.complete(self.asked())
+        """Make one call and return its text."""
+        return await self.complete(self.prompt())
 
     def history(self, count: int) -> Any:
-        """A conversation of so many messages."""
+        """Return a conversation of `count` messages."""
         return [{"role": role, "content": text} for role, text in turns(count)]
 
     async def step(self, messages: Any) -> Any:
-        """The conversation with an answer and the next question."""
+        """Return the conversation with an answer and the next question added."""
         answer = await self.complete(messages)
         messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": QUESTION})

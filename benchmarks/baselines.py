@@ -1,8 +1,8 @@
-"""The floors: the same by hand, with the least that does it."""
+"""Baselines: the same calls, written by hand with as little code as possible."""
 
 from __future__ import annotations
 
-from asking import MAX_TOKENS, SYSTEM, Peer
+from peer import MAX_TOKENS, SYSTEM, Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Bare(Peer):
-    """What the floors share: a body and heads, and a struct for each answer."""
+class Baseline(Peer):
+    """A body, headers, and one struct for each kind of answer, for all baselines."""
 
     def open(self) -> None:
         import msgspec
@@ -24,14 +24,14 @@ class Bare(Peer):
             whole, event = struct("Whole", content=(list[text],)), struct("Event", delta=(text,))
             self.text_of = lambda answer: answer.content[0].text
             self.delta_of = lambda event: event.delta.text
-            self.mark, self.path = b'data: {"type":"content_block_delta"', "/v1/messages"
+            self.event_prefix, self.path = b'data: {"type":"content_block_delta"', "/v1/messages"
         else:
             content = struct("Content", content=(str, ""))
             choice = struct("Choice", message=(content, None), delta=(content, None))
             whole = event = struct("Whole", choices=(list[choice],))
             self.text_of = lambda answer: answer.choices[0].message.content
             self.delta_of = lambda event: event.choices[0].delta.content if event.choices else ""
-            self.mark, self.path = b"data: {", "/v1/chat/completions"
+            self.event_prefix, self.path = b"data: {", "/v1/chat/completions"
         self.encode = msgspec.json.Encoder().encode
         self.decode = msgspec.json.Decoder(whole).decode
         self.decode_event = msgspec.json.Decoder(event).decode
@@ -39,22 +39,24 @@ class Bare(Peer):
         self.connect()
 
     def connect(self) -> None:
-        """Makes the HTTP client."""
+        """Make the HTTP client."""
 
     def body(self, messages: Any, *, is_stream: bool = False) -> bytes:
-        """The body of a request."""
-        asked = {"model": self.model, "messages": messages, "stream": is_stream}
+        """Return the body of a request."""
+        fields = {"model": self.model, "messages": messages, "stream": is_stream}
         if self.is_anthropic:
-            asked |= {"system": SYSTEM, "messages": messages[1:], "max_tokens": MAX_TOKENS}
-        return self.encode(asked)
+            fields |= {"system": SYSTEM, "messages": messages[1:], "max_tokens": MAX_TOKENS}
+        return self.encode(fields)
 
-    def texts(self, lines: list[bytes]) -> list[str]:
-        """What the lines of a stream say."""
-        events = (self.decode_event(line[6:]) for line in lines if line.startswith(self.mark))
+    def parse_texts(self, lines: list[bytes]) -> list[str]:
+        """Return the texts in the lines of a stream."""
+        events = (
+            self.decode_event(line[6:]) for line in lines if line.startswith(self.event_prefix)
+        )
         return [text for text in map(self.delta_of, events) if text]
 
 
-class Aiohttp(Bare):
+class Aiohttp(Baseline):
     requires = ("aiohttp", "msgspec")
     session: Any = None
 
@@ -65,7 +67,7 @@ class Aiohttp(Bare):
         self.address = self.origin + self.path
 
     def post(self, body: bytes) -> Any:
-        """Sends; the session needs a running loop, so it is made now."""
+        """Send a request. The session is made here, because it needs a running loop."""
         if self.session is None:
             self.session = self.client(connector=self.connector(limit=0))
         return self.session.post(self.address, data=body, headers=self.headers)
@@ -75,15 +77,15 @@ class Aiohttp(Bare):
             return self.text_of(self.decode(await response.read()))
 
     async def stream(self) -> AsyncIterator[str]:
-        async with self.post(self.body(self.asked(), is_stream=True)) as response:
+        async with self.post(self.body(self.prompt(), is_stream=True)) as response:
             rest = b""
             async for data in response.content.iter_any():
                 *lines, rest = (rest + data).split(b"\n")
-                for text in self.texts(lines):
+                for text in self.parse_texts(lines):
                     yield text
 
 
-class Httpx2(Bare):
+class Httpx2(Baseline):
     requires = ("httpx2", "msgspec")
 
     def connect(self) -> None:
@@ -98,15 +100,15 @@ class Httpx2(Bare):
         return self.text_of(self.decode(response.content))
 
     async def stream(self) -> AsyncIterator[str]:
-        body = self.body(self.asked(), is_stream=True)
+        body = self.body(self.prompt(), is_stream=True)
         async with self.client.stream("POST", self.address, content=body) as response:
             async for line in response.aiter_lines():
-                for text in self.texts([line.encode()]):
+                for text in self.parse_texts([line.encode()]):
                     yield text
 
 
-class Sockets(Bare):
-    """By hand over asyncio's streams: it knows just as much HTTP as our server speaks."""
+class Sockets(Baseline):
+    """Asyncio's streams, with only the HTTP that our server speaks."""
 
     requires = ("msgspec",)
 
@@ -120,25 +122,25 @@ class Sockets(Bare):
             "Authorization: Bearer none\r\nContent-Length: "
         ).encode()
 
-    async def sent(self, body: bytes) -> Any:
-        """A connection on which the request is on its way, and the head of the answer."""
+    async def send(self, body: bytes) -> Any:
+        """Send a request; return its connection and the head of the response."""
         port = int(self.origin.rpartition(":")[2])
         reader, writer = self.idle.pop() if self.idle else await self.dial("127.0.0.1", port)
         writer.write(b"%s%d\r\n\r\n%s" % (self.head, len(body), body))
         return reader, writer, await reader.readuntil(b"\r\n\r\n")
 
     async def complete(self, messages: Any) -> str:
-        reader, writer, head = await self.sent(self.body(messages))
+        reader, writer, head = await self.send(self.body(messages))
         length = int(head.partition(b"Content-Length:")[2].partition(b"\r\n")[0])
         answer = await reader.readexactly(length)
         self.idle.append((reader, writer))
         return self.text_of(self.decode(answer))
 
     async def stream(self) -> AsyncIterator[str]:
-        reader, writer, _ = await self.sent(self.body(self.asked(), is_stream=True))
+        reader, writer, _ = await self.send(self.body(self.prompt(), is_stream=True))
         rest = b""
         while not rest.endswith(b"0\r\n\r\n"):
             *lines, rest = (rest + await reader.read(65536)).split(b"\n\n")
-            for text in self.texts([line[line.find(b"data: ") :] for line in lines]):
+            for text in self.parse_texts([line[line.find(b"data: ") :] for line in lines]):
                 yield text
         self.idle.append((reader, writer))

@@ -1,6 +1,6 @@
-"""What only this library has: a tree's memory and files, the repair of JSON, the import itself.
+"""Measures what only this library has, trees, their files and JSON repair, and its import.
 
-`run.py` starts it with our Python; it prints one line of JSON.
+`run.py` starts it in the environment of the library; it prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from import_cost import cpu_ms
 from open_streams import memory_kb
-from trees import messages
+from trees import make_messages
 
 from minillmlib import ChatNode
 
@@ -23,28 +23,28 @@ NODES = 200_000
 IMPORTS = 9
 
 
-def micros_a_node(step: Callable[[], object]) -> float:
-    """The CPU time of a step, by node."""
+def micros_per_node(step: Callable[[], object]) -> float:
+    """Return the CPU time of a step per node."""
     started = time.process_time()
     step()
     return (time.process_time() - started) / NODES * 1e6
 
 
-def of_trees() -> dict[str, float]:
-    """One long thread."""
-    alone = messages(NODES)
+def measure_trees() -> dict[str, float]:
+    """Measure one long thread."""
+    alone = make_messages(NODES)
     before = memory_kb()
     root, _ = ChatNode.from_messages(alone)
     figures = {"tree: bytes a node beside its message": (memory_kb() - before) * 1024 / NODES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tree.jsonl")
-        figures["tree: µs CPU a node to save"] = micros_a_node(lambda: root.save_tree(path))
-        figures["tree: µs CPU a node to load"] = micros_a_node(lambda: ChatNode.load_tree(path))
+        figures["tree: µs CPU a node to save"] = micros_per_node(lambda: root.save_tree(path))
+        figures["tree: µs CPU a node to load"] = micros_per_node(lambda: ChatNode.load_tree(path))
     return figures
 
 
-def of_json() -> dict[str, float]:
-    """A short broken answer repaired, and valid JSON beside the standard library."""
+def measure_json() -> dict[str, float]:
+    """Measure the repair of a short answer, and valid JSON beside the standard library."""
     try:
         repairing = importlib.import_module("repairing_json")
     except ImportError:
@@ -57,12 +57,12 @@ def of_json() -> dict[str, float]:
     }
 
 
-def of_import() -> dict[str, float]:
-    """In turn with the import of msgspec alone."""
+def measure_import() -> dict[str, float]:
+    """Measure the import in turn with the import of msgspec alone."""
     pairs = [(cpu_ms("msgspec"), cpu_ms("minillmlib")) for _ in range(IMPORTS)]
-    ratios = [ours / theirs for theirs, ours in pairs]
+    ratios = [library / msgspec for msgspec, library in pairs]
     return {"import: ratio to import msgspec": statistics.median(ratios)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(of_import() | of_json() | of_trees()))
+    print(json.dumps(measure_import() | measure_json() | measure_trees()))

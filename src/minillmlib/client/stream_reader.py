@@ -1,0 +1,211 @@
+"""Reads the events of one streamed attempt into chunks, and the chunks into a response."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+
+import msgspec
+
+from minillmlib.client.attempt import PendingAttempt, cost_of_response
+from minillmlib.client.prefill import Prefill
+from minillmlib.client.prepare import Call
+from minillmlib.errors import (
+    IncompleteStreamError,
+    LimitExceededError,
+    MalformedResponseError,
+    TransportError,
+)
+from minillmlib.json_value import JsonValue, decode_json, excerpt
+from minillmlib.protocols.errors import error_from_payload
+from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.sse import SseEvent
+from minillmlib.transport.timeout import TimeoutBudget
+from minillmlib.types.costs import CostOutcome
+from minillmlib.types.responses import CompletionResponse, StreamChunk
+
+__all__ = ["StreamReader"]
+
+USAGE_GRACE_SECS = 2.0  # how long to wait for token counts after the finish reason
+MAX_READY = 64  # chunks read ahead of the caller
+DRAIN_SECS = 0.25  # how long the connection may take to end after the end marker
+
+
+class StreamReader:
+    """Fills `chunks` from one attempt's events, until it returns the response."""
+
+    def __init__(
+        self,
+        call: Call,
+        attempt: PendingAttempt,
+        timeouts: TimeoutBudget,
+        chunks: deque[StreamChunk],
+    ) -> None:
+        self._call = call
+        self._attempt = attempt
+        self._exchange = attempt.exchange
+        self._timeouts = timeouts
+        self._chunks = chunks  # read, not yet taken by the caller
+        self._provider = call.generator.provider
+        self._parse = self._provider.chunk_reader()
+        self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
+        text = call.settings.force_prepend
+        self._prefill = Prefill(text) if text else None
+        self._max_chars = call.generator.limits.text_chars
+        self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
+        self._grace_secs = USAGE_GRACE_SECS
+
+    @property
+    def partial(self) -> str:
+        """The text so far."""
+        return self._accumulator.text + (self._prefill.held if self._prefill else "")
+
+    async def open(self) -> bytes | None:
+        """Send the request and wait for the headers.
+
+        Return the body of an answer that is no stream: an error, or a whole answer.
+        """
+        exchange = self._exchange
+        await exchange.open(self._timeouts.response_timeout())
+        if exchange.is_closed or self._is_event_stream():  # closed while it waited
+            return None
+        return await exchange.read_body(self._timeouts.response_timeout())
+
+    def _is_event_stream(self) -> bool:
+        exchange, accept = self._exchange, self._provider.capabilities.stream_accept
+        kind = exchange.headers.get("content-type", accept).partition(";")[0]
+        return exchange.status == 200 and kind.strip().lower() in (accept, "text/event-stream")
+
+    async def read(self) -> CompletionResponse | None:
+        """Read the next events. Return the response once the stream has ended."""
+        while not self._pending:
+            events = await self._next_events()
+            if events is None:
+                return self._finish()
+            self._pending.extend(events)
+        # Not much more than the caller takes at once.
+        for _ in range(min(len(self._pending), MAX_READY)):
+            event = self._pending.popleft()
+            parse = self._raise_error if event.event == "error" else self._parse_chunk
+            chunk = self._attempt.parse_redacted(parse, event.data)
+            if chunk is None:
+                continue
+            self._add(chunk)
+            if (chunk.is_end or chunk.finish_reason is not None) and self._is_over():
+                return self._finish()
+        return None
+
+    async def drain(self) -> None:
+        """Drain the rest of the body so the connection can be reused, if it is about to end."""
+        if self._is_over():
+            await self._exchange.drain(DRAIN_SECS)
+        else:
+            self._exchange.close()
+
+    def close(self) -> None:
+        """End the exchange at once; the attempt keeps what the stream reported so far."""
+        self._record_partial()
+        self._chunks = deque()  # what a pending wait still brings belongs to nobody
+        self._pending.clear()
+        self._exchange.close()
+
+    def close_threadsafe(self) -> None:
+        """Do the same soon, from a destructor in any thread."""
+        self._record_partial()
+        self._exchange.close_threadsafe()
+
+    def _record_partial(self) -> None:
+        """Remember the stream's id and cost so far, in case it breaks before it ends."""
+        if not self._exchange.is_closed:
+            attempt = self._attempt
+            with contextlib.suppress(Exception):  # the provider may be the caller's own
+                attempt.response_id = self._accumulator.id or attempt.response_id
+                attempt.cost = self._cost()
+
+    def _cost(self) -> CostOutcome | None:
+        """Return the cost if the final counts have come, else what it cost at least."""
+        accumulator = self._accumulator
+        if accumulator.usage is not None:
+            return cost_of_response(self._call, accumulator.response())
+        if accumulator.partial_usage is None and accumulator.usage_record is None:
+            return None
+        return CostOutcome.unknown(
+            minimum_usage=accumulator.partial_usage, record=accumulator.usage_record
+        )
+
+    async def _next_events(self) -> list[SseEvent] | None:
+        """Return the events that arrive next, or None at the end of the stream."""
+        if self._accumulator.finish_reason is not None:
+            return await self._next_after_finish()
+        events = await self._exchange.next_events(self._timeouts.chunk_timeout())
+        # Only our own waiting counts, never the time a caller takes over a chunk.
+        self._timeouts.record_wait(self._exchange.waited_secs)
+        return events
+
+    async def _next_after_finish(self) -> list[SseEvent] | None:
+        """Do the same after the model has finished: only the token counts may be missing."""
+        timeout = self._timeouts.chunk_timeout()
+        if timeout.secs is None or timeout.secs > self._grace_secs:
+            timeout = timeout._replace(secs=self._grace_secs)
+        try:
+            return await self._exchange.next_events(timeout)
+        except (TransportError, LimitExceededError):
+            return None
+        finally:
+            self._grace_secs = max(0.0, self._grace_secs - self._exchange.waited_secs)
+
+    def _parse_chunk(self, data: str) -> StreamChunk | None:
+        try:
+            return self._parse(data)
+        except MalformedResponseError as error:
+            error.is_retryable = True  # the stream is broken, not the server's idea of one
+            raise
+
+    def _raise_error(self, data: str) -> StreamChunk | None:
+        raise error_from_payload(_error_payload(data))
+
+    def _add(self, chunk: StreamChunk) -> None:
+        if self._prefill is not None and not self._prefill.is_done:
+            chunk = _with_prefill(self._prefill, chunk)
+        accumulator = self._accumulator
+        if accumulator.add(chunk):
+            if accumulator.chars > self._max_chars:
+                raise LimitExceededError(
+                    f"the model writes more than {self._max_chars:,} characters; "
+                    "raise text_chars of the generator's limits if that is right"
+                )
+            self._chunks.append(chunk)
+        elif accumulator.finish_reason is not None:
+            self._chunks.append(chunk)
+
+    def _is_over(self) -> bool:
+        """Whether nothing that matters can follow."""
+        if self._accumulator.has_ended:
+            return True
+        if self._accumulator.finish_reason is None:
+            return False
+        return not self._provider.emits_stream_usage(requested=self._call.wants_usage)
+
+    def _finish(self) -> CompletionResponse:
+        if not self._accumulator.is_complete:
+            raise IncompleteStreamError(
+                "the stream ended without the wire's end signal, so the answer may be cut; "
+                "`partial` of this error holds the text so far"
+            )
+        cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
+        return self._attempt.with_call_metadata(self._accumulator.response(), cost)
+
+
+def _error_payload(data: str) -> JsonValue:
+    try:
+        return decode_json(data)
+    except MalformedResponseError:
+        return {"message": excerpt(data)}
+
+
+def _with_prefill(prefill: Prefill, chunk: StreamChunk) -> StreamChunk:
+    """Put the forced prefix before the first text, or hold back text that may repeat it."""
+    delta = prefill.feed(chunk.delta) if chunk.delta else ""
+    if chunk.finish_reason is not None or (chunk.is_end and prefill.held):
+        delta += prefill.flush()
+    return chunk if delta == chunk.delta else msgspec.structs.replace(chunk, delta=delta)

@@ -1,0 +1,216 @@
+"""Reads answers of Anthropic's wire, whole or as events."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from minillmlib.errors import MalformedResponseError
+from minillmlib.json_value import (
+    JsonObject,
+    JsonValue,
+    convert_json,
+    decode_json,
+    excerpt,
+    excerpt_of,
+    json_text,
+    string_or_empty,
+)
+from minillmlib.protocols.chat_completions.response import usage_record
+from minillmlib.protocols.errors import error_from_payload, is_error_payload
+from minillmlib.protocols.finish_reasons import parse_finish_reason
+from minillmlib.streaming.accumulator import whole_response
+from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.responses import CompletionResponse, StreamChunk
+from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.usage import Usage
+
+__all__ = ["parse_event", "parse_message"]
+
+UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
+
+# The field that each kind of delta extends, in a block that must go back unchanged.
+DELTA_FIELDS = {
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "compaction_delta": "content",
+}
+
+
+class _StopDetails(msgspec.Struct):
+    category: str | None = None
+    explanation: str | None = None
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: JsonValue = ""
+    id: JsonValue = None
+    name: JsonValue = None
+    input: JsonValue = None
+    thinking: JsonValue = ""
+    to: JsonObject = {}
+
+
+class _BlockDelta(msgspec.Struct, gc=False):
+    type: str
+    text: JsonValue = ""
+    partial_json: JsonValue = ""
+    thinking: JsonValue = ""
+    signature: JsonValue = ""
+    content: JsonValue = ""
+
+
+class _DeltaEvent(msgspec.Struct, gc=False):
+    """Nearly every event of a stream. An event that fits it is no other one, and no error."""
+
+    type: Literal["content_block_delta"]
+    delta: _BlockDelta
+    index: JsonValue = 0
+    error: None = None
+    object: None = None
+
+
+_delta_decoder = msgspec.json.Decoder(_DeltaEvent)
+
+
+class _StartedMessage(msgspec.Struct):
+    id: JsonValue = None
+    model: JsonValue = None
+
+
+class _End(msgspec.Struct):
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+
+
+class _WholeMessage(msgspec.Struct):
+    content: list[JsonObject]
+    id: JsonValue = None
+    model: JsonValue = None
+    stop_reason: str | None = None
+    stop_details: _StopDetails | None = None
+
+
+def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
+    """Return a whole answer; its blocks are put together as those of a stream are."""
+    if is_error_payload(raw):
+        raise error_from_payload(raw)
+    message = convert_json(raw, _WholeMessage)
+    answer: JsonObject = {
+        "id": string_or_empty(message.id),
+        "model": string_or_empty(message.model),
+    }
+    end = _end_chunk(message, raw, parse_usage)
+    if len(message.content) == 1 and message.content[0].get("type") == "text":
+        answer["delta"] = _checked_text(message.content[0].get("text", ""))
+        return whole_response([msgspec.structs.replace(end, **answer)], raw)
+    blocks = (_block_chunk(block, index) for index, block in enumerate(message.content))
+    return whole_response([StreamChunk(**answer), *filter(None, blocks), end], raw)
+
+
+def parse_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
+    """Return one event, by the `type` inside its JSON, or None for one without content."""
+    try:
+        event = _delta_decoder.decode(data)
+    except (ValueError, RecursionError):
+        return _parse_other_event(data, parse_usage)
+    return _delta_chunk(event.delta, _number(event.index))
+
+
+def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
+    raw = decode_json(data)
+    if is_error_payload(raw):
+        raise error_from_payload(raw)
+    match raw:
+        case {"type": "message_start", "message": message}:
+            start = convert_json(message, _StartedMessage)
+            name, model = string_or_empty(start.id), string_or_empty(start.model)
+            return StreamChunk(id=name, model=model, **_usage_fields(raw, parse_usage))
+        case {"type": "content_block_start", "content_block": {"type": str()} as block}:
+            return _block_chunk(block, _number(raw.get("index")))
+        case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
+            return _delta_chunk(convert_json(delta, _BlockDelta), _number(raw.get("index")))
+        case {"type": "message_delta", "delta": delta}:
+            return _end_chunk(convert_json(delta, _End), raw, parse_usage)
+        case {"type": str() as kind}:
+            return StreamChunk(is_end=True) if kind == "message_stop" else None
+    raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
+
+
+def _end_chunk(end: _End | _WholeMessage, raw: JsonValue, parse_usage: UsageParser) -> StreamChunk:
+    return StreamChunk(
+        finish_reason=parse_finish_reason(end.stop_reason),
+        raw_finish_reason=end.stop_reason,
+        refusal_reason=_refusal_reason(end.stop_reason, end.stop_details),
+        **_usage_fields(raw, parse_usage),
+    )
+
+
+def _usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:
+    return {"usage": parse_usage(raw), "usage_record": usage_record(raw.get("message", raw))}
+
+
+def _refusal_reason(stop_reason: str | None, details: _StopDetails | None) -> str | None:
+    if stop_reason != "refusal":
+        return None
+    details = details or _StopDetails()
+    return details.explanation or f"the model refused ({details.category or 'no reason given'})"
+
+
+def _checked_text(text: JsonValue) -> str:
+    if not isinstance(text, str):
+        raise MalformedResponseError(f"a text block holds {excerpt_of(text)}")
+    return text
+
+
+def _block_chunk(raw: JsonObject, index: int) -> StreamChunk | None:
+    """Return a block at its start, or a whole one. A block of another kind is kept unchanged."""
+    block = convert_json(raw, _Block)
+    if block.type == "text":
+        text = _checked_text(block.text)
+        return StreamChunk(delta=text) if text else None
+    if block.type == "tool_use":
+        return StreamChunk(tool_calls=(_call_delta(block, index),))
+    # From a fallback on, another model answers.
+    model = string_or_empty(block.to.get("model")) if block.type == "fallback" else ""
+    sealed = ReasoningDelta(index=index, fields=raw)
+    reasoning = string_or_empty(block.thinking)
+    return StreamChunk(model=model, reasoning=reasoning, reasoning_blocks=(sealed,))
+
+
+def _delta_chunk(delta: _BlockDelta, index: int) -> StreamChunk | None:
+    if delta.type == "text_delta":
+        text = _checked_text(delta.text)
+        return StreamChunk(delta=text) if text else None
+    if delta.type == "input_json_delta":
+        return _input_chunk(string_or_empty(delta.partial_json), index)
+    name = DELTA_FIELDS.get(delta.type)
+    if name is None:
+        return None
+    text = string_or_empty(getattr(delta, name))
+    sealed = ReasoningDelta(index=index, fields={name: text})
+    return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))
+
+
+def _input_chunk(piece: str, index: int) -> StreamChunk | None:
+    """Return a piece of the input of a call, of the caller's tool or of the vendor's."""
+    call = ToolCallDelta(index=index, arguments=piece)
+    sealed = ReasoningDelta(index=index, fields={"input": piece})
+    return StreamChunk(tool_calls=(call,), reasoning_blocks=(sealed,)) if piece else None
+
+
+def _number(index: JsonValue) -> int:
+    """Return the number of a block; a relay that omits it has only one."""
+    return index if isinstance(index, int) else 0
+
+
+def _call_delta(block: _Block, index: int) -> ToolCallDelta:
+    """Return a call at its start; the input of a streamed one is empty and comes in pieces."""
+    arguments = json_text(block.input) if block.input else ""
+    return ToolCallDelta(
+        index=index,
+        id=string_or_empty(block.id),
+        name=string_or_empty(block.name),
+        arguments=arguments,
+    )

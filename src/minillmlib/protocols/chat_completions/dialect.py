@@ -1,0 +1,65 @@
+"""The facts in which servers of the chat-completions wire differ."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+__all__ = ["ALL_FIELDS", "OPENAI_FIELDS", "ChatDialect", "MessageCapabilities"]
+
+OPENAI_FIELDS: Mapping[str, str] = {
+    "max_tokens": "max_completion_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+    "stop": "stop",
+    "seed": "seed",
+}
+ALL_FIELDS: Mapping[str, str] = {
+    **OPENAI_FIELDS,
+    "top_k": "top_k",
+    "repetition_penalty": "repetition_penalty",
+}
+
+
+class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """The content beside text that messages may hold, and the limits of tool calls.
+
+    Attributes:
+        audio: The audio types that the server takes.
+        has_video: Whether it takes films.
+        has_document_urls: Whether it fetches documents by their URL.
+        has_tool_media: Whether a tool's result may hold more than text.
+        tool_id_chars: The length that the id of a tool call may have; a longer one is replaced,
+            alike in the call and in its result.
+        has_answer_images: Whether images that the model made go back with its message.
+    """
+
+    audio: tuple[str, ...] = ("wav", "mp3")
+    has_video: bool = False
+    has_document_urls: bool = False
+    has_tool_media: bool = False
+    tool_id_chars: int = 40
+    has_answer_images: bool = False
+
+
+class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts in which servers of this wire differ.
+
+    Attributes:
+        name: The name of the wire in error messages.
+        fields: The generation fields that the server takes, and its keys for them.
+        has_stream_options: Whether usage in a stream must be requested by `stream_options`.
+        messages: The content that its messages may hold.
+        has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of
+            `reasoning_effort`.
+        reasoning_echo: The key under which an assistant's reasoning goes back to it:
+            `reasoning_details` its blocks, `reasoning_content` its text.
+    """
+
+    name: str = "the chat-completions wire"
+    fields: Mapping[str, str] = msgspec.field(default_factory=lambda: ALL_FIELDS)
+    has_stream_options: bool = True
+    messages: MessageCapabilities = MessageCapabilities()
+    has_reasoning_object: bool = False
+    reasoning_echo: str | None = None

@@ -1,0 +1,211 @@
+"""Builds the body of a chat-completions request, OpenAI's wire, which most servers speak."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError
+from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.chat_completions.dialect import ChatDialect
+from minillmlib.protocols.fields import (
+    NOTHING_SET,
+    add_extra,
+    normalize_tool_call_id,
+    write_parameters,
+)
+from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
+from minillmlib.types.messages import Message, Role, TextPart
+from minillmlib.types.parameters import CompletionParameters, ResponseFormat
+from minillmlib.types.reasoning import ReasoningConfig
+from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
+
+__all__ = ["build_body", "encode_message", "ensure_json_keyword"]
+
+
+def build_body(  # noqa: PLR0913 - the contract's five, and the facts
+    dialect: ChatDialect,
+    model: str,
+    messages: Sequence[Message],
+    params: CompletionParameters,
+    *,
+    stream: bool,
+    include_usage: bool,
+) -> JsonObject:
+    """Return the body of a request."""
+    if params.response_format is not None and params.response_format.schema is None:
+        messages = ensure_json_keyword(messages)
+    body: JsonObject = {
+        "model": model,
+        "messages": [encode_message(message, dialect) for message in messages],
+    }
+    has_settings = params != NOTHING_SET  # most calls have none
+    if has_settings:
+        body |= write_parameters(params, dialect.fields, dialect.name)
+        body |= _structured(params) | _reasoning(dialect, params.reasoning)
+    if stream:
+        body["stream"] = True
+        if include_usage and dialect.has_stream_options:
+            body["stream_options"] = {"include_usage": True}
+    return add_extra(body, params.extra) if has_settings else body
+
+
+def _structured(params: CompletionParameters) -> JsonObject:
+    """Return the keys of the fields that are more than a number or a text."""
+    body: JsonObject = {}
+    if params.response_format is not None:
+        body["response_format"] = _format(params.response_format)
+    if params.tools:
+        body["tools"] = [_tool(as_tool(tool)) for tool in params.tools]
+    if params.tool_choice is not None:
+        body["tool_choice"] = _choice(as_tool_choice(params.tool_choice))
+    if params.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = params.parallel_tool_calls
+    return body
+
+
+def _reasoning(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> JsonObject:
+    if reasoning is None:
+        return {}
+    if dialect.has_reasoning_object:
+        fields = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
+        return {"reasoning": {name: value for name, value in fields.items() if value is not None}}
+    if reasoning.effort is None:
+        raise InvalidParameterError(f"{dialect.name} has no reasoning max_tokens; give an effort")
+    return {"reasoning_effort": reasoning.effort}
+
+
+def _format(form: ResponseFormat) -> JsonObject:
+    if form.schema is None:
+        return {"type": "json_object"}
+    schema = {"name": form.name, "schema": form.schema, "strict": form.strict}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _tool(tool: ToolDefinition) -> JsonObject:
+    function: JsonObject = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _choice(choice: ToolChoice) -> JsonValue:
+    if choice.name is None:
+        return choice.mode
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+JSON_INSTRUCTION = "Answer in JSON."
+
+
+def encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
+    """Return one message. Raises `InvalidParameterError` for what the wire cannot carry."""
+    body: JsonObject = {"role": message.role, "content": message.content}
+    if type(message.content) is not str or message.is_error:
+        body["content"] = _content(message, dialect)
+    if message.tool_calls:
+        body["content"] = body["content"] or None
+        body["tool_calls"] = [_tool_call(call, dialect) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        body["tool_call_id"] = _tool_call_id(message.tool_call_id, dialect)
+    if message.media and dialect.messages.has_answer_images:
+        body["images"] = [_part(part, dialect) for part in message.media]
+    if message.reasoning is not None and dialect.reasoning_echo is not None:
+        reasoning = message.reasoning
+        is_text = dialect.reasoning_echo == "reasoning_content"
+        echo = reasoning.text if is_text else [block.fields for block in reasoning.blocks]
+        if echo:
+            body[dialect.reasoning_echo] = echo
+    return body
+
+
+def ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return messages of which one has the word JSON, which OpenAI demands for its JSON mode.
+
+    If none has it, add it to the last message of the system or the user.
+    """
+    if any("json" in (message.text or "").lower() for message in messages):
+        return messages
+    for index in reversed(range(len(messages))):
+        message = messages[index]
+        if message.role in (Role.SYSTEM, Role.USER):
+            parts = message.content
+            content = (
+                f"{parts}\n\n{JSON_INSTRUCTION}"
+                if isinstance(parts, str)
+                else (*parts, TextPart(text=JSON_INSTRUCTION))
+            )
+            changed = msgspec.structs.replace(message, content=content)
+            return [*messages[:index], changed, *messages[index + 1 :]]
+    return messages
+
+
+def _content(message: Message, dialect: ChatDialect) -> str | list[JsonObject]:
+    content = message.content
+    if isinstance(content, str):
+        return f"Error: {content}" if message.is_error else content
+    if message.is_error:  # the wire has no field for it
+        content = (TextPart(text="Error: "), *content)
+    is_text = all(isinstance(part, TextPart) for part in content)
+    may_hold_media = message.role is Role.USER or (
+        message.role is Role.TOOL and dialect.messages.has_tool_media
+    )
+    if not is_text and not may_hold_media:
+        raise InvalidParameterError(f"{dialect.name} takes media in a user's message only")
+    return [_part(part, dialect) for part in content]
+
+
+def _part(part: TextPart | MediaPart, dialect: ChatDialect) -> JsonObject:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case ImagePart():
+            detail = {} if part.detail is None else {"detail": part.detail}
+            return {"type": "image_url", "image_url": {"url": part.data_url} | detail}
+        case AudioPart():
+            return {"type": "input_audio", "input_audio": _audio(part, dialect)}
+        case VideoPart() if dialect.messages.has_video:
+            return {"type": "video_url", "video_url": {"url": part.data_url}}
+        case DocumentPart():
+            return {"type": "file", "file": _file(part, dialect)}
+    raise InvalidParameterError(
+        f"{dialect.name} takes no {part.kind}; leave it out, or use a provider that takes it"
+    )
+
+
+def _audio(part: AudioPart, dialect: ChatDialect) -> JsonObject:
+    kind = (part.media_type or "").partition("/")[2].removeprefix("x-")
+    kind = {"mpeg": "mp3", "wave": "wav"}.get(kind, kind)
+    if part.data is None:
+        raise InvalidParameterError(f"{dialect.name} takes audio by its bytes only, not by a URL")
+    if kind not in dialect.messages.audio:
+        raise InvalidParameterError(
+            f"{dialect.name} takes audio as {', '.join(dialect.messages.audio)}, "
+            f"not {part.media_type}"
+        )
+    return {"data": part.base64, "format": kind}
+
+
+def _file(part: DocumentPart, dialect: ChatDialect) -> JsonObject:
+    if part.url is not None and not dialect.messages.has_document_urls:
+        raise InvalidParameterError(
+            f"{dialect.name} takes a document by its bytes only, not by a URL"
+        )
+    return {"filename": part.filename or "document.pdf", "file_data": part.data_url}
+
+
+def _tool_call(call: ToolCall, dialect: ChatDialect) -> JsonObject:
+    return {
+        "id": _tool_call_id(call.id, dialect),
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
+
+
+def _tool_call_id(call_id: str, dialect: ChatDialect) -> str:
+    """Return the id, or a digest of one that another provider made too long for this wire."""
+    max_chars = dialect.messages.tool_id_chars
+    if len(call_id) <= max_chars:
+        return call_id
+    return normalize_tool_call_id(call_id, "call_", max_chars)

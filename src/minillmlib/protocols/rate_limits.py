@@ -1,0 +1,109 @@
+"""Reads headers about time and quota: how long to wait, and how much is still allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from minillmlib.json_value import JsonValue
+from minillmlib.types.limits import RateLimits
+
+__all__ = ["parse_rate_limits", "parse_retry_after"]
+
+MAX_COUNT = 2**53
+MAX_CHARS = 40  # of a header that we read
+
+# 12ms, 6m0s, 1h2m3.5s and 10, as OpenAI and Azure send them.
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(
+    rf"(?=\d)(?:(?P<h>\d+)h)?(?:(?P<m>\d+)m(?!s))?(?:(?P<s>{_NUMBER})s)?(?:(?P<ms>{_NUMBER})ms)?"
+    rf"|(?P<plain>{_NUMBER})",
+    re.ASCII,
+)
+_UNIT_SECS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "plain": 1.0}
+
+# The three formats of RFC 9110, 5.6.7: all are UTC, whether they say so or not.
+_HTTP_DATES = (
+    re.compile(
+        r"\w+, (?P<day>\d\d?)[ -](?P<month>\w{3})[ -](?P<year>\d{2}|\d{4}) "
+        r"(?P<time>\d\d:\d\d:\d\d)(?: (?:GMT|UTC|[+-]0000))?",
+        re.ASCII,
+    ),
+    re.compile(
+        r"\w{3} (?P<month>\w{3}) +(?P<day>\d\d?) (?P<time>\d\d:\d\d:\d\d) (?P<year>\d{4})", re.ASCII
+    ),
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def parse_rate_limits(
+    headers: Mapping[str, str], pattern: str = "x-ratelimit-{fact}-{of}"
+) -> RateLimits:
+    """Return the quota in headers that are named by `pattern`; a value that is odd gives None."""
+    found: dict[str, int | float | None] = {}
+    for of in ("requests", "tokens"):
+        for fact in ("limit", "remaining"):
+            found[f"{fact}_{of}"] = _count(headers.get(pattern.format(fact=fact, of=of)))
+        reset = headers.get(pattern.format(fact="reset", of=of))
+        found[f"seconds_to_reset_{of}"] = _secs_to_reset(reset, headers.get("date"))
+    return RateLimits(**found)  # type: ignore[arg-type] # the names say which is which
+
+
+def _count(text: str | None) -> int | None:
+    if text is None or len(text) > MAX_CHARS or not (text.isascii() and text.isdecimal()):
+        return None
+    return int(text) if int(text) <= MAX_COUNT else None
+
+
+def _secs_to_reset(text: str | None, date: str | None) -> float | None:
+    """Return a duration as seconds; a moment is compared with the server's clock."""
+    if text is None or len(text) > MAX_CHARS:
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is not None:
+        parts = found.groupdict("0").items()
+        secs = sum(float(number) * _UNIT_SECS[unit] for unit, number in parts)
+        return secs if secs <= MAX_COUNT else None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    try:
+        now = _timestamp(date or "")
+    except ValueError:
+        now = time.time()
+    return max(0.0, moment.timestamp() - now)
+
+
+def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float | None:
+    """Return how many seconds a server asks to wait, by its headers, else by its body."""
+    candidates: tuple[Callable[[], float], ...] = (
+        lambda: float(headers["retry-after-ms"]) / 1000,
+        lambda: float(headers["retry-after"]),
+        lambda: _timestamp(headers["retry-after"]) - time.time(),
+        lambda: float(in_body),
+    )
+    for candidate in candidates:
+        try:
+            secs = candidate()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(secs) and secs > 0:
+            return secs
+    return None
+
+
+def _timestamp(date: str) -> float:
+    """Return the moment of an HTTP date. Raises `ValueError` for anything else."""
+    for pattern in _HTTP_DATES:
+        found = pattern.fullmatch(date.strip())
+        if found is not None:
+            year, month = int(found["year"]), _MONTHS.index(found["month"]) + 1
+            day = f"{year if year > 99 else year + 2000:04}-{month:02}-{int(found['day']):02}"
+            return datetime.fromisoformat(f"{day}T{found['time']}Z").timestamp()
+    raise ValueError(date)

@@ -1,0 +1,48 @@
+"""The services that can be chosen by name. A compatible service is one more row."""
+
+import msgspec
+
+from minillmlib.auth.credentials import (
+    ClaudeSubscriptionToken,
+    CredentialSource,
+    EnvironmentKey,
+    FixedCredential,
+)
+from minillmlib.auth.secret import Auth
+from minillmlib.providers.anthropic import AnthropicProvider
+from minillmlib.providers.base import Provider
+from minillmlib.providers.generic import GenericProvider
+from minillmlib.providers.openai import OpenAiProvider
+from minillmlib.providers.openrouter import OpenRouterProvider
+
+__all__ = ["NO_CREDENTIAL", "PRESETS", "Preset"]
+
+NO_CREDENTIAL = FixedCredential(Auth.none())
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """One service: its address, its wire, and the source of its key."""
+
+    base_url: str
+    provider: Provider
+    credential: CredentialSource = NO_CREDENTIAL
+
+
+PRESETS: dict[str, Preset] = {
+    "openrouter": Preset(
+        "https://openrouter.ai/api/v1",
+        OpenRouterProvider(),
+        EnvironmentKey(("OPENROUTER_API_KEY",)),
+    ),
+    "openai": Preset(
+        "https://api.openai.com/v1", OpenAiProvider(), EnvironmentKey(("OPENAI_API_KEY",))
+    ),
+    "anthropic": Preset(
+        "https://api.anthropic.com", AnthropicProvider(), EnvironmentKey(("ANTHROPIC_API_KEY",))
+    ),
+    "claude_subscription": Preset(
+        "https://api.anthropic.com", AnthropicProvider(), ClaudeSubscriptionToken()
+    ),
+    # The transport inserts the port when the server runs.
+    "local": Preset("http://127.0.0.1:0/v1", GenericProvider()),
+}

@@ -1,0 +1,256 @@
+"""Adds up the chunks of an answer. A stream and a whole answer become a response the same way."""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+import msgspec
+
+from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
+from minillmlib.streaming.tool_calls import ToolCallAccumulator
+from minillmlib.types.media import AudioPart, Media
+from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.responses import (
+    SHARED_FIELDS,
+    CompletionResponse,
+    FinishReason,
+    StreamChunk,
+)
+from minillmlib.types.tools import ToolCall, ToolCallDelta
+from minillmlib.types.usage import Usage, UsageUpdate
+
+__all__ = ["ResponseAccumulator", "chunk_of", "whole_response"]
+
+
+def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
+    """Return the images, then one sound made of all its pieces."""
+    media = [part for parts in chunks for part in parts]
+    sounds = [part for part in media if isinstance(part, AudioPart)]
+    others = [part for part in media if not isinstance(part, AudioPart)]
+    if not sounds:
+        return tuple(others)
+    data = b"".join(part.data or b"" for part in sounds)
+    return (*others, msgspec.structs.replace(sounds[0], data=data))
+
+
+class _Rule(NamedTuple):
+    """How the values that the chunks have in one field become the response's value."""
+
+    combine: Callable[[list[JsonValue]], JsonValue]
+    size: Callable[[JsonValue], int] = len
+
+
+# The fields that hold content beside the text and the tool calls. They are collected and combined
+# at the end; their sizes count against `Limits.text_chars`.
+CONTENT: dict[str, _Rule] = {
+    "refusal": _Rule("".join),
+    "refusal_reason": _Rule(lambda reasons: reasons[-1]),
+    "reasoning": _Rule("".join),
+    "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
+}
+
+_other_content = attrgetter("tool_calls", "reasoning_blocks", *CONTENT)
+_NO_OTHER_CONTENT = _other_content(StreamChunk())
+
+
+class ResponseAccumulator:
+    """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
+
+    def __init__(
+        self, merge: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] | None = None
+    ) -> None:
+        self._merge = merge
+        self.id = ""
+        self.model = ""
+        self.finish_reason: FinishReason | None = None
+        self.raw_finish_reason: str | None = None
+        self.has_ended = False
+        self._update: UsageUpdate | None = None  # None until the first record of counts
+        self._last_record: JsonObject | None = None
+        self._has_final_usage = False
+        self._is_counted = False  # whether the counts came after all content
+        self._deltas: list[str] = []
+        self._text_chars = 0
+        self._content: dict[str, list[JsonValue]] = {}
+        self._tool_calls: ToolCallAccumulator | None = None
+        self._blocks: ReasoningAccumulator | None = None
+        self.chars = 0  # of all content; of media, bytes
+
+    def add(self, chunk: StreamChunk) -> bool:
+        """Add the next chunk, in the order of arrival. Return whether it holds content."""
+        if chunk.reasoning_blocks:
+            self._add_blocks(chunk.reasoning_blocks)
+        delta = chunk.delta
+        has_content = bool(delta)
+        if delta:
+            self._deltas.append(delta)
+            chars = len(delta)
+            self._text_chars += chars
+            self.chars += chars
+            self._is_counted = False
+        if (  # three times as fast as a look at `CONTENT`, and most chunks hold only text
+            chunk.reasoning
+            or chunk.tool_calls
+            or chunk.media
+            or chunk.refusal
+            or chunk.refusal_reason
+        ):
+            has_content = True
+            self._add_content(chunk)
+        if not self.id:
+            self.id = chunk.id
+        if chunk.model:
+            self.model = chunk.model
+        if chunk.is_end:
+            self.has_ended = True
+        if chunk.finish_reason is not None and self.finish_reason is None:
+            self.finish_reason = chunk.finish_reason
+            self.raw_finish_reason = chunk.raw_finish_reason
+        if chunk.usage is not None or chunk.usage_record is not None:
+            self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
+        return has_content
+
+    def _add_blocks(self, blocks: tuple[ReasoningDelta, ...]) -> None:
+        self._blocks = self._blocks or ReasoningAccumulator()
+        calls_before = 0 if self._tool_calls is None else len(self._tool_calls)
+        for block in blocks:
+            self._blocks.add(block, self._text_chars, calls_before)
+
+    def _add_content(self, chunk: StreamChunk) -> None:
+        for call in chunk.tool_calls:
+            self._tool_calls = self._tool_calls or ToolCallAccumulator()
+            self._tool_calls.add(call)
+            self.chars += len(call.arguments) + len(call.name) + len(call.id)
+        for name, rule in CONTENT.items():
+            if value := getattr(chunk, name):
+                self._content.setdefault(name, []).append(value)
+                self.chars += rule.size(value)
+        self._is_counted = False
+
+    def _add_usage(self, update: UsageUpdate) -> None:
+        self._is_counted = True
+        self._has_final_usage = self.finish_reason is not None
+        self._last_record = update.record
+        if self._update is not None and self._merge is not None:
+            update = self._merge(self._update, update)
+        self._update = update
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._deltas)
+
+    @property
+    def usage(self) -> Usage | None:
+        """The final counts, or None: counts sent before the finish reason are not the bill.
+
+        Counts between the last content and an end marker without a finish reason are final.
+        """
+        is_last = self.has_ended and self.finish_reason is None and self._is_counted
+        return self.partial_usage if self._has_final_usage or is_last else None
+
+    @property
+    def partial_usage(self) -> Usage | None:
+        """The counts so far, final or not, if they include input: a lower bound."""
+        return None if self._update is None else _complete_usage(self._update.usage)
+
+    @property
+    def usage_record(self) -> JsonObject | None:
+        """The provider's own record, if no record came that can be the bill."""
+        if self._update is None or self.usage is not None:
+            return None
+        is_unusable = self._update.usage is None
+        return self._update.record if is_unusable else self._last_record
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the wire said that the answer is finished.
+
+        An end marker without a finish reason is enough only after text or a complete call: some
+        servers never send a reason (earendil-works/pi#6225), others end an overflow this way
+        and send nothing else (lmstudio-bug-tracker#2339).
+        """
+        if self.finish_reason is not None:
+            return True
+        has_calls = self._tool_calls is not None and self._tool_calls.is_complete()
+        return self.has_ended and (bool(self._deltas) or has_calls)
+
+    def response(self) -> CompletionResponse:
+        """Return everything added so far as one response."""
+        content = {name: CONTENT[name].combine(values) for name, values in self._content.items()}
+        calls = () if self._tool_calls is None else self._tool_calls.calls()
+        is_refused = "refusal" in content or "refusal_reason" in content
+        reason = _normalize_finish_reason(self.finish_reason, calls, is_refused=is_refused)
+        return CompletionResponse(
+            id=self.id,
+            model=self.model,
+            content=self.text,
+            finish_reason=reason,
+            raw_finish_reason=self.raw_finish_reason,
+            tool_calls=calls,
+            reasoning_blocks=() if self._blocks is None else self._blocks.blocks(),
+            usage=self.usage,
+            usage_record=self.usage_record,
+            **content,
+        )
+
+
+def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionResponse:
+    """Return a whole answer from chunks that hold all of it, assembled like a stream's.
+
+    The counts of the last chunk are final, because the body is whole.
+    """
+    last = chunks[-1]
+    usage = _complete_usage(last.usage)
+    record = last.usage_record if usage is None else None
+    if len(chunks) == 1 and _other_content(last) == _NO_OTHER_CONTENT:
+        return CompletionResponse(
+            id=last.id,
+            model=last.model,
+            content=last.delta,
+            finish_reason=_normalize_finish_reason(last.finish_reason, (), is_refused=False),
+            raw_finish_reason=last.raw_finish_reason,
+            usage=usage,
+            usage_record=record,
+            raw_response=raw,
+        )
+    accumulator = ResponseAccumulator()
+    for chunk in chunks:
+        accumulator.add(chunk)
+    return msgspec.structs.replace(
+        accumulator.response(), usage=usage, usage_record=record, raw_response=raw
+    )
+
+
+def chunk_of(response: CompletionResponse) -> StreamChunk:
+    """Return a whole response as the only chunk of a stream."""
+    fields = {name: getattr(response, name) for name in SHARED_FIELDS}
+    fields["refusal"] = response.refusal_words
+    fields["tool_calls"] = tuple(
+        ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+        for index, call in enumerate(response.tool_calls)
+    )
+    fields["reasoning_blocks"] = tuple(
+        ReasoningDelta(index=index, fields=block.fields)
+        for index, block in enumerate(response.reasoning_blocks)
+    )
+    return StreamChunk(delta=response.content, **fields)
+
+
+def _complete_usage(usage: Usage | None) -> Usage | None:
+    return usage if usage is not None and usage.is_complete else None
+
+
+def _normalize_finish_reason(
+    reason: FinishReason | None, calls: tuple[ToolCall, ...], *, is_refused: bool
+) -> FinishReason:
+    """Return the reason of a finished answer. Its content outranks a plain `stop`."""
+    if reason in (None, FinishReason.STOP, FinishReason.TOOL_CALLS):
+        if calls:
+            return FinishReason.TOOL_CALLS
+        if is_refused:
+            return FinishReason.CONTENT_FILTER
+        if reason is FinishReason.TOOL_CALLS:
+            return FinishReason.STOP
+    return FinishReason.UNKNOWN if reason is None else reason

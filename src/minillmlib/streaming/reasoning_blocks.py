@@ -1,0 +1,71 @@
+"""Assembles reasoning blocks from the pieces of a stream."""
+
+from minillmlib.errors import MalformedResponseError
+from minillmlib.json_value import JsonObject, JsonValue, decode_json
+from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
+
+__all__ = ["ReasoningAccumulator"]
+
+# Later texts of these fields are appended; those of any other field replace the earlier value.
+APPENDED_FIELDS = ("thinking", "signature", "text", "summary", "data", "content", "input")
+
+
+class _PendingBlock:
+    """A block whose fields may still grow."""
+
+    def __init__(self, text_before: int, calls_before: int) -> None:
+        self.pieces: dict[str, list[object]] = {}
+        self.text_before = text_before
+        self.calls_before = calls_before
+
+    def add(self, fields: JsonObject) -> None:
+        for name, value in fields.items():
+            is_appended = isinstance(value, str) and name in APPENDED_FIELDS
+            if is_appended and self.pieces.get(name) != [None]:
+                self.pieces.setdefault(name, []).append(value)
+            elif value is not None or name not in self.pieces:
+                self.pieces[name] = [value]
+
+    def block(self) -> ReasoningBlock:
+        fields = {name: _join(name, pieces) for name, pieces in self.pieces.items()}
+        return ReasoningBlock(
+            fields=fields, text_before=self.text_before, calls_before=self.calls_before
+        )
+
+
+class ReasoningAccumulator:
+    """Assembles blocks from pieces, in the order in which the blocks started.
+
+    A piece continues the block of its index unless it names another type than the block has:
+    OpenRouter gives a summary and the sealed block beside it the same index.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[_PendingBlock] = []
+        self._by_index: dict[int, _PendingBlock] = {}
+
+    def add(self, delta: ReasoningDelta, text_before: int, calls_before: int) -> None:
+        """Add the next piece. The counts are the characters and calls of the message so far."""
+        kind = delta.fields.get("type")
+        block = self._by_index.get(delta.index)
+        if block is None and kind is None:
+            return  # it continues a text or a call, which are assembled elsewhere
+        if block is None or kind not in (None, *block.pieces.get("type", [None])):
+            block = self._by_index[delta.index] = _PendingBlock(text_before, calls_before)
+            self._blocks.append(block)
+        block.add(delta.fields)
+
+    def blocks(self) -> tuple[ReasoningBlock, ...]:
+        """Return the blocks so far."""
+        return tuple(block.block() for block in self._blocks)
+
+
+def _join(name: str, pieces: list[object]) -> JsonValue:
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    if name == "input" and 0 < len(texts) < len(pieces):  # it started as an empty object
+        text = "".join(texts)
+        try:
+            return decode_json(text)
+        except MalformedResponseError:
+            return text
+    return "".join(texts) if texts and len(texts) == len(pieces) else pieces[-1]

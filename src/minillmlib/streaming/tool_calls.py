@@ -1,0 +1,132 @@
+"""Assembles tool calls from the fragments of a stream."""
+
+from itertools import pairwise
+from uuid import uuid4
+
+from minillmlib.errors import MalformedResponseError
+from minillmlib.json_value import decode_json
+from minillmlib.types.tools import ToolCall, ToolCallDelta
+
+__all__ = ["ToolCallAccumulator"]
+
+
+class _PendingCall:
+    """A call whose arguments may still grow."""
+
+    def __init__(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id
+        self._names = [delta.name]
+        self._name_chars = len(delta.name)
+        self.pieces = [delta.arguments] if delta.arguments else []
+        self._scanned = 0  # pieces that `is_closed` has seen
+        self._depth = 0
+        self._in_string = self._is_escaped = False
+
+    @property
+    def name(self) -> str:
+        if len(self._names) > 1:
+            self._names = ["".join(self._names)]
+        return self._names[0]
+
+    def add_name(self, piece: str) -> None:
+        """Append a piece of the name. Some servers repeat the whole name with each fragment."""
+        if len(piece) != self._name_chars or piece != self.name:
+            self._names.append(piece)
+            self._name_chars += len(piece)
+
+    def is_closed(self) -> bool:
+        """Whether every bracket of the arguments so far is closed. Reads each character once."""
+        for piece in self.pieces[self._scanned :]:
+            for char in piece:
+                if self._in_string:
+                    self._in_string = self._is_escaped or char != '"'
+                    self._is_escaped = char == "\\" and not self._is_escaped
+                elif char == '"':
+                    self._in_string = True
+                elif char in "{[":
+                    self._depth += 1
+                elif char in "}]":
+                    self._depth -= 1
+        self._scanned = len(self.pieces)
+        return bool(self.pieces) and self._depth == 0 and not self._in_string
+
+    @property
+    def arguments(self) -> str:
+        """The concatenated pieces. Some relays repeat all earlier text with each piece."""
+        text = "".join(self.pieces)
+        if len(self.pieces) < 2 or _is_json(text):
+            return text
+        is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
+        return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
+
+
+class ToolCallAccumulator:
+    """Assembles calls from fragments. O(1) for each fragment that carries an index."""
+
+    def __init__(self) -> None:
+        self._calls: list[_PendingCall] = []
+        self._by_id: dict[str, _PendingCall] = {}
+        self._by_index: dict[int, _PendingCall] = {}
+
+    def add(self, delta: ToolCallDelta) -> None:
+        """Add the next fragment, in the order of arrival."""
+        call = self._find_call(delta)
+        if call is None:
+            if not delta.name and not delta.id:
+                return  # a fragment of something else, such as a tool that runs at the vendor
+            call = _PendingCall(delta)
+            self._calls.append(call)
+        else:
+            call.id = call.id or delta.id
+            if delta.name and not call.pieces:
+                call.add_name(delta.name)
+            if delta.arguments:
+                call.pieces.append(delta.arguments)
+        if delta.index is not None:
+            self._by_index[delta.index] = call
+        if call.id:
+            self._by_id.setdefault(call.id, call)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def is_complete(self) -> bool:
+        """Whether there is a call, and the arguments of every call are valid JSON."""
+        return bool(self._calls) and all(_is_json(call.arguments) for call in self._calls)
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Return the calls. A missing id becomes a random one, missing arguments become `{}`."""
+        return tuple(
+            ToolCall(
+                id=call.id or f"call_{uuid4().hex[:24]}",
+                name=call.name,
+                arguments=call.arguments or "{}",
+            )
+            for call in self._calls
+        )
+
+    def _find_call(self, delta: ToolCallDelta) -> _PendingCall | None:
+        """Return the call that a fragment continues, or None if it starts a new one."""
+        if delta.index is not None:
+            call = self._by_index.get(delta.index)
+        elif delta.id:
+            call = self._by_id.get(delta.id)
+        else:
+            call = self._calls[-1] if self._calls else None
+        if call is None:
+            return None
+        # Ollama numbers every call 0, but gives each a different id and a name. A new id without
+        # a name comes from a proxy (litellm#40040) and continues the same call.
+        if delta.id and call.id and delta.id != call.id and delta.name:
+            return None
+        if delta.index is None and not delta.id and delta.name and call.is_closed():
+            return None
+        return call
+
+
+def _is_json(text: str) -> bool:
+    try:
+        decode_json(text)
+    except MalformedResponseError:
+        return False
+    return True
