@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol, TypeVar
@@ -13,15 +12,15 @@ __all__ = ["HIDDEN", "Redactor"]
 HIDDEN = "[hidden]"
 MIN_SECRET_CHARS = 6  # a shorter one protects nothing, and redacting it would garble any text
 
+HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
 TextT = TypeVar("TextT", str, bytes)
 
 
 class Exposable(Protocol):
     """The part of `Secret` that a redactor needs."""
 
-    def expose_token(self) -> str:
-        """Return the text as servers echo it."""
-        ...
+    def expose_token(self) -> str: ...
 
 
 class Redactor:
@@ -74,7 +73,6 @@ def _char_pattern(char: str) -> str:
     if char.isalnum() or char in "-_":
         return char
     code = ord(char)
-    named = html.escape(char)
     forms = [
         re.escape(char),
         re.escape("\\" + char),
@@ -82,7 +80,7 @@ def _char_pattern(char: str) -> str:
         rf"%(?i:{code:02x})",
         rf"&#0*{code};",
         rf"&#[xX]0*(?i:{code:x});",
-        *([re.escape(named)] if named != char else []),
+        *([HTML_NAMES[char]] if char in HTML_NAMES else []),
     ]
     return f"(?:{'|'.join(forms)})"
 
