@@ -93,7 +93,7 @@ COMES_UP = {
     *(f"answered, {known}" for known in ("resolved", "unpriced", "unknown")),
     *(f"rejected, {known}" for known in ("resolved", "unpriced", "unknown")),
     *(f"failed, {known}" for known in ("resolved", "unpriced", "unknown")),
-    *("left, resolved", "left, unknown", "refused, free", "not_sent, free"),
+    *("abandoned, resolved", "abandoned, unknown", "denied, free", "not_sent, free"),
 }
 WAYS = ("whole", "tracked", "stream", "bare", "collected")
 
