@@ -5,11 +5,11 @@ import re
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from minillmlib.auth.redaction import HIDDEN
 from minillmlib.deferred_imports import hmac_module
 from minillmlib.errors import InvalidParameterError
 
 __all__ = [
+    "HIDDEN",
     "Auth",
     "AuthKind",
     "Secret",
@@ -18,6 +18,7 @@ __all__ = [
     "protect_header",
 ]
 
+HIDDEN = "[hidden]"
 SCHEME = "Bearer "
 # A header whose name contains one of these words holds a secret.
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")

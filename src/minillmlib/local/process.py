@@ -145,10 +145,13 @@ class ServerProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def describe_end(self, wait_secs: float) -> str | None:
-        """Return the exit code and last error output of the child, or None if it runs. Blocks."""
+    def describe_end(self) -> str | None:
+        """Return the exit code and last error output of the child, or None if it runs.
+
+        Blocks for at most two seconds.
+        """
         try:
-            code = self._process.wait(wait_secs)
+            code = self._process.wait(STOPPING_SECS)
         except subprocess.TimeoutExpired:
             return None
         errors = self._last_errors()
@@ -164,7 +167,7 @@ class ServerProcess:
         silence = f"not loaded within {LOADING_SECS:g} s" if is_late else "no answer"
         raise LocalModelError(
             f"the model {settings.model} could not be served ({reply.error or silence}; "
-            f"{self.describe_end(STOPPING_SECS) or 'still running'}); "
+            f"{self.describe_end() or 'still running'}); "
             "check that the file is a complete GGUF model and fits in memory"
         )
 
