@@ -29,7 +29,6 @@ class CredentialSource(Protocol):
 
     def resolve(self) -> Auth:
         """Return the credential. Raises `AuthenticationError` if there is none."""
-        ...
 
 
 class FixedCredential(msgspec.Struct, frozen=True):

@@ -18,10 +18,6 @@ __all__ = ["LocalServer", "shared_server"]
 
 GGUF_MAGIC = b"GGUF"
 
-# So small a model is right only without randomness, and may never stop by itself.
-DEMO_TEMPERATURE = 0.0
-DEMO_TOKENS = 512
-
 
 class LocalServer:
     """Serves a model at 127.0.0.1 from a child process, which ends with this process at the latest.
@@ -127,8 +123,8 @@ class LocalServer:
                 model=str(default_model_path()),
                 alias=MODEL_NAME,
                 key=self._key,
-                temperature=DEMO_TEMPERATURE,
-                n_predict=DEMO_TOKENS,
+                temperature=0.0,  # so small a model is right only without randomness
+                n_predict=512,  # and may never stop by itself
             )
         _check_file(self._model)
         return Settings(model=str(self._model), alias=self._model.stem, key=self._key)
