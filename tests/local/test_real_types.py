@@ -58,7 +58,7 @@ HELD = GREEDY.expecting(Capital)
 
 @pytest.fixture(scope="module")
 def held_url():
-    with served_with(None, HELD.expected.schema) as url:
+    with served_with(None, HELD.result_type.schema) as url:
         yield url
 
 
