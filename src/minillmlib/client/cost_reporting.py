@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, TypeAlias
 
 from minillmlib.deferred_imports import asyncio_module, logger
-from minillmlib.types.attempts import CostInfo
+from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import CostCallback
 
 if TYPE_CHECKING:
