@@ -9,50 +9,7 @@ from minillmlib.blocking import iterate, run
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
-from minillmlib.errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BillingError,
-    BudgetExceededError,
-    ConflictError,
-    ConnectError,
-    ContentFilterError,
-    ContextLengthError,
-    CostCallbackError,
-    EmptyResponseError,
-    EmptyThreadError,
-    IncompleteJsonError,
-    IncompleteStreamError,
-    InvalidParameterError,
-    JsonRepairError,
-    LimitExceededError,
-    LocalModelError,
-    MalformedResponseError,
-    MaxRetriesExceededError,
-    MiniLLMError,
-    MissingExtraError,
-    MissingFieldError,
-    ModelLoadingError,
-    NoJsonFoundError,
-    NotFoundError,
-    OverloadedError,
-    PermissionDeniedError,
-    ProtocolError,
-    RateLimitError,
-    ReadError,
-    RedirectError,
-    RejectedResponseError,
-    RequestTimeoutError,
-    RequestTooLargeError,
-    ResponseValidationError,
-    ServerError,
-    ServerTimeoutError,
-    StaleConnectionError,
-    StorageError,
-    TlsError,
-    TransportError,
-)
+from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
@@ -84,12 +41,7 @@ from minillmlib.types.parameters import (
     ResponseFormat,
     TypedParameters,
 )
-from minillmlib.types.reasoning import (
-    Reasoning,
-    ReasoningBlock,
-    ReasoningConfig,
-    ReasoningDelta,
-)
+from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningConfig, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, RequestReport, StreamChunk
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from minillmlib.client.stream import StreamingCompletion
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import InvalidParameterError
 from minillmlib.streaming.partial_json import PartialJsonStream
 
@@ -145,10 +146,8 @@ class _BackgroundLoop:
     """A running event loop that ends with the program."""
 
     def __init__(self) -> None:
-        import asyncio  # noqa: PLC0415 - a third of our import time
-
         self.process_id = os.getpid()
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio_module().new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever, name="minillmlib", daemon=True)
         self.thread.start()
         atexit.register(self.end)
@@ -167,8 +166,7 @@ class _BackgroundLoop:
 
 
 async def _end_tasks() -> None:
-    import asyncio  # noqa: PLC0415 - as above
-
+    asyncio = asyncio_module()
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

@@ -1,47 +1,29 @@
 """Every error that the library raises.
 
     MiniLLMError
-    ├── InvalidParameterError        the arguments of the call are invalid; nothing was sent
-    │   └── EmptyThreadError         the conversation has no message
-    ├── BudgetExceededError          the budget does not cover the request; it was not sent
-    ├── TransportError               the connection failed before the response was complete
-    │   ├── ConnectError             no connection was made; nothing was sent
-    │   │   └── TlsError             the server's certificate or TLS version was not accepted
-    │   ├── ReadError                the connection broke while sending or reading
-    │   │   └── StaleConnectionError a pooled connection was already closed
-    │   ├── ProtocolError            the server does not speak valid HTTP
-    │   └── RequestTimeoutError      a time limit passed (also a TimeoutError)
-    ├── ApiError                     the server returned an error, by status or inside a 200
-    │   ├── BadRequestError          400, 412, 422
-    │   │   └── ContextLengthError   the conversation is too long for the model
-    │   ├── AuthenticationError      401, or no credential (then nothing was sent)
-    │   ├── BillingError             402, quota or credit used up
-    │   ├── PermissionDeniedError    403
-    │   ├── ContentFilterError       moderation blocked the request
-    │   ├── NotFoundError            404, unknown model or path
-    │   ├── RequestTooLargeError     413
-    │   ├── ConflictError            409
-    │   ├── RateLimitError           429, solved by waiting
-    │   ├── RedirectError            3xx: redirects are never followed
-    │   └── ServerError              5xx
-    │       ├── ServerTimeoutError   408, 504, 524
-    │       └── OverloadedError      503, 529
-    │           └── ModelLoadingError  the server is still loading the model
-    ├── MalformedResponseError       a success status, but the body is not a completion
-    ├── LimitExceededError           the server sent more than `GeneratorInfo.limits` allows
-    ├── IncompleteStreamError        the stream stopped before its end marker
-    ├── RejectedResponseError        a complete response that the settings of the call do not accept
-    │   ├── EmptyResponseError       it is empty (crash_on_empty_response)
-    │   ├── NoJsonFoundError         it contains no JSON
-    │   ├── IncompleteJsonError      it was truncated inside its JSON
-    │   └── ResponseValidationError  its JSON does not fit the expected type
-    ├── JsonRepairError              a text has no JSON, or nests too deeply (also a ValueError)
-    ├── MissingFieldError            a tool call ended without an argument that the caller awaited
-    ├── MaxRetriesExceededError      every attempt failed; see `last_error`
-    ├── CostCallbackError            a callback of a CompletionContext raised; see `__cause__`
-    ├── StorageError                 a conversation could not be read from or written to a file
-    ├── LocalModelError              the local model could not be installed or run
-    └── MissingExtraError            an optional dependency is not installed
+    ├── InvalidParameterError (also a ValueError)
+    │   └── EmptyThreadError
+    ├── BudgetExceededError
+    ├── TransportError
+    │   ├── ConnectError
+    │   │   └── TlsError
+    │   ├── ReadError
+    │   │   └── StaleConnectionError
+    │   └── ProtocolError, RequestTimeoutError (also a TimeoutError)
+    ├── ApiError
+    │   ├── AuthenticationError, BillingError, PermissionDeniedError, ContentFilterError,
+    │   │   NotFoundError, RequestTooLargeError, ConflictError, RateLimitError, RedirectError
+    │   ├── BadRequestError
+    │   │   └── ContextLengthError
+    │   └── ServerError
+    │       ├── ServerTimeoutError
+    │       └── OverloadedError
+    │           └── ModelLoadingError
+    ├── MalformedResponseError, LimitExceededError, IncompleteStreamError, MaxRetriesExceededError
+    ├── RejectedResponseError
+    │   └── EmptyResponseError, NoJsonFoundError, IncompleteJsonError, ResponseValidationError
+    ├── JsonRepairError (also a ValueError), MissingFieldError (also a LookupError)
+    └── CostCallbackError, StorageError, LocalModelError, MissingExtraError (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
 """
@@ -228,7 +210,7 @@ class ApiError(MiniLLMError):
 
 
 class BadRequestError(ApiError):
-    """The server considers the request invalid."""
+    """The server considers the request invalid (400, 412, 422)."""
 
 
 class ContextLengthError(BadRequestError):
@@ -236,18 +218,18 @@ class ContextLengthError(BadRequestError):
 
 
 class AuthenticationError(ApiError):
-    """The credential is missing, wrong, expired, or not meant for this use.
+    """The credential is missing, wrong, expired, or not meant for this use (401).
 
     `status` is None if no credential was found; then nothing was sent.
     """
 
 
 class BillingError(ApiError):
-    """The credit, quota or plan is used up. Waiting does not help."""
+    """The credit, quota or plan is used up (402). Waiting does not help."""
 
 
 class PermissionDeniedError(ApiError):
-    """The credential is valid but does not permit this."""
+    """The credential is valid but does not permit this (403)."""
 
 
 class ContentFilterError(ApiError):
@@ -255,41 +237,41 @@ class ContentFilterError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """The model or the path does not exist at this address."""
+    """The model or the path does not exist at this address (404)."""
 
 
 class RequestTooLargeError(ApiError):
-    """The body of the request is larger than the server accepts."""
+    """The body of the request is larger than the server accepts (413)."""
 
 
 class ConflictError(ApiError):
-    """The request conflicts with another change on the server."""
+    """The request conflicts with another change on the server (409)."""
 
     is_retryable = True
 
 
 class RateLimitError(ApiError):
-    """The rate limit is reached. `retry_after_secs` may say how long to wait."""
+    """The rate limit is reached (429). `retry_after_secs` may say how long to wait."""
 
     is_retryable = True
 
 
 class RedirectError(ApiError):
-    """The server redirects. Redirects are not followed, because a key belongs to one origin."""
+    """The server redirects (3xx). That is not followed, because a key belongs to one origin."""
 
 
 class ServerError(ApiError):
-    """The server failed."""
+    """The server failed (5xx)."""
 
     is_retryable = True
 
 
 class ServerTimeoutError(ServerError):
-    """The server, or a gateway in front of it, timed out."""
+    """The server, or a gateway in front of it, timed out (408, 504, 524)."""
 
 
 class OverloadedError(ServerError):
-    """The server is overloaded and did not start to work on the request."""
+    """The server is overloaded and did not start to work on the request (503, 529)."""
 
 
 class ModelLoadingError(OverloadedError):
@@ -305,10 +287,7 @@ class LimitExceededError(MiniLLMError):
 
 
 class RejectedResponseError(MiniLLMError):
-    """The response is complete, and billed, but the settings of the call do not accept it.
-
-    `partial` is its text.
-    """
+    """The response, in `partial`, is complete and billed, but the call's settings reject it."""
 
     is_retryable = True
 

@@ -46,7 +46,9 @@ def check_regular(descriptor: int) -> None:
     """Raise `OSError` unless an open file is a regular one."""
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
-        raise OSError(f"it is {_kind_of(mode)}, not a regular file")
+        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        kind = "a directory" if stat.S_ISDIR(mode) else kind
+        raise OSError(f"it is {kind}, not a regular file")
 
 
 def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
@@ -84,9 +86,3 @@ def sync_folder(path: Path) -> None:
 def file_name(path: FilePath) -> str:
     """Return the last part of a path."""
     return Path(os.fsdecode(path)).name
-
-
-def _kind_of(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    return "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"

@@ -29,7 +29,6 @@ class CredentialSource(Protocol):
 
     def resolve(self) -> Auth:
         """Return the credential. Raises `AuthenticationError` if there is none."""
-        ...
 
 
 class FixedCredential(msgspec.Struct, frozen=True):
@@ -120,16 +119,11 @@ def _read_token(path: Path) -> Secret | str:
 
 def _decode(path: Path) -> JsonValue:
     try:
-        return msgspec.json.decode(_read(path))
-    except (ValueError, RecursionError):
-        raise _no_token(f"{path} is not JSON, or only a part of it") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_small_file(path, CREDENTIAL_FILE_BYTES)
+        return msgspec.json.decode(read_small_file(path, CREDENTIAL_FILE_BYTES))
     except OSError as error:
         raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
+    except (ValueError, RecursionError):
+        raise _no_token(f"{path} is not JSON, or only a part of it") from None
 
 
 def _has_expired(expires_at: JsonValue) -> bool:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-__all__ = ["HIDDEN", "Redactor"]
+from minillmlib.auth.secret import HIDDEN, Secret
 
-HIDDEN = "[hidden]"
+__all__ = ["Redactor"]
+
 MIN_SECRET_CHARS = 6  # a shorter one protects nothing, and redacting it would garble any text
 
+HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
 TextT = TypeVar("TextT", str, bytes)
-
-
-class Exposable(Protocol):
-    """The part of `Secret` that a redactor needs."""
-
-    def expose_token(self) -> str:
-        """Return the text as servers echo it."""
-        ...
 
 
 class Redactor:
@@ -32,12 +26,12 @@ class Redactor:
 
     __slots__ = ("_secrets",)
 
-    def __init__(self, *secrets: Exposable) -> None:
+    def __init__(self, *secrets: Secret) -> None:
         self._secrets = secrets
 
     def redact(self, text: TextT) -> TextT:
         """Return `text` without the secrets. Meant for failures: it takes milliseconds."""
-        for secret in self._exposed():
+        for secret in self._texts():
             for pattern in _patterns(secret):
                 if isinstance(text, bytes):
                     text = re.sub(pattern.encode(), HIDDEN.encode(), text)
@@ -46,19 +40,16 @@ class Redactor:
         return text
 
     def redact_plain(self, texts: Mapping[str, str]) -> Mapping[str, str]:
-        """Replace the secrets where they are not encoded. Cheap enough for every response."""
-        if not texts:
-            return texts
-        for secret in self._exposed():
-            if secret in "\n".join(texts.values()):
-                texts = {name: text.replace(secret, HIDDEN) for name, text in texts.items()}
+        """Replace the secrets where they are not encoded."""
+        for secret in self._texts():
+            texts = {name: text.replace(secret, HIDDEN) for name, text in texts.items()}
         return texts
 
     def redact_all(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Return the mapping with each text redacted."""
         return {name: self.redact(text) for name, text in texts.items()}
 
-    def _exposed(self) -> list[str]:
+    def _texts(self) -> list[str]:
         texts = [secret.expose_token() for secret in self._secrets]
         return [text for text in texts if len(text) >= MIN_SECRET_CHARS]
 
@@ -74,7 +65,6 @@ def _char_pattern(char: str) -> str:
     if char.isalnum() or char in "-_":
         return char
     code = ord(char)
-    named = html.escape(char)
     forms = [
         re.escape(char),
         re.escape("\\" + char),
@@ -82,7 +72,7 @@ def _char_pattern(char: str) -> str:
         rf"%(?i:{code:02x})",
         rf"&#0*{code};",
         rf"&#[xX]0*(?i:{code:x});",
-        *([re.escape(named)] if named != char else []),
+        *([HTML_NAMES[char]] if char in HTML_NAMES else []),
     ]
     return f"(?:{'|'.join(forms)})"
 

@@ -5,10 +5,11 @@ import re
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from minillmlib.auth.redaction import HIDDEN
+from minillmlib.deferred_imports import hmac_module
 from minillmlib.errors import InvalidParameterError
 
 __all__ = [
+    "HIDDEN",
     "Auth",
     "AuthKind",
     "Secret",
@@ -17,6 +18,7 @@ __all__ = [
     "protect_header",
 ]
 
+HIDDEN = "[hidden]"
 SCHEME = "Bearer "
 # A header whose name contains one of these words holds a secret.
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
@@ -68,9 +70,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        import hmac  # noqa: PLC0415 - imports OpenSSL, and secrets are seldom compared
-
-        return hmac.compare_digest(self._text.encode(), other._text.encode())
+        is_equal: bool = hmac_module().compare_digest(self._text.encode(), other._text.encode())
+        return is_equal
 
     __hash__ = None  # type: ignore[assignment]  # a hash would let the text be guessed
 

@@ -12,7 +12,7 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.client.attempt import PendingAttempt
-from minillmlib.client.cost_reporting import Report, logger, report, report_deferred, wait
+from minillmlib.client.cost_reporting import Report, report, report_deferred, wait
 from minillmlib.client.deferred_cost import fetch_deferred_costs, has_deferred_cost
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import build_http_request
@@ -20,6 +20,7 @@ from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
 from minillmlib.client.validate import NOT_PARSED, validate, with_correction
+from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -28,7 +29,6 @@ from minillmlib.errors import (
     RejectedResponseError,
     StaleConnectionError,
 )
-from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonValue
 from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, Reservation

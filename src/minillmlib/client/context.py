@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeGuard
 
 from minillmlib.client.cost_reporting import flush, log_failure
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import CostCallbackError, InvalidParameterError
-from minillmlib.event_loop import asyncio_module
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.types.costs import CostInfo

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
-from minillmlib.event_loop import asyncio_module
+from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import CostCallback
 
 if TYPE_CHECKING:
     from asyncio import Future, Task
-    from logging import Logger
 
-__all__ = ["Report", "flush", "log_failure", "logger", "report", "report_deferred", "wait"]
+__all__ = ["Report", "flush", "log_failure", "report", "report_deferred", "wait"]
 
 CALLBACK_SECS = 10.0
 
@@ -147,10 +145,3 @@ async def _await_logged(answer: Awaitable[None]) -> None:
 def log_failure(error: BaseException) -> None:
     """Log what a callback raised."""
     logger().error("a cost_callback failed", exc_info=error)
-
-
-@cache
-def logger() -> Logger:
-    import logging  # noqa: PLC0415 - a tenth of our import
-
-    return logging.getLogger("minillmlib")

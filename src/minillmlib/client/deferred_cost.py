@@ -9,7 +9,7 @@ import msgspec
 from minillmlib.client.attempt import cost_of_usage
 from minillmlib.client.http_request import build_cost_query
 from minillmlib.client.prepare import Call
-from minillmlib.event_loop import asyncio_module
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.json_value import decode_json
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout

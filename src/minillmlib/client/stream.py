@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
-from minillmlib.event_loop import asyncio_module
 from minillmlib.streaming.accumulator import chunk_of
 from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.costs import Attempt, CostInfo

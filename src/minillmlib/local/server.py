@@ -17,11 +17,6 @@ from minillmlib.local.process import ServerProcess, Settings, check_engine
 __all__ = ["LocalServer", "shared_server"]
 
 GGUF_MAGIC = b"GGUF"
-END_WAIT_SECS = 2.0
-
-# So small a model is right only without randomness, and may never stop by itself.
-DEMO_TEMPERATURE = 0.0
-DEMO_TOKENS = 512
 
 
 class LocalServer:
@@ -107,7 +102,7 @@ class LocalServer:
         Waits because the connections of a dying child break just before it is gone.
         """
         process = self._process
-        return None if process is None else process.describe_end(END_WAIT_SECS)
+        return None if process is None else process.describe_end()
 
     def release(self) -> None:
         """Stop keeping the child alive from this process."""
@@ -124,13 +119,12 @@ class LocalServer:
     def _settings(self) -> Settings:
         check_engine()
         if self._model is None:
-            path = str(default_model_path())
             return Settings(
-                model=path,
+                model=str(default_model_path()),
                 alias=MODEL_NAME,
                 key=self._key,
-                temperature=DEMO_TEMPERATURE,
-                n_predict=DEMO_TOKENS,
+                temperature=0.0,  # so small a model is right only without randomness
+                n_predict=512,  # and may never stop by itself
             )
         _check_file(self._model)
         return Settings(model=str(self._model), alias=self._model.stem, key=self._key)

@@ -11,6 +11,7 @@ import msgspec
 from minillmlib.auth.secret import Secret
 from minillmlib.errors import ConnectError, LocalModelError, ReadError
 from minillmlib.local.server import LocalServer, shared_server
+from minillmlib.transport import default
 from minillmlib.transport.base import HttpRequest, HttpResponse, note_not_sent, was_sent
 
 __all__ = ["LocalTransport"]
@@ -34,8 +35,6 @@ class LocalTransport(msgspec.Struct, frozen=True):
         Raises the errors of `LocalServer.start` and `Transport.send`, and `LocalModelError` if
         the server's process ended during the exchange.
         """
-        from minillmlib.transport.default import shared_engine  # noqa: PLC0415 - only now needed
-
         try:
             server = shared_server(self.model)
             if not server.is_running:
@@ -44,7 +43,7 @@ class LocalTransport(msgspec.Struct, frozen=True):
             note_not_sent(error)
             raise
         try:
-            return await shared_engine().send(_readdress(request, server))
+            return await default.shared_engine().send(_readdress(request, server))
         except (ConnectError, ReadError) as error:
             end = await asyncio.to_thread(server.describe_end)
             if end is None:

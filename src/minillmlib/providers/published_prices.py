@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
+from minillmlib.deferred_imports import logger
 from minillmlib.errors import MissingExtraError
 from minillmlib.types.costs import TokenPrice
 
@@ -56,10 +57,7 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
     try:
         return _price_in(snapshot, version, base_url, model)
     except _NoPriceError as error:
-        import logging  # noqa: PLC0415 - a tenth of our import
-
-        logger = logging.getLogger("minillmlib")
-        logger.warning("%s %s has no price for %s: %s", TABLE, version, model, error)
+        logger().warning("%s %s has no price for %s: %s", TABLE, version, model, error)
         return None
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from minillmlib import json_repair
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -15,7 +16,6 @@ from minillmlib.errors import (
     MiniLLMError,
     MissingFieldError,
 )
-from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonObject, JsonValue, excerpt
 
 if TYPE_CHECKING:

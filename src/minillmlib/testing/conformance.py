@@ -163,8 +163,8 @@ class _Subject:
     def parameter_problems(self) -> Iterator[str]:
         for name, value in PARAMETERS.items():
             tools = {"tools": PARAMETERS["tools"]} if name in NEED_TOOLS else {}
-            without = self._sent("u", CompletionParameters(**tools))
-            having = self._sent("u", CompletionParameters(**tools, **{name: value}))
+            without = self._send("u", CompletionParameters(**tools))
+            having = self._send("u", CompletionParameters(**tools, **{name: value}))
             if without is None or having is None:
                 continue  # refused, which is allowed
             (body, _), (changed_body, omitted) = without, having
@@ -172,7 +172,6 @@ class _Subject:
                 yield f"{name} is neither sent nor refused nor reported as omitted"
 
     def encoding_problems(self) -> Iterator[str]:
-        """Yield whether a message is encoded otherwise once another one follows it."""
         key = self._provider.capabilities.messages_key
         if key is None:
             return
@@ -195,7 +194,7 @@ class _Subject:
             before = encoded
 
     def header_problems(self) -> Iterator[str]:
-        """Yield whether hostile headers about the quota are an error."""
+        """Yield the exceptions that `limits_of` raises over hostile headers."""
         for value in ("", "-1", "9" * 5000, "1e999", "soon", "\x00"):
             headers = dict.fromkeys(RATE_LIMIT_HEADERS, value)
             try:
@@ -205,21 +204,21 @@ class _Subject:
 
     def content_problems(self) -> Iterator[str]:
         unknown = _UnknownPart(url="https://provider.example/content-of-unknown-kind")
-        if self._sent([unknown]) is not None:  # type: ignore[list-item] # not part of the union
+        if self._send([unknown]) is not None:  # type: ignore[list-item] # not part of the union
             yield "content of an unknown kind is not refused"
         call = ToolCall(id="call_1", name="look_up", arguments='{"word":"heron"}')
         turns = (Message.assistant("", [call]), Message.tool_result("call_1", "a wading bird"))
-        sent = self._sent("u", None, *turns)
+        sent = self._send("u", None, *turns)
         for words in ("look_up", "heron", "a wading bird"):
             if sent is not None and words not in sent[0]:
                 yield f"tool calls are not refused, but {words!r} is lost"
-        conversation = (Message.user("first words"), Message.assistant("second words"))
-        sent = self._sent("third words", None, *conversation)
+        turns = (Message.user("first words"), Message.assistant("second words"))
+        sent = self._send("third words", None, *turns)
         for words in ("first words", "second words", "third words"):
             if sent is None or words not in sent[0]:
                 yield f"a conversation of plain text loses {words!r}"
 
-    def _sent(
+    def _send(
         self,
         content: str | Sequence[ContentPart],
         params: CompletionParameters | None = None,
@@ -232,8 +231,8 @@ class _Subject:
             node = run(leaf.chat(content, self._generator.with_transport(transport), params))
         except InvalidParameterError:
             return None
-        request_report = node.response.request_report
-        return transport.requests[0].body.decode(), request_report.omitted if request_report else {}
+        report = node.response.request_report
+        return transport.requests[0].body.decode(), report.omitted if report else {}
 
     def case_problems(self, case: ProviderCase) -> Iterator[str]:
         for reply in _replies(case):
@@ -246,7 +245,14 @@ class _Subject:
             for problem in (*_differences(case, response), *self._cost_problems(reply)):
                 yield f"case {case.name}, {form}: {problem}"
         for count in range(len(case.events)):
-            yield from self._cut_problems(case, count)
+            try:
+                response = self._answer(_event_stream(case.events[:count]))
+            except MiniLLMError:
+                continue
+            # A success is right only if the events before the cut hold the complete answer.
+            expected = msgspec.structs.replace(case, usage=response.usage)
+            for problem in list(_differences(expected, response))[:1]:
+                yield f"case {case.name}: truncated after {count} events it is a success: {problem}"
 
     def _answer(self, reply: ScriptedReply, price: TokenPrice | None = None) -> CompletionResponse:
         generator = self._generator.replace(transport=ScriptedTransport([reply]), token_price=price)
@@ -267,26 +273,16 @@ class _Subject:
         elif plain.usage and not native and priced.cost.cost != PRICE.cost_of(plain.usage):
             yield f"with a price the cost is {priced.cost.cost}, not tokens times price"
 
-    def _cut_problems(self, case: ProviderCase, count: int) -> Iterator[str]:
-        """Check that a truncated stream is an error, unless it had the complete answer."""
-        try:
-            response = self._answer(_streamed(case.events[:count]))
-        except MiniLLMError:
-            return
-        problems = list(_differences(msgspec.structs.replace(case, usage=response.usage), response))
-        if problems:
-            yield f"case {case.name}: truncated after {count} events it is a success: {problems[0]}"
-
 
 def _replies(case: ProviderCase) -> list[ScriptedReply]:
     whole = [] if case.body is None else [ScriptedReply.json(case.body)]
-    replies = [*whole, _streamed(case.events)] if case.events else whole
+    replies = [*whole, _event_stream(case.events)] if case.events else whole
     if not replies:
         raise InvalidParameterError(f"the case {case.name} has neither a body nor events")
     return replies
 
 
-def _streamed(events: Sequence[str]) -> ScriptedReply:
+def _event_stream(events: Sequence[str]) -> ScriptedReply:
     pieces = ["".join(f"data: {line}\n" for line in event.split("\n")) + "\n" for event in events]
     return ScriptedReply.events(*(piece.encode() for piece in pieces))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import ConnectError
-from minillmlib.event_loop import asyncio_module
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
 
 __all__ = ["default_transport", "set_default_transport", "shared_engine"]

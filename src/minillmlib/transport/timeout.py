@@ -6,8 +6,8 @@ import math
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import Clock, RequestTimeoutError
-from minillmlib.event_loop import asyncio_module
 from minillmlib.types.parameters import NodeCompletionParameters
 
 if TYPE_CHECKING:

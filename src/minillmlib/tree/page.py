@@ -7,7 +7,6 @@ browser run this script and this style alone, by their hashes, and fetch nothing
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.tree.records import encode
+from minillmlib.tree.render import escape_html
 from minillmlib.tree.tree import Tree
 from minillmlib.types.costs import CostTotal
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
@@ -44,7 +44,7 @@ def html_page(tree: Tree, root: int, title: str) -> str:
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     depth = sum(1 for _ in tree.store.path(root)) - 1
     data = {"title": title, "above": depth, "nodes": list(_rows(tree, root))}
-    escaped = html.escape(title).encode("ascii", "xmlcharrefreplace").decode()
+    escaped = escape_html(title).encode("ascii", "xmlcharrefreplace").decode()
     parts = {"TITLE": escaped, "DATA": encode(_to_ascii(data)).decode().translate(MARKUP)}
     # In one pass, so that a message with such a name in it stays a message.
     return re.sub(r"%%(TITLE|DATA)%%", lambda found: parts[found[1]], template)

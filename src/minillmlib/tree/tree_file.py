@@ -12,6 +12,7 @@ from typing import IO
 
 import msgspec
 
+from minillmlib.deferred_imports import logger
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
@@ -106,7 +107,7 @@ class TreeReader:
             if unfinished and not self._has_header:
                 raise self._line_error(name, number, "it is no tree file", unfinished)
             if unfinished:
-                _warn_of_unfinished_line(name, number)
+                logger().warning("%s: line %d is cut off and left out", name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
 
@@ -175,10 +176,3 @@ class TreeReader:
                 self.tree.set_format_kwargs(index, values)
             case DetachRecord():
                 self.tree.detach(index)
-
-
-def _warn_of_unfinished_line(name: str, number: int) -> None:
-    import logging  # noqa: PLC0415 - 5 % of our import
-
-    log = logging.getLogger("minillmlib")
-    log.warning("%s: line %d is cut off and left out", name, number)

@@ -1,0 +1,40 @@
+"""Modules of the standard library that are imported on first use, because their import is slow.
+
+Beside the rest of `import minillmlib`: asyncio takes half as long again, logging and hmac (which
+loads OpenSSL) a twentieth each.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+__all__ = ["asyncio_module", "hmac_module", "logger"]
+
+
+@cache
+def asyncio_module() -> ModuleType:
+    """Return asyncio. A program with a running event loop has imported it already."""
+    import asyncio  # noqa: PLC0415 - see above
+
+    return asyncio
+
+
+@cache
+def hmac_module() -> ModuleType:
+    """Return hmac."""
+    import hmac  # noqa: PLC0415 - see above
+
+    return hmac
+
+
+@cache
+def logger() -> Logger:
+    """Return the library's logger, `minillmlib`."""
+    import logging  # noqa: PLC0415 - see above
+
+    return logging.getLogger("minillmlib")
