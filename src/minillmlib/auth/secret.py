@@ -5,7 +5,6 @@ import re
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from minillmlib.deferred_imports import hmac_module
 from minillmlib.errors import InvalidParameterError
 
 __all__ = [
@@ -70,8 +69,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        is_equal: bool = hmac_module().compare_digest(self._text.encode(), other._text.encode())
-        return is_equal
+        return self._text == other._text  # both are this program's own: nobody times it
 
     __hash__ = None  # type: ignore[assignment]  # a hash would let the text be guessed
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
+from minillmlib.deferred_imports import json_module
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
 from minillmlib.json_value import JsonObject, JsonValue, encode_json, excerpt
 
@@ -118,10 +119,8 @@ def _as_model(part: type) -> JsonValue:
 
 
 def _decode_model(part: type, value: JsonValue) -> JsonValue:
-    import json  # noqa: PLC0415 - few programs need it; unlike msgspec it encodes any number
-
     try:
-        return _as_model(part).model_validate_json(json.dumps(value))
+        return _as_model(part).model_validate_json(json_module().dumps(value))
     except Exception as error:  # noqa: BLE001 - as above
         problems = error.errors() if hasattr(error, "errors") else ()
         messages = [f"{problem['msg']} - at `{_path(problem['loc'])}`" for problem in problems]

@@ -5,7 +5,7 @@ An unknown cost never looks like a free request.
 
 import enum
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 from types import UnionType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -422,18 +422,18 @@ class Budget:
                 "a budget needs the maximum cost of a request, and this is missing for it: "
                 f"{'; '.join(estimate.missing)}; the request was not sent"
             )
-        taken: list[Budget] = []
+        books: list[Callable[[Decimal, Decimal], None]] = []
         budget: Budget | None = self
         while budget is not None:
             if not budget._take(estimate.ceiling):  # noqa: SLF001 - another budget
-                Reservation(taken, estimate.ceiling).settle(None)
+                Reservation(books, estimate.ceiling).settle(None)
                 raise BudgetExceededError(
                     f"the request may cost ${estimate.ceiling:f}, but only ${budget.remaining:f} "
                     f"of the budget of ${budget.limit:f} remain; it was not sent"
                 )
-            taken.append(budget)
+            books.append(budget._settle)  # noqa: SLF001 - as above
             budget = budget.parent
-        return Reservation(taken, estimate.ceiling)
+        return Reservation(books, estimate.ceiling)
 
     def _take(self, amount: Decimal) -> bool:
         with self._lock:
@@ -454,8 +454,10 @@ class Budget:
 class Reservation:
     """The sum reserved for one request until its cost is known. The first known cost is final."""
 
-    def __init__(self, budgets: Sequence[Budget], ceiling: Decimal) -> None:
-        self._budgets = budgets
+    def __init__(
+        self, books: Sequence[Callable[[Decimal, Decimal], None]], ceiling: Decimal
+    ) -> None:
+        self._books = books  # one for each budget: releases the first amount, spends the second
         self._ceiling = self._reserved = ceiling
         self._spent = Decimal(0)
         self._is_final = False
@@ -470,6 +472,6 @@ class Reservation:
         self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
         known = Decimal(0) if cost is None else cost.cost
         spent = known if self._is_final else self._ceiling
-        for budget in self._budgets:
-            budget._settle(self._reserved, EXACT.subtract(spent, self._spent))  # noqa: SLF001
+        for book in self._books:
+            book(self._reserved, EXACT.subtract(spent, self._spent))
         self._reserved, self._spent = Decimal(0), spent
