@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Self, TypeAlias
+from typing import Self
 
 import msgspec
 
@@ -12,7 +12,6 @@ from minillmlib.protocols.cache_control import BREAKPOINTS
 from minillmlib.protocols.chat_completions import request, response
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
-from minillmlib.providers.models.token_limits import max_output_tokens, unpriced_keys
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.change import replace
 from minillmlib.types.costs import CostOutcome, TokenPrice
@@ -24,11 +23,27 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = [
-    "Billing", "Capabilities", "Headers", "Provider", "omitted_breakpoints_and_routing",
+    "Billing",
+    "Capabilities",
+    "Provider",
+    "ignored_breakpoints",
+    "max_output_tokens",
     "omitted_routing",
-]  # fmt: skip
+]
 
-Headers: TypeAlias = list[tuple[str, str]]
+# Keys that cost more than the tokens of the body, but for these values.
+_UNPRICED: dict[str, tuple[JsonValue, ...]] = {
+    "audio": (),
+    "inference_geo": (),
+    "mcp_servers": (),
+    "modalities": (["text"],),
+    "models": (),
+    "plugins": (),
+    "prediction": (),
+    "service_tier": ("auto", "default", "flex", "standard", "standard_only"),
+    "speed": ("standard",),
+    "web_search_options": (),
+}
 
 
 def _none(*_: object) -> None:
@@ -50,15 +65,52 @@ def omitted_routing(params: CompletionParameters) -> dict[str, str]:
     return {"openrouter_routing": "only OpenRouter chooses providers"}
 
 
-def omitted_breakpoints_and_routing(
+def ignored_breakpoints(messages: Sequence[Message]) -> dict[str, str]:
+    """Return the report of cache breakpoints for a service that caches by itself."""
+    if any(map(attrgetter("cache_ttl"), messages)):
+        return {BREAKPOINTS: "this provider caches by itself"}
+    return {}
+
+
+def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
-    """Return what a service omits that caches by itself and chooses no providers."""
     del model
-    omitted = omitted_routing(params)
-    if any(map(attrgetter("cache_ttl"), messages)):
-        omitted[BREAKPOINTS] = "this provider caches by itself"
-    return omitted
+    return omitted_routing(params) | ignored_breakpoints(messages)
+
+
+def max_output_tokens(body: JsonObject, params: CompletionParameters) -> int | None:
+    """Return the most tokens that a body lets the model write, in all of its answers.
+
+    Another wire may have another key for its limit: then `max_tokens` of the parameters counts.
+    Some servers take a limit of 0, or less, for none.
+    """
+    keys = ("max_completion_tokens", "max_tokens")
+    limits = [body[key] for key in keys if key in body] or [params.max_tokens]
+    copies = [body.get("n", 1), body.get("best_of", 1)]
+    if not all(type(number) is int and number > 0 for number in (*limits, *copies)):
+        return None
+    return int(max(limits) * max(copies))
+
+
+def unpriced_keys(body: Mapping[str, JsonValue]) -> list[str]:
+    """Return the keys of a body with which a request may cost more than its tokens."""
+    keys = [
+        key
+        for key, value in body.items()
+        if key in _UNPRICED and value is not None and value not in _UNPRICED[key]
+    ]
+    if str(body.get("model")).endswith(":online"):  # OpenRouter's suffix for searches
+        keys.append("model")
+    tools = body.get("tools")
+    if isinstance(tools, list) and not all(map(_runs_here, tools)):
+        keys.append("tools")
+    return keys
+
+
+def _runs_here(tool: JsonValue) -> bool:
+    """Whether the caller runs a tool; a vendor's tool has another type and costs fees."""
+    return isinstance(tool, dict) and tool.get("type") in (None, "function", "custom")
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +146,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
     min_output_tokens: Callable[[str, CompletionParameters], int] = _one
     omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
-        omitted_breakpoints_and_routing
+        _explain_omissions
     )
     explain_refusal: Callable[[str, CompletionParameters], str | None] = _none
     replayable_media: tuple[str, ...] = ()
@@ -175,7 +227,7 @@ class Provider:
         del model, stream
         return self.endpoint_url(base)
 
-    def auth_headers(self, auth: Auth) -> Headers:
+    def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
         """Return the headers that carry the credential."""
         secret = auth.secret()
         return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []

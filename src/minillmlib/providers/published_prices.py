@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias
 
 from minillmlib.errors import MissingExtraError
-from minillmlib.types.costs import TokenPrice
+from minillmlib.types.costs import RATES, TokenPrice
 
 if TYPE_CHECKING:
     from genai_prices import types as tables
@@ -25,14 +25,7 @@ __all__ = ["is_published", "published_price"]
 
 TABLE = "genai-prices"
 
-# Our rates by the table's names.
-RATES = {
-    "input_mtok": "input",
-    "output_mtok": "output",
-    "cache_read_mtok": "cache_read",
-    "cache_write_mtok": "cache_write",
-    "cache_write_1h_mtok": "cache_write_1h",
-}
+RATE_KEYS = {f"{name}_mtok": name for name in RATES}  # ours, by the table's names
 # Fees of a vendor's tools; at these vendors only requests that ask for the tools pay them.
 FEES = ("web_searches_kcount", "storage_searches_kcount")
 FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
@@ -71,7 +64,9 @@ def is_published(price: TokenPrice | None) -> bool:
 def _price_in(snapshot: DataSnapshot, version: str, base_url: str, model: str) -> TokenPrice:
     now = datetime.now(tz=UTC)
     vendor = _vendor_at(snapshot, base_url)
-    entry = _entry_of(vendor, model)
+    entry = next((entry for entry in vendor.models if _is_named(entry.match, model.lower())), None)
+    if entry is None:
+        raise _NoPriceError(f"it does not know this model of {vendor.id}")
     rates = dict(_rates_of(vendor, _standard_prices(entry, now)))
     if MORE_THAN_TEXT.search(model) or "input" not in rates or "output" not in rates:
         raise _NoPriceError("the model is not billed by the token alone")
@@ -98,13 +93,6 @@ def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
         if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
             return vendor
     raise _NoPriceError(f"it knows no vendor at {base_url}")
-
-
-def _entry_of(vendor: tables.Provider, model: str) -> tables.ModelInfo:
-    for entry in vendor.models:
-        if _is_named(entry.match, model.lower()):
-            return entry
-    raise _NoPriceError(f"it does not know this model of {vendor.id}")
 
 
 def _is_named(rule: tables.MatchLogic, model: str) -> bool:
@@ -139,8 +127,8 @@ def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tu
     for key, rate in vars(prices).items():
         if rate is None:
             continue
-        if key in RATES:
-            yield RATES[key], rate
+        if key in RATE_KEYS:
+            yield RATE_KEYS[key], rate
         elif key not in FEES or vendor.id not in FEES_ON_DEMAND:
             raise _NoPriceError(f"its price has a part that is not of plain tokens, {key}")
 
@@ -156,11 +144,7 @@ def _price(rates: dict[str, Rate], tokens: int, source: str) -> TokenPrice:
     threshold = min((tier.start for tier in tiers if tier.start > tokens), default=None)
     at = {name: _rate_above(tokens, rate) for name, rate in rates.items()}
     return TokenPrice(
-        at["input"],
-        at["output"],
-        cache_read=at.get("cache_read"),
-        cache_write=at.get("cache_write"),
-        cache_write_1h=at.get("cache_write_1h"),
+        **at,
         threshold=threshold,
         next_tier=None if threshold is None else _price(rates, threshold, source),
         source=source,
