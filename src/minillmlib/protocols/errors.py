@@ -100,12 +100,11 @@ _ADVICE: dict[type[ApiError], str] = {
     errors.RequestTooLargeError: "send less in one request",
 }
 
-_SUBSCRIPTION_ADVICE = (
+SUBSCRIPTION_WORDS = ("claude code", "extra usage", "oauth")
+SUBSCRIPTION_ADVICE = (
     "the vendor restricts subscription tokens to its own programs; "
     "use an API key with GeneratorInfo.anthropic(model)"
 )
-
-SUBSCRIPTION_WORDS = ("claude code", "extra usage", "oauth")
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):
@@ -152,16 +151,13 @@ def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
 
 
 def _error(
-    body: _ErrorBody,
-    status: int,
-    headers: Mapping[str, str],
-    explain: Explanation | None = None,
+    body: _ErrorBody, status: int, headers: Mapping[str, str], explain: Explanation | None = None
 ) -> ApiError:
     kind = _kind(body, status)
     advice = explain() if explain and kind is BadRequestError else _ADVICE.get(kind)
     is_subscription = any(words in body.message.lower() for words in SUBSCRIPTION_WORDS)
     if is_subscription and kind in (errors.AuthenticationError, BillingError):
-        advice = _SUBSCRIPTION_ADVICE
+        advice = SUBSCRIPTION_ADVICE
     message = excerpt(body.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
     error = kind(
@@ -208,7 +204,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     availability = _object(fields.get("availability"))
     is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
     return _ErrorBody(
-        message=_message(error if isinstance(error, str) else fields, metadata),
+        message=error if isinstance(error, str) else _message(fields, metadata),
         words=tuple(_words(fields, metadata, availability)),
         number=_number(fields.get("code")),
         retry_after=availability.get("retry_after"),
@@ -218,9 +214,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     )
 
 
-def _message(error: str | JsonObject, metadata: JsonObject) -> str:
-    if isinstance(error, str):
-        return error
+def _message(error: JsonObject, metadata: JsonObject) -> str:
     message = error.get("message") or error.get("detail")
     if isinstance(message, dict):
         message = message.get("detail") or message
@@ -233,8 +227,7 @@ def _message(error: str | JsonObject, metadata: JsonObject) -> str:
 
 
 def _validation_error(item: JsonValue) -> str:
-    """Return one validation error of FastAPI's kind: its place, and its message."""
-    fields = _object(item)
+    fields = _object(item)  # of FastAPI's kind
     place = fields.get("loc")
     path = ".".join(map(_text_of, place)) if isinstance(place, list) else ""
     return f"{path}: {_text_of(fields.get('msg', item))}"

@@ -23,13 +23,9 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
 
 __all__ = [
-    "Billing",
-    "Capabilities",
-    "Provider",
-    "ignored_breakpoints",
-    "max_output_tokens",
+    "Billing", "Capabilities", "Provider", "ignored_breakpoints", "max_output_tokens",
     "omitted_routing",
-]
+]  # fmt: skip
 
 # Keys that cost more than the tokens of the body, but for these values.
 _UNPRICED: dict[str, tuple[JsonValue, ...]] = {
@@ -60,16 +56,14 @@ def _true(*_: object) -> bool:
 
 def omitted_routing(params: CompletionParameters) -> dict[str, str]:
     """Return the report of a routing that only OpenRouter takes."""
-    if params.openrouter_routing is None:
-        return {}
-    return {"openrouter_routing": "only OpenRouter chooses providers"}
+    reason = {"openrouter_routing": "only OpenRouter chooses providers"}
+    return {} if params.openrouter_routing is None else reason
 
 
 def ignored_breakpoints(messages: Sequence[Message]) -> dict[str, str]:
     """Return the report of cache breakpoints for a service that caches by itself."""
-    if any(map(attrgetter("cache_ttl"), messages)):
-        return {BREAKPOINTS: "this provider caches by itself"}
-    return {}
+    is_any = any(map(attrgetter("cache_ttl"), messages))
+    return {BREAKPOINTS: "this provider caches by itself"} if is_any else {}
 
 
 def _explain_omissions(
@@ -117,9 +111,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The abilities of a service. Functions may depend on the model; each default is neutral.
 
     Attributes:
-        messages_key: The key of the body under which the encoded messages are, one item for each
-            message, in order. The client may then insert bytes that an earlier call encoded.
-            None: the body is always built as a whole.
+        messages_key: The key of the body with the encoded messages, one item for each, in order,
+            so that the client may insert bytes of an earlier call. None: it never does.
         why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
             None if it may.
         why_no_schema: `(model, response_format)`: why a model is not held to a schema, or None
@@ -127,14 +120,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
         min_output_tokens: `(model, params)`: the smallest `max_tokens` of a request that only
             writes a cache.
-        omitted: `(model, messages, params)`: the settings of a call that are not sent though no
-            error says so, with the reason for each. The client may ask only for the messages
-            that it encodes anew; earlier ones have no cache breakpoint.
+        omitted: `(model, messages, params)`: the settings that are not sent though no error says
+            so, with the reason for each. The client may ask only for the messages that it encodes
+            anew; earlier ones have no cache breakpoint.
         explain_refusal: `(model, params)`: known reasons for which the server refuses such a
             request, or None. The client adds them to the message of its 400 or 422.
         replayable_media: The kinds of generated media that go back to the model with its answers.
-        mergeable_headers: Headers, in lower case, that hold a list, so that the caller's values
-            are added to the provider's.
+        mergeable_headers: Headers, in lower case, that hold a list: the caller's values join it.
         app_url_header: The header for the address of the calling program, if there is one.
         app_title_header: The header for its name.
         stream_accept: The `Accept` header of a request for a stream.

@@ -8,12 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.cache_control import (
-    add_breakpoint,
-    has_text,
-    omitted_breakpoints,
-    select_breakpoints,
-)
+from minillmlib.protocols import cache_control
 from minillmlib.protocols.chat_completions.dialect import (
     ALL_FIELDS,
     ChatDialect,
@@ -71,7 +66,7 @@ def _explain_omissions(
     del params
     if Claude.of(model) is None:
         return ignored_breakpoints(messages)
-    return omitted_breakpoints(messages, has_text)
+    return cache_control.omitted_breakpoints(messages, cache_control.has_text)
 
 
 def _max_media_tokens(model: str, part: MediaPart) -> int | None:
@@ -187,8 +182,9 @@ class OpenRouterProvider(Provider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
         if Claude.of(model) is not None:
-            for index, ttl in select_breakpoints(messages, has_text).items():
-                add_breakpoint(body["messages"][index], ttl)
+            breakpoints = cache_control.select_breakpoints(messages, cache_control.has_text)
+            for index, ttl in breakpoints.items():
+                cache_control.add_breakpoint(body["messages"][index], ttl)
         if params.openrouter_routing is None:
             return body
         return add_extra(body, params.openrouter_routing.as_body())

@@ -1,17 +1,11 @@
 """Builds the body of a request on Anthropic's wire."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject
+from minillmlib.protocols import fields
 from minillmlib.protocols.cache_control import cache_control, has_block, select_breakpoints
-from minillmlib.protocols.fields import (
-    NOTHING_SET,
-    add_extra,
-    encode_tool,
-    normalize_tool_call_id,
-    write_parameters,
-)
 from minillmlib.types.media import DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import ASSISTANT, SYSTEM, Message, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
@@ -30,13 +24,8 @@ ROOM = 20_480  # for reasoning and answer together, where the caller sets no lim
 # OpenRouter's shares of the limit, for models that know budgets but no efforts.
 _SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.95, "max": 0.95}
 
-_FIELDS: Mapping[str, str] = {
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "stop": "stop_sequences",
-}
+_PLAIN = ("max_tokens", "temperature", "top_p", "top_k")
+_FIELDS = {"stop": "stop_sequences"} | {name: name for name in _PLAIN}
 
 
 def build_body(
@@ -57,16 +46,16 @@ def build_body(
         body["system"] = system
     if stream:
         body["stream"] = True
-    if params == NOTHING_SET:  # as in most calls
+    if params == fields.NOTHING_SET:  # as in most calls
         return body
     thinking = _thinking(params, has_efforts=has_efforts)
     if thinking:
         body["thinking"] = thinking
     # The wire demands a limit, and the budget counts against it.
     body["max_tokens"] += thinking.get("budget_tokens", 0)
-    body |= write_parameters(params, _FIELDS, "Anthropic")
+    body |= fields.write_parameters(params, _FIELDS, "Anthropic")
     body |= _structured_fields(params, has_efforts=has_efforts)
-    return add_extra(body, params.extra)
+    return fields.add_extra(body, params.extra)
 
 
 def _split_system(
@@ -124,7 +113,7 @@ def _structured_fields(params: CompletionParameters, *, has_efforts: bool) -> Js
     if config:
         body["output_config"] = config
     if params.tools:
-        body["tools"] = [encode_tool(tool, "input_schema") for tool in params.tools]
+        body["tools"] = [fields.encode_tool(tool, "input_schema") for tool in params.tools]
     if params.tool_choice is not None or params.parallel_tool_calls is not None:
         choice = as_tool_choice(params.tool_choice or "auto")
         body["tool_choice"] = {"type": "any" if choice.mode == "required" else choice.mode}
@@ -207,7 +196,7 @@ def _tool_use_id(call_id: str) -> str:
     """Return the id, or a digest of one that another provider made with other characters."""
     if call_id and all(char.isascii() and (char.isalnum() or char in "_-") for char in call_id):
         return call_id
-    return normalize_tool_call_id(call_id, "toolu_")
+    return fields.normalize_tool_call_id(call_id, "toolu_")
 
 
 def _content_blocks(message: Message) -> list[JsonObject]:

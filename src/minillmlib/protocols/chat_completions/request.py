@@ -6,14 +6,8 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
+from minillmlib.protocols import fields
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
-from minillmlib.protocols.fields import (
-    NOTHING_SET,
-    add_extra,
-    encode_tool,
-    normalize_tool_call_id,
-    write_parameters,
-)
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
@@ -48,11 +42,11 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
         body["stream"] = True
         if include_usage and dialect.has_stream_options:
             body["stream_options"] = {"include_usage": True}
-    if params == NOTHING_SET:  # as in most calls
+    if params == fields.NOTHING_SET:  # as in most calls
         return body
-    body |= write_parameters(params, dialect.fields, dialect.name)
+    body |= fields.write_parameters(params, dialect.fields, dialect.name)
     body |= _structured_fields(params) | _reasoning(dialect, params.reasoning)
-    return add_extra(body, params.extra)
+    return fields.add_extra(body, params.extra)
 
 
 def _structured_fields(params: CompletionParameters) -> JsonObject:
@@ -61,7 +55,7 @@ def _structured_fields(params: CompletionParameters) -> JsonObject:
     if params.response_format is not None:
         body["response_format"] = _format(params.response_format)
     if params.tools:
-        functions = (encode_tool(tool, "parameters") for tool in params.tools)
+        functions = (fields.encode_tool(tool, "parameters") for tool in params.tools)
         body["tools"] = [{"type": "function", "function": function} for function in functions]
     if params.tool_choice is not None:
         choice = as_tool_choice(params.tool_choice)
@@ -76,8 +70,8 @@ def _reasoning(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> JsonO
     if reasoning is None:
         return {}
     if dialect.has_reasoning_object:
-        fields = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
-        return {"reasoning": {name: value for name, value in fields.items() if value is not None}}
+        limits = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
+        return {"reasoning": {name: value for name, value in limits.items() if value is not None}}
     if reasoning.effort is None:
         raise InvalidParameterError(f"{dialect.name} has no reasoning max_tokens; give an effort")
     return {"reasoning_effort": reasoning.effort}
@@ -194,4 +188,4 @@ def _tool_call_id(call_id: str, dialect: ChatDialect) -> str:
     max_chars = dialect.messages.tool_id_chars
     if len(call_id) <= max_chars:
         return call_id
-    return normalize_tool_call_id(call_id, "call_", max_chars)
+    return fields.normalize_tool_call_id(call_id, "call_", max_chars)

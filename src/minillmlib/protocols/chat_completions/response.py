@@ -265,27 +265,32 @@ def _first_choice(body: _Body) -> _Choice | None:
 def _choice_fields(choice: _Choice) -> JsonObject:
     """Return the fields of a chunk. Raises an `ApiError` if the choice reports a failure."""
     message = choice.delta or choice.message or _Message()
-    text = _text(message)
     word = choice.finish_reason or None  # some servers send "" until the end
     reason = None if word is None else FINISH_REASONS.get(word, FinishReason.UNKNOWN)
     if choice.error:
-        raise error_from_payload({"error": choice.error}, partial=text)
+        raise error_from_payload({"error": choice.error}, partial=_text(message))
     if reason is FinishReason.ERROR:
         raise ServerError(
             f"the server broke the answer off ({choice.finish_reason})",
             status=200,
             code=choice.finish_reason,
-            partial=text,
+            partial=_text(message),
         )
+    end = {
+        "finish_reason": reason,
+        "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
+    }
+    texts = _text_only_delta(message)
+    if texts is not None:  # saves a third of the time of a whole answer
+        return {"delta": texts[0], "reasoning": texts[1], **end}
     return {
-        "delta": text,
+        "delta": _text(message),
         "refusal": message.refusal or None,
         "reasoning": _reasoning(message),
         "reasoning_blocks": tuple(_reasoning_blocks(message)),
         "tool_calls": _tool_calls(message),
         "media": _media(message),
-        "finish_reason": reason,
-        "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
+        **end,
     }
 
 

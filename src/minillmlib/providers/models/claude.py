@@ -44,9 +44,8 @@ class Claude(msgspec.Struct, frozen=True):
         if found is None:
             return None
         old, old_minor, family, major, minor = found.groups()
-        if old or major:
-            return Claude(family, (int(old or major), int(old_minor or minor or 0)))
-        return None
+        version = (int(old or major or 0), int(old_minor or minor or 0))
+        return Claude(family, version) if old or major else None
 
     @property
     def has_efforts(self) -> bool:

@@ -21,9 +21,7 @@ _MAX_TILES = 8
 _SNAPSHOT = r"(?:-\d{4}-\d{2}-\d{2})?$"
 _TILES = (
     (re.compile(r"gpt-4o-mini" + _SNAPSHOT), 2833, 5667),
-    (re.compile(r"gpt-4o" + _SNAPSHOT), 85, 170),
-    (re.compile(r"chatgpt-4o-latest$"), 85, 170),
-    (re.compile(r"gpt-4\.1" + _SNAPSHOT), 85, 170),
+    (re.compile(r"(?:gpt-4o|gpt-4\.1|chatgpt-4o-latest)" + _SNAPSHOT), 85, 170),
     (re.compile(r"(?:o1|o1-pro|o3)" + _SNAPSHOT), 75, 150),
     (re.compile(r"gpt-5(?:\.1)?(?:-chat-latest)?" + _SNAPSHOT), 70, 140),
 )
@@ -48,15 +46,7 @@ _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o
 
 
 class _Family(msgspec.Struct, frozen=True):
-    """Some models that refuse the same.
-
-    Attributes:
-        names: The models.
-        refused_efforts: The efforts that they do not have.
-        thinks: Whether they reason without being asked to.
-        has_tools: Whether they call functions at all.
-        thinks_with_tools: Whether they call functions while they reason.
-    """
+    """Some models that refuse the same; `thinks` is whether they do so without being asked."""
 
     names: re.Pattern[str]
     refused_efforts: tuple[str, ...] = ()
