@@ -21,7 +21,8 @@ _MAX_TILES = 8
 _SNAPSHOT = r"(?:-\d{4}-\d{2}-\d{2})?$"
 _TILES = (
     (re.compile(r"gpt-4o-mini" + _SNAPSHOT), 2833, 5667),
-    (re.compile(r"(?:gpt-4o|gpt-4\.1|chatgpt-4o-latest)" + _SNAPSHOT), 85, 170),
+    (re.compile(r"(?:gpt-4o|gpt-4\.1)" + _SNAPSHOT), 85, 170),
+    (re.compile(r"chatgpt-4o-latest$"), 85, 170),
     (re.compile(r"(?:o1|o1-pro|o3)" + _SNAPSHOT), 75, 150),
     (re.compile(r"gpt-5(?:\.1)?(?:-chat-latest)?" + _SNAPSHOT), 70, 140),
 )
@@ -46,7 +47,7 @@ _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o
 
 
 class _Family(msgspec.Struct, frozen=True):
-    """Some models that refuse the same; `thinks` is whether they do so without being asked."""
+    """Some models that refuse the same. `thinks`: they reason without being asked to."""
 
     names: re.Pattern[str]
     refused_efforts: tuple[str, ...] = ()
