@@ -1,11 +1,10 @@
 """A model, and everything that is needed to reach it."""
 
 import os
-import re
 from pathlib import Path
 from types import UnionType
 from typing import Self, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,7 +35,6 @@ LOCAL_MODEL = "SmolLM2-135M-Instruct"
 # An HTTP engine writes these itself; two of a kind would desynchronize the connection.
 FRAMING_HEADERS = ("content-length", "transfer-encoding", "connection", "host")
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KINDS: dict[str, type | UnionType] = {
     "provider": Provider,
     "credential": CredentialSource,
@@ -86,8 +84,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), type):
                 given = type(getattr(self, name)).__name__
                 msgspec.structs.force_setattr(self, name, None)  # it may be a misplaced key
+                wanted = kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
                 raise InvalidParameterError(
-                    f"the {name} of a generator must be {_name_of(kind)}, not {given}"
+                    f"the {name} of a generator must be {wanted}, not {given}"
                 )
         problem = _headers_problem(self.headers)
         if problem is not None:
@@ -105,13 +104,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             )
         if name == "local":
             return cls.local(model)
-        return cls(
-            name=name,
-            base_url=row.base_url,
-            model=model,
-            provider=row.provider,
-            credential=row.credential,
-        )
+        return cls(name=name, model=model, **msgspec.structs.asdict(row))
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
@@ -155,15 +148,18 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
-        path = None if model_file is None else _absolute(model_file)
-        row = PRESETS["local"]
+        try:
+            path = None if model_file is None else Path(model_file).absolute()
+        except TypeError:
+            raise InvalidParameterError(
+                f"a model file is given by its path, not by a {type(model_file).__name__}"
+            ) from None
         return cls(
             name="local",
-            base_url=row.base_url,
             model=LOCAL_MODEL if path is None else path.name,
-            provider=row.provider,
             token_price=TokenPrice(0, 0),
             transport=LocalTransport(path),
+            **msgspec.structs.asdict(PRESETS["local"]),
         )
 
     @classmethod
@@ -203,7 +199,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_api_key_from_env(self, variable: str) -> Self:
         """Return a copy that takes its key from this variable if it is set, else as before."""
-        if not VARIABLE.fullmatch(variable if type(variable) is str else ""):
+        if type(variable) is not str or not (variable.isascii() and variable.isidentifier()):
             del variable  # it may be the key itself, and tracebacks show local variables
             raise InvalidParameterError(
                 "with_api_key_from_env takes the name of an environment variable: letters, digits "
@@ -225,12 +221,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         The value is kept as a `Secret` if the name says that it is one: if it contains "key",
         "token", "secret", "password", "cookie" or "authorization".
         """
-        problem = _header_problem(name, value)
-        if problem is not None:
+        others = tuple(pair for pair in self.headers if pair[0].lower() != str(name).lower())
+        try:
+            return self.replace(headers=(*others, (name, value)))
+        finally:
             del value  # see with_api_key
-            raise InvalidParameterError(problem)
-        others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
-        return self.replace(headers=(*others, (name, value)))
 
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """Return a copy with this price, for providers that count tokens but report no cost."""
@@ -273,18 +268,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
 
 
-def _name_of(kind: type | UnionType) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
-
-
 def _headers_problem(headers: object) -> str | None:
     """Return the problem of some headers, without a value in it."""
-    if not isinstance(headers, tuple) or not all(
-        isinstance(pair, tuple) and len(pair) == 2 for pair in headers
-    ):
+    pairs = headers if isinstance(headers, tuple) else (None,)
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         return "headers are (name, value) pairs; add them with with_header"
-    problems = (_header_problem(name, value) for name, value in headers)
-    return next(filter(None, problems), None)
+    return next(filter(None, (_header_problem(name, value) for name, value in pairs)), None)
 
 
 def _header_problem(name: object, value: object) -> str | None:
@@ -297,15 +286,6 @@ def _header_problem(name: object, value: object) -> str | None:
     if isinstance(value, Secret):  # which was checked when it was made
         return None
     return header_text_problem(value, f"the value of the header {name}")
-
-
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(path).absolute()
-    except TypeError:
-        raise InvalidParameterError(
-            f"a model file is given by its path, not by a {type(path).__name__}"
-        ) from None
 
 
 def _check_word(text: object, what: str) -> None:
@@ -323,8 +303,7 @@ def _checked_base_url(base_url: object) -> str:
         raise InvalidParameterError(
             "the base_url must not hold a user name or password; use with_api_key"
         )
-    parts = _split_url(url)
-    if parts is None or parts.scheme not in ("http", "https") or not _is_host(parts.hostname):
+    if not _is_address(url):
         raise InvalidParameterError(
             f"the base_url must look like https://host/path or http://host:port/path, not {url!r}"
         )
@@ -333,18 +312,12 @@ def _checked_base_url(base_url: object) -> str:
     return url
 
 
-def _split_url(url: str) -> SplitResult | None:
-    """Return the parts of a URL with a valid port and only characters that a URL may have."""
+def _is_address(url: str) -> bool:
+    """Whether it is an http(s) URL with a valid port, and a host that a resolver takes."""
     try:
         parts = urlsplit(url)
-        is_valid = parts.port is None or parts.port >= 0
+        scheme, host, _port = parts.scheme, parts.hostname or "", parts.port
     except ValueError:
-        return None
-    return parts if is_valid and url.isascii() and " " not in url else None
-
-
-def _is_host(name: str | None) -> bool:
-    """Whether a resolver takes the name: labels of 1 to 63 characters."""
-    if not name:
         return False
-    return all(0 < len(label) < 64 for label in name.removesuffix(".").split("."))
+    is_host = all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))
+    return scheme in ("http", "https") and is_host and url.isascii() and " " not in url

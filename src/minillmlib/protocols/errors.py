@@ -17,26 +17,27 @@ from minillmlib.errors import ApiError, BadRequestError, BillingError, Malformed
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 from minillmlib.protocols.rate_limits import parse_retry_after
 
-__all__ = ["error_from_payload", "error_from_reply", "is_error_payload"]
+__all__ = ["error_from_payload", "error_from_reply"]
 
-_RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
+RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
+
+Explanation: TypeAlias = Callable[[], str | None]
 
 # A few causes hide behind a general code.
-_PHRASES: dict[type[ApiError], tuple[str, ...]] = {
-    errors.ContextLengthError: (
-        "prompt is too long",
-        "maximum context length",
-        "available context size",
-        "context size has been exceeded",
-    ),
-    errors.RequestTooLargeError: ("request too large for",),
-    BillingError: ("credit balance", "extra usage", "spend limit", "api usage limits"),
-    errors.AuthenticationError: (
-        "only authorized for use with claude code",
-        "oauth authentication is currently not supported",
-    ),
+_BY_PHRASE: dict[str, type[ApiError]] = {
+    "prompt is too long": errors.ContextLengthError,
+    "maximum context length": errors.ContextLengthError,
+    "available context size": errors.ContextLengthError,
+    "context size has been exceeded": errors.ContextLengthError,
+    "request too large for": errors.RequestTooLargeError,
+    "credit balance": BillingError,
+    "extra usage": BillingError,
+    "spend limit": BillingError,
+    "api usage limits": BillingError,
+    "only authorized for use with claude code": errors.AuthenticationError,
+    "oauth authentication is currently not supported": errors.AuthenticationError,
 }
 
 
@@ -99,17 +100,11 @@ _ADVICE: dict[type[ApiError], str] = {
     errors.RequestTooLargeError: "send less in one request",
 }
 
-_SUBSCRIPTION_ADVICE = (
+SUBSCRIPTION_WORDS = ("claude code", "extra usage", "oauth")
+SUBSCRIPTION_ADVICE = (
     "the vendor restricts subscription tokens to its own programs; "
     "use an API key with GeneratorInfo.anthropic(model)"
 )
-
-
-Explanation: TypeAlias = Callable[[], str | None]
-
-
-def _no_explanation() -> None:
-    return None
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):
@@ -124,18 +119,8 @@ class _ErrorBody(msgspec.Struct, frozen=True):
     request_id: str | None = None
 
 
-def is_error_payload(payload: JsonValue) -> bool:
-    """Whether a JSON body that came with a success status is an error."""
-    if isinstance(payload, list):  # as Gemini sends errors
-        return bool(payload and isinstance(payload[0], dict) and payload[0].get("error"))
-    if not isinstance(payload, dict):
-        return False
-    is_named = payload.get("object") == "error" or payload.get("type") == "error"
-    return is_named or bool(payload.get("error"))
-
-
 def error_from_reply(
-    status: int, headers: Mapping[str, str], body: bytes, explain: Explanation = _no_explanation
+    status: int, headers: Mapping[str, str], body: bytes, explain: Explanation | None = None
 ) -> ApiError:
     """Return the error for an answer whose status is not a success.
 
@@ -143,7 +128,12 @@ def error_from_reply(
     message of a `BadRequestError`.
     """
     if 300 <= status < 400:
-        return _redirect_error(status, headers)
+        target = excerpt(headers.get("location", "(nowhere)"))
+        return errors.RedirectError(
+            f"the server answered with a redirect ({status}) to {target}; redirects are not "
+            "followed, so that key and prompt stay with one server: set base_url to the right one",
+            status=status,
+        )
     try:
         payload = decode_json(body)
     except MalformedResponseError:
@@ -161,15 +151,13 @@ def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
 
 
 def _error(
-    body: _ErrorBody,
-    status: int,
-    headers: Mapping[str, str],
-    explain: Explanation = _no_explanation,
+    body: _ErrorBody, status: int, headers: Mapping[str, str], explain: Explanation | None = None
 ) -> ApiError:
     kind = _kind(body, status)
-    advice = explain() if kind is BadRequestError else _ADVICE.get(kind)
-    if kind in (errors.AuthenticationError, BillingError) and _is_about_subscription(body.message):
-        advice = _SUBSCRIPTION_ADVICE
+    advice = explain() if explain and kind is BadRequestError else _ADVICE.get(kind)
+    is_subscription = any(words in body.message.lower() for words in SUBSCRIPTION_WORDS)
+    if is_subscription and kind in (errors.AuthenticationError, BillingError):
+        advice = SUBSCRIPTION_ADVICE
     message = excerpt(body.message, MESSAGE_CHARS)
     where = f"with status {status}" if status >= 400 else "inside a successful response"
     error = kind(
@@ -179,7 +167,7 @@ def _error(
         retry_after_secs=parse_retry_after(headers, body.retry_after),
         request_id=body.request_id,
     )
-    is_retryable = _RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
+    is_retryable = RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
     if is_retryable is not None and kind is not BillingError:  # but money does not come by itself
         error.is_retryable = is_retryable
     return error
@@ -193,8 +181,8 @@ def _kind(body: _ErrorBody, status: int) -> type[ApiError]:
     message = body.message.lower()
     if status == 503 and "loading model" in message:
         return errors.ModelLoadingError
-    for kind, phrases in _PHRASES.items():
-        if any(phrase in message for phrase in phrases):
+    for phrase, kind in _BY_PHRASE.items():
+        if phrase in message:
             return kind
     tables = (_BY_WORD,) if status >= 400 else (_BY_WORD, _BY_GENERAL_WORD)
     by_word = [table[word] for table in tables for word in body.words if word in table]
@@ -216,7 +204,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     availability = _object(fields.get("availability"))
     is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
     return _ErrorBody(
-        message=_message(error if isinstance(error, str) else fields, metadata),
+        message=error if isinstance(error, str) else _message(fields, metadata),
         words=tuple(_words(fields, metadata, availability)),
         number=_number(fields.get("code")),
         retry_after=availability.get("retry_after"),
@@ -226,9 +214,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     )
 
 
-def _message(error: str | JsonObject, metadata: JsonObject) -> str:
-    if isinstance(error, str):
-        return error
+def _message(error: JsonObject, metadata: JsonObject) -> str:
     message = error.get("message") or error.get("detail")
     if isinstance(message, dict):
         message = message.get("detail") or message
@@ -241,8 +227,7 @@ def _message(error: str | JsonObject, metadata: JsonObject) -> str:
 
 
 def _validation_error(item: JsonValue) -> str:
-    """Return one validation error of FastAPI's kind: its place, and its message."""
-    fields = _object(item)
+    fields = _object(item)  # of FastAPI's kind
     place = fields.get("loc")
     path = ".".join(map(_text_of, place)) if isinstance(place, list) else ""
     return f"{path}: {_text_of(fields.get('msg', item))}"
@@ -268,20 +253,6 @@ def _number(code: JsonValue) -> int | None:
 
 def _object(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}
-
-
-def _is_about_subscription(message: str) -> bool:
-    text = message.lower()
-    return any(words in text for words in ("claude code", "extra usage", "oauth"))
-
-
-def _redirect_error(status: int, headers: Mapping[str, str]) -> errors.RedirectError:
-    target = excerpt(headers.get("location", "(nowhere)"))
-    return errors.RedirectError(
-        f"the server answered with a redirect ({status}) to {target}; redirects are not "
-        "followed, so that key and prompt stay with one server: set base_url to the right one",
-        status=status,
-    )
 
 
 def _page_title(body: bytes) -> str | None:

@@ -8,8 +8,9 @@ from uuid import NAMESPACE_OID, uuid5
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.parameters import CompletionParameters
+from minillmlib.types.tools import ToolLike, as_tool
 
-__all__ = ["NOTHING_SET", "add_extra", "normalize_tool_call_id", "write_parameters"]
+__all__ = ["NOTHING_SET", "add_extra", "encode_tool", "normalize_tool_call_id", "write_parameters"]
 
 # The library itself decides these.
 RESERVED = ("stream", "stream_options")
@@ -57,8 +58,15 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     return {**body, **extra}
 
 
+def encode_tool(like: ToolLike, schema_key: str) -> JsonObject:
+    """Return the definition of a tool, with the schema of its arguments under `schema_key`."""
+    tool = as_tool(like)
+    options = {"description": tool.description, "strict": tool.strict}
+    given = {key: value for key, value in options.items() if value is not None}
+    return {"name": tool.name, schema_key: tool.parameters, **given}
+
+
 def normalize_tool_call_id(call_id: str, prefix: str, max_chars: int = 64) -> str:
     """Return an id that the wire accepts in place of one that it refuses, always the same one."""
     digest = uuid5(NAMESPACE_OID, call_id).hex[:24]
-    whole = prefix + digest
-    return whole if len(whole) <= max_chars else digest[:max_chars]
+    return prefix + digest if len(prefix + digest) <= max_chars else digest[:max_chars]

@@ -4,28 +4,17 @@ from minillmlib.types.responses import FinishReason
 
 __all__ = ["FINISH_REASONS", "parse_finish_reason"]
 
-# The wires read it themselves, with `UNKNOWN` for a miss, which saves a call for each answer.
-FINISH_REASONS: dict[str, FinishReason] = {
-    "": FinishReason.STOP,
-    "stop": FinishReason.STOP,
-    "end_turn": FinishReason.STOP,
-    "stop_sequence": FinishReason.STOP,
-    "eos": FinishReason.STOP,
-    "eos_token": FinishReason.STOP,
-    "COMPLETE": FinishReason.STOP,
-    "length": FinishReason.LENGTH,
-    "max_tokens": FinishReason.LENGTH,
-    "model_length": FinishReason.LENGTH,
-    "model_context_window_exceeded": FinishReason.LENGTH,
-    "tool_calls": FinishReason.TOOL_CALLS,
-    "tool_use": FinishReason.TOOL_CALLS,
-    "tool_call": FinishReason.TOOL_CALLS,
-    "function_call": FinishReason.TOOL_CALLS,
-    "content_filter": FinishReason.CONTENT_FILTER,
-    "refusal": FinishReason.CONTENT_FILTER,
-    "pause_turn": FinishReason.PAUSE,
-    "error": FinishReason.ERROR,
-    "insufficient_system_resource": FinishReason.ERROR,
+_WORDS = {
+    FinishReason.STOP: "stop end_turn stop_sequence eos eos_token COMPLETE",
+    FinishReason.LENGTH: "length max_tokens model_length model_context_window_exceeded",
+    FinishReason.TOOL_CALLS: "tool_calls tool_use tool_call function_call",
+    FinishReason.CONTENT_FILTER: "content_filter refusal",
+    FinishReason.PAUSE: "pause_turn",
+    FinishReason.ERROR: "error insufficient_system_resource",
+}
+# A miss is `UNKNOWN`.
+FINISH_REASONS = {"": FinishReason.STOP} | {
+    word: reason for reason, words in _WORDS.items() for word in words.split()
 }
 
 

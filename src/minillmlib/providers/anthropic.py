@@ -7,9 +7,14 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.anthropic import request, response, usage
 from minillmlib.protocols.cache_control import has_block, omitted_breakpoints
 from minillmlib.protocols.rate_limits import parse_rate_limits
-from minillmlib.providers.base import Billing, Capabilities, Provider, omitted_routing
+from minillmlib.providers.base import (
+    Billing,
+    Capabilities,
+    Provider,
+    max_output_tokens,
+    omitted_routing,
+)
 from minillmlib.providers.models import claude
-from minillmlib.providers.models.token_limits import claude_media_tokens, max_output_tokens
 from minillmlib.types.limits import RateLimits
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters
@@ -33,7 +38,7 @@ def _min_output_tokens(model: str, params: CompletionParameters) -> int:
     return 1 if is_forced or has_schema else 0
 
 
-def _omitted(
+def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
     del model
@@ -60,14 +65,14 @@ class AnthropicProvider(Provider):
         why_no_schema=claude.why_no_schema,
         why_no_warmup=claude.why_no_warmup,
         min_output_tokens=_min_output_tokens,
-        omitted=_omitted,
+        omitted=_explain_omissions,
         explain_refusal=claude.explain_refusal,
         mergeable_headers=("anthropic-beta",),
     )
     billing = Billing(
         merge_usage=usage.merge_usage,
         is_billed=_is_billed,
-        max_media_tokens=claude_media_tokens,
+        max_media_tokens=claude.max_media_tokens,
         max_output_tokens=_max_output_tokens,
     )
 

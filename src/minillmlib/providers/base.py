@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Self, TypeAlias
+from typing import Self
 
 import msgspec
 
@@ -12,7 +12,6 @@ from minillmlib.protocols.cache_control import BREAKPOINTS
 from minillmlib.protocols.chat_completions import request, response
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
-from minillmlib.providers.models.token_limits import max_output_tokens, unpriced_keys
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.costs import CostOutcome, TokenPrice
 from minillmlib.types.limits import RateLimits
@@ -24,11 +23,23 @@ from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.types.values import replace
 
 __all__ = [
-    "Billing", "Capabilities", "Headers", "Provider", "omitted_breakpoints_and_routing",
+    "Billing", "Capabilities", "Provider", "ignored_breakpoints", "max_output_tokens",
     "omitted_routing",
 ]  # fmt: skip
 
-Headers: TypeAlias = list[tuple[str, str]]
+# Keys that cost more than the tokens of the body, but for these values.
+_UNPRICED: dict[str, tuple[JsonValue, ...]] = {
+    "audio": (),
+    "inference_geo": (),
+    "mcp_servers": (),
+    "modalities": (["text"],),
+    "models": (),
+    "plugins": (),
+    "prediction": (),
+    "service_tier": ("auto", "default", "flex", "standard", "standard_only"),
+    "speed": ("standard",),
+    "web_search_options": (),
+}
 
 
 def _none(*_: object) -> None:
@@ -45,29 +56,63 @@ def _true(*_: object) -> bool:
 
 def omitted_routing(params: CompletionParameters) -> dict[str, str]:
     """Return the report of a routing that only OpenRouter takes."""
-    if params.openrouter_routing is None:
-        return {}
-    return {"openrouter_routing": "only OpenRouter chooses providers"}
+    reason = {"openrouter_routing": "only OpenRouter chooses providers"}
+    return {} if params.openrouter_routing is None else reason
 
 
-def omitted_breakpoints_and_routing(
+def ignored_breakpoints(messages: Sequence[Message]) -> dict[str, str]:
+    """Return the report of cache breakpoints for a service that caches by itself."""
+    is_any = any(map(attrgetter("cache_ttl"), messages))
+    return {BREAKPOINTS: "this provider caches by itself"} if is_any else {}
+
+
+def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
-    """Return what a service omits that caches by itself and chooses no providers."""
     del model
-    omitted = omitted_routing(params)
-    if any(map(attrgetter("cache_ttl"), messages)):
-        omitted[BREAKPOINTS] = "this provider caches by itself"
-    return omitted
+    return omitted_routing(params) | ignored_breakpoints(messages)
+
+
+def max_output_tokens(body: JsonObject, params: CompletionParameters) -> int | None:
+    """Return the most tokens that a body lets the model write, in all of its answers.
+
+    Another wire may have another key for its limit: then `max_tokens` of the parameters counts.
+    Some servers take a limit of 0, or less, for none.
+    """
+    keys = ("max_completion_tokens", "max_tokens")
+    limits = [body[key] for key in keys if key in body] or [params.max_tokens]
+    copies = [body.get("n", 1), body.get("best_of", 1)]
+    if not all(type(number) is int and number > 0 for number in (*limits, *copies)):
+        return None
+    return int(max(limits) * max(copies))
+
+
+def unpriced_keys(body: Mapping[str, JsonValue]) -> list[str]:
+    """Return the keys of a body with which a request may cost more than its tokens."""
+    keys = [
+        key
+        for key, value in body.items()
+        if key in _UNPRICED and value is not None and value not in _UNPRICED[key]
+    ]
+    if str(body.get("model")).endswith(":online"):  # OpenRouter's suffix for searches
+        keys.append("model")
+    tools = body.get("tools")
+    if isinstance(tools, list) and not all(map(_runs_here, tools)):
+        keys.append("tools")
+    return keys
+
+
+def _runs_here(tool: JsonValue) -> bool:
+    """Whether the caller runs a tool; a vendor's tool has another type and costs fees."""
+    return isinstance(tool, dict) and tool.get("type") in (None, "function", "custom")
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The abilities of a service. Functions may depend on the model; each default is neutral.
 
     Attributes:
-        messages_key: The key of the body under which the encoded messages are, one item for each
-            message, in order. The client may then insert bytes that an earlier call encoded.
-            None: the body is always built as a whole.
+        messages_key: The key of the body with the encoded messages, one item for each, in order,
+            so that the client may insert bytes of an earlier call. None: it never does.
         why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
             None if it may.
         why_no_schema: `(model, response_format)`: why a model is not held to a schema, or None
@@ -75,14 +120,13 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
         min_output_tokens: `(model, params)`: the smallest `max_tokens` of a request that only
             writes a cache.
-        omitted: `(model, messages, params)`: the settings of a call that are not sent though no
-            error says so, with the reason for each. The client may ask only for the messages
-            that it encodes anew; earlier ones have no cache breakpoint.
+        omitted: `(model, messages, params)`: the settings that are not sent though no error says
+            so, with the reason for each. The client may ask only for the messages that it encodes
+            anew; earlier ones have no cache breakpoint.
         explain_refusal: `(model, params)`: known reasons for which the server refuses such a
             request, or None. The client adds them to the message of its 400 or 422.
         replayable_media: The kinds of generated media that go back to the model with its answers.
-        mergeable_headers: Headers, in lower case, that hold a list, so that the caller's values
-            are added to the provider's.
+        mergeable_headers: Headers, in lower case, that hold a list: the caller's values join it.
         app_url_header: The header for the address of the calling program, if there is one.
         app_title_header: The header for its name.
         stream_accept: The `Accept` header of a request for a stream.
@@ -94,7 +138,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
     min_output_tokens: Callable[[str, CompletionParameters], int] = _one
     omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
-        omitted_breakpoints_and_routing
+        _explain_omissions
     )
     explain_refusal: Callable[[str, CompletionParameters], str | None] = _none
     replayable_media: tuple[str, ...] = ()
@@ -175,7 +219,7 @@ class Provider:
         del model, stream
         return self.endpoint_url(base)
 
-    def auth_headers(self, auth: Auth) -> Headers:
+    def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
         """Return the headers that carry the credential."""
         secret = auth.secret()
         return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []

@@ -3,7 +3,6 @@
 from minillmlib.protocols.chat_completions.dialect import OPENAI_FIELDS, ChatDialect
 from minillmlib.providers.base import Provider
 from minillmlib.providers.models import openai as models
-from minillmlib.providers.models.token_limits import openai_media_tokens
 
 __all__ = ["OpenAiProvider"]
 
@@ -22,4 +21,4 @@ class OpenAiProvider(Provider):
         why_no_schema=models.why_no_schema,
         explain_refusal=models.explain_refusal,
     )
-    billing = Provider.billing.replace(max_media_tokens=openai_media_tokens)
+    billing = Provider.billing.replace(max_media_tokens=models.max_media_tokens)

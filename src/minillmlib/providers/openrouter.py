@@ -8,27 +8,16 @@ from urllib.parse import quote
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.cache_control import (
-    add_breakpoint,
-    has_text,
-    omitted_breakpoints,
-    select_breakpoints,
-)
+from minillmlib.protocols import cache_control
 from minillmlib.protocols.chat_completions.dialect import (
     ALL_FIELDS,
     ChatDialect,
     MessageCapabilities,
 )
 from minillmlib.protocols.fields import add_extra
-from minillmlib.providers.base import (
-    Billing,
-    Capabilities,
-    Provider,
-    omitted_breakpoints_and_routing,
-)
-from minillmlib.providers.models import claude
+from minillmlib.providers.base import Billing, Capabilities, Provider, ignored_breakpoints
+from minillmlib.providers.models import claude, openai
 from minillmlib.providers.models.claude import Claude
-from minillmlib.providers.models.token_limits import claude_media_tokens, openai_media_tokens
 from minillmlib.types.costs import MAX_USD, exact_sum
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
@@ -40,8 +29,27 @@ __all__ = ["OpenRouterProvider"]
 NO_RECORD = re.compile(r"\bgeneration\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 
 
+class _CostDetails(msgspec.Struct):
+    upstream_inference_cost: Decimal | None = None
+
+
+class _Bill(msgspec.Struct):
+    cost: Decimal | None = None
+    is_byok: bool = False
+    cost_details: _CostDetails | None = None
+
+
+class _Generation(msgspec.Struct):
+    total_cost: Decimal | None = None
+    is_byok: bool = False
+    upstream_inference_cost: Decimal | None = None
+    native_tokens_prompt: Count | None = None
+    native_tokens_completion: Count | None = None
+    native_tokens_reasoning: Count | None = None
+    native_tokens_cached: Count | None = None
+
+
 def _why_no_schema(model: str, form: ResponseFormat) -> str | None:
-    """Return what the vendor of Claude's models says of them."""
     return None if Claude.of(model) is None else claude.why_no_schema(model, form)
 
 
@@ -51,46 +59,69 @@ def _min_output_tokens(model: str, params: CompletionParameters) -> int:
     return 16 if model.startswith("openai/") else 1
 
 
-def _omitted(
+def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
-    if Claude.of(model) is not None:
-        return omitted_breakpoints(messages, has_text)
-    return omitted_breakpoints_and_routing(model, messages, params.replace(openrouter_routing=None))
+    del params
+    if Claude.of(model) is None:
+        return ignored_breakpoints(messages)
+    return cache_control.omitted_breakpoints(messages, cache_control.has_text)
 
 
 def _max_media_tokens(model: str, part: MediaPart) -> int | None:
     """Return the published bound of the model's vendor, for Claude's and OpenAI's models."""
     vendor, _, name = model.partition("/")
     if vendor == "openai":
-        return openai_media_tokens(name, part)
-    return claude_media_tokens(name, part) if vendor == "anthropic" else None
+        return openai.max_media_tokens(name, part)
+    return claude.max_media_tokens(name, part) if vendor == "anthropic" else None
 
 
 def _parse_deferred_usage(raw: JsonValue) -> Usage | None:
     """Return the record's counts, by the model's tokenizer, and its cost.
 
-    The record does not count what was written to a cache. With a key of the user at the vendor,
-    the vendor's bill is added, here as in an answer.
+    The record does not count what was written to a cache.
     """
     try:
         record = msgspec.convert(raw["data"], _Generation)
     except (ValueError, TypeError, KeyError):
         return None
-    parts = [record.total_cost]
-    if record.is_byok:
-        parts.append(record.upstream_inference_cost)
-    cost = _sum_of(parts)
-    cached = record.native_tokens_cached or 0
-    if cost is None or cached > (record.native_tokens_prompt or 0):
+    cost = _sum_bills(record.total_cost, record.upstream_inference_cost, record.is_byok)
+    prompt, cached = record.native_tokens_prompt or 0, record.native_tokens_cached or 0
+    if cost is None or cached > prompt:
         return None
     return Usage(
-        uncached_input_tokens=(record.native_tokens_prompt or 0) - cached,
+        uncached_input_tokens=prompt - cached,
         cache_read_tokens=cached,
         completion_tokens=record.native_tokens_completion or 0,
         reasoning_tokens=record.native_tokens_reasoning or 0,
         native_cost=cost,
     )
+
+
+def _native_cost(usage: JsonValue) -> Decimal | None:
+    try:
+        bill = msgspec.convert(usage, _Bill)
+    except ValueError:
+        return None
+    details = bill.cost_details or _CostDetails()
+    return _sum_bills(bill.cost, details.upstream_inference_cost, bill.is_byok)
+
+
+def _sum_bills(
+    cost: Decimal | None,
+    upstream: Decimal | None,
+    is_byok: bool,  # noqa: FBT001 - private
+) -> Decimal | None:
+    """Return the USD of a request, or None if a part is missing or absurd.
+
+    With a key of the user at the vendor, both bills count. Without one, `upstream` repeats
+    `cost`: to add it would double the bill.
+    """
+    bills = (cost, upstream) if is_byok else (cost,)
+    known = [
+        bill for bill in bills if bill is not None and bill.is_finite() and 0 <= bill <= MAX_USD
+    ]
+    return exact_sum(known) if len(known) == len(bills) else None
 
 
 def _is_usage_pending(raw: JsonValue) -> bool:
@@ -125,7 +156,7 @@ class OpenRouterProvider(Provider):
         why_no_schema=_why_no_schema,
         why_no_warmup=claude.why_no_warmup,
         min_output_tokens=_min_output_tokens,
-        omitted=_omitted,
+        omitted=_explain_omissions,
         replayable_media=("image",),
         app_url_header="HTTP-Referer",
         app_title_header="X-OpenRouter-Title",
@@ -150,8 +181,9 @@ class OpenRouterProvider(Provider):
             model, messages, params, stream=stream, include_usage=include_usage
         )
         if Claude.of(model) is not None:
-            for index, ttl in select_breakpoints(messages, has_text).items():
-                add_breakpoint(body["messages"][index], ttl)
+            breakpoints = cache_control.select_breakpoints(messages, cache_control.has_text)
+            for index, ttl in breakpoints.items():
+                cache_control.add_breakpoint(body["messages"][index], ttl)
         if params.openrouter_routing is None:
             return body
         return add_extra(body, params.openrouter_routing.as_body())
@@ -171,46 +203,3 @@ class OpenRouterProvider(Provider):
         """Whether counts follow: always, even if they were not requested."""
         del requested
         return True
-
-
-class _Details(msgspec.Struct):
-    upstream_inference_cost: Decimal | None = None
-
-
-class _Cost(msgspec.Struct):
-    cost: Decimal | None = None
-    is_byok: bool = False
-    cost_details: _Details | None = None
-
-
-class _Generation(msgspec.Struct):
-    total_cost: Decimal | None = None
-    is_byok: bool = False
-    upstream_inference_cost: Decimal | None = None
-    native_tokens_prompt: Count | None = None
-    native_tokens_completion: Count | None = None
-    native_tokens_reasoning: Count | None = None
-    native_tokens_cached: Count | None = None
-
-
-def _native_cost(usage: JsonValue) -> Decimal | None:
-    """Return the USD of a request. With a key of the user at the vendor, both bills count.
-
-    Without one, `upstream_inference_cost` repeats `cost`: to add it would double the bill.
-    """
-    try:
-        bill = msgspec.convert(usage, _Cost)
-    except ValueError:
-        return None
-    parts = [bill.cost]
-    if bill.is_byok:
-        parts.append((bill.cost_details or _Details()).upstream_inference_cost)
-    return _sum_of(parts)
-
-
-def _sum_of(parts: Sequence[Decimal | None]) -> Decimal | None:
-    """Return the sum of some amounts of USD, or None if one is missing or absurd."""
-    known = [
-        part for part in parts if part is not None and part.is_finite() and 0 <= part <= MAX_USD
-    ]
-    return exact_sum(known) if len(known) == len(parts) else None

@@ -14,26 +14,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from minillmlib.deferred_imports import logger
 from minillmlib.errors import MissingExtraError
-from minillmlib.types.costs import TokenPrice
+from minillmlib.types.costs import RATES, TokenPrice
 
 if TYPE_CHECKING:
     from genai_prices import types as tables
     from genai_prices.data_snapshot import DataSnapshot
 
-    Rate: TypeAlias = Decimal | tables.TieredPrices
-
 __all__ = ["is_published", "published_price"]
+
+Steps: TypeAlias = list[tuple[int, Decimal]]  # the rate of requests with more input than a number
 
 TABLE = "genai-prices"
 
-# Our rates by the table's names.
-RATES = {
-    "input_mtok": "input",
-    "output_mtok": "output",
-    "cache_read_mtok": "cache_read",
-    "cache_write_mtok": "cache_write",
-    "cache_write_1h_mtok": "cache_write_1h",
-}
+RATE_KEYS = {f"{name}_mtok": name for name in RATES}  # ours, by the table's names
 # Fees of a vendor's tools; at these vendors only requests that ask for the tools pay them.
 FEES = ("web_searches_kcount", "storage_searches_kcount")
 FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
@@ -53,11 +46,17 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
     None, with a warning in the log, if the table has none that can be used unchanged. Raises
     `MissingExtraError` without the table.
     """
-    snapshot, version = _table()
     try:
-        return _price_in(snapshot, version, base_url, model)
+        from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
+    except ImportError:
+        raise MissingExtraError(
+            'published prices need genai-prices: pip install "minillmlib[prices]"'
+        ) from None
+    snapshot = data_snapshot.get_snapshot()  # the caller may have fetched a newer one
+    try:
+        return _price_in(snapshot, f"{TABLE} {__version__}", base_url, model)
     except _NoPriceError as error:
-        logger().warning("%s %s has no price for %s: %s", TABLE, version, model, error)
+        logger().warning("%s %s has no price for %s: %s", TABLE, __version__, model, error)
         return None
 
 
@@ -66,27 +65,18 @@ def is_published(price: TokenPrice | None) -> bool:
     return price is not None and (price.source or "").startswith(TABLE)
 
 
-def _price_in(snapshot: DataSnapshot, version: str, base_url: str, model: str) -> TokenPrice:
+def _price_in(snapshot: DataSnapshot, table: str, base_url: str, model: str) -> TokenPrice:
     now = datetime.now(tz=UTC)
     vendor = _vendor_at(snapshot, base_url)
-    entry = _entry_of(vendor, model)
+    entry = next((entry for entry in vendor.models if _is_named(entry.match, model.lower())), None)
+    if entry is None:
+        raise _NoPriceError(f"it does not know this model of {vendor.id}")
     rates = dict(_rates_of(vendor, _standard_prices(entry, now)))
     if MORE_THAN_TEXT.search(model) or "input" not in rates or "output" not in rates:
         raise _NoPriceError("the model is not billed by the token alone")
     fetched = f", fetched {snapshot.timestamp:%Y-%m-%d}" if snapshot.from_auto_update else ""
-    source = f"{TABLE} {version}{fetched}: {vendor.id} {entry.id}, as of {now:%Y-%m-%d}"
+    source = f"{table}{fetched}: {vendor.id} {entry.id}, as of {now:%Y-%m-%d}"
     return _price(rates, 0, source)
-
-
-def _table() -> tuple[DataSnapshot, str]:
-    """Return the installed table, or a newer one that the caller has fetched with the package."""
-    try:
-        from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
-    except ImportError:
-        raise MissingExtraError(
-            'published prices need genai-prices: pip install "minillmlib[prices]"'
-        ) from None
-    return data_snapshot.get_snapshot(), __version__
 
 
 def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
@@ -96,13 +86,6 @@ def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
         if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
             return vendor
     raise _NoPriceError(f"it knows no vendor at {base_url}")
-
-
-def _entry_of(vendor: tables.Provider, model: str) -> tables.ModelInfo:
-    for entry in vendor.models:
-        if _is_named(entry.match, model.lower()):
-            return entry
-    raise _NoPriceError(f"it does not know this model of {vendor.id}")
 
 
 def _is_named(rule: tables.MatchLogic, model: str) -> bool:
@@ -133,39 +116,32 @@ def _standard_prices(entry: tables.ModelInfo, now: datetime) -> tables.ModelPric
     raise _NoPriceError("the price is not in force yet")
 
 
-def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tuple[str, Rate]]:
+def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tuple[str, Steps]]:
     for key, rate in vars(prices).items():
         if rate is None:
             continue
-        if key in RATES:
-            yield RATES[key], rate
+        if key in RATE_KEYS:
+            tiers = [] if isinstance(rate, Decimal) else rate.tiers
+            base = rate if isinstance(rate, Decimal) else rate.base
+            yield RATE_KEYS[key], [(0, base), *((tier.start, tier.price) for tier in tiers)]
         elif key not in FEES or vendor.id not in FEES_ON_DEMAND:
             raise _NoPriceError(f"its price has a part that is not of plain tokens, {key}")
 
 
-def _price(rates: dict[str, Rate], tokens: int, source: str) -> TokenPrice:
+def _price(rates: dict[str, Steps], tokens: int, source: str) -> TokenPrice:
     """Return the price of requests with more input than `tokens`.
 
     The table's tiers are for the whole request, by its input, as ours are.
     """
-    tiers = [
-        tier for rate in rates.values() if not isinstance(rate, Decimal) for tier in rate.tiers
-    ]
-    threshold = min((tier.start for tier in tiers if tier.start > tokens), default=None)
-    at = {name: _rate_above(tokens, rate) for name, rate in rates.items()}
+    starts = [start for steps in rates.values() for start, _ in steps if start > tokens]
+    threshold = min(starts, default=None)
+    rates_here = {
+        name: [rate for start, rate in steps if start <= tokens][-1]
+        for name, steps in rates.items()
+    }
     return TokenPrice(
-        at["input"],
-        at["output"],
-        cache_read=at.get("cache_read"),
-        cache_write=at.get("cache_write"),
-        cache_write_1h=at.get("cache_write_1h"),
+        **rates_here,
         threshold=threshold,
         next_tier=None if threshold is None else _price(rates, threshold, source),
         source=source,
     )
-
-
-def _rate_above(tokens: int, rate: Rate) -> Decimal:
-    if isinstance(rate, Decimal):
-        return rate
-    return ([rate.base] + [tier.price for tier in rate.tiers if tier.start <= tokens])[-1]

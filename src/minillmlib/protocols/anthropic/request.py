@@ -1,26 +1,22 @@
 """Builds the body of a request on Anthropic's wire."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject
+from minillmlib.protocols import fields
 from minillmlib.protocols.cache_control import cache_control, has_block, select_breakpoints
-from minillmlib.protocols.fields import (
-    NOTHING_SET,
-    add_extra,
-    normalize_tool_call_id,
-    write_parameters,
-)
 from minillmlib.types.media import DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import ASSISTANT, SYSTEM, Message, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningBlock
-from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
+from minillmlib.types.tools import ToolCall, as_tool_choice
 
-__all__ = ["MIN_BUDGET", "build_body", "encode_blocks"]
+__all__ = ["MIN_BUDGET", "build_body"]
 
 DEFAULT_MAX_TOKENS = 4096
 CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 JSON_INSTRUCTION = "Answer with one JSON value and nothing else."  # there is no JSON mode
 
 MIN_BUDGET = 1024
@@ -28,13 +24,8 @@ ROOM = 20_480  # for reasoning and answer together, where the caller sets no lim
 # OpenRouter's shares of the limit, for models that know budgets but no efforts.
 _SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.95, "max": 0.95}
 
-_FIELDS: Mapping[str, str] = {
-    "max_tokens": "max_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "stop": "stop_sequences",
-}
+_PLAIN = ("max_tokens", "temperature", "top_p", "top_k")
+_FIELDS = {"stop": "stop_sequences"} | {name: name for name in _PLAIN}
 
 
 def build_body(
@@ -51,32 +42,20 @@ def build_body(
     """
     turns, system = _split_system(messages, params.response_format)
     body: JsonObject = {"model": model, "messages": turns, "max_tokens": DEFAULT_MAX_TOKENS}
-    has_settings = params != NOTHING_SET  # most calls have none
-    thinking = _thinking(params, has_efforts=has_efforts) if has_settings else {}
-    if has_settings:
-        # The wire demands a limit, and the budget counts against it.
-        body["max_tokens"] += thinking.get("budget_tokens", 0)
-        body |= write_parameters(params, _FIELDS, "Anthropic")
     if system:
         body["system"] = system
-    if thinking:
-        body["thinking"] = thinking
-    if has_settings:
-        body |= _structured(params, has_efforts=has_efforts)
     if stream:
         body["stream"] = True
-    return add_extra(body, params.extra) if has_settings else body
-
-
-def _blocks_with_breakpoints(messages: Sequence[Message]) -> list[list[JsonObject]]:
-    """Return the blocks of each message; a breakpoint is on the last one that supports it."""
-    blocks = list(map(encode_blocks, messages))
-    for index, ttl in select_breakpoints(messages, has_block).items():
-        for block in reversed(blocks[index]):
-            if block["type"] in CACHEABLE:
-                block["cache_control"] = cache_control(ttl)
-                break
-    return blocks
+    if params == fields.NOTHING_SET:  # as in most calls
+        return body
+    thinking = _thinking(params, has_efforts=has_efforts)
+    if thinking:
+        body["thinking"] = thinking
+    # The wire demands a limit, and the budget counts against it.
+    body["max_tokens"] += thinking.get("budget_tokens", 0)
+    body |= fields.write_parameters(params, _FIELDS, "Anthropic")
+    body |= _structured_fields(params, has_efforts=has_efforts)
+    return fields.add_extra(body, params.extra)
 
 
 def _split_system(
@@ -111,7 +90,18 @@ def _split_system(
     return turns, system if has_breakpoint else "\n\n".join([block["text"] for block in system])
 
 
-def _structured(params: CompletionParameters, *, has_efforts: bool) -> JsonObject:
+def _blocks_with_breakpoints(messages: Sequence[Message]) -> list[list[JsonObject]]:
+    """Return the blocks of each message; a breakpoint is on the last one that supports it."""
+    blocks = list(map(_encode_blocks, messages))
+    for index, ttl in select_breakpoints(messages, has_block).items():
+        for block in reversed(blocks[index]):
+            if block["type"] in CACHEABLE:
+                block["cache_control"] = cache_control(ttl)
+                break
+    return blocks
+
+
+def _structured_fields(params: CompletionParameters, *, has_efforts: bool) -> JsonObject:
     """Return the keys of the fields that are more than a number or a text."""
     body: JsonObject = {}
     config: JsonObject = {}
@@ -123,10 +113,14 @@ def _structured(params: CompletionParameters, *, has_efforts: bool) -> JsonObjec
     if config:
         body["output_config"] = config
     if params.tools:
-        body["tools"] = [_tool(as_tool(tool)) for tool in params.tools]
+        body["tools"] = [fields.encode_tool(tool, "input_schema") for tool in params.tools]
     if params.tool_choice is not None or params.parallel_tool_calls is not None:
         choice = as_tool_choice(params.tool_choice or "auto")
-        body["tool_choice"] = _choice(choice, params.parallel_tool_calls)
+        body["tool_choice"] = {"type": "any" if choice.mode == "required" else choice.mode}
+        if choice.name is not None:
+            body["tool_choice"]["name"] = choice.name
+        if params.parallel_tool_calls is not None and choice.mode != "none":
+            body["tool_choice"]["disable_parallel_tool_use"] = not params.parallel_tool_calls
     return body
 
 
@@ -148,38 +142,13 @@ def _thinking(params: CompletionParameters, *, has_efforts: bool) -> JsonObject:
     return {"type": "adaptive", "display": "summarized"}
 
 
-def _tool(tool: ToolDefinition) -> JsonObject:
-    body: JsonObject = {"name": tool.name, "input_schema": tool.parameters}
-    if tool.description is not None:
-        body["description"] = tool.description
-    if tool.strict is not None:
-        body["strict"] = tool.strict
-    return body
-
-
-def _choice(choice: ToolChoice, parallel: bool | None) -> JsonObject:  # noqa: FBT001 - private
-    body: JsonObject = {"type": "any" if choice.mode == "required" else choice.mode}
-    if choice.name is not None:
-        body["name"] = choice.name
-    if parallel is not None and choice.mode != "none":
-        body["disable_parallel_tool_use"] = not parallel
-    return body
-
-
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-
-
-def encode_blocks(message: Message) -> list[JsonObject]:
+def _encode_blocks(message: Message) -> list[JsonObject]:
     """Return the content blocks; one without visible text would be refused with status 400."""
     if message.tool_call_id is not None:
         return [_tool_result(message, message.tool_call_id)]
     if message.reasoning is not None and message.reasoning.blocks:
         return list(_interleave_reasoning(message, message.reasoning.blocks))
-    content = message.content
-    blocks = _text_blocks(content) if isinstance(content, str) else _content_blocks(message)
-    if message.tool_calls:
-        blocks += map(_tool_use, message.tool_calls)
-    return blocks
+    return [*_content_blocks(message), *map(_tool_use, message.tool_calls)]
 
 
 def _interleave_reasoning(
@@ -227,7 +196,7 @@ def _tool_use_id(call_id: str) -> str:
     """Return the id, or a digest of one that another provider made with other characters."""
     if call_id and all(char.isascii() and (char.isalnum() or char in "_-") for char in call_id):
         return call_id
-    return normalize_tool_call_id(call_id, "toolu_")
+    return fields.normalize_tool_call_id(call_id, "toolu_")
 
 
 def _content_blocks(message: Message) -> list[JsonObject]:
@@ -245,21 +214,17 @@ def _content_blocks(message: Message) -> list[JsonObject]:
 
 
 def _media_block(part: MediaPart) -> JsonObject:
-    match part:
-        case ImagePart() | DocumentPart():
-            title = getattr(part, "filename", None)
-            block: JsonObject = {"type": part.kind, "source": _source(part)}
-            return block | ({"title": title} if title else {})
-    raise InvalidParameterError(
-        f"Anthropic takes no {part.kind}; leave it out, or use a provider that takes it"
-    )
-
-
-def _source(part: ImagePart | DocumentPart) -> JsonObject:
+    if not isinstance(part, ImagePart | DocumentPart):
+        raise InvalidParameterError(
+            f"Anthropic takes no {part.kind}; leave it out, or use a provider that takes it"
+        )
+    title = getattr(part, "filename", None)
+    block: JsonObject = {"type": part.kind} | ({"title": title} if title else {})
     if part.url is not None:
-        return {"type": "url", "url": part.url}
+        return {**block, "source": {"type": "url", "url": part.url}}
     if isinstance(part, ImagePart) and part.media_type not in IMAGE_TYPES:
         raise InvalidParameterError(
             f"Anthropic takes images as {', '.join(IMAGE_TYPES)}, not {part.media_type}"
         )
-    return {"type": "base64", "media_type": part.media_type, "data": part.base64}
+    source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+    return {**block, "source": source}

@@ -69,39 +69,38 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     """
     try:
         usage = msgspec.convert(raw.get("message", raw)["usage"], _Usage)
+        if usage.input_tokens is None and raw.get("type") != "message_delta":
+            return None
+        whole = _buckets(usage)
+        if usage.iterations:
+            whole = _sum_of(list(map(_buckets, usage.iterations)), whole)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    if usage.input_tokens is None and raw.get("type") != "message_delta":
-        return None
-    whole = _buckets(usage)
-    if whole is not None and usage.iterations:
-        whole = _sum_of([_buckets(part) for part in usage.iterations], whole)
-    return whole and msgspec.structs.replace(whole, non_token_charges=usage.non_token_charges)
+    return msgspec.structs.replace(whole, non_token_charges=usage.non_token_charges)
 
 
-def _sum_of(parts: Sequence[Usage | None], top: Usage) -> Usage | None:
+def _sum_of(parts: Sequence[Usage], top: Usage) -> Usage:
     """Return the sum of the iterations; the top level has all or some of it, but never more.
 
     Reasoning may be counted at the top level only.
     """
-    known = [part for part in parts if part is not None]
-    sums = {name: sum(getattr(part, name) for part in known) for name in COUNTS}
+    sums = {name: sum(getattr(part, name) for part in parts) for name in COUNTS}
     sums["reasoning_tokens"] = max(sums["reasoning_tokens"], top.reasoning_tokens)
-    if len(known) < len(parts) or any(getattr(top, name) > sums[name] for name in COUNTS):
-        return None
+    if any(getattr(top, name) > sums[name] for name in COUNTS):
+        raise ValueError
     return Usage(**sums)
 
 
-def _buckets(counts: _Counts) -> Usage | None:
+def _buckets(counts: _Counts) -> Usage:
+    """Return the counts. Raises `ValueError` if they contradict each other."""
     written = counts.cache_creation_input_tokens or 0
     by_lifetime = counts.cache_creation or _CacheCreation()
     for_5m = by_lifetime.ephemeral_5m_input_tokens or 0
     for_1h = by_lifetime.ephemeral_1h_input_tokens or 0
-    if counts.cache_creation is not None and for_5m + for_1h != written:
-        return None
+    has_other_sum = counts.cache_creation is not None and for_5m + for_1h != written
     reasoning = (counts.output_tokens_details or _OutputDetails()).thinking_tokens or 0
-    if reasoning > counts.output_tokens:
-        return None
+    if has_other_sum or reasoning > counts.output_tokens:
+        raise ValueError
     if counts.input_tokens is None:  # cached input alone is not the input
         return Usage(completion_tokens=counts.output_tokens, reasoning_tokens=reasoning)
     return Usage(

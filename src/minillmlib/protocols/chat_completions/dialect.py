@@ -6,20 +6,9 @@ import msgspec
 
 __all__ = ["ALL_FIELDS", "OPENAI_FIELDS", "ChatDialect", "MessageCapabilities"]
 
-OPENAI_FIELDS: Mapping[str, str] = {
-    "max_tokens": "max_completion_tokens",
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-    "stop": "stop",
-    "seed": "seed",
-}
-ALL_FIELDS: Mapping[str, str] = {
-    **OPENAI_FIELDS,
-    "top_k": "top_k",
-    "repetition_penalty": "repetition_penalty",
-}
+_PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed")
+OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name in _PLAIN}
+ALL_FIELDS = OPENAI_FIELDS | {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}
 
 
 class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,21 +5,18 @@ from collections.abc import Sequence
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.json_value import JsonObject
+from minillmlib.protocols import fields
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
-from minillmlib.protocols.fields import (
-    NOTHING_SET,
-    add_extra,
-    normalize_tool_call_id,
-    write_parameters,
-)
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningConfig
-from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, as_tool, as_tool_choice
+from minillmlib.types.tools import ToolCall, as_tool_choice
 
-__all__ = ["build_body", "encode_message", "ensure_json_keyword"]
+__all__ = ["build_body"]
+
+JSON_INSTRUCTION = "Answer in JSON."
 
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
@@ -31,33 +28,39 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     stream: bool,
     include_usage: bool,
 ) -> JsonObject:
-    """Return the body of a request."""
+    """Return the body of a request.
+
+    Raises `InvalidParameterError` for a field or a message that the wire cannot carry.
+    """
     if params.response_format is not None and params.response_format.schema is None:
-        messages = ensure_json_keyword(messages)
+        messages = _ensure_json_keyword(messages)
     body: JsonObject = {
         "model": model,
-        "messages": [encode_message(message, dialect) for message in messages],
+        "messages": [_encode_message(message, dialect) for message in messages],
     }
-    has_settings = params != NOTHING_SET  # most calls have none
-    if has_settings:
-        body |= write_parameters(params, dialect.fields, dialect.name)
-        body |= _structured(params) | _reasoning(dialect, params.reasoning)
     if stream:
         body["stream"] = True
         if include_usage and dialect.has_stream_options:
             body["stream_options"] = {"include_usage": True}
-    return add_extra(body, params.extra) if has_settings else body
+    if params == fields.NOTHING_SET:  # as in most calls
+        return body
+    body |= fields.write_parameters(params, dialect.fields, dialect.name)
+    body |= _structured_fields(params) | _reasoning(dialect, params.reasoning)
+    return fields.add_extra(body, params.extra)
 
 
-def _structured(params: CompletionParameters) -> JsonObject:
+def _structured_fields(params: CompletionParameters) -> JsonObject:
     """Return the keys of the fields that are more than a number or a text."""
     body: JsonObject = {}
     if params.response_format is not None:
         body["response_format"] = _format(params.response_format)
     if params.tools:
-        body["tools"] = [_tool(as_tool(tool)) for tool in params.tools]
+        functions = (fields.encode_tool(tool, "parameters") for tool in params.tools)
+        body["tools"] = [{"type": "function", "function": function} for function in functions]
     if params.tool_choice is not None:
-        body["tool_choice"] = _choice(as_tool_choice(params.tool_choice))
+        choice = as_tool_choice(params.tool_choice)
+        one = {"type": "function", "function": {"name": choice.name}}
+        body["tool_choice"] = choice.mode if choice.name is None else one
     if params.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = params.parallel_tool_calls
     return body
@@ -67,8 +70,8 @@ def _reasoning(dialect: ChatDialect, reasoning: ReasoningConfig | None) -> JsonO
     if reasoning is None:
         return {}
     if dialect.has_reasoning_object:
-        fields = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
-        return {"reasoning": {name: value for name, value in fields.items() if value is not None}}
+        limits = {"effort": reasoning.effort, "max_tokens": reasoning.max_tokens}
+        return {"reasoning": {name: value for name, value in limits.items() if value is not None}}
     if reasoning.effort is None:
         raise InvalidParameterError(f"{dialect.name} has no reasoning max_tokens; give an effort")
     return {"reasoning_effort": reasoning.effort}
@@ -81,26 +84,7 @@ def _format(form: ResponseFormat) -> JsonObject:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _tool(tool: ToolDefinition) -> JsonObject:
-    function: JsonObject = {"name": tool.name, "parameters": tool.parameters}
-    if tool.description is not None:
-        function["description"] = tool.description
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
-
-
-def _choice(choice: ToolChoice) -> JsonValue:
-    if choice.name is None:
-        return choice.mode
-    return {"type": "function", "function": {"name": choice.name}}
-
-
-JSON_INSTRUCTION = "Answer in JSON."
-
-
-def encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
-    """Return one message. Raises `InvalidParameterError` for what the wire cannot carry."""
+def _encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
     body: JsonObject = {"role": message.role, "content": message.content}
     if type(message.content) is not str or message.is_error:
         body["content"] = _content(message, dialect)
@@ -111,8 +95,8 @@ def encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
         body["tool_call_id"] = _tool_call_id(message.tool_call_id, dialect)
     if message.media and dialect.messages.has_answer_images:
         body["images"] = [_part(part, dialect) for part in message.media]
-    if message.reasoning is not None and dialect.reasoning_echo is not None:
-        reasoning = message.reasoning
+    reasoning = message.reasoning
+    if reasoning is not None and dialect.reasoning_echo is not None:
         is_text = dialect.reasoning_echo == "reasoning_content"
         echo = reasoning.text if is_text else [block.fields for block in reasoning.blocks]
         if echo:
@@ -120,22 +104,20 @@ def encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
     return body
 
 
-def ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
+def _ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
     """Return messages of which one has the word JSON, which OpenAI demands for its JSON mode.
 
     If none has it, add it to the last message of the system or the user.
     """
     if any("json" in (message.text or "").lower() for message in messages):
         return messages
-    for index in reversed(range(len(messages))):
-        message = messages[index]
+    for index, message in reversed(list(enumerate(messages))):
         if message.role in (Role.SYSTEM, Role.USER):
-            parts = message.content
-            content = (
-                f"{parts}\n\n{JSON_INSTRUCTION}"
-                if isinstance(parts, str)
-                else (*parts, TextPart(text=JSON_INSTRUCTION))
-            )
+            content = message.content
+            if isinstance(content, str):
+                content = f"{content}\n\n{JSON_INSTRUCTION}"
+            else:
+                content = (*content, TextPart(text=JSON_INSTRUCTION))
             changed = msgspec.structs.replace(message, content=content)
             return [*messages[:index], changed, *messages[index + 1 :]]
     return messages
@@ -147,11 +129,9 @@ def _content(message: Message, dialect: ChatDialect) -> str | list[JsonObject]:
         return f"Error: {content}" if message.is_error else content
     if message.is_error:  # the wire has no field for it
         content = (TextPart(text="Error: "), *content)
-    is_text = all(isinstance(part, TextPart) for part in content)
-    may_hold_media = message.role is Role.USER or (
-        message.role is Role.TOOL and dialect.messages.has_tool_media
-    )
-    if not is_text and not may_hold_media:
+    has_media = not all(isinstance(part, TextPart) for part in content)
+    is_of_tool = message.role is Role.TOOL and dialect.messages.has_tool_media
+    if has_media and not (message.role is Role.USER or is_of_tool):
         raise InvalidParameterError(f"{dialect.name} takes media in a user's message only")
     return [_part(part, dialect) for part in content]
 
@@ -208,4 +188,4 @@ def _tool_call_id(call_id: str, dialect: ChatDialect) -> str:
     max_chars = dialect.messages.tool_id_chars
     if len(call_id) <= max_chars:
         return call_id
-    return normalize_tool_call_id(call_id, "call_", max_chars)
+    return fields.normalize_tool_call_id(call_id, "call_", max_chars)

@@ -13,11 +13,15 @@ from functools import lru_cache
 import msgspec
 
 from minillmlib.protocols.anthropic.request import MIN_BUDGET
+from minillmlib.types.media import ImagePart, MediaPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.tools import as_tool_choice
 
-__all__ = ["Claude", "explain_refusal", "why_no_prefill", "why_no_schema", "why_no_warmup"]
+__all__ = [
+    "Claude", "explain_refusal", "max_media_tokens", "why_no_prefill", "why_no_schema",
+    "why_no_warmup",
+]  # fmt: skip
 
 # claude-3-5-sonnet-20241022, claude-opus-4-1-20250805, anthropic/claude-opus-4.8
 _NAME = re.compile(
@@ -40,9 +44,8 @@ class Claude(msgspec.Struct, frozen=True):
         if found is None:
             return None
         old, old_minor, family, major, minor = found.groups()
-        if old or major:
-            return Claude(family, (int(old or major), int(old_minor or minor or 0)))
-        return None
+        version = (int(old or major or 0), int(old_minor or minor or 0))
+        return Claude(family, version) if old or major else None
 
     @property
     def has_efforts(self) -> bool:
@@ -136,3 +139,15 @@ def why_no_warmup(model: str, params: CompletionParameters) -> str | None:
     if not (has_tokens or (claude is not None and claude.has_budget(params))):
         return None
     return f"{model} would think up to its budget first; leave the reasoning out"
+
+
+def max_media_tokens(model: str, part: MediaPart) -> int | None:
+    """Return the most tokens that an image counts as, or None if no rule is published.
+
+    It has patches of 28 x 28 pixels, and is shrunk if it has more than a model takes
+    (platform.claude.com, build-with-claude/vision).
+    """
+    claude = Claude.of(model)
+    if claude is None or not isinstance(part, ImagePart):
+        return None
+    return 1568 if claude.version < (4, 7) else 4784

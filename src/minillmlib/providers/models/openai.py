@@ -1,19 +1,38 @@
-"""The facts about OpenAI's models on this wire, as documented in November 2026.
-
-They explain a refusal of the server and block no request.
-"""
+"""The facts about OpenAI's models, as documented in November 2026. None blocks a request."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 
 import msgspec
 
+from minillmlib.types.media import ImagePart, MediaPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 
-__all__ = ["explain_refusal", "why_no_schema"]
+__all__ = ["explain_refusal", "max_media_tokens", "why_no_schema"]
+
+# Some of OpenAI's models count a base, and a price for each of at most 2 x 4 tiles of 512 pixels,
+# since an image is fitted into 2048 x 2048 and its short side into 768. The others count patches
+# of 32 x 32 pixels, up to a budget, times a factor (developers.openai.com, guides/images-vision).
+# The page has changed budgets and factors before, so the largest one of each kind stands here.
+_MAX_TILES = 8
+_SNAPSHOT = r"(?:-\d{4}-\d{2}-\d{2})?$"
+_TILES = (
+    (re.compile(r"gpt-4o-mini" + _SNAPSHOT), 2833, 5667),
+    (re.compile(r"(?:gpt-4o|gpt-4\.1)" + _SNAPSHOT), 85, 170),
+    (re.compile(r"chatgpt-4o-latest$"), 85, 170),
+    (re.compile(r"(?:o1|o1-pro|o3)" + _SNAPSHOT), 75, 150),
+    (re.compile(r"gpt-5(?:\.1)?(?:-chat-latest)?" + _SNAPSHOT), 70, 140),
+)
+_PATCHES = (
+    (re.compile(r"(?:gpt-4\.1-mini|gpt-4\.1-nano|o4-mini)" + _SNAPSHOT), 6144, 2.46),
+    (re.compile(r"gpt-5(?:\.4)?-(?:mini|nano)" + _SNAPSHOT), 6144, 2.46),
+    (re.compile(r"gpt-5\.2" + _SNAPSHOT), 6144, 2.46),
+    (re.compile(r"gpt-5\.[45]" + _SNAPSHOT), 10_000, 2.46),
+    (re.compile(r"gpt-5\.6(?:-(?:sol|terra|luna))?" + _SNAPSHOT), 30_000, 1.2),
+)
 
 # A model that reasons takes only these values.
 _DEFAULTS = {
@@ -28,15 +47,7 @@ _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o
 
 
 class _Family(msgspec.Struct, frozen=True):
-    """Some models that refuse the same.
-
-    Attributes:
-        names: The models.
-        refused_efforts: The efforts that they do not have.
-        thinks: Whether they reason without being asked to.
-        has_tools: Whether they call functions at all.
-        thinks_with_tools: Whether they call functions while they reason.
-    """
+    """Some models that refuse the same. `thinks`: they reason without being asked to."""
 
     names: re.Pattern[str]
     refused_efforts: tuple[str, ...] = ()
@@ -63,14 +74,9 @@ def why_no_schema(model: str, form: ResponseFormat) -> str | None:
 
 def explain_refusal(model: str, params: CompletionParameters) -> str | None:
     """Return the known reasons for which the server refuses a request, or None."""
-    family = _family_of(model)
+    family = next((family for family in _FAMILIES if family.names.match(model)), None)
     reasons = () if family is None else _refusals(family, params)
     return "; ".join(f"{model} {reason}" for reason in reasons) or None
-
-
-@lru_cache(maxsize=64)
-def _family_of(model: str) -> _Family | None:
-    return next((family for family in _FAMILIES if family.names.match(model)), None)
 
 
 def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
@@ -89,3 +95,16 @@ def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
     for field, default in _DEFAULTS.items():
         if getattr(params, field) not in (None, default):
             yield f"takes no {field} while it thinks; {advice}"
+
+
+def max_media_tokens(model: str, part: MediaPart) -> int | None:
+    """Return the most tokens that an image counts as, or None if no rule is published."""
+    if not isinstance(part, ImagePart):
+        return None
+    for names, base, tile in _TILES:
+        if names.match(model):
+            return base + (0 if part.detail == "low" else _MAX_TILES * tile)
+    for names, patches, factor in _PATCHES:
+        if names.match(model):
+            return math.ceil(patches * factor)
+    return None
