@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
-from types import TracebackType
+from functools import lru_cache, partial
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -12,8 +11,8 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.client.attempt import PendingAttempt
-from minillmlib.client.cost_reporting import Report, logger, report, report_deferred, wait
-from minillmlib.client.deferred_cost import fetch_deferred_costs, has_deferred_cost
+from minillmlib.client.cost_reporting import DONE, Report, logger, report, report_deferred
+from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import build_http_request
 from minillmlib.client.prefix_cache import EncodedPrefix
@@ -74,9 +73,8 @@ class Completion:
     _quota_taken = 0  # by the last retry
     _is_resending = False
     _has_renewed = False
-    _is_reported = False
     _is_deferred = False  # whether the report waits for costs that come later
-    _report: Report = None
+    _report: Report | None = None
     _reservations: tuple[Reservation, ...] = ()
 
     def __init__(self, call: Call) -> None:
@@ -88,12 +86,7 @@ class Completion:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, MiniLLMError):
             await self.close()
         else:
@@ -142,7 +135,7 @@ class Completion:
                 raise
         self._settle(pending.record(AttemptOutcome.ANSWERED, response.cost, None, response.id))
         if retry_quota.is_used:
-            retry_quota.give_back(self._server(), self._quota_taken)
+            retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
         return Completed(response, parsed, pending.prefix)
@@ -182,18 +175,24 @@ class Completion:
 
     async def close(self) -> None:
         """Report the completion, good or bad, and wait for its callback, unless it is deferred."""
-        pending = self._start_report()
-        if pending is not None and not self._is_deferred:
-            await wait(pending)
+        if self._report is None:
+            report = self.abandon()
+            if not self._is_deferred:
+                await report
 
     async def settled_cost(self) -> CostInfo:
         """Wait until everything was reported that can be; return what the completion cost."""
-        await wait(self._start_report() or self._report)
-        return self._cost_info()
+        await self.abandon()
+        return CostInfo.of(self.attempts)
 
-    def abandon(self) -> None:
-        """Settle the open attempt and report without waiting, because the caller is gone."""
-        self._start_report()
+    def abandon(self) -> Report:
+        """Settle the open attempt and report, once, without waiting."""
+        if self.pending is not None:
+            self._settle(self.pending.record_abandoned())
+        if self._report is None:
+            self._report = DONE  # so that a callback which leads here again is not called again
+            self._report = self._start_report()
+        return self._report
 
     def abandon_threadsafe(self) -> None:
         """Do the same soon, from a destructor in any thread."""
@@ -213,29 +212,21 @@ class Completion:
         _log(attempt)
 
     def _start_report(self) -> Report:
-        if self.pending is not None:
-            self._settle(self.pending.record_abandoned())
         settings = self.call.settings
         callback = settings.cost_callback if settings.cost_tracking else None
-        if self._is_reported or (callback is None and settings.budget is None):
-            return None
-        self._is_reported = True
-        unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
-        self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in unknown)
+        if callback is None and settings.budget is None:
+            return DONE
+        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in self.attempts)
         if self._is_deferred:
-            self._report = report_deferred(callback, self._deferred_cost_info, self._cost_info)
-        elif callback is not None:
-            self._report = report(callback, self._cost_info())
-        return self._report
+            known = partial(CostInfo.of, self.attempts)
+            return report_deferred(callback, self._fetch_deferred_costs, known)
+        return DONE if callback is None else report(callback, CostInfo.of(self.attempts))
 
-    def _cost_info(self) -> CostInfo:
-        return CostInfo.of(self.attempts)
-
-    async def _deferred_cost_info(self) -> CostInfo:
+    async def _fetch_deferred_costs(self) -> CostInfo:
         self.attempts = await fetch_deferred_costs(self.call, self.attempts)
         for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
             reservation.settle(attempt.cost)
-        return self._cost_info()
+        return CostInfo.of(self.attempts)
 
     def _has_new_credential(self, error: MiniLLMError) -> bool:
         """Whether a refused credential was replaced since, as a file's may be. Checked once."""
@@ -260,14 +251,11 @@ class Completion:
         remaining = self.timeouts.remaining()
         if delay is None or (remaining is not None and delay >= remaining):
             return None
-        taken = retry_quota.take(self._server(), error)
+        taken = retry_quota.take(_server_of(self.call.generator.base_url), error)
         if taken is None:
             return None
         self._quota_taken = taken
         return delay
-
-    def _server(self) -> str:
-        return _server_of(self.call.generator.base_url)
 
 
 @lru_cache(maxsize=64)
