@@ -80,8 +80,8 @@ class Completion:
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
-        self._loop = asyncio_module().get_running_loop()
-        self.timeouts = TimeoutBudget(call.settings, self._loop, stream=call.stream)
+        self.loop = asyncio_module().get_running_loop()
+        self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
 
     async def __aenter__(self) -> Self:
         return self
@@ -197,7 +197,7 @@ class Completion:
     def abandon_threadsafe(self) -> None:
         """Do the same soon, from a destructor in any thread."""
         try:
-            self._loop.call_soon_threadsafe(self.abandon)
+            self.loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:  # the loop is closed
             self.abandon()
 

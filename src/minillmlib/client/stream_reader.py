@@ -69,7 +69,7 @@ class StreamReader:
         await exchange.open(self._timeouts.response_timeout())
         if exchange.is_closed or self._is_event_stream():  # closed while it waited
             return None
-        return await exchange.read_body(self._timeouts.response_timeout())
+        return await exchange.fetch(self._timeouts.response_timeout())
 
     def _is_event_stream(self) -> bool:
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from minillmlib.errors import Clock, RequestTimeoutError
@@ -78,12 +77,7 @@ class TimeoutScope:
             self.due_at = self._started_at + secs
             self._timer.add(self)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.waited_secs = self.loop.time() - self._started_at
         self._timer.scopes.discard(self)
         if self._is_expired:
@@ -162,18 +156,15 @@ class TimeoutBudget:
         self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
     ) -> None:
         self._loop = loop
-        self._deadline_secs = settings.deadline_secs
-        self._deadline: float | None = None
-        if self._deadline_secs is not None:
-            self._deadline = self._loop.time() + self._deadline_secs
+        self._deadline_secs = secs = settings.deadline_secs
+        self._deadline = None if secs is None else loop.time() + secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no limit.
         secs = default if settings.timeout_secs is None else settings.timeout_secs or None
         self._timeout = Timeout(secs, "silence" if stream else "total")
         progress_secs = settings.progress_timeout_secs
-        self._progress_secs = (
-            (secs or 0) * PROGRESS_FACTOR if progress_secs is None else progress_secs
-        )
+        default = (secs or 0) * PROGRESS_FACTOR
+        self._progress_secs = default if progress_secs is None else progress_secs
         self._quiet_secs = 0.0  # waited since the server said anything new
 
     def remaining(self) -> float | None:
@@ -182,8 +173,6 @@ class TimeoutBudget:
 
     def response_timeout(self) -> Timeout:
         """Return the limit on a whole answer, or on the wait for a stream's headers."""
-        if self._deadline is None:
-            return self._timeout
         return self._before_deadline(self._timeout)
 
     def chunk_timeout(self) -> Timeout:
@@ -193,7 +182,7 @@ class TimeoutBudget:
             remaining = self._progress_secs - self._quiet_secs
             if timeout.secs is None or remaining < timeout.secs:
                 timeout = Timeout(remaining, "progress", self._progress_secs)
-        return timeout if self._deadline is None else self._before_deadline(timeout)
+        return self._before_deadline(timeout)
 
     def record_wait(self, secs: float) -> None:
         """Count a wait for the server in which nothing new may have come."""
