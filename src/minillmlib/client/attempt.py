@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
@@ -31,10 +31,7 @@ from minillmlib.types.usage import Usage
 
 __all__ = ["PendingAttempt", "cost_of_response", "cost_of_usage"]
 
-# A 5xx that says no before any work is done, like the 4xx; and the 4xx that may come after it.
-BEFORE_WORK = (503, 529)
-MAYBE_WORKED = (408,)
-
+# The server's id of an exchange, under any of the vendors' headers.
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 
 T = TypeVar("T")
@@ -168,7 +165,8 @@ class PendingAttempt:
         text = "\n".join(headers.values())
         if any(secret.expose_token() in text for secret in self._secrets):
             headers = self._redactor.redact_plain(headers)
-        generation_id = headers.get("x-generation-id")
+        generation_id = headers.get("x-generation-id", "")
+        request_id = next((headers[name] for name in ID_HEADERS if name in headers), None)
         return Attempt(
             number=self._number,
             url=self._url,
@@ -178,8 +176,8 @@ class PendingAttempt:
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.exchange.status,
-            request_id=_request_id(headers),
-            response_id=response_id or self.response_id or excerpt(generation_id or ""),
+            request_id=None if request_id is None else excerpt(request_id),
+            response_id=response_id or self.response_id or excerpt(generation_id),
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
@@ -199,18 +197,13 @@ def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
     return cost_of_usage(call, response.usage)
 
 
-def _request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the server's id of the exchange, under any of the vendors' headers."""
-    ids = [headers[name] for name in ID_HEADERS if name in headers]
-    return excerpt(ids[0]) if ids else None
-
-
 def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     if isinstance(error, ConnectError) or not exchange.was_sent:
         return AttemptOutcome.NOT_SENT
     status = exchange.status or 0
-    if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
+    # A 503 and a 529 say no before any work is done, like a 4xx; a 408 may come after it.
+    if isinstance(error, ApiError) and (status in (503, 529) or 300 <= status < 500):
+        return AttemptOutcome.FAILED if status == 408 else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED
 
 

@@ -177,7 +177,7 @@ class Completion:
         """Report the completion, good or bad, and wait for its callback, unless it is deferred."""
         if self._report is None:
             report = self.abandon()
-            if not self._is_deferred:
+            if report.ends and not self._is_deferred:
                 await report
 
     async def settled_cost(self) -> CostInfo:
