@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -148,8 +148,7 @@ class Completion:
     async def retry_or_raise(self, error: MiniLLMError) -> None:
         """Return when the next attempt may begin, or raise what ends the completion."""
         self.record_failure(error)
-        remaining = self.timeouts.remaining()
-        if remaining is not None and remaining <= 0:
+        if self.timeouts.remaining() <= 0:
             self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._is_resending:
             self._is_resending = True  # not a retry: the server had closed an idle connection
@@ -216,9 +215,10 @@ class Completion:
         callback = settings.cost_callback if settings.cost_tracking else None
         if callback is None and settings.budget is None:
             return DONE
-        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in self.attempts)
+        unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
+        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in unknown)
         if self._is_deferred:
-            known = partial(CostInfo.of, self.attempts)
+            known = CostInfo.of(self.attempts)
             return report_deferred(callback, self._fetch_deferred_costs, known)
         return DONE if callback is None else report(callback, CostInfo.of(self.attempts))
 
@@ -248,14 +248,11 @@ class Completion:
         if self.call.result_type is not None and isinstance(error, RejectedResponseError):
             return 0.0  # the server is well, and no waiting makes a wrong answer right
         delay = retry_delay(settings, error, self._retries)
-        remaining = self.timeouts.remaining()
-        if delay is None or (remaining is not None and delay >= remaining):
+        if delay is None or delay >= self.timeouts.remaining():
             return None
         taken = retry_quota.take(_server_of(self.call.generator.base_url), error)
-        if taken is None:
-            return None
-        self._quota_taken = taken
-        return delay
+        self._quota_taken = taken or 0
+        return None if taken is None else delay
 
 
 @lru_cache(maxsize=64)

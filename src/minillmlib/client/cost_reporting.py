@@ -80,17 +80,15 @@ async def _run(answer: Awaitable[None], note_failure: Callable[[BaseException], 
 
 
 def report_deferred(
-    callback: CostCallback | None,
-    fetch: Callable[[], Awaitable[CostInfo]],
-    known: Callable[[], CostInfo],
+    callback: CostCallback | None, fetch: Callable[[], Awaitable[CostInfo]], known: CostInfo
 ) -> Report:
     """Call `callback`, if there is one, with what `fetch` returns in time, else what is `known`."""
 
-    def report_now(info: CostInfo | None = None) -> Report:
-        return DONE if callback is None else report(callback, info or known())
+    def report_now(info: CostInfo = known) -> Report:
+        return DONE if callback is None else report(callback, info)
 
     async def fetch_and_report() -> None:
-        info = None
+        info = known
         try:
             info = await fetch()
         finally:  # also when the loop ends meanwhile

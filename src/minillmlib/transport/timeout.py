@@ -106,8 +106,6 @@ class _LoopTimer:
     the waits of that moment.
     """
 
-    __slots__ = ("_due_at", "_handle", "_loop", "scopes")
-
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
         self._handle: TimerHandle | None = None
@@ -157,7 +155,7 @@ class TimeoutBudget:
     ) -> None:
         self._loop = loop
         self._deadline_secs = secs = settings.deadline_secs
-        self._deadline = None if secs is None else loop.time() + secs
+        self._deadline = math.inf if secs is None else loop.time() + secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no limit.
         secs = default if settings.timeout_secs is None else settings.timeout_secs or None
@@ -167,9 +165,9 @@ class TimeoutBudget:
         self._progress_secs = default if progress_secs is None else progress_secs
         self._quiet_secs = 0.0  # waited since the server said anything new
 
-    def remaining(self) -> float | None:
-        """Return the seconds to the deadline, or None without one."""
-        return None if self._deadline is None else self._deadline - self._loop.time()
+    def remaining(self) -> float:
+        """Return the seconds to the deadline; infinity without one."""
+        return self._deadline - self._loop.time()
 
     def response_timeout(self) -> Timeout:
         """Return the limit on a whole answer, or on the wait for a stream's headers."""
@@ -194,6 +192,6 @@ class TimeoutBudget:
 
     def _before_deadline(self, timeout: Timeout) -> Timeout:
         remaining = self.remaining()
-        if remaining is None or (timeout.secs is not None and timeout.secs <= remaining):
+        if remaining >= (math.inf if timeout.secs is None else timeout.secs):
             return timeout
         return Timeout(remaining, "deadline", self._deadline_secs)
