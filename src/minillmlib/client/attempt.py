@@ -53,7 +53,7 @@ class PendingAttempt:
         self.reservation = reservation
         self._secrets = prepared.secrets
         self._report = prepared.report
-        self._call = call
+        self.call = call
         self._number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
@@ -65,7 +65,7 @@ class PendingAttempt:
         return self.parse_redacted(self._parse, body)
 
     def _parse(self, body: bytes) -> CompletionResponse:
-        status, call = self.exchange.status or 0, self._call
+        status, call = self.exchange.status or 0, self.call
         if status < 200:
             raise MalformedResponseError(f"the server answered with status {status} and no answer")
         if status >= 300:
@@ -80,17 +80,17 @@ class PendingAttempt:
 
     def _explain_refusal(self) -> str | None:
         """Return what is known about the model that may explain why the server refused."""
-        generator = self._call.generator
+        generator = self.call.generator
         with contextlib.suppress(Exception):  # the provider may be the caller's own
             explain = generator.provider.capabilities.explain_refusal
-            return explain(generator.model, self._call.settings.params)
+            return explain(generator.model, self.call.settings.params)
         return None
 
     def with_call_metadata(
         self, response: CompletionResponse, cost: CostOutcome
     ) -> CompletionResponse:
         """Return the response with its cost, the model that answered and the request's report."""
-        origin = model_key(self._call.generator)
+        origin = model_key(self.call.generator)
         return msgspec.structs.replace(
             response, cost=cost, origin=origin, request_report=self._report
         )
@@ -125,10 +125,10 @@ class PendingAttempt:
     def cost_of_failed(self, body: bytes) -> CostOutcome | None:
         """Return the cost of a failed answer, if its body has usable token counts."""
         try:
-            usage = self._call.generator.provider.parse_usage(decode_json(body))
+            usage = self.call.generator.provider.parse_usage(decode_json(body))
             if usage is None or not usage.is_complete:
                 return None
-            return cost_of_usage(self._call, usage)
+            return cost_of_usage(self.call, usage)
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
@@ -170,7 +170,7 @@ class PendingAttempt:
         return Attempt(
             number=self._number,
             url=self._url,
-            model=self._call.generator.model,
+            model=self.call.generator.model,
             sent_bytes=self._sent_bytes,
             started_at=self._started_at,
             elapsed_secs=time.monotonic() - self._started,

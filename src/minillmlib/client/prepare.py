@@ -207,12 +207,9 @@ def _why_no_schema(
 
 def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
     """Fill the placeholders in the settings' own texts."""
-    if not settings.format_kwargs:
-        return settings
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
-    changes = {
-        name: fill_text(text, settings.format_kwargs) for name, text in texts.items() if text
-    }
+    values = settings.format_kwargs
+    changes = {name: fill_text(text, values) for name, text in texts.items() if text}
     return msgspec.structs.replace(settings, **changes)
 
 

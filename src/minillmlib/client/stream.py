@@ -176,7 +176,7 @@ class StreamingCompletion(Generic[NodeT_co]):
     async def _open(self, completion: Completion) -> None:
         completion.timeouts.record_progress()
         attempt = completion.start_attempt()
-        self._reader = StreamReader(completion.call, attempt, completion.timeouts, self._chunks)
+        self._reader = StreamReader(attempt, completion.timeouts, self._chunks)
         body = await self._reader.open()
         if body is not None and completion.pending is attempt:
             self._completed = completion.finish(body)

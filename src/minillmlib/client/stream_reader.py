@@ -10,7 +10,6 @@ import msgspec
 
 from minillmlib.client.attempt import PendingAttempt, cost_of_response
 from minillmlib.client.prefill import Prefill
-from minillmlib.client.prepare import Call
 from minillmlib.errors import (
     IncompleteStreamError,
     LimitExceededError,
@@ -36,13 +35,9 @@ class StreamReader:
     """Fills `chunks` from one attempt's events, until it returns the response."""
 
     def __init__(
-        self,
-        call: Call,
-        attempt: PendingAttempt,
-        timeouts: TimeoutBudget,
-        chunks: deque[StreamChunk],
+        self, attempt: PendingAttempt, timeouts: TimeoutBudget, chunks: deque[StreamChunk]
     ) -> None:
-        self._call = call
+        call = attempt.call
         self._attempt = attempt
         self._exchange = attempt.exchange
         self._timeouts = timeouts
@@ -127,7 +122,7 @@ class StreamReader:
         """Return the cost if the final counts have come, else what it cost at least."""
         accumulator = self._accumulator
         if accumulator.usage is not None:
-            return cost_of_response(self._call, accumulator.response())
+            return cost_of_response(self._attempt.call, accumulator.response())
         if accumulator.partial_usage is None and accumulator.usage_record is None:
             return None
         return CostOutcome.unknown(
@@ -178,7 +173,7 @@ class StreamReader:
         accumulator = self._accumulator
         return accumulator.has_ended or (
             accumulator.finish_reason is not None
-            and not self._provider.emits_stream_usage(requested=self._call.wants_usage)
+            and not self._provider.emits_stream_usage(requested=self._attempt.call.wants_usage)
         )
 
     def _finish(self) -> CompletionResponse:

@@ -273,10 +273,7 @@ def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
 
 def _merge_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by lower-case name; repeated ones become one list (RFC 9110, 5.3)."""
-    merged = {name.lower(): value for name, value in headers.items()}
-    if len(merged) == len(headers):
-        return merged
-    merged = {}
+    merged: dict[str, str] = {}
     for name, value in headers.items():
         key = name.lower()
         merged[key] = f"{merged[key]}, {value}" if key in merged else value

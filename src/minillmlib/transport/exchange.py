@@ -143,13 +143,10 @@ class Exchange:
         self.status = response.status
         if self.is_closed:
             response.close()
-        self._check_headers(response.status, response.headers)
-
-    def _check_headers(self, status: int, headers: Mapping[str, str]) -> None:
-        limit = self._limits.header_bytes
+        headers, limit = response.headers, self._limits.header_bytes
         if sum(map(len, headers)) + sum(map(len, headers.values())) > limit:
             raise _limit_error("headers", limit, "header_bytes")
-        if status < 300 and _is_compressed(headers):
+        if response.status < 300 and _is_compressed(headers):
             raise MalformedResponseError(
                 "the server compressed its response although the request forbids it; "
                 "switch compression off there or at the gateway in front of it"
