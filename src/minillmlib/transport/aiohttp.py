@@ -309,6 +309,7 @@ class _AiohttpResponse:
         try:
             return await content.readany()
         except _FOREIGN as error:
+            error.__traceback__ = None  # aiohttp keeps one such error for ever, and so this frame
             if rest := self._take_buffered(error):
                 return rest
             failure = _translate(error, self._url)
