@@ -151,16 +151,15 @@ class StreamingCompletion(Generic[NodeT_co]):
         """Open, read or finish; a failure is retried or ends the stream."""
         self._check_reader()
         completion = self._completion = self._completion or Completion(self._call)
-        reader = self._reader
         self._is_busy = True
         try:
             try:
-                if reader is None:
+                if self._reader is None:  # not a local: this frame stays in the error's traceback
                     await self._open(completion)
                 elif self._completed is None:
-                    await self._read(completion, reader)
+                    await self._read(completion, self._reader)
                 else:
-                    await self._finish(completion, reader)
+                    await self._finish(completion, self._reader)
             except MiniLLMError as error:
                 await self._recover(completion, error)
         except MiniLLMError:
