@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TypeVar
 
@@ -29,10 +29,7 @@ from minillmlib.types.usage import Usage
 
 __all__ = ["PendingAttempt", "cost_of_response", "cost_of_usage"]
 
-# A 5xx that says no before any work is done, like the 4xx; and the 4xx that may come after it.
-BEFORE_WORK = (503, 529)
-MAYBE_WORKED = (408,)
-
+# The server's id of an exchange, under any of the vendors' headers.
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 
 T = TypeVar("T")
@@ -54,7 +51,7 @@ class PendingAttempt:
         self.reservation = reservation
         self._secrets = prepared.secrets
         self._report = prepared.report
-        self._call = call
+        self.call = call
         self._number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
@@ -66,7 +63,7 @@ class PendingAttempt:
         return self.parse_redacted(self._parse, body)
 
     def _parse(self, body: bytes) -> CompletionResponse:
-        status, call = self.exchange.status or 0, self._call
+        status, call = self.exchange.status or 0, self.call
         if status < 200:
             raise MalformedResponseError(f"the server answered with status {status} and no answer")
         if status >= 300:
@@ -81,17 +78,17 @@ class PendingAttempt:
 
     def _explain_refusal(self) -> str | None:
         """Return what is known about the model that may explain why the server refused."""
-        generator = self._call.generator
+        generator = self.call.generator
         with contextlib.suppress(Exception):  # the provider may be the caller's own
             explain = generator.provider.capabilities.explain_refusal
-            return explain(generator.model, self._call.settings.params)
+            return explain(generator.model, self.call.settings.params)
         return None
 
     def with_call_metadata(
         self, response: CompletionResponse, cost: CostOutcome
     ) -> CompletionResponse:
         """Return the response with its cost, the model that answered and the request's report."""
-        origin = model_key(self._call.generator)
+        origin = model_key(self.call.generator)
         return msgspec.structs.replace(
             response, cost=cost, origin=origin, request_report=self._report
         )
@@ -126,10 +123,10 @@ class PendingAttempt:
     def cost_of_failed(self, body: bytes) -> CostOutcome | None:
         """Return the cost of a failed answer, if its body has usable token counts."""
         try:
-            usage = self._call.generator.provider.parse_usage(decode_json(body))
+            usage = self.call.generator.provider.parse_usage(decode_json(body))
             if usage is None or not usage.is_complete:
                 return None
-            return cost_of_usage(self._call, usage)
+            return cost_of_usage(self.call, usage)
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - a failed answer may have any shape, and the provider any code
@@ -166,18 +163,19 @@ class PendingAttempt:
         text = "\n".join(headers.values())
         if any(secret.expose_token() in text for secret in self._secrets):
             headers = self._redactor.redact_plain(headers)
-        generation_id = headers.get("x-generation-id")
+        generation_id = headers.get("x-generation-id", "")
+        request_id = next((headers[name] for name in ID_HEADERS if name in headers), None)
         return Attempt(
             number=self._number,
             url=self._url,
-            model=self._call.generator.model,
+            model=self.call.generator.model,
             sent_bytes=self._sent_bytes,
             started_at=self._started_at,
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.exchange.status,
-            request_id=_request_id(headers),
-            response_id=response_id or self.response_id or excerpt(generation_id or ""),
+            request_id=None if request_id is None else excerpt(request_id),
+            response_id=response_id or self.response_id or excerpt(generation_id),
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
@@ -197,18 +195,13 @@ def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
     return cost_of_usage(call, response.usage)
 
 
-def _request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the server's id of the exchange, under any of the vendors' headers."""
-    ids = [headers[name] for name in ID_HEADERS if name in headers]
-    return excerpt(ids[0]) if ids else None
-
-
 def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     if isinstance(error, ConnectError) or not exchange.was_sent:
         return AttemptOutcome.NOT_SENT
     status = exchange.status or 0
-    if isinstance(error, ApiError) and (status in BEFORE_WORK or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status in MAYBE_WORKED else AttemptOutcome.DENIED
+    # A 503 and a 529 say no before any work is done, like a 4xx; a 408 may come after it.
+    if isinstance(error, ApiError) and (status in (503, 529) or 300 <= status < 500):
+        return AttemptOutcome.FAILED if status == 408 else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED
 
 

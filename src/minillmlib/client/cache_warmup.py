@@ -13,7 +13,6 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.types.costs import CostInfo
 from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike, node_parameters
-from minillmlib.types.tools import ToolCall
 
 __all__ = ["warm_cache"]
 
@@ -61,19 +60,14 @@ def _up_to_breakpoint(messages: Sequence[Message], *, whole: bool) -> list[Messa
 
 def _required_turns(prefix: Sequence[Message]) -> list[Message]:
     """Return what must follow for the request to be accepted: tool results, or a user's turn."""
-    calls = _unanswered_calls(prefix)
-    if calls:
-        return [Message.tool_result(call.id, FILLER) for call in calls]
-    if prefix[-1].role in (Role.SYSTEM, Role.ASSISTANT):
-        return [Message.user(FILLER)]
-    return []
-
-
-def _unanswered_calls(prefix: Sequence[Message]) -> list[ToolCall]:
-    """Return the calls at the end that have no result yet."""
     answered = set()
     for message in reversed(prefix):
         if message.tool_call_id is None:
-            return [call for call in message.tool_calls if call.id not in answered]
+            break
         answered.add(message.tool_call_id)
+    unanswered = [call.id for call in message.tool_calls if call.id not in answered]
+    if unanswered:
+        return [Message.tool_result(call_id, FILLER) for call_id in unanswered]
+    if prefix[-1].role in (Role.SYSTEM, Role.ASSISTANT):
+        return [Message.user(FILLER)]
     return []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
-from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -12,8 +11,8 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.client.attempt import PendingAttempt
-from minillmlib.client.cost_reporting import Report, report, report_deferred, wait
-from minillmlib.client.deferred_cost import fetch_deferred_costs, has_deferred_cost
+from minillmlib.client.cost_reporting import DONE, Report, report, report_deferred
+from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import build_http_request
 from minillmlib.client.prefix_cache import EncodedPrefix
@@ -72,26 +71,20 @@ class Completion:
     _quota_taken = 0  # by the last retry
     _is_resending = False
     _has_renewed = False
-    _is_reported = False
     _is_deferred = False  # whether the report waits for costs that come later
-    _report: Report = None
+    _report: Report | None = None
     _reservations: tuple[Reservation, ...] = ()
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
-        self._loop = asyncio_module().get_running_loop()
-        self.timeouts = TimeoutBudget(call.settings, self._loop, stream=call.stream)
+        self.loop = asyncio_module().get_running_loop()
+        self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, MiniLLMError):
             await self.close()
         else:
@@ -140,7 +133,7 @@ class Completion:
                 raise
         self._settle(pending.record(AttemptOutcome.ANSWERED, response.cost, None, response.id))
         if retry_quota.is_used:
-            retry_quota.give_back(self._server(), self._quota_taken)
+            retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
         return Completed(response, parsed, pending.prefix)
@@ -153,8 +146,7 @@ class Completion:
     async def retry_or_raise(self, error: MiniLLMError) -> None:
         """Return when the next attempt may begin, or raise what ends the completion."""
         self.record_failure(error)
-        remaining = self.timeouts.remaining()
-        if remaining is not None and remaining <= 0:
+        if self.timeouts.remaining() <= 0:
             self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._is_resending:
             self._is_resending = True  # not a retry: the server had closed an idle connection
@@ -180,23 +172,29 @@ class Completion:
 
     async def close(self) -> None:
         """Report the completion, good or bad, and wait for its callback, unless it is deferred."""
-        pending = self._start_report()
-        if pending is not None and not self._is_deferred:
-            await wait(pending)
+        if self._report is None:
+            report = self.abandon()
+            if report.ends and not self._is_deferred:
+                await report
 
     async def settled_cost(self) -> CostInfo:
         """Wait until everything was reported that can be; return what the completion cost."""
-        await wait(self._start_report() or self._report)
-        return self._cost_info()
+        await self.abandon()
+        return CostInfo.of(self.attempts)
 
-    def abandon(self) -> None:
-        """Settle the open attempt and report without waiting, because the caller is gone."""
-        self._start_report()
+    def abandon(self) -> Report:
+        """Settle the open attempt and report, once, without waiting."""
+        if self.pending is not None:
+            self._settle(self.pending.record_abandoned())
+        if self._report is None:
+            self._report = DONE  # so that a callback which leads here again is not called again
+            self._report = self._start_report()
+        return self._report
 
     def abandon_threadsafe(self) -> None:
         """Do the same soon, from a destructor in any thread."""
         try:
-            self._loop.call_soon_threadsafe(self.abandon)
+            self.loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:  # the loop is closed
             self.abandon()
 
@@ -211,29 +209,22 @@ class Completion:
         _log(attempt)
 
     def _start_report(self) -> Report:
-        if self.pending is not None:
-            self._settle(self.pending.record_abandoned())
         settings = self.call.settings
         callback = settings.cost_callback if settings.cost_tracking else None
-        if self._is_reported or (callback is None and settings.budget is None):
-            return None
-        self._is_reported = True
+        if callback is None and settings.budget is None:
+            return DONE
         unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
-        self._is_deferred = any(has_deferred_cost(self.call, attempt) for attempt in unknown)
+        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in unknown)
         if self._is_deferred:
-            self._report = report_deferred(callback, self._deferred_cost_info, self._cost_info)
-        elif callback is not None:
-            self._report = report(callback, self._cost_info())
-        return self._report
+            known = CostInfo.of(self.attempts)
+            return report_deferred(callback, self._fetch_deferred_costs, known)
+        return DONE if callback is None else report(callback, CostInfo.of(self.attempts))
 
-    def _cost_info(self) -> CostInfo:
-        return CostInfo.of(self.attempts)
-
-    async def _deferred_cost_info(self) -> CostInfo:
+    async def _fetch_deferred_costs(self) -> CostInfo:
         self.attempts = await fetch_deferred_costs(self.call, self.attempts)
         for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
             reservation.settle(attempt.cost)
-        return self._cost_info()
+        return CostInfo.of(self.attempts)
 
     def _has_new_credential(self, error: MiniLLMError) -> bool:
         """Whether a refused credential was replaced since, as a file's may be. Checked once."""
@@ -255,17 +246,11 @@ class Completion:
         if self.call.result_type is not None and isinstance(error, RejectedResponseError):
             return 0.0  # the server is well, and no waiting makes a wrong answer right
         delay = retry_delay(settings, error, self._retries)
-        remaining = self.timeouts.remaining()
-        if delay is None or (remaining is not None and delay >= remaining):
+        if delay is None or delay >= self.timeouts.remaining():
             return None
-        taken = retry_quota.take(self._server(), error)
-        if taken is None:
-            return None
-        self._quota_taken = taken
-        return delay
-
-    def _server(self) -> str:
-        return _server_of(self.call.generator.base_url)
+        taken = retry_quota.take(_server_of(self.call.generator.base_url), error)
+        self._quota_taken = taken or 0
+        return None if taken is None else delay
 
 
 @lru_cache(maxsize=64)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import TracebackType
-from typing import Self, TypeAlias, TypeGuard
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeAlias
 
-from minillmlib.client.cost_reporting import flush, log_failure
-from minillmlib.deferred_imports import asyncio_module
+from minillmlib.client.cost_reporting import Report, flush, report
 from minillmlib.errors import CostCallbackError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
@@ -65,33 +62,15 @@ class CompletionContext:
         settings = node_parameters(params)
         settings_callback = settings.cost_callback
 
-        def call_both(info: CostInfo) -> Awaitable[None] | None:
-            answers = [self._call(lambda: self._callback(info, self.meta))]
-            if settings_callback is not None and settings.cost_tracking:
-                answers.append(self._call(lambda: settings_callback(info)))
-            awaitables = [answer for answer in answers if inspect.isawaitable(answer)]
-            return _Together(awaitables, self._await) if awaitables else None
+        def report_to_both(info: CostInfo) -> Report:
+            first = report(lambda info: self._callback(info, self.meta), info, self._note_failure)
+            if settings_callback is None or not settings.cost_tracking:
+                return first
+            return Report(*first.ends, *report(settings_callback, info, self._note_failure).ends)
 
-        return settings.replace(cost_callback=call_both, cost_tracking=True)
+        return settings.replace(cost_callback=report_to_both, cost_tracking=True)
 
-    def _call(self, call: Callable[[], Awaitable[None] | None]) -> Awaitable[None] | None:
-        try:
-            return call()
-        except (Exception, asyncio_module().CancelledError) as error:  # noqa: BLE001 - the caller's code
-            self._record_failure(error)
-            return None
-
-    async def _await(self, answer: Awaitable[None]) -> None:
-        try:
-            await answer
-        except asyncio_module().CancelledError as error:  # it took too long
-            self._failure = self._failure or error
-            raise
-        except Exception as error:  # noqa: BLE001 - the caller's own code
-            self._record_failure(error)
-
-    def _record_failure(self, error: BaseException) -> None:
-        log_failure(error)
+    def _note_failure(self, error: BaseException) -> None:
         self._failure = self._failure or error
 
     async def aclose(self) -> None:
@@ -107,50 +86,9 @@ class CompletionContext:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             await self.aclose()
 
     def __repr__(self) -> str:
         return f"CompletionContext({self.generator!r})"
-
-
-class _Together:
-    """Several callbacks' coroutines as one, which closes all of them if it is never awaited."""
-
-    def __init__(
-        self,
-        answers: list[Awaitable[None]],
-        await_one: Callable[[Awaitable[None]], Coroutine[object, object, None]],
-    ) -> None:
-        self._answers = answers
-        self._await_one = await_one
-
-    def __await__(self) -> Generator[object, None, None]:
-        return self._await_all().__await__()
-
-    async def _await_all(self) -> None:
-        asyncio = asyncio_module()
-        first, *others = self._answers
-        tasks = [asyncio.ensure_future(self._await_one(answer)) for answer in others]
-        try:
-            await self._await_one(first)
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for answer in filter(_has_not_started, others):  # the loop ends before their first step
-                await self._await_one(answer)
-
-    def close(self) -> None:
-        for answer in filter(_has_not_started, self._answers):
-            answer.close()
-
-
-def _has_not_started(answer: object) -> TypeGuard[Coroutine[object, object, None]]:
-    return inspect.iscoroutine(answer) and inspect.getcoroutinestate(answer) == "CORO_CREATED"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from typing import TYPE_CHECKING
 
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.types.costs import CostInfo
@@ -13,82 +14,102 @@ from minillmlib.types.parameters import CostCallback
 if TYPE_CHECKING:
     from asyncio import Future, Task
 
-__all__ = ["Report", "flush", "log_failure", "report", "report_deferred", "wait"]
+__all__ = ["DONE", "Report", "flush", "report", "report_deferred"]
 
 CALLBACK_SECS = 10.0
-
-Report: TypeAlias = "Future[None] | None"  # done when the callback is; None if it is already
 
 # The running callbacks; the event loop itself would forget their tasks.
 _running: dict[Future[None], Task[None]] = {}
 
 
-def report(callback: CostCallback, info: CostInfo) -> Report:
-    """Call `callback`. If it is a coroutine function, return a future for its end.
+class Report:
+    """The callbacks that still run. Await it for their end; when cancelled, they go on."""
 
-    What the callback raises is logged: it loses neither the record nor the answer.
+    def __init__(self, *ends: Future[None]) -> None:
+        self.ends = ends
+
+    def __await__(self) -> Generator[object, None, None]:
+        if self.ends:
+            yield from asyncio_module().wait(set(self.ends)).__await__()
+
+
+DONE = Report()
+
+
+def report(
+    callback: CostCallback,
+    info: CostInfo,
+    note_failure: Callable[[BaseException], object] = lambda _: None,
+) -> Report:
+    """Call `callback`. If it is a coroutine function, run its coroutine, at most 10 s.
+
+    A failure of the callback is logged and noted: it loses neither the record nor the answer.
     """
     try:
         answer = callback(info)
     except (Exception, asyncio_module().CancelledError) as error:  # noqa: BLE001 - the caller's code
-        log_failure(error)
-        return None
+        _log_failure(error)
+        note_failure(error)
+        return DONE
+    if isinstance(answer, Report):  # a context has reported to its callbacks
+        return answer
     if not inspect.isawaitable(answer):
-        return None
+        return DONE
 
-    def start() -> Coroutine[object, object, None]:
-        return _await_logged(answer)
-
-    def drop() -> None:
-        close = getattr(answer, "close", None)
-        if close is not None:
-            close()
+    def drop() -> Report:
+        if inspect.iscoroutine(answer):
+            answer.close()
         logger().error("a coroutine of a cost_callback was not run: its event loop has ended")
+        return DONE
 
-    def start_again() -> None:
-        if _spawn(start, drop, CALLBACK_SECS) is None:
-            drop()
+    start = partial(_run, answer, note_failure)
+    start_again = partial(_spawn, start, drop, CALLBACK_SECS)
+    return _spawn(start, start_again, CALLBACK_SECS)
 
-    end = _spawn(start, start_again, CALLBACK_SECS)
-    if end is None:
-        drop()
-    return end
+
+async def _run(answer: Awaitable[None], note_failure: Callable[[BaseException], object]) -> None:
+    try:
+        await answer
+    except asyncio_module().CancelledError as error:  # it took too long, or the loop ends
+        note_failure(error)
+        raise
+    except Exception as error:  # noqa: BLE001 - the caller's own code
+        _log_failure(error)
+        note_failure(error)
 
 
 def report_deferred(
-    callback: CostCallback | None,
-    fetch: Callable[[], Awaitable[CostInfo]],
-    known: Callable[[], CostInfo],
+    callback: CostCallback | None, fetch: Callable[[], Awaitable[CostInfo]], known: CostInfo
 ) -> Report:
     """Call `callback`, if there is one, with what `fetch` returns in time, else what is `known`."""
 
+    def report_now(info: CostInfo = known) -> Report:
+        return DONE if callback is None else report(callback, info)
+
     async def fetch_and_report() -> None:
-        info = None
+        info = known
         try:
             info = await fetch()
         finally:  # also when the loop ends meanwhile
-            await wait(report_now(info))
+            await report_now(info)
 
-    def report_now(info: CostInfo | None = None) -> Report:
-        return None if callback is None else report(callback, info or known())
-
-    return _spawn(fetch_and_report, report_now) or report_now()
+    return _spawn(fetch_and_report, report_now)
 
 
 def _spawn(
     start: Callable[[], Coroutine[object, object, None]],
-    on_not_started: Callable[[], object],
+    on_not_started: Callable[[], Report],
     timeout_secs: float | None = None,
 ) -> Report:
-    """Start `start()` as a task and return a future for its end, or None if no loop is running.
+    """Run `start()` in a task, which is cancelled after `timeout_secs`.
 
-    It is cancelled after `timeout_secs`. A loop that ends may cancel a task before its first
-    step; then `on_not_started` is called.
+    Call `on_not_started` where no loop is running, or if the loop ends and cancels the task
+    before its first step.
     """
     try:
         loop = asyncio_module().get_running_loop()
     except RuntimeError:
-        return None
+        return on_not_started()
     end: Future[None] = loop.create_future()
     has_started = False
 
@@ -116,32 +137,16 @@ def _spawn(
     timer = None if timeout_secs is None else loop.call_later(timeout_secs, give_up)
     _running[end] = task
     task.add_done_callback(finish)
-    return end
-
-
-async def wait(end: Report) -> None:
-    """Wait for the end of a callback; when cancelled, let the callback go on."""
-    if end is not None:
-        await asyncio_module().wait({end})
+    return Report(end)
 
 
 async def flush() -> None:
     """Wait for all callbacks that now run in this event loop."""
     asyncio = asyncio_module()
-    loop = asyncio.get_running_loop()
     await asyncio.sleep(0)  # lets a stream that was just dropped start its own
-    running = {end for end in _running if end.get_loop() is loop and not end.done()}
-    if running:
-        await asyncio.wait(running)
+    loop = asyncio.get_running_loop()
+    await Report(*(end for end in _running if end.get_loop() is loop))
 
 
-async def _await_logged(answer: Awaitable[None]) -> None:
-    try:
-        await answer
-    except Exception as error:  # noqa: BLE001 - the caller's own code
-        log_failure(error)
-
-
-def log_failure(error: BaseException) -> None:
-    """Log what a callback raised."""
+def _log_failure(error: BaseException) -> None:
     logger().error("a cost_callback failed", exc_info=error)

@@ -15,7 +15,7 @@ from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
 from minillmlib.types.costs import Attempt, CostOutcome
 
-__all__ = ["fetch_deferred_costs", "has_deferred_cost"]
+__all__ = ["fetch_deferred_costs", "lookup_url"]
 
 # OpenRouter's record appears half a second to many seconds after the end (Roo-Code#915,
 # speakeasy-api/gram#978).
@@ -26,15 +26,10 @@ MAX_UNREACHABLE = 3  # times in a row that a server may not answer at all
 TEMPORARY = (408, 425, 429)  # refusals that may pass, like each 5xx
 
 
-def has_deferred_cost(call: Call, attempt: Attempt) -> bool:
-    """Whether the cost of an attempt is unknown and can still be asked for."""
-    is_unknown = attempt.cost is not None and attempt.cost.is_unknown
-    return is_unknown and _lookup_url(call, attempt) is not None
-
-
-def _lookup_url(call: Call, attempt: Attempt) -> str | None:
-    generator = call.generator
-    if attempt.response_id:
+def lookup_url(call: Call, attempt: Attempt) -> str | None:
+    """Return the address at which the unknown cost of an attempt can still be asked for."""
+    generator, cost = call.generator, attempt.cost
+    if attempt.response_id and cost is not None and cost.is_unknown:
         with contextlib.suppress(Exception):  # the provider may be the caller's own
             return generator.provider.resolve_post_stream(generator.base_url, attempt.response_id)
     return None
@@ -45,17 +40,14 @@ async def fetch_deferred_costs(call: Call, attempts: tuple[Attempt, ...]) -> tup
     end = asyncio_module().get_running_loop().time() + TOTAL_SECS
     updated = []
     for attempt in attempts:
-        cost = None
-        if has_deferred_cost(call, attempt):
-            cost = await _poll(call, attempt, end)
+        url = lookup_url(call, attempt)
+        cost = None if url is None else await _poll(call, url, end)
         updated.append(attempt if cost is None else msgspec.structs.replace(attempt, cost=cost))
     return tuple(updated)
 
 
-async def _poll(call: Call, attempt: Attempt, end: float) -> CostOutcome | None:
+async def _poll(call: Call, url: str, end: float) -> CostOutcome | None:
     asyncio = asyncio_module()
-    url = _lookup_url(call, attempt)
-    assert url is not None
     unreachable = 0
     for wait in WAITS_SECS:
         remaining = end - asyncio.get_running_loop().time()

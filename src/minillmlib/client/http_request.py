@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,10 +24,11 @@ from minillmlib.version import __version__
 
 __all__ = ["PreparedRequest", "build_body", "build_cost_query", "build_http_request"]
 
+T = TypeVar("T")
 HeaderValue = str | Secret
 
 USER_AGENT = f"minillmlib/{__version__}"
-LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}")
+LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
 _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
@@ -68,19 +70,21 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         body=data,
         on_new_connection=on_new_connection,
     )
-    request = _finalize(generator, request, auth)
-    secrets = _secrets_of(generator, auth)
+    request = _ask_provider("finalize the request", lambda: provider.finalize(request, auth))
+    values = (auth.secret(), *(value for _, value in generator.headers))
+    secrets = tuple(value for value in values if isinstance(value, Secret))
     if secrets:
         _check_destination(generator, request.url)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
-def _finalize(generator: GeneratorInfo, request: HttpRequest, auth: Auth) -> HttpRequest:
+def _ask_provider(task: str, call: Callable[[], T]) -> T:
+    """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:
-        return generator.provider.finalize(request, auth)
+        return call()
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
-        problem = f"the provider could not finalize the request ({type(error).__name__})"
+        problem = f"the provider could not {task} ({type(error).__name__})"
     raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
 
 
@@ -98,9 +102,7 @@ BuiltBody = tuple[JsonObject, dict[str, str], EncodedPrefix | None]
 def build_body(call: Call) -> BuiltBody:
     """Return the JSON body of `call`, what was omitted from it, and the prefix to keep."""
     built = None if call.prefix is None else _extend_prefix(call, call.prefix)
-    if built is not None:
-        return built
-    return _build(call, call.messages), _omitted(call, call.messages), None
+    return built or (_build(call, call.messages), _find_omitted(call, call.messages), None)
 
 
 def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
@@ -121,7 +123,7 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
         ) from error
 
 
-def _omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
+def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
     generator = call.generator
     return generator.provider.capabilities.omitted(generator.model, messages, call.settings.params)
 
@@ -143,7 +145,7 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
     items = body.get(key)
     if not isinstance(items, list) or len(items) not in (len(new), len(head) + len(new)):
         return None
-    omitted = {**prefix.omitted, **_omitted(call, new if prefix.count else messages)}
+    omitted = {**prefix.omitted, **_find_omitted(call, new if prefix.count else messages)}
     encoded = []
     if prefix.count:
         items = items[-len(new) :]
@@ -165,22 +167,22 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
     return body, omitted, prefix if prefix.count else None
 
 
-def _secrets_of(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
-    values = (auth.secret(), *(value for _, value in generator.headers))
-    return tuple(value for value in values if isinstance(value, Secret))
-
-
 def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...]:
     """Return all headers; of two with one name the later wins, so the caller's own come last."""
     generator, capabilities = call.generator, call.generator.provider.capabilities
     merged = dict(_DEFAULT_HEADERS)
     if call.stream:
         merged["accept"] = ("Accept", capabilities.stream_accept)
-    for name, value in (
-        *_attribution(generator),
-        *_auth_headers(generator, auth),
+    app_headers = (
+        (capabilities.app_url_header, generator.app_url),
+        (capabilities.app_title_header, generator.app_title),
+    )
+    headers: list[tuple[str, HeaderValue]] = [
+        *((name, value) for name, value in app_headers if name is not None and value is not None),
+        *_ask_provider("name its headers", lambda: _auth_headers(generator, auth)),
         *generator.headers,
-    ):
+    ]
+    for name, value in headers:
         _check_header(name, value)
         key = name.lower()
         is_list = key in capabilities.mergeable_headers and key in merged
@@ -195,69 +197,41 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
     return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
 
 
-def _attribution(generator: GeneratorInfo) -> Iterable[tuple[str, str]]:
-    """Return the headers that say which program a request comes from."""
-    capabilities = generator.provider.capabilities
-    for name, value in (
-        (capabilities.app_url_header, generator.app_url),
-        (capabilities.app_title_header, generator.app_title),
-    ):
-        if name is not None and value is not None:
-            yield name, value
-
-
 def _auth_headers(generator: GeneratorInfo, auth: Auth) -> list[tuple[str, HeaderValue]]:
     """Return the provider's headers; a value that holds the credential stays a secret."""
     secret = auth.secret()
-    try:
-        return [
-            (name, Secret(value) if secret and secret.expose_secret() in value else value)
-            for name, value in generator.provider.auth_headers(auth)
-        ]
-    except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
-        problem = f"the provider could not name its headers ({type(error).__name__})"
-    raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
+    return [
+        (name, Secret(value) if secret and secret.expose_secret() in value else value)
+        for name, value in generator.provider.auth_headers(auth)
+    ]
 
 
 def _check_header(name: object, value: object) -> None:
-    problem = None
     if not isinstance(name, str) or not is_header_name(name):
-        problem = f"{name!r} is not a valid HTTP header name"
-    elif isinstance(value, str):
-        problem = header_text_problem(value, f"the header {name}")
-    elif not isinstance(value, Secret):
-        problem = f"the header {name} is not a string"
+        raise InvalidParameterError(f"{name!r} is not a valid HTTP header name")
+    if not isinstance(value, str | Secret):
+        raise InvalidParameterError(f"the header {name} is not a string")
+    problem = header_text_problem(value, f"the header {name}") if isinstance(value, str) else None
     if problem is not None:
         raise InvalidParameterError(problem)
 
 
 def _check_destination(generator: GeneratorInfo, url: str) -> None:
-    """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
-    problem = _destination_problem(url, generator.base_url, allows_http=generator.allow_http)
-    if problem is not None:
-        raise InvalidParameterError(problem)
+    _check_url(url, generator.base_url, allows_http=generator.allow_http)
 
 
 @lru_cache(maxsize=64)
-def _destination_problem(url: str, base_url: str, *, allows_http: bool) -> str | None:
+def _check_url(url: str, base_url: str, *, allows_http: bool) -> None:
+    """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
     target, base = urlsplit(url), urlsplit(base_url)
     if (target.scheme, target.netloc) != (base.scheme, base.netloc):
-        return (
+        raise InvalidParameterError(
             f"the provider leads to {target.scheme}://{target.netloc}, but the credential is for "
             f"{base.scheme}://{base.netloc}; set base_url to the server that is meant"
         )
-    if target.scheme != "https" and not allows_http and not _is_loopback(target.hostname):
-        return (
+    is_loopback = LOOPBACK.fullmatch(target.hostname or "")
+    if target.scheme != "https" and not allows_http and not is_loopback:
+        raise InvalidParameterError(
             f"the key would go to {target.netloc} unencrypted; use https, or, if the network "
             "between is trusted, replace(allow_http=True)"
         )
-    return None
-
-
-def _is_loopback(host: str | None) -> bool:
-    name = (host or "").lower()
-    return (
-        name in ("localhost", "::1")
-        or name.endswith(".localhost")
-        or bool(LOOPBACK.fullmatch(name))
-    )

@@ -11,7 +11,7 @@ MIN_STREAMED_ECHO = 2
 class Prefill:
     """Puts the forced prefix back in front of an answer, exactly once.
 
-    Some servers repeat in their answer what was `sent` of the prefix: llama.cpp in whole
+    Some servers repeat in their answer the `sent_text` of the prefix: llama.cpp in whole
     answers, Mistral in streams as well. So the answer's own beginning is compared.
     """
 
@@ -21,7 +21,7 @@ class Prefill:
         self.held = ""  # the first text of a stream, while it may yet be a repetition
 
     @property
-    def sent(self) -> str:
+    def sent_text(self) -> str:
         """The part of the prefix that is sent: vendors refuse white space at its end."""
         return self._text.rstrip() or self._text
 
@@ -30,14 +30,14 @@ class Prefill:
         if self.is_done:
             return delta
         self.held += delta
-        is_long = len(self.sent) >= MIN_STREAMED_ECHO
+        is_long = len(self.sent_text) >= MIN_STREAMED_ECHO
         if is_long and len(self.held) < len(self._text) and self._text.startswith(self.held):
             return ""
         return self.flush()
 
     def flush(self) -> str:
         """Return the held text with the prefix, at the end of a stream."""
-        if len(self.sent) >= MIN_STREAMED_ECHO:
+        if len(self.sent_text) >= MIN_STREAMED_ECHO:
             text = self.prepend(self.held)
         else:
             text = self._text + self.held
@@ -47,8 +47,8 @@ class Prefill:
 
     def prepend(self, content: str) -> str:
         """Return a whole answer with the prefix before it."""
-        if self._text and content.startswith(self.sent):
-            rest = content.removeprefix(self.sent)
-            blank = self._text.removeprefix(self.sent)
+        if self._text and content.startswith(self.sent_text):
+            rest = content.removeprefix(self.sent_text)
+            blank = self._text.removeprefix(self.sent_text)
             return self._text + rest.removeprefix(blank)
         return self._text + content

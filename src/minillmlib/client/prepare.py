@@ -92,30 +92,52 @@ def prepare(
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
-    if not _changes_messages(settings):
-        return _prepare_unmodified(messages, generator, settings, stream=stream, prefix=prefix)
-    settings, result_type, instruction, why_no_schema = resolve_result_type(
-        _fill_settings(settings), generator
-    )
-    thread = merge_adjacent(fill_placeholders(messages, settings.format_kwargs))
-    thread = _with_system_prompt(thread, settings.system_prompt)
-    if instruction is not None:
-        thread = merge_adjacent((*thread, Message.user(instruction)))
-    if settings.use_cache:
-        last = msgspec.structs.replace(thread[-1], cache_ttl=thread[-1].cache_ttl or "5m")
-        thread = (*thread[:-1], last)
-    thread = _with_prefill(thread, settings.force_prepend, generator)
-    thread, omitted = _drop_foreign_parts(thread, generator)
-    if why_no_schema is not None:
-        omitted["the schema of the answer"] = why_no_schema
+    form = ResolvedResultType(settings)
+    if _changes_messages(settings):
+        prefix = None
+        form = resolve_result_type(_fill_settings(settings), generator)
+        settings = form.settings
+        messages = _apply_settings(messages, settings, form.instruction)
+    # The last encoded message may have to be merged with the first new one.
+    start = 0 if prefix is None else max(prefix.count - 1, 0)
+    new, omitted = _drop_foreign_parts(merge_adjacent(messages[start:]), generator)
+    if omitted or start + len(new) < len(messages):
+        prefix = None
+    if form.why_no_schema is not None:
+        omitted["the schema of the answer"] = form.why_no_schema
+    if settings.force_prepend:
+        new = (*new, _prefill_turn(settings.force_prepend, generator))
     return Call(
         generator=generator,
-        messages=thread,
+        messages=(*messages[:start], *new) if start else new,
         settings=settings,
         stream=stream,
         omitted=omitted,
-        result_type=result_type,
+        result_type=form.result_type,
+        prefix=prefix,
     )
+
+
+def _apply_settings(
+    messages: Sequence[Message], settings: NodeCompletionParameters, instruction: str | None
+) -> tuple[Message, ...]:
+    """Return the messages with their placeholders filled and with the settings' own turns."""
+    thread = fill_placeholders(messages, settings.format_kwargs)
+    if settings.system_prompt and not any(message.role is Role.SYSTEM for message in thread):
+        thread = (Message.system(settings.system_prompt), *thread)
+    if instruction is not None:
+        thread = (*thread, Message.user(instruction))
+    if settings.use_cache:
+        last = msgspec.structs.replace(thread[-1], cache_ttl=thread[-1].cache_ttl or "5m")
+        thread = (*thread[:-1], last)
+    return thread
+
+
+def _prefill_turn(text: str, generator: GeneratorInfo) -> Message:
+    reason = generator.provider.capabilities.why_no_prefill(generator.model)
+    if reason is not None:
+        raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
+    return Message.assistant(Prefill(text).sent_text)
 
 
 def check_generator(generator: object) -> None:
@@ -136,30 +158,6 @@ def _changes_messages(settings: NodeCompletionParameters) -> bool:
         or settings.use_cache
         or settings.params.response_format
         or isinstance(settings, TypedParameters)
-    )
-
-
-def _prepare_unmodified(
-    messages: Sequence[Message],
-    generator: GeneratorInfo,
-    settings: NodeCompletionParameters,
-    *,
-    stream: bool,
-    prefix: EncodedPrefix | None,
-) -> Call:
-    """Return the call, looking only at the messages that no earlier call encoded."""
-    # The last encoded message may have to be merged with the first new one.
-    start = 0 if prefix is None else max(prefix.count - 1, 0)
-    new, omitted = _drop_foreign_parts(merge_adjacent(messages[start:]), generator)
-    if omitted or start + len(new) < len(messages):
-        prefix = None
-    return Call(
-        generator=generator,
-        messages=(*messages[:start], *new) if start else new,
-        settings=settings,
-        stream=stream,
-        omitted=omitted,
-        prefix=prefix,
     )
 
 
@@ -209,12 +207,9 @@ def _why_no_schema(
 
 def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
     """Fill the placeholders in the settings' own texts."""
-    if not settings.format_kwargs:
-        return settings
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
-    changes = {
-        name: fill_text(text, settings.format_kwargs) for name, text in texts.items() if text
-    }
+    values = settings.format_kwargs
+    changes = {name: fill_text(text, values) for name, text in texts.items() if text}
     return msgspec.structs.replace(settings, **changes)
 
 
@@ -257,32 +252,8 @@ def _drop_foreign_parts(
         media = tuple(part for part in message.media if part.kind in replayable)
         if media != message.media:
             omitted["media of earlier answers"] = "this wire takes none back from the assistant"
-        is_changed = reasoning is not message.reasoning or media != message.media
-        kept.append(
-            msgspec.structs.replace(message, reasoning=reasoning, media=media)
-            if is_changed
-            else message
-        )
-    return tuple(kept), omitted
-
-
-def _with_prefill(
-    messages: tuple[Message, ...], text: str | None, generator: GeneratorInfo
-) -> tuple[Message, ...]:
-    if not text:
-        return messages
-    reason = generator.provider.capabilities.why_no_prefill(generator.model)
-    if reason is not None:
-        raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
-    return (*messages, Message.assistant(Prefill(text).sent))
-
-
-def _with_system_prompt(
-    messages: tuple[Message, ...], system_prompt: str | None
-) -> tuple[Message, ...]:
-    if not system_prompt or any(message.role is Role.SYSTEM for message in messages):
-        return messages
-    return (Message.system(system_prompt), *messages)
+        kept.append(msgspec.structs.replace(message, reasoning=reasoning, media=media))
+    return (tuple(kept), omitted) if omitted else (messages, omitted)
 
 
 def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import warnings
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
@@ -19,20 +17,9 @@ from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.costs import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
 __all__ = ["StreamingCompletion", "TrackedStream"]
 
 NodeT_co = TypeVar("NodeT_co", covariant=True)
-
-
-class _Phase(enum.Enum):
-    """The phases of a stream, in order; a new attempt returns to READING."""
-
-    NEW = enum.auto()
-    READING = enum.auto()
-    OVER = enum.auto()
 
 
 class StreamingCompletion(Generic[NodeT_co]):
@@ -51,12 +38,10 @@ class StreamingCompletion(Generic[NodeT_co]):
     def __init__(self, call: Call, on_answer: Callable[[Completed], NodeT_co]) -> None:
         self._call = call
         self._on_answer = on_answer
-        self._phase = _Phase.NEW
-        self._is_busy = False
+        self._is_busy = self._is_over = False
         self._chunks: deque[StreamChunk] = deque()  # read, not yet taken by the caller
         self._delivered = 0
-        self._loop: AbstractEventLoop | None = None  # in which it is read
-        self._completion: Completion | None = None
+        self._completion: Completion | None = None  # from the first step on
         self._reader: StreamReader | None = None
         self._held_back: MiniLLMError | None = None  # until the chunks before it were taken
         self._completed: Completed | None = None
@@ -82,16 +67,11 @@ class StreamingCompletion(Generic[NodeT_co]):
         return () if self._completion is None else self._completion.attempts
 
     async def __aenter__(self) -> Self:
-        if self._phase is _Phase.NEW:
+        if self._completion is None and not self._is_over:
             await self._advance()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, Exception):
             await self.aclose()
         else:  # cancelled, or Ctrl-C: wait for nothing
@@ -127,7 +107,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         if self._chunks:
             self._check_reader()
         while not self._chunks:
-            if self._phase is _Phase.OVER:
+            if self._is_over:
                 raise StopAsyncIteration
             await self._advance()
         self._delivered += 1
@@ -170,17 +150,18 @@ class StreamingCompletion(Generic[NodeT_co]):
     async def _advance(self) -> None:
         """Open, read or finish; a failure is retried or ends the stream."""
         self._check_reader()
+        completion = self._completion = self._completion or Completion(self._call)
         self._is_busy = True
         try:
             try:
-                if self._reader is None:
-                    await self._open()
+                if self._reader is None:  # not a local: this frame stays in the error's traceback
+                    await self._open(completion)
                 elif self._completed is None:
-                    await self._read()
+                    await self._read(completion, self._reader)
                 else:
-                    await self._finish()
+                    await self._finish(completion, self._reader)
             except MiniLLMError as error:
-                await self._recover(error)
+                await self._recover(completion, error)
         except MiniLLMError:
             await self.aclose()
             raise
@@ -191,27 +172,19 @@ class StreamingCompletion(Generic[NodeT_co]):
         finally:
             self._is_busy = False
 
-    async def _open(self) -> None:
-        self._phase = _Phase.READING
-        completion = self._completion
-        if completion is None:
-            completion = self._completion = Completion(self._call)
-            self._loop = asyncio_module().get_running_loop()
+    async def _open(self, completion: Completion) -> None:
         completion.timeouts.record_progress()
         attempt = completion.start_attempt()
-        self._reader = StreamReader(completion.call, attempt, completion.timeouts, self._chunks)
+        self._reader = StreamReader(attempt, completion.timeouts, self._chunks)
         body = await self._reader.open()
         if body is not None and completion.pending is attempt:
             self._completed = completion.finish(body)
             self._chunks.append(chunk_of(self._completed.response))
 
-    async def _read(self) -> None:
+    async def _read(self, completion: Completion, reader: StreamReader) -> None:
         """Read the next events. An error is held back until the chunks before it are delivered."""
         if self._held_back is not None:
             raise self._held_back
-        completion, reader = self._completion, self._reader
-        assert completion is not None
-        assert reader is not None
         try:
             response = await reader.read()
             if response is not None and completion.pending is not None:
@@ -224,12 +197,10 @@ class StreamingCompletion(Generic[NodeT_co]):
         if self._chunks:
             completion.timeouts.record_progress()
 
-    async def _recover(self, error: MiniLLMError) -> None:
+    async def _recover(self, completion: Completion, error: MiniLLMError) -> None:
         """Return when the next attempt may begin, or at once when the stream was closed."""
-        if self._phase is _Phase.OVER:
+        if self._is_over:
             return  # closed by aclose while a step waited
-        completion = self._completion
-        assert completion is not None
         if self._reader is not None:
             if not isinstance(error, RejectedResponseError):  # which holds the whole text
                 error.partial = self._reader.partial + error.partial
@@ -240,24 +211,21 @@ class StreamingCompletion(Generic[NodeT_co]):
             completion.give_up(error)
         await completion.retry_or_raise(error)
 
-    async def _finish(self) -> None:
+    async def _finish(self, completion: Completion, reader: StreamReader) -> None:
         """Add the answer to the tree: only now has the caller taken the last chunk."""
-        completion, reader = self._completion, self._reader
-        assert completion is not None
-        assert reader is not None
         await reader.drain()
         await completion.close()
-        if self._phase is not _Phase.OVER and self._completed is not None:
+        if not self._is_over and self._completed is not None:
             self._node = self._on_answer(self._completed)
-            self._phase = _Phase.OVER
+            self._is_over = True
 
     def _check_reader(self) -> None:
-        loop = asyncio_module().get_running_loop()
-        if self._is_busy or self._loop not in (None, loop):
+        loop, completion = asyncio_module().get_running_loop(), self._completion
+        if self._is_busy or (completion is not None and completion.loop is not loop):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 
     def _close(self) -> None:
-        self._phase = _Phase.OVER
+        self._is_over = True
         self._chunks.clear()
         if self._reader is not None:
             self._reader.close()
@@ -270,7 +238,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     def __del__(self) -> None:
         completion: Completion | None = getattr(self, "_completion", None)
-        if completion is None or self._phase is _Phase.OVER:
+        if completion is None or self._is_over:
             return
         if self._reader is not None:
             self._reader.close_threadsafe()
@@ -283,8 +251,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         )
 
     def __repr__(self) -> str:
-        model = self._call.generator.model
-        return f"<StreamingCompletion of {model}: {self._phase.name.lower()}>"
+        state = "over" if self._is_over else "reading" if self._completion else "new"
+        return f"<StreamingCompletion of {self._call.generator.model}: {state}>"
 
 
 TrackedStream = StreamingCompletion  # the name of the guide: every stream settles its cost

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from typing import NoReturn
 
 import msgspec
 
 from minillmlib.client.attempt import PendingAttempt, cost_of_response
 from minillmlib.client.prefill import Prefill
-from minillmlib.client.prepare import Call
 from minillmlib.errors import (
     IncompleteStreamError,
     LimitExceededError,
     MalformedResponseError,
     TransportError,
 )
-from minillmlib.json_value import JsonValue, decode_json, excerpt
+from minillmlib.json_value import decode_json, excerpt
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
@@ -35,13 +35,9 @@ class StreamReader:
     """Fills `chunks` from one attempt's events, until it returns the response."""
 
     def __init__(
-        self,
-        call: Call,
-        attempt: PendingAttempt,
-        timeouts: TimeoutBudget,
-        chunks: deque[StreamChunk],
+        self, attempt: PendingAttempt, timeouts: TimeoutBudget, chunks: deque[StreamChunk]
     ) -> None:
-        self._call = call
+        call = attempt.call
         self._attempt = attempt
         self._exchange = attempt.exchange
         self._timeouts = timeouts
@@ -69,7 +65,7 @@ class StreamReader:
         await exchange.open(self._timeouts.response_timeout())
         if exchange.is_closed or self._is_event_stream():  # closed while it waited
             return None
-        return await exchange.read_body(self._timeouts.response_timeout())
+        return await exchange.fetch(self._timeouts.response_timeout())
 
     def _is_event_stream(self) -> bool:
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept
@@ -86,7 +82,7 @@ class StreamReader:
         # Not much more than the caller takes at once.
         for _ in range(min(len(self._pending), MAX_READY)):
             event = self._pending.popleft()
-            parse = self._raise_error if event.event == "error" else self._parse_chunk
+            parse = _raise_error if event.event == "error" else self._parse_chunk
             chunk = self._attempt.parse_redacted(parse, event.data)
             if chunk is None:
                 continue
@@ -126,7 +122,7 @@ class StreamReader:
         """Return the cost if the final counts have come, else what it cost at least."""
         accumulator = self._accumulator
         if accumulator.usage is not None:
-            return cost_of_response(self._call, accumulator.response())
+            return cost_of_response(self._attempt.call, accumulator.response())
         if accumulator.partial_usage is None and accumulator.usage_record is None:
             return None
         return CostOutcome.unknown(
@@ -135,16 +131,13 @@ class StreamReader:
 
     async def _next_events(self) -> list[SseEvent] | None:
         """Return the events that arrive next, or None at the end of the stream."""
-        if self._accumulator.finish_reason is not None:
-            return await self._next_after_finish()
-        events = await self._exchange.next_events(self._timeouts.chunk_timeout())
-        # Only our own waiting counts, never the time a caller takes over a chunk.
-        self._timeouts.record_wait(self._exchange.waited_secs)
-        return events
-
-    async def _next_after_finish(self) -> list[SseEvent] | None:
-        """Do the same after the model has finished: only the token counts may be missing."""
         timeout = self._timeouts.chunk_timeout()
+        if self._accumulator.finish_reason is None:
+            events = await self._exchange.next_events(timeout)
+            # Only our own waiting counts, never the time a caller takes over a chunk.
+            self._timeouts.record_wait(self._exchange.waited_secs)
+            return events
+        # The model has finished: only the token counts may be missing.
         if timeout.secs is None or timeout.secs > self._grace_secs:
             timeout = timeout._replace(secs=self._grace_secs)
         try:
@@ -160,9 +153,6 @@ class StreamReader:
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise
-
-    def _raise_error(self, data: str) -> StreamChunk | None:
-        raise error_from_payload(_error_payload(data))
 
     def _add(self, chunk: StreamChunk) -> None:
         if self._prefill is not None and not self._prefill.is_done:
@@ -180,11 +170,11 @@ class StreamReader:
 
     def _is_over(self) -> bool:
         """Whether nothing that matters can follow."""
-        if self._accumulator.has_ended:
-            return True
-        if self._accumulator.finish_reason is None:
-            return False
-        return not self._provider.emits_stream_usage(requested=self._call.wants_usage)
+        accumulator = self._accumulator
+        return accumulator.has_ended or (
+            accumulator.finish_reason is not None
+            and not self._provider.emits_stream_usage(requested=self._attempt.call.wants_usage)
+        )
 
     def _finish(self) -> CompletionResponse:
         if not self._accumulator.is_complete:
@@ -196,11 +186,12 @@ class StreamReader:
         return self._attempt.with_call_metadata(self._accumulator.response(), cost)
 
 
-def _error_payload(data: str) -> JsonValue:
+def _raise_error(data: str) -> NoReturn:
     try:
-        return decode_json(data)
+        payload = decode_json(data)
     except MalformedResponseError:
-        return {"message": excerpt(data)}
+        payload = {"message": excerpt(data)}
+    raise error_from_payload(payload)
 
 
 def _with_prefill(prefill: Prefill, chunk: StreamChunk) -> StreamChunk:

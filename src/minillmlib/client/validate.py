@@ -37,7 +37,9 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
     Raises a `RejectedResponseError` for an answer that they reject.
     """
     settings, result_type = call.settings, call.result_type
-    if settings.crash_on_empty_response and _is_empty(response):
+    has_words = response.refusal is not None or response.text.strip()
+    is_empty = not (has_words or response.tool_calls or response.media)
+    if settings.crash_on_empty_response and is_empty:
         raise EmptyResponseError(
             f"the model said nothing (finish reason {response.finish_reason}); "
             "with a limit on tokens it may have spent all of them on reasoning"
@@ -59,11 +61,6 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
         error.partial = response.content
         raise
     return _with_content(response, content), parsed
-
-
-def _is_empty(response: CompletionResponse) -> bool:
-    has_words = response.refusal is not None or response.text.strip()
-    return not (has_words or response.tool_calls or response.media)
 
 
 def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) -> str:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import aiohttp
+import msgspec
 
 from minillmlib.errors import (
     ConnectError,
@@ -21,7 +22,15 @@ from minillmlib.errors import (
     StaleConnectionError,
     TlsError,
 )
-from minillmlib.transport.base import HttpRequest, note_not_sent, origin_of_url
+from minillmlib.transport.base import (
+    CHECK_ADDRESS,
+    CONNECT_TIMEOUT_SECS,
+    STALE_SECS,
+    ErrorTable,
+    HttpRequest,
+    note_not_sent,
+    translate_error,
+)
 
 __all__ = ["AiohttpTransport"]
 
@@ -31,49 +40,34 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-CONNECT_TIMEOUT_SECS = 10.0
 LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the loop goes on meanwhile
 
-# A pooled connection that was closed before shows it within a round trip. A later failure may
-# have been at work already, so sending again could cost twice.
-STALE_SECS = 1.0
 
-
-class _RequestContext:
+class _RequestContext(msgspec.Struct):
     """The request in progress, for the subclasses of aiohttp's parts.
 
-    Attributes:
-        body: Written behind the headers by us; empty if aiohttp writes it.
-        is_on_new_connection: Whether a connection had to be opened for it.
-        was_sent: Whether aiohttp may have begun to write.
+    `body` is written behind the headers by us; it is empty if aiohttp writes it.
     """
 
-    __slots__ = ("body", "is_on_new_connection", "was_sent")
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.is_on_new_connection = self.was_sent = False
+    body: bytes
+    is_on_new_connection: bool = False
+    was_sent: bool = False  # whether aiohttp may have begun to write
 
 
 _context: ContextVar[_RequestContext] = ContextVar("_context")
 
-# The first match counts, so subclasses stand before their bases.
-_ERRORS: tuple[tuple[type[BaseException], type[MiniLLMError], str], ...] = (
+_ERRORS: ErrorTable = (
     (aiohttp.ClientSSLError, TlsError, "TLS failed (is it an http address?) at"),
-    (aiohttp.ClientConnectorError, ConnectError, "could not connect to"),
-    (aiohttp.ConnectionTimeoutError, ConnectError, "no connection within 10 s to"),
+    (aiohttp.ClientConnectorError, ConnectError, f"could not connect ({CHECK_ADDRESS}) to"),
+    (
+        aiohttp.ConnectionTimeoutError,
+        ConnectError,
+        f"no connection within {CONNECT_TIMEOUT_SECS:g} s ({CHECK_ADDRESS}) to",
+    ),
     (aiohttp.InvalidURL, InvalidParameterError, "not a usable address:"),
     (aiohttp.ClientResponseError, ProtocolError, "not a valid HTTP response from"),
-    (
-        aiohttp.ServerDisconnectedError,
-        ReadError,
-        "the server closed the connection without a response:",
-    ),
-    (
-        aiohttp.ClientPayloadError,
-        ReadError,
-        "the connection closed before the end of the response:",
-    ),
+    (aiohttp.ServerDisconnectedError, ReadError, "the connection closed without a response:"),
+    (aiohttp.ClientPayloadError, ReadError, "the connection closed before the response ended:"),
     (aiohttp.ClientError, ReadError, "the connection broke:"),
     (OSError, ReadError, "the connection broke:"),
     (ValueError, InvalidParameterError, "not a usable address or header for"),
@@ -132,7 +126,7 @@ class AiohttpTransport:
             if other.is_closed():
                 self._pools.pop(other, None)
         pool = self._pools[loop] = _Pool()
-        await pool.open()
+        await anext(pool.closer)  # which the loop, now that it has started, ends at shutdown
         return pool
 
 
@@ -166,7 +160,11 @@ class _Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         while not context.is_on_new_connection:
             if _has_pending_input(connection):
-                await _yield_to_loop(connection)
+                try:
+                    await asyncio.sleep(0)  # lets the event loop process the input
+                except BaseException:
+                    connection.close()
+                    raise
             if not _is_unusable(connection):
                 break
             connection.close()
@@ -203,15 +201,6 @@ def _is_unusable(connection: "Connection") -> bool:
         or protocol.should_close
         or protocol.writing_paused
     )
-
-
-async def _yield_to_loop(connection: "Connection") -> None:
-    """Yield once so that the event loop can process pending input."""
-    try:
-        await asyncio.sleep(0)
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _has_pending_input(connection: "Connection") -> bool:
@@ -262,11 +251,7 @@ class _Pool:
         self.process_id = os.getpid()
         self.session = _new_session(_Connector(limit=0))
         self.single_use = _new_session(_Connector(limit=0, force_close=True))
-        self._closer = self._close_at_shutdown()
-
-    async def open(self) -> None:
-        """Start the generator, so that the loop closes it at shutdown."""
-        await anext(self._closer)
+        self.closer = self._close_at_shutdown()
 
     async def _close_at_shutdown(self) -> AsyncGenerator[None, None]:
         try:
@@ -288,10 +273,7 @@ def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
 
 def _merge_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by lower-case name; repeated ones become one list (RFC 9110, 5.3)."""
-    merged = {name.lower(): value for name, value in headers.items()}
-    if len(merged) == len(headers):
-        return merged
-    merged = {}
+    merged: dict[str, str] = {}
     for name, value in headers.items():
         key = name.lower()
         merged[key] = f"{merged[key]}, {value}" if key in merged else value
@@ -327,6 +309,7 @@ class _AiohttpResponse:
         try:
             return await content.readany()
         except _FOREIGN as error:
+            error.__traceback__ = None  # aiohttp keeps one such error for ever, and so this frame
             if rest := self._take_buffered(error):
                 return rest
             failure = _translate(error, self._url)
@@ -354,18 +337,10 @@ class _AiohttpResponse:
 
 
 def _translate(error: BaseException, url: str) -> MiniLLMError:
-    origin = origin_of_url(url)
-    for foreign, ours, what in _ERRORS:
-        if isinstance(error, foreign):
-            advice = "; is the address right, and is the server up?" if ours is ConnectError else ""
-            return ours(f"{what} {origin}{_reason(error)}{advice}")
-    raise AssertionError(error)
-
-
-def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, socket.gaierror):
-        return f" ({os.strerror(number)})"
-    reason = getattr(cause, "strerror", None)
-    return f" ({reason})" if isinstance(reason, str) and reason else ""
+        reason: object = os.strerror(number)
+    else:
+        reason = getattr(cause, "strerror", None)
+    return translate_error(error, _ERRORS, url, reason)

@@ -1,15 +1,28 @@
 """The interface between the library and an HTTP engine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
 
 from minillmlib.auth.secret import Secret
-from minillmlib.errors import ConnectError
+from minillmlib.errors import ConnectError, MiniLLMError
 
-__all__ = ["HttpRequest", "HttpResponse", "Transport", "note_not_sent", "origin_of_url", "was_sent"]
+__all__ = ["HttpRequest", "HttpResponse", "Transport", "note_not_sent", "was_sent"]
+
+CONNECT_TIMEOUT_SECS = 10.0
+
+# A pooled connection that was closed before shows it within a round trip. A later failure may
+# have been at work already, so sending again could cost twice.
+STALE_SECS = 1.0
+
+# An HTTP library's errors, ours, and their texts. The first match counts, so subclasses stand
+# before their bases.
+ErrorTable = Sequence[
+    tuple[type[BaseException] | tuple[type[BaseException], ...], type[MiniLLMError], str]
+]
+CHECK_ADDRESS = "is the address right, and is the server up?"
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +105,11 @@ def note_not_sent(error: BaseException) -> None:
     vars(error)["was_sent"] = False
 
 
-def origin_of_url(url: str) -> str:
-    """Return scheme, host and port: how errors name a server."""
+def translate_error(
+    error: BaseException, table: ErrorTable, url: str, reason: object = None
+) -> MiniLLMError:
+    """Return our error for one of an HTTP library; it names the server and perhaps a reason."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    ours, text = next((ours, text) for theirs, ours, text in table if isinstance(error, theirs))
+    suffix = f" ({reason})" if reason else ""
+    return ours(f"{text} {parts.scheme}://{parts.netloc}{suffix}")

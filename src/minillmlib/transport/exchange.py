@@ -58,18 +58,22 @@ class Exchange:
         return self._scope.waited_secs
 
     async def fetch(self, max_wait: Timeout) -> bytes:
-        """Send the request and return the whole body, all within one timeout."""
+        """Send the request unless it is open, and return the whole body, all within one timeout."""
         body = bytearray()
         try:
             with self._scope.within(max_wait):
-                await self._send()
+                if self.status is None:
+                    await self._send()
                 await self._read_into(body, self._limits.body_bytes)
         except (ReadError, RequestTimeoutError):
-            if not self._is_refused:
+            if (self.status or 0) < 400:  # an error's status says enough without the whole body
                 raise
         finally:
             self.close()
-        return self._checked(body)
+        data, max_values = bytes(body), self._limits.json_values
+        if exceeds_value_count(data, max_values):
+            raise _limit_error("a response", max_values, "json_values", "values")
+        return data
 
     async def open(self, max_wait: Timeout) -> None:
         """Send the request and wait for the response headers."""
@@ -81,17 +85,6 @@ class Exchange:
             raise
         self._decoder = SseDecoder(self._limits.event_bytes)
         self._remaining_bytes = self._limits.stream_bytes
-
-    async def read_body(self, max_wait: Timeout) -> bytes:
-        """Return the whole body of an open response that is not an event stream."""
-        body = bytearray()
-        try:
-            with self._scope.within(max_wait):
-                await self._read_into(body, self._limits.body_bytes)
-        except (ReadError, RequestTimeoutError):
-            if not self._is_refused:
-                raise
-        return self._checked(body)
 
     async def next_events(self, max_wait: Timeout) -> list[SseEvent] | None:
         """Return the events that the next bytes complete, maybe none; None at the end of the body.
@@ -137,11 +130,6 @@ class Exchange:
         if not self._scope.loop.is_closed():
             self._scope.loop.call_soon_threadsafe(self.close)
 
-    @property
-    def _is_refused(self) -> bool:
-        """Whether the status is an error, which says enough without the whole body."""
-        return (self.status or 0) >= 400
-
     async def _send(self) -> None:
         request, self._request = self._request, None  # a stream need not keep the body
         assert request is not None
@@ -155,13 +143,10 @@ class Exchange:
         self.status = response.status
         if self.is_closed:
             response.close()
-        self._check_headers(response.status, response.headers)
-
-    def _check_headers(self, status: int, headers: Mapping[str, str]) -> None:
-        limit = self._limits.header_bytes
+        headers, limit = response.headers, self._limits.header_bytes
         if sum(map(len, headers)) + sum(map(len, headers.values())) > limit:
             raise _limit_error("headers", limit, "header_bytes")
-        if status < 300 and _is_compressed(headers):
+        if response.status < 300 and _is_compressed(headers):
             raise MalformedResponseError(
                 "the server compressed its response although the request forbids it; "
                 "switch compression off there or at the gateway in front of it"
@@ -178,13 +163,6 @@ class Exchange:
             if len(body) + len(piece) > max_bytes:
                 raise _limit_error("a response", max_bytes, "body_bytes")
             body += piece
-
-    def _checked(self, body: bytearray) -> bytes:
-        data = bytes(body)
-        max_values = self._limits.json_values
-        if len(data) > max_values and exceeds_value_count(data, max_values):
-            raise _limit_error("a response", max_values, "json_values", "values")
-        return data
 
     def _refuse_excess(self) -> None:
         """Raise if too much has arrived."""

@@ -19,7 +19,15 @@ from minillmlib.errors import (
     TlsError,
 )
 from minillmlib.json_value import JsonObject
-from minillmlib.transport.base import HttpRequest, note_not_sent, origin_of_url
+from minillmlib.transport.base import (
+    CHECK_ADDRESS,
+    CONNECT_TIMEOUT_SECS,
+    STALE_SECS,
+    ErrorTable,
+    HttpRequest,
+    note_not_sent,
+    translate_error,
+)
 
 try:
     import httpx2
@@ -32,9 +40,6 @@ if TYPE_CHECKING:
     import httpcore2
 
 __all__ = ["HttpxTransport"]
-
-CONNECT_TIMEOUT_SECS = 10.0
-STALE_SECS = 1.0  # as in the aiohttp engine
 
 # httpx2 takes a turn of the loop to close, and the loop keeps no reference to these tasks.
 _closing: set[asyncio.Task[None]] = set()
@@ -80,11 +85,8 @@ class HttpxTransport:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
             failure = _translate(error, request.url)
             is_kept = context.was_sent and not context.is_on_new_connection
-            if (
-                is_kept
-                and type(failure) is ReadError
-                and time.monotonic() < started_at + STALE_SECS
-            ):
+            is_prompt = time.monotonic() < started_at + STALE_SECS
+            if is_kept and is_prompt and type(failure) is ReadError:
                 failure = StaleConnectionError(str(failure))
         except BaseException as error:  # noqa: BLE001 - raised again below
             context.abandon()
@@ -101,7 +103,7 @@ class HttpxTransport:
 
 
 class _RequestContext:
-    """What httpx2 reports of the request in progress."""
+    """The state of the request in progress, as httpx2 reports it."""
 
     def __init__(self) -> None:
         self.is_on_new_connection = self.was_sent = False
@@ -165,29 +167,29 @@ def _close_soon(closing: Coroutine[object, object, None]) -> None:
     task.add_done_callback(_closing.discard)
 
 
-# The first match counts, so subclasses stand before their bases.
-_ERRORS: tuple[tuple[tuple[type[Exception], ...], type[MiniLLMError], str], ...] = (
+_TLS: ErrorTable = [(Exception, TlsError, "TLS failed (is it an http address?) at")]
+_BROKEN: ErrorTable = [(Exception, ReadError, "the connection broke:")]
+_ERRORS: ErrorTable = [
     ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
-     "could not connect (is the address right, and is the server up?) to"),
-    ((httpx2.RemoteProtocolError,), ProtocolError, "not a valid HTTP response from"),
+     f"could not connect ({CHECK_ADDRESS}) to"),
+    (httpx2.RemoteProtocolError, ProtocolError, "not a valid HTTP response from"),
     ((httpx2.LocalProtocolError, httpx2.UnsupportedProtocol, httpx2.InvalidURL, ValueError),
      InvalidParameterError, "not a usable address or header for"),
-    ((RuntimeError,), ReadError,
+    (RuntimeError, ReadError,
      "the httpx2 client is closed or belongs to another event loop; nothing can be sent to"),
-    ((Exception,), ReadError, "the connection broke:"),
-)  # fmt: skip
+    *_BROKEN,
+]  # fmt: skip
 
 
 def _translate(error: Exception, url: str) -> MiniLLMError:
-    where = origin_of_url(url)
     # The text of other errors may quote what the server sent.
-    reason = f" ({error})" if isinstance(error, httpx2.ConnectError) and str(error) else ""
-    if isinstance(error, httpx2.ConnectError) and _is_tls_error(error):
-        return TlsError(f"TLS failed (is it an http address?) at {where}{reason}")
-    if isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
-        return ReadError(f"the connection broke: {where}{reason}")
-    ours, what = next((ours, what) for kinds, ours, what in _ERRORS if isinstance(error, kinds))
-    return ours(f"{what} {where}{reason}")
+    reason = error if isinstance(error, httpx2.ConnectError) else None
+    table = _ERRORS
+    if reason is not None and _is_tls_error(error):
+        table = _TLS
+    elif isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
+        table = _BROKEN
+    return translate_error(error, table, url, reason and str(reason))
 
 
 def _is_tls_error(error: BaseException | None) -> bool:

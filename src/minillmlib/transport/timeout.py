@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from minillmlib.deferred_imports import asyncio_module
@@ -78,12 +77,7 @@ class TimeoutScope:
             self.due_at = self._started_at + secs
             self._timer.add(self)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.waited_secs = self.loop.time() - self._started_at
         self._timer.scopes.discard(self)
         if self._is_expired:
@@ -111,8 +105,6 @@ class _LoopTimer:
     stream. So the timer stays set when a wait ends, and is set again if it fires too early for
     the waits of that moment.
     """
-
-    __slots__ = ("_due_at", "_handle", "_loop", "scopes")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self._loop = loop
@@ -162,28 +154,23 @@ class TimeoutBudget:
         self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
     ) -> None:
         self._loop = loop
-        self._deadline_secs = settings.deadline_secs
-        self._deadline: float | None = None
-        if self._deadline_secs is not None:
-            self._deadline = self._loop.time() + self._deadline_secs
+        self._deadline_secs = secs = settings.deadline_secs
+        self._deadline = math.inf if secs is None else loop.time() + secs
         default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
         # None is the default, 0 no limit.
         secs = default if settings.timeout_secs is None else settings.timeout_secs or None
         self._timeout = Timeout(secs, "silence" if stream else "total")
         progress_secs = settings.progress_timeout_secs
-        self._progress_secs = (
-            (secs or 0) * PROGRESS_FACTOR if progress_secs is None else progress_secs
-        )
+        default = (secs or 0) * PROGRESS_FACTOR
+        self._progress_secs = default if progress_secs is None else progress_secs
         self._quiet_secs = 0.0  # waited since the server said anything new
 
-    def remaining(self) -> float | None:
-        """Return the seconds to the deadline, or None without one."""
-        return None if self._deadline is None else self._deadline - self._loop.time()
+    def remaining(self) -> float:
+        """Return the seconds to the deadline; infinity without one."""
+        return self._deadline - self._loop.time()
 
     def response_timeout(self) -> Timeout:
         """Return the limit on a whole answer, or on the wait for a stream's headers."""
-        if self._deadline is None:
-            return self._timeout
         return self._before_deadline(self._timeout)
 
     def chunk_timeout(self) -> Timeout:
@@ -193,7 +180,7 @@ class TimeoutBudget:
             remaining = self._progress_secs - self._quiet_secs
             if timeout.secs is None or remaining < timeout.secs:
                 timeout = Timeout(remaining, "progress", self._progress_secs)
-        return timeout if self._deadline is None else self._before_deadline(timeout)
+        return self._before_deadline(timeout)
 
     def record_wait(self, secs: float) -> None:
         """Count a wait for the server in which nothing new may have come."""
@@ -205,6 +192,6 @@ class TimeoutBudget:
 
     def _before_deadline(self, timeout: Timeout) -> Timeout:
         remaining = self.remaining()
-        if remaining is None or (timeout.secs is not None and timeout.secs <= remaining):
+        if remaining >= (math.inf if timeout.secs is None else timeout.secs):
             return timeout
         return Timeout(remaining, "deadline", self._deadline_secs)
