@@ -21,7 +21,7 @@ from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_text
 from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.thread_file import Thread, thread_from_json, thread_json
+from minillmlib.tree.thread_file import thread_from_json, thread_json
 from minillmlib.tree.tree import Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
 from minillmlib.types.attempts import CostInfo
@@ -488,12 +488,10 @@ class ChatNode:
         call: the note has its response, with the cost. Without one the note gives the number of
         messages that were left out.
         """
-        short = await compact_thread(self.thread(), keep_last, generator, params)
-        tree = Tree()
-        note = tree.append(NO_NODE, *short.before, response=short.summary)
+        tree, leaf = await compact_thread(self.thread(), keep_last, generator, params)
         if values := self.format_kwargs:
             tree.set_format_kwargs(0, values)
-        return type(self)(tree, tree.append(note, *short.after))
+        return type(self)(tree, leaf)
 
     async def ensure_cached(
         self, generator: GeneratorInfo, params: ParametersLike = None
@@ -592,8 +590,8 @@ class ChatNode:
 
         The file is replaced as a whole or not at all. Raises `StorageError`.
         """
-        thread = Thread(self._tree.thread_with_breakpoints(self._index), self.format_kwargs)
-        document = thread_json(thread)
+        thread = self._tree.thread_with_breakpoints(self._index)
+        document = thread_json(thread, self.format_kwargs)
         with as_storage_error("written", path):
             write_whole(path, [document])
 

@@ -14,15 +14,14 @@ from minillmlib.types.responses import CompletionResponse
 __all__ = ["NO_NODE", "NodeStore"]
 
 NO_NODE = -1
-MIN_CHAIN = 4  # from this many messages on it pays to append them together
 
 
 class NodeStore:
     """All nodes of one conversation, by index; a parent's index is below its children's.
 
-    A detached subtree stays in these columns, with its root. Nothing here points to a
-    handle, so the last handle frees everything. Writers hold `lock`; rows never change except for
-    their links to others, so readers need no lock.
+    A detached subtree stays in these columns, with its root. Nothing here points to a handle, so
+    the last handle frees everything. Writers hold `lock`; rows never change except for their links
+    to others, so readers need no lock.
     """
 
     __slots__ = (
@@ -42,47 +41,27 @@ class NodeStore:
         return len(self.messages)
 
     def append(self, parent: int, messages: Sequence[Message]) -> int:
-        """Append a chain of messages below `parent` and return the index of the last. O(1) each."""
-        if len(messages) >= MIN_CHAIN:
-            return self._append_chain(parent, messages)
-        for message in messages:
-            parent = self.append_one(parent, message)
-        return parent
+        """Append a chain of messages below `parent` and return the index of the last. O(1) each.
 
-    def append_one(self, parent: int, message: Message) -> int:
-        """Append one message below `parent` and return its index. `append_plain` inlines this."""
-        index = len(self.messages)
-        self.messages.append(message)
-        self.parents.append(parent)
-        self.first_child.append(NO_NODE)
-        self.last_child.append(NO_NODE)
-        self.next_sibling.append(NO_NODE)
-        if parent != NO_NODE:
-            self._link(parent, index)
-        return index
-
-    def _append_chain(self, parent: int, messages: Sequence[Message]) -> int:
+        `NodeIds.append_plain` inlines this for one message.
+        """
         first = len(self.messages)
         last = first + len(messages) - 1
-        following = range(first + 1, last + 1)
         self.messages.extend(messages)
         self.parents.append(parent)
         self.parents.extend(range(first, last))
-        for column in (self.first_child, self.last_child):
-            column.extend(following)
-            column.append(NO_NODE)
+        following = (*range(first + 1, last + 1), NO_NODE)
+        self.first_child.extend(following)
+        self.last_child.extend(following)
         self.next_sibling.extend(repeat(NO_NODE, len(messages)))
         if parent != NO_NODE:
-            self._link(parent, first)
+            before = self.last_child[parent]
+            if before == NO_NODE:
+                self.first_child[parent] = first
+            else:
+                self.next_sibling[before] = first
+            self.last_child[parent] = first
         return last
-
-    def _link(self, parent: int, index: int) -> None:
-        before = self.last_child[parent]
-        if before == NO_NODE:
-            self.first_child[parent] = index
-        else:
-            self.next_sibling[before] = index
-        self.last_child[parent] = index
 
     def detach(self, index: int) -> None:
         """Turn a node that has a parent into a root. O(siblings)."""

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from itertools import chain
+from itertools import chain, filterfalse
 
-import msgspec
+from msgspec.structs import replace
 
 from minillmlib.client.prefix_cache import EncodedPrefixCache
-from minillmlib.tree.ids import NodeIds
-from minillmlib.tree.journal import FileJournal, batch_lines
+from minillmlib.files import FileJournal
 from minillmlib.tree.records import (
     ID_BYTES,
     BreakpointRecord,
     DetachRecord,
     FormatValue,
     KwargsRecord,
+    NodeIds,
     Record,
     encode_line,
-    encode_node,
-    node_content,
 )
 from minillmlib.tree.store import NO_NODE, NodeStore
 from minillmlib.types.costs import CostTotal
@@ -75,7 +73,7 @@ class Tree:
         with store.lock:
             copies = {rows[0][1]: parent}
             for index, parent_index, message, response in rows:
-                copy = copies[index] = store.append_one(copies[parent_index], message)
+                copy = copies[index] = store.append(copies[parent_index], (message,))
                 if response is not None:
                     store.responses[copy] = response.without_cost()
             if self._journals:
@@ -116,14 +114,12 @@ class Tree:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
         if not self._breakpoints:
             return self.store.thread(index)
-        thread = []
-        for node in self.store.path(index):
-            message = self.store.messages[node]
-            if node in self._breakpoints:
-                message = msgspec.structs.replace(message, cache_ttl=self._breakpoints[node])
-            thread.append(message)
-        thread.reverse()
-        return thread
+        ttls, messages = self._breakpoints, self.store.messages
+        thread = [
+            replace(messages[node], cache_ttl=ttls[node]) if node in ttls else messages[node]
+            for node in self.store.path(index)
+        ]
+        return thread[::-1]
 
     def set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
         """Set the cache breakpoint of a node, or remove it if `ttl` is None."""
@@ -172,19 +168,16 @@ class Tree:
         with self.store.lock:
             end, digits = len(self.store), self.ids.all_hex()
             breakpoints, format_kwargs = dict(self._breakpoints), dict(self._format_kwargs)
-        size, parents = 2 * ID_BYTES, self.store.parents
-        is_inside = bytearray(end)
-        is_inside[root] = 1
+        size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
-            parent = parents[index]
-            if parent != NO_NODE and is_inside[parent]:
-                is_inside[index] = 1
-            if not is_inside[index]:
+            parent = self.store.parents[index]
+            if index != root and (parent == NO_NODE or not is_inside[parent]):
                 continue
+            is_inside[index] = 1
             node_id = digits[index * size : (index + 1) * size]
             parent_id = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
             if not existing or node_id.decode() not in existing:
-                yield b"[%b]\n" % self._record_with(index, node_id, parent_id)
+                yield b"[%b]\n" % self.ids.encode_node(index, node_id, parent_id)
             if index in breakpoints:
                 yield encode_line(BreakpointRecord(node=node_id.decode(), ttl=breakpoints[index]))
             if index in format_kwargs:
@@ -193,13 +186,7 @@ class Tree:
     def _record(self, index: int) -> bytes:
         parent = self.store.parents[index]
         parent_id = b"" if parent == NO_NODE else self.ids.hex(parent).encode()
-        return self._record_with(index, self.ids.hex(index).encode(), parent_id)
-
-    def _record_with(self, index: int, node_id: bytes, parent_id: bytes) -> bytes:
-        if not parent_id and index in self.ids.former_parents:
-            parent_id = self.ids.former_parents[index].hex().encode()
-        content = node_content(self.store.messages[index], self.store.responses.get(index))
-        return encode_node(node_id, parent_id, content, self.ids.duplicates.get(index, 0))
+        return self.ids.encode_node(index, self.ids.hex(index).encode(), parent_id)
 
     def attach_journal(
         self, journal: FileJournal, root: int, existing: AbstractSet[str], lines: AbstractSet[bytes]
@@ -211,11 +198,8 @@ class Tree:
         with self.store.lock:
             gone = (self.ids.hex(index) for index in self.ids.former_parents if index != root)
             detached = (encode_line(DetachRecord(node=one)) for one in gone if one in existing)
-            new = (
-                line for line in chain(detached, self.lines(root, existing)) if line not in lines
-            )
-            for batch in batch_lines(new):
-                journal.write(batch)
+            all_lines = chain(detached, self.lines(root, existing))
+            journal.write_all(filterfalse(lines.__contains__, all_lines))
             self._journals[root] = journal
 
     def _append_to_journal(self, index: int, *records: bytes | Record) -> None:
