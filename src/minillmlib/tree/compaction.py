@@ -9,8 +9,7 @@ from minillmlib.client.prepare import prepare
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.render import as_text
-from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.tree import Tree
+from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike
 

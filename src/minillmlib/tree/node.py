@@ -20,9 +20,8 @@ from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_text
-from minillmlib.tree.store import NO_NODE
 from minillmlib.tree.thread_file import thread_from_json, thread_json
-from minillmlib.tree.tree import Tree
+from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
 from minillmlib.types.attempts import CostInfo
 from minillmlib.types.budget import CostEstimate

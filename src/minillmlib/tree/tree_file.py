@@ -27,8 +27,7 @@ from minillmlib.tree.records import (
     Record,
     encode_line,
 )
-from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.tree import Tree
+from minillmlib.tree.tree import NO_NODE, Tree
 
 __all__ = ["as_storage_error", "attach_journal", "load_tree", "save_tree"]
 
