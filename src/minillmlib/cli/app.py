@@ -15,8 +15,7 @@ from typer import Argument, Option
 
 from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterError, MiniLLMError
 from minillmlib.cli import terminal
-from minillmlib.cli.chat_loop import run_chat_loop, show_recent
-from minillmlib.cli.chat_session import ChatSession, print_answer
+from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_page
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine

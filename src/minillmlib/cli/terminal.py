@@ -92,16 +92,16 @@ def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
     width = console.width if is_terminal else PIPED_WIDTH
     can_draw = console.encoding.lower().startswith("utf")
     for row in render_tree(root, width, here, LINES if can_draw else ASCII):
+        line = _style(row)
         if is_terminal:
-            line = _styled(row)
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)
         else:
-            console.file.write(f"{row.plain}\n")
+            console.file.write(f"{line.plain}\n")
     console.print(Text(summary(root), style=DIM), soft_wrap=True)
 
 
-def _styled(row: Row) -> Text:
+def _style(row: Row) -> Text:
     return Text.assemble(
         (row.margin + row.strokes, DIM),
         (row.role.value, ROLE_STYLES[row.role]),
@@ -150,28 +150,24 @@ def read_lines() -> Iterator[str]:
     if is_terminal:
         with contextlib.suppress(ImportError):
             importlib.import_module("readline")  # gives input() editing and history
-    while (line := _read_terminal() if is_terminal else _read_pipe()) is not None:
+    while line := _read_terminal() if is_terminal else sys.stdin.readline():
         if line.strip():
-            yield line
+            yield line.rstrip("\r\n")
 
 
-def _read_pipe() -> str | None:
-    line = sys.stdin.readline()
-    return line.rstrip("\r\n") if line else None
-
-
-def _read_terminal() -> str | None:
+def _read_terminal() -> str:
+    """Return a line with its end, or "" at the end of the input."""
     try:
         if sys.stdout.isatty():
-            return input(PROMPT)
+            return input(PROMPT) + "\n"
         sys.stderr.write(PROMPT)  # the output is for answers only
         sys.stderr.flush()
         line = sys.stdin.readline()
     except KeyboardInterrupt:
         show_hint("\n(Ctrl-D leaves)")
-        return ""
+        return "\n"
     except EOFError:
         line = ""
     if not line:
         show_hint("")
-    return line.rstrip("\n") if line else None
+    return line

@@ -44,11 +44,6 @@ class Row(NamedTuple):
     words: str
     facts: str
 
-    @property
-    def plain(self) -> str:
-        """The row for a file or a pipe."""
-        return f"{self.margin}{self.strokes}{self.role.value}  {self.words}{self.facts}"
-
 
 def render_tree(
     root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES
