@@ -22,8 +22,6 @@ __all__ = [
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
-BATCH_BYTES = 1_000_000
-
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
     """Return the content of a regular file of at most `max_bytes`, or raise `OSError`."""
@@ -114,7 +112,7 @@ class FileJournal:
         """Cut the file off after `size` bytes, to remove a line that was never finished."""
         os.ftruncate(self._descriptor, size)
 
-    def write(self, lines: bytes | bytearray) -> None:
+    def write(self, lines: bytes) -> None:
         """Append lines, or remove what was written of them and raise `StorageError`."""
         size = os.fstat(self._descriptor).st_size
         try:
@@ -129,16 +127,6 @@ class FileJournal:
                 f"{str(self._path)!r} cannot be written ({error.strerror}); the new nodes are in "
                 "memory only: make room and attach the journal again"
             ) from None
-
-    def write_all(self, lines: Iterable[bytes]) -> None:
-        """Append lines in batches of about a megabyte, since every write waits for the disk."""
-        batch = bytearray()
-        for line in lines:
-            batch += line
-            if len(batch) >= BATCH_BYTES:
-                self.write(batch)
-                batch = bytearray()
-        self.write(batch)
 
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:

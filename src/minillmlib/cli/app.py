@@ -16,7 +16,7 @@ from typer import Argument, Option
 from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterError, MiniLLMError
 from minillmlib.cli import terminal
 from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
-from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_page
+from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine
 from minillmlib.providers.presets import PRESETS
@@ -150,7 +150,7 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
     with _exit_codes():
         page = page_path(file, output)
-        write_page(load_root(file), page, file.name)
+        write_text(page, load_root(file).to_html(title=file.name))
         terminal.show_path(page)
         if open_it and not webbrowser.open(page.resolve().as_uri()):
             terminal.show_line("no browser could be opened", terminal.DIM)

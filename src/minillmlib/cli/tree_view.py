@@ -12,6 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
+from minillmlib.tree.render import message_text
 
 __all__ = ["ASCII", "LINES", "Guides", "Row", "excerpt", "render_tree", "summary"]
 
@@ -108,17 +109,10 @@ def _facts(node: ChatNode) -> str:
 
 def excerpt(message: Message, columns: int) -> str:
     """Return the first words of a message, safe to show, in at most that many columns."""
-    words = one_line(_beginning(message))
+    words = one_line(message_text(message)[:MAX_CHARS])
     if cell_len(words) <= columns:
         return words
     return set_cell_size(words, columns - 1).rstrip() + "…"
-
-
-def _beginning(message: Message) -> str:
-    parts = [(message.text or "")[:MAX_CHARS]]
-    parts += [f"[{part.kind}]" for part in (*message.attachments, *message.media)]
-    parts += [f"[calls {call.name[:MAX_CHARS]}]" for call in message.tool_calls]
-    return " ".join(parts)
 
 
 def summary(root: ChatNode) -> str:

@@ -486,7 +486,7 @@ class Tree:
             gone = (self.ids.hex(index) for index in self.ids.former_parents if index != root)
             detached = (encode_line(DetachRecord(node=one)) for one in gone if one in existing)
             all_lines = chain(detached, self.lines(root, existing))
-            journal.write_all(filterfalse(lines.__contains__, all_lines))
+            journal.write(b"".join(filterfalse(lines.__contains__, all_lines)))
             self._journals[root] = journal
 
     def _append_to_journal(self, index: int, *records: bytes | Record) -> None:
