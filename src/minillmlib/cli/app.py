@@ -17,6 +17,7 @@ from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterErro
 from minillmlib.cli import terminal
 from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
+from minillmlib.cli.format import visible
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine
 from minillmlib.providers.presets import PRESETS
@@ -151,7 +152,8 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
     with _exit_codes():
         page = page_path(file, output)
         write_text(page, load_root(file).to_html(title=file.name))
-        terminal.show_path(page)
+        printed = visible(str(page)) if sys.stdout.isatty() else page
+        sys.stdout.write(f"{printed}\n")
         if open_it and not webbrowser.open(page.resolve().as_uri()):
             terminal.show_line("no browser could be opened", terminal.DIM)
 

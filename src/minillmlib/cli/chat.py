@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -52,7 +53,7 @@ def print_answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
         raise
     printer.finish(stream.response.text)
     show_hint(closing_line(stream.response))
-    if not terminal.is_watched() and (notice := truncation_notice(stream.response)):
+    if not sys.stderr.isatty() and (notice := truncation_notice(stream.response)):
         show_line(notice, terminal.DIM)
     return stream.node
 

@@ -21,13 +21,11 @@ __all__ = [
     "DIM",
     "AnswerPrinter",
     "discard_output",
-    "is_watched",
     "prepare_streams",
     "read_lines",
     "show_error",
     "show_hint",
     "show_line",
-    "show_path",
     "show_tree",
 ]
 
@@ -58,11 +56,6 @@ def discard_output() -> None:
         os.close(null)
 
 
-def is_watched() -> bool:
-    """Whether a person sees standard error."""
-    return sys.stderr.isatty()
-
-
 def show_line(line: str, style: str = "") -> None:
     """Show a line on standard error, unchanged: no markup, no emoji names, no highlighting."""
     Console(stderr=True).print(Text(line, style=style), soft_wrap=True)
@@ -70,19 +63,13 @@ def show_line(line: str, style: str = "") -> None:
 
 def show_hint(line: str) -> None:
     """Show a dim line on standard error, but only to a person; scripts do not need it."""
-    if is_watched():
+    if sys.stderr.isatty():
         show_line(line, DIM)
 
 
 def show_error(problem: object) -> None:
     """Show an error on one line of standard error."""
     show_line(f"error: {one_line(name_options(str(problem)))}", "red")
-
-
-def show_path(path: Path) -> None:
-    """Print a file's path: safe on a terminal, unchanged elsewhere."""
-    name = visible(str(path)) if sys.stdout.isatty() else str(path)
-    sys.stdout.write(f"{name}\n")
 
 
 def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:

@@ -92,19 +92,15 @@ def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[
 
 
 def _render_row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
-    facts = _facts(node)
+    facts = ""
+    if node.is_generated:
+        known = one_line(node.response.model[:MAX_CHARS]), total_words(node.cost)
+        facts = "".join(f" · {fact}" for fact in known if fact)
     taken = cell_len(margin + strokes + node.role) + 2
     if width - taken - cell_len(facts) < MIN_WORDS:
         facts = ""
     room = max(MIN_WORDS, width - taken - cell_len(facts))
     return Row(margin, strokes, node.role, excerpt(node.message, room), facts)
-
-
-def _facts(node: ChatNode) -> str:
-    if not node.is_generated:
-        return ""
-    model = one_line(node.response.model[:MAX_CHARS])
-    return "".join(f" · {fact}" for fact in (model, total_words(node.cost)) if fact)
 
 
 def excerpt(message: Message, columns: int) -> str:

@@ -406,7 +406,7 @@ class ChatNode:
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `complete` returns; the request is sent when reading begins."""
-        return self._stream(generator, params)
+        return StreamingCompletion(*self._prepare(generator, params, stream=True))
 
     @overload
     def chat_streaming(
@@ -422,7 +422,8 @@ class ChatNode:
         self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `chat` returns; the request is sent when reading begins."""
-        return self._stream(generator, params, Message.user(content))
+        message = Message.user(content)
+        return StreamingCompletion(*self._prepare(generator, params, message, stream=True))
 
     @overload
     async def complete_tracked(
@@ -438,7 +439,7 @@ class ChatNode:
         self, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
         """Do as `complete` with the context's model, and report the cost to the context."""
-        return await self._complete(context.generator, context.parameters(params))
+        return await self.complete(context.generator, context.parameters(params))
 
     @overload
     async def chat_tracked(
@@ -454,8 +455,7 @@ class ChatNode:
         self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
         """Do as `chat` with the context's model, and report the cost to the context."""
-        settings = context.parameters(params)
-        return await self._complete(context.generator, settings, Message.user(content))
+        return await self.chat(content, context.generator, context.parameters(params))
 
     @overload
     def complete_streaming_tracked(
@@ -471,7 +471,7 @@ class ChatNode:
         self, context: CompletionContext, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Do as `complete_streaming`, and report the cost to the context, however it ends."""
-        return self._stream(context.generator, context.parameters(params))
+        return self.complete_streaming(context.generator, context.parameters(params))
 
     async def collapse_thread(
         self,
@@ -512,11 +512,6 @@ class ChatNode:
     ) -> "ChatNode":
         call, on_answer = self._prepare(generator, params, *new, stream=False)
         return on_answer(await complete(call))
-
-    def _stream(
-        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
-    ) -> "StreamingCompletion[ChatNode]":
-        return StreamingCompletion(*self._prepare(generator, params, *new, stream=True))
 
     def _prepare(
         self, generator: GeneratorInfo, params: ParametersLike, *new: Message, stream: bool

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from minillmlib.types.messages import Message, Role, TextPart
+from minillmlib.types.messages import Message, TextPart
 
 __all__ = ["as_html", "as_markdown", "as_text", "message_text"]
-
-NAMES = {
-    Role.SYSTEM: "System", Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool",
-}  # fmt: skip
 
 
 def as_text(messages: Iterable[Message], max_chars: int | None = None) -> str:
@@ -21,20 +17,20 @@ def as_text(messages: Iterable[Message], max_chars: int | None = None) -> str:
         text = message_text(message)
         if max_chars is not None and len(text) > max_chars:
             text = text[:max_chars] + "\N{HORIZONTAL ELLIPSIS}"
-        rows.append(f"{NAMES[message.role]}: {_make_printable(text)}")
+        rows.append(f"{message.role.capitalize()}: {_make_printable(text)}")
     return "\n\n".join(rows)
 
 
 def as_markdown(messages: Iterable[Message]) -> str:
     """Render each message as a heading and its text, which is not escaped."""
-    rows = (f"## {NAMES[one.role]}\n\n{message_text(one)}".rstrip() for one in messages)
+    rows = (f"## {one.role.capitalize()}\n\n{message_text(one)}".rstrip() for one in messages)
     return "\n\n".join(rows) + "\n"
 
 
 def as_html(messages: Iterable[Message]) -> str:
     """Render messages as a short piece of HTML; their text is escaped."""
     rows = (
-        f'<div style="margin:.4em 0"><b>{NAMES[message.role]}</b>'
+        f'<div style="margin:.4em 0"><b>{message.role.capitalize()}</b>'
         f'<div style="white-space:pre-wrap">{escape(message_text(message))}</div></div>'
         for message in messages
     )
