@@ -97,12 +97,11 @@ def _show_version(is_asked: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    _version: Annotated[
         bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Talk to a large language model from the terminal."""
-    del version
 
 
 @app.command()

@@ -27,7 +27,6 @@ from minillmlib.cli.tree_view import excerpt, summary
 
 __all__ = ["ChatSession", "print_answer", "run_chat_loop", "show_recent"]
 
-SLASH = "/"
 RECENT_MESSAGES = 4
 MAX_CHARS = 500
 MAX_COLUMNS = 50
@@ -140,10 +139,10 @@ def run_chat_loop(session: ChatSession, first: str | None) -> None:
     if first and first.strip():
         session.say(first)
     for line in terminal.read_lines():
-        if line.startswith(SLASH) and not line.startswith(SLASH * 2):
+        if line.startswith("/") and not line.startswith("//"):
             _run_command(session, line)
         else:
-            session.say(line.removeprefix(SLASH))
+            session.say(line.removeprefix("/"))
 
 
 def _run_command(session: ChatSession, line: str) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from minillmlib import ChatNode, Role
+from minillmlib import ChatNode
 from minillmlib.cli.format import name_options, one_line, visible
-from minillmlib.cli.tree_view import ASCII, LINES, Row, render_tree, summary
+from minillmlib.cli.tree_view import ASCII, DIM, LINES, render_tree, summary
 
 __all__ = [
     "DIM",
@@ -29,12 +29,8 @@ __all__ = [
     "show_tree",
 ]
 
-DIM = "dim"
 PROMPT = "> "
 PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
-ROLE_STYLES = {
-    Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
-}  # fmt: skip
 
 
 def prepare_streams() -> None:
@@ -78,24 +74,13 @@ def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
     is_terminal = console.is_terminal
     width = console.width if is_terminal else PIPED_WIDTH
     can_draw = console.encoding.lower().startswith("utf")
-    for row in render_tree(root, width, here, LINES if can_draw else ASCII):
-        line = _style(row)
+    for line in render_tree(root, width, here, LINES if can_draw else ASCII):
         if is_terminal:
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)
         else:
             console.file.write(f"{line.plain}\n")
     console.print(Text(summary(root), style=DIM), soft_wrap=True)
-
-
-def _style(row: Row) -> Text:
-    return Text.assemble(
-        (row.margin + row.strokes, DIM),
-        (row.role.value, ROLE_STYLES[row.role]),
-        "  ",
-        row.words,
-        (row.facts, DIM),
-    )
 
 
 class AnswerPrinter:

@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
 from minillmlib.tree.render import message_text
 
-__all__ = ["ASCII", "LINES", "Guides", "Row", "excerpt", "render_tree", "summary"]
+__all__ = ["ASCII", "DIM", "LINES", "Guides", "excerpt", "render_tree", "summary"]
 
+DIM = "dim"
+ROLE_STYLES = {
+    Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
+}  # fmt: skip
 SHORT_ID = 6
 WIDE = 60  # a narrower terminal has no room for ids
 MIN_WORDS = 12  # columns of text; narrower lines omit the facts first
@@ -36,20 +41,10 @@ LINES = Guides("├─ ", "└─ ", "│  ", "   ", "⋯  ")
 ASCII = Guides("|- ", "`- ", "|  ", "   ", ".. ")
 
 
-class Row(NamedTuple):
-    """One node as text: its number and id, the strokes, its words, its model and cost."""
-
-    margin: str
-    strokes: str
-    role: Role
-    words: str
-    facts: str
-
-
 def render_tree(
-    root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES
-) -> Iterator[Row]:
-    """Yield the rows of a tree for lines of `width` columns, numbered in insertion order."""
+    root: ChatNode, width: int, here: ChatNode | None, guides: Guides
+) -> Iterator[Text]:
+    """Yield the lines of a tree, of about `width` columns, numbered in insertion order."""
     nodes = root.in_insertion_order()
     numbers = {node: number for number, node in enumerate(nodes, start=1)}
     digits = len(str(len(nodes)))
@@ -59,7 +54,7 @@ def render_tree(
             margin = ("*" if node == here else " ") + margin
         if width >= WIDE:
             margin += node.id[:SHORT_ID] + " "
-        yield _render_row(node, margin, strokes, width)
+        yield _render_node(node, margin, strokes, width)
 
 
 class _Pending(NamedTuple):
@@ -91,7 +86,8 @@ def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[
             ]
 
 
-def _render_row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
+def _render_node(node: ChatNode, margin: str, strokes: str, width: int) -> Text:
+    """Return a node's number and id, its strokes, its words, its model and cost."""
     facts = ""
     if node.is_generated:
         known = one_line(node.response.model[:MAX_CHARS]), total_words(node.cost)
@@ -100,7 +96,8 @@ def _render_row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
     if width - taken - cell_len(facts) < MIN_WORDS:
         facts = ""
     room = max(MIN_WORDS, width - taken - cell_len(facts))
-    return Row(margin, strokes, node.role, excerpt(node.message, room), facts)
+    role, words = (node.role.value, ROLE_STYLES[node.role]), excerpt(node.message, room)
+    return Text.assemble((margin + strokes, DIM), role, "  ", words, (facts, DIM))
 
 
 def excerpt(message: Message, columns: int) -> str:

@@ -336,8 +336,7 @@ class ChatNode:
         """Set a cache breakpoint: the prompt up to and with this node is cached; return the node.
 
         Anthropic, and Claude at OpenRouter, take the last four breakpoints of a conversation.
-        Others cache by themselves; the answer's `request_report` says so. `ttl` is `"5m"` or
-        `"1h"`.
+        Others cache by themselves; the answer's `request_report` says so.
         """
         if ttl not in get_args(CacheTtl):
             raise InvalidParameterError(
@@ -483,9 +482,8 @@ class ChatNode:
         """Build a new, shorter conversation and return its leaf. This one stays as it is.
 
         It has the system prompt, a note in place of the middle, and the last `keep_last`
-        messages. With a generator the note is the model's summary of the middle, which is a paid
-        call: the note has its response, with the cost. Without one the note gives the number of
-        messages that were left out.
+        messages. With a generator the note is the model's summary of the middle, a paid call
+        whose response the note has. Without one it gives the number of messages left out.
         """
         tree, leaf = await compact_thread(self.thread(), keep_last, generator, params)
         if values := self.format_kwargs:
@@ -500,9 +498,9 @@ class ChatNode:
         Asks for no output where the wire can (Anthropic), else for the minimum it permits. The
         prompt ends at its last breakpoint; without one, or with `with_cache(True)`, this node gets
         one for the call. Where breakpoints are needed, later calls need the same ones to read the
-        cache. Nothing is added to the tree. The cost is returned, and reported to a
-        `cost_callback`; a prompt that is too short shows as no token read or written. Raises
-        `InvalidParameterError` where no cache can be written.
+        cache. The tree stays as it is. The cost is returned, and reported to a `cost_callback`; a
+        prompt that is too short shows as no token read or written. Raises `InvalidParameterError`
+        where no cache can be written.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
@@ -573,8 +571,7 @@ class ChatNode:
     ) -> CostEstimate:
         """Estimate the maximum cost of one attempt to complete this node. Nothing is sent.
 
-        Without what is needed to estimate it, the result names what is missing; see
-        `CostEstimate`.
+        Where it cannot be estimated, the result names what is missing; see `CostEstimate`.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return estimate_cost(thread, generator, self._with_node_placeholders(params))

@@ -353,19 +353,16 @@ class Tree:
         """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
         source, store = other.store, self.store
         with source.lock:
-            rows = [
-                (index, source.parents[index], source.messages[index], source.responses.get(index))
-                for index in source.depth_first(root)
-            ]
+            parents = {index: source.parents[index] for index in source.depth_first(root)}
         with store.lock:
-            copies = {rows[0][1]: parent}
-            for index, parent_index, message, response in rows:
-                copy = copies[index] = store.append(copies[parent_index], (message,))
-                if response is not None:
-                    store.responses[copy] = response.without_cost()
+            copies = {parents[root]: parent}
+            for index, above in parents.items():
+                copy = copies[index] = store.append(copies[above], (source.messages[index],))
+                if index in source.responses:
+                    store.responses[copy] = source.responses[index].without_cost()
             if self._journals:
-                self._append_to_journal(parent, *(self._record(copies[row[0]]) for row in rows))
-            for index, *_ in rows:
+                self._append_to_journal(parent, *(self._record(copies[index]) for index in parents))
+            for index in parents:
                 if index in other._format_kwargs:
                     self.set_format_kwargs(copies[index], other._format_kwargs[index])
                 if index in other._breakpoints:
