@@ -104,7 +104,6 @@ class FileJournal:
         _sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
 
     def read(self) -> bytes:
-        """Return the content of the file."""
         with open(self._descriptor, "rb", closefd=False) as file:
             return file.read()
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from minillmlib import ChatNode
 from minillmlib.cli.format import name_options, one_line, visible
-from minillmlib.cli.tree_view import ASCII, DIM, LINES, render_tree, summary
+from minillmlib.cli.tree_view import DIM, render_tree, summary
 
 __all__ = [
     "DIM",
@@ -73,8 +73,8 @@ def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
     console = Console(stderr=here is not None)
     is_terminal = console.is_terminal
     width = console.width if is_terminal else PIPED_WIDTH
-    can_draw = console.encoding.lower().startswith("utf")
-    for line in render_tree(root, width, here, LINES if can_draw else ASCII):
+    is_ascii = not console.encoding.lower().startswith("utf")
+    for line in render_tree(root, width, here, is_ascii):
         if is_terminal:
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)

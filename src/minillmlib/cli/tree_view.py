@@ -15,46 +15,33 @@ from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
 from minillmlib.tree.render import message_text
 
-__all__ = ["ASCII", "DIM", "LINES", "Guides", "excerpt", "render_tree", "summary"]
+__all__ = ["DIM", "excerpt", "render_tree", "summary"]
 
 DIM = "dim"
 ROLE_STYLES = {
     Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
 }  # fmt: skip
+ASCII = str.maketrans("├└─│⋯", "|`-|.")  # for a terminal without these strokes
 SHORT_ID = 6
 WIDE = 60  # a narrower terminal has no room for ids
 MIN_WORDS = 12  # columns of text; narrower lines omit the facts first
 MAX_CHARS = 2000  # of a message that are read to find its first words
 
 
-class Guides(NamedTuple):
-    """The strokes that connect a node with its parent."""
-
-    branch: str
-    last: str
-    beside: str
-    under: str
-    hidden: str
-
-
-LINES = Guides("├─ ", "└─ ", "│  ", "   ", "⋯  ")
-ASCII = Guides("|- ", "`- ", "|  ", "   ", ".. ")
-
-
 def render_tree(
-    root: ChatNode, width: int, here: ChatNode | None, guides: Guides
+    root: ChatNode, width: int, here: ChatNode | None, is_ascii: bool
 ) -> Iterator[Text]:
     """Yield the lines of a tree, of about `width` columns, numbered in insertion order."""
     nodes = root.in_insertion_order()
     numbers = {node: number for number, node in enumerate(nodes, start=1)}
     digits = len(str(len(nodes)))
-    for node, strokes in _lay_out(root, guides, max_levels=max(2, width // 8)):
+    for node, strokes in _lay_out(root, max_levels=max(2, width // 8)):
         margin = f"{numbers[node]:>{digits}} "
         if here is not None:
             margin = ("*" if node == here else " ") + margin
         if width >= WIDE:
             margin += node.id[:SHORT_ID] + " "
-        yield _render_node(node, margin, strokes, width)
+        yield _render_node(node, margin, strokes.translate(ASCII) if is_ascii else strokes, width)
 
 
 class _Pending(NamedTuple):
@@ -66,12 +53,12 @@ class _Pending(NamedTuple):
     level: tuple[str, ...] = ()
 
 
-def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
+def _lay_out(root: ChatNode, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
     """Yield each node with the strokes before it; only the last levels are shown."""
     pending = [_Pending(root, ())]
     while pending:
         node, around, stroke, level = pending.pop()
-        hidden = guides.hidden if len(around) > max_levels else ""
+        hidden = "⋯  " if len(around) > max_levels else ""
         yield node, hidden + "".join(around[-max_levels:]) + stroke
         inside = (*around, *level)[-max_levels - 1 :]
         children = node.children()
@@ -79,11 +66,8 @@ def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[
             pending.append(_Pending(children[0], inside))
         elif children:
             *others, last = children
-            pending.append(_Pending(last, inside, guides.last, (guides.under,)))
-            pending += [
-                _Pending(child, inside, guides.branch, (guides.beside,))
-                for child in reversed(others)
-            ]
+            pending.append(_Pending(last, inside, "└─ ", ("   ",)))
+            pending += [_Pending(child, inside, "├─ ", ("│  ",)) for child in reversed(others)]
 
 
 def _render_node(node: ChatNode, margin: str, strokes: str, width: int) -> Text:

@@ -110,7 +110,6 @@ class NodeStore:
             child = self.next_sibling[child]
 
     def is_leaf(self, index: int) -> bool:
-        """Whether a node has no children."""
         return self.first_child[index] == NO_NODE
 
     def path(self, index: int) -> Iterator[int]:
@@ -245,7 +244,6 @@ class NodeIds:
         return bytes(self._ids[end - ID_BYTES : end])
 
     def hex(self, index: int) -> str:
-        """Return the id of a node as hex digits."""
         return self.get(index).hex()
 
     def all_hex(self) -> bytes:
@@ -432,7 +430,6 @@ class Tree:
         return values
 
     def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
-        """Set the value of one placeholder at a node."""
         with self.store.lock:
             self.set_format_kwargs(index, {**self._format_kwargs.get(index, {}), name: value})
 
