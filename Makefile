@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 WORKERS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test check soak bench format requirements
+.PHONY: help install chat test check soak bench format map requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -36,6 +36,9 @@ bench:  ## Measure beside other libraries, each in an environment of its own: ab
 format: $(VENV)/develop  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+map:  ## Draw the map of the rooms in CONTRIBUTING.md from the imports
+	$(PYTHON) tools/room_map.py
 
 requirements: $(VENV)/develop  ## Pin the development tools anew
 	$(BIN)/pip install --quiet pip-tools

@@ -1,7 +1,7 @@
-"""Broken, valid and growing JSON, beside other libraries where they are installed.
+"""Measure broken, valid and growing JSON, also with the other libraries that are installed.
 
-Run it in an environment of its own: `pip install . json-repair fast-json-repair jiter`, then
-`python benchmarks/repairing_json.py`. The best of several rounds, in microseconds.
+Run it in a separate environment: `pip install . json-repair fast-json-repair jiter`, then
+`python benchmarks/repairing_json.py`. Prints the best of several rounds, in microseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FENCED = 'Sure:\n```json\n{"city": "Oslo", "n": [1, 2]}\n```\n'
 
 
 def long_document() -> str:
-    """About 14 kB of valid JSON, as an answer with many records would be."""
+    """Return about 14 kB of valid JSON, like an answer with many records."""
     records = [
         {"id": number, "name": f"user {number}", "tags": ["alpha", "beta"], "score": number * 1.5,
          "ok": number % 2 == 0, "note": "some text that is a bit longer, with commas"}
@@ -38,7 +38,7 @@ def long_document() -> str:
 
 
 def best_micros(work: Work, text: str) -> float:
-    """The shortest time of one call."""
+    """Return the shortest time of one call."""
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -47,8 +47,8 @@ def best_micros(work: Work, text: str) -> float:
     return best * 1e6
 
 
-def grown(text: str) -> object:
-    """Ours: what there is of the value after each piece."""
+def read_growing(text: str) -> object:
+    """Look at the known part of the value after each piece, as ours does."""
     partial, size = PartialJson(), len(text) // PIECES + 1
     for start in range(0, len(text), size):
         partial.feed(text[start : start + size])
@@ -56,8 +56,8 @@ def grown(text: str) -> object:
     return partial.finish()
 
 
-def grown_by(parse: Work) -> Work:
-    """Others: the whole text so far is parsed after each piece."""
+def parse_growing(parse: Work) -> Work:
+    """Parse the whole text so far after each piece, as others do."""
 
     def work(text: str) -> None:
         size = len(text) // PIECES + 1
@@ -68,7 +68,7 @@ def grown_by(parse: Work) -> Work:
 
 
 def optional(name: str) -> ModuleType | None:
-    """A library if it is installed."""
+    """Return a library if it is installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -76,7 +76,7 @@ def optional(name: str) -> ModuleType | None:
 
 
 def main() -> None:
-    """Prints a line for each library and text."""
+    """Print a line for each library and text."""
     valid = long_document()
     comma = valid[:-1] + ",}"
     broken = comma.replace("true", "True").replace('"id"', "id").replace('"alpha"', "'alpha'")
@@ -99,14 +99,14 @@ def main() -> None:
         ("minillmlib", "14 kB, valid", minillmlib.loads, valid),
         ("json", "14 kB, valid", json.loads, valid),
     ]
-    rows.append(("minillmlib", "growing", grown, valid))
+    rows.append(("minillmlib", "growing", read_growing, valid))
     if jiter := optional("jiter"):
         parse = jiter.from_json
         rows.append(
             (
                 "jiter",
                 "growing",
-                grown_by(lambda text: parse(text.encode(), partial_mode="trailing-strings")),
+                parse_growing(lambda text: parse(text.encode(), partial_mode="trailing-strings")),
                 valid,
             )
         )

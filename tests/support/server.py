@@ -31,7 +31,6 @@ class Exchange:
     def __init__(self, connection: Connection, head: bytes, number: int) -> None:
         self.connection = connection
         self.number = number  # of the server's requests, from 1
-        self.seen: list[Exchange] = []  # all exchanges so far, with this one
         self.request_line, *lines = head.decode("latin-1").split("\r\n")
         self.method, self.path = (*self.request_line.split(" "), "")[:2]
         pairs = (line.partition(":") for line in lines if line)
@@ -48,6 +47,12 @@ class Exchange:
     def length(self) -> int:
         """How many bytes the body has."""
         return int(self.headers.get("content-length", "0"))
+
+    @property
+    def seen(self) -> list[Exchange]:
+        """All exchanges of the server up to this one."""
+        requests = self.connection.server.requests
+        return requests[: requests.index(self) + 1]
 
     @property
     def is_stream(self) -> bool:
@@ -147,7 +152,7 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None  # the last one
         self.transport: asyncio.Transport
         self.task: asyncio.Task[None]
-        self._server = server
+        self.server = server
         self._received = bytearray()
         self._is_between_requests = True
         self._has_arrived = asyncio.Event()
@@ -156,7 +161,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self._server.accept(self)
+        self.server.accept(self)
 
     def data_received(self, data: bytes) -> None:
         self.started += self._is_between_requests
@@ -181,7 +186,7 @@ class Connection(asyncio.Protocol):
             self.ended_at = time.monotonic()
         for event in (self.has_ended, self._has_arrived, self._may_send):
             event.set()
-        self._server.note_end(self)
+        self.server.note_end(self)
 
     @property
     def is_over(self) -> bool:
@@ -310,7 +315,6 @@ class Server:
         exchange.has_all = True
         exchange.connection.note_request()
         self.requests.append(exchange)
-        exchange.seen = list(self.requests)
 
 
 @asynccontextmanager

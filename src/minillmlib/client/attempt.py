@@ -23,9 +23,7 @@ from minillmlib.errors import (
 from minillmlib.json_value import decode_json, excerpt
 from minillmlib.protocols.errors import error_from_reply
 from minillmlib.transport.exchange import Exchange
-from minillmlib.types.attempts import Attempt, AttemptOutcome
-from minillmlib.types.budget import Reservation
-from minillmlib.types.costs import CostOutcome
+from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome, Reservation
 from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 

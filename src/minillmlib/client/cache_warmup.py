@@ -10,7 +10,7 @@ from minillmlib.client.completion import complete
 from minillmlib.client.prepare import check_generator, prepare, resolve_result_type
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.types.attempts import CostInfo
+from minillmlib.types.costs import CostInfo
 from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike, node_parameters
 from minillmlib.types.tools import ToolCall

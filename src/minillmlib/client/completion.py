@@ -31,9 +31,7 @@ from minillmlib.errors import (
 from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import JsonValue
 from minillmlib.transport.timeout import TimeoutBudget
-from minillmlib.types.attempts import Attempt, AttemptOutcome, CostInfo
-from minillmlib.types.budget import Reservation
-from minillmlib.types.costs import CostOutcome
+from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, Reservation
 from minillmlib.types.responses import CompletionResponse
 
 __all__ = ["Completed", "Completion", "complete", "hide_frames"]

@@ -12,7 +12,7 @@ from minillmlib.errors import CostCallbackError, InvalidParameterError
 from minillmlib.event_loop import asyncio_module
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
-from minillmlib.types.attempts import CostInfo
+from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
 __all__ = ["CompletionContext", "CompletionMeta", "ContextCallback"]

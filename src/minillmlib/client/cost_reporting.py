@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from minillmlib.event_loop import asyncio_module
-from minillmlib.types.attempts import CostInfo
+from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import CostCallback
 
 if TYPE_CHECKING:

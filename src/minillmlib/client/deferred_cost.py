@@ -13,8 +13,7 @@ from minillmlib.event_loop import asyncio_module
 from minillmlib.json_value import decode_json
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
-from minillmlib.types.attempts import Attempt
-from minillmlib.types.costs import CostOutcome
+from minillmlib.types.costs import Attempt, CostOutcome
 
 __all__ = ["fetch_deferred_costs", "has_deferred_cost"]
 

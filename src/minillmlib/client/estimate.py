@@ -10,8 +10,7 @@ from minillmlib.client.http_request import build_body
 from minillmlib.client.prepare import Call, prepare, price_of
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, encode_json
-from minillmlib.types.budget import CostEstimate
-from minillmlib.types.costs import TokenPrice
+from minillmlib.types.costs import CostEstimate, TokenPrice
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike

@@ -183,7 +183,7 @@ def resolve_result_type(
     if not isinstance(settings, TypedParameters):
         return ResolvedResultType(settings)
     result_type: ResultType[JsonValue] = settings.result_type
-    untyped = settings.untyped()
+    untyped = settings.without_type()
     form = ResponseFormat.json_schema(result_type.schema, strict=result_type.is_strict)
     reason = _why_no_schema(form, untyped, generator)
     if reason is None:

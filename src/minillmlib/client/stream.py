@@ -16,7 +16,7 @@ from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedRespo
 from minillmlib.event_loop import asyncio_module
 from minillmlib.streaming.accumulator import chunk_of
 from minillmlib.streaming.partial_json import PartialJsonStream
-from minillmlib.types.attempts import Attempt, CostInfo
+from minillmlib.types.costs import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
 if TYPE_CHECKING:

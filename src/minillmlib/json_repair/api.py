@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from operator import itemgetter
@@ -50,11 +51,8 @@ def repair_json(text: str) -> str:
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
     """
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         _DECODER.decode(text)
-    except (ValueError, RecursionError):
-        pass
-    else:
         return text
     try:
         return json.dumps(_find_value(text), ensure_ascii=False, allow_nan=False)
@@ -138,7 +136,7 @@ def _changes_of(best: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
     changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MAX_CHANGES]]
     changes += [
         (position, JsonChangeKind.LONE_SURROGATE)
-        for position in scanner.log.surrogates[:MAX_CHANGES]
+        for position in scanner.buffer.surrogates[:MAX_CHANGES]
     ]
     spans = iter(others)
     other = next(spans, None)

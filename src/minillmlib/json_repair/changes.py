@@ -31,9 +31,9 @@ class JsonChangeKind(StrEnum):
     INNER_QUOTE = "a quote inside a string was not escaped"
     UNQUOTED_KEY = "a key had no quotes"
     UNQUOTED_STRING = "a string had no quotes"
-    OTHER_LITERAL = "a literal was not written as in JSON"
+    OTHER_LITERAL = "a literal was not written as JSON does"
     NOT_A_NUMBER = "a number that JSON cannot express became null"
-    NONSTANDARD_NUMBER = "a number was not written as in JSON"
+    NONSTANDARD_NUMBER = "a number was not written as JSON does"
     CONTROL_CHARACTER = "a control character in a string was not escaped"
     NONSTANDARD_ESCAPE = "an escape does not exist in JSON"
     LONE_SURROGATE = "half a surrogate pair became U+FFFD"
@@ -79,13 +79,11 @@ class ChangeLog:
 
     Attributes:
         changes: Position and kind of each, nearly in the order of the text.
-        surrogates: Positions where halves of surrogate pairs stood as characters.
     """
 
     def __init__(self, buffer: InputBuffer, max_changes: int) -> None:
         self._max_changes = max_changes
         self.changes: list[tuple[int, JsonChangeKind]] = []
-        self.surrogates = buffer.surrogates
         self._buffer = buffer
 
     @property

@@ -124,7 +124,8 @@ class IncrementalObject(PartialJson):
         if self._is_strict:
             self._check_unchanged()
         found = self._first_object()
-        if self.fields and found is not self.fields:
+        has_second = self._is_strict and len(self._scanner.candidates) > 1
+        if has_second or (self.fields and found is not self.fields):
             raise JsonRepairError("the arguments are more than one object")
         if stack.repeated_key is not None:
             raise JsonRepairError(f"the argument {stack.repeated_key[:80]!r} is there twice")
@@ -152,8 +153,6 @@ class IncrementalObject(PartialJson):
                 f"the arguments are not JSON: at character {position} "
                 f"a repair would be needed ({kind})"
             )
-        if len(self._scanner.candidates) > 1:
-            raise JsonRepairError("the arguments are more than one object")
 
     def _check_whole(self) -> None:
         """Check for what the repair does not record, such as a byte order mark."""

@@ -22,11 +22,11 @@ MAX_DEPTH = 512
 # its colon, within a string.
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
-_SPACE = re.compile(r"\s*+")
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
-_NEXT_KEY = re.compile(
-    r'[}\])]\s*+(?:,\s*+(?:"[^"\\\n]*+(?:"\s*+(?:(:)|"[^"\\\n]*+(?:"\s*+(\})?+)?+)?+)?+)?+)?+'
-)
+_OPEN_STRING = r'"[^"\\\n]*+'
+_STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
+_KEY = rf'{_OPEN_STRING}(?:"\s*+(?:(:)|{_STRING_AND_BRACE})?+)?+'
+_BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
 
 
 class ParseStack:
@@ -52,7 +52,6 @@ class ParseStack:
         self.comma_at = -1
         self.repeated_key: str | None = None
         self.string_parts: list[str] = []
-        self._is_in_string = False
         self._slot: tuple[Any, Any] = (None, None)
 
     def open(self, container: Container, closer: str) -> None:
@@ -101,7 +100,6 @@ class ParseStack:
         top = self.containers[-1]
         self._slot = (top, self.key if type(top) is dict else -1)
         self.string_parts = []
-        self._is_in_string = True
 
     def refresh_string(self) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
@@ -112,7 +110,6 @@ class ParseStack:
         """Store the string; if stripped, without a comma and white space at its end."""
         self._store_string(is_stripped=is_stripped)
         self.string_parts = []
-        self._is_in_string = False
 
     def _store_string(self, *, is_stripped: bool) -> None:
         text = "".join(self.string_parts)
@@ -123,7 +120,7 @@ class ParseStack:
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""
         slots = [_slot_of(inner, outer) for outer, inner in pairwise(self.containers)]
-        last = self._slot[1] if self._is_in_string else None
+        last = self._slot[1] if self.place == STRING else None
         return list(zip(self.containers, [*slots, last], strict=False))
 
 
@@ -145,9 +142,7 @@ def close_bracket(
         object_continues = char == "}" and not inner and _is_before_key(buffer, pos)
         return (1, Kind.WRONG_BRACKET) if object_continues else (inner, None)
     if char not in closers:
-        following = buffer.char_at(pos + 1)
-        if following.isspace():
-            following = buffer.char_at(buffer.match(_SPACE, pos + 1).end())
+        following = buffer.char_at(buffer.skip_space(pos + 1))
         closes_nothing = char == ")" or (following != "" and following in ',"')
         return inner + closes_nothing, Kind.WRONG_BRACKET
     is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
@@ -157,11 +152,5 @@ def close_bracket(
 
 
 def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
-    """Whether a comma and another key follow the bracket there, so that the object continues.
-
-    A string without a colon is a key, too, if a string and a closing bracket follow it.
-    """
-    following = buffer.text[pos + 1 : pos + 2]
-    if following not in {",", ""} and not following.isspace():
-        return False
-    return buffer.match(_NEXT_KEY, pos).lastindex is not None
+    """Whether a comma and another key follow the bracket there, so that the object continues."""
+    return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None

@@ -43,6 +43,9 @@ class Ending(Enum):
     MISSING_CLOSER = auto()  # it opens the next key or element: the string has no closing quote
 
 
+_ENDINGS = {True: Ending.CLOSES, False: Ending.CONTENT}
+
+
 # The quotes that open a string, and the characters that may close it.
 CLOSERS = {
     '"': '"',
@@ -92,7 +95,7 @@ _LINE_COMMENT = r'/[^\n"]*+'
 # A plus sign, and comments without quotes.
 PLUS = re.compile(rf"\+\s*+(?:/(?:{_BLOCK_COMMENT}|{_LINE_COMMENT})?+\s*+)*+")
 _COMMENT = re.compile(r'(?:/?/|#)[^\n"]*+')
-_RAW_JSON = re.compile(r'[\[{]\s*+"?+')
+_RAW_JSON = re.compile(r'(?:[\[{]\s*+(")?+)?+')
 
 # JSON in a string begins with a quote right after a bracket, but for one space.
 _JSON_START = re.compile(r'([{\[])\s?"\w')
@@ -164,11 +167,8 @@ def closer_size(buffer: InputBuffer, pos: int, opener: str) -> int:
 
 def starts_raw_json(buffer: InputBuffer, pos: int) -> bool:
     """Whether a string begins there with an object or array whose quotes are not escaped."""
-    char = buffer.char_at(pos)
-    if char == "" or char not in "{[":
-        return False
     match = buffer.match(_RAW_JSON, pos)
-    return match[0].endswith('"') and buffer.char_at(match.end()).isalnum()
+    return match[1] is not None and buffer.char_at(match.end()).isalnum()
 
 
 def value_ending(
@@ -181,16 +181,16 @@ def value_ending(
     if char == "" or char in "}])":
         is_nested = nested.closers[-1:] == [char]
         is_end = char == "" or _is_end_before_bracket(buffer, after, stack)
-        return _closes_if(is_end and not is_nested)
+        return _ENDINGS[is_end and not is_nested]
     if char == ",":
-        return _closes_if(_is_next_after_comma(buffer, after + 1, stack, nested))
+        return _ENDINGS[_is_next_after_comma(buffer, after + 1, stack, nested)]
     if char in _QUOTES:
-        return _closes_if(_is_next_string(buffer, gap, stack))
+        return _ENDINGS[_is_next_string(buffer, gap, stack)]
     if char == "+":
         is_plus = opener_at(buffer, buffer.match(PLUS, after).end()) != ""
         return Ending.CONCATENATES if is_plus else Ending.CONTENT
     if char in "/#":
-        return _closes_if(_is_comment(buffer, after))
+        return _ENDINGS[_is_comment(buffer, after)]
     return _ending_before_word(buffer, gap, stack, last_text)
 
 
@@ -199,16 +199,12 @@ def is_key_at(buffer: InputBuffer, pos: int) -> bool:
     return buffer.match(_KEY, pos)[1] is not None
 
 
-def _closes_if(closes: bool) -> Ending:  # noqa: FBT001 - it is the whole question
-    return Ending.CLOSES if closes else Ending.CONTENT
-
-
 def _is_end_before_bracket(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
     closers, char = stack.closers, buffer.char_at(pos)
     if closers[-1] == char or (char in closers and buffer.match(_BRACKET, pos)[1] is None):
         return True
     # A bracket that closes nothing, among brackets and commas.
-    return buffer.char_at(buffer.match(_SPACE, pos + 1).end()) in _AFTER_BRACKET
+    return buffer.char_at(buffer.skip_space(pos + 1)) in _AFTER_BRACKET
 
 
 def _ending_before_word(
@@ -221,10 +217,10 @@ def _ending_before_word(
         if not gap[0] and _OPENS_ELEMENT.search(last_text()):
             return Ending.MISSING_CLOSER
         is_next = gap[0] != "" and (char == "{" or _is_number(buffer, after))
-        return _closes_if(char == ":" or is_next)
+        return _ENDINGS[char == ":" or is_next]
     if not gap[0] and _OPENS_KEY.search(last_text()):
         return Ending.MISSING_CLOSER if is_key_at(buffer, after - 1) else Ending.CONTENT
-    return _closes_if("\n" in gap[0] and _is_unquoted_key(buffer, after))
+    return _ENDINGS["\n" in gap[0] and _is_unquoted_key(buffer, after)]
 
 
 def _is_stray_word(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
@@ -251,14 +247,13 @@ def _is_next_after_comma(
 ) -> bool:
     """Whether the next key or element begins there."""
     in_object = stack.is_in_object
-    after = buffer.match(_SPACE, pos).end()
+    after = buffer.skip_space(pos)
     char = buffer.char_at(after)
     if char == '"':
         is_next = not (in_object or nested.is_quoting) or _is_string(buffer, after, stack)
-        is_unclosed_key = in_object and not is_next
-        return is_next or (
-            is_unclosed_key and buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
-        )
+        if is_next or not in_object:
+            return is_next
+        return buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
     if char == "" or char in "}]),{/#\\" or char in _QUOTES:
         return True
     if in_object and char == "[":
@@ -266,9 +261,8 @@ def _is_next_after_comma(
     if in_object:
         end = buffer.match(_WORD, after).end()
         return _is_unquoted_key(buffer, after) or (end > after and is_key_at(buffer, end))
-    if char in "[-(" or char.isdecimal():
-        return True
-    return buffer.char_at(buffer.match(_TO_COMMA, after).end()) != '"'
+    is_start = char in "[-(" or char.isdecimal()
+    return is_start or buffer.char_at(buffer.match(_TO_COMMA, after).end()) != '"'
 
 
 def _is_list_without_key(buffer: InputBuffer, pos: int) -> bool:
@@ -277,7 +271,7 @@ def _is_list_without_key(buffer: InputBuffer, pos: int) -> bool:
     char = buffer.char_at(match.end())
     if match[1] is None or char != ",":
         return match[1] is not None and char == "}"
-    return is_key_at(buffer, buffer.match(_SPACE, match.end() + 1).end())
+    return is_key_at(buffer, buffer.skip_space(match.end() + 1))
 
 
 def _is_string(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:

@@ -81,7 +81,6 @@ class ValueReader:
         self.stack = ParseStack()
         self.is_complete = False
         self._buffer = buffer
-        self._log = log
         self._record = log.add
         self._fast_path = FastPath(buffer, self.stack, log)
         self._strings = StringReader(buffer, self.stack, log)
@@ -143,9 +142,7 @@ class ValueReader:
         while True:
             buffer.pos = _SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
             char = buffer.char_at(buffer.pos)
-            if char not in ("/", "#"):
-                return char
-            end = buffer.comment_end(buffer.pos)
+            end = buffer.comment_end(buffer.pos) if char in ("/", "#") else buffer.pos
             if end == buffer.pos:
                 return char
             self._record(Kind.COMMENT)
@@ -225,12 +222,12 @@ class ValueReader:
         stack = self.stack
         if char == "{" and len(stack.containers) > 1 and type(stack.containers[-2]) is list:
             stack.close()
-        elif char == "[" and type(last := next(reversed(stack.containers[-1].values()))) is list:
+            return True
+        if char == "[" and type(last := next(reversed(stack.containers[-1].values()))) is list:
             stack.enter(last, "]")
             self._buffer.pos += 1
-        else:
-            return False
-        return True
+            return True
+        return False
 
     def _read_quoted_key(self, opener: str) -> None:
         buffer = self._buffer
@@ -324,12 +321,12 @@ class ValueReader:
         buffer, stack = self._buffer, self.stack
         end = unquoted_end(buffer, stack)
         token = buffer.text[buffer.pos : end].rstrip()
+        stack.place = AFTER
         if not token.strip(".\u2026"):
             self._record(Kind.JUNK)
             if stack.is_in_object and token != "":
                 stack.add_value(None)
             buffer.pos = max(end, buffer.pos + 1)
-            self.stack.place = AFTER
             return
         if token[-1] == '"' and token.count('"') % 2:
             self._record(Kind.MISSING_QUOTE)
@@ -340,7 +337,6 @@ class ValueReader:
             self._record(kind)
         stack.add_value(value)
         buffer.pos = end
-        self.stack.place = AFTER
 
     def _read_string(self) -> None:
         """Consume the known text of a string."""
@@ -355,6 +351,7 @@ class Scanner:
     """Reads a text piece by piece and keeps the values it holds, as far as they have come.
 
     Attributes:
+        buffer: The text.
         candidates: The objects and arrays of the text, the last perhaps still growing.
         log: The changes so far.
         prose: The text before the first candidate.
@@ -367,10 +364,10 @@ class Scanner:
         self.prose: list[str] = []
         self.last_block: tuple[str, int] | None = None
         self._block_start = (0, 0)  # position, and pieces of prose before it
-        self._buffer = InputBuffer()
-        self.log = ChangeLog(self._buffer, max_changes)
+        self.buffer = InputBuffer()
+        self.log = ChangeLog(self.buffer, max_changes)
         self._record = self.log.add
-        self._reader = ValueReader(self._buffer, self.log)
+        self._reader = ValueReader(self.buffer, self.log)
         self.stack = self._reader.stack
         self._is_at_end = False
         self._is_fenced = False
@@ -380,17 +377,17 @@ class Scanner:
 
     def feed(self, piece: str) -> None:
         """Add the next piece of the text. O(piece), averaged over all pieces."""
-        if self._buffer.add(piece):
+        if self.buffer.add(piece):
             self.catch_up()
 
     def catch_up(self) -> None:
         """Read the text so far, as far as it can be decided."""
-        if self._buffer.refill():
+        if self.buffer.refill():
             self._run()
 
     def finish(self, piece: str) -> None:
         """Add the last piece and close what is open."""
-        self._buffer.finish(piece)
+        self.buffer.finish(piece)
         self._run()
 
     def _run(self) -> None:
@@ -404,13 +401,13 @@ class Scanner:
                     reader.step()
                 candidate = self.candidates[-1]
                 candidate.is_complete = reader.is_complete
-                candidate.end = self._buffer.offset + self._buffer.pos
+                candidate.end = self.buffer.offset + self.buffer.pos
         except NeedMoreInput:
             pass
 
     def _scan_outside(self) -> None:
         """Consume prose, a fence or a tag, or start a value."""
-        buffer = self._buffer
+        buffer = self.buffer
         match = _OUTSIDE.match(buffer.text, buffer.pos)
         assert match is not None
         end = match.end(1)
@@ -427,7 +424,7 @@ class Scanner:
             self._start_or_skip(char, match)
 
     def _skip_prose(self, end: int) -> None:
-        buffer = self._buffer
+        buffer = self.buffer
         text = buffer.text[buffer.pos : end]
         if not self.candidates:
             self.prose.append(text)
@@ -439,7 +436,7 @@ class Scanner:
         buffer.pos = end
 
     def _skip_backticks(self) -> None:
-        buffer = self._buffer
+        buffer = self.buffer
         fence = buffer.match(_FENCE, buffer.pos)
         if len(fence[0]) < 3:
             self._skip_prose(fence.end())
@@ -456,7 +453,7 @@ class Scanner:
             self.last_block = "".join(self.prose[pieces:]), position
 
     def _skip_tag(self) -> None:
-        buffer = self._buffer
+        buffer = self.buffer
         tag = buffer.match(_TAG, buffer.pos)
         if tag[2] not in _THOUGHTS or not tag[0].endswith(">"):
             self._skip_prose(buffer.pos + 1)
@@ -479,10 +476,10 @@ class Scanner:
     def _end_thoughts(self, end: int) -> None:
         self._record(Kind.THOUGHTS)
         self._is_fenced = self._is_in_prose = self._is_listed = False
-        self._buffer.pos = end
+        self.buffer.pos = end
 
     def _start_or_skip(self, char: str, match: re.Match[str]) -> None:
-        buffer, end = self._buffer, match.end()
+        buffer, end = self.buffer, match.end()
         is_sure = match.lastindex in _SURE_GROUPS
         is_at_end = end == len(buffer.text)
         if is_at_end and not buffer.is_ended:

@@ -65,20 +65,15 @@ class CandidateSelector:
         if self._ranked and candidates[min(self._ranked, len(candidates)) - 1] is not self._last:
             self._ranked, self._ranking = 0, _NO_RANKING  # the ranked ones were thoughts
         for candidate in candidates[self._ranked : -1]:
-            self._ranking = _rank(candidate, *self._ranking)
+            self._ranking = _rank(candidate, self._ranking)
             self._last = candidate
         self._ranked = len(candidates) - 1
-        return _rank(candidates[-1], *self._ranking)[0]
+        return _rank(candidates[-1], self._ranking)[0]
 
 
-def _rank(
-    candidate: Candidate,
-    best: Candidate | None,
-    best_merit: Merit,
-    first: Candidate | None,
-    last_merit: Merit,
-) -> Ranking:
+def _rank(candidate: Candidate, ranking: Ranking) -> Ranking:
     """Return the ranking after one more candidate; `first` is the first of its list of values."""
+    best, best_merit, first, last_merit = ranking
     merit = candidate.merit
     if merit != last_merit or not candidate.is_listed or first is None:
         first = candidate

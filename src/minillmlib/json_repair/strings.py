@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from minillmlib.json_repair.buffer import LOOK_BEHIND, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
@@ -24,16 +24,14 @@ from minillmlib.json_repair.quotes import (
 
 __all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
 
-Part: TypeAlias = "tuple[str, int, Kind | None]"
-
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_SIMPLE_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "\n": ""}
+_ESCAPES |= {char: char for char in "\"'`\\/"}
 _HEX = "[0-9a-fA-F]"
 # An escape of JSON that is no half of a surrogate pair.
 ESCAPE = rf"\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F]){_HEX}{{4}})"
 _ESCAPE_GROUPS = re.compile(r"\\(?:u(....)|(.))")
 _CONTROLS = re.compile(r"[\x00-\x1f]*+")
-_SPACE = re.compile(r"\s*+")
 _HALF = rf"u{_HEX}{{0,4}}+"
 _BYTE = rf"x{_HEX}{{0,2}}+"
 # Any escape; two if the first may be half of a surrogate pair.
@@ -48,10 +46,7 @@ _COLON_IN_KEY = re.compile(r"([\w$ -]*+):")
 
 @cache
 def _text_pattern(opener: str, *, has_controls: bool = False) -> re.Pattern[str]:
-    """Return the pattern of text that certainly belongs to a string that this quote opens.
-
-    Control characters belong to it once one was reported.
-    """
+    """Return the pattern of text without quotes; with control characters once one was reported."""
     controls = "" if has_controls else r"\x00-\x1f"
     text = rf"[^{re.escape(CLOSERS[opener])}\\{controls}]*+"
     return re.compile(text if opener == '\\"' else f"{text}(?:{ESCAPE}{text})*+")
@@ -63,10 +58,10 @@ def unescape(text: str) -> str:
 
 
 def _decode_escape(escape: re.Match[str]) -> str:
-    return chr(int(escape[1], 16)) if escape[1] else _SIMPLE_ESCAPES.get(escape[2], escape[2])
+    return chr(int(escape[1], 16)) if escape[1] else _ESCAPES[escape[2]]
 
 
-def _read_special(buffer: InputBuffer, pos: int) -> Part:
+def _read_special(buffer: InputBuffer, pos: int) -> tuple[str, int, Kind | None]:
     """Decode control characters or an unusual escape; return the text, its end and the change."""
     if buffer.text[pos] != "\\":
         controls = _CONTROLS.match(buffer.text, pos)
@@ -82,13 +77,7 @@ def _read_special(buffer: InputBuffer, pos: int) -> Part:
         return _REPLACEMENT, pos + 6, Kind.LONE_SURROGATE
     if byte := _BYTE_ESCAPE.fullmatch(escape):
         return chr(int(byte[1], 16)), end, Kind.NONSTANDARD_ESCAPE
-    return _decode_unknown_escape(escape[1]), pos + 2, Kind.NONSTANDARD_ESCAPE
-
-
-def _decode_unknown_escape(char: str) -> str:
-    if char == "\n":
-        return ""  # a line that continues in the next one
-    return char if char in "\"'`\\/" else _SIMPLE_ESCAPES.get(char, "\\" + char)
+    return _ESCAPES.get(escape[1], escape[:2]), pos + 2, Kind.NONSTANDARD_ESCAPE
 
 
 class QuotedKey(NamedTuple):
@@ -168,8 +157,11 @@ class StringReader:
         buffer = self._buffer
         match = self._pattern.match(buffer.text, buffer.pos)
         assert match is not None
-        if match[0]:
-            self._take(match[0], match.end())
+        if text := match[0]:
+            if self._nested.closers:
+                self._nested.record_text(text)
+            self._stack.string_parts.append(unescape(text) if "\\" in text else text)
+            buffer.pos = match.end()
         if buffer.char_at(buffer.pos) == "":
             self._stack.finish_string()
             return Ending.TRUNCATED
@@ -189,12 +181,6 @@ class StringReader:
             self._stack.finish_string()
             buffer.pos += size
         return ending
-
-    def _take(self, text: str, end: int) -> None:
-        if self._nested.closers:
-            self._nested.record_text(text)
-        self._stack.string_parts.append(unescape(text) if "\\" in text else text)
-        self._buffer.pos = end
 
     def _take_special(self) -> None:
         text, end, kind = _read_special(self._buffer, self._buffer.pos)
@@ -230,7 +216,7 @@ class StringReader:
 
     def _concatenate(self, size: int) -> None:
         buffer = self._buffer
-        plus = buffer.match(PLUS, buffer.match(_SPACE, buffer.pos + size).end())
+        plus = buffer.match(PLUS, buffer.skip_space(buffer.pos + size))
         opener = opener_at(buffer, plus.end())
         self._log.add(Kind.CONCATENATION)
         if "/" in plus[0]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from minillmlib.json_value import JsonValue
-from minillmlib.types.rate_limits import RateLimits
+from minillmlib.types.limits import RateLimits
 
 __all__ = ["parse_rate_limits", "parse_retry_after"]
 

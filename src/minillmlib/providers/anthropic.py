@@ -10,9 +10,9 @@ from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.providers.base import Billing, Capabilities, Provider, omitted_routing
 from minillmlib.providers.models import claude
 from minillmlib.providers.models.token_limits import claude_media_tokens, max_output_tokens
+from minillmlib.types.limits import RateLimits
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters
-from minillmlib.types.rate_limits import RateLimits
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.tools import as_tool_choice
 from minillmlib.types.usage import Usage

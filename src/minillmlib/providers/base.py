@@ -14,14 +14,14 @@ from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.providers.models.token_limits import max_output_tokens, unpriced_keys
 from minillmlib.transport.base import HttpRequest
-from minillmlib.types.change import replace
 from minillmlib.types.costs import CostOutcome, TokenPrice
+from minillmlib.types.limits import RateLimits
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.rate_limits import RateLimits
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
+from minillmlib.types.values import replace
 
 __all__ = [
     "Billing", "Capabilities", "Headers", "Provider", "omitted_breakpoints_and_routing",

@@ -29,10 +29,9 @@ from minillmlib.providers.base import (
 from minillmlib.providers.models import claude
 from minillmlib.providers.models.claude import Claude
 from minillmlib.providers.models.token_limits import claude_media_tokens, openai_media_tokens
-from minillmlib.types.costs import MAX_USD
+from minillmlib.types.costs import MAX_USD, exact_sum
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
-from minillmlib.types.money import exact_sum
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.usage import Count, Usage
 

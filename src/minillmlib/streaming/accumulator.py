@@ -181,13 +181,12 @@ class ResponseAccumulator:
         content = {name: CONTENT[name].combine(values) for name, values in self._content.items()}
         calls = () if self._tool_calls is None else self._tool_calls.calls()
         is_refused = "refusal" in content or "refusal_reason" in content
+        reason = _normalize_finish_reason(self.finish_reason, calls, is_refused=is_refused)
         return CompletionResponse(
             id=self.id,
             model=self.model,
             content=self.text,
-            finish_reason=_normalize_finish_reason(
-                self.finish_reason, calls, is_refused=is_refused
-            ),
+            finish_reason=reason,
             raw_finish_reason=self.raw_finish_reason,
             tool_calls=calls,
             reasoning_blocks=() if self._blocks is None else self._blocks.blocks(),

@@ -112,9 +112,14 @@ class ArgumentStream:
         reader = self._reader
         for name, field in [*self._pending.items()]:
             if name in reader.fields and self._error is None:
-                field.update(reader.fields[name], is_complete=name != reader.pending_key)
+                field.update(reader.fields[name])
+                if name != reader.pending_key:
+                    field.complete()
             elif self._has_ended:
-                field.fail(self._error or _missing_error(name, tuple(reader.fields)))
+                existing = excerpt(", ".join(map(repr, reader.fields))) or "none"
+                missing = f"the call has no argument {name!r}; it has: {existing}"
+                error = MissingFieldError(missing, fields=tuple(reader.fields))
+                field.complete(self._error or error)
             if field.is_complete:
                 del self._pending[name]
 
@@ -137,23 +142,12 @@ class ArgumentStream:
             self.fail(_abandoned_error())
 
 
-def _missing_error(name: str, fields: tuple[str, ...]) -> MissingFieldError:
-    existing = excerpt(", ".join(map(repr, fields))) or "none"
-    return MissingFieldError(
-        f"the call has no argument {name!r}; it has: {existing}", fields=fields
-    )
-
-
 def _abandoned_error() -> IncompleteStreamError:
     return IncompleteStreamError("the arguments were abandoned before their end")
 
 
 class FieldStream:
-    """One top-level field of streamed arguments. Any number of tasks may use it at any time.
-
-    Attributes:
-        name: The name of the field.
-    """
+    """One top-level field of streamed arguments. Any number of tasks may use it at any time."""
 
     def __init__(self, name: str, field: _FieldState) -> None:
         self.name = name
@@ -166,7 +160,11 @@ class FieldStream:
             MissingFieldError: The arguments ended without the field.
             Exception: The arguments failed with this error, as passed to `fail`.
         """
-        return await self._field.value()
+        while not self._field.is_complete:
+            await _wait(self._field.end_waiters)
+        if self._field.error is not None:
+            raise self._field.error
+        return self._field.value
 
     def delta(self) -> AsyncIterator[str]:
         """Iterate over the pieces of a string from its start, as they arrive.
@@ -181,8 +179,6 @@ class FieldStream:
 
 
 class _Pieces:
-    """Iterates over one growing string."""
-
     def __init__(self, field: _FieldState) -> None:
         self._field = field
         self._position = 0
@@ -191,9 +187,12 @@ class _Pieces:
         return self
 
     async def __anext__(self) -> str:
-        piece = await self._field.text_from(self._position)
+        field = self._field
+        while len(field.text) == self._position and not field.is_complete:
+            await _wait(field.piece_waiters)
+        piece = field.text[self._position :]
         if not piece:
-            raise StopAsyncIteration
+            raise field.error or StopAsyncIteration
         self._position += len(piece)
         return piece
 
@@ -203,42 +202,23 @@ class _FieldState:
 
     def __init__(self) -> None:
         self.is_complete = False
-        self._text = ""
-        self._value: JsonValue = None
-        self._error: Exception | None = None
-        self._end_waiters: set[Future[None]] = set()
-        self._piece_waiters: set[Future[None]] = set()
+        self.text = ""
+        self.value: JsonValue = None
+        self.error: Exception | None = None
+        self.end_waiters: set[Future[None]] = set()
+        self.piece_waiters: set[Future[None]] = set()
 
-    def update(self, value: JsonValue, *, is_complete: bool) -> None:
-        if isinstance(value, str) and len(value) > len(self._text):
-            self._text = value
-            _wake(self._piece_waiters)
-        if is_complete:
-            self._value = value
-            self._complete()
+    def update(self, value: JsonValue) -> None:
+        self.value = value
+        if isinstance(value, str) and len(value) > len(self.text):
+            self.text = value
+            _wake(self.piece_waiters)
 
-    def fail(self, error: Exception) -> None:
-        self._error = error
-        self._complete()
-
-    def _complete(self) -> None:
+    def complete(self, error: Exception | None = None) -> None:
+        self.error = error
         self.is_complete = True
-        _wake(self._piece_waiters)
-        _wake(self._end_waiters)
-
-    async def value(self) -> JsonValue:
-        while not self.is_complete:
-            await _wait(self._end_waiters)
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    async def text_from(self, position: int) -> str:
-        while len(self._text) == position and not self.is_complete:
-            await _wait(self._piece_waiters)
-        if len(self._text) == position and self._error is not None:
-            raise self._error
-        return self._text[position:]
+        _wake(self.piece_waiters)
+        _wake(self.end_waiters)
 
 
 async def _wait(waiters: set[Future[None]]) -> None:

@@ -43,17 +43,14 @@ class PartialJsonStream:
             if text is None:
                 return self._last_value()
             self._chunks += 1
-            if text and self._update(self._feed(self._partial, text)):
-                return self._value
+            try:
+                self._partial.feed(text)
+                if text and self._update(self._partial.snapshot()):
+                    return self._value
+            except JsonRepairError:
+                self._partial = None
+                raise
         raise StopAsyncIteration
-
-    def _feed(self, partial: IncrementalJson, text: str) -> JsonValue:
-        try:
-            partial.feed(text)
-            return partial.snapshot()
-        except JsonRepairError:
-            self._partial = None
-            raise
 
     def _update(self, value: JsonValue) -> bool:
         if value is None or (type(value) is type(self._value) and value == self._value):

@@ -63,13 +63,9 @@ class ReasoningAccumulator:
 def _join(name: str, pieces: list[object]) -> JsonValue:
     texts = [piece for piece in pieces if isinstance(piece, str)]
     if name == "input" and 0 < len(texts) < len(pieces):  # it started as an empty object
-        return _decode_input("".join(texts))
+        text = "".join(texts)
+        try:
+            return decode_json(text)
+        except MalformedResponseError:
+            return text
     return "".join(texts) if texts and len(texts) == len(pieces) else pieces[-1]
-
-
-def _decode_input(text: str) -> JsonValue:
-    """Return the value of streamed JSON, or the text itself if it is not JSON."""
-    try:
-        return decode_json(text)
-    except MalformedResponseError:
-        return text

@@ -67,24 +67,16 @@ class SseDecoder:
     def _decode_any(self, data: bytes, events: list[SseEvent]) -> None:
         if CR in data and not self._after_cr and data.count(b"\r") == data.count(b"\r\n"):
             data = data.replace(b"\r\n", b"\n")
-        start, end = self._find_whole_events(data)
-        if start:
-            self._decode_lines(data[:start], events)
-        if start < end:
-            self._decode_events(data[start:end], events)
-        if end < len(data):
-            self._decode_lines(data[end:], events)
-
-    def _find_whole_events(self, data: bytes) -> tuple[int, int]:
-        """Return the start and end of the complete events in `data`; (0, 0) if it has a CR."""
-        if CR in data or len(data) > MAX_TEXT_BYTES:
-            return 0, 0
-        start = 0 if self._is_between_events else data.find(b"\n\n") + 2
-        end = data.rfind(b"\n\n") + 2
-        return (0, 0) if end < 2 else (start, end)
+        start, end = 0, 0  # of the whole events
+        if CR not in data and len(data) <= MAX_TEXT_BYTES and b"\n\n" in data:
+            start = 0 if self._is_between_events else data.find(b"\n\n") + 2
+            end = data.rfind(b"\n\n") + 2
+        self._decode_lines(data[:start], events)
+        self._decode_events(data[start:end], events)
+        self._decode_lines(data[end:], events)
 
     def _decode_events(self, data: bytes, events: list[SseEvent]) -> None:
-        """Whole events. Nearly all are one line of data, perhaps with a name before it."""
+        """Decode whole events. Nearly all are one line of data, perhaps with a name before it."""
         if self.limit_error is not None:
             return
         for block in data[:-2].decode("utf-8", "replace").split("\n\n"):
@@ -99,7 +91,7 @@ class SseDecoder:
                     return
 
     def _decode_lines(self, data: bytes, events: list[SseEvent]) -> None:
-        if self.limit_error is not None:
+        if self.limit_error is not None or not data:
             return
         if self._after_cr:
             data = data.removeprefix(b"\n")

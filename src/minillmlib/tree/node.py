@@ -23,9 +23,7 @@ from minillmlib.tree.render import as_html, as_markdown, as_text
 from minillmlib.tree.thread_file import thread_from_json, thread_json
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
-from minillmlib.types.attempts import CostInfo
-from minillmlib.types.budget import CostEstimate
-from minillmlib.types.costs import CostTotal
+from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters

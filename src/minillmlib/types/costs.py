@@ -1,25 +1,80 @@
-"""Prices and costs. An unknown cost never looks like a free request."""
+"""Prices, costs, the attempts that cause them, and budgets.
+
+An unknown cost never looks like a free request.
+"""
 
 import enum
-from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation, localcontext
+import threading
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from types import UnionType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError
+from minillmlib.errors import BudgetExceededError, InvalidParameterError
 from minillmlib.json_value import JsonObject
-from minillmlib.types.money import EXACT, exact_sum
 from minillmlib.types.usage import Usage
+from minillmlib.types.values import check_kind, check_number
 
-__all__ = ["MAX_USD", "CostOutcome", "CostResolution", "CostTotal", "TokenPrice"]
+__all__ = [
+    "EXACT",
+    "MAX_USD",
+    "Attempt",
+    "AttemptOutcome",
+    "Budget",
+    "CostEstimate",
+    "CostInfo",
+    "CostOutcome",
+    "CostResolution",
+    "CostTotal",
+    "Reservation",
+    "TokenPrice",
+    "exact_sum",
+    "parse_usd",
+]
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
 MAX_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
+# More digits than any price, count or cost that we accept, but too few for a server to make us
+# write out a number of a million digits. The context of a program may round at four digits, or
+# trap inexact results.
+EXACT = Context(
+    prec=1000,
+    rounding="ROUND_HALF_EVEN",
+    Emin=-999_999,
+    Emax=999_999,
+    capitals=1,
+    clamp=0,
+    flags=[],
+    traps=[InvalidOperation, DivisionByZero, Overflow],
+)
+
 Rate: TypeAlias = Decimal | float | str
+
+
+def exact_sum(amounts: Iterable[Decimal]) -> Decimal:
+    """Return the exact sum in any decimal context of the caller."""
+    with localcontext(EXACT):
+        return sum(amounts, Decimal(0))
+
+
+def parse_usd(
+    name: str, amount: object, kinds: UnionType | type, maximum: Decimal | None = None
+) -> Decimal:
+    """Return an amount of one of these types, or raise `InvalidParameterError`."""
+    try:
+        value = amount if isinstance(amount, Decimal) else Decimal(str(amount))
+    except InvalidOperation:
+        value = Decimal("NaN")
+    is_allowed = isinstance(amount, kinds) and not isinstance(amount, bool) and value.is_finite()
+    if not is_allowed or value < 0 or (maximum is not None and value > maximum):
+        bounds = "finite and not negative" if maximum is None else f"from 0 to {maximum}"
+        raise InvalidParameterError(f"{name} must be an amount of USD, {bounds}, not {amount!r}")
+    return value
 
 
 class CostResolution(enum.Enum):
@@ -34,11 +89,10 @@ class CostResolution(enum.Enum):
 
 
 class TokenPrice(msgspec.Struct, frozen=True):
-    """USD per million tokens, the unit of every price sheet.
+    """USD per million tokens: `TokenPrice(1.0, 5.0)` is $1 per million in and $5 out.
 
-    `TokenPrice(1.0, 5.0)` is $1 per million tokens in and $5 out. Numbers become `Decimal`
-    by their shortest decimal form, so 0.1 is exactly a tenth. Raises `InvalidParameterError`
-    for a rate that is negative or not finite.
+    Numbers become `Decimal` by their shortest decimal form, so 0.1 is exactly a tenth. Raises
+    `InvalidParameterError` for a rate that is negative or not finite.
 
     Attributes:
         input: The rate for input that is not in a cache.
@@ -81,17 +135,13 @@ class TokenPrice(msgspec.Struct, frozen=True):
         for name in RATES:
             rate = getattr(self, name)
             if rate is not None or name in ("input", "output"):
-                msgspec.structs.force_setattr(self, name, _parse_rate(rate, name))
+                rate = parse_usd(f"the {name} price per million tokens", rate, object, MAX_USD)
+                msgspec.structs.force_setattr(self, name, rate)
         if (self.threshold is None) != (self.next_tier is None):
             raise InvalidParameterError("a price needs both threshold and next_tier, or neither")
-        count = self.threshold
-        if count is not None and (type(count) is not int or count < 0):
-            raise InvalidParameterError(
-                f"the threshold of a price must be a number of tokens, 0 or more, not {count!r}"
-            )
-        for name, kind in (("next_tier", TokenPrice), ("source", str)):
-            if not isinstance(getattr(self, name), kind | None):
-                raise InvalidParameterError(f"{name} of a price must be a {kind.__name__}")
+        check_number("the threshold of a price", self.threshold, minimum=0, is_whole=True)
+        check_kind("the next_tier of a price", self.next_tier, TokenPrice)
+        check_kind("the source of a price", self.source, str)
 
     def with_cache_rates(self, read: Rate, write: Rate, write_1h: Rate | None = None) -> Self:
         """Return a copy with rates for cache reads and writes."""
@@ -151,15 +201,8 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     source: str | None = None
 
     def __post_init__(self) -> None:
-        cost: object = self.cost
-        if cost is ZERO:
-            return
-        if isinstance(cost, int) and not isinstance(cost, bool) and cost >= 0:  # also exact
-            msgspec.structs.force_setattr(self, "cost", Decimal(cost))
-        elif not (isinstance(cost, Decimal) and cost.is_finite() and cost >= 0):
-            raise InvalidParameterError(
-                f"a cost is a Decimal of USD, finite and not negative, not {self.cost!r}"
-            )
+        cost = parse_usd("a cost", self.cost, Decimal | int)
+        msgspec.structs.force_setattr(self, "cost", cost)
 
     @property
     def is_unknown(self) -> bool:
@@ -197,7 +240,7 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int = 0
 
     @classmethod
-    def of(cls, outcomes: "Iterable[CostOutcome | None]") -> "CostTotal":
+    def of(cls, outcomes: Iterable[CostOutcome | None]) -> "CostTotal":
         """Return the sum of the outcomes. None is a request that cannot have been billed."""
         known = [outcome for outcome in outcomes if outcome is not None]
         kinds = [outcome.resolution for outcome in known]
@@ -236,14 +279,197 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         return f"at least ${self.cost:f} ({', '.join(missing)})"
 
 
-def _parse_rate(rate: object, name: str) -> Decimal:
-    try:
-        value = Decimal(str(rate))
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if isinstance(rate, bool) or not value.is_finite() or not 0 <= value <= MAX_USD:
-        raise InvalidParameterError(
-            f"the {name} price must be a number of USD per million tokens, "
-            f"from 0 to {MAX_USD}, not {rate!r}"
+class AttemptOutcome(enum.StrEnum):
+    """How one attempt ended."""
+
+    ANSWERED = "answered"
+    """A whole answer arrived and was accepted."""
+    REJECTED = "rejected"
+    """A whole answer arrived, but the settings of the call do not accept it."""
+    DENIED = "denied"
+    """The server denied the request before it did any work."""
+    FAILED = "failed"
+    """No whole answer arrived. The server may have worked and billed."""
+    ABANDONED = "abandoned"
+    """The caller cancelled the call, or closed or dropped the stream."""
+    NOT_SENT = "not_sent"
+    """Nothing left this machine."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One request, from start to end.
+
+    `number` counts from 1, `started_at` is in seconds since 1970, and `sent_bytes` is the size of
+    the body. `status` is None if no response arrived. `error` is the name of the error's class.
+    `cost` is None if nothing can have been billed.
+    """
+
+    number: int
+    url: str
+    model: str
+    sent_bytes: int
+    started_at: float
+    elapsed_secs: float
+    outcome: AttemptOutcome
+    status: int | None = None
+    request_id: str | None = None
+    response_id: str = ""
+    error: str | None = None
+    cost: CostOutcome | None = None
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether any part of the request may have reached the server."""
+        return self.outcome is not AttemptOutcome.NOT_SENT
+
+
+class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The cost of one completion, with all its attempts, in USD and tokens.
+
+    `cost` and the counts are sums of the known parts. They are complete only if `resolution` is
+    `RESOLVED`; check it first. `attempts` lists every request, including failed and rejected ones.
+    """
+
+    cost: Decimal
+    prompt_tokens: int
+    completion_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    resolution: CostResolution
+    attempts: tuple[Attempt, ...] = ()
+
+    @classmethod
+    def of(cls, attempts: tuple[Attempt, ...]) -> "CostInfo":
+        """Return the sum over the attempts. If none can have been billed, it is a resolved zero."""
+        costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
+        usages = [cost.usage or Usage() for cost in costs]
+        resolutions = {cost.resolution for cost in costs}
+        gaps = (CostResolution.UNKNOWN, CostResolution.UNPRICED)
+        return cls(
+            cost=exact_sum(cost.cost for cost in costs),
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),
+            cache_write_tokens=sum(usage.cache_write_tokens for usage in usages),
+            resolution=next((gap for gap in gaps if gap in resolutions), CostResolution.RESOLVED),
+            attempts=attempts,
         )
-    return value
+
+
+class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
+    """The maximum cost of a request in USD, or the facts that are missing to compute it.
+
+    `ceiling` is None if anything is missing. It is deliberately high: every byte of text counts
+    as a token, and the answer has its maximum length.
+    """
+
+    ceiling: Decimal | None = None
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ceiling is not None:
+            parse_usd("a ceiling", self.ceiling, Decimal)
+
+
+class Budget:
+    """A limit in USD on the cost of any number of completions together.
+
+    Before a request is sent, its maximum cost is reserved; once its cost is known, the rest is
+    released. A request that does not fit, or whose maximum cost is unknown, raises
+    `BudgetExceededError` before it is sent. If the cost of a request stays unknown, its whole
+    reservation counts as spent. Tasks and threads may share a budget.
+
+    Args:
+        limit: USD, as a text, a `Decimal` or a whole number.
+        parent: Another budget that must cover everything as well.
+    """
+
+    def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
+        self.limit = parse_usd("a budget such as Budget('0.50')", limit, Decimal | str | int)
+        check_kind("the parent of a budget", parent, Budget)
+        self.parent = parent
+        self._lock = threading.Lock()
+        self._spent = Decimal(0)
+        self._reserved = Decimal(0)
+
+    @property
+    def spent(self) -> Decimal:
+        """The known costs, and the ceilings of the unknown ones."""
+        return self._spent
+
+    @property
+    def reserved(self) -> Decimal:
+        """The sum reserved for requests in progress."""
+        return self._reserved
+
+    @property
+    def remaining(self) -> Decimal:
+        """The sum that can still be reserved here; a parent may have less.
+
+        Negative if requests cost more than their ceilings.
+        """
+        with self._lock:
+            return EXACT.subtract(self.limit, EXACT.add(self._spent, self._reserved))
+
+    def child(self, limit: Decimal | str | int) -> "Budget":
+        """Return a smaller budget within this one."""
+        return Budget(limit, parent=self)
+
+    def reserve(self, estimate: CostEstimate) -> "Reservation":
+        """Reserve the ceiling, here and in every parent, or raise `BudgetExceededError`."""
+        if estimate.ceiling is None:
+            raise BudgetExceededError(
+                "a budget needs the maximum cost of a request, and this is missing for it: "
+                f"{'; '.join(estimate.missing)}; the request was not sent"
+            )
+        taken: list[Budget] = []
+        budget: Budget | None = self
+        while budget is not None:
+            if not budget._take(estimate.ceiling):  # noqa: SLF001 - another budget
+                Reservation(taken, estimate.ceiling).settle(None)
+                raise BudgetExceededError(
+                    f"the request may cost ${estimate.ceiling:f}, but only ${budget.remaining:f} "
+                    f"of the budget of ${budget.limit:f} remain; it was not sent"
+                )
+            taken.append(budget)
+            budget = budget.parent
+        return Reservation(taken, estimate.ceiling)
+
+    def _take(self, amount: Decimal) -> bool:
+        with self._lock:
+            if EXACT.add(EXACT.add(self._spent, self._reserved), amount) > self.limit:
+                return False
+            self._reserved = EXACT.add(self._reserved, amount)
+            return True
+
+    def _settle(self, reserved: Decimal, spent: Decimal) -> None:
+        with self._lock:
+            self._reserved = EXACT.subtract(self._reserved, reserved)
+            self._spent = EXACT.add(self._spent, spent)
+
+    def __repr__(self) -> str:
+        return f"Budget(limit={self.limit}, spent={self._spent}, reserved={self._reserved})"
+
+
+class Reservation:
+    """The sum reserved for one request until its cost is known. The first known cost is final."""
+
+    def __init__(self, budgets: Sequence[Budget], ceiling: Decimal) -> None:
+        self._budgets = budgets
+        self._ceiling = self._reserved = ceiling
+        self._spent = Decimal(0)
+        self._is_final = False
+
+    def settle(self, cost: CostOutcome | None) -> None:
+        """Release the part that was not spent. None stands for a request that cannot be billed.
+
+        An unknown cost keeps the whole ceiling until a later call brings the known one.
+        """
+        if self._is_final:
+            return
+        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        known = Decimal(0) if cost is None else cost.cost
+        spent = known if self._is_final else self._ceiling
+        for budget in self._budgets:
+            budget._settle(self._reserved, EXACT.subtract(spent, self._spent))  # noqa: SLF001
+        self._reserved, self._spent = Decimal(0), spent

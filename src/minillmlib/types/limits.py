@@ -1,10 +1,10 @@
-"""Bounds on the size of an answer."""
+"""Bounds on the size of an answer, and the remaining quota that a server reports with it."""
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "RateLimits"]
 
 MEBIBYTE = 1024 * 1024
 
@@ -34,3 +34,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
                 raise InvalidParameterError(f"{name} must be a whole number above 0, not {value!r}")
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The quota of requests and tokens as the headers of one answer state it.
+
+    None stands for what the server does not say. `seconds_to_reset_...` is the time until the
+    quota is full again, not until the next request is allowed.
+    """
+
+    remaining_requests: int | None = None
+    limit_requests: int | None = None
+    seconds_to_reset_requests: float | None = None
+    remaining_tokens: int | None = None
+    limit_tokens: int | None = None
+    seconds_to_reset_tokens: float | None = None

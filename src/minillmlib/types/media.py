@@ -2,12 +2,13 @@
 
 import base64
 import binascii
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.files import FilePath, file_name, read_small_file
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "AudioPart",
@@ -21,7 +22,7 @@ __all__ = [
 
 MAX_FILE_BYTES = 50_000_000
 
-# The offset and the bytes of a signature, and the media type that it stands for.
+# The offset and the bytes of a signature, and its media type.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
     (0, b"\xff\xd8\xff", "image/jpeg"),
@@ -42,7 +43,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x00\x00\x01\xba", "video/mpeg"),
     (0, b"%PDF-", "application/pdf"),
 )
-
 
 _SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
 
@@ -68,16 +68,20 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise InvalidParameterError(
                 f"the url of an {self.kind} must be a string and its data bytes"
             )
-        if self.media_type is not None:
-            named = _normalize_type(self.media_type, self.types)
-            msgspec.structs.force_setattr(self, "media_type", named)
-        elif self.data is not None:
-            media_type = sniff_type(self.data, self.types)
-            if media_type is None:
-                raise InvalidParameterError(
-                    f"the type of this {self.kind} is unknown; name it with media_type"
-                )
-            msgspec.structs.force_setattr(self, "media_type", media_type)
+        if self.media_type is not None or self.data is not None:
+            msgspec.structs.force_setattr(self, "media_type", self._find_type())
+
+    def _find_type(self) -> str:
+        named: object = self.media_type or sniff_type(self.data or b"", self.types)
+        if named is None:
+            raise InvalidParameterError(
+                f"the type of this {self.kind} is unknown; name it with media_type"
+            )
+        if not isinstance(named, str) or "/" not in named:
+            raise InvalidParameterError(
+                f"a media_type must look like {self.types}..., not {named!r}"
+            )
+        return _SYNONYMS.get(named.lower(), named.lower())
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -123,19 +127,19 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.url or f"data:{self.media_type};base64,{self.base64}"
 
 
+ImageDetail: TypeAlias = Literal["auto", "low", "high", "original"]
+
+
 class ImagePart(MediaPart, frozen=True, kw_only=True, tag="image"):
     """An image. `detail` sets the resolution at OpenAI; other wires omit it."""
 
-    detail: Literal["auto", "low", "high", "original"] | None = None
+    detail: ImageDetail | None = None
     kind: ClassVar[str] = "image"
     types: ClassVar[str] = "image/"
 
     def __post_init__(self) -> None:
         MediaPart.__post_init__(self)
-        if self.detail not in (None, "auto", "low", "high", "original"):
-            raise InvalidParameterError(
-                f"the detail of an image must be auto, low, high or original, not {self.detail!r}"
-            )
+        check_choice("the detail of an image", self.detail, get_args(ImageDetail))
 
 
 class AudioPart(MediaPart, frozen=True, kw_only=True, tag="audio"):
@@ -163,8 +167,7 @@ class DocumentPart(MediaPart, frozen=True, kw_only=True, tag="document"):
         MediaPart.__post_init__(self)
         if self.media_type not in (None, self.types):
             raise InvalidParameterError(f"a document must be a PDF, not {self.media_type}")
-        if not isinstance(self.filename, str | None):
-            raise InvalidParameterError("the filename of a document must be a string")
+        check_kind("the filename of a document", self.filename, str)
 
     @classmethod
     def from_file(cls, path: FilePath, *, max_bytes: int = MAX_FILE_BYTES) -> Self:
@@ -178,16 +181,8 @@ Media: TypeAlias = ImagePart | AudioPart | VideoPart | DocumentPart
 
 def sniff_type(data: bytes, kind: str) -> str | None:
     """Return the media type by the first bytes, if it starts with `kind` such as `"image/"`."""
-    for start, signature, media_type in _SIGNATURES:
-        if data.startswith(signature, start) and media_type.startswith(kind):
-            return media_type
-    return None
-
-
-def _normalize_type(media_type: object, types: str) -> str:
-    if not isinstance(media_type, str) or "/" not in media_type:
-        raise InvalidParameterError(f"a media_type must look like {types}..., not {media_type!r}")
-    return _SYNONYMS.get(media_type.lower(), media_type.lower())
+    found = (name for start, magic, name in _SIGNATURES if data.startswith(magic, start))
+    return next((name for name in found if name.startswith(kind)), None)
 
 
 def _split_data_url(url: str) -> tuple[str, bytes]:

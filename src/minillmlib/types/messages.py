@@ -10,6 +10,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.types.media import Media, MediaPart
 from minillmlib.types.reasoning import Reasoning
 from minillmlib.types.tools import ToolCall
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "ASSISTANT",
@@ -74,9 +75,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     `content` is a text or a tuple of parts; anything else raises `InvalidParameterError`. An
     assistant's message may have `tool_calls`, generated `media`, and the `reasoning` before it. A
-    message of the role `tool` is the result of the call `tool_call_id`; `is_error` says that the
-    tool failed. `cache_ttl` sets a cache breakpoint at the end of this message, for five minutes
-    or an hour.
+    message of the role `tool` is the result of the call `tool_call_id`, with `is_error` if the tool
+    failed. `cache_ttl` sets a cache breakpoint at its end, for five minutes or an hour.
     """
 
     role: Role
@@ -90,7 +90,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     def __post_init__(self) -> None:
         if type(self.role) is not Role:
-            msgspec.structs.force_setattr(self, "role", _parse_role(self.role))
+            if self.role not in list(Role):
+                raise InvalidParameterError(
+                    f"{self.role!r} is not a role; the roles are {', '.join(Role)}"
+                )
+            msgspec.structs.force_setattr(self, "role", Role(self.role))
         is_plain = (  # trees hold millions of these
             self.tool_calls is EMPTY
             and self.media is EMPTY
@@ -107,12 +111,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     def _check_fields(self) -> None:
         if not all(isinstance(call, ToolCall) for call in self.tool_calls):
             raise InvalidParameterError("tool_calls must be ToolCall objects")
-        if not isinstance(self.reasoning, Reasoning | None):
-            raise InvalidParameterError("the reasoning of a message must be a Reasoning object")
         if not all(isinstance(part, MediaPart) for part in self.media):
             raise InvalidParameterError("the media of a message must be parts such as ImagePart")
-        if self.cache_ttl not in (None, *get_args(CacheTtl)):
-            raise InvalidParameterError(f"cache_ttl must be '5m' or '1h', not {self.cache_ttl!r}")
+        check_kind("the reasoning of a message", self.reasoning, Reasoning)
+        check_choice("cache_ttl", self.cache_ttl, get_args(CacheTtl))
         is_result = isinstance(self.tool_call_id, str)
         if is_result != (self.role is Role.TOOL) or not isinstance(self.tool_call_id, str | None):
             raise InvalidParameterError(
@@ -172,26 +174,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         return tuple(part for part in self.content if not isinstance(part, TextPart))
 
 
-def _parse_role(role: str) -> Role:
-    try:
-        return Role(role)
-    except ValueError:
-        roles = ", ".join(Role)
-        raise InvalidParameterError(f"{role!r} is not a role; the roles are {roles}") from None
-
-
 def _normalize_content(content: object) -> MessageContent:
-    if type(content) is str:
-        return content
     if isinstance(content, str):  # a subclass such as an enum becomes a plain string
         return str.__str__(content)
-    if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
-        content = tuple(content)
-        if content and all(isinstance(part, PARTS) for part in content):
-            return content
     given = type(content).__name__
-    if isinstance(content, tuple) and content:
-        given = f"one with a {type(content[0]).__name__}"
+    if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
+        parts = tuple(content)
+        if parts and all(isinstance(part, PARTS) for part in parts):
+            return parts
+        given = f"one with a {type(parts[0]).__name__}" if parts else "an empty one"
     raise InvalidParameterError(
         "the content of a message must be a string or a sequence of parts such as "
         f"TextPart(text=...), not {given}"

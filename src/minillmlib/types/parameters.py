@@ -1,22 +1,20 @@
 """The settings of a completion."""
 
 import copy
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Generic, Self, TypeAlias, TypeGuard, TypeVar, overload
+from functools import partial
+from typing import Generic, Self, TypeAlias, TypeVar, overload
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.structured.result_type import ResultType
-from minillmlib.types.attempts import CostInfo
-from minillmlib.types.budget import Budget
-from minillmlib.types.change import replace
-from minillmlib.types.costs import TokenPrice
+from minillmlib.types.costs import Budget, CostInfo, TokenPrice
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
+from minillmlib.types.values import check_kind, check_number, replace
 
 __all__ = [
     "DEFAULT_PARAMETERS",
@@ -33,54 +31,6 @@ T = TypeVar("T")
 
 CostCallback: TypeAlias = Callable[[CostInfo], Awaitable[None] | None]
 
-_FLOAT = (int, float)
-_INT = (int,)
-
-# Their types and minimum values on any wire. Further limits are up to the server.
-_NUMBERS: dict[str, tuple[tuple[type, ...], float | None]] = {
-    "max_tokens": (_INT, 0),
-    "temperature": (_FLOAT, 0),
-    "top_p": (_FLOAT, 0),
-    "top_k": (_INT, 0),
-    "frequency_penalty": (_FLOAT, None),
-    "presence_penalty": (_FLOAT, None),
-    "repetition_penalty": (_FLOAT, 0),
-    "seed": (_INT, None),
-}
-
-
-# The numbers and switches of `NodeCompletionParameters`.
-_SETTINGS: dict[str, tuple[type, ...] | type[bool]] = {
-    "retry": _INT,
-    "exp_back_off": bool,
-    "back_off_time": _FLOAT,
-    "max_back_off": _FLOAT,
-    "use_cache": bool,
-    "cost_tracking": bool,
-    "parse_json": bool,
-    "allow_incomplete_json": bool,
-    "crash_on_refusal": bool,
-    "crash_on_empty_response": bool,
-    "timeout_secs": _FLOAT,
-    "progress_timeout_secs": _FLOAT,
-    "deadline_secs": _FLOAT,
-}
-
-
-def _check_number(name: str, value: object, kinds: tuple[type, ...], minimum: float | None) -> None:
-    if value is None:
-        return
-    if not _is_finite_number(value) or not isinstance(value, kinds):
-        wanted = "a whole number" if kinds == _INT else "a finite number"
-        raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
-    if minimum is not None and value < minimum:
-        raise InvalidParameterError(f"{name} must be at least {minimum}, not {value!r}")
-
-
-def _check_kind(name: str, value: object, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise InvalidParameterError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
-
 
 def _check_format_kwargs(values: object) -> None:
     if not isinstance(values, Mapping):
@@ -95,15 +45,6 @@ def _check_format_kwargs(values: object) -> None:
                 f"the value of the placeholder {name} must be text or a number, "
                 f"not {type(value).__name__}"
             )
-
-
-def _is_finite_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
 
 
 def _normalize_stop(stop: object) -> tuple[str, ...] | None:
@@ -124,9 +65,9 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = True
 
     def __post_init__(self) -> None:
-        _check_kind("the schema of a response_format", self.schema, dict)
-        _check_kind("the strict of a response_format", self.strict, bool)
-        _check_kind("the name of a response_format", self.name, str)
+        check_kind("the schema of a response_format", self.schema, dict)
+        check_kind("the strict of a response_format", self.strict, bool)
+        check_kind("the name of a response_format", self.name, str)
         if not NAME.fullmatch(self.name or ""):
             raise InvalidParameterError(
                 "the name of a response_format must be 1 to 64 letters, digits, _ or -, "
@@ -143,6 +84,49 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     def json_schema(cls, schema: JsonObject, *, name: str = "answer", strict: bool = True) -> Self:
         """Return the format of JSON that fits a schema."""
         return cls(schema=schema, name=name, strict=strict)
+
+
+_Check: TypeAlias = Callable[[str, object], None]
+
+_count: _Check = partial(check_number, minimum=0, is_whole=True)
+_amount: _Check = partial(check_number, minimum=0)
+_text: _Check = partial(check_kind, kind=str)
+_switch: _Check = partial(check_kind, kind=bool)
+
+# Types and minimum values on any wire. Further limits are up to the server.
+_PARAMETER_CHECKS: dict[str, _Check] = {
+    "max_tokens": _count,
+    "temperature": _amount,
+    "top_p": _amount,
+    "top_k": _count,
+    "frequency_penalty": check_number,
+    "presence_penalty": check_number,
+    "repetition_penalty": _amount,
+    "seed": partial(check_number, is_whole=True),
+    "response_format": partial(check_kind, kind=ResponseFormat),
+    "reasoning": partial(check_kind, kind=ReasoningConfig),
+    "parallel_tool_calls": _switch,
+    "openrouter_routing": partial(check_kind, kind=ProviderSettings),
+}
+_SETTING_CHECKS: dict[str, _Check] = {
+    "system_prompt": _text,
+    "parse_json": _switch,
+    "allow_incomplete_json": _switch,
+    "force_prepend": _text,
+    "use_cache": _switch,
+    "token_price": partial(check_kind, kind=TokenPrice),
+    "budget": partial(check_kind, kind=Budget),
+    "cost_tracking": _switch,
+    "retry": _count,
+    "exp_back_off": _switch,
+    "back_off_time": _amount,
+    "max_back_off": _amount,
+    "crash_on_refusal": _switch,
+    "crash_on_empty_response": _switch,
+    "timeout_secs": _amount,
+    "progress_timeout_secs": _amount,
+    "deadline_secs": _amount,
+}
 
 
 class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,14 +172,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, JsonValue] = {}
 
     def __post_init__(self) -> None:
-        for name, (kinds, minimum) in _NUMBERS.items():
-            _check_number(name, getattr(self, name), kinds, minimum)
+        for name, check in _PARAMETER_CHECKS.items():
+            check(name, getattr(self, name))
         if self.stop is not None:
             msgspec.structs.force_setattr(self, "stop", _normalize_stop(self.stop))
-        _check_kind("response_format", self.response_format, ResponseFormat)
-        _check_kind("reasoning", self.reasoning, ReasoningConfig)
-        _check_kind("parallel_tool_calls", self.parallel_tool_calls, bool)
-        _check_kind("openrouter_routing", self.openrouter_routing, ProviderSettings)
         self._normalize_tools()
         if not isinstance(self.extra, Mapping):
             raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
@@ -254,12 +234,11 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         params: The parameters of the model.
         system_prompt: System message for a conversation that has none.
-        format_kwargs: Values for the placeholders `{name}` in the conversation, filled in at call
-            time. Values are text or numbers, and are not searched for placeholders. Names
-            without a value stay as they are. The tree keeps the text with its placeholders.
+        format_kwargs: Values, text or numbers, for the placeholders `{name}` in the conversation,
+            filled in once at call time; the tree keeps the placeholders. Names without a value
+            stay as they are.
         parse_json: Replace the text of the answer by its JSON, repaired if necessary. An answer
-            without JSON or with tool calls stays as it is. Truncated JSON raises
-            `IncompleteJsonError`.
+            without JSON or with tool calls stays. Truncated JSON raises `IncompleteJsonError`.
         allow_incomplete_json: Accept truncated JSON, closed as if it were complete.
         force_prepend: The start of the answer, from which the model continues.
         use_cache: Whether to set a cache breakpoint at the end of the prompt, besides those of
@@ -268,10 +247,10 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         budget: The budget that covers the completion with all its attempts.
         cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
             to call `cost_callback`. A budget asks for them in any case.
-        cost_callback: Function that is called with the `CostInfo` once for each completion, in
-            whatever way it ends. A coroutine function is awaited, and cancelled after 10 s. An
-            exception from it is only logged. If the provider publishes a cost later (OpenRouter,
-            for an interrupted answer), the completion does not wait and the callback comes later.
+        cost_callback: Function called with the `CostInfo` once for each completion, however it
+            ends. A coroutine function is awaited, and cancelled after 10 s. Its exceptions are
+            only logged. If the provider publishes a cost later (OpenRouter, for an interrupted
+            answer), the call comes later and the completion does not wait.
         retry: Number of retries after errors that may pass (default 2; 0 is none). There is no
             retry once a chunk of a stream was delivered.
         exp_back_off: Whether the maximum wait doubles with each retry.
@@ -285,10 +264,8 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         timeout_secs: Maximum seconds for a whole answer, or, when streaming, between two pieces of
             it. None is the default (600 whole, 120 streaming); 0 is no bound.
         progress_timeout_secs: When streaming, maximum seconds without new content, for servers
-            that only keep the connection alive. None is five times `timeout_secs`; 0 is no
-            bound.
-        deadline_secs: Maximum seconds for the whole completion, with its retries and waits. None
-            is no bound.
+            that only keep the connection alive. None is five times `timeout_secs`, 0 no bound.
+        deadline_secs: Maximum seconds for the completion with its retries. None is no bound.
     """
 
     params: CompletionParameters = CompletionParameters()
@@ -315,19 +292,12 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not isinstance(self.params, CompletionParameters):
             raise InvalidParameterError("params must be a CompletionParameters")
-        _check_kind("system_prompt", self.system_prompt, str)
-        _check_format_kwargs(self.format_kwargs)
-        msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
-        _check_kind("force_prepend", self.force_prepend, str)
-        _check_kind("token_price", self.token_price, TokenPrice)
-        _check_kind("budget", self.budget, Budget)
+        for name, check in _SETTING_CHECKS.items():
+            check(name, getattr(self, name))
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
-        for name, kinds in _SETTINGS.items():
-            if kinds is bool:
-                _check_kind(name, getattr(self, name), bool)
-            else:
-                _check_number(name, getattr(self, name), kinds, 0)
+        _check_format_kwargs(self.format_kwargs)
+        msgspec.structs.force_setattr(self, "format_kwargs", dict(self.format_kwargs))
 
     def replace(self, **changes: JsonValue) -> Self:
         """Return a copy with some fields changed."""
@@ -402,7 +372,7 @@ class TypedParameters(NodeCompletionParameters, Generic[T], frozen=True, kw_only
 
     result_type: ResultType[T]
 
-    def untyped(self) -> NodeCompletionParameters:
+    def without_type(self) -> NodeCompletionParameters:
         """Return the settings without the type."""
         values = {name: getattr(self, name) for name in NodeCompletionParameters.__struct_fields__}
         return NodeCompletionParameters(**values)

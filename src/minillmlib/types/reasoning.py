@@ -1,20 +1,16 @@
 """The reasoning of a model: how much of it, its text, and its sealed blocks."""
 
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
+from minillmlib.types.values import check_choice, check_number
 
-__all__ = [
-    "Reasoning",
-    "ReasoningBlock",
-    "ReasoningConfig",
-    "ReasoningDelta",
-]
+__all__ = ["Reasoning", "ReasoningBlock", "ReasoningConfig", "ReasoningDelta"]
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,21 +20,14 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
     `InvalidParameterError`; for an unsuitable model the server returns an error.
     """
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if (self.effort is None) == (self.max_tokens is None):
             raise InvalidParameterError("reasoning needs either an effort or max_tokens")
-        is_count = isinstance(self.max_tokens, int) and not isinstance(self.max_tokens, bool)
-        if self.max_tokens is not None and not (is_count and self.max_tokens > 0):
-            raise InvalidParameterError(
-                "the max_tokens of reasoning must be a whole number above 0"
-            )
-        if self.effort is not None and self.effort not in EFFORTS:
-            raise InvalidParameterError(
-                f"the reasoning effort must be one of {', '.join(EFFORTS)}, not {self.effort!r}"
-            )
+        check_number("the max_tokens of reasoning", self.max_tokens, minimum=1, is_whole=True)
+        check_choice("the reasoning effort", self.effort, get_args(Effort))
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,8 +7,8 @@ from typing import Generic, Self, TypeVar
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.types.attempts import Attempt
-from minillmlib.types.costs import CostOutcome, CostTotal
+from minillmlib.structured.json_answer import extract_json
+from minillmlib.types.costs import Attempt, CostOutcome, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import Message
 from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningDelta
@@ -114,8 +114,6 @@ class CompletionResponse(
         Raises `NoJsonFoundError`, and `IncompleteJsonError` for truncated JSON; use
         `loads(content)` to get the part that arrived.
         """
-        from minillmlib.structured.json_answer import extract_json  # noqa: PLC0415 - slow to import
-
         found = extract_json(self.content, refusal=self.refusal, is_truncated=self.is_truncated)
         return found.value
 

@@ -7,7 +7,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.types.change import replace
+from minillmlib.types.values import check_choice, check_kind, replace
 
 __all__ = ["ProviderSettings"]
 
@@ -49,9 +49,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
             if slugs is not None:
                 msgspec.structs.force_setattr(self, name, _check_slugs(name, slugs))
         for name in ("allow_fallbacks", "require_parameters", "zdr"):
-            _check_choice(name, getattr(self, name), (True, False))
-        _check_choice("data_collection", self.data_collection, ("allow", "deny"))
-        _check_choice("sort", self.sort, ("price", "throughput", "latency"))
+            check_kind(name, getattr(self, name), bool)
+        check_choice("data_collection", self.data_collection, ("allow", "deny"))
+        check_choice("sort", self.sort, ("price", "throughput", "latency"))
         if not isinstance(self.max_price, Mapping | None):
             raise InvalidParameterError("max_price must be a mapping of names to USD")
 
@@ -79,9 +79,3 @@ def _check_slugs(name: str, slugs: object) -> tuple[str, ...]:
     if isinstance(slugs, list | tuple) and all(isinstance(slug, str) for slug in slugs):
         return tuple(slugs)
     raise InvalidParameterError(f"{name} must be a list of names, not {slugs!r}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value is not None and (type(value), value) not in [(type(c), c) for c in choices]:
-        allowed = " or ".join(map(repr, choices))
-        raise InvalidParameterError(f"{name} must be {allowed}, not {value!r}")

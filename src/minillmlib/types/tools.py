@@ -3,13 +3,14 @@
 import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Literal, Self, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_json, excerpt_of
+from minillmlib.types.values import check_choice, check_kind
 
 __all__ = [
     "ToolCall",
@@ -39,16 +40,14 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if not isinstance(self.parameters, Mapping):
-            raise InvalidParameterError(f"the parameters of {self.name} must be a JSON schema")
-        if self.parameters.get("type", "object") != "object":
+        given: object = self.parameters
+        if not isinstance(given, Mapping) or given.get("type", "object") != "object":
             raise InvalidParameterError(
-                f"the parameters of {self.name} must be a schema of the type object"
+                f"the parameters of {self.name} must be a JSON schema of the type object"
             )
-        for field, kind in (("description", str), ("strict", bool)):
-            if not isinstance(getattr(self, field), kind | None):
-                raise InvalidParameterError(f"the {field} of {self.name} must be a {kind.__name__}")
-        schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(self.parameters))
+        check_kind(f"the description of {self.name}", self.description, str)
+        check_kind(f"the strict of {self.name}", self.strict, bool)
+        schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(given))
         msgspec.structs.force_setattr(self, "parameters", schema)
 
     @classmethod
@@ -91,17 +90,17 @@ def as_tool(tool: ToolLike) -> ToolDefinition:
     )
 
 
+ToolMode: TypeAlias = Literal["auto", "none", "required", "tool"]
+
+
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The choice of a tool: the model may, must or must not call one, or must call this one."""
 
-    mode: Literal["auto", "none", "required", "tool"]
+    mode: ToolMode
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("auto", "none", "required", "tool"):
-            raise InvalidParameterError(
-                f"the mode of a ToolChoice must be auto, none, required or tool, not {self.mode!r}"
-            )
+        check_choice("the mode of a ToolChoice", str(self.mode), get_args(ToolMode))
         if (self.mode == "tool") != (self.name is not None):
             raise InvalidParameterError(
                 "a ToolChoice needs a name if its mode is tool, and only then"
@@ -201,21 +200,28 @@ def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
 def _schema_of(function: Callable[..., object], descriptions: Mapping[str, str]) -> JsonObject:
     """Return the JSON schema of a function's parameters, from their annotations and defaults."""
     parameters = _parameters_of(function)
-    schemas, definitions = _schemas_of(function, parameters)
+    annotations = [parameter.annotation for parameter in parameters]
+    try:
+        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
+    except Exception as error:
+        raise InvalidParameterError(
+            f"{function!r} cannot be a tool: a parameter has a type that is not JSON ({error})"
+        ) from error
     properties: JsonObject = {}
     for parameter, schema in zip(parameters, schemas, strict=True):
-        name, default = parameter.name, parameter.default
-        extra = {"description": descriptions[name]} if name in descriptions else {}
-        given = {} if default is parameter.empty else {"default": default}
-        properties[name] = schema | extra | given
+        if parameter.name in descriptions:
+            schema["description"] = descriptions[parameter.name]
+        if parameter.default is not parameter.empty:
+            schema["default"] = parameter.default
+        properties[parameter.name] = schema
     encode_json(properties)  # a default that is not JSON cannot be sent
-    schema = {
+    return {
         "type": "object",
         "properties": properties,
         "required": [p.name for p in parameters if p.default is p.empty],
         "additionalProperties": False,
+        **({"$defs": parts} if parts else {}),
     }
-    return schema | ({"$defs": definitions} if definitions else {})
 
 
 def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
@@ -236,26 +242,12 @@ def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
     return parameters
 
 
-def _schemas_of(
-    function: Callable[..., object], parameters: Sequence[inspect.Parameter]
-) -> tuple[tuple[JsonObject, ...], JsonObject]:
-    annotations = [parameter.annotation for parameter in parameters]
-    try:
-        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
-    except Exception as error:
-        raise InvalidParameterError(
-            f"{function!r} cannot be a tool: a parameter has a type that is not JSON ({error})"
-        ) from error
-    return tuple(schemas), parts
-
-
 def _parse_descriptions(doc: str) -> dict[str, str]:
     """Return the descriptions in the `Args:` section of a Google style docstring."""
     section = doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    lines = inspect.cleandoc(section).splitlines()
     descriptions: dict[str, str] = {}
     name = ""
-    for line in lines:
+    for line in inspect.cleandoc(section).splitlines():
         head, colon, text = line.partition(":")
         if colon and not line.startswith(" "):
             name = head.partition(" ")[0]

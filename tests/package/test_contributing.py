@@ -1,0 +1,34 @@
+"""CONTRIBUTING.md tells a stranger the truth: its map is that of the code, its paths exist."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+PAGE = (TOP / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PATH = re.compile(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|md)|[a-z_]+/)`")
+
+
+def room_map():
+    path = TOP / "tools" / "room_map.py"
+    spec = importlib.util.spec_from_file_location("room_map", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_map_of_the_rooms_is_that_of_the_code():
+    assert room_map().updated(PAGE) == PAGE, "run `make map`"
+
+
+def test_imports_of_rooms_have_no_circle():
+    assert "-->" in room_map().draw(room_map().rooms())  # raises CycleError over a circle
+
+
+@pytest.mark.parametrize("path", sorted(set(PATH.findall(PAGE))))
+def test_what_it_names_exists(path):
+    assert (TOP / path).exists() or (TOP / "src" / "minillmlib" / path).exists()
