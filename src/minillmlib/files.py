@@ -22,6 +22,8 @@ __all__ = [
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
+BUFFER_BYTES = 1_000_000  # a tree is written in many small lines, and every write takes time
+
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
     """Return the content of a regular file of at most `max_bytes`, or raise `OSError`."""
@@ -58,7 +60,7 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(os.fsdecode(path)))
     draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
-        with draft.open("xb") as file:
+        with draft.open("xb", BUFFER_BYTES) as file:
             with contextlib.suppress(OSError):  # keep the permissions of the old file
                 draft.chmod(stat.S_IMODE(target.stat().st_mode))
             file.writelines(pieces)
