@@ -1,4 +1,4 @@
-"""Reads files from untrusted sources, and writes files atomically."""
+"""Reads files from untrusted sources, writes files atomically, and appends to journals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from minillmlib.errors import StorageError
+
 __all__ = [
+    "FileJournal",
     "FilePath",
-    "check_regular",
     "file_name",
     "open_regular",
     "read_small_file",
-    "sync_folder",
     "write_whole",
 ]
 
 FilePath: TypeAlias = str | os.PathLike[str]
+
+BUFFER_BYTES = 1_000_000  # a tree is written in many small lines, and every write takes time
 
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
@@ -35,14 +38,14 @@ def open_regular(path: FilePath) -> IO[bytes]:
     # O_NONBLOCK: opening a named pipe must not block.
     file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     try:
-        check_regular(file.fileno())
+        _check_regular(file.fileno())
     except OSError:
         file.close()
         raise
     return file
 
 
-def check_regular(descriptor: int) -> None:
+def _check_regular(descriptor: int) -> None:
     """Raise `OSError` unless an open file is a regular one."""
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -59,7 +62,7 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(os.fsdecode(path)))
     draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
-        with draft.open("xb") as file:
+        with draft.open("xb", BUFFER_BYTES) as file:
             with contextlib.suppress(OSError):  # keep the permissions of the old file
                 draft.chmod(stat.S_IMODE(target.stat().st_mode))
             file.writelines(pieces)
@@ -70,10 +73,10 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
-    sync_folder(target.parent)
+    _sync_folder(target.parent)
 
 
-def sync_folder(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     """Make a new file name in a folder survive a crash, where the system supports it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
@@ -86,3 +89,42 @@ def sync_folder(path: Path) -> None:
 def file_name(path: FilePath) -> str:
     """Return the last part of a path."""
     return Path(os.fsdecode(path)).name
+
+
+class FileJournal:
+    """A file opened for appending; everything is on disk when `write` returns."""
+
+    def __init__(self, path: FilePath) -> None:
+        self._path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+        self._descriptor = os.open(path, flags, 0o666)
+        _check_regular(self._descriptor)
+        _sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
+
+    def read(self) -> bytes:
+        with open(self._descriptor, "rb", closefd=False) as file:
+            return file.read()
+
+    def truncate(self, size: int) -> None:
+        """Cut the file off after `size` bytes, to remove a line that was never finished."""
+        os.ftruncate(self._descriptor, size)
+
+    def write(self, lines: bytes) -> None:
+        """Append lines, or remove what was written of them and raise `StorageError`."""
+        size = os.fstat(self._descriptor).st_size
+        try:
+            remaining = memoryview(lines)
+            while remaining:
+                remaining = remaining[os.write(self._descriptor, remaining) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the reader ignores a line without an end
+                os.ftruncate(self._descriptor, size)
+            raise StorageError(
+                f"{str(self._path)!r} cannot be written ({error.strerror}); the new nodes are in "
+                "memory only: make room and attach the journal again"
+            ) from None
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            os.close(self._descriptor)

@@ -15,9 +15,9 @@ from typer import Argument, Option
 
 from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterError, MiniLLMError
 from minillmlib.cli import terminal
-from minillmlib.cli.chat_loop import run_chat_loop, show_recent
-from minillmlib.cli.chat_session import ChatSession, print_answer
-from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_page
+from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
+from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
+from minillmlib.cli.format import visible
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.local import check_engine
 from minillmlib.providers.presets import PRESETS
@@ -97,12 +97,11 @@ def _show_version(is_asked: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    _version: Annotated[
         bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Talk to a large language model from the terminal."""
-    del version
 
 
 @app.command()
@@ -151,8 +150,9 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
     with _exit_codes():
         page = page_path(file, output)
-        write_page(load_root(file), page, file.name)
-        terminal.show_path(page)
+        write_text(page, load_root(file).to_html(title=file.name))
+        printed = visible(str(page)) if sys.stdout.isatty() else page
+        sys.stdout.write(f"{printed}\n")
         if open_it and not webbrowser.open(page.resolve().as_uri()):
             terminal.show_line("no browser could be opened", terminal.DIM)
 

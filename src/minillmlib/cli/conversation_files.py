@@ -9,7 +9,7 @@ from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
 from minillmlib.tree.tree_file import as_storage_error
 
-__all__ = ["export", "is_same_file", "load_root", "open_or_create", "page_path", "write_page"]
+__all__ = ["export", "is_same_file", "load_root", "open_or_create", "page_path", "write_text"]
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
 TREE_FILE_START = b'[{"kind":"minillmlib tree"'
@@ -54,10 +54,10 @@ def export(node: ChatNode, path: Path) -> str:
     """Write the format that the file's name asks for, and return what was written."""
     match path.suffix.lower():
         case ".md":
-            _write_text(path, node.to_markdown())
+            write_text(path, node.to_markdown())
             return "this conversation, as Markdown"
         case ".html":
-            write_page(node.root_node, path, path.stem)
+            write_text(path, node.root_node.to_html(title=path.stem))
             return "the whole tree, as a page"
         case ".json":
             node.save_thread(path)
@@ -76,12 +76,8 @@ def page_path(path: Path, output: Path | None) -> Path:
     return page
 
 
-def write_page(root: ChatNode, path: Path, title: str) -> None:
-    """Write one HTML page of a tree."""
-    _write_text(path, root.to_html(title=title))
-
-
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file, or raise `StorageError`."""
     with as_storage_error("written", path):
         write_whole(path, [text.encode("utf-8", "backslashreplace")])
 

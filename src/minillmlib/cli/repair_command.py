@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -56,12 +56,9 @@ def _texts(source: TextIO) -> Iterator[tuple[str, str]]:
 
 
 def _is_container(text: str) -> bool:
-    if text.lstrip()[0] not in "{[":
-        return False
-    try:
-        return repair(text).complete
-    except JsonRepairError:
-        return False
+    with suppress(JsonRepairError):
+        return text.lstrip()[0] in "{[" and repair(text).complete
+    return False
 
 
 def _repair(text: str, place: str, *, is_strict: bool, shows_changes: bool) -> str:

@@ -13,30 +13,24 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from minillmlib import ChatNode, Role
+from minillmlib import ChatNode
 from minillmlib.cli.format import name_options, one_line, visible
-from minillmlib.cli.tree_view import ASCII, LINES, Row, render_tree, summary
+from minillmlib.cli.tree_view import DIM, render_tree, summary
 
 __all__ = [
     "DIM",
     "AnswerPrinter",
     "discard_output",
-    "is_watched",
     "prepare_streams",
     "read_lines",
     "show_error",
     "show_hint",
     "show_line",
-    "show_path",
     "show_tree",
 ]
 
-DIM = "dim"
 PROMPT = "> "
 PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
-ROLE_STYLES = {
-    Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
-}  # fmt: skip
 
 
 def prepare_streams() -> None:
@@ -58,11 +52,6 @@ def discard_output() -> None:
         os.close(null)
 
 
-def is_watched() -> bool:
-    """Whether a person sees standard error."""
-    return sys.stderr.isatty()
-
-
 def show_line(line: str, style: str = "") -> None:
     """Show a line on standard error, unchanged: no markup, no emoji names, no highlighting."""
     Console(stderr=True).print(Text(line, style=style), soft_wrap=True)
@@ -70,7 +59,7 @@ def show_line(line: str, style: str = "") -> None:
 
 def show_hint(line: str) -> None:
     """Show a dim line on standard error, but only to a person; scripts do not need it."""
-    if is_watched():
+    if sys.stderr.isatty():
         show_line(line, DIM)
 
 
@@ -79,36 +68,19 @@ def show_error(problem: object) -> None:
     show_line(f"error: {one_line(name_options(str(problem)))}", "red")
 
 
-def show_path(path: Path) -> None:
-    """Print a file's path: safe on a terminal, unchanged elsewhere."""
-    name = visible(str(path)) if sys.stdout.isatty() else str(path)
-    sys.stdout.write(f"{name}\n")
-
-
 def show_tree(root: ChatNode, here: ChatNode | None = None) -> None:
     """Draw a tree on the output, or on standard error if a conversation is at `here`."""
     console = Console(stderr=here is not None)
     is_terminal = console.is_terminal
     width = console.width if is_terminal else PIPED_WIDTH
-    can_draw = console.encoding.lower().startswith("utf")
-    for row in render_tree(root, width, here, LINES if can_draw else ASCII):
+    is_ascii = not console.encoding.lower().startswith("utf")
+    for line in render_tree(root, width, here, is_ascii):
         if is_terminal:
-            line = _styled(row)
             line.truncate(width, overflow="ellipsis")
             console.print(line, soft_wrap=True)
         else:
-            console.file.write(f"{row.plain}\n")
+            console.file.write(f"{line.plain}\n")
     console.print(Text(summary(root), style=DIM), soft_wrap=True)
-
-
-def _styled(row: Row) -> Text:
-    return Text.assemble(
-        (row.margin + row.strokes, DIM),
-        (row.role.value, ROLE_STYLES[row.role]),
-        "  ",
-        row.words,
-        (row.facts, DIM),
-    )
 
 
 class AnswerPrinter:
@@ -150,28 +122,24 @@ def read_lines() -> Iterator[str]:
     if is_terminal:
         with contextlib.suppress(ImportError):
             importlib.import_module("readline")  # gives input() editing and history
-    while (line := _read_terminal() if is_terminal else _read_pipe()) is not None:
+    while line := _read_terminal() if is_terminal else sys.stdin.readline():
         if line.strip():
-            yield line
+            yield line.rstrip("\r\n")
 
 
-def _read_pipe() -> str | None:
-    line = sys.stdin.readline()
-    return line.rstrip("\r\n") if line else None
-
-
-def _read_terminal() -> str | None:
+def _read_terminal() -> str:
+    """Return a line with its end, or "" at the end of the input."""
     try:
         if sys.stdout.isatty():
-            return input(PROMPT)
+            return input(PROMPT) + "\n"
         sys.stderr.write(PROMPT)  # the output is for answers only
         sys.stderr.flush()
         line = sys.stdin.readline()
     except KeyboardInterrupt:
         show_hint("\n(Ctrl-D leaves)")
-        return ""
+        return "\n"
     except EOFError:
         line = ""
     if not line:
         show_hint("")
-    return line.rstrip("\n") if line else None
+    return line

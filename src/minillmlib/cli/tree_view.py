@@ -9,61 +9,39 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
+from minillmlib.tree.render import message_text
 
-__all__ = ["ASCII", "LINES", "Guides", "Row", "excerpt", "render_tree", "summary"]
+__all__ = ["DIM", "excerpt", "render_tree", "summary"]
 
+DIM = "dim"
+ROLE_STYLES = {
+    Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",
+}  # fmt: skip
+ASCII = str.maketrans("├└─│⋯", "|`-|.")  # for a terminal without these strokes
 SHORT_ID = 6
 WIDE = 60  # a narrower terminal has no room for ids
 MIN_WORDS = 12  # columns of text; narrower lines omit the facts first
 MAX_CHARS = 2000  # of a message that are read to find its first words
 
 
-class Guides(NamedTuple):
-    """The strokes that connect a node with its parent."""
-
-    branch: str
-    last: str
-    beside: str
-    under: str
-    hidden: str
-
-
-LINES = Guides("├─ ", "└─ ", "│  ", "   ", "⋯  ")
-ASCII = Guides("|- ", "`- ", "|  ", "   ", ".. ")
-
-
-class Row(NamedTuple):
-    """One node as text: its number and id, the strokes, its words, its model and cost."""
-
-    margin: str
-    strokes: str
-    role: Role
-    words: str
-    facts: str
-
-    @property
-    def plain(self) -> str:
-        """The row for a file or a pipe."""
-        return f"{self.margin}{self.strokes}{self.role.value}  {self.words}{self.facts}"
-
-
 def render_tree(
-    root: ChatNode, width: int, here: ChatNode | None = None, guides: Guides = LINES
-) -> Iterator[Row]:
-    """Yield the rows of a tree for lines of `width` columns, numbered in insertion order."""
+    root: ChatNode, width: int, here: ChatNode | None, is_ascii: bool
+) -> Iterator[Text]:
+    """Yield the lines of a tree, of about `width` columns, numbered in insertion order."""
     nodes = root.in_insertion_order()
     numbers = {node: number for number, node in enumerate(nodes, start=1)}
     digits = len(str(len(nodes)))
-    for node, strokes in _lay_out(root, guides, max_levels=max(2, width // 8)):
+    for node, strokes in _lay_out(root, max_levels=max(2, width // 8)):
         margin = f"{numbers[node]:>{digits}} "
         if here is not None:
             margin = ("*" if node == here else " ") + margin
         if width >= WIDE:
             margin += node.id[:SHORT_ID] + " "
-        yield _render_row(node, margin, strokes, width)
+        yield _render_node(node, margin, strokes.translate(ASCII) if is_ascii else strokes, width)
 
 
 class _Pending(NamedTuple):
@@ -75,12 +53,12 @@ class _Pending(NamedTuple):
     level: tuple[str, ...] = ()
 
 
-def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
+def _lay_out(root: ChatNode, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
     """Yield each node with the strokes before it; only the last levels are shown."""
     pending = [_Pending(root, ())]
     while pending:
         node, around, stroke, level = pending.pop()
-        hidden = guides.hidden if len(around) > max_levels else ""
+        hidden = "⋯  " if len(around) > max_levels else ""
         yield node, hidden + "".join(around[-max_levels:]) + stroke
         inside = (*around, *level)[-max_levels - 1 :]
         children = node.children()
@@ -88,42 +66,30 @@ def _lay_out(root: ChatNode, guides: Guides, max_levels: int) -> Iterator[tuple[
             pending.append(_Pending(children[0], inside))
         elif children:
             *others, last = children
-            pending.append(_Pending(last, inside, guides.last, (guides.under,)))
-            pending += [
-                _Pending(child, inside, guides.branch, (guides.beside,))
-                for child in reversed(others)
-            ]
+            pending.append(_Pending(last, inside, "└─ ", ("   ",)))
+            pending += [_Pending(child, inside, "├─ ", ("│  ",)) for child in reversed(others)]
 
 
-def _render_row(node: ChatNode, margin: str, strokes: str, width: int) -> Row:
-    facts = _facts(node)
+def _render_node(node: ChatNode, margin: str, strokes: str, width: int) -> Text:
+    """Return a node's number and id, its strokes, its words, its model and cost."""
+    facts = ""
+    if node.is_generated:
+        known = one_line(node.response.model[:MAX_CHARS]), total_words(node.cost)
+        facts = "".join(f" · {fact}" for fact in known if fact)
     taken = cell_len(margin + strokes + node.role) + 2
     if width - taken - cell_len(facts) < MIN_WORDS:
         facts = ""
     room = max(MIN_WORDS, width - taken - cell_len(facts))
-    return Row(margin, strokes, node.role, excerpt(node.message, room), facts)
-
-
-def _facts(node: ChatNode) -> str:
-    if not node.is_generated:
-        return ""
-    model = one_line(node.response.model[:MAX_CHARS])
-    return "".join(f" · {fact}" for fact in (model, total_words(node.cost)) if fact)
+    role, words = (node.role.value, ROLE_STYLES[node.role]), excerpt(node.message, room)
+    return Text.assemble((margin + strokes, DIM), role, "  ", words, (facts, DIM))
 
 
 def excerpt(message: Message, columns: int) -> str:
     """Return the first words of a message, safe to show, in at most that many columns."""
-    words = one_line(_beginning(message))
+    words = one_line(message_text(message)[:MAX_CHARS])
     if cell_len(words) <= columns:
         return words
     return set_cell_size(words, columns - 1).rstrip() + "…"
-
-
-def _beginning(message: Message) -> str:
-    parts = [(message.text or "")[:MAX_CHARS]]
-    parts += [f"[{part.kind}]" for part in (*message.attachments, *message.media)]
-    parts += [f"[calls {call.name[:MAX_CHARS]}]" for call in message.tool_calls]
-    return " ".join(parts)
 
 
 def summary(root: ChatNode) -> str:

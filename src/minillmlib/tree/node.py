@@ -20,9 +20,8 @@ from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_text
-from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.thread_file import Thread, thread_from_json, thread_json
-from minillmlib.tree.tree import Tree
+from minillmlib.tree.thread_file import thread_from_json, thread_json
+from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
 from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
@@ -335,8 +334,7 @@ class ChatNode:
         """Set a cache breakpoint: the prompt up to and with this node is cached; return the node.
 
         Anthropic, and Claude at OpenRouter, take the last four breakpoints of a conversation.
-        Others cache by themselves; the answer's `request_report` says so. `ttl` is `"5m"` or
-        `"1h"`.
+        Others cache by themselves; the answer's `request_report` says so.
         """
         if ttl not in get_args(CacheTtl):
             raise InvalidParameterError(
@@ -405,7 +403,7 @@ class ChatNode:
         self, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `complete` returns; the request is sent when reading begins."""
-        return self._stream(generator, params)
+        return StreamingCompletion(*self._prepare(generator, params, stream=True))
 
     @overload
     def chat_streaming(
@@ -421,7 +419,8 @@ class ChatNode:
         self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `chat` returns; the request is sent when reading begins."""
-        return self._stream(generator, params, Message.user(content))
+        message = Message.user(content)
+        return StreamingCompletion(*self._prepare(generator, params, message, stream=True))
 
     @overload
     async def complete_tracked(
@@ -437,7 +436,7 @@ class ChatNode:
         self, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
         """Do as `complete` with the context's model, and report the cost to the context."""
-        return await self._complete(context.generator, context.parameters(params))
+        return await self.complete(context.generator, context.parameters(params))
 
     @overload
     async def chat_tracked(
@@ -453,8 +452,7 @@ class ChatNode:
         self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
     ) -> "ChatNode":
         """Do as `chat` with the context's model, and report the cost to the context."""
-        settings = context.parameters(params)
-        return await self._complete(context.generator, settings, Message.user(content))
+        return await self.chat(content, context.generator, context.parameters(params))
 
     @overload
     def complete_streaming_tracked(
@@ -470,7 +468,7 @@ class ChatNode:
         self, context: CompletionContext, params: ParametersLike = None
     ) -> "StreamingCompletion[ChatNode]":
         """Do as `complete_streaming`, and report the cost to the context, however it ends."""
-        return self._stream(context.generator, context.parameters(params))
+        return self.complete_streaming(context.generator, context.parameters(params))
 
     async def collapse_thread(
         self,
@@ -482,16 +480,13 @@ class ChatNode:
         """Build a new, shorter conversation and return its leaf. This one stays as it is.
 
         It has the system prompt, a note in place of the middle, and the last `keep_last`
-        messages. With a generator the note is the model's summary of the middle, which is a paid
-        call: the note has its response, with the cost. Without one the note gives the number of
-        messages that were left out.
+        messages. With a generator the note is the model's summary of the middle, a paid call
+        whose response the note has. Without one it gives the number of messages left out.
         """
-        short = await compact_thread(self.thread(), keep_last, generator, params)
-        tree = Tree()
-        note = tree.append(NO_NODE, *short.before, response=short.summary)
+        tree, leaf = await compact_thread(self.thread(), keep_last, generator, params)
         if values := self.format_kwargs:
             tree.set_format_kwargs(0, values)
-        return type(self)(tree, tree.append(note, *short.after))
+        return type(self)(tree, leaf)
 
     async def ensure_cached(
         self, generator: GeneratorInfo, params: ParametersLike = None
@@ -501,9 +496,9 @@ class ChatNode:
         Asks for no output where the wire can (Anthropic), else for the minimum it permits. The
         prompt ends at its last breakpoint; without one, or with `with_cache(True)`, this node gets
         one for the call. Where breakpoints are needed, later calls need the same ones to read the
-        cache. Nothing is added to the tree. The cost is returned, and reported to a
-        `cost_callback`; a prompt that is too short shows as no token read or written. Raises
-        `InvalidParameterError` where no cache can be written.
+        cache. The tree stays as it is. The cost is returned, and reported to a `cost_callback`; a
+        prompt that is too short shows as no token read or written. Raises `InvalidParameterError`
+        where no cache can be written.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
@@ -513,11 +508,6 @@ class ChatNode:
     ) -> "ChatNode":
         call, on_answer = self._prepare(generator, params, *new, stream=False)
         return on_answer(await complete(call))
-
-    def _stream(
-        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
-    ) -> "StreamingCompletion[ChatNode]":
-        return StreamingCompletion(*self._prepare(generator, params, *new, stream=True))
 
     def _prepare(
         self, generator: GeneratorInfo, params: ParametersLike, *new: Message, stream: bool
@@ -579,8 +569,7 @@ class ChatNode:
     ) -> CostEstimate:
         """Estimate the maximum cost of one attempt to complete this node. Nothing is sent.
 
-        Without what is needed to estimate it, the result names what is missing; see
-        `CostEstimate`.
+        Where it cannot be estimated, the result names what is missing; see `CostEstimate`.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return estimate_cost(thread, generator, self._with_node_placeholders(params))
@@ -590,8 +579,8 @@ class ChatNode:
 
         The file is replaced as a whole or not at all. Raises `StorageError`.
         """
-        thread = Thread(self._tree.thread_with_breakpoints(self._index), self.format_kwargs)
-        document = thread_json(thread)
+        thread = self._tree.thread_with_breakpoints(self._index)
+        document = thread_json(thread, self.format_kwargs)
         with as_storage_error("written", path):
             write_whole(path, [document])
 

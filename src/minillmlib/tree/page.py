@@ -77,8 +77,7 @@ def _rows(tree: Tree, root: int) -> Iterator[JsonObject]:
     for number, node in enumerate(nodes):
         row = {"id": str(number), "parent": parents[number]}
         costs = {"path": str(paths[number]), "branch": str(branches[number])}
-        message, response = store.messages[node], store.responses.get(node)
-        yield row | _message_row(message, media) | _response_summary(response) | costs
+        yield row | _content(store.messages[node], store.responses.get(node), media) | costs
 
 
 def _sum_costs(
@@ -94,29 +93,27 @@ def _sum_costs(
     return paths, branches
 
 
-def _message_row(message: Message, media: _MediaRows) -> JsonObject:
-    row = {
+def _content(
+    message: Message, response: CompletionResponse | None, media: _MediaRows
+) -> JsonObject:
+    row: JsonObject = {
         "calls": [[call.id, call.name, call.arguments] for call in message.tool_calls],
         "answers": message.tool_call_id,
         "failed": message.is_error,
         "thought": message.reasoning.text if message.reasoning else "",
         "media": [media.row(part) for part in (*message.attachments, *message.media)],
     }
+    if response is not None:
+        usage, reason, attempts = response.usage, response.finish_reason, len(response.attempts)
+        row |= {
+            "cost": str(response.total_cost),
+            "model": response.model,
+            "tokens": usage and [usage.prompt_tokens, usage.completion_tokens],
+            "finish": reason not in NORMAL_FINISHES and reason,
+            "attempts": attempts > 1 and attempts,
+        }
     always = {"role": message.role.value, "text": message.text or ""}
     return always | {key: value for key, value in row.items() if value}
-
-
-def _response_summary(response: CompletionResponse | None) -> JsonObject:
-    if response is None:
-        return {}
-    row: JsonObject = {"cost": str(response.total_cost), "model": response.model}
-    if response.usage is not None:
-        row["tokens"] = [response.usage.prompt_tokens, response.usage.completion_tokens]
-    if response.finish_reason not in NORMAL_FINISHES:
-        row["finish"] = response.finish_reason
-    if len(response.attempts) > 1:
-        row["attempts"] = len(response.attempts)
-    return row
 
 
 class _MediaRows:
@@ -132,15 +129,13 @@ class _MediaRows:
         if part.data is None:
             return row | {"left_out": f"not loaded from {part.url}"}
         size = len(part.data)
-        if (reason := self._why_not_shown(part, size)) is not None:
-            return row | {"left_out": f"{size:,} bytes, left out: {reason}"}
-        self._room -= size
-        return row | {"url": part.data_url}
-
-    def _why_not_shown(self, part: MediaPart, size: int) -> str | None:
-        is_shown = isinstance(part, ImagePart | AudioPart) and part.media_type in SHOWN_TYPES
-        if not is_shown:
-            return "this kind is not shown here"
-        if size > MAX_MEDIA_BYTES:
-            return f"more than {MAX_MEDIA_BYTES:,} bytes"
-        return None if size <= self._room else "the page holds enough media already"
+        if not isinstance(part, ImagePart | AudioPart) or part.media_type not in SHOWN_TYPES:
+            reason = "this kind is not shown here"
+        elif size > MAX_MEDIA_BYTES:
+            reason = f"more than {MAX_MEDIA_BYTES:,} bytes"
+        elif size > self._room:
+            reason = "the page holds enough media already"
+        else:
+            self._room -= size
+            return row | {"url": part.data_url}
+        return row | {"left_out": f"{size:,} bytes, left out: {reason}"}

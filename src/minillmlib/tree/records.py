@@ -34,7 +34,6 @@ __all__ = [
     "encode",
     "encode_line",
     "encode_lossy",
-    "encode_node",
     "new_hasher",
     "node_content",
     "plain_value",
@@ -152,19 +151,8 @@ def derive_id(parent_id: bytes | bytearray, content: bytes, duplicate_index: int
     return hasher.digest()
 
 
-def encode_node(node_id: bytes, parent_id: bytes, content: bytes, duplicate_index: int) -> bytes:
-    """Encode the record of a node by hand, since a tree may have a million. Ids are hex digits."""
-    if duplicate_index:
-        content += b',"twin":%d' % duplicate_index
-    if not parent_id:
-        return b'{"kind":"node","id":"%b","message":%b}' % (node_id, content)
-    return b'{"kind":"node","id":"%b","parent":"%b","message":%b}' % (node_id, parent_id, content)
-
-
 def encode_line(*records: bytes | Record) -> bytes:
     """Encode records as one line."""
-    if len(records) == 1 and isinstance(records[0], bytes):
-        return b"[%b]\n" % records[0]
     parts = (record if isinstance(record, bytes) else encode(record) for record in records)
     return b"[%b]\n" % b",".join(parts)
 

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minillmlib.types.messages import Message, Role, TextPart
+from minillmlib.types.messages import Message, TextPart
 
-__all__ = ["as_html", "as_markdown", "as_text", "escape_html"]
+__all__ = ["as_html", "as_markdown", "as_text", "escape_html", "message_text"]
 
 # The module `html` loads a table of 2,231 entities, 3 % of our import.
 HTML_ENTITIES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}
 )
 
-NAMES = {
-    Role.SYSTEM: "System", Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool",
-}  # fmt: skip
-
 
 def as_text(messages: Iterable[Message], max_chars: int | None = None) -> str:
     """Render messages as `Role: text`, safe to print on a terminal."""
-    return "\n\n".join(
-        f"{NAMES[message.role]}: {_shorten(_make_printable(_render_message(message)), max_chars)}"
-        for message in messages
-    )
+    rows = []
+    for message in messages:
+        text = message_text(message)
+        if max_chars is not None and len(text) > max_chars:
+            text = text[:max_chars] + "\N{HORIZONTAL ELLIPSIS}"
+        rows.append(f"{message.role.capitalize()}: {_make_printable(text)}")
+    return "\n\n".join(rows)
 
 
 def as_markdown(messages: Iterable[Message]) -> str:
     """Render each message as a heading and its text, which is not escaped."""
-    return (
-        "\n\n".join(f"## {NAMES[m.role]}\n\n{_render_message(m)}".rstrip() for m in messages) + "\n"
-    )
+    rows = (f"## {one.role.capitalize()}\n\n{message_text(one)}".rstrip() for one in messages)
+    return "\n\n".join(rows) + "\n"
 
 
 def as_html(messages: Iterable[Message]) -> str:
     """Render messages as a short piece of HTML; their text is escaped."""
     rows = (
-        f'<div style="margin:.4em 0"><b>{NAMES[message.role]}</b>'
-        f'<div style="white-space:pre-wrap">{escape_html(_render_message(message))}</div></div>'
+        f'<div style="margin:.4em 0"><b>{message.role.capitalize()}</b>'
+        f'<div style="white-space:pre-wrap">{escape_html(message_text(message))}</div></div>'
         for message in messages
     )
     return f"<div>{''.join(rows)}</div>"
@@ -48,24 +46,16 @@ def escape_html(text: str) -> str:
     return text.translate(HTML_ENTITIES)
 
 
-def _render_message(message: Message) -> str:
-    content = [message.content] if isinstance(message.content, str) else message.content
-    parts = [
-        part
-        if isinstance(part, str)
-        else part.text
-        if isinstance(part, TextPart)
-        else f"[{part.kind}]"
-        for part in (*content, *message.media)
+def message_text(message: Message) -> str:
+    """Return the text of a message, with its media and calls in brackets, one part a line."""
+    content = message.content
+    parts = [TextPart(text=content)] if isinstance(content, str) else content
+    lines = [
+        part.text if isinstance(part, TextPart) else f"[{part.kind}]"
+        for part in (*parts, *message.media)
     ]
-    parts += [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
-    return "\n".join(part for part in parts if part)
-
-
-def _shorten(text: str, max_chars: int | None) -> str:
-    if max_chars is None or len(text) <= max_chars:
-        return text
-    return text[:max_chars] + "\N{HORIZONTAL ELLIPSIS}"
+    lines += [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
+    return "\n".join(filter(None, lines))
 
 
 def _make_printable(text: str) -> str:

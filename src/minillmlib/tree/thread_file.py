@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec.structs import replace
@@ -15,38 +14,29 @@ from minillmlib.types.media import ImagePart
 from minillmlib.types.messages import ContentPart, Message, Role, TextPart
 from minillmlib.types.tools import ToolCall
 
-__all__ = ["Thread", "thread_from_json", "thread_json"]
+__all__ = ["thread_from_json", "thread_json"]
 
 VERSION = 1
+TAG = "minillmlib thread"
 ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
 
 
-class Thread(NamedTuple):
+class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=TAG):
     """Messages and the values of their placeholders; None is one that a call must give."""
-
-    messages: list[Message]
-    format_kwargs: Mapping[str, FormatValue]
-
-
-class _Document(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="minillmlib thread",
-    tag_field="kind",
-):  # fmt: skip
-    """Our format."""
 
     version: int
     messages: list[Message]
     format_kwargs: dict[str, FormatValue] = {}
 
 
-def thread_json(thread: Thread) -> bytes:
-    """Encode a thread as a document."""
-    document = _Document(VERSION, thread.messages, dict(thread.format_kwargs))
+def thread_json(messages: list[Message], format_kwargs: dict[str, FormatValue]) -> bytes:
+    """Encode a conversation as a document of our format."""
+    document = Thread(VERSION, messages, format_kwargs)
     return msgspec.json.format(encode_lossy(document), indent=1) + b"\n"
 
 
-def thread_from_json(data: bytes | str) -> Thread:
-    """Decode a document.
+def thread_from_json(data: bytes | str) -> tuple[list[Message], dict[str, FormatValue]]:
+    """Decode a document and return its messages and the values of its placeholders.
 
     Takes our format, that of the Rust crate (`{"prompts": [...], "required_kwargs": {...}}`)
     and a plain list of `{"role": ..., "content": ...}` as chat-completions servers take it.
@@ -60,29 +50,25 @@ def thread_from_json(data: bytes | str) -> Thread:
         raise StorageError(f"it is no conversation: {excerpt(str(error))}") from None
     if not thread.messages:
         raise StorageError("it holds no message")
-    return thread
+    return thread.messages, thread.format_kwargs
 
 
 def _parse_thread(raw: JsonValue) -> Thread:
-    if isinstance(raw, list):
-        return Thread(_parse_messages(raw, "the list"), {})
-    if isinstance(raw, dict) and "prompts" in raw:
-        _refuse_unknown(raw, {"prompts", "required_kwargs"}, "the document")
-        kwargs = _parse_kwargs(raw.get("required_kwargs"))
-        return Thread(_parse_messages(raw["prompts"], "prompts"), kwargs)
-    document = msgspec.convert(raw, _Document)
-    if document.version != VERSION:
-        raise StorageError(
-            f"it is of version {excerpt_of(document.version, 60)}, this library reads {VERSION}"
-        )
-    return Thread(document.messages, document.format_kwargs)
-
-
-def _parse_kwargs(raw: JsonValue) -> Mapping[str, FormatValue]:
-    try:
-        return msgspec.convert({} if raw is None else raw, dict[str, FormatValue])
-    except ValueError as error:
-        raise StorageError(f"required_kwargs: {excerpt(str(error))}") from None
+    match raw:
+        case list():
+            return Thread(VERSION, _parse_messages(raw, "the list"))
+        case {"prompts": prompts, **more}:
+            _refuse_unknown(more, {"required_kwargs"}, "the document")
+            try:
+                kwargs = msgspec.convert(more.get("required_kwargs"), dict[str, FormatValue] | None)
+            except ValueError as error:
+                raise StorageError(f"required_kwargs: {excerpt(str(error))}") from None
+            return Thread(VERSION, _parse_messages(prompts, "prompts"), kwargs or {})
+    thread = msgspec.convert(raw, Thread)
+    if thread.version != VERSION:
+        version = excerpt_of(thread.version, 60)
+        raise StorageError(f"it is of version {version}, this library reads {VERSION}")
+    return thread
 
 
 def _parse_messages(raw: JsonValue, where: str) -> list[Message]:

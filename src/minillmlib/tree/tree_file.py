@@ -14,9 +14,8 @@ import msgspec
 
 from minillmlib.deferred_imports import logger
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FilePath, open_regular, write_whole
+from minillmlib.files import FileJournal, FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
-from minillmlib.tree.journal import FileJournal, batch_lines
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
@@ -28,8 +27,7 @@ from minillmlib.tree.records import (
     Record,
     encode_line,
 )
-from minillmlib.tree.store import NO_NODE
-from minillmlib.tree.tree import Tree
+from minillmlib.tree.tree import NO_NODE, Tree
 
 __all__ = ["as_storage_error", "attach_journal", "load_tree", "save_tree"]
 
@@ -42,7 +40,7 @@ _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 def save_tree(tree: Tree, root: int, path: FilePath) -> None:
     """Write a subtree to a file, whole or not at all. O(nodes)."""
     with as_storage_error("written", path):
-        write_whole(path, batch_lines(chain([HEADER], tree.lines(root))))
+        write_whole(path, chain([HEADER], tree.lines(root)))
 
 
 def load_tree(path: FilePath, *more: FilePath) -> Tree:
@@ -105,17 +103,11 @@ class TreeReader:
             self._read_block(lines, name, number)
             number += len(lines)
             if unfinished and not self._has_header:
-                raise self._line_error(name, number, "it is no tree file", unfinished)
+                raise _line_error(name, number, "it is no tree file", unfinished)
             if unfinished:
                 logger().warning("%s: line %d is cut off and left out", name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
-
-    @staticmethod
-    def _line_error(name: str, number: int, problem: str, line: bytes) -> StorageError:
-        return StorageError(
-            f"{name!r}, line {number}: {excerpt(problem)}; the line begins {excerpt(line, 60)!r}"
-        )
 
     def _read_block(self, lines: list[bytes], name: str, number: int) -> None:
         """Read lines, the first of which has this number."""
@@ -125,7 +117,7 @@ class TreeReader:
                 raise InvalidParameterError("it is not one list")
         except INVALID as error:
             if len(lines) == 1:
-                raise self._line_error(name, number, str(error), lines[0]) from None
+                raise _line_error(name, number, str(error), lines[0]) from None
             for at, line in enumerate(lines):
                 self._read_block([line], name, number + at)
             return
@@ -136,7 +128,7 @@ class TreeReader:
                 place = self.tree.ids.append_plain(records, place + 1, self._known)
         except INVALID as error:
             at = bisect(list(accumulate(map(len, decoded))), place)
-            raise self._line_error(name, number + at, str(error), lines[at]) from None
+            raise _line_error(name, number + at, str(error), lines[at]) from None
 
     def _apply(self, record: Record) -> None:
         if isinstance(record, HeaderRecord):
@@ -153,15 +145,15 @@ class TreeReader:
             self._apply_change(record)
 
     def _add_node(self, record: NodeRecord) -> None:
-        known, parent_id = self._known, record.parent
+        known = self._known
         if record.id in known:
             self.shared_ids.add(record.id)
             return
-        parent = NO_NODE if parent_id is None else known.get(parent_id, NO_NODE)
-        if parent == NO_NODE and known:
-            if parent_id is None:
-                raise InvalidParameterError("it is of another conversation")
-            raise InvalidParameterError(f"its parent {parent_id} is not before it")
+        parent = NO_NODE if record.parent is None else known.get(record.parent, NO_NODE)
+        if known and record.parent is None:
+            raise InvalidParameterError("it is of another conversation")
+        if known and parent == NO_NODE:
+            raise InvalidParameterError(f"its parent {record.parent} is not before it")
         known[record.id] = self.tree.ids.append_record(parent, record)
 
     def _apply_change(self, record: BreakpointRecord | KwargsRecord | DetachRecord) -> None:
@@ -176,3 +168,9 @@ class TreeReader:
                 self.tree.set_format_kwargs(index, values)
             case DetachRecord():
                 self.tree.detach(index)
+
+
+def _line_error(name: str, number: int, problem: str, line: bytes) -> StorageError:
+    return StorageError(
+        f"{name!r}, line {number}: {excerpt(problem)}; the line begins {excerpt(line, 60)!r}"
+    )

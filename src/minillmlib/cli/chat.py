@@ -1,0 +1,271 @@
+"""Conversations at a terminal: answers as they arrive, and the commands that start with a slash."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from minillmlib import (
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    InvalidParameterError,
+    MiniLLMError,
+    Role,
+    StorageError,
+    StreamingCompletion,
+    iterate,
+)
+from minillmlib.cli import terminal
+from minillmlib.cli.conversation_files import export, is_same_file
+from minillmlib.cli.format import closing_line, one_line, truncation_notice, visible
+from minillmlib.cli.terminal import show_error, show_hint, show_line
+from minillmlib.cli.tree_view import excerpt, summary
+
+__all__ = ["ChatSession", "print_answer", "run_chat_loop", "show_recent"]
+
+RECENT_MESSAGES = 4
+MAX_CHARS = 500
+MAX_COLUMNS = 50
+
+OpenStream: TypeAlias = Callable[[], StreamingCompletion[ChatNode]]
+
+
+def print_answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
+    """Print an answer as it arrives and return its node.
+
+    After an error or Ctrl-C, which are raised again, the text received before stays printed, its
+    line is ended, and the tree is unchanged.
+    """
+    printer = terminal.AnswerPrinter()
+    try:
+        for chunk in iterate(stream):
+            printer.write(chunk.delta)
+    except MiniLLMError as error:
+        printer.finish(error.partial)
+        raise
+    except KeyboardInterrupt:
+        printer.interrupt()
+        raise
+    printer.finish(stream.response.text)
+    show_hint(closing_line(stream.response))
+    if not sys.stderr.isatty() and (notice := truncation_notice(stream.response)):
+        show_line(notice, terminal.DIM)
+    return stream.node
+
+
+class ChatSession:
+    """A person's position in a tree.
+
+    An error or Ctrl-C ends only the answer; the conversation continues from before it.
+
+    Attributes:
+        node: The next message is added below this node.
+        journal: The file that records the tree, or None.
+    """
+
+    def __init__(
+        self,
+        node: ChatNode,
+        generator: GeneratorInfo,
+        params: CompletionParameters,
+        journal: Path | None = None,
+    ) -> None:
+        self.node = node
+        self.journal = journal
+        self._generator = generator
+        self._params = params
+        self._is_recorded = True
+        self._unanswered: tuple[ChatNode, OpenStream] | None = None  # the question to retry, where
+
+    def say(self, text: str) -> None:
+        """Send a message and print the answer."""
+        node = self.node
+        self._take_turn(lambda: node.chat_streaming(text, self._generator, self._params))
+
+    def retry(self) -> None:
+        """Ask the last question again, also one whose answer was stopped or failed.
+
+        If it was answered, the new answer is added beside the old one.
+        """
+        if self._unanswered is not None and self._unanswered[0] == self.node:
+            self._take_turn(self._unanswered[1])
+            return
+        question = next((node for node in self.node.path()[::-1] if node.role is Role.USER), None)
+        if question is None:
+            raise InvalidParameterError("nothing was asked yet; write a message first")
+        self._take_turn(lambda: question.complete_streaming(self._generator, self._params))
+
+    def _take_turn(self, open_stream: OpenStream) -> None:
+        self._resume_journal()
+        self._unanswered = (self.node, open_stream)
+        try:
+            self.node = print_answer(open_stream())
+            self._unanswered = None
+        except KeyboardInterrupt:
+            show_hint("(stopped)")
+        except StorageError as error:  # the answer is in the tree nevertheless
+            self.node = self.node.root_node.in_insertion_order()[-1]
+            self._unanswered = None
+            self._is_recorded = False
+            show_error(error)
+        except MiniLLMError as error:
+            show_error(error)
+
+    def _resume_journal(self) -> None:
+        """Write the nodes that the journal lacks since the disk refused one."""
+        if self._is_recorded or self.journal is None:
+            return
+        try:
+            self.node.root_node.attach_journal(self.journal)
+            self._is_recorded = True
+        except StorageError as error:
+            show_error(error)
+
+
+class Command(NamedTuple):
+    """A slash command; `run` takes the words after its name, if `usage` has any."""
+
+    usage: str
+    run: Callable[[ChatSession, str], None]
+    meaning: str
+
+
+def run_chat_loop(session: ChatSession, first: str | None) -> None:
+    """Answer `first`, if any, and then line by line until the end of the input."""
+    if first and first.strip():
+        session.say(first)
+    for line in terminal.read_lines():
+        if line.startswith("/") and not line.startswith("//"):
+            _run_command(session, line)
+        else:
+            session.say(line.removeprefix("/"))
+
+
+def _run_command(session: ChatSession, line: str) -> None:
+    name, _, words = line.strip().partition(" ")
+    try:
+        if name not in COMMANDS:
+            raise InvalidParameterError(
+                f"there is no {name[:MAX_COLUMNS]}, only {', '.join(COMMANDS)}; "
+                "double the slash to send a message that starts with one; Ctrl-D leaves"
+            )
+        command, words = COMMANDS[name], words.strip()
+        if words and command.usage == name and command.run is not _help:
+            raise InvalidParameterError(f"{name} stands alone; omit {words!r:.60}")
+        command.run(session, words)
+    except KeyboardInterrupt:
+        show_hint("(stopped)")
+    except MiniLLMError as error:
+        show_error(error)
+
+
+def show_recent(node: ChatNode) -> None:
+    """Show the last messages before a node to a person who continues a conversation."""
+    if node.is_root:
+        return
+    show_hint(f"{summary(node.root_node)}; /tree draws them, /help lists all commands")
+    for one in node.path()[-RECENT_MESSAGES:]:
+        if one.role is not Role.SYSTEM:
+            text = visible((one.text or "")[: MAX_CHARS + 1])
+            if len(text) > MAX_CHARS:
+                text = text[:MAX_CHARS] + "…"
+            show_hint(f"{one.role.value}: {text or excerpt(one.message, MAX_COLUMNS)}")
+
+
+def _branch(session: ChatSession, words: str) -> None:
+    words = words or "1"
+    count = int(words[:9]) if words.isascii() and words.isdigit() else 0
+    if not count:
+        raise InvalidParameterError(f"/branch takes a number like 1, not {words!r:.60}")
+    asked = [node for node in session.node.path() if node.role is Role.USER]
+    if not asked:
+        raise InvalidParameterError("nothing was said yet on this branch; write a message first")
+    if count > len(asked):
+        things = f"{len(asked)} thing{'s' * (len(asked) != 1)}"
+        raise InvalidParameterError(f"you said only {things} on this branch; give a smaller number")
+    before = asked[-count].parent
+    if before is None:
+        raise InvalidParameterError("there is nothing before the first message; /tree shows all")
+    previous, session.node = session.node, before
+    question = excerpt(asked[-count].message, MAX_COLUMNS)
+    show_line(f'Before "{question}". Say something else, or /goto {_number(previous)} to return.')
+
+
+def _number(node: ChatNode) -> int:
+    return node.root_node.in_insertion_order().index(node) + 1
+
+
+def _tree(session: ChatSession, _words: str) -> None:
+    terminal.show_tree(session.node.root_node, session.node)
+
+
+def _goto(session: ChatSession, words: str) -> None:
+    node = session.node = _find_node(session.node.root_node, words)
+    text = excerpt(node.message, MAX_COLUMNS)
+    show_line(f"After {_number(node)}, {node.role.value}: {text}")
+
+
+def _find_node(root: ChatNode, name: str) -> ChatNode:
+    """Return the node with this number, or whose id starts with `name`."""
+    if not name:
+        raise InvalidParameterError("/goto takes a number of /tree, or the beginning of an id")
+    nodes = root.in_insertion_order()
+    if name.isascii() and name.isdigit() and 0 < int(name[:32]) <= len(nodes):
+        return nodes[int(name[:32]) - 1]
+    found = [node for node in nodes if node.id.startswith(name.lower())]
+    if len(found) == 1:
+        return found[0]
+    problem = f"{len(found)} ids begin with" if found else "no number and no id is"
+    raise InvalidParameterError(f"{problem} {name!r:.60}; /tree shows all")
+
+
+def _save(session: ChatSession, words: str) -> None:
+    if not words:
+        where = f"; --save keeps all in {str(session.journal)!r} already" if session.journal else ""
+        raise InvalidParameterError(f"/save takes the name of a file{where}")
+    path = Path(os.path.expanduser(words))  # noqa: PTH111 - the other raises for unknown users
+    if session.journal and is_same_file(path, session.journal):
+        raise InvalidParameterError(f"all is kept in {words!r} already; name another file")
+    show_line(one_line(f"Wrote {export(session.node, path)}, to {path}"))
+
+
+def _cost(session: ChatSession, _words: str) -> None:
+    node = session.node
+    show_line(f"this answer: {node.cost}")
+    show_line(f"this branch: {node.path_cost()}")
+    show_line(f"whole tree: {node.root_node.subtree_cost()}")
+
+
+def _help(_session: ChatSession, _words: str) -> None:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    for command in COMMANDS.values():
+        show_line(f"{command.usage:<{width}}  {command.meaning}")
+    show_line(f"{'//...':<{width}}  send a message that starts with a slash")
+
+
+COMMANDS = {
+    command.usage.split()[0]: command
+    for command in (
+        Command(
+            "/branch [N]", _branch, "go back to before the last thing you said, or the Nth last"
+        ),
+        Command("/tree", _tree, "draw the tree; * is where you are"),
+        Command("/goto NODE", _goto, "continue after this node: a number or id of /tree"),
+        Command(
+            "/retry",
+            lambda session, _: session.retry(),
+            "ask the last question again; both answers stay",
+        ),
+        Command(
+            "/save FILE",
+            _save,
+            "write this branch (.json, .md), a page (.html) or the whole tree (any other name)",
+        ),
+        Command("/cost", _cost, "show the cost of this answer, this branch and the whole tree"),
+        Command("/help", _help, "show this list"),
+    )
+}
