@@ -17,8 +17,6 @@ from minillmlib.streaming.partial_json import PartialJsonStream
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["iterate", "run"]
-
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from logging import Logger
 
-__all__ = ["asyncio_module", "json_module", "logger"]
-
 
 @cache
 def asyncio_module() -> ModuleType:

@@ -11,15 +11,6 @@ from typing import IO, TypeAlias
 
 from minillmlib.errors import StorageError
 
-__all__ = [
-    "FileJournal",
-    "FilePath",
-    "file_name",
-    "open_regular",
-    "read_small_file",
-    "write_whole",
-]
-
 FilePath: TypeAlias = str | os.PathLike[str]
 
 BUFFER_BYTES = 1_000_000  # a tree is written in many small lines, and every write takes time

@@ -26,8 +26,6 @@ from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
 from minillmlib.types.values import replace
 
-__all__ = ["GeneratorInfo", "Headers"]
-
 Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
 
 LOCAL_MODEL = "SmolLM2-135M-Instruct"

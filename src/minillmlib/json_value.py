@@ -10,19 +10,6 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 
-__all__ = [
-    "JsonObject",
-    "JsonValue",
-    "convert_json",
-    "decode_json",
-    "encode_json",
-    "exceeds_value_count",
-    "excerpt",
-    "excerpt_of",
-    "json_text",
-    "string_or_empty",
-]
-
 # The one place where Any is allowed: JSON whose shape is not checked yet.
 JsonValue: TypeAlias = Any
 JsonObject: TypeAlias = dict[str, JsonValue]

@@ -12,13 +12,6 @@ from minillmlib.errors import AuthenticationError, InvalidParameterError
 from minillmlib.files import read_small_file
 from minillmlib.json_value import JsonValue
 
-__all__ = [
-    "ClaudeSubscriptionToken",
-    "CredentialSource",
-    "EnvironmentKey",
-    "FixedCredential",
-]
-
 SUBSCRIPTION_VARIABLE = "ANTHROPIC_AUTH_TOKEN"
 CREDENTIAL_FILE_BYTES = 1_000_000
 

@@ -9,8 +9,6 @@ from typing import TypeVar
 
 from minillmlib.auth.secret import HIDDEN, Secret
 
-__all__ = ["Redactor"]
-
 MIN_SECRET_CHARS = 6  # a shorter one protects nothing, and redacting it would garble any text
 
 HTML_NAMES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}

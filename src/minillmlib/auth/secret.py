@@ -7,16 +7,6 @@ from typing import NoReturn, Self
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = [
-    "HIDDEN",
-    "Auth",
-    "AuthKind",
-    "Secret",
-    "header_text_problem",
-    "is_header_name",
-    "protect_header",
-]
-
 HIDDEN = "[hidden]"
 SCHEME = "Bearer "
 # A header whose name contains one of these words holds a secret.

@@ -19,11 +19,10 @@ from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_r
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
 from minillmlib.cli.format import visible
 from minillmlib.cli.repair_command import repair_stream
+from minillmlib.cli.tree_view import DIM
 from minillmlib.local import check_engine
 from minillmlib.providers.presets import PRESETS
 from minillmlib.version import __version__
-
-__all__ = ["run_app"]
 
 MODEL_VARIABLE = "MINILLMLIB_MODEL"
 DEMO_LINE = (
@@ -154,7 +153,7 @@ def view(file: File, output: Output = None, open_it: Open = False) -> None:
         printed = visible(str(page)) if sys.stdout.isatty() else page
         sys.stdout.write(f"{printed}\n")
         if open_it and not webbrowser.open(page.resolve().as_uri()):
-            terminal.show_line("no browser could be opened", terminal.DIM)
+            terminal.show_line("no browser could be opened", DIM)
 
 
 @app.command()
@@ -181,7 +180,7 @@ def _generator(model: str | None) -> GeneratorInfo:
     if model is not None:
         return GeneratorInfo.from_spec(model)
     check_engine()
-    terminal.show_line(DEMO_LINE, terminal.DIM)
+    terminal.show_line(DEMO_LINE, DIM)
     return GeneratorInfo.local()
 
 

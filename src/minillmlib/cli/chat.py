@@ -23,9 +23,7 @@ from minillmlib.cli import terminal
 from minillmlib.cli.conversation_files import export, is_same_file
 from minillmlib.cli.format import closing_line, one_line, truncation_notice, visible
 from minillmlib.cli.terminal import show_error, show_hint, show_line
-from minillmlib.cli.tree_view import excerpt, summary
-
-__all__ = ["ChatSession", "print_answer", "run_chat_loop", "show_recent"]
+from minillmlib.cli.tree_view import DIM, excerpt, summary
 
 RECENT_MESSAGES = 4
 MAX_CHARS = 500
@@ -53,7 +51,7 @@ def print_answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
     printer.finish(stream.response.text)
     show_hint(closing_line(stream.response))
     if not sys.stderr.isatty() and (notice := truncation_notice(stream.response)):
-        show_line(notice, terminal.DIM)
+        show_line(notice, DIM)
     return stream.node
 
 

@@ -9,8 +9,6 @@ from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
 from minillmlib.tree.tree_file import as_storage_error
 
-__all__ = ["export", "is_same_file", "load_root", "open_or_create", "page_path", "write_text"]
-
 DEFAULT_SYSTEM = "You are a helpful assistant."
 TREE_FILE_START = b'[{"kind":"minillmlib tree"'
 

@@ -7,15 +7,6 @@ from decimal import Decimal
 
 from minillmlib import CompletionResponse, CostTotal, FinishReason
 
-__all__ = [
-    "closing_line",
-    "name_options",
-    "one_line",
-    "total_words",
-    "truncation_notice",
-    "visible",
-]
-
 # Terminals obey control characters, and bidi controls reorder the text that a person reads.
 _KEPT = "\n\t"
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]

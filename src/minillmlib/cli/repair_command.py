@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from minillmlib import JsonRepairError, repair, repair_json
-from minillmlib.cli.terminal import DIM, show_error, show_line
-
-__all__ = ["repair_stream"]
+from minillmlib.cli.terminal import show_error, show_line
+from minillmlib.cli.tree_view import DIM
 
 
 def repair_stream(path: Path | None, *, is_strict: bool, shows_changes: bool) -> bool:

@@ -17,18 +17,6 @@ from minillmlib import ChatNode
 from minillmlib.cli.format import name_options, one_line, visible
 from minillmlib.cli.tree_view import DIM, render_tree, summary
 
-__all__ = [
-    "DIM",
-    "AnswerPrinter",
-    "discard_output",
-    "prepare_streams",
-    "read_lines",
-    "show_error",
-    "show_hint",
-    "show_line",
-    "show_tree",
-]
-
 PROMPT = "> "
 PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
 

@@ -15,8 +15,6 @@ from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
 from minillmlib.tree.render import message_text
 
-__all__ = ["DIM", "excerpt", "render_tree", "summary"]
-
 DIM = "dim"
 ROLE_STYLES = {
     Role.SYSTEM: "magenta", Role.USER: "cyan", Role.ASSISTANT: "green", Role.TOOL: "yellow",

@@ -27,8 +27,6 @@ from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome, Reserva
 from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
-__all__ = ["PendingAttempt", "cost_of_response", "cost_of_usage"]
-
 # The server's id of an exchange, under any of the vendors' headers.
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 

@@ -14,8 +14,6 @@ from minillmlib.types.costs import CostInfo
 from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike, node_parameters
 
-__all__ = ["warm_cache"]
-
 FILLER = "."  # stands after the breakpoint where a wire wants something to stand there
 
 

@@ -33,8 +33,6 @@ from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, Reservation
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["Completed", "Completion", "complete", "hide_frames"]
-
 
 class Completed(msgspec.Struct, frozen=True):
     """A whole answer that the settings accept, and the value of its type if one is expected.

@@ -12,8 +12,6 @@ from minillmlib.json_value import JsonValue
 from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 
-__all__ = ["CompletionContext", "CompletionMeta", "ContextCallback"]
-
 CompletionMeta: TypeAlias = JsonValue
 ContextCallback: TypeAlias = Callable[[CostInfo, CompletionMeta], Awaitable[None] | None]
 

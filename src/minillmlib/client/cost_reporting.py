@@ -14,8 +14,6 @@ from minillmlib.types.parameters import CostCallback
 if TYPE_CHECKING:
     from asyncio import Future, Task
 
-__all__ = ["DONE", "Report", "flush", "report", "report_deferred"]
-
 CALLBACK_SECS = 10.0
 
 # The running callbacks; the event loop itself would forget their tasks.

@@ -15,8 +15,6 @@ from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
 from minillmlib.types.costs import Attempt, CostOutcome
 
-__all__ = ["fetch_deferred_costs", "lookup_url"]
-
 # OpenRouter's record appears half a second to many seconds after the end (Roo-Code#915,
 # speakeasy-api/gram#978).
 WAITS_SECS = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)

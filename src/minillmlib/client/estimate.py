@@ -16,8 +16,6 @@ from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.usage import Usage
 
-__all__ = ["estimate_call", "estimate_cost"]
-
 # What vendors put around each message and each tool, and what they or a model's template tell the
 # model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
 # given (some hundred). No tokenizer makes more than one token of a byte, so that the bytes of a

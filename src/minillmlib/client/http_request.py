@@ -22,8 +22,6 @@ from minillmlib.types.messages import SYSTEM, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
-__all__ = ["PreparedRequest", "build_body", "build_cost_query", "build_http_request"]
-
 T = TypeVar("T")
 HeaderValue = str | Secret
 

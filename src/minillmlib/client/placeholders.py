@@ -9,8 +9,6 @@ import msgspec
 
 from minillmlib.types.messages import Message, TextPart
 
-__all__ = ["PLACEHOLDER", "fill_placeholders", "fill_text", "find_placeholders"]
-
 PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 Values = Mapping[str, str | int | float]

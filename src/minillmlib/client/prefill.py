@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Prefill"]
-
 # A shorter prefix may well be how the rest begins, too: "[" before "[1], [2]]".
 MIN_STREAMED_ECHO = 2
 

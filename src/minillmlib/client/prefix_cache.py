@@ -13,8 +13,6 @@ import msgspec
 
 from minillmlib.providers.base import Provider
 
-__all__ = ["NO_PREFIX", "PREFIX_CACHE_MIN_MESSAGES", "EncodedPrefix", "EncodedPrefixCache"]
-
 PREFIX_CACHE_MIN_MESSAGES = 32  # from here on it pays
 MAX_ENTRIES = 8
 MAX_STEPS = 64

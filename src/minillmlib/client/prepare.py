@@ -29,8 +29,6 @@ from minillmlib.types.parameters import (
     node_parameters,
 )
 
-__all__ = ["Call", "check_generator", "model_key", "prepare", "price_of", "resolve_result_type"]
-
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:

@@ -10,8 +10,6 @@ from collections import OrderedDict
 from minillmlib.errors import ApiError, MiniLLMError, RateLimitError
 from minillmlib.types.parameters import NodeCompletionParameters
 
-__all__ = ["RetryQuota", "default_retries", "retry_delay", "retry_quota", "set_default_retries"]
-
 DEFAULT_RETRIES = 2
 _default_retries = DEFAULT_RETRIES
 

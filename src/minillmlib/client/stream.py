@@ -17,8 +17,6 @@ from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.costs import Attempt, CostInfo
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
-__all__ = ["StreamingCompletion", "TrackedStream"]
-
 NodeT_co = TypeVar("NodeT_co", covariant=True)
 
 

@@ -24,8 +24,6 @@ from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 
-__all__ = ["StreamReader"]
-
 USAGE_GRACE_SECS = 2.0  # how long to wait for token counts after the finish reason
 MAX_READY = 64  # chunks read ahead of the caller
 DRAIN_SECS = 0.25  # how long the connection may take to end after the end marker

@@ -20,8 +20,6 @@ from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["NOT_PARSED", "validate", "with_correction"]
-
 NOT_PARSED = object()
 NO_ANSWER: Collection[JsonValue] = (None, "", {}, [])
 

@@ -16,8 +16,6 @@ from minillmlib.json_repair.scalars import parse_scalar
 from minillmlib.json_repair.scanner import Scanner
 from minillmlib.json_repair.select import Candidate, CandidateSelector
 
-__all__ = ["PartialJson", "loads", "repair", "repair_json"]
-
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
 _DOUBTFUL = {JsonChangeKind.UNQUOTED_STRING, JsonChangeKind.INNER_QUOTE}

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LOOK_BEHIND", "InputBuffer", "NeedMoreInput"]
-
 LOOK_BEHIND = 64  # characters that stay readable after they were consumed
 _SHORT_REST = 64
 _MIN_PORTION = 128

@@ -7,8 +7,6 @@ import msgspec
 
 from minillmlib.json_repair.buffer import InputBuffer
 
-__all__ = ["MAX_CHANGES", "ChangeLog", "JsonChange", "JsonChangeKind", "RepairResult"]
-
 MAX_CHANGES = 1000
 
 

@@ -25,8 +25,6 @@ from minillmlib.json_repair.parse_stack import (
 from minillmlib.json_repair.scalars import parse_scalar
 from minillmlib.json_repair.strings import ESCAPE, unescape
 
-__all__ = ["COMMON_ITEM", "COMMON_MEMBER", "FastPath"]
-
 _INTEGER = r"0|-?[1-9][0-9]{0,15}+"
 _NUMBER = r"-?(?:0|[1-9][0-9]{0,15}+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 _SCALAR = rf"(?:(?P<integer>{_INTEGER})|(?P<unquoted>{_NUMBER}|[A-Za-z]\w*+))"

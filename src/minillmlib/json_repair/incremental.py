@@ -10,8 +10,6 @@ from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.api import PartialJson, repair
 from minillmlib.json_repair.changes import RepairResult
 
-__all__ = ["IncrementalJson", "IncrementalObject"]
-
 
 class IncrementalJson(PartialJson):
     """The values in a text that comes in pieces, as snapshots that no later text changes.

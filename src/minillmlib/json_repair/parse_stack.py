@@ -10,11 +10,6 @@ from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.buffer import InputBuffer
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 
-__all__ = [
-    "AFTER", "COLON", "INSIDE", "MAX_DEPTH", "STRING", "VALUE", "Container", "ParseStack",
-    "close_bracket",
-]  # fmt: skip
-
 Container: TypeAlias = "dict[str, Any] | list[Any]"
 
 MAX_DEPTH = 512

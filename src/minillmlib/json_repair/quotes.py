@@ -15,21 +15,6 @@ from typing import TypeAlias
 from minillmlib.json_repair.buffer import InputBuffer
 from minillmlib.json_repair.parse_stack import ParseStack
 
-__all__ = [
-    "CLOSERS",
-    "FLAT_LIST",
-    "PLUS",
-    "Ending",
-    "NestedQuotes",
-    "closer_size",
-    "is_key_at",
-    "is_key_end",
-    "is_last_string_at",
-    "opener_at",
-    "starts_raw_json",
-    "value_ending",
-]
-
 LastText: TypeAlias = Callable[[], str]
 
 

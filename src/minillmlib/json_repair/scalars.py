@@ -13,8 +13,6 @@ from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.parse_stack import ParseStack
 from minillmlib.json_repair.quotes import FLAT_LIST, is_key_at, is_last_string_at
 
-__all__ = ["complete_scalar", "parse_scalar", "unquoted_end"]
-
 _DECODER = msgspec.json.Decoder()
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+", re.ASCII)

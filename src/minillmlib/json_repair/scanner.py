@@ -19,8 +19,6 @@ from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquot
 from minillmlib.json_repair.select import Candidate
 from minillmlib.json_repair.strings import StringReader, read_quoted_key
 
-__all__ = ["Scanner"]
-
 _SPACE = re.compile(r"\s*+")
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")

@@ -8,8 +8,6 @@ import msgspec
 
 from minillmlib.json_repair.parse_stack import Container
 
-__all__ = ["Candidate", "CandidateSelector"]
-
 Merit: TypeAlias = tuple[bool, bool, bool]
 
 

@@ -22,8 +22,6 @@ from minillmlib.json_repair.quotes import (
     value_ending,
 )
 
-__all__ = ["ESCAPE", "QuotedKey", "StringReader", "read_quoted_key", "unescape"]
-
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "\n": ""}
 _ESCAPES |= {char: char for char in "\"'`\\/"}

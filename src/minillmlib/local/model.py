@@ -23,8 +23,6 @@ from pathlib import Path
 from minillmlib.errors import LocalModelError
 from minillmlib.json_value import excerpt
 
-__all__ = ["MODEL_NAME", "default_model_path"]
-
 MODEL_NAME = "smollm2-135m-instruct"
 OTHER_MODEL_HINT = "or use another model file with GeneratorInfo.local('file.gguf')"
 

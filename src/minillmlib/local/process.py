@@ -20,8 +20,6 @@ import msgspec
 from minillmlib.errors import LocalModelError, MissingExtraError
 from minillmlib.json_value import excerpt
 
-__all__ = ["ServerProcess", "Settings", "check_engine"]
-
 CHILD = Path(__file__).with_name("child.py")
 LOADING_SECS = 300.0
 STOPPING_SECS = 2.0

@@ -14,8 +14,6 @@ from minillmlib.errors import LocalModelError
 from minillmlib.local.model import MODEL_NAME, default_model_path
 from minillmlib.local.process import ServerProcess, Settings, check_engine
 
-__all__ = ["LocalServer", "shared_server"]
-
 GGUF_MAGIC = b"GGUF"
 
 

@@ -14,8 +14,6 @@ from minillmlib.local.server import LocalServer, shared_server
 from minillmlib.transport import default
 from minillmlib.transport.base import HttpRequest, HttpResponse, note_not_sent, was_sent
 
-__all__ = ["LocalTransport"]
-
 CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 
 

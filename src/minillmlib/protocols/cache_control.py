@@ -8,11 +8,6 @@ from operator import attrgetter
 from minillmlib.json_value import JsonObject
 from minillmlib.types.messages import CacheTtl, Message, Role
 
-__all__ = [
-    "add_breakpoint", "cache_control", "has_block", "has_text", "omitted_breakpoints",
-    "select_breakpoints",
-]  # fmt: skip
-
 MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
 BREAKPOINTS = "cache breakpoints"
 

@@ -17,8 +17,6 @@ from minillmlib.errors import ApiError, BadRequestError, BillingError, Malformed
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
 from minillmlib.protocols.rate_limits import parse_retry_after
 
-__all__ = ["error_from_payload", "error_from_reply"]
-
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
 RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers

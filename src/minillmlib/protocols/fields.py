@@ -10,8 +10,6 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.parameters import CompletionParameters
 from minillmlib.types.tools import ToolLike, as_tool
 
-__all__ = ["NOTHING_SET", "add_extra", "encode_tool", "normalize_tool_call_id", "write_parameters"]
-
 # The library itself decides these.
 RESERVED = ("stream", "stream_options")
 

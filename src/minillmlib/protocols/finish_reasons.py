@@ -2,8 +2,6 @@
 
 from minillmlib.types.responses import FinishReason
 
-__all__ = ["FINISH_REASONS", "parse_finish_reason"]
-
 _WORDS = {
     FinishReason.STOP: "stop end_turn stop_sequence eos eos_token COMPLETE",
     FinishReason.LENGTH: "length max_tokens model_length model_context_window_exceeded",

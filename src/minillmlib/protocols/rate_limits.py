@@ -11,8 +11,6 @@ from datetime import datetime
 from minillmlib.json_value import JsonValue
 from minillmlib.types.limits import RateLimits
 
-__all__ = ["parse_rate_limits", "parse_retry_after"]
-
 MAX_COUNT = 2**53
 MAX_CHARS = 40  # of a header that we read
 

@@ -22,8 +22,6 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.tools import as_tool_choice
 from minillmlib.types.usage import Usage
 
-__all__ = ["AnthropicProvider"]
-
 # The version that still takes temperature, top_p and top_k; 2026-10-21 refuses them.
 API_VERSION = "2023-06-01"
 OAUTH_BETA = "oauth-2025-04-20"

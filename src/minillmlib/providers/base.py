@@ -22,11 +22,6 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.types.values import replace
 
-__all__ = [
-    "Billing", "Capabilities", "Provider", "ignored_breakpoints", "max_output_tokens",
-    "omitted_routing",
-]  # fmt: skip
-
 # Keys that cost more than the tokens of the body, but for these values.
 _UNPRICED: dict[str, tuple[JsonValue, ...]] = {
     "audio": (),

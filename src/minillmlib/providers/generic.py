@@ -3,8 +3,6 @@
 from minillmlib.protocols.chat_completions.dialect import ALL_FIELDS, ChatDialect
 from minillmlib.providers.base import Provider
 
-__all__ = ["GenericProvider"]
-
 _DIALECT = ChatDialect(name="the OpenAI-compatible wire")
 _LEGACY = ChatDialect(name=_DIALECT.name, fields={**ALL_FIELDS, "max_tokens": "max_tokens"})
 

@@ -4,8 +4,6 @@ from minillmlib.protocols.chat_completions.dialect import OPENAI_FIELDS, ChatDia
 from minillmlib.providers.base import Provider
 from minillmlib.providers.models import openai as models
 
-__all__ = ["OpenAiProvider"]
-
 
 def _why_no_prefill(model: str) -> str:
     del model

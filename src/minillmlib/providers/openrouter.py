@@ -24,8 +24,6 @@ from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.usage import Count, Usage
 
-__all__ = ["OpenRouterProvider"]
-
 NO_RECORD = re.compile(r"\bgeneration\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 
 

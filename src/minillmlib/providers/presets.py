@@ -15,8 +15,6 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
 
-__all__ = ["NO_CREDENTIAL", "PRESETS", "Preset"]
-
 NO_CREDENTIAL = FixedCredential(Auth.none())
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from genai_prices import types as tables
     from genai_prices.data_snapshot import DataSnapshot
 
-__all__ = ["is_published", "published_price"]
-
 Steps: TypeAlias = list[tuple[int, Decimal]]  # the rate of requests with more input than a number
 
 TABLE = "genai-prices"

@@ -20,8 +20,6 @@ from minillmlib.types.responses import (
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage, UsageUpdate
 
-__all__ = ["ResponseAccumulator", "chunk_of", "whole_response"]
-
 
 def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
     """Return the images, then one sound made of all its pieces."""

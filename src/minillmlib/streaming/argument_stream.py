@@ -21,8 +21,6 @@ from minillmlib.json_value import JsonObject, JsonValue, excerpt
 if TYPE_CHECKING:
     from asyncio import Future
 
-__all__ = ["ArgumentStream", "FieldStream"]
-
 
 class ArgumentStream:
     """The arguments of one tool call, field by field, before the call is complete.

@@ -12,8 +12,6 @@ from minillmlib.json_value import JsonValue
 if TYPE_CHECKING:
     from minillmlib.json_repair import IncrementalJson
 
-__all__ = ["PartialJsonStream"]
-
 
 class PartialJsonStream:
     """The values of `StreamingCompletion.partial_json`.

@@ -4,8 +4,6 @@ from minillmlib.errors import MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
 
-__all__ = ["ReasoningAccumulator"]
-
 # Later texts of these fields are appended; those of any other field replace the earlier value.
 APPENDED_FIELDS = ("thinking", "signature", "text", "summary", "data", "content", "input")
 

@@ -4,8 +4,6 @@ import msgspec
 
 from minillmlib.errors import LimitExceededError
 
-__all__ = ["SseDecoder", "SseEvent"]
-
 LINE_BYTES = 64  # memory that a line takes beside its text
 LARGE_BYTES = 64 * 1024
 MAX_TEXT_BYTES = 1024 * 1024  # larger data is not decoded at once

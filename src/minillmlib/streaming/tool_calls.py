@@ -7,8 +7,6 @@ from minillmlib.errors import MalformedResponseError
 from minillmlib.json_value import decode_json
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 
-__all__ = ["ToolCallAccumulator"]
-
 
 class _PendingCall:
     """A call whose arguments may still grow."""

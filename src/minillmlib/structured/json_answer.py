@@ -11,8 +11,6 @@ from minillmlib.json_value import excerpt
 if TYPE_CHECKING:
     from minillmlib.json_repair import RepairResult
 
-__all__ = ["extract_json"]
-
 
 def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
     """Return the JSON in the text, repaired if necessary.

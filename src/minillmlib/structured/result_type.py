@@ -11,8 +11,6 @@ from minillmlib.deferred_imports import json_module
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
 from minillmlib.json_value import JsonObject, JsonValue, encode_json, excerpt
 
-__all__ = ["ResultType"]
-
 T = TypeVar("T")
 
 KEY = "answer"  # vendors want an object; any other type becomes this member of one

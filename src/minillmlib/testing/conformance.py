@@ -25,8 +25,6 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolDefinition
 from minillmlib.types.usage import Usage
 
-__all__ = ["ProviderCase", "check_provider"]
-
 BASE_URL = "https://provider.example/v1"
 SECRET = "conformance-secret-0123456789"  # noqa: S105 - a canary that must not appear anywhere
 PRICE = TokenPrice(3, 7, cache_read=1, cache_write=5)

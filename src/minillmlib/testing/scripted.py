@@ -12,8 +12,6 @@ from minillmlib.json_value import JsonValue
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.default import set_default_transport
 
-__all__ = ["ScriptedReply", "ScriptedTransport", "use_transport", "without_retries"]
-
 
 class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
     """One response, byte for byte.

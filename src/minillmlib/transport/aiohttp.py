@@ -32,8 +32,6 @@ from minillmlib.transport.base import (
     translate_error,
 )
 
-__all__ = ["AiohttpTransport"]
-
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey

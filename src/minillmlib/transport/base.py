@@ -9,8 +9,6 @@ import msgspec
 from minillmlib.auth.secret import Secret
 from minillmlib.errors import ConnectError, MiniLLMError
 
-__all__ = ["HttpRequest", "HttpResponse", "Transport", "note_not_sent", "was_sent"]
-
 CONNECT_TIMEOUT_SECS = 10.0
 
 # A pooled connection that was closed before shows it within a round trip. A later failure may

@@ -8,8 +8,6 @@ from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import ConnectError
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
 
-__all__ = ["default_transport", "set_default_transport", "shared_engine"]
-
 _override: Transport | None = None
 
 

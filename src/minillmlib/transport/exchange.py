@@ -19,8 +19,6 @@ from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, was_
 from minillmlib.transport.timeout import Timeout, TimeoutScope
 from minillmlib.types.limits import Limits
 
-__all__ = ["Exchange"]
-
 
 class Exchange:
     """One request and its response: `fetch` it whole, or `open` it and read on.

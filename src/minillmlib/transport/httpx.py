@@ -39,8 +39,6 @@ except ImportError:
 if TYPE_CHECKING:
     import httpcore2
 
-__all__ = ["HttpxTransport"]
-
 # httpx2 takes a turn of the loop to close, and the loop keeps no reference to these tasks.
 _closing: set[asyncio.Task[None]] = set()
 

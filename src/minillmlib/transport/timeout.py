@@ -12,8 +12,6 @@ from minillmlib.types.parameters import NodeCompletionParameters
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task, TimerHandle
 
-__all__ = ["Timeout", "TimeoutBudget", "TimeoutScope"]
-
 DEFAULT_TOTAL_SECS = 600.0
 DEFAULT_SILENCE_SECS = 120.0
 PROGRESS_FACTOR = 5  # how many silences a server may fill with signs of life

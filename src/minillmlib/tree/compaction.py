@@ -13,8 +13,6 @@ from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import ParametersLike
 
-__all__ = ["compact_thread"]
-
 OMITTED = "[{count} earlier messages were left out here]"
 SUMMARIZED = "[{count} earlier messages, summed up:]\n{summary}"
 INSTRUCTION = (

@@ -30,8 +30,6 @@ from minillmlib.types.parameters import ParametersLike, TypedParameters, node_pa
 from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.tools import ToolCall
 
-__all__ = ["ChatNode", "ParsedNode"]
-
 T = TypeVar("T")
 ContentLike: TypeAlias = str | Iterable[ContentPart]
 

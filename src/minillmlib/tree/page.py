@@ -22,8 +22,6 @@ from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse, FinishReason
 
-__all__ = ["html_page"]
-
 MAX_MEDIA_BYTES = 2_000_000  # of one image or sound; larger ones are only named
 MAX_TOTAL_MEDIA_BYTES = 20_000_000
 

@@ -19,26 +19,6 @@ try:  # hashlib loads OpenSSL, 5 % of our import; the standard `random` imports 
 except ImportError:
     from hashlib import blake2b
 
-__all__ = [
-    "HEADER",
-    "ID_BYTES",
-    "VERSION",
-    "BreakpointRecord",
-    "DetachRecord",
-    "FormatValue",
-    "HeaderRecord",
-    "KwargsRecord",
-    "NodeRecord",
-    "Record",
-    "derive_id",
-    "encode",
-    "encode_line",
-    "encode_lossy",
-    "new_hasher",
-    "node_content",
-    "plain_value",
-]
-
 VERSION = 1
 ID_BYTES = 16
 

@@ -14,8 +14,6 @@ from minillmlib.types.media import ImagePart
 from minillmlib.types.messages import ContentPart, Message, Role, TextPart
 from minillmlib.types.tools import ToolCall
 
-__all__ = ["thread_from_json", "thread_json"]
-
 VERSION = 1
 TAG = "minillmlib thread"
 ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}

@@ -33,8 +33,6 @@ from minillmlib.types.costs import CostTotal
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
-__all__ = ["NO_NODE", "Tree"]
-
 NO_NODE = -1
 
 

@@ -29,8 +29,6 @@ from minillmlib.tree.records import (
 )
 from minillmlib.tree.tree import NO_NODE, Tree
 
-__all__ = ["as_storage_error", "attach_journal", "load_tree", "save_tree"]
-
 BLOCK_BYTES = 60_000
 INVALID = (ValueError, TypeError, RecursionError, MiniLLMError)
 

@@ -17,23 +17,6 @@ from minillmlib.json_value import JsonObject
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_kind, check_number
 
-__all__ = [
-    "EXACT",
-    "MAX_USD",
-    "Attempt",
-    "AttemptOutcome",
-    "Budget",
-    "CostEstimate",
-    "CostInfo",
-    "CostOutcome",
-    "CostResolution",
-    "CostTotal",
-    "Reservation",
-    "TokenPrice",
-    "exact_sum",
-    "parse_usd",
-]
-
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
 MAX_USD = Decimal(10**9)  # far above any price

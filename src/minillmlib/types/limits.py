@@ -4,8 +4,6 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["Limits", "RateLimits"]
-
 MEBIBYTE = 1024 * 1024
 
 

@@ -10,16 +10,6 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.files import FilePath, file_name, read_small_file
 from minillmlib.types.values import check_choice, check_kind
 
-__all__ = [
-    "AudioPart",
-    "DocumentPart",
-    "ImagePart",
-    "Media",
-    "MediaPart",
-    "VideoPart",
-    "sniff_type",
-]
-
 MAX_FILE_BYTES = 50_000_000
 
 # The offset and the bytes of a signature, and its media type.

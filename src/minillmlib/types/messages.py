@@ -12,18 +12,6 @@ from minillmlib.types.reasoning import Reasoning
 from minillmlib.types.tools import ToolCall
 from minillmlib.types.values import check_choice, check_kind
 
-__all__ = [
-    "ASSISTANT",
-    "SYSTEM",
-    "CacheTtl",
-    "ContentPart",
-    "Message",
-    "MessageContent",
-    "Role",
-    "TextPart",
-    "content_text",
-]
-
 CacheTtl: TypeAlias = Literal["5m", "1h"]
 
 

@@ -16,17 +16,6 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
 from minillmlib.types.values import check_kind, check_number, replace
 
-__all__ = [
-    "DEFAULT_PARAMETERS",
-    "CompletionParameters",
-    "CostCallback",
-    "NodeCompletionParameters",
-    "ParametersLike",
-    "ResponseFormat",
-    "TypedParameters",
-    "node_parameters",
-]
-
 T = TypeVar("T")
 
 CostCallback: TypeAlias = Callable[[CostInfo], Awaitable[None] | None]

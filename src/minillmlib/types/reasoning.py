@@ -8,8 +8,6 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
 from minillmlib.types.values import check_choice, check_number
 
-__all__ = ["Reasoning", "ReasoningBlock", "ReasoningConfig", "ReasoningDelta"]
-
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 

@@ -15,8 +15,6 @@ from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningDelta
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage
 
-__all__ = ["SHARED_FIELDS", "CompletionResponse", "FinishReason", "RequestReport", "StreamChunk"]
-
 CallT = TypeVar("CallT")
 BlockT = TypeVar("BlockT")
 

@@ -9,8 +9,6 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.values import check_choice, check_kind, replace
 
-__all__ = ["ProviderSettings"]
-
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """OpenRouter's choice of a provider: its `provider` object. Unset fields are not sent.

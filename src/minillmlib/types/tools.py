@@ -12,16 +12,6 @@ from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_json, excerpt_of
 from minillmlib.types.values import check_choice, check_kind
 
-__all__ = [
-    "ToolCall",
-    "ToolCallDelta",
-    "ToolChoice",
-    "ToolDefinition",
-    "ToolLike",
-    "as_tool",
-    "as_tool_choice",
-]
-
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 

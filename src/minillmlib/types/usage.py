@@ -7,8 +7,6 @@ import msgspec
 
 from minillmlib.json_value import JsonObject
 
-__all__ = ["Count", "Usage", "UsageUpdate"]
-
 # A count as wires send it. JSON numbers are exact up to 2**53; a larger count is not a bill.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 

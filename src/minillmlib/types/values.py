@@ -10,8 +10,6 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 
-__all__ = ["check_choice", "check_kind", "check_number", "replace"]
-
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
 

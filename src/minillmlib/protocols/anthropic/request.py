@@ -12,8 +12,6 @@ from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningBlock
 from minillmlib.types.tools import ToolCall, as_tool_choice
 
-__all__ = ["MIN_BUDGET", "build_body"]
-
 DEFAULT_MAX_TOKENS = 4096
 CACHEABLE = ("text", "image", "document", "tool_use", "tool_result")
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")

@@ -27,8 +27,6 @@ from minillmlib.types.reasoning import ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.tools import ToolCallDelta
 
-__all__ = ["parse_event", "parse_message"]
-
 # The field that each kind of delta extends, in a block that must go back unchanged.
 DELTA_FIELDS = {
     "thinking_delta": "thinking",

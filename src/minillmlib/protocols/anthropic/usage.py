@@ -10,8 +10,6 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.chat_completions.response import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
-__all__ = ["merge_usage", "parse_usage"]
-
 COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))
 
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["ALL_FIELDS", "OPENAI_FIELDS", "ChatDialect", "MessageCapabilities"]
-
 _PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed")
 OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name in _PLAIN}
 ALL_FIELDS = OPENAI_FIELDS | {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}

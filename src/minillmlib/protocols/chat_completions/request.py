@@ -14,8 +14,6 @@ from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.tools import ToolCall, as_tool_choice
 
-__all__ = ["build_body"]
-
 JSON_INSTRUCTION = "Answer in JSON."
 
 

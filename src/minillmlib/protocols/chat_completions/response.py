@@ -28,16 +28,6 @@ from minillmlib.types.responses import CompletionResponse, FinishReason, StreamC
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
-__all__ = [
-    "UsageParser",
-    "is_error_payload",
-    "merge_usage",
-    "parse_chunk",
-    "parse_completion",
-    "parse_usage",
-    "usage_record",
-]
-
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
 
 RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature

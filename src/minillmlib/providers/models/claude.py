@@ -18,11 +18,6 @@ from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.tools import as_tool_choice
 
-__all__ = [
-    "Claude", "explain_refusal", "max_media_tokens", "why_no_prefill", "why_no_schema",
-    "why_no_warmup",
-]  # fmt: skip
-
 # claude-3-5-sonnet-20241022, claude-opus-4-1-20250805, anthropic/claude-opus-4.8
 _NAME = re.compile(
     r"claude-(?:(\d)(?:[.-](\d))?-)?(opus|sonnet|haiku|fable|mythos)"

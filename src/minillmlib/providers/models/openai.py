@@ -11,8 +11,6 @@ import msgspec
 from minillmlib.types.media import ImagePart, MediaPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 
-__all__ = ["explain_refusal", "max_media_tokens", "why_no_schema"]
-
 # Some of OpenAI's models count a base, and a price for each of at most 2 x 4 tiles of 512 pixels,
 # since an image is fitted into 2048 x 2048 and its short side into 768. The others count patches
 # of 32 x 32 pixels, up to a budget, times a factor (developers.openai.com, guides/images-vision).
