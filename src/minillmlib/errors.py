@@ -33,6 +33,51 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from minillmlib.types.costs import Attempt
 
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "BadRequestError",
+    "BillingError",
+    "BudgetExceededError",
+    "ConflictError",
+    "ConnectError",
+    "ContentFilterError",
+    "ContextLengthError",
+    "CostCallbackError",
+    "EmptyResponseError",
+    "EmptyThreadError",
+    "IncompleteJsonError",
+    "IncompleteStreamError",
+    "InvalidParameterError",
+    "JsonRepairError",
+    "LimitExceededError",
+    "LocalModelError",
+    "MalformedResponseError",
+    "MaxRetriesExceededError",
+    "MiniLLMError",
+    "MissingExtraError",
+    "MissingFieldError",
+    "ModelLoadingError",
+    "NoJsonFoundError",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "RateLimitError",
+    "ReadError",
+    "RedirectError",
+    "RejectedResponseError",
+    "RequestTimeoutError",
+    "RequestTooLargeError",
+    "ResponseValidationError",
+    "ServerError",
+    "ServerTimeoutError",
+    "StaleConnectionError",
+    "StorageError",
+    "TlsError",
+    "TransportError",
+]
+
 
 class MiniLLMError(Exception):
     """Base class of every error that this library raises.
