@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -13,7 +13,7 @@ from minillmlib.errors import StorageError
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
-BUFFER_BYTES = 1_000_000  # a tree is written in many small lines, and every write takes time
+BATCH_BYTES = 1_000_000
 
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
@@ -53,10 +53,10 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     target = Path(os.path.realpath(os.fsdecode(path)))
     draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
-        with draft.open("xb", BUFFER_BYTES) as file:
+        with draft.open("xb") as file:
             with contextlib.suppress(OSError):  # keep the permissions of the old file
                 draft.chmod(stat.S_IMODE(target.stat().st_mode))
-            file.writelines(pieces)
+            file.writelines(_batches(pieces))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
@@ -65,6 +65,17 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
             draft.unlink()
         raise
     _sync_folder(target.parent)
+
+
+def _batches(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces in batches of about a megabyte, since every write takes time."""
+    batch = bytearray()
+    for piece in pieces:
+        batch += piece
+        if len(batch) >= BATCH_BYTES:
+            yield bytes(batch)
+            batch.clear()
+    yield bytes(batch)
 
 
 def _sync_folder(path: Path) -> None:
