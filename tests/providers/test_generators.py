@@ -61,7 +61,7 @@ def test_a_preset_goes_to_its_vendor_with_the_key_from_its_variable(
     preset, variable, url, header, value, monkeypatch
 ):
     monkeypatch.setenv(variable, CANARY + "\n")
-    sent_to, headers, body = request_of(getattr(GeneratorInfo, preset)("some/model"))
+    sent_to, headers, body = request_of(GeneratorInfo.preset(preset, "some/model"))
     assert sent_to == url
     assert headers[header] == value
     assert body["model"] == "some/model"
@@ -91,7 +91,7 @@ def test_without_a_key_the_call_fails_before_anything_is_sent_and_names_the_vari
     if key is not None:
         monkeypatch.setenv(variable, key)
     transport = ScriptedTransport([])
-    generator = getattr(GeneratorInfo, preset)("m").with_transport(transport)
+    generator = GeneratorInfo.preset(preset, "m").with_transport(transport)
     for call in (ChatNode.root("s").chat("u", generator),
                  anext(ChatNode.root("s").chat_streaming("u", generator))):  # fmt: skip
         with pytest.raises(AuthenticationError, match=variable) as caught:
