@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from minillmlib.auth.credentials import EnvironmentKey
+from minillmlib.providers.presets import PRESETS
 from minillmlib.testing import without_retries
 
-KEYS = ("OPENAI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+SOURCES = [preset.credential for preset in PRESETS.values()]
+KEYS = {
+    name for source in SOURCES if isinstance(source, EnvironmentKey) for name in source.variables
+}
 
 
 @pytest.fixture(autouse=True)
 def _no_keys_from_outside(monkeypatch):
-    for name in (*KEYS, "MINILLMLIB_MODEL"):
+    for name in (*KEYS, "ANTHROPIC_AUTH_TOKEN", "MINILLMLIB_MODEL"):
         monkeypatch.delenv(name, raising=False)
 
 

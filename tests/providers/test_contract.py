@@ -357,7 +357,9 @@ def test_headers_of_any_text_are_no_error(provider, text, date):
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_row_that_every_door_reads(name):
     spec = GeneratorInfo.from_spec(f"{name}:m.gguf")
-    assert spec == GeneratorInfo.preset(name, "m.gguf") == getattr(GeneratorInfo, name)("m.gguf")
+    assert spec == GeneratorInfo.preset(name, "m.gguf")
+    if hasattr(GeneratorInfo, name):  # some have a method of their own
+        assert spec == getattr(GeneratorInfo, name)("m.gguf")
     assert (spec.name, spec.base_url) == (name, PRESETS[name].base_url)
     assert spec.provider is PRESETS[name].provider
 

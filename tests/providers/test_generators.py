@@ -55,19 +55,28 @@ def request_of(generator: GeneratorInfo, params: CompletionParameters | None = N
          "x-api-key", CANARY),
         ("claude_subscription", "ANTHROPIC_AUTH_TOKEN", "https://api.anthropic.com/v1/messages",
          "authorization", f"Bearer {CANARY}"),
+        ("groq", "GROQ_API_KEY", "https://api.groq.com/openai/v1/chat/completions",
+         "authorization", f"Bearer {CANARY}"),
     ],
 )  # fmt: skip
 def test_a_preset_goes_to_its_vendor_with_the_key_from_its_variable(
     preset, variable, url, header, value, monkeypatch
 ):
     monkeypatch.setenv(variable, CANARY + "\n")
-    sent_to, headers, body = request_of(getattr(GeneratorInfo, preset)("some/model"))
+    sent_to, headers, body = request_of(GeneratorInfo.preset(preset, "some/model"))
     assert sent_to == url
     assert headers[header] == value
     assert body["model"] == "some/model"
     assert headers["content-type"] == "application/json"
     assert headers["accept-encoding"] == "identity"
     assert headers["user-agent"] == f"minillmlib/{minillmlib.__version__}"
+
+
+def test_groq_takes_the_new_key_of_the_token_limit():
+    generator = GeneratorInfo.preset("groq", "m").with_api_key(CANARY)
+    _, _, body = request_of(generator, CompletionParameters(max_tokens=5))
+    assert body["max_completion_tokens"] == 5
+    assert "max_tokens" not in body
 
 
 def test_a_subscription_token_carries_the_oauth_beta_and_a_key_does_not(monkeypatch):
@@ -82,7 +91,7 @@ def test_a_subscription_token_carries_the_oauth_beta_and_a_key_does_not(monkeypa
     assert "x-api-key" not in by_token
 
 
-@pytest.mark.parametrize("preset", ["openrouter", "openai", "anthropic"])
+@pytest.mark.parametrize("preset", ["openrouter", "openai", "anthropic", "groq"])
 @pytest.mark.parametrize("key", [None, "", "  \n"])
 def test_without_a_key_the_call_fails_before_anything_is_sent_and_names_the_variable(
     preset, key, monkeypatch
@@ -91,7 +100,7 @@ def test_without_a_key_the_call_fails_before_anything_is_sent_and_names_the_vari
     if key is not None:
         monkeypatch.setenv(variable, key)
     transport = ScriptedTransport([])
-    generator = getattr(GeneratorInfo, preset)("m").with_transport(transport)
+    generator = GeneratorInfo.preset(preset, "m").with_transport(transport)
     for call in (ChatNode.root("s").chat("u", generator),
                  anext(ChatNode.root("s").chat_streaming("u", generator))):  # fmt: skip
         with pytest.raises(AuthenticationError, match=variable) as caught:
@@ -172,6 +181,7 @@ def test_builders_change_copies():
         ("openai:gpt-4o-mini", OpenAiProvider, "gpt-4o-mini"),
         ("anthropic:claude-haiku-4-5", AnthropicProvider, "claude-haiku-4-5"),
         ("claude_subscription:claude-haiku-4-5", AnthropicProvider, "claude-haiku-4-5"),
+        ("groq:openai/gpt-oss-20b", GenericProvider, "openai/gpt-oss-20b"),
         ("local", GenericProvider, "SmolLM2-135M-Instruct"),
         ("local:folder/file.gguf", GenericProvider, "file.gguf"),
     ],

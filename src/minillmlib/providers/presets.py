@@ -41,6 +41,9 @@ PRESETS: dict[str, Preset] = {
     "claude_subscription": Preset(
         "https://api.anthropic.com", AnthropicProvider(), ClaudeSubscriptionToken()
     ),
+    "groq": Preset(
+        "https://api.groq.com/openai/v1", GenericProvider(), EnvironmentKey(("GROQ_API_KEY",))
+    ),
     # The transport inserts the port when the server runs.
     "local": Preset("http://127.0.0.1:0/v1", GenericProvider()),
 }
