@@ -56,7 +56,8 @@ def event(parts=None, counts=None, finish=None, **more):
 SIGNED = {"text": "", "thoughtSignature": "ZmFrZSB0aG91Z2h0IHNpZ25hdHVyZQ=="}
 THOUGHT = [{"text": "I look at ", "thought": True}, {"text": "the column.", "thought": True}]
 
-# Each as a whole answer and as the events of a stream, as the service sent them.
+# Each as a whole answer and as the events of a stream. They have the form of the service's answers
+# and are made by hand: no recording.
 TEXT = (
     event(["The tide turns at six."], (11, 7, 96, 114), "STOP"),
     [event(["The tide "], (11, 3, 96, 110)), event(["turns at six."], (11, 7, 96, 114)),
