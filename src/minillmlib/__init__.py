@@ -45,7 +45,7 @@ from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningConfi
 from minillmlib.types.responses import CompletionResponse, FinishReason, RequestReport, StreamChunk
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
-from minillmlib.types.usage import Usage
+from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:
@@ -167,6 +167,7 @@ __all__ = [
     "TransportError",
     "TypedParameters",
     "Usage",
+    "UsageUpdate",
     "VideoPart",
     "__version__",
     "estimate_cost",

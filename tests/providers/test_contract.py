@@ -21,6 +21,7 @@ from minillmlib import (
     Capabilities,
     ChatNode,
     CompletionParameters,
+    CostResolution,
     FinishReason,
     GeneratorInfo,
     GenericProvider,
@@ -32,6 +33,7 @@ from minillmlib import (
     Provider,
     RateLimits,
     StreamChunk,
+    TokenPrice,
     parse_finish_reason,
 )
 from minillmlib.providers.presets import PRESETS
@@ -371,3 +373,28 @@ def test_a_new_row_is_all_that_a_compatible_service_needs(monkeypatch):
     for wrong in (lambda: GeneratorInfo.from_spec("x:m"), lambda: GeneratorInfo.preset("x", "m")):
         with pytest.raises(InvalidParameterError, match="openrouter, openai, .*local, newcomer"):
             wrong()
+
+
+@pytest.mark.parametrize("reply", ["whole", "streamed"])
+def test_counts_without_any_input_are_no_bill_whole_as_streamed(reply):
+    class OutputOnly(GenericProvider):
+        def parse_usage(self, raw):
+            usage = super().parse_usage(raw)
+            return usage and msgspec.structs.replace(usage, uncached_input_tokens=0)
+
+    counts = {"prompt_tokens": 9, "completion_tokens": 5}
+    end = {"index": 0, "finish_reason": "stop"}
+    whole = {"choices": [{**end, "message": {"content": "ok"}}], "usage": counts}
+    event = {"choices": [{**end, "delta": {"content": "ok"}}], "usage": counts}
+    data = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(event).encode()
+    replies = {"whole": ScriptedReply.json(whole), "streamed": ScriptedReply.events(data)}
+    generator, _ = generator_of(OutputOnly(), replies[reply])
+    generator = generator.with_token_price(TokenPrice(1, 5))
+    if reply == "whole":
+        cost = minillmlib.run(ChatNode.root("s").chat("u", generator)).response.cost
+    else:
+        cost = minillmlib.run(
+            ChatNode.root("s").chat_streaming("u", generator).collect()
+        ).response.cost
+    assert cost.resolution is CostResolution.UNKNOWN
+    assert cost.cost == 0

@@ -186,11 +186,12 @@ def cost_of_usage(call: Call, usage: Usage) -> CostOutcome:
 
 def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
     """Return the cost of a whole answer. Without usage it is unknown, never zero."""
-    if response.usage is None:
-        return CostOutcome.unknown(record=response.usage_record)
+    usage = response.usage
+    if usage is None or not usage.is_complete:
+        return CostOutcome.unknown(minimum_usage=usage, record=response.usage_record)
     if not call.generator.provider.billing.is_billed(response):
-        return CostOutcome.resolved(Decimal(0), response.usage)
-    return cost_of_usage(call, response.usage)
+        return CostOutcome.resolved(Decimal(0), usage)
+    return cost_of_usage(call, usage)
 
 
 def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
