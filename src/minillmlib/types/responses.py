@@ -155,3 +155,16 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
 
     delta: str = ""
     is_end: bool = False
+
+    @property
+    def has_only_text(self) -> bool:
+        """Whether no field but `delta` holds a part of the answer."""
+        # One expression, because it is asked of every chunk and true of most.
+        return not (
+            self.reasoning
+            or self.tool_calls
+            or self.media
+            or self.refusal
+            or self.refusal_reason
+            or self.reasoning_blocks
+        )

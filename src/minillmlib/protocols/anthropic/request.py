@@ -35,6 +35,8 @@ _FIELDS: Mapping[str, str] = {
     "top_k": "top_k",
     "stop": "stop_sequences",
 }
+# The fields that this module writes; the plain ones are above.
+_ENCODED = ("response_format", "reasoning", "tools", "tool_choice", "parallel_tool_calls")
 
 
 def build_body(
@@ -56,7 +58,7 @@ def build_body(
     if has_settings:
         # The wire demands a limit, and the budget counts against it.
         body["max_tokens"] += thinking.get("budget_tokens", 0)
-        body |= write_parameters(params, _FIELDS, "Anthropic")
+        body |= write_parameters(params, _FIELDS, _ENCODED, "Anthropic")
     if system:
         body["system"] = system
     if thinking:

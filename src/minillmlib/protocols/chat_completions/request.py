@@ -21,6 +21,9 @@ from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, as_tool
 
 __all__ = ["build_body", "encode_message", "ensure_json_keyword"]
 
+# The fields that this module writes; the plain ones are in the dialect.
+_ENCODED = ("response_format", "reasoning", "tools", "tool_choice", "parallel_tool_calls")
+
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     dialect: ChatDialect,
@@ -40,7 +43,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     }
     has_settings = params != NOTHING_SET  # most calls have none
     if has_settings:
-        body |= write_parameters(params, dialect.fields, dialect.name)
+        body |= write_parameters(params, dialect.fields, _ENCODED, dialect.name)
         body |= _structured(params) | _reasoning(dialect, params.reasoning)
     if stream:
         body["stream"] = True

@@ -148,8 +148,13 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         raise error_from_payload(decode_json(data), partial=_partial_text(body))
     choice = _first_choice(body)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    is_last = choice and (choice.finish_reason or choice.native_finish_reason or choice.error)
-    if choice is not None and body.usage is None and not is_last:
+    if not (
+        choice is None
+        or choice.finish_reason
+        or choice.native_finish_reason
+        or choice.error
+        or body.usage is not None
+    ):
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
             return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
