@@ -35,6 +35,7 @@ from minillmlib import (
     OpenRouterProvider,
     Provider,
     StreamChunk,
+    TokenLogprob,
     TokenPrice,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -120,10 +121,18 @@ def test_chat_answers_are_the_same_streamed_and_whole(answer, provider, rng):
     assert shown(chunks, "reasoning") == response.reasoning == answer.thought
     assert response.tool_calls == tuple(answer.calls)
     assert [made.fields for made in response.reasoning_blocks] == answer.details
+    assert [logprob_body(one) for one in response.logprobs] == answer.logprobs
     assert response.raw_finish_reason == (answer.native or answer.finish)
     assert len(response.media) == answer.images + (answer.sound is not None)
     if answer.sound is not None:
         assert response.media[-1] == AudioPart(data=answer.sound, media_type="audio/pcm")
+
+
+def logprob_body(one: TokenLogprob, *, is_top: bool = False) -> dict[str, Any]:
+    data = None if one.bytes is None else list(one.bytes)
+    body = {"token": one.token, "logprob": one.logprob, "bytes": data}
+    top = [logprob_body(other, is_top=True) for other in one.top]
+    return body if is_top else body | {"top_logprobs": top}
 
 
 def without_places(node: ChatNode) -> tuple[Any, ...]:

@@ -48,6 +48,7 @@ VALUES = {
     ("repetition_penalty", "multiplicative penalty"): (1.1, 1.2),
     ("stop", "stop sequences"): (["A"], ["B"]),
     ("seed", "reproducible sampling"): (1, 2),
+    ("logprobs", "probabilities of the tokens"): (3, 0),
     ("response_format", "JSON that fits a schema"): (
         ResponseFormat.json_schema(SCHEMA), ResponseFormat.json_schema({"type": "array"})),
     ("response_format", "any JSON"): (ResponseFormat.json(), None),

@@ -22,7 +22,14 @@ from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, as_tool
 __all__ = ["build_body", "encode_message", "ensure_json_keyword"]
 
 # The fields that this module writes; the plain ones are in the dialect.
-_ENCODED = ("response_format", "reasoning", "tools", "tool_choice", "parallel_tool_calls")
+_ENCODED = (
+    "response_format",
+    "reasoning",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "logprobs",
+)
 
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
@@ -63,6 +70,10 @@ def _structured(params: CompletionParameters) -> JsonObject:
         body["tool_choice"] = _choice(as_tool_choice(params.tool_choice))
     if params.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = params.parallel_tool_calls
+    if params.logprobs is not None:
+        body["logprobs"] = True
+        if params.logprobs > 0:
+            body["top_logprobs"] = params.logprobs
     return body
 
 

@@ -24,7 +24,7 @@ from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
-from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
@@ -88,6 +88,14 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     native_finish_reason: str | None = None
     error: JsonValue = None
+    logprobs: JsonValue = None
+
+
+class _Logprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: JsonValue = None
+    top_logprobs: JsonValue = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -153,6 +161,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         or choice.finish_reason
         or choice.native_finish_reason
         or choice.error
+        or choice.logprobs
         or body.usage is not None
     ):
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
@@ -208,13 +217,15 @@ def _parse_message(choice: _Choice | None) -> JsonObject:
     reason = None if word is None else FINISH_REASONS.get(word, FinishReason.UNKNOWN)
     if choice.error or reason is FinishReason.ERROR:
         raise _failure(choice, _text(message))
-    end = {
+    rest: JsonObject = {
         "finish_reason": reason,
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
     }
+    if choice.logprobs:
+        rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:
-        return {"delta": texts[0], "reasoning": texts[1], **end}
+        return {"delta": texts[0], "reasoning": texts[1], **rest}
     return {
         "delta": _text(message),
         "refusal": message.refusal or None,
@@ -222,8 +233,31 @@ def _parse_message(choice: _Choice | None) -> JsonObject:
         "reasoning_blocks": _reasoning_blocks(message),
         "tool_calls": _tool_calls(message),
         "media": parse_media(message.images or (), message.audio.data if message.audio else None),
-        **end,
+        **rest,
     }
+
+
+def _logprobs(record: JsonValue, key: str) -> tuple[TokenLogprob, ...]:
+    """Return the tokens in a list of a record, without what is none: it is not the answer itself.
+
+    Old servers send records of another shape.
+    """
+    items = record.get(key) if isinstance(record, dict) else None
+    tokens = (_token_logprob(item, key) for item in (items if isinstance(items, list) else ()))
+    return tuple(filter(None, tokens))
+
+
+def _token_logprob(item: JsonValue, key: str) -> TokenLogprob | None:
+    try:
+        found = msgspec.convert(item, _Logprob)
+    except (ValueError, OverflowError):
+        return None
+    try:
+        data = bytes(found.bytes) if isinstance(found.bytes, list) else None
+    except (ValueError, TypeError, OverflowError):
+        data = None
+    top = () if key == "top_logprobs" else _logprobs(item, "top_logprobs")
+    return TokenLogprob(token=found.token, logprob=found.logprob, bytes=data, top=top)
 
 
 def _reasoning(message: _Message) -> str:
