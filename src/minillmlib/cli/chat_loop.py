@@ -13,6 +13,7 @@ from minillmlib.cli.conversation_files import export, is_same_file
 from minillmlib.cli.format import one_line, visible
 from minillmlib.cli.terminal import read_lines, show_error, show_hint, show_line, show_tree
 from minillmlib.cli.tree_view import excerpt, summary
+from minillmlib.tree.render import EXPORTS
 
 __all__ = ["run_chat_loop", "show_recent"]
 
@@ -172,7 +173,7 @@ COMMANDS = {
         Command(
             "/save FILE",
             _save,
-            "write this branch (.json, .md), a page (.html) or the whole tree (any other name)",
+            f"write this branch (.json), an export ({', '.join(EXPORTS)}) or the whole tree (else)",
         ),
         Command("/cost", _cost, "show the cost of this answer, this branch and the whole tree"),
         Command("/help", _help, "show this list"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
+from minillmlib.tree.render import EXPORTS
 from minillmlib.tree.tree_file import as_storage_error
 
 __all__ = ["export", "is_same_file", "load_root", "open_or_create", "page_path", "write_page"]
@@ -52,16 +53,14 @@ def _has_nodes(path: Path) -> bool:
 
 def export(node: ChatNode, path: Path) -> str:
     """Write the format that the file's name asks for, and return what was written."""
-    match path.suffix.lower():
-        case ".md":
-            _write_text(path, node.to_markdown())
-            return "this conversation, as Markdown"
-        case ".html":
-            write_page(node.root_node, path, path.stem)
-            return "the whole tree, as a page"
-        case ".json":
-            node.save_thread(path)
-            return "this conversation"
+    name = path.name.lower()
+    for suffix, (content, render) in EXPORTS.items():
+        if name.endswith(suffix):
+            _write_text(path, render(node, path.stem))
+            return content
+    if name.endswith(".json"):
+        node.save_thread(path)
+        return "this conversation"
     node.root_node.save_tree(path)
     return "the whole tree"
 

@@ -19,7 +19,7 @@ from minillmlib.json_value import excerpt
 from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
-from minillmlib.tree.render import as_html, as_markdown, as_text
+from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
 from minillmlib.tree.store import NO_NODE
 from minillmlib.tree.thread_file import Thread, thread_from_json, thread_json
 from minillmlib.tree.tree import Tree
@@ -624,6 +624,16 @@ class ChatNode:
     def to_markdown(self) -> str:
         """Render the conversation from the root to here as Markdown."""
         return as_markdown(self.thread())
+
+    def to_sharegpt(self) -> str:
+        """Render the conversations to the leaves from here down as ShareGPT, a line of JSON each.
+
+        This is training data for LLaMA-Factory and axolotl. Tool calls are `function_call`, their
+        results `observation`; reasoning is left out, and placeholders stay. Media, or arguments of
+        a call that are not JSON, raise an `InvalidParameterError` that names the node. O(text of
+        all conversations).
+        """
+        return as_sharegpt(self.leaves())
 
     def to_html(self, title: str = "Conversation") -> str:
         """Render this node and all below it as one HTML page for any browser; it works offline."""

@@ -1,12 +1,22 @@
-"""A conversation as text: for people and logs, as Markdown, and as HTML for notebooks."""
+"""Conversations as text: for people and logs, Markdown, HTML for notebooks, and training data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
+from minillmlib.json_value import JsonObject, json_text
+from minillmlib.tree.records import encode_lossy
 from minillmlib.types.messages import Message, Role, TextPart
+from minillmlib.types.tools import ToolCall
 
-__all__ = ["as_html", "as_markdown", "as_text", "escape_html"]
+if TYPE_CHECKING:
+    from minillmlib.tree.node import ChatNode
+
+__all__ = ["EXPORTS", "Export", "as_html", "as_markdown", "as_sharegpt", "as_text", "escape_html"]
 
 # The module `html` loads a table of 2,231 entities, 3 % of our import.
 HTML_ENTITIES = str.maketrans(
@@ -46,6 +56,79 @@ def as_html(messages: Iterable[Message]) -> str:
 def escape_html(text: str) -> str:
     """Replace the characters that mean something in HTML."""
     return text.translate(HTML_ENTITIES)
+
+
+class _Turn(msgspec.Struct):
+    speaker: str = msgspec.field(name="from")
+    value: str
+
+
+class _Example(msgspec.Struct):
+    id: str
+    conversations: list[_Turn]
+
+
+SPEAKERS = {
+    Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt", Role.TOOL: "observation",
+}  # fmt: skip
+
+
+def as_sharegpt(leaves: Iterable[ChatNode]) -> str:
+    """Render the conversation to each leaf as one line of JSON in the ShareGPT format.
+
+    LLaMA-Factory wants the two sides to alternate, so adjacent turns of one speaker become one.
+    """
+    lines = (encode_lossy(_Example(leaf.id, _turns(leaf))).decode() for leaf in leaves)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _turns(leaf: ChatNode) -> list[_Turn]:
+    turns: list[_Turn] = []
+    for node in leaf.path():
+        message = node.message
+        if message.attachments or message.media:
+            raise InvalidParameterError(f"node {node.id} has media, which ShareGPT cannot carry")
+        speaker, text = SPEAKERS[message.role], message.text or ""
+        if not text and message.tool_calls:
+            pass  # the calls are all of it
+        elif turns and turns[-1].speaker == speaker:
+            turns[-1].value += f"\n\n{text}"
+        else:
+            turns.append(_Turn(speaker, text))
+        if message.tool_calls:
+            try:
+                calls = [_call_body(call) for call in message.tool_calls]
+                value = json_text(calls if len(calls) > 1 else calls[0])
+            except MalformedResponseError as error:
+                raise InvalidParameterError(
+                    f"node {node.id} has a call that ShareGPT cannot carry: {error}"
+                ) from None
+            turns.append(_Turn("function_call", value))
+    return turns
+
+
+def _call_body(call: ToolCall) -> JsonObject:
+    return {"name": call.name, "arguments": call.arguments_json() if call.arguments else {}}
+
+
+class Export(NamedTuple):
+    """A format of text files: what a file holds, and its text, from a node and a title."""
+
+    content: str
+    render: Callable[[ChatNode, str], str]
+
+
+# By the end of a file's name. These are for others to read; `save_thread` and `save_tree` write
+# what is loaded again.
+EXPORTS: dict[str, Export] = {
+    ".md": Export("this conversation, as Markdown", lambda node, _: node.to_markdown()),
+    ".html": Export(
+        "the whole tree, as a page", lambda node, title: node.root_node.to_html(title=title)
+    ),
+    ".sharegpt.jsonl": Export(
+        "the whole tree, as ShareGPT lines", lambda node, _: node.root_node.to_sharegpt()
+    ),
+}
 
 
 def _render_message(message: Message) -> str:
