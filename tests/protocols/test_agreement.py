@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from strategies_answers import (
     DONE,
     INTERLEAVED,
     RANDOMS,
+    ChatAnswer,
     calls_in,
     chat_answers,
     chat_body,
@@ -37,8 +39,10 @@ from minillmlib import (
     StreamChunk,
     TokenLogprob,
     TokenPrice,
+    ToolCall,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.types.responses import SHARED_FIELDS
 
 # The same examples in every run.
 AGREEMENT = settings(
@@ -126,6 +130,32 @@ def test_chat_answers_are_the_same_streamed_and_whole(answer, provider, rng):
     assert len(response.media) == answer.images + (answer.sound is not None)
     if answer.sound is not None:
         assert response.media[-1] == AudioPart(data=answer.sound, media_type="audio/pcm")
+
+
+FULL = ChatAnswer(
+    id="i", model="m", text="t", refusal="No.", thinks_in="details", thought="hm",
+    details=[{"type": "reasoning.text", "text": "hm", "index": 0}],
+    calls=[ToolCall(id="c", name="f", arguments="{}")], images=1, sound=None, finish="stop",
+    native="end", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    logprobs=[{"token": "t", "logprob": -1.0, "bytes": [116], "top_logprobs": []}],
+)  # fmt: skip
+REFUSED = {"content": [], "stop_reason": "refusal", "usage": {"input_tokens": "odd"}}
+
+
+def test_every_field_that_chunk_and_answer_share_is_read_from_some_wire():
+    nothing, rng = CompletionResponse(), Random(0)
+    whole = [whole_of(OpenRouterProvider(), chat_body(FULL)), whole_of(CLAUDE_WIRE, REFUSED)]
+    streamed = [
+        streamed_of(OpenRouterProvider(), chat_stream(rng, FULL))[1],
+        streamed_of(CLAUDE_WIRE, claude_stream(rng, REFUSED | {"usage": {"output_tokens": 1}}))[1],
+    ]
+    for nodes in (whole, streamed):
+        unread = [
+            name
+            for name in SHARED_FIELDS
+            if all(getattr(node.response, name) == getattr(nothing, name) for node in nodes)
+        ]
+        assert not unread, "read it in a wire's response.py, and put it into an answer above"
 
 
 def logprob_body(one: TokenLogprob, *, is_top: bool = False) -> dict[str, Any]:

@@ -119,6 +119,13 @@ def test_a_field_does_what_the_guide_says(row, column):
     assert field not in request_report.omitted
 
 
+@pytest.mark.parametrize("field", CompletionParameters.__struct_fields__)
+def test_a_value_of_another_kind_is_an_error_that_names_the_field(field):
+    tools = {"tools": TOOLS} if field in NEEDS_TOOLS else {}
+    with pytest.raises(InvalidParameterError, match=field):
+        CompletionParameters(**{**tools, field: object()})
+
+
 SAMPLING = ("temperature", "top_p")
 OPENAI_THINKING = {"temperature": 0, "top_p": 0.5, "frequency_penalty": 1, "presence_penalty": 1,
                    "stop": ["x"]}  # fmt: skip

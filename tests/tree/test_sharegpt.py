@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from minillmlib import ChatNode, DocumentPart, ImagePart, InvalidParameterError, Message, ToolCall
+from minillmlib.tree.render import EXPORTS
 
 IMAGE = ImagePart(url="https://a.example/1.png")
 
@@ -96,6 +98,12 @@ def test_what_it_cannot_carry_is_an_error_that_names_the_node(message):
     copied = root.graft(leaf.root_node)
     with pytest.raises(InvalidParameterError, match=copied.id):
         root.to_sharegpt()
+
+
+def test_every_form_of_text_has_its_row_and_its_place_in_the_guide():
+    guide = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
+    assert len(EXPORTS) == sum(name.startswith("to_") for name in dir(ChatNode))
+    assert all(f"`{suffix}`" in guide for suffix in EXPORTS)
 
 
 def test_lone_surrogates_do_not_stop_it():
