@@ -42,7 +42,13 @@ from minillmlib.types.parameters import (
     TypedParameters,
 )
 from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningConfig, ReasoningDelta
-from minillmlib.types.responses import CompletionResponse, FinishReason, RequestReport, StreamChunk
+from minillmlib.types.responses import (
+    CompletionResponse,
+    FinishReason,
+    RequestReport,
+    StreamChunk,
+    TokenLogprob,
+)
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
@@ -157,6 +163,7 @@ __all__ = [
     "StreamingCompletion",
     "TextPart",
     "TlsError",
+    "TokenLogprob",
     "TokenPrice",
     "ToolCall",
     "ToolCallDelta",

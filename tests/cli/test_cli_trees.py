@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from cli_program import (
 
 from minillmlib import ChatNode, CostTotal, StorageError
 from minillmlib.cli.format import total_words
+from minillmlib.tree.render import EXPORTS
 
 pytestmark = pytest.mark.long
 
@@ -425,6 +427,22 @@ def test_save_writes_what_the_name_asks_for(service, tmp_path):
 def test_save_writes_a_page(service, tmp_path):
     chat(service, tmp_path / "kept.tree", "one", f"/save {tmp_path / 'it.html'}")
     assert "It is Paris." in (tmp_path / "it.html").read_text()
+
+
+def test_save_writes_training_data(service, tmp_path):
+    file = tmp_path / "It.ShareGPT.jsonl"
+    _, err = chat(service, tmp_path / "kept.tree", "one", "/branch", "two", f"/save {file}")
+    assert "Wrote the whole tree, as ShareGPT lines" in err
+    said = [json.loads(line)["conversations"] for line in file.read_text().splitlines()]
+    assert [[turn["value"] for turn in one][1:] for one in said] == [
+        ["one", "It is Paris."],
+        ["two", "It is Paris."],
+    ]
+
+
+def test_help_names_every_export(service):
+    _, _, err = run(service, "chat", given=b"/help\n")
+    assert all(suffix in err for suffix in EXPORTS)
 
 
 def test_save_never_replaces_the_journal(service, tmp_path):

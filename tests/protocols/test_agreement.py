@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from strategies_answers import (
     DONE,
     INTERLEAVED,
     RANDOMS,
+    ChatAnswer,
     calls_in,
     chat_answers,
     chat_body,
@@ -35,9 +37,12 @@ from minillmlib import (
     OpenRouterProvider,
     Provider,
     StreamChunk,
+    TokenLogprob,
     TokenPrice,
+    ToolCall,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.types.responses import SHARED_FIELDS
 
 # The same examples in every run.
 AGREEMENT = settings(
@@ -120,10 +125,44 @@ def test_chat_answers_are_the_same_streamed_and_whole(answer, provider, rng):
     assert shown(chunks, "reasoning") == response.reasoning == answer.thought
     assert response.tool_calls == tuple(answer.calls)
     assert [made.fields for made in response.reasoning_blocks] == answer.details
+    assert [logprob_body(one) for one in response.logprobs] == answer.logprobs
     assert response.raw_finish_reason == (answer.native or answer.finish)
     assert len(response.media) == answer.images + (answer.sound is not None)
     if answer.sound is not None:
         assert response.media[-1] == AudioPart(data=answer.sound, media_type="audio/pcm")
+
+
+FULL = ChatAnswer(
+    id="i", model="m", text="t", refusal="No.", thinks_in="details", thought="hm",
+    details=[{"type": "reasoning.text", "text": "hm", "index": 0}],
+    calls=[ToolCall(id="c", name="f", arguments="{}")], images=1, sound=None, finish="stop",
+    native="end", usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    logprobs=[{"token": "t", "logprob": -1.0, "bytes": [116], "top_logprobs": []}],
+)  # fmt: skip
+REFUSED = {"content": [], "stop_reason": "refusal", "usage": {"input_tokens": "odd"}}
+
+
+def test_every_field_that_chunk_and_answer_share_is_read_from_some_wire():
+    nothing, rng = CompletionResponse(), Random(0)
+    whole = [whole_of(OpenRouterProvider(), chat_body(FULL)), whole_of(CLAUDE_WIRE, REFUSED)]
+    streamed = [
+        streamed_of(OpenRouterProvider(), chat_stream(rng, FULL))[1],
+        streamed_of(CLAUDE_WIRE, claude_stream(rng, REFUSED | {"usage": {"output_tokens": 1}}))[1],
+    ]
+    for nodes in (whole, streamed):
+        unread = [
+            name
+            for name in SHARED_FIELDS
+            if all(getattr(node.response, name) == getattr(nothing, name) for node in nodes)
+        ]
+        assert not unread, "read it in a wire's response.py, and put it into an answer above"
+
+
+def logprob_body(one: TokenLogprob, *, is_top: bool = False) -> dict[str, Any]:
+    data = None if one.bytes is None else list(one.bytes)
+    body = {"token": one.token, "logprob": one.logprob, "bytes": data}
+    top = [logprob_body(other, is_top=True) for other in one.top]
+    return body if is_top else body | {"top_logprobs": top}
 
 
 def without_places(node: ChatNode) -> tuple[Any, ...]:

@@ -113,7 +113,15 @@ OPENAI = Wire(
     streamed=openai_params.CompletionCreateParamsStreaming,
     efforts=("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     has_budget=False,
-    fields=("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"),
+    fields=(
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+        "seed",
+        "logprobs",
+    ),
     rules=openai_rules,
 )
 CLAUDE_WIRE = Wire(
@@ -362,6 +370,7 @@ NUMBERS = {
     "frequency_penalty": st.floats(-2, 2) | st.integers(-2, 2),
     "presence_penalty": st.floats(-2, 2) | st.integers(-2, 2),
     "seed": st.integers(-(2**63), 2**63 - 1),
+    "logprobs": st.integers(0, 20),
 }
 TOOLS = st.one_of(
     st.just(get_weather),

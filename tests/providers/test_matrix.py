@@ -48,6 +48,7 @@ VALUES = {
     ("repetition_penalty", "multiplicative penalty"): (1.1, 1.2),
     ("stop", "stop sequences"): (["A"], ["B"]),
     ("seed", "reproducible sampling"): (1, 2),
+    ("logprobs", "probabilities of the tokens"): (3, 0),
     ("response_format", "JSON that fits a schema"): (
         ResponseFormat.json_schema(SCHEMA), ResponseFormat.json_schema({"type": "array"})),
     ("response_format", "any JSON"): (ResponseFormat.json(), None),
@@ -116,6 +117,13 @@ def test_a_field_does_what_the_guide_says(row, column):
     assert changed == keys
     assert after != again
     assert field not in request_report.omitted
+
+
+@pytest.mark.parametrize("field", CompletionParameters.__struct_fields__)
+def test_a_value_of_another_kind_is_an_error_that_names_the_field(field):
+    tools = {"tools": TOOLS} if field in NEEDS_TOOLS else {}
+    with pytest.raises(InvalidParameterError, match=field):
+        CompletionParameters(**{**tools, field: object()})
 
 
 SAMPLING = ("temperature", "top_p")

@@ -16,12 +16,14 @@ from minillmlib import (
     ReasoningBlock,
     ReasoningDelta,
     StreamChunk,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
 )
 from minillmlib.streaming.accumulator import ResponseAccumulator, chunk_of, whole_response
 
+A, B = (TokenLogprob(token=token, logprob=-0.5) for token in "ab")
 IMAGE = ImagePart(url="https://a.example/1.png")
 # Of each shared field: the value of a chunk, and of the response, if that is another.
 VALUES = {
@@ -37,6 +39,7 @@ VALUES = {
     ),
     "media": ((IMAGE,),),
     "reasoning": ("hm",),
+    "logprobs": ((A, B),),
     "reasoning_blocks": (
         (ReasoningDelta(index=0, fields={"type": "t"}),),
         (ReasoningBlock(fields={"type": "t"}),),
@@ -45,7 +48,7 @@ VALUES = {
     "usage_record": ({"in": 1},),
 }
 SHARED = set(StreamChunk.__struct_fields__) & set(CompletionResponse.__struct_fields__)
-CONTENT = ("refusal", "refusal_reason", "tool_calls", "media", "reasoning")
+CONTENT = ("refusal", "refusal_reason", "tool_calls", "media", "reasoning", "logprobs")
 
 
 def test_only_the_text_and_the_end_marker_are_fields_of_a_chunk_alone():
@@ -67,11 +70,13 @@ def test_a_field_of_a_chunk_is_the_responses_streamed_and_whole_and_of_the_chunk
 
 
 def test_a_field_that_comes_in_two_chunks_is_added_up():
-    pieces = ({"reasoning": "a", "refusal": "N", "media": (IMAGE,)},
-              {"reasoning": "b", "refusal": "o", "refusal_reason": "harm", "media": (IMAGE,)})  # fmt: skip
+    pieces = ({"reasoning": "a", "refusal": "N", "media": (IMAGE,), "logprobs": (A,)},
+              {"reasoning": "b", "refusal": "o", "refusal_reason": "harm", "media": (IMAGE,),
+               "logprobs": (B, A)})  # fmt: skip
     response = whole_response([StreamChunk(**piece) for piece in pieces], None)
     assert (response.reasoning, response.refusal, response.media) == ("ab", "No", (IMAGE, IMAGE))
     assert response.refusal_reason == "harm"
+    assert response.logprobs == (A, B, A)
 
 
 @pytest.mark.parametrize("text", ["To begin", ""])

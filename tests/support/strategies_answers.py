@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from random import Random
 from typing import Any
 
@@ -254,6 +254,14 @@ CALLS = st.lists(
     max_size=3,
     unique_by=lambda call: call.id,
 )
+TOKENS = {
+    "token": TEXTS,
+    "logprob": st.floats(-99, 0) | st.integers(-99, 0),
+    "bytes": st.none() | st.binary(max_size=3).map(list),
+}
+LOGPROBS = st.fixed_dictionaries(
+    TOKENS | {"top_logprobs": st.lists(st.fixed_dictionaries(TOKENS), max_size=2)}
+)
 SOUNDS = st.binary(max_size=9).map(lambda data: b"\0" + data)  # bare samples
 PNG = "data:image/png;base64,iVBORw0KGgo="
 
@@ -301,6 +309,7 @@ class ChatAnswer(msgspec.Struct):
     finish: str | None
     native: str | None
     usage: dict[str, Any] | None
+    logprobs: list[dict[str, Any]]
 
 
 @st.composite
@@ -325,6 +334,7 @@ def chat_answers(draw) -> ChatAnswer:
         finish=draw(FINISHES) if has_finish else None,
         native=draw(st.none() | NAMES) if has_finish else None,
         usage=usage,
+        logprobs=draw(st.just([]) | st.lists(LOGPROBS, max_size=4)),
     )
 
 
@@ -348,6 +358,10 @@ def content_body(answer: ChatAnswer, text: str, thought: str) -> dict[str, Any]:
     return {"content": text, answer.thinks_in: thought}
 
 
+def logprobs_body(tokens: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"logprobs": {"content": tokens, "refusal": None} if tokens else None}
+
+
 def chat_body(answer: ChatAnswer) -> dict[str, Any]:
     message = {"role": "assistant", "refusal": answer.refusal}
     message |= content_body(answer, answer.text, answer.thought)
@@ -364,7 +378,7 @@ def chat_body(answer: ChatAnswer) -> dict[str, Any]:
     if answer.images:
         message["images"] = [image_body() for _ in range(answer.images)]
     choice = {"index": 0, "message": message, "finish_reason": answer.finish}
-    choice |= {"native_finish_reason": answer.native}
+    choice |= {"native_finish_reason": answer.native} | logprobs_body(answer.logprobs)
     return {"id": answer.id, "model": answer.model, "choices": [choice], "usage": answer.usage}
 
 
@@ -394,11 +408,13 @@ def chunks_of(
     head = {"id": answer.id, "model": answer.model, "object": "chat.completion.chunk"}
     end = {"finish_reason": answer.finish, "native_finish_reason": answer.native}
     last = deltas.pop() if rng.random() < 0.3 else {}
+    *pieces, rest = parted(rng, answer.logprobs)
     for delta in deltas:
         choice = {"index": 0, "delta": delta, "finish_reason": None}
+        choice |= logprobs_body(pieces.pop(0) if pieces else [])
         yield head | {"choices": [choice], "usage": None}
     usage_beside = rng.choice([True, False])
-    final = {"index": 0, "delta": last} | end
+    final = {"index": 0, "delta": last} | end | logprobs_body([*chain(*pieces), *rest])
     yield head | {"choices": [final], "usage": answer.usage if usage_beside else None}
     if not usage_beside and answer.usage is not None:
         again = rng.choice([[], [{"index": 0, "delta": {"content": ""}} | end]])

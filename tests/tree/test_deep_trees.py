@@ -124,6 +124,7 @@ USES = {
     "subtree_cost": lambda leaf, _: leaf.root_node.subtree_cost() == CostTotal(),
     "text": lambda leaf, _: leaf.text == "a",
     "thread": lambda leaf, _: len(leaf.thread()) == DEPTH + 1,
+    "to_sharegpt": lambda leaf, _: leaf.to_sharegpt().count('"from":') >= DEPTH,
     "to_markdown": lambda leaf, _: leaf.to_markdown().count("## ") == DEPTH + 1,
     "tool_calls": lambda leaf, _: leaf.tool_calls == (),
     "__eq__": lambda leaf, _: leaf == leaf.path()[-1],

@@ -24,6 +24,7 @@ from minillmlib.cli.conversation_files import export, is_same_file
 from minillmlib.cli.format import closing_line, one_line, truncation_notice, visible
 from minillmlib.cli.terminal import show_error, show_hint, show_line
 from minillmlib.cli.tree_view import DIM, excerpt, summary
+from minillmlib.tree.node import EXPORTS
 
 RECENT_MESSAGES = 4
 MAX_CHARS = 500
@@ -261,7 +262,7 @@ COMMANDS = {
         Command(
             "/save FILE",
             _save,
-            "write this branch (.json, .md), a page (.html) or the whole tree (any other name)",
+            f"write this branch (.json), an export ({', '.join(EXPORTS)}) or the whole tree (else)",
         ),
         Command("/cost", _cost, "show the cost of this answer, this branch and the whole tree"),
         Command("/help", _help, "show this list"),

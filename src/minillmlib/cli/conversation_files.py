@@ -7,6 +7,7 @@ from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
+from minillmlib.tree.node import EXPORTS
 from minillmlib.tree.tree_file import as_storage_error
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -50,16 +51,14 @@ def _has_nodes(path: Path) -> bool:
 
 def export(node: ChatNode, path: Path) -> str:
     """Write the format that the file's name asks for, and return what was written."""
-    match path.suffix.lower():
-        case ".md":
-            write_text(path, node.to_markdown())
-            return "this conversation, as Markdown"
-        case ".html":
-            write_text(path, node.root_node.to_html(title=path.stem))
-            return "the whole tree, as a page"
-        case ".json":
-            node.save_thread(path)
-            return "this conversation"
+    name = path.name.lower()
+    for suffix, (content, render) in EXPORTS.items():
+        if name.endswith(suffix):
+            write_text(path, render(node, path.stem))
+            return content
+    if name.endswith(".json"):
+        node.save_thread(path)
+        return "this conversation"
     node.root_node.save_tree(path)
     return "the whole tree"
 

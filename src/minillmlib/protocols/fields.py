@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -13,31 +13,24 @@ from minillmlib.types.tools import ToolLike, as_tool
 # The library itself decides these.
 RESERVED = ("stream", "stream_options")
 
-# These have another shape on each wire; all other fields are plain values.
-STRUCTURED = (
-    "response_format",
-    "reasoning",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "openrouter_routing",
-    "extra",
-)
-FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in STRUCTURED)
+# `add_extra` writes the one, and the other goes to OpenRouter only.
+COMMON = ("extra", "openrouter_routing")
+FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in COMMON)
 NOTHING_SET = CompletionParameters()
 
 
 def write_parameters(
-    params: CompletionParameters, keys: Mapping[str, str], wire: str
+    params: CompletionParameters, keys: Mapping[str, str], encoded: Collection[str], wire: str
 ) -> JsonObject:
     """Return the body keys of the plain fields that are set; `keys` maps a field to its key.
 
-    Raises `InvalidParameterError` for a field that is set but that the wire does not have.
+    The fields in `encoded` are left to the wire, which has a shape of its own for them. Raises
+    `InvalidParameterError` for any other field that is set and that has no key.
     """
     body: JsonObject = {}
     for field in FIELDS:
         value = getattr(params, field)
-        if value is None:
+        if value is None or field in encoded:
             continue
         if field not in keys:
             raise InvalidParameterError(f"{wire} has no {field}; leave it out for this provider")

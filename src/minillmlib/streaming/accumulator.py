@@ -1,7 +1,7 @@
 """Adds up the chunks of an answer. A stream and a whole answer become a response the same way."""
 
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -32,24 +32,32 @@ def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
     return (*others, msgspec.structs.replace(sounds[0], data=data))
 
 
+def _concatenate(values: list[JsonValue]) -> JsonValue:
+    if isinstance(values[0], str):
+        return "".join(values)
+    return tuple(chain.from_iterable(values))
+
+
+def _size(value: JsonValue) -> int:
+    return len(value if isinstance(value, str) else repr(value))
+
+
 class _Rule(NamedTuple):
     """How the values that the chunks have in one field become the response's value."""
 
-    combine: Callable[[list[JsonValue]], JsonValue]
-    size: Callable[[JsonValue], int] = len
+    combine: Callable[[list[JsonValue]], JsonValue] = _concatenate
+    size: Callable[[JsonValue], int] = _size  # counts against `Limits.text_chars`
 
 
-# The fields that hold content beside the text and the tool calls. They are collected and combined
-# at the end; their sizes count against `Limits.text_chars`.
-CONTENT: dict[str, _Rule] = {
-    "refusal": _Rule("".join),
+# Of the fields that chunk and response share, these have code of their own. Every other one holds
+# content beside the text; one without a rule here is concatenated, text or tuple.
+_FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_record")
+_OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks")
+_RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
-    "reasoning": _Rule("".join),
     "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
 }
-
-_other_content = attrgetter("tool_calls", "reasoning_blocks", *CONTENT)
-_NO_OTHER_CONTENT = _other_content(StreamChunk())
+_CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
 
 
 class ResponseAccumulator:
@@ -69,33 +77,21 @@ class ResponseAccumulator:
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all content
         self._deltas: list[str] = []
-        self._text_chars = 0
         self._content: dict[str, list[JsonValue]] = {}
         self._tool_calls: ToolCallAccumulator | None = None
         self._blocks: ReasoningAccumulator | None = None
         self.chars = 0  # of all content; of media, bytes
+        self._other_chars = 0  # of all content but the text
 
     def add(self, chunk: StreamChunk) -> bool:
         """Add the next chunk, in the order of arrival. Return whether it holds content."""
-        if chunk.reasoning_blocks:
-            self._add_blocks(chunk.reasoning_blocks)
         delta = chunk.delta
-        has_content = bool(delta)
+        has_content = False if chunk.has_only_text else self._add_content(chunk)
         if delta:
-            self._deltas.append(delta)
-            chars = len(delta)
-            self._text_chars += chars
-            self.chars += chars
-            self._is_counted = False
-        if (  # three times as fast as a look at `CONTENT`, and most chunks hold only text
-            chunk.reasoning
-            or chunk.tool_calls
-            or chunk.media
-            or chunk.refusal
-            or chunk.refusal_reason
-        ):
             has_content = True
-            self._add_content(chunk)
+            self._deltas.append(delta)
+            self.chars += len(delta)
+            self._is_counted = False
         if not self.id:
             self.id = chunk.id
         if chunk.model:
@@ -110,21 +106,30 @@ class ResponseAccumulator:
         return has_content
 
     def _add_blocks(self, blocks: tuple[ReasoningDelta, ...]) -> None:
-        self._blocks = self._blocks or ReasoningAccumulator()
         calls_before = 0 if self._tool_calls is None else len(self._tool_calls)
         for block in blocks:
-            self._blocks.add(block, self._text_chars, calls_before)
+            self._blocks = self._blocks or ReasoningAccumulator()
+            self._blocks.add(block, self.chars - self._other_chars, calls_before)
 
-    def _add_content(self, chunk: StreamChunk) -> None:
+    def _add_content(self, chunk: StreamChunk) -> bool:
+        """Add all but the text. Return whether there is any that is not sealed."""
+        self._add_blocks(chunk.reasoning_blocks)
+        has_content = bool(chunk.tool_calls)
+        chars = 0
         for call in chunk.tool_calls:
             self._tool_calls = self._tool_calls or ToolCallAccumulator()
             self._tool_calls.add(call)
-            self.chars += len(call.arguments) + len(call.name) + len(call.id)
-        for name, rule in CONTENT.items():
+            chars += len(call.arguments) + len(call.name) + len(call.id)
+        for name, rule in _CONTENT.items():
             if value := getattr(chunk, name):
+                has_content = True
                 self._content.setdefault(name, []).append(value)
-                self.chars += rule.size(value)
-        self._is_counted = False
+                chars += rule.size(value)
+        self.chars += chars
+        self._other_chars += chars
+        if has_content:
+            self._is_counted = False
+        return has_content
 
     def _add_usage(self, update: UsageUpdate) -> None:
         self._is_counted = True
@@ -176,7 +181,7 @@ class ResponseAccumulator:
 
     def response(self) -> CompletionResponse:
         """Return everything added so far as one response."""
-        content = {name: CONTENT[name].combine(values) for name, values in self._content.items()}
+        content = {name: _CONTENT[name].combine(values) for name, values in self._content.items()}
         calls = () if self._tool_calls is None else self._tool_calls.calls()
         is_refused = "refusal" in content or "refusal_reason" in content
         reason = _normalize_finish_reason(self.finish_reason, calls, is_refused=is_refused)
@@ -202,7 +207,7 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
     last = chunks[-1]
     usage = _complete_usage(last.usage)
     record = last.usage_record if usage is None else None
-    if len(chunks) == 1 and _other_content(last) == _NO_OTHER_CONTENT:
+    if len(chunks) == 1 and last.has_only_text:
         return CompletionResponse(
             id=last.id,
             model=last.model,

@@ -1,7 +1,7 @@
 """ChatNode: the handle through which a conversation is used."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
+from typing import Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
@@ -19,7 +19,7 @@ from minillmlib.json_value import excerpt
 from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
-from minillmlib.tree.render import as_html, as_markdown, as_text
+from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
 from minillmlib.tree.thread_file import thread_from_json, thread_json
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
@@ -612,6 +612,18 @@ class ChatNode:
         """Render the conversation from the root to here as Markdown."""
         return as_markdown(self.thread())
 
+    def to_sharegpt(self) -> str:
+        """Render the conversations to the leaves from here down as ShareGPT, a line of JSON each.
+
+        This is training data for LLaMA-Factory and axolotl. Tool calls are `function_call`, their
+        results `observation`; reasoning is left out, and placeholders stay. Media, or arguments of
+        a call that are not JSON, raise an `InvalidParameterError` that names the node. O(text of
+        all conversations).
+        """
+        return as_sharegpt(
+            [(node.id, node.message) for node in leaf.path()] for leaf in self.leaves()
+        )
+
     def to_html(self, title: str = "Conversation") -> str:
         """Render this node and all below it as one HTML page for any browser; it works offline."""
         return html_page(self._tree, self._index, title)
@@ -665,3 +677,23 @@ class ParsedNode(ChatNode, Generic[T]):
             "this handle has no parsed value: keep the node that the call with expecting() "
             "returned, or use response.json()"
         )
+
+
+class Export(NamedTuple):
+    """A format of text files: what a file holds, and its text, from a node and a title."""
+
+    content: str
+    render: Callable[[ChatNode, str], str]
+
+
+# By the end of a file's name. These are for others to read; `save_thread` and `save_tree` write
+# what is loaded again.
+EXPORTS: dict[str, Export] = {
+    ".md": Export("this conversation, as Markdown", lambda node, _: node.to_markdown()),
+    ".html": Export(
+        "the whole tree, as a page", lambda node, title: node.root_node.to_html(title=title)
+    ),
+    ".sharegpt.jsonl": Export(
+        "the whole tree, as ShareGPT lines", lambda node, _: node.root_node.to_sharegpt()
+    ),
+}

@@ -1,10 +1,15 @@
-"""A conversation as text: for people and logs, as Markdown, and as HTML for notebooks."""
+"""Conversations as text: for people and logs, Markdown, HTML for notebooks, and training data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from minillmlib.types.messages import Message, TextPart
+import msgspec
+
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
+from minillmlib.json_value import json_text
+from minillmlib.tree.records import encode_lossy
+from minillmlib.types.messages import Message, Role, TextPart
 
 # The module `html` loads a table of 2,231 entities, 3 % of our import.
 HTML_ENTITIES = str.maketrans(
@@ -42,6 +47,58 @@ def as_html(messages: Iterable[Message]) -> str:
 def escape_html(text: str) -> str:
     """Replace the characters that mean something in HTML."""
     return text.translate(HTML_ENTITIES)
+
+
+class _Turn(msgspec.Struct):
+    speaker: str = msgspec.field(name="from")
+    value: str
+
+
+class _Example(msgspec.Struct):
+    id: str
+    conversations: list[_Turn]
+
+
+SPEAKERS = {
+    Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt", Role.TOOL: "observation",
+}  # fmt: skip
+
+
+def as_sharegpt(threads: Iterable[Sequence[tuple[str, Message]]]) -> str:
+    """Render each thread, of node ids and messages, as one line of JSON in the ShareGPT format.
+
+    LLaMA-Factory wants the two sides to alternate, so adjacent turns of one speaker become one.
+    """
+    examples = (_Example(thread[-1][0], _turns(thread)) for thread in threads)
+    return "".join(f"{encode_lossy(example).decode()}\n" for example in examples)
+
+
+def _turns(thread: Sequence[tuple[str, Message]]) -> list[_Turn]:
+    turns: list[_Turn] = []
+    for node_id, message in thread:
+        if message.attachments or message.media:
+            raise InvalidParameterError(f"node {node_id} has media, which ShareGPT cannot carry")
+        speaker, text, calls = SPEAKERS[message.role], message.text or "", message.tool_calls
+        if turns and turns[-1].speaker == speaker and (text or not calls):
+            turns[-1].value += f"\n\n{text}"
+        elif text or not calls:
+            turns.append(_Turn(speaker, text))
+        if calls:
+            turns.append(_Turn("function_call", _calls_text(node_id, message)))
+    return turns
+
+
+def _calls_text(node_id: str, message: Message) -> str:
+    try:
+        calls = [
+            {"name": call.name, "arguments": call.arguments_json() if call.arguments else {}}
+            for call in message.tool_calls
+        ]
+        return json_text(calls if len(calls) > 1 else calls[0])
+    except MalformedResponseError as error:
+        raise InvalidParameterError(
+            f"node {node_id} has a call that ShareGPT cannot carry: {error}"
+        ) from None
 
 
 def message_text(message: Message) -> str:

@@ -15,7 +15,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         body_bytes: A whole answer, or the body of an error.
         event_bytes: One event of a stream, and one line of it.
         stream_bytes: A whole stream, including everything that is not text.
-        text_chars: Text, reasoning, refusals and tool calls of a stream together.
+        text_chars: Text, reasoning, refusals, tool calls and other content of a stream together.
         json_values: Values in the JSON of one body or event. A value of two bytes on the wire
             takes a hundred in memory.
     """

@@ -92,6 +92,7 @@ _PARAMETER_CHECKS: dict[str, _Check] = {
     "presence_penalty": check_number,
     "repetition_penalty": _amount,
     "seed": partial(check_number, is_whole=True),
+    "logprobs": _count,
     "response_format": partial(check_kind, kind=ResponseFormat),
     "reasoning": partial(check_kind, kind=ReasoningConfig),
     "parallel_tool_calls": _switch,
@@ -134,6 +135,8 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         repetition_penalty: The multiplicative penalty of open models.
         stop: Texts at which the model stops. They are not part of the answer.
         seed: Seed for reproducible sampling, where a server supports it.
+        logprobs: Send the probability of each token of the answer, with those of so many
+            alternatives; 0 is only the token's own.
         response_format: JSON, or JSON that fits a schema.
         reasoning: The amount of reasoning before the answer.
         tools: The tools: definitions, OpenAI's dictionaries, or typed functions.
@@ -152,6 +155,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     repetition_penalty: float | None = None
     stop: Sequence[str] | None = None
     seed: int | None = None
+    logprobs: int | None = None
     response_format: ResponseFormat | None = None
     reasoning: ReasoningConfig | None = None
     tools: Sequence[ToolLike] | None = None

@@ -2,7 +2,7 @@
 
 import enum
 from decimal import Decimal
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -42,6 +42,22 @@ class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     omitted: dict[str, str] = {}
 
 
+_Bytes: TypeAlias = bytes  # within the class, the name is its field
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A token of the answer and the natural logarithm of its probability.
+
+    `bytes` are its bytes, because a character may be spread over several tokens; None if the server
+    did not send them. `top` are the most likely tokens at its place, as many as were asked for.
+    """
+
+    token: str
+    logprob: float
+    bytes: _Bytes | None = None
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
 class _ResponseFields(msgspec.Struct, Generic[CallT, BlockT], frozen=True, kw_only=True):
     """The fields that a chunk and a whole response share."""
 
@@ -54,6 +70,7 @@ class _ResponseFields(msgspec.Struct, Generic[CallT, BlockT], frozen=True, kw_on
     tool_calls: tuple[CallT, ...] = ()
     media: tuple[Media, ...] = ()
     reasoning: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
     reasoning_blocks: tuple[BlockT, ...] = ()
     usage: Usage | None = None
     usage_record: JsonObject | None = None
@@ -71,7 +88,8 @@ class CompletionResponse(
     `refusal_reason`: why, in the words of the vendor or of this library. `finish_reason` is then
     `CONTENT_FILTER`; it is `TOOL_CALLS` whenever there are `tool_calls`. `media` are the generated
     images and audio. `reasoning` is the visible text of the reasoning, and `reasoning_blocks` the
-    sealed blocks, which only the model `origin` can read.
+    sealed blocks, which only the model `origin` can read. `logprobs` are the tokens of the answer
+    with their probabilities, if the parameter of that name asked for them.
 
     `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
     stream). `usage` is None if the server sent no usable counts; `cost` is then unknown, and
@@ -153,3 +171,17 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
 
     delta: str = ""
     is_end: bool = False
+
+    @property
+    def has_only_text(self) -> bool:
+        """Whether no field but `delta` holds a part of the answer."""
+        # One expression, because it is asked of every chunk and true of most.
+        return not (
+            self.reasoning
+            or self.tool_calls
+            or self.media
+            or self.refusal
+            or self.refusal_reason
+            or self.reasoning_blocks
+            or self.logprobs
+        )

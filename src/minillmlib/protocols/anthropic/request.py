@@ -24,6 +24,8 @@ _SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.95
 
 _PLAIN = ("max_tokens", "temperature", "top_p", "top_k")
 _FIELDS = {"stop": "stop_sequences"} | {name: name for name in _PLAIN}
+# The fields that this module writes; the plain ones are above.
+_ENCODED = ("response_format", "reasoning", "tools", "tool_choice", "parallel_tool_calls")
 
 
 def build_body(
@@ -51,7 +53,7 @@ def build_body(
         body["thinking"] = thinking
     # The wire demands a limit, and the budget counts against it.
     body["max_tokens"] += thinking.get("budget_tokens", 0)
-    body |= fields.write_parameters(params, _FIELDS, "Anthropic")
+    body |= fields.write_parameters(params, _FIELDS, _ENCODED, "Anthropic")
     body |= _structured_fields(params, has_efforts=has_efforts)
     return fields.add_extra(body, params.extra)
 

@@ -16,6 +16,16 @@ from minillmlib.types.tools import ToolCall, as_tool_choice
 
 JSON_INSTRUCTION = "Answer in JSON."
 
+# The fields that this module writes; the plain ones are in the dialect.
+_ENCODED = (
+    "response_format",
+    "reasoning",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "logprobs",
+)
+
 
 def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     dialect: ChatDialect,
@@ -42,7 +52,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
             body["stream_options"] = {"include_usage": True}
     if params == fields.NOTHING_SET:  # as in most calls
         return body
-    body |= fields.write_parameters(params, dialect.fields, dialect.name)
+    body |= fields.write_parameters(params, dialect.fields, _ENCODED, dialect.name)
     body |= _structured_fields(params) | _reasoning(dialect, params.reasoning)
     return fields.add_extra(body, params.extra)
 
@@ -61,6 +71,10 @@ def _structured_fields(params: CompletionParameters) -> JsonObject:
         body["tool_choice"] = choice.mode if choice.name is None else one
     if params.parallel_tool_calls is not None:
         body["parallel_tool_calls"] = params.parallel_tool_calls
+    if params.logprobs is not None:
+        body["logprobs"] = True
+        if params.logprobs > 0:
+            body["top_logprobs"] = params.logprobs
     return body
 
 

@@ -24,7 +24,7 @@ from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
-from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk
+from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
 
@@ -80,6 +80,14 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     native_finish_reason: str | None = None
     error: JsonValue = None
+    logprobs: JsonValue = None
+
+
+class _Logprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: JsonValue = None
+    top_logprobs: JsonValue = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -159,8 +167,10 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         partial = _text(choice.delta or choice.message) if choice else ""
         raise error_from_payload(decode_json(data), partial=partial)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
-    is_last = choice and (choice.finish_reason or choice.native_finish_reason or choice.error)
-    if choice is not None and body.usage is None and not is_last:
+    has_more = choice and (
+        choice.finish_reason or choice.native_finish_reason or choice.error or choice.logprobs
+    )
+    if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
             return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
@@ -266,13 +276,15 @@ def _choice_fields(choice: _Choice) -> JsonObject:
             code=choice.finish_reason,
             partial=_text(message),
         )
-    end = {
+    rest: JsonObject = {
         "finish_reason": reason,
         "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
     }
+    if choice.logprobs:
+        rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
-        return {"delta": texts[0], "reasoning": texts[1], **end}
+        return {"delta": texts[0], "reasoning": texts[1], **rest}
     return {
         "delta": _text(message),
         "refusal": message.refusal or None,
@@ -280,8 +292,31 @@ def _choice_fields(choice: _Choice) -> JsonObject:
         "reasoning_blocks": tuple(_reasoning_blocks(message)),
         "tool_calls": _tool_calls(message),
         "media": _media(message),
-        **end,
+        **rest,
     }
+
+
+def _logprobs(record: JsonValue, key: str) -> tuple[TokenLogprob, ...]:
+    """Return the tokens in a list of a record, without what is none: it is not the answer itself.
+
+    Old servers send records of another shape.
+    """
+    items = record.get(key) if isinstance(record, dict) else None
+    tokens = (_token_logprob(item, key) for item in (items if isinstance(items, list) else ()))
+    return tuple(filter(None, tokens))
+
+
+def _token_logprob(item: JsonValue, key: str) -> TokenLogprob | None:
+    try:
+        found = msgspec.convert(item, _Logprob)
+    except (ValueError, OverflowError):
+        return None
+    try:
+        data = bytes(found.bytes) if isinstance(found.bytes, list) else None
+    except (ValueError, TypeError, OverflowError):
+        data = None
+    top = () if key == "top_logprobs" else _logprobs(item, "top_logprobs")
+    return TokenLogprob(token=found.token, logprob=found.logprob, bytes=data, top=top)
 
 
 def _usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:
