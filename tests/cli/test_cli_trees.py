@@ -29,7 +29,7 @@ from cli_program import (
 
 from minillmlib import ChatNode, CostTotal, StorageError
 from minillmlib.cli.format import total_words
-from minillmlib.tree.render import EXPORTS
+from minillmlib.tree.node import EXPORTS
 
 pytestmark = pytest.mark.long
 

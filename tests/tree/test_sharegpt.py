@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minillmlib import ChatNode, DocumentPart, ImagePart, InvalidParameterError, Message, ToolCall
-from minillmlib.tree.render import EXPORTS
+from minillmlib.tree.node import EXPORTS
 
 IMAGE = ImagePart(url="https://a.example/1.png")
 
