@@ -14,7 +14,7 @@ from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import MAX_CHANGES, JsonChange, JsonChangeKind, RepairResult
 from minillmlib.json_repair.scalars import parse_scalar
 from minillmlib.json_repair.scanner import Scanner
-from minillmlib.json_repair.select import Candidate, CandidateSelector
+from minillmlib.json_repair.select import Candidate
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
@@ -73,13 +73,11 @@ def repair(text: str) -> RepairResult:
 
 def _find_value(text: str) -> Any:
     if only := _ONLY_VALUE.match(text):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):
             return _DECODER.decode(only[1])
-        except (ValueError, RecursionError):
-            pass
     scanner = Scanner(max_changes=0)
     scanner.finish(text)
-    best = CandidateSelector(scanner.candidates).best()
+    best = scanner.best()
     return best.value if best else _repair_prose(scanner).value
 
 
@@ -95,7 +93,6 @@ class PartialJson:
 
     def __init__(self) -> None:
         self._scanner = Scanner()
-        self._selector = CandidateSelector(self._scanner.candidates)
 
     def feed(self, piece: str) -> None:
         """Add the next piece. Raises `JsonRepairError` if the text nests too deeply."""
@@ -110,14 +107,14 @@ class PartialJson:
         """
         self._scanner.catch_up()
         self._scanner.stack.refresh_string()
-        best = self._selector.best()
+        best = self._scanner.best()
         return None if best is None else best.value
 
     def finish(self, piece: str = "") -> RepairResult:
         """Add the last piece and return the result. Raises `JsonRepairError` if there is none."""
         scanner = self._scanner
         scanner.finish(piece)
-        best = self._selector.best()
+        best = scanner.best()
         if best is None:
             return _repair_prose(scanner)
         return RepairResult(

@@ -13,7 +13,7 @@ LOOK_BEHIND = 64  # characters that stay readable after they were consumed
 _SHORT_REST = 64
 _MIN_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"\s*+")
+SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
@@ -88,7 +88,7 @@ class InputBuffer:
 
     def skip_space(self, pos: int) -> int:
         """Return the index of the next character there that is no white space."""
-        return self.match(_SPACE, pos).end()
+        return self.match(SPACE, pos).end()
 
     def char_at(self, pos: int) -> str:
         """Return the character there, or `""` at the end of the whole text."""

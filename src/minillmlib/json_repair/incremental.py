@@ -119,8 +119,12 @@ class IncrementalObject(PartialJson):
     def _update(self) -> None:
         self._scanner.catch_up()
         stack = self._scanner.stack
-        if self._is_strict:
-            self._check_unchanged()
+        if self._is_strict and (changes := self._scanner.log.changes):
+            position, kind = min(changes)
+            raise JsonRepairError(
+                f"the arguments are not JSON: at character {position} "
+                f"a repair would be needed ({kind})"
+            )
         found = self._first_object()
         has_second = self._is_strict and len(self._scanner.candidates) > 1
         if has_second or (self.fields and found is not self.fields):
@@ -143,14 +147,6 @@ class IncrementalObject(PartialJson):
                 break
             self._skipped += 1
         return {}
-
-    def _check_unchanged(self) -> None:
-        if changes := self._scanner.log.changes:
-            position, kind = min(changes)
-            raise JsonRepairError(
-                f"the arguments are not JSON: at character {position} "
-                f"a repair would be needed ({kind})"
-            )
 
     def _check_whole(self) -> None:
         """Check for what the repair does not record, such as a byte order mark."""

@@ -92,25 +92,21 @@ class ParseStack:
     def start_string(self) -> None:
         """Add a string that grows."""
         self.add_value("")
-        top = self.containers[-1]
-        self._slot = (top, self.key if type(top) is dict else -1)
+        self._slot = (self.containers[-1], self.key if self.is_in_object else -1)
         self.string_parts = []
 
-    def refresh_string(self) -> None:
+    def refresh_string(self, *, is_stripped: bool = True) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
         if self.string_parts:
-            self._store_string(is_stripped=True)
+            text = "".join(self.string_parts)
+            self.string_parts = [text]
+            container, slot = self._slot
+            container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def finish_string(self, *, is_stripped: bool = False) -> None:
         """Store the string; if stripped, without a comma and white space at its end."""
-        self._store_string(is_stripped=is_stripped)
+        self.refresh_string(is_stripped=is_stripped)
         self.string_parts = []
-
-    def _store_string(self, *, is_stripped: bool) -> None:
-        text = "".join(self.string_parts)
-        self.string_parts[:] = [text]
-        container, slot = self._slot
-        container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""
