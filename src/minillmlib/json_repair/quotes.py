@@ -30,7 +30,6 @@ class Ending(Enum):
 
 _ENDINGS = {True: Ending.CLOSES, False: Ending.CONTENT}
 
-
 # The quotes that open a string, and the characters that may close it.
 CLOSERS = {
     '"': '"',
@@ -90,19 +89,14 @@ _QUOTATION = re.compile(r"""(?:.?\W|\\[nrt])?"[^\s,.;:!?)\]}]""", re.DOTALL)
 
 
 class NestedQuotes:
-    """Follows the inner quotes of one string: quotations in it, or JSON.
-
-    Attributes:
-        is_quoting: Whether the last of them opened a quotation.
-        closers: The brackets that close the JSON in the string, if some began with a quote.
-    """
+    """Follows the inner quotes of one string: quotations in it, or JSON."""
 
     __slots__ = ("_may_hold_json", "closers", "is_quoting")
 
     def __init__(self, opener: str) -> None:
         self._may_hold_json = opener in {'"', "'"}
-        self.closers: list[str] = []
-        self.is_quoting = False
+        self.closers: list[str] = []  # of the JSON in the string, if some began with a quote
+        self.is_quoting = False  # whether the last quote opened a quotation
 
     def record_quote(self, before: str, after: str) -> None:
         """Record an inner quote by the one or two characters before it and the one after it."""

@@ -67,30 +67,24 @@ _BRACKETS_FOR_KEY = re.compile(f"{_OPEN_BRACKETS}|{_REMARK}")
 
 
 class ValueReader:
-    """Reads values, one after the other, and builds them as their text comes.
-
-    Attributes:
-        stack: The open containers.
-        is_complete: Whether the end of the last value was seen.
-    """
+    """Reads values, one after the other, and builds them as their text comes."""
 
     def __init__(self, buffer: InputBuffer, log: ChangeLog) -> None:
         self.stack = ParseStack()
-        self.is_complete = False
+        self.is_complete = False  # whether the end of the last value was seen
         self._buffer = buffer
         self._record = log.add
         self._fast_path = FastPath(buffer, self.stack, log)
         self._strings = StringReader(buffer, self.stack, log)
 
-    def open(self, char: str) -> None:
-        """Start the value that this bracket opens."""
+    def open(self, bracket: str) -> None:
         self.is_complete = False
         buffer, stack = self._buffer, self.stack
-        if char == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
+        if bracket == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
             stack.open({}, "}")
         else:
-            stack.open([], _CLOSERS[char])
-            if char != "[":
+            stack.open([], _CLOSERS[bracket])
+            if bracket != "[":
                 self._record(Kind.WRONG_BRACKET)
         buffer.pos += 1
 
@@ -339,22 +333,13 @@ class ValueReader:
 
 
 class Scanner:
-    """Reads a text piece by piece and keeps the values it holds, as far as they have come.
-
-    Attributes:
-        buffer: The text.
-        candidates: The objects and arrays of the text, the last perhaps still growing.
-        log: The changes so far.
-        prose: The text before the first candidate.
-        last_block: The last whole code block of the prose and its position, or None.
-        stack: The open containers of the last candidate.
-    """
+    """Reads a text piece by piece and keeps the values it holds, as far as they have come."""
 
     def __init__(self, max_changes: int = MAX_CHANGES) -> None:
-        self.candidates: list[Candidate] = []
+        self.candidates: list[Candidate] = []  # the last perhaps still growing
         self._ranking = NO_RANKING  # of all candidates but the last, as only that can change
-        self.prose: list[str] = []
-        self.last_block: tuple[str, int] | None = None
+        self.prose: list[str] = []  # before the first candidate
+        self.last_block: tuple[str, int] | None = None  # of the prose: a whole one, its position
         self._block_start = (0, 0)  # position, and pieces of prose before it
         self.buffer = InputBuffer()
         self.log = ChangeLog(self.buffer, max_changes)

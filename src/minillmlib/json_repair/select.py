@@ -12,25 +12,15 @@ Merit: TypeAlias = tuple[bool, bool, bool]
 
 
 class Candidate(msgspec.Struct, eq=False, kw_only=True):
-    """One object or array of a text, which grows in place and never loses anything.
-
-    Attributes:
-        value: The part of it that is known.
-        start: Position where it begins.
-        is_fenced: Whether it is in a code block.
-        is_listed: Whether only white space separates it from the previous candidate.
-        is_weak: Whether it may be a remark in brackets.
-        end: Position where it ends, once that is known.
-        is_complete: Whether its end was seen.
-    """
+    """One object or array of a text, which grows in place and never loses anything."""
 
     value: Container
-    start: int
-    is_fenced: bool
-    is_listed: bool
-    is_weak: bool
-    end: int | None = None
-    is_complete: bool = False
+    start: int  # position in the whole text, as `end`
+    is_fenced: bool  # in a code block
+    is_listed: bool  # separated from the previous candidate by white space only
+    is_weak: bool  # perhaps a remark in brackets
+    end: int | None = None  # None until it is known
+    is_complete: bool = False  # its end was seen
 
     @property
     def merit(self) -> Merit:
