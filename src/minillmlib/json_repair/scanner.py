@@ -339,7 +339,7 @@ class Scanner:
         self.candidates: list[Candidate] = []  # the last perhaps still growing
         self._ranking = NO_RANKING  # of all candidates but the last, as only that can change
         self.prose: list[str] = []  # before the first candidate
-        self.last_block: tuple[str, int] | None = None  # of the prose: a whole one, its position
+        self.last_block: tuple[str, int] | None = None  # whole, in the prose; its position
         self._block_start = (0, 0)  # position, and pieces of prose before it
         self.buffer = InputBuffer()
         self.log = ChangeLog(self.buffer, max_changes)
