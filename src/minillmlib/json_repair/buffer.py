@@ -13,7 +13,7 @@ LOOK_BEHIND = 64  # characters that stay readable after they were consumed
 _SHORT_REST = 64
 _MIN_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACE = re.compile(r"\s*+")
+SPACE = re.compile(r"\s*+")
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
@@ -24,22 +24,14 @@ class NeedMoreInput(Exception):  # noqa: N818 - it is no error
 
 
 class InputBuffer:
-    """The part of a text that is not consumed yet, and a little of what was consumed.
-
-    Attributes:
-        text: That part of the text.
-        pos: Index of the next character to consume.
-        is_ended: Whether no more text will come.
-        offset: Index in the whole text of the first character of `text`.
-        surrogates: Positions in the whole text where halves of surrogate pairs were replaced.
-    """
+    """The part of a text that is not consumed yet, and a little of what was consumed."""
 
     def __init__(self) -> None:
         self.text = ""
-        self.pos = 0
-        self.is_ended = False
-        self.offset = 0
-        self.surrogates: list[int] = []
+        self.pos = 0  # index of the next character to consume
+        self.is_ended = False  # whether no more text will come
+        self.offset = 0  # position of `text` in the whole text
+        self.surrogates: list[int] = []  # positions in the whole text of replaced halves
         self._pending: list[str] = []
         self._pending_chars = 0
         self._newline = -1
@@ -59,7 +51,6 @@ class InputBuffer:
         return True
 
     def finish(self, piece: str) -> None:
-        """Append the last piece."""
         self._pending.append(piece)
         self._append_pending()
         self.is_ended = True
@@ -87,8 +78,7 @@ class InputBuffer:
         return match
 
     def skip_space(self, pos: int) -> int:
-        """Return the index of the next character there that is no white space."""
-        return self.match(_SPACE, pos).end()
+        return self.match(SPACE, pos).end()
 
     def char_at(self, pos: int) -> str:
         """Return the character there, or `""` at the end of the whole text."""

@@ -73,11 +73,7 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeLog:
-    """The changes so far, up to a limit.
-
-    Attributes:
-        changes: Position and kind of each, nearly in the order of the text.
-    """
+    """The changes so far, up to a limit, nearly in the order of the text."""
 
     def __init__(self, buffer: InputBuffer, max_changes: int) -> None:
         self._max_changes = max_changes

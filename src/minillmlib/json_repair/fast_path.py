@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any
 
-from minillmlib.json_repair.buffer import InputBuffer
+from minillmlib.json_repair.buffer import SPACE, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.parse_stack import (
@@ -66,7 +66,7 @@ COMMON_ITEM = re.compile(
 
 _WHITE = " \n\t\r"
 _STARTS = frozenset("\"'{[(-_$\u201c\u201d\u201e\u2018\u2019\u00ab")  # of values and keys
-_match_space = re.compile(r"\s*+").match
+_match_space = SPACE.match
 _match_object = re.compile(r"""\{(?:[^\s"'0-9.-]|\s*+"[^"\\\n]*+"\s*+[^\s,])""").match  # no set
 _ESCAPE_OR_QUOTE = {quote: re.compile(rf"\\.|({quote})") for quote in "\"'"}
 

@@ -25,29 +25,18 @@ _BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
 
 
 class ParseStack:
-    """The open containers, the innermost last, and the string that is being read.
-
-    Attributes:
-        containers: The containers.
-        closers: The brackets that close them.
-        is_in_object: Whether the innermost container is an object.
-        key: The key for the next value of an object.
-        place: Place of the next token in the innermost container.
-        comma_at: Position of the comma just before it, or -1.
-        string_parts: The text of the string that is being read.
-        repeated_key: A key that an outermost object has twice, or None.
-    """
+    """The open containers, the innermost last, and the string that is being read."""
 
     def __init__(self) -> None:
         self.containers: list[Any] = []  # `is_in_object` tells dicts and lists apart
         self.closers = ""
-        self.is_in_object = False
-        self.key = ""
-        self.place = INSIDE
-        self.comma_at = -1
-        self.repeated_key: str | None = None
+        self.is_in_object = False  # whether the innermost container is one
+        self.key = ""  # for the next value of an object
+        self.place = INSIDE  # of the next token
+        self.comma_at = -1  # position of the comma just before it, or -1
+        self.repeated_key: str | None = None  # of an outermost object
         self.string_parts: list[str] = []
-        self._slot: tuple[Any, Any] = (None, None)
+        self._slot: tuple[Any, Any] = (None, None)  # container and key or index of the string
 
     def open(self, container: Container, closer: str) -> None:
         """Add a new container to the innermost one and enter it."""
@@ -66,7 +55,6 @@ class ParseStack:
         self.place = INSIDE
 
     def close(self) -> None:
-        """Leave the innermost container."""
         self.containers.pop()
         self.closers = self.closers[:-1]
         self.is_in_object = bool(self.containers) and type(self.containers[-1]) is dict
@@ -92,25 +80,21 @@ class ParseStack:
     def start_string(self) -> None:
         """Add a string that grows."""
         self.add_value("")
-        top = self.containers[-1]
-        self._slot = (top, self.key if type(top) is dict else -1)
+        self._slot = (self.containers[-1], self.key if self.is_in_object else -1)
         self.string_parts = []
 
-    def refresh_string(self) -> None:
+    def refresh_string(self, *, is_stripped: bool = True) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
         if self.string_parts:
-            self._store_string(is_stripped=True)
+            text = "".join(self.string_parts)
+            self.string_parts = [text]
+            container, slot = self._slot
+            container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def finish_string(self, *, is_stripped: bool = False) -> None:
         """Store the string; if stripped, without a comma and white space at its end."""
-        self._store_string(is_stripped=is_stripped)
+        self.refresh_string(is_stripped=is_stripped)
         self.string_parts = []
-
-    def _store_string(self, *, is_stripped: bool) -> None:
-        text = "".join(self.string_parts)
-        self.string_parts[:] = [text]
-        container, slot = self._slot
-        container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
 
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""

@@ -8,11 +8,11 @@ comma, which keeps the repair linear. A string of valid JSON ends where JSON say
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import TypeAlias
 
-from minillmlib.json_repair.buffer import InputBuffer
+from minillmlib.json_repair.buffer import SPACE, InputBuffer
 from minillmlib.json_repair.parse_stack import ParseStack
 
 LastText: TypeAlias = Callable[[], str]
@@ -29,7 +29,6 @@ class Ending(Enum):
 
 
 _ENDINGS = {True: Ending.CLOSES, False: Ending.CONTENT}
-
 
 # The quotes that open a string, and the characters that may close it.
 CLOSERS = {
@@ -52,7 +51,6 @@ _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 _AFTER_BRACKET = ("", ",", "}", "]", ")")
 _LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 
-_SPACE = re.compile(r"\s*+")
 # Group 1 is the closing quote.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
 # Group 1 is the colon of a key.
@@ -91,19 +89,14 @@ _QUOTATION = re.compile(r"""(?:.?\W|\\[nrt])?"[^\s,.;:!?)\]}]""", re.DOTALL)
 
 
 class NestedQuotes:
-    """Follows the inner quotes of one string: quotations in it, or JSON.
-
-    Attributes:
-        is_quoting: Whether the last of them opened a quotation.
-        closers: The brackets that close the JSON in the string, if some began with a quote.
-    """
+    """Follows the inner quotes of one string: quotations in it, or JSON."""
 
     __slots__ = ("_may_hold_json", "closers", "is_quoting")
 
     def __init__(self, opener: str) -> None:
         self._may_hold_json = opener in {'"', "'"}
-        self.closers: list[str] = []
-        self.is_quoting = False
+        self.closers: list[str] = []  # of the JSON in the string, if some began with a quote
+        self.is_quoting = False  # whether the last quote opened a quotation
 
     def record_quote(self, before: str, after: str) -> None:
         """Record an inner quote by the one or two characters before it and the one after it."""
@@ -160,7 +153,7 @@ def value_ending(
     buffer: InputBuffer, pos: int, stack: ParseStack, last_text: LastText, nested: NestedQuotes
 ) -> Ending:
     """Return the meaning of the quote before `pos` in a string whose end is `last_text()`."""
-    gap = buffer.match(_SPACE, pos)
+    gap = buffer.match(SPACE, pos)
     after = gap.end()
     char = buffer.char_at(after)
     if char == "" or char in "}])":
@@ -301,7 +294,7 @@ def _is_comment(buffer: InputBuffer, pos: int) -> bool:
 
 def is_key_end(buffer: InputBuffer, pos: int, *, has_inner: bool) -> bool:
     """Whether the quote before `pos` ends a key, which may have inner quotes before."""
-    gap = buffer.match(_SPACE, pos)
+    gap = buffer.match(SPACE, pos)
     after = gap.end()
     char = buffer.char_at(after)
     if char == "" or char in ":=,}]":
@@ -312,16 +305,12 @@ def is_key_end(buffer: InputBuffer, pos: int, *, has_inner: bool) -> bool:
         return is_last_string_at(buffer, after)
     if gap[0] and (char in "{['\u201c\u2018" or char.isdecimal()):
         return True
-    return _is_scalar(buffer, after, _AFTER_BRACKET if gap[0] else ",}")
+    word = buffer.match(_SCALAR, after)
+    is_scalar = word[1] is not None or word[0].rstrip() in _LITERALS
+    return is_scalar and buffer.char_at(word.end()) in (_AFTER_BRACKET if gap[0] else ",}")
 
 
 def is_last_string_at(buffer: InputBuffer, pos: int) -> bool:
     """Whether a string is there, and then a comma or the end of an object."""
     match = buffer.match(_STRING, pos)
     return match[1] is not None and buffer.char_at(match.end()) in (",", "}")
-
-
-def _is_scalar(buffer: InputBuffer, pos: int, ends: Collection[str]) -> bool:
-    word = buffer.match(_SCALAR, pos)
-    is_one = word[1] is not None or word[0].rstrip() in _LITERALS
-    return is_one and buffer.char_at(word.end()) in ends

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.buffer import InputBuffer, NeedMoreInput
+from minillmlib.json_repair.buffer import SPACE, InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
 from minillmlib.json_repair.parse_stack import AFTER, COLON, INSIDE, STRING, VALUE, ParseStack
 from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
 from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
-from minillmlib.json_repair.select import Candidate
+from minillmlib.json_repair.select import NO_RANKING, Candidate, rank
 from minillmlib.json_repair.strings import StringReader, read_quoted_key
 
-_SPACE = re.compile(r"\s*+")
 _WORD = re.compile(r"[\w+-]*+")
 _FENCE = re.compile(r"`++")
 _THOUGHTS = ("reasoning", "think", "thinking", "thought", "thoughts")
@@ -68,30 +67,24 @@ _BRACKETS_FOR_KEY = re.compile(f"{_OPEN_BRACKETS}|{_REMARK}")
 
 
 class ValueReader:
-    """Reads values, one after the other, and builds them as their text comes.
-
-    Attributes:
-        stack: The open containers.
-        is_complete: Whether the end of the last value was seen.
-    """
+    """Reads values, one after the other, and builds them as their text comes."""
 
     def __init__(self, buffer: InputBuffer, log: ChangeLog) -> None:
         self.stack = ParseStack()
-        self.is_complete = False
+        self.is_complete = False  # whether the end of the last value was seen
         self._buffer = buffer
         self._record = log.add
         self._fast_path = FastPath(buffer, self.stack, log)
         self._strings = StringReader(buffer, self.stack, log)
 
-    def open(self, char: str) -> None:
-        """Start the value that this bracket opens."""
+    def open(self, bracket: str) -> None:
         self.is_complete = False
         buffer, stack = self._buffer, self.stack
-        if char == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
+        if bracket == "{" and buffer.match(_SET, buffer.pos).lastindex is None:
             stack.open({}, "}")
         else:
-            stack.open([], _CLOSERS[char])
-            if char != "[":
+            stack.open([], _CLOSERS[bracket])
+            if bracket != "[":
                 self._record(Kind.WRONG_BRACKET)
         buffer.pos += 1
 
@@ -105,7 +98,10 @@ class ValueReader:
         """Consume the common tokens that follow, and then one that is not common."""
         stack = self.stack
         if stack.place == STRING:
-            self._read_string()
+            ending = self._strings.read()
+            stack.place = INSIDE if ending is Ending.MISSING_CLOSER else AFTER
+            if ending is Ending.TRUNCATED:
+                self._abandon()
         elif stack.place == COLON:
             self._read_colon()
         else:
@@ -138,7 +134,7 @@ class ValueReader:
         """Consume white space and comments, and return the next character, or `""` at the end."""
         buffer = self._buffer
         while True:
-            buffer.pos = _SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
+            buffer.pos = SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
             char = buffer.char_at(buffer.pos)
             end = buffer.comment_end(buffer.pos) if char in ("/", "#") else buffer.pos
             if end == buffer.pos:
@@ -303,7 +299,6 @@ class ValueReader:
         elif opener := opener_at(buffer, buffer.pos):
             self._strings.start(opener)
             self.stack.place = STRING
-            self._read_string()
         elif char == "" or char in ",}])" or self._is_end_of_block(char):
             if self.stack.is_in_object:
                 self._record(Kind.MISSING_VALUE)
@@ -336,31 +331,15 @@ class ValueReader:
         stack.add_value(value)
         buffer.pos = end
 
-    def _read_string(self) -> None:
-        """Consume the known text of a string."""
-        ending = self._strings.read()
-        if ending is Ending.TRUNCATED:
-            self._abandon()
-        else:
-            self.stack.place = INSIDE if ending is Ending.MISSING_CLOSER else AFTER
-
 
 class Scanner:
-    """Reads a text piece by piece and keeps the values it holds, as far as they have come.
-
-    Attributes:
-        buffer: The text.
-        candidates: The objects and arrays of the text, the last perhaps still growing.
-        log: The changes so far.
-        prose: The text before the first candidate.
-        last_block: The last whole code block of the prose and its position, or None.
-        stack: The open containers of the last candidate.
-    """
+    """Reads a text piece by piece and keeps the values it holds, as far as they have come."""
 
     def __init__(self, max_changes: int = MAX_CHANGES) -> None:
-        self.candidates: list[Candidate] = []
-        self.prose: list[str] = []
-        self.last_block: tuple[str, int] | None = None
+        self.candidates: list[Candidate] = []  # the last perhaps still growing
+        self._ranking = NO_RANKING  # of all candidates but the last, as only that can change
+        self.prose: list[str] = []  # before the first candidate
+        self.last_block: tuple[str, int] | None = None  # whole, in the prose; its position
         self._block_start = (0, 0)  # position, and pieces of prose before it
         self.buffer = InputBuffer()
         self.log = ChangeLog(self.buffer, max_changes)
@@ -387,6 +366,10 @@ class Scanner:
         """Add the last piece and close what is open."""
         self.buffer.finish(piece)
         self._run()
+
+    def best(self) -> Candidate | None:
+        """Return the best candidate so far, if there is one."""
+        return rank(self.candidates[-1], self._ranking)[0] if self.candidates else None
 
     def _run(self) -> None:
         reader = self._reader
@@ -457,6 +440,7 @@ class Scanner:
             self._skip_prose(buffer.pos + 1)
         elif tag[1]:  # the thoughts began before the text
             self.candidates.clear()
+            self._ranking = NO_RANKING
             self.log.changes.clear()
             self.prose.clear()
             self.last_block = None
@@ -490,6 +474,8 @@ class Scanner:
             return
         start = buffer.offset + buffer.pos
         self._reader.open(char)
+        if self.candidates:
+            self._ranking = rank(self.candidates[-1], self._ranking)
         candidate = Candidate(
             value=self.stack.containers[0],
             start=start,

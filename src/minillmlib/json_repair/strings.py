@@ -126,7 +126,6 @@ class StringReader:
         self._log = log
 
     def start(self, opener: str) -> None:
-        """Consume the quote that opens the string."""
         pos = self._buffer.pos + len(opener)
         is_raw = starts_raw_json(self._buffer, pos)
         if opener != '"':
