@@ -37,12 +37,6 @@ class Redactor:
                     text = re.sub(pattern, HIDDEN, text)
         return text
 
-    def redact_plain(self, texts: Mapping[str, str]) -> Mapping[str, str]:
-        """Replace the secrets where they are not encoded."""
-        for secret in self._texts():
-            texts = {name: text.replace(secret, HIDDEN) for name, text in texts.items()}
-        return texts
-
     def redact_all(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Return the mapping with each text redacted."""
         return {name: self.redact(text) for name, text in texts.items()}

@@ -60,31 +60,27 @@ def check_engine() -> None:
     """
     if importlib.util.find_spec("xllamacpp"):
         return
-    if _has_wheel():
+    system = sysconfig.get_platform()
+    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
+    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
+    is_free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    python = sys.implementation.name + (" free-threaded" if is_free_threaded else "")
+    has_wheel = {
+        system: re.fullmatch(WHEEL_PLATFORMS, system) is not None,
+        libc: sys.platform != "linux" or libc.startswith("glibc-"),
+        bits: bits == "64 bit",
+        python: python == "cpython",
+    }
+    if all(has_wheel.values()):
         raise MissingExtraError(
             "the local model needs an extra that is not installed; "
             'install it with: pip install "minillmlib[local]"'
         )
-    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
-    build = "free-threaded" if _is_free_threaded() else ""
-    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
-    parts = (sysconfig.get_platform(), libc, bits, sys.implementation.name, build)
     raise LocalModelError(
         "the local model's engine is not built for this platform "
-        f"({', '.join(filter(None, parts))}); "
+        f"({', '.join(filter(None, has_wheel))}); "
         "run your own model server and use GeneratorInfo.custom(...)"
     )
-
-
-def _has_wheel() -> bool:
-    is_glibc = sys.platform != "linux" or platform.libc_ver()[0] == "glibc"
-    is_known = re.fullmatch(WHEEL_PLATFORMS, sysconfig.get_platform()) is not None
-    is_stable_abi = sys.implementation.name == "cpython" and not _is_free_threaded()
-    return is_glibc and is_known and is_stable_abi and sys.maxsize > 2**32
-
-
-def _is_free_threaded() -> bool:
-    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class ServerProcess:
@@ -99,7 +95,15 @@ class ServerProcess:
     def __init__(self, settings: Settings) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         try:
-            self._process = _spawn(self._log.fileno())
+            self._process = subprocess.Popen(  # noqa: S603 - our own script, no shell
+                # -P: the modules beside the script must not hide others of the same name.
+                [sys.executable, "-P", str(CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,  # out of reach of Ctrl-C
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
         except OSError as error:
             self._log.close()
             raise LocalModelError(
@@ -180,15 +184,3 @@ class ServerProcess:
             return self._process.stdout.readline()
         finally:
             timer.cancel()
-
-
-def _spawn(log: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - our own script, no shell
-        # -P: the modules beside the script must not hide others of the same name.
-        [sys.executable, "-P", str(CHILD)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,  # out of reach of Ctrl-C
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
