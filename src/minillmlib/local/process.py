@@ -120,7 +120,6 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the child is running."""
         return self._process.poll() is None
 
     def end(self) -> None:

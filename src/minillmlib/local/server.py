@@ -103,10 +103,9 @@ class LocalServer:
             process.close_pipes()
 
     def _running_process(self) -> ServerProcess:
-        process = self._process
-        if process is None:
-            raise LocalModelError(f"{self!r} is not running; call its start() first")
-        return process
+        if process := self._process:
+            return process
+        raise LocalModelError(f"{self!r} is not running; call its start() first")
 
     def _settings(self) -> Settings:
         check_engine()
