@@ -112,7 +112,7 @@ class ServerProcess:
             ) from error
         self.process_id = self._process.pid
         try:
-            self.url = self._send_settings(settings)
+            self.url = self._load_model(settings)
         except BaseException:
             self._process.kill()
             self.end()
@@ -140,10 +140,7 @@ class ServerProcess:
                     pipe.close()
 
     def describe_end(self) -> str | None:
-        """Return the exit code and last error output of the child, or None if it runs.
-
-        Blocks for at most two seconds.
-        """
+        """Return the child's exit code and last errors, or None if it still runs in 2 seconds."""
         try:
             code = self._process.wait(STOPPING_SECS)
         except subprocess.TimeoutExpired:
@@ -156,9 +153,20 @@ class ServerProcess:
             errors = excerpt(self._log.read(), LOG_CHARS)
         return f"exit code {code}" + (f": {errors}" if errors else "")
 
-    def _send_settings(self, settings: Settings) -> str:
+    def _load_model(self, settings: Settings) -> str:
+        """Send the settings, and return the server's address once the model is loaded."""
+        assert self._process.stdin
+        assert self._process.stdout
         deadline = time.monotonic() + LOADING_SECS
-        line = self._exchange(msgspec.json.encode(settings) + b"\n")
+        timer = threading.Timer(LOADING_SECS, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(OSError):  # it ended at once; its error output says why
+                self._process.stdin.write(msgspec.json.encode(settings) + b"\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()  # empty if it ended
+        finally:
+            timer.cancel()
         reply = msgspec.json.decode(line or b"{}", type=_Reply)
         if reply.url:
             return reply.url
@@ -169,17 +177,3 @@ class ServerProcess:
             f"{self.describe_end() or 'still running'}); "
             "check that the file is a complete GGUF model and fits in memory"
         )
-
-    def _exchange(self, line: bytes) -> bytes:
-        """Send a line and return the child's line, or `b""` if it ended before."""
-        assert self._process.stdin
-        assert self._process.stdout
-        timer = threading.Timer(LOADING_SECS, self._process.kill)
-        timer.start()
-        try:
-            with contextlib.suppress(OSError):  # it ended at once; its error output says why
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
-            return self._process.stdout.readline()
-        finally:
-            timer.cancel()
