@@ -30,7 +30,6 @@ class FixedCredential(msgspec.Struct, frozen=True):
     auth: Auth
 
     def resolve(self) -> Auth:
-        """Return the credential."""
         return self.auth
 
     def __repr__(self) -> str:

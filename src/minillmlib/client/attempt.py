@@ -160,7 +160,7 @@ class PendingAttempt:
         headers = self.exchange.headers
         text = "\n".join(headers.values())
         if any(secret.expose_token() in text for secret in self._secrets):
-            headers = self._redactor.redact_plain(headers)
+            headers = self._redactor.redact_all(headers)
         generation_id = headers.get("x-generation-id", "")
         request_id = next((headers[name] for name in ID_HEADERS if name in headers), None)
         return Attempt(

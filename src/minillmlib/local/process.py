@@ -60,31 +60,27 @@ def check_engine() -> None:
     """
     if importlib.util.find_spec("xllamacpp"):
         return
-    if _has_wheel():
+    system = sysconfig.get_platform()
+    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
+    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
+    is_free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    python = sys.implementation.name + (" free-threaded" if is_free_threaded else "")
+    has_wheel = {
+        system: re.fullmatch(WHEEL_PLATFORMS, system) is not None,
+        libc: sys.platform != "linux" or libc.startswith("glibc-"),
+        bits: bits == "64 bit",
+        python: python == "cpython",
+    }
+    if all(has_wheel.values()):
         raise MissingExtraError(
             "the local model needs an extra that is not installed; "
             'install it with: pip install "minillmlib[local]"'
         )
-    libc = "-".join(platform.libc_ver()) if sys.platform == "linux" else ""
-    build = "free-threaded" if _is_free_threaded() else ""
-    bits = "64 bit" if sys.maxsize > 2**32 else "32 bit"
-    parts = (sysconfig.get_platform(), libc, bits, sys.implementation.name, build)
     raise LocalModelError(
         "the local model's engine is not built for this platform "
-        f"({', '.join(filter(None, parts))}); "
+        f"({', '.join(filter(None, has_wheel))}); "
         "run your own model server and use GeneratorInfo.custom(...)"
     )
-
-
-def _has_wheel() -> bool:
-    is_glibc = sys.platform != "linux" or platform.libc_ver()[0] == "glibc"
-    is_known = re.fullmatch(WHEEL_PLATFORMS, sysconfig.get_platform()) is not None
-    is_stable_abi = sys.implementation.name == "cpython" and not _is_free_threaded()
-    return is_glibc and is_known and is_stable_abi and sys.maxsize > 2**32
-
-
-def _is_free_threaded() -> bool:
-    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 class ServerProcess:
@@ -99,7 +95,15 @@ class ServerProcess:
     def __init__(self, settings: Settings) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         try:
-            self._process = _spawn(self._log.fileno())
+            self._process = subprocess.Popen(  # noqa: S603 - our own script, no shell
+                # -P: the modules beside the script must not hide others of the same name.
+                [sys.executable, "-P", str(CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                start_new_session=True,  # out of reach of Ctrl-C
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
         except OSError as error:
             self._log.close()
             raise LocalModelError(
@@ -108,7 +112,7 @@ class ServerProcess:
             ) from error
         self.process_id = self._process.pid
         try:
-            self.url = self._send_settings(settings)
+            self.url = self._load_model(settings)
         except BaseException:
             self._process.kill()
             self.end()
@@ -116,7 +120,6 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the child is running."""
         return self._process.poll() is None
 
     def end(self) -> None:
@@ -137,10 +140,7 @@ class ServerProcess:
                     pipe.close()
 
     def describe_end(self) -> str | None:
-        """Return the exit code and last error output of the child, or None if it runs.
-
-        Blocks for at most two seconds.
-        """
+        """Return the child's exit code and last errors, or None if it still runs in 2 seconds."""
         try:
             code = self._process.wait(STOPPING_SECS)
         except subprocess.TimeoutExpired:
@@ -153,9 +153,20 @@ class ServerProcess:
             errors = excerpt(self._log.read(), LOG_CHARS)
         return f"exit code {code}" + (f": {errors}" if errors else "")
 
-    def _send_settings(self, settings: Settings) -> str:
+    def _load_model(self, settings: Settings) -> str:
+        """Send the settings, and return the server's address once the model is loaded."""
+        assert self._process.stdin
+        assert self._process.stdout
         deadline = time.monotonic() + LOADING_SECS
-        line = self._exchange(msgspec.json.encode(settings) + b"\n")
+        timer = threading.Timer(LOADING_SECS, self._process.kill)
+        timer.start()
+        try:
+            with contextlib.suppress(OSError):  # it ended at once; its error output says why
+                self._process.stdin.write(msgspec.json.encode(settings) + b"\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()  # empty if it ended
+        finally:
+            timer.cancel()
         reply = msgspec.json.decode(line or b"{}", type=_Reply)
         if reply.url:
             return reply.url
@@ -166,29 +177,3 @@ class ServerProcess:
             f"{self.describe_end() or 'still running'}); "
             "check that the file is a complete GGUF model and fits in memory"
         )
-
-    def _exchange(self, line: bytes) -> bytes:
-        """Send a line and return the child's line, or `b""` if it ended before."""
-        assert self._process.stdin
-        assert self._process.stdout
-        timer = threading.Timer(LOADING_SECS, self._process.kill)
-        timer.start()
-        try:
-            with contextlib.suppress(OSError):  # it ended at once; its error output says why
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
-            return self._process.stdout.readline()
-        finally:
-            timer.cancel()
-
-
-def _spawn(log: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - our own script, no shell
-        # -P: the modules beside the script must not hide others of the same name.
-        [sys.executable, "-P", str(CHILD)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,  # out of reach of Ctrl-C
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )

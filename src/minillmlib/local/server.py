@@ -30,7 +30,7 @@ class LocalServer:
     def __init__(self, model: str | os.PathLike[str] | None = None) -> None:
         # Symbolic links stay unresolved: the parts of a split model are found by their names.
         self._model = None if model is None else Path(model).expanduser().absolute()
-        self._key = secrets.token_urlsafe(32)
+        self.key = secrets.token_urlsafe(32)
         self._lock = threading.Lock()
         self._process: ServerProcess | None = None
 
@@ -68,11 +68,6 @@ class LocalServer:
         """The child's process id. Raises `LocalModelError` if the server was not started."""
         return self._running_process().process_id
 
-    @property
-    def key(self) -> str:
-        """The only key that the server accepts."""
-        return self._key
-
     def start(self) -> None:
         """Start the child, or a new one if it has died. Does nothing while it runs.
 
@@ -104,15 +99,13 @@ class LocalServer:
 
     def release(self) -> None:
         """Stop keeping the child alive from this process."""
-        process = self._process
-        if process is not None:
+        if process := self._process:
             process.close_pipes()
 
     def _running_process(self) -> ServerProcess:
-        process = self._process
-        if process is None:
-            raise LocalModelError(f"{self!r} is not running; call its start() first")
-        return process
+        if process := self._process:
+            return process
+        raise LocalModelError(f"{self!r} is not running; call its start() first")
 
     def _settings(self) -> Settings:
         check_engine()
@@ -120,12 +113,12 @@ class LocalServer:
             return Settings(
                 model=str(default_model_path()),
                 alias=MODEL_NAME,
-                key=self._key,
+                key=self.key,
                 temperature=0.0,  # so small a model is right only without randomness
                 n_predict=512,  # and may never stop by itself
             )
         _check_file(self._model)
-        return Settings(model=str(self._model), alias=self._model.stem, key=self._key)
+        return Settings(model=str(self._model), alias=self._model.stem, key=self.key)
 
 
 # One server for each model and process: a forked process starts another one.

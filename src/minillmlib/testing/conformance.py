@@ -121,7 +121,7 @@ class _Subject:
         self._generator = GeneratorInfo.custom("conformance", BASE_URL, model).replace(
             provider=provider
         )
-        self._reply = _replies(cases[0])[0]
+        self._reply = next(iter(_replies(cases[0]).values()))
 
     def address_problems(self) -> Iterator[str]:
         for stream in (False, True):
@@ -163,22 +163,20 @@ class _Subject:
             tools = {"tools": PARAMETERS["tools"]} if name in NEED_TOOLS else {}
             without = self._send("u", CompletionParameters(**tools))
             having = self._send("u", CompletionParameters(**tools, **{name: value}))
-            if without is None or having is None:
-                continue  # refused, which is allowed
-            (body, _), (changed_body, omitted) = without, having
-            if body == changed_body and name not in omitted:
+            # None is a refusal, which is allowed.
+            if without and having and without[0] == having[0] and name not in having[1]:
                 yield f"{name} is neither sent nor refused nor reported as omitted"
 
     def encoding_problems(self) -> Iterator[str]:
         key = self._provider.capabilities.messages_key
         if key is None:
             return
-        turns = [(Message.user, "one"), (Message.assistant, "two"), (Message.user, "three")]
+        messages = [Message.user("one"), Message.assistant("two"), Message.user("three")]
         before: JsonValue = []
-        for count in range(1, len(turns) + 1):
+        for count in range(1, len(messages) + 1):
             body = self._provider.build_request(
                 self._generator.model,
-                [make(text) for make, text in turns[:count]],
+                messages[:count],
                 CompletionParameters(),
                 stream=False,
                 include_usage=False,
@@ -192,7 +190,6 @@ class _Subject:
             before = encoded
 
     def header_problems(self) -> Iterator[str]:
-        """Yield the exceptions that `limits_of` raises over hostile headers."""
         for value in ("", "-1", "9" * 5000, "1e999", "soon", "\x00"):
             headers = dict.fromkeys(RATE_LIMIT_HEADERS, value)
             try:
@@ -233,8 +230,7 @@ class _Subject:
         return transport.requests[0].body.decode(), report.omitted if report else {}
 
     def case_problems(self, case: ProviderCase) -> Iterator[str]:
-        for reply in _replies(case):
-            form = "streamed" if len(reply.pieces) > 1 or case.body is None else "whole"
+        for form, reply in _replies(case).items():
             try:
                 response = self._answer(reply)
             except MiniLLMError as error:
@@ -272,9 +268,10 @@ class _Subject:
             yield f"with a price the cost is {priced.cost.cost}, not tokens times price"
 
 
-def _replies(case: ProviderCase) -> list[ScriptedReply]:
-    whole = [] if case.body is None else [ScriptedReply.json(case.body)]
-    replies = [*whole, _event_stream(case.events)] if case.events else whole
+def _replies(case: ProviderCase) -> dict[str, ScriptedReply]:
+    replies = {} if case.body is None else {"whole": ScriptedReply.json(case.body)}
+    if case.events:
+        replies["streamed"] = _event_stream(case.events)
     if not replies:
         raise InvalidParameterError(f"the case {case.name} has neither a body nor events")
     return replies
