@@ -9,13 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from minillmlib.auth.credentials import CredentialSource, EnvironmentKey, FixedCredential
-from minillmlib.auth.secret import (
-    Auth,
-    Secret,
-    header_text_problem,
-    is_header_name,
-    protect_header,
-)
+from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
@@ -70,14 +64,14 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
-            _check_word(getattr(self, what), what)
+            _check_line(getattr(self, what), what)
         for what in ("app_url", "app_title"):
             if getattr(self, what) is not None:
-                _check_word(getattr(self, what), what)
-                problem = header_text_problem(getattr(self, what), f"the {what}")
+                text = _check_line(getattr(self, what), what)
+                problem = header_text_problem(text, f"the {what}")
                 if problem is not None:
                     raise InvalidParameterError(problem)
-        msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
+        msgspec.structs.force_setattr(self, "base_url", _check_base_url(self.base_url))
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), type):
                 given = type(getattr(self, name)).__name__
@@ -271,32 +265,26 @@ def _headers_problem(headers: object) -> str | None:
     pairs = headers if isinstance(headers, tuple) else (None,)
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         return "headers are (name, value) pairs; add them with with_header"
-    return next(filter(None, (_header_problem(name, value) for name, value in pairs)), None)
+    for name, value in pairs:
+        problem = header_problem(name, value)
+        if problem is None and name.lower() in FRAMING_HEADERS:
+            problem = f"the header {name} belongs to the connection; leave it out"
+        if problem is not None:
+            return problem
+    return None
 
 
-def _header_problem(name: object, value: object) -> str | None:
-    if not isinstance(name, str) or not isinstance(value, str | Secret):
-        return "the name and the value of a header must be strings"
-    if not is_header_name(name):
-        return f"{name!r} is not a valid HTTP header name"
-    if name.lower() in FRAMING_HEADERS:
-        return f"the header {name} belongs to the connection; leave it out"
-    if isinstance(value, Secret):  # which was checked when it was made
-        return None
-    return header_text_problem(value, f"the value of the header {name}")
-
-
-def _check_word(text: object, what: str) -> None:
+def _check_line(text: object, what: str) -> str:
+    """Return `text` if it is one line that says something."""
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         shown = repr(text) if isinstance(text, str) and "@" not in text else type(text).__name__
         raise InvalidParameterError(f"the {what} must be a line of text, not {shown}")
+    return text
 
 
-def _checked_base_url(base_url: object) -> str:
+def _check_base_url(base_url: object) -> str:
     """Return a base URL, an origin and perhaps a path. An error never shows a password in it."""
-    url = base_url.strip() if isinstance(base_url, str) else base_url
-    _check_word(url, "base_url")
-    assert isinstance(url, str)
+    url = _check_line(base_url.strip() if isinstance(base_url, str) else base_url, "base_url")
     if "@" in url:
         raise InvalidParameterError(
             "the base_url must not hold a user name or password; use with_api_key"

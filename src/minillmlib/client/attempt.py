@@ -14,12 +14,7 @@ from minillmlib.auth.redaction import Redactor
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
-from minillmlib.errors import (
-    ApiError,
-    ConnectError,
-    MalformedResponseError,
-    MiniLLMError,
-)
+from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
 from minillmlib.json_value import decode_json, excerpt
 from minillmlib.protocols.errors import error_from_reply
 from minillmlib.transport.exchange import Exchange
