@@ -135,8 +135,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Return a model on this machine, without a key: SmolLM2-135M, or any GGUF file.
 
         The first call starts the model's server, which ends with this process; the very first
-        also downloads the model (93 MB, once). SmolLM2-135M is a tiny model for trying things
-        out. Needs `minillmlib[local]`.
+        also downloads SmolLM2-135M (93 MB), a tiny demo model. Needs `minillmlib[local]`.
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
@@ -158,9 +157,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def from_spec(cls, spec: str) -> Self:
         """Return a generator from one string, for configuration files and command lines.
 
-        The string is `service:model` with the name of a preset, for example
-        `"openrouter:google/gemini-2.5-flash-lite"` or `"openai:gpt-4o-mini"`; `"local"`, or
-        `"local:path/to/model.gguf"`.
+        The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"`;
+        `"local"`, or `"local:path/to/model.gguf"`.
         """
         name, _, model = str(spec).partition(":")
         if spec == "local":
@@ -226,10 +224,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def with_published_price(self) -> Self:
         """Return a copy with the price that the package genai-prices lists today.
 
-        Needs the extra `prices`; nothing is fetched. A model that the table does not list at
-        this address, or whose price is not one per token, gets no price, and a warning is
-        logged: its costs are `UNPRICED`, unless a price was set by hand. The price is the
-        vendor's for a standard request; `source` on each cost names the table and the day.
+        Needs the extra `prices`; nothing is fetched. A model that is not listed at this address,
+        or not priced per token, gets none, and a warning is logged: its costs are `UNPRICED`
+        unless a price was set by hand. The price is the vendor's for a standard request; `source`
+        on each cost names the table and the day.
         """
         price = published_price(self.base_url, self.model)
         if price is None and not is_published(self.token_price):

@@ -31,7 +31,7 @@ def is_header_name(name: str) -> bool:
     return _HEADER_NAME.fullmatch(name) is not None
 
 
-def header_problem(name: object, value: "str | Secret") -> str | None:
+def header_problem(name: object, value: object) -> str | None:
     """Return why a header cannot be sent, without its value, or None if it can."""
     if not isinstance(name, str) or not isinstance(value, str | Secret):
         return "the name and the value of a header must be strings"

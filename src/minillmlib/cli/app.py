@@ -190,10 +190,9 @@ def _question(prompt: str | None) -> str:
     piped = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     parts = [part for part in (prompt, piped) if part and part.strip()]
     if not parts:
-        terminal.show_error(
+        raise InvalidParameterError(
             'there is no question; give one, for example: minillmlib ask "What is HTTP?"'
         )
-        raise typer.Exit(MISUSED)
     return "\n\n".join(parts)
 
 

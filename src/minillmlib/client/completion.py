@@ -161,9 +161,8 @@ class Completion:
         hide_frames(error)
         if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
-        exceeded = MaxRetriesExceededError(
-            f"all {len(self.attempts)} attempts failed; the last one: {error}", last_error=error
-        )
+        problem = f"all {len(self.attempts)} attempts failed; the last one: {error}"
+        exceeded = MaxRetriesExceededError(problem, last_error=error)
         exceeded.attempts = self.attempts
         raise exceeded from error
 

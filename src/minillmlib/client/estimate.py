@@ -18,10 +18,9 @@ from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.usage import Usage
 
-# What vendors put around each message and each tool, and what they or a model's template tell the
-# model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
-# given (some hundred). No tokenizer makes more than one token of a byte, so that the bytes of a
-# body bound the tokens of all the text in it.
+# Vendors frame each message and tool, and they or a model's template add text: how to call tools
+# (up to 804 tokens at Anthropic), a system prompt where none is given (some hundred). No tokenizer
+# makes more than one token of a byte, so the bytes of a body bound the tokens of its text.
 FRAME_TOKENS = 64
 TEMPLATE_TOKENS = 1024
 

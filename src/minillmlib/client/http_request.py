@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,16 +15,14 @@ from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonObject, encode_json
+from minillmlib.json_value import JsonObject, T, encode_json
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
-T = TypeVar("T")
 HeaderValue = str | Secret
 
-USER_AGENT = f"minillmlib/{__version__}"
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
@@ -33,7 +30,7 @@ _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
     "content-type": ("Content-Type", "application/json"),
     "accept": ("Accept", "application/json"),
     "accept-encoding": ("Accept-Encoding", "identity"),
-    "user-agent": ("User-Agent", USER_AGENT),
+    "user-agent": ("User-Agent", f"minillmlib/{__version__}"),
 }
 
 
@@ -55,8 +52,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 def build_http_request(call: Call, *, on_new_connection: bool = False) -> PreparedRequest:
     """Return the request for `call`.
 
-    The body comes first, so that a parameter the wire cannot carry is reported even where no
-    credential is set.
+    The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
     generator, provider = call.generator, call.generator.provider
     body, omitted, prefix = build_body(call)
@@ -117,9 +113,8 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own
-        raise InvalidParameterError(
-            f"the provider could not build the request ({type(error).__name__}: {error})"
-        ) from error
+        problem = f"the provider could not build the request ({type(error).__name__}: {error})"
+        raise InvalidParameterError(problem) from error
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:

@@ -76,10 +76,7 @@ def prepare(
     stream: bool,
     prefix: EncodedPrefix | None = None,
 ) -> Call:
-    """Return the call for these messages.
-
-    Raises `InvalidParameterError` before anything is sent.
-    """
+    """Return the call for these messages. Raises `InvalidParameterError` if they cannot be sent."""
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
@@ -153,8 +150,7 @@ def _changes_messages(settings: NodeCompletionParameters) -> bool:
 class ResolvedResultType(NamedTuple):
     """The settings with the form of the answer.
 
-    `instruction` states the schema in the prompt if the wire does not take it, for the reason
-    `why_no_schema`.
+    If the wire does not take the schema (`why_no_schema`), the prompt states it (`instruction`).
     """
 
     settings: NodeCompletionParameters
@@ -176,12 +172,9 @@ def resolve_result_type(
     if reason is None:
         params = untyped.params.replace(response_format=form)
         return ResolvedResultType(untyped.with_params(params), result_type)
-    return ResolvedResultType(
-        untyped,
-        result_type,
-        SCHEMA_INSTRUCTION.format(schema=result_type.schema_text),
-        f"{reason}; the prompt states it instead",
-    )
+    instruction = SCHEMA_INSTRUCTION.format(schema=result_type.schema_text)
+    reason += "; the prompt states it instead"
+    return ResolvedResultType(untyped, result_type, instruction, reason)
 
 
 def _why_no_schema(
@@ -221,10 +214,7 @@ def model_key(generator: GeneratorInfo) -> str:
 def _drop_foreign_parts(
     messages: tuple[Message, ...], generator: GeneratorInfo
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """Drop other models' sealed reasoning and the media this wire rejects.
-
-    Also return what was dropped and why. Foreign blocks would be refused, or leak.
-    """
+    """Drop other models' reasoning, which would leak, and rejected media; return what and why."""
     if not any(any(map(attrgetter(name), messages)) for name in ("reasoning", "media")):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media

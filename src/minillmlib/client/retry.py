@@ -47,9 +47,9 @@ def retry_delay(
 class RetryQuota:
     """Keeps many callers from hammering a server that is down.
 
-    A bucket per server, shared by the process. A retry takes from it and a success gives back, so
-    that a server which answers sometimes is tried again as often as anybody likes, and a dead one
-    some three dozen times in all. The numbers are those of the AWS SDKs' standard mode.
+    A bucket per server, shared by the process. A retry takes from it and a success gives back: a
+    server that answers sometimes is retried without end, and a dead one some three dozen times in
+    all. The numbers are those of the AWS SDKs' standard mode.
     """
 
     CAPACITY = 500

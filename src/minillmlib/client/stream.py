@@ -23,10 +23,9 @@ NodeT_co = TypeVar("NodeT_co", covariant=True)
 class StreamingCompletion(Generic[NodeT_co]):
     """The chunks of an answer as they come, by `async for`.
 
-    Use it with `async with`, which ends the connection when left early; a stream that is
-    dropped in the middle ends its connection too, with a `ResourceWarning`. After the last
-    chunk, `node` is the new assistant node and `response` the whole answer. A stream that is
-    left early or fails adds nothing to the tree.
+    Use it with `async with`, which ends the connection when left early; a stream dropped in the
+    middle ends it too, with a `ResourceWarning`. After the last chunk, `node` is the new assistant
+    node and `response` the whole answer. A stream left early or failed adds nothing to the tree.
 
     A failure before the first chunk was taken is retried as the settings allow; after that
     nothing is. A stream belongs to one task and one event loop at a time:
