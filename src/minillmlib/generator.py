@@ -9,13 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from minillmlib.auth.credentials import CredentialSource, EnvironmentKey, FixedCredential
-from minillmlib.auth.secret import (
-    Auth,
-    Secret,
-    header_text_problem,
-    is_header_name,
-    protect_header,
-)
+from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
@@ -70,14 +64,14 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
-            _check_word(getattr(self, what), what)
+            _check_line(getattr(self, what), what)
         for what in ("app_url", "app_title"):
             if getattr(self, what) is not None:
-                _check_word(getattr(self, what), what)
-                problem = header_text_problem(getattr(self, what), f"the {what}")
+                text = _check_line(getattr(self, what), what)
+                problem = header_text_problem(text, f"the {what}")
                 if problem is not None:
                     raise InvalidParameterError(problem)
-        msgspec.structs.force_setattr(self, "base_url", _checked_base_url(self.base_url))
+        msgspec.structs.force_setattr(self, "base_url", _check_base_url(self.base_url))
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind) or isinstance(getattr(self, name), type):
                 given = type(getattr(self, name)).__name__
@@ -141,8 +135,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Return a model on this machine, without a key: SmolLM2-135M, or any GGUF file.
 
         The first call starts the model's server, which ends with this process; the very first
-        also downloads the model (93 MB, once). SmolLM2-135M is a tiny model for trying things
-        out. Needs `minillmlib[local]`.
+        also downloads SmolLM2-135M (93 MB), a tiny demo model. Needs `minillmlib[local]`.
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
@@ -164,9 +157,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def from_spec(cls, spec: str) -> Self:
         """Return a generator from one string, for configuration files and command lines.
 
-        The string is `service:model` with the name of a preset, for example
-        `"openrouter:google/gemini-2.5-flash-lite"` or `"openai:gpt-4o-mini"`; `"local"`, or
-        `"local:path/to/model.gguf"`.
+        The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"`;
+        `"local"`, or `"local:path/to/model.gguf"`.
         """
         name, _, model = str(spec).partition(":")
         if spec == "local":
@@ -232,10 +224,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def with_published_price(self) -> Self:
         """Return a copy with the price that the package genai-prices lists today.
 
-        Needs the extra `prices`; nothing is fetched. A model that the table does not list at
-        this address, or whose price is not one per token, gets no price, and a warning is
-        logged: its costs are `UNPRICED`, unless a price was set by hand. The price is the
-        vendor's for a standard request; `source` on each cost names the table and the day.
+        Needs the extra `prices`; nothing is fetched. A model that is not listed at this address,
+        or not priced per token, gets none, and a warning is logged: its costs are `UNPRICED`
+        unless a price was set by hand. The price is the vendor's for a standard request; `source`
+        on each cost names the table and the day.
         """
         price = published_price(self.base_url, self.model)
         if price is None and not is_published(self.token_price):
@@ -271,32 +263,26 @@ def _headers_problem(headers: object) -> str | None:
     pairs = headers if isinstance(headers, tuple) else (None,)
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         return "headers are (name, value) pairs; add them with with_header"
-    return next(filter(None, (_header_problem(name, value) for name, value in pairs)), None)
+    for name, value in pairs:
+        problem = header_problem(name, value)
+        if problem is None and name.lower() in FRAMING_HEADERS:
+            problem = f"the header {name} belongs to the connection; leave it out"
+        if problem is not None:
+            return problem
+    return None
 
 
-def _header_problem(name: object, value: object) -> str | None:
-    if not isinstance(name, str) or not isinstance(value, str | Secret):
-        return "the name and the value of a header must be strings"
-    if not is_header_name(name):
-        return f"{name!r} is not a valid HTTP header name"
-    if name.lower() in FRAMING_HEADERS:
-        return f"the header {name} belongs to the connection; leave it out"
-    if isinstance(value, Secret):  # which was checked when it was made
-        return None
-    return header_text_problem(value, f"the value of the header {name}")
-
-
-def _check_word(text: object, what: str) -> None:
+def _check_line(text: object, what: str) -> str:
+    """Return `text` if it is one line that says something."""
     if not isinstance(text, str) or not text.strip() or not text.isprintable():
         shown = repr(text) if isinstance(text, str) and "@" not in text else type(text).__name__
         raise InvalidParameterError(f"the {what} must be a line of text, not {shown}")
+    return text
 
 
-def _checked_base_url(base_url: object) -> str:
+def _check_base_url(base_url: object) -> str:
     """Return a base URL, an origin and perhaps a path. An error never shows a password in it."""
-    url = base_url.strip() if isinstance(base_url, str) else base_url
-    _check_word(url, "base_url")
-    assert isinstance(url, str)
+    url = _check_line(base_url.strip() if isinstance(base_url, str) else base_url, "base_url")
     if "@" in url:
         raise InvalidParameterError(
             "the base_url must not hold a user name or password; use with_api_key"

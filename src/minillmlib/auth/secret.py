@@ -31,6 +31,17 @@ def is_header_name(name: str) -> bool:
     return _HEADER_NAME.fullmatch(name) is not None
 
 
+def header_problem(name: object, value: object) -> str | None:
+    """Return why a header cannot be sent, without its value, or None if it can."""
+    if not isinstance(name, str) or not isinstance(value, str | Secret):
+        return "the name and the value of a header must be strings"
+    if not is_header_name(name):
+        return f"{name!r} is not a valid HTTP header name"
+    if isinstance(value, Secret):  # which was checked when it was made
+        return None
+    return header_text_problem(value, f"the value of the header {name}")
+
+
 class Secret:
     """A text that is never printed, pickled, copied or encoded by accident.
 

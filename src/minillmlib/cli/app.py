@@ -82,6 +82,27 @@ app = typer.Typer(
 )
 
 
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn an exception into the exit code of a command, with at most one line about it."""
+    try:
+        yield
+    except MiniLLMError as error:
+        terminal.show_error(error)
+        code = MISUSED if isinstance(error, InvalidParameterError) else FAILED
+        raise typer.Exit(code) from None
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the cleanup, too
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        terminal.discard_output()
+        raise typer.Exit(PIPE_CLOSED) from None
+    except OSError as error:
+        terminal.discard_output()
+        terminal.show_error(f"standard input or output failed: {error.strerror or error}")
+        raise typer.Exit(FAILED) from None
+
+
 def run_app() -> None:
     """Run the command that the arguments name and exit with its code."""
     terminal.prepare_streams()
@@ -104,6 +125,7 @@ def root(
 
 
 @app.command()
+@_exit_codes()
 def ask(
     prompt: Prompt = None,
     model: Model = None,
@@ -112,14 +134,14 @@ def ask(
     temperature: Temperature = None,
 ) -> None:
     """Ask one question. The answer is streamed to standard output."""
-    with _exit_codes():
-        question = _question(prompt)
-        params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-        generator = _generator(model)
-        print_answer(open_or_create(None, system).chat_streaming(question, generator, params))
+    question = _question(prompt)
+    params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
+    generator = _generator(model)
+    print_answer(open_or_create(None, system).chat_streaming(question, generator, params))
 
 
 @app.command()
+@_exit_codes()
 def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     message: FirstMessage = None,
     model: Model = None,
@@ -129,39 +151,38 @@ def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     save: Save = None,
 ) -> None:
     """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands."""
-    with _exit_codes():
-        params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-        generator = _generator(model)
-        node = open_or_create(save, system)
-        show_recent(node)
-        run_chat_loop(ChatSession(node, generator, params, save), message)
+    params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
+    generator = _generator(model)
+    node = open_or_create(save, system)
+    show_recent(node)
+    run_chat_loop(ChatSession(node, generator, params, save), message)
 
 
 @app.command()
+@_exit_codes()
 def tree(file: File) -> None:
     """Draw the tree in a file: the messages, models and costs."""
-    with _exit_codes():
-        terminal.show_tree(load_root(file))
+    terminal.show_tree(load_root(file))
 
 
 @app.command()
+@_exit_codes()
 def view(file: File, output: Output = None, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
-    with _exit_codes():
-        page = page_path(file, output)
-        write_text(page, load_root(file).to_html(title=file.name))
-        printed = visible(str(page)) if sys.stdout.isatty() else page
-        sys.stdout.write(f"{printed}\n")
-        if open_it and not webbrowser.open(page.resolve().as_uri()):
-            terminal.show_line("no browser could be opened", DIM)
+    page = page_path(file, output)
+    write_text(page, load_root(file).to_html(title=file.name))
+    printed = visible(str(page)) if sys.stdout.isatty() else page
+    sys.stdout.write(f"{printed}\n")
+    if open_it and not webbrowser.open(page.resolve().as_uri()):
+        terminal.show_line("no browser could be opened", DIM)
 
 
 @app.command()
+@_exit_codes()
 def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
     """Repair JSON, or JSON lines, and write it to standard output."""
-    with _exit_codes():
-        if not repair_stream(file, is_strict=strict, shows_changes=changes):
-            raise typer.Exit(FAILED)
+    if not repair_stream(file, is_strict=strict, shows_changes=changes):
+        raise typer.Exit(FAILED)
 
 
 def _question(prompt: str | None) -> str:
@@ -169,10 +190,9 @@ def _question(prompt: str | None) -> str:
     piped = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     parts = [part for part in (prompt, piped) if part and part.strip()]
     if not parts:
-        terminal.show_error(
+        raise InvalidParameterError(
             'there is no question; give one, for example: minillmlib ask "What is HTTP?"'
         )
-        raise typer.Exit(MISUSED)
     return "\n\n".join(parts)
 
 
@@ -182,24 +202,3 @@ def _generator(model: str | None) -> GeneratorInfo:
     check_engine()
     terminal.show_line(DEMO_LINE, DIM)
     return GeneratorInfo.local()
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """Turn an exception into the exit code of a command, with at most one line about it."""
-    try:
-        yield
-    except MiniLLMError as error:
-        terminal.show_error(error)
-        is_misuse = isinstance(error, InvalidParameterError)
-        raise typer.Exit(MISUSED if is_misuse else FAILED) from None
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the cleanup, too
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        terminal.discard_output()
-        raise typer.Exit(PIPE_CLOSED) from None
-    except OSError as error:
-        terminal.discard_output()
-        terminal.show_error(f"standard input or output failed: {error.strerror or error}")
-        raise typer.Exit(FAILED) from None

@@ -60,10 +60,6 @@ class ChatSession:
     """A person's position in a tree.
 
     An error or Ctrl-C ends only the answer; the conversation continues from before it.
-
-    Attributes:
-        node: The next message is added below this node.
-        journal: The file that records the tree, or None.
     """
 
     def __init__(
@@ -73,8 +69,8 @@ class ChatSession:
         params: CompletionParameters,
         journal: Path | None = None,
     ) -> None:
-        self.node = node
-        self.journal = journal
+        self.node = node  # the next message is added below it
+        self.journal = journal  # the file that records the tree
         self._generator = generator
         self._params = params
         self._is_recorded = True
@@ -116,13 +112,12 @@ class ChatSession:
 
     def _resume_journal(self) -> None:
         """Write the nodes that the journal lacks since the disk refused one."""
-        if self._is_recorded or self.journal is None:
-            return
-        try:
-            self.node.root_node.attach_journal(self.journal)
-            self._is_recorded = True
-        except StorageError as error:
-            show_error(error)
+        if self.journal is not None and not self._is_recorded:
+            try:
+                self.node.root_node.attach_journal(self.journal)
+                self._is_recorded = True
+            except StorageError as error:
+                show_error(error)
 
 
 class Command(NamedTuple):

@@ -22,10 +22,7 @@ def load_root(path: Path) -> ChatNode:
 
 
 def open_or_create(path: Path | None, system: str | None) -> ChatNode:
-    """Start a conversation, or continue the one in a file, and return its newest node.
-
-    With a path, the file records the conversation from now on.
-    """
+    """Start or continue a conversation, which `path` records if given; return its newest node."""
     if path is not None and _has_nodes(path):
         root = ChatNode.load_tree(path)
         if system is not None and system != root.text:

@@ -33,8 +33,6 @@ _ADVICE = (
     (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),
 )
 
-NO_PRICE = "cost unknown (no price set)"
-NO_COST = "cost unknown"
 MIN_PLACES = 4
 COST_DIGITS = 4
 
@@ -66,8 +64,7 @@ def closing_line(response: CompletionResponse) -> str:
     if usage is not None:
         sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
         counts = f"{usage.total_tokens} tokens ({sides})"
-    parts = [counts, cost, truncation_notice(response)]
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, (counts, cost, truncation_notice(response))))
 
 
 def truncation_notice(response: CompletionResponse) -> str | None:
@@ -85,7 +82,7 @@ def total_words(total: CostTotal) -> str:
         return _dollars(total.cost)
     if total.cost:
         return f"at least {_dollars(total.cost)}"
-    return NO_COST if total.unknown else NO_PRICE
+    return "cost unknown" if total.unknown else "cost unknown (no price set)"
 
 
 def _dollars(cost: Decimal) -> str:

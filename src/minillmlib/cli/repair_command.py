@@ -19,9 +19,8 @@ def repair_stream(path: Path | None, *, is_strict: bool, shows_changes: bool) ->
     Of JSON lines, each is repaired and written before the next is read.
     """
     is_complete = True
-    with (
-        path.open(encoding="utf-8", errors="replace") if path else nullcontext(sys.stdin) as source
-    ):
+    opened = path.open(encoding="utf-8", errors="replace") if path else nullcontext(sys.stdin)
+    with opened as source:
         for place, text in _texts(source):
             try:
                 repaired = _repair(text, place, is_strict=is_strict, shows_changes=shows_changes)

@@ -69,7 +69,6 @@ def _lay_out(root: ChatNode, max_levels: int) -> Iterator[tuple[ChatNode, str]]:
 
 
 def _render_node(node: ChatNode, margin: str, strokes: str, width: int) -> Text:
-    """Return a node's number and id, its strokes, its words, its model and cost."""
     facts = ""
     if node.is_generated:
         known = one_line(node.response.model[:MAX_CHARS]), total_words(node.cost)

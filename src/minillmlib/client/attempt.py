@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
 
 import msgspec
 
@@ -14,13 +13,8 @@ from minillmlib.auth.redaction import Redactor
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
-from minillmlib.errors import (
-    ApiError,
-    ConnectError,
-    MalformedResponseError,
-    MiniLLMError,
-)
-from minillmlib.json_value import decode_json, excerpt
+from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
+from minillmlib.json_value import T, TextT, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome, Reservation
@@ -29,9 +23,6 @@ from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
-
-T = TypeVar("T")
-TextT = TypeVar("TextT", str, bytes)
 
 
 class PendingAttempt:

@@ -124,9 +124,8 @@ class Completion:
             try:
                 response, parsed = validate(call, response)
             except RejectedResponseError as error:
-                self._settle(
-                    pending.record(AttemptOutcome.REJECTED, response.cost, error, response.id)
-                )
+                outcome = AttemptOutcome.REJECTED
+                self._settle(pending.record(outcome, response.cost, error, response.id))
                 self.call = with_correction(self._original, response, error) or call
                 raise
         self._settle(pending.record(AttemptOutcome.ANSWERED, response.cost, None, response.id))
@@ -162,9 +161,8 @@ class Completion:
         hide_frames(error)
         if self._retries == 0 or isinstance(error, BudgetExceededError):
             raise error
-        exceeded = MaxRetriesExceededError(
-            f"all {len(self.attempts)} attempts failed; the last one: {error}", last_error=error
-        )
+        problem = f"all {len(self.attempts)} attempts failed; the last one: {error}"
+        exceeded = MaxRetriesExceededError(problem, last_error=error)
         exceeded.attempts = self.attempts
         raise exceeded from error
 
@@ -197,7 +195,6 @@ class Completion:
             self.abandon()
 
     def _settle(self, attempt: Attempt) -> None:
-        """Book the end of the pending attempt."""
         assert self.pending is not None
         if self.pending.reservation is not None:
             self.pending.reservation.settle(attempt.cost)
@@ -211,12 +208,11 @@ class Completion:
         callback = settings.cost_callback if settings.cost_tracking else None
         if callback is None and settings.budget is None:
             return DONE
-        unknown = [one for one in self.attempts if one.cost is not None and one.cost.is_unknown]
-        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in unknown)
+        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in self.attempts)
+        known = CostInfo.of(self.attempts)
         if self._is_deferred:
-            known = CostInfo.of(self.attempts)
             return report_deferred(callback, self._fetch_deferred_costs, known)
-        return DONE if callback is None else report(callback, CostInfo.of(self.attempts))
+        return DONE if callback is None else report(callback, known)
 
     async def _fetch_deferred_costs(self) -> CostInfo:
         self.attempts = await fetch_deferred_costs(self.call, self.attempts)

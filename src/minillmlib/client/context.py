@@ -20,14 +20,14 @@ class CompletionContext:
     """A generator whose every completion is reported, however it ends.
 
     `callback` is called once for each completion of `complete_tracked` and its kin, with its
-    `CostInfo` and with `meta`, which the library does not read. Where the provider publishes a
-    cost only later (OpenRouter, for a stream that was abandoned), the report waits for it, at
-    most half a minute. What the callback raises loses neither record nor answer: it is logged,
-    and `aclose`, or leaving `async with`, raises it as a `CostCallbackError`.
+    `CostInfo` and with `meta`. Where the provider publishes a cost only later (OpenRouter, for an
+    abandoned stream), the report waits for it, at most half a minute. An error of the callback
+    loses neither record nor answer: it is logged, and `aclose`, or leaving `async with`, raises
+    it as a `CostCallbackError`.
 
     Args:
         generator: The model.
-        meta: Anything that tells the caller what the completions were for.
+        meta: What the completions were for; the library does not read it.
         callback: A plain function or a coroutine function.
         app_url: The program's address, for OpenRouter's statistics.
         app_title: The program's name, likewise.

@@ -46,7 +46,7 @@ def report(
     try:
         answer = callback(info)
     except (Exception, asyncio_module().CancelledError) as error:  # noqa: BLE001 - the caller's code
-        _log_failure(error)
+        logger().error("a cost_callback failed", exc_info=error)
         note_failure(error)
         return DONE
     if isinstance(answer, Report):  # a context has reported to its callbacks
@@ -72,7 +72,7 @@ async def _run(answer: Awaitable[None], note_failure: Callable[[BaseException], 
         note_failure(error)
         raise
     except Exception as error:  # noqa: BLE001 - the caller's own code
-        _log_failure(error)
+        logger().error("a cost_callback failed", exc_info=error)
         note_failure(error)
 
 
@@ -144,7 +144,3 @@ async def flush() -> None:
     await asyncio.sleep(0)  # lets a stream that was just dropped start its own
     loop = asyncio.get_running_loop()
     await Report(*(end for end in _running if end.get_loop() is loop))
-
-
-def _log_failure(error: BaseException) -> None:
-    logger().error("a cost_callback failed", exc_info=error)

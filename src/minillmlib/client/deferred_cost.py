@@ -21,7 +21,7 @@ WAITS_SECS = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0)
 QUERY_SECS = 10.0
 TOTAL_SECS = 30.0
 MAX_UNREACHABLE = 3  # times in a row that a server may not answer at all
-TEMPORARY = (408, 425, 429)  # refusals that may pass, like each 5xx
+TEMPORARY = (200, 408, 425, 429)  # the record may still come, like after each 5xx
 
 
 def lookup_url(call: Call, attempt: Attempt) -> str | None:
@@ -57,12 +57,9 @@ async def _poll(call: Call, url: str, end: float) -> CostOutcome | None:
         if reply is None:
             continue
         status, body = reply
-        if status == 200:
-            cost = _parse(call, body)
-            if cost is not None:
-                return cost
-        elif not _may_appear_later(call, status, body):
-            return None
+        cost = _parse(call, body) if status == 200 else None
+        if cost is not None or not _may_appear_later(call, status, body):
+            return cost
     return None
 
 
@@ -86,10 +83,7 @@ def _parse(call: Call, body: bytes) -> CostOutcome | None:
 
 
 def _may_appear_later(call: Call, status: int, body: bytes) -> bool:
-    """Whether a reply without the record means it may appear later.
-
-    A gateway's 404 or a client error does not.
-    """
+    """Whether the record may follow this reply. Not after a gateway's 404 or a client error."""
     if status != 404:
         return status >= 500 or status in TEMPORARY
     with contextlib.suppress(Exception):  # the provider may be the caller's own

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
+import msgspec
+
 from minillmlib.client.http_request import build_body
 from minillmlib.client.prepare import Call, prepare, price_of
 from minillmlib.generator import GeneratorInfo
@@ -16,14 +18,21 @@ from minillmlib.types.messages import Message
 from minillmlib.types.parameters import ParametersLike
 from minillmlib.types.usage import Usage
 
-# What vendors put around each message and each tool, and what they or a model's template tell the
-# model besides: how to call tools (up to 804 tokens at Anthropic), a system prompt where none is
-# given (some hundred). No tokenizer makes more than one token of a byte, so that the bytes of a
-# body bound the tokens of all the text in it.
+# Vendors frame each message and tool, and they or a model's template add text: how to call tools
+# (up to 804 tokens at Anthropic), a system prompt where none is given (some hundred). No tokenizer
+# makes more than one token of a byte, so the bytes of a body bound the tokens of its text.
 FRAME_TOKENS = 64
 TEMPLATE_TOKENS = 1024
 
 STREAM_KEYS = ("stream", "stream_options")  # no part of the prompt
+
+# The counts of usage that hold all input if it is billed at one rate.
+INPUT_COUNTS = (
+    ("uncached_input_tokens",),
+    ("cache_read_tokens",),
+    ("cache_write_tokens",),
+    ("cache_write_tokens", "cache_write_1h_tokens"),
+)
 
 
 def estimate_cost(
@@ -44,7 +53,8 @@ def estimate_call(call: Call, body: JsonObject, data: bytes) -> CostEstimate:
     Every byte counts as a token, at the dearest rate, and the answer is as long as it may be.
     """
     billing, price = call.generator.provider.billing, price_of(call)
-    media = list(_media_of(call.messages))
+    messages = call.messages
+    media = [part for message in messages for part in (*message.attachments, *message.media)]
     media_tokens = [billing.max_media_tokens(call.generator.model, part) for part in media]
     completion_tokens = billing.max_output_tokens(body, call.settings.params)
     uncountable = {
@@ -58,15 +68,10 @@ def estimate_call(call: Call, body: JsonObject, data: bytes) -> CostEstimate:
     ]
     if missing or price is None or completion_tokens is None:
         return CostEstimate(missing=tuple(missing))
-    frames = len(call.messages) + len(media) + len(call.settings.params.tools or ())
+    frames = len(messages) + len(media) + len(call.settings.params.tools or ())
     prompt_tokens = _text_bytes(body, data, media) + frames * FRAME_TOKENS + TEMPLATE_TOKENS
     prompt_tokens += sum(filter(None, media_tokens))
     return CostEstimate(ceiling=_max_cost(price, prompt_tokens, completion_tokens))
-
-
-def _media_of(messages: Sequence[Message]) -> Iterator[MediaPart]:
-    for message in messages:
-        yield from (*message.attachments, *message.media)
 
 
 def _text_bytes(body: JsonObject, data: bytes, media: Sequence[MediaPart]) -> int:
@@ -85,19 +90,11 @@ def _text_bytes(body: JsonObject, data: bytes, media: Sequence[MediaPart]) -> in
 
 def _max_cost(price: TokenPrice, prompt_tokens: int, completion_tokens: int) -> Decimal:
     """Return the cost with all input in its dearest bucket, on whichever side of thresholds."""
+    output = Usage(completion_tokens=completion_tokens)
     return max(
-        price.cost_of(usage)
+        price.cost_of(msgspec.structs.replace(output, **dict.fromkeys(names, count)))
         for count in {prompt_tokens, *_thresholds_below(prompt_tokens, price)}
-        for usage in (
-            Usage(uncached_input_tokens=count, completion_tokens=completion_tokens),
-            Usage(cache_read_tokens=count, completion_tokens=completion_tokens),
-            Usage(cache_write_tokens=count, completion_tokens=completion_tokens),
-            Usage(
-                cache_write_tokens=count,
-                cache_write_1h_tokens=count,
-                completion_tokens=completion_tokens,
-            ),
-        )
+        for names in INPUT_COUNTS
     )
 
 

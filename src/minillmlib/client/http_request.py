@@ -6,26 +6,23 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.secret import Auth, Secret, header_text_problem, is_header_name
+from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonObject, encode_json
+from minillmlib.json_value import JsonObject, T, encode_json
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
-T = TypeVar("T")
 HeaderValue = str | Secret
 
-USER_AGENT = f"minillmlib/{__version__}"
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
@@ -33,7 +30,7 @@ _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
     "content-type": ("Content-Type", "application/json"),
     "accept": ("Accept", "application/json"),
     "accept-encoding": ("Accept-Encoding", "identity"),
-    "user-agent": ("User-Agent", USER_AGENT),
+    "user-agent": ("User-Agent", f"minillmlib/{__version__}"),
 }
 
 
@@ -55,8 +52,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 def build_http_request(call: Call, *, on_new_connection: bool = False) -> PreparedRequest:
     """Return the request for `call`.
 
-    The body comes first, so that a parameter the wire cannot carry is reported even where no
-    credential is set.
+    The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
     generator, provider = call.generator, call.generator.provider
     body, omitted, prefix = build_body(call)
@@ -72,7 +68,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     values = (auth.secret(), *(value for _, value in generator.headers))
     secrets = tuple(value for value in values if isinstance(value, Secret))
     if secrets:
-        _check_destination(generator, request.url)
+        _check_destination(request.url, generator.base_url, allows_http=generator.allow_http)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
@@ -88,9 +84,10 @@ def _ask_provider(task: str, call: Callable[[], T]) -> T:
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:
     """Return the request that asks the generator's server what an earlier request cost."""
-    auth = call.generator.credential.resolve()
+    generator = call.generator
+    auth = generator.credential.resolve()
     if auth.secret() is not None:
-        _check_destination(call.generator, url)
+        _check_destination(url, generator.base_url, allows_http=generator.allow_http)
     return HttpRequest(url=url, headers=_merge_headers(call, auth), body=b"", method="GET")
 
 
@@ -116,9 +113,8 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own
-        raise InvalidParameterError(
-            f"the provider could not build the request ({type(error).__name__}: {error})"
-        ) from error
+        problem = f"the provider could not build the request ({type(error).__name__}: {error})"
+        raise InvalidParameterError(problem) from error
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
@@ -181,7 +177,9 @@ def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...
         *generator.headers,
     ]
     for name, value in headers:
-        _check_header(name, value)
+        problem = header_problem(name, value)
+        if problem is not None:
+            raise InvalidParameterError(problem)
         key = name.lower()
         is_list = key in capabilities.mergeable_headers and key in merged
         merged[key] = (name, _join(merged[key][1], value) if is_list else value)
@@ -204,22 +202,8 @@ def _auth_headers(generator: GeneratorInfo, auth: Auth) -> list[tuple[str, Heade
     ]
 
 
-def _check_header(name: object, value: object) -> None:
-    if not isinstance(name, str) or not is_header_name(name):
-        raise InvalidParameterError(f"{name!r} is not a valid HTTP header name")
-    if not isinstance(value, str | Secret):
-        raise InvalidParameterError(f"the header {name} is not a string")
-    problem = header_text_problem(value, f"the header {name}") if isinstance(value, str) else None
-    if problem is not None:
-        raise InvalidParameterError(problem)
-
-
-def _check_destination(generator: GeneratorInfo, url: str) -> None:
-    _check_url(url, generator.base_url, allows_http=generator.allow_http)
-
-
 @lru_cache(maxsize=64)
-def _check_url(url: str, base_url: str, *, allows_http: bool) -> None:
+def _check_destination(url: str, base_url: str, *, allows_http: bool) -> None:
     """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
     target, base = urlsplit(url), urlsplit(base_url)
     if (target.scheme, target.netloc) != (base.scheme, base.netloc):

@@ -32,10 +32,14 @@ def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Mess
 
 def find_placeholders(message: Message) -> list[str]:
     """Return the names of the placeholders in a message, in order."""
-    if isinstance(message.content, str):
-        return PLACEHOLDER.findall(message.content)
-    texts = (part.text for part in message.content if isinstance(part, TextPart))
+    texts = (part.text for part in parts_of(message) if isinstance(part, TextPart))
     return [name for text in texts for name in PLACEHOLDER.findall(text)]
+
+
+def parts_of(message: Message) -> Sequence[object]:
+    """Return the content of a message as parts, one if it is a text."""
+    content = message.content
+    return (TextPart(text=content),) if isinstance(content, str) else content
 
 
 def _fill_message(message: Message, values: Values) -> Message:

@@ -16,6 +16,7 @@ class Prefill:
     def __init__(self, text: str) -> None:
         self._text = text
         self.is_done = False  # nothing will be put in front any more
+        self._may_repeat = len(self.sent_text) >= MIN_STREAMED_ECHO
         self.held = ""  # the first text of a stream, while it may yet be a repetition
 
     @property
@@ -28,24 +29,19 @@ class Prefill:
         if self.is_done:
             return delta
         self.held += delta
-        is_long = len(self.sent_text) >= MIN_STREAMED_ECHO
-        if is_long and len(self.held) < len(self._text) and self._text.startswith(self.held):
-            return ""
-        return self.flush()
+        is_part = len(self.held) < len(self._text) and self._text.startswith(self.held)
+        return "" if self._may_repeat and is_part else self.flush()
 
     def flush(self) -> str:
         """Return the held text with the prefix, at the end of a stream."""
-        if len(self.sent_text) >= MIN_STREAMED_ECHO:
-            text = self.prepend(self.held)
-        else:
-            text = self._text + self.held
+        text = self.prepend(self.held) if self._may_repeat else self._text + self.held
         self._text = self.held = ""
         self.is_done = True
         return text
 
     def prepend(self, content: str) -> str:
         """Return a whole answer with the prefix before it."""
-        if self._text and content.startswith(self.sent_text):
+        if content.startswith(self.sent_text):
             rest = content.removeprefix(self.sent_text)
             blank = self._text.removeprefix(self.sent_text)
             return self._text + rest.removeprefix(blank)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.client.placeholders import fill_placeholders, fill_text
+from minillmlib.client.placeholders import fill_placeholders, fill_text, parts_of
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
@@ -19,7 +19,7 @@ from minillmlib.structured.result_type import ResultType
 from minillmlib.transport.base import Transport
 from minillmlib.transport.default import default_transport
 from minillmlib.types.costs import TokenPrice
-from minillmlib.types.messages import Message, Role, TextPart
+from minillmlib.types.messages import Message, Role
 from minillmlib.types.parameters import (
     DEFAULT_PARAMETERS,
     NodeCompletionParameters,
@@ -59,12 +59,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     def needs_validation(self) -> bool:
         """Whether the settings ask for more than an answer of any form."""
         settings = self.settings
-        return bool(
-            settings.parse_json
-            or settings.crash_on_refusal
-            or settings.crash_on_empty_response
-            or self.result_type is not None
-        )
+        crashes = settings.crash_on_refusal or settings.crash_on_empty_response
+        return settings.parse_json or crashes or self.result_type is not None
 
     @property
     def transport(self) -> Transport:
@@ -80,10 +76,7 @@ def prepare(
     stream: bool,
     prefix: EncodedPrefix | None = None,
 ) -> Call:
-    """Return the call for these messages.
-
-    Raises `InvalidParameterError` before anything is sent.
-    """
+    """Return the call for these messages. Raises `InvalidParameterError` if they cannot be sent."""
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
@@ -104,7 +97,10 @@ def prepare(
     if form.why_no_schema is not None:
         omitted["the schema of the answer"] = form.why_no_schema
     if settings.force_prepend:
-        new = (*new, _prefill_turn(settings.force_prepend, generator))
+        reason = generator.provider.capabilities.why_no_prefill(generator.model)
+        if reason is not None:
+            raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
+        new = (*new, Message.assistant(Prefill(settings.force_prepend).sent_text))
     return Call(
         generator=generator,
         messages=(*messages[:start], *new) if start else new,
@@ -119,7 +115,6 @@ def prepare(
 def _apply_settings(
     messages: Sequence[Message], settings: NodeCompletionParameters, instruction: str | None
 ) -> tuple[Message, ...]:
-    """Return the messages with their placeholders filled and with the settings' own turns."""
     thread = fill_placeholders(messages, settings.format_kwargs)
     if settings.system_prompt and not any(message.role is Role.SYSTEM for message in thread):
         thread = (Message.system(settings.system_prompt), *thread)
@@ -129,13 +124,6 @@ def _apply_settings(
         last = msgspec.structs.replace(thread[-1], cache_ttl=thread[-1].cache_ttl or "5m")
         thread = (*thread[:-1], last)
     return thread
-
-
-def _prefill_turn(text: str, generator: GeneratorInfo) -> Message:
-    reason = generator.provider.capabilities.why_no_prefill(generator.model)
-    if reason is not None:
-        raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
-    return Message.assistant(Prefill(text).sent_text)
 
 
 def check_generator(generator: object) -> None:
@@ -162,8 +150,7 @@ def _changes_messages(settings: NodeCompletionParameters) -> bool:
 class ResolvedResultType(NamedTuple):
     """The settings with the form of the answer.
 
-    `instruction` states the schema in the prompt if the wire does not take it, for the reason
-    `why_no_schema`.
+    If the wire does not take the schema (`why_no_schema`), the prompt states it (`instruction`).
     """
 
     settings: NodeCompletionParameters
@@ -185,12 +172,9 @@ def resolve_result_type(
     if reason is None:
         params = untyped.params.replace(response_format=form)
         return ResolvedResultType(untyped.with_params(params), result_type)
-    return ResolvedResultType(
-        untyped,
-        result_type,
-        SCHEMA_INSTRUCTION.format(schema=result_type.schema_text),
-        f"{reason}; the prompt states it instead",
-    )
+    instruction = SCHEMA_INSTRUCTION.format(schema=result_type.schema_text)
+    reason += "; the prompt states it instead"
+    return ResolvedResultType(untyped, result_type, instruction, reason)
 
 
 def _why_no_schema(
@@ -204,7 +188,6 @@ def _why_no_schema(
 
 
 def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
-    """Fill the placeholders in the settings' own texts."""
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
     values = settings.format_kwargs
     changes = {name: fill_text(text, values) for name, text in texts.items() if text}
@@ -231,13 +214,8 @@ def model_key(generator: GeneratorInfo) -> str:
 def _drop_foreign_parts(
     messages: tuple[Message, ...], generator: GeneratorInfo
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """Drop other models' sealed reasoning and the media this wire rejects.
-
-    Also return what was dropped and why. Foreign blocks would be refused, or leak.
-    """
-    if not any(map(attrgetter("reasoning"), messages)) and not any(
-        map(attrgetter("media"), messages)
-    ):
+    """Drop other models' reasoning, which would leak, and rejected media; return what and why."""
+    if not any(any(map(attrgetter(name), messages)) for name in ("reasoning", "media")):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
@@ -287,10 +265,5 @@ def _merge(first: Message, second: Message) -> Message:
     if isinstance(first.content, str) and isinstance(second.content, str):
         text = "\n\n".join(text for text in (first.content, second.content) if text.strip())
         return msgspec.structs.replace(second, content=text)
-    parts = (*_parts_of(first), *_parts_of(second))
+    parts = (*parts_of(first), *parts_of(second))
     return msgspec.structs.replace(second, content=parts)
-
-
-def _parts_of(message: Message) -> Sequence[object]:
-    content = message.content
-    return (TextPart(text=content),) if isinstance(content, str) else content

@@ -35,22 +35,21 @@ def retry_delay(
     the wait is capped before it is drawn. What the server asks for is the minimum.
     """
     hint = error.retry_after_secs if isinstance(error, ApiError) else None
-    if hint is not None and not math.isfinite(hint):
-        hint = None
-    if hint is not None and hint > settings.max_back_off:
+    if hint is None or not math.isfinite(hint):
+        hint = 0.0
+    if hint > settings.max_back_off:
         return None
-    doubled = settings.back_off_time * 2.0 ** min(retries, 64) if settings.exp_back_off else None
-    ceiling = min(settings.back_off_time if doubled is None else doubled, settings.max_back_off)
-    # Not for secrets: it only spreads callers over time.
-    return max(hint or 0.0, random.uniform(0, ceiling))  # noqa: S311
+    factor = 2.0 ** min(retries, 64) if settings.exp_back_off else 1
+    ceiling = min(settings.back_off_time * factor, settings.max_back_off)
+    return max(hint, random.uniform(0, ceiling))  # noqa: S311 - no secret, it spreads callers
 
 
 class RetryQuota:
     """Keeps many callers from hammering a server that is down.
 
-    A bucket per server, shared by the process. A retry takes from it and a success gives back, so
-    that a server which answers sometimes is tried again as often as anybody likes, and a dead one
-    some three dozen times in all. The numbers are those of the AWS SDKs' standard mode.
+    A bucket per server, shared by the process. A retry takes from it and a success gives back: a
+    server that answers sometimes is retried without end, and a dead one some three dozen times in
+    all. The numbers are those of the AWS SDKs' standard mode.
     """
 
     CAPACITY = 500
@@ -72,7 +71,7 @@ class RetryQuota:
                 return None
             self._remaining[server] = remaining - cost
             self._remaining.move_to_end(server)
-            while len(self._remaining) > self.MAX_SERVERS:
+            if len(self._remaining) > self.MAX_SERVERS:
                 self._remaining.popitem(last=False)
             self.is_used = True
         return cost

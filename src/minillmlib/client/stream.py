@@ -23,10 +23,9 @@ NodeT_co = TypeVar("NodeT_co", covariant=True)
 class StreamingCompletion(Generic[NodeT_co]):
     """The chunks of an answer as they come, by `async for`.
 
-    Use it with `async with`, which ends the connection when left early; a stream that is
-    dropped in the middle ends its connection too, with a `ResourceWarning`. After the last
-    chunk, `node` is the new assistant node and `response` the whole answer. A stream that is
-    left early or fails adds nothing to the tree.
+    Use it with `async with`, which ends the connection when left early; a stream dropped in the
+    middle ends it too, with a `ResourceWarning`. After the last chunk, `node` is the new assistant
+    node and `response` the whole answer. A stream left early or failed adds nothing to the tree.
 
     A failure before the first chunk was taken is retried as the settings allow; after that
     nothing is. A stream belongs to one task and one event loop at a time:
@@ -114,18 +113,17 @@ class StreamingCompletion(Generic[NodeT_co]):
     def partial_json(self) -> PartialJsonStream:
         """Return the JSON of the answer as it grows, by `async for`: a value for each change.
 
-        What is finished is never taken back: keys, elements and finished scalars stay, strings
-        and containers only grow. Numbers and literals appear when they are finished. Three things
-        replace what was there: a later value in the text that turns out to be the answer, the
-        last value of a key given twice, and a key that looked like the last string of an array,
-        since a bracket is missing. The last value of all is `repair`'s of the whole text, and the
-        only one if the text begins with a quote.
+        Keys, elements and finished scalars stay, strings and containers only grow; numbers and
+        literals appear when finished. Three things replace what was there: a later value in the
+        text that turns out to be the answer, the last value of a key given twice, and a key that
+        looked like the last string of an array, since a bracket is missing. The last value is
+        `repair`'s of the whole text, and the only one if the text begins with a quote.
 
-        A value never changes once you have it, but values share their finished parts: copy what
-        you want to change. Each costs O(length of its open string and containers).
+        A value never changes, but values share their finished parts: copy before you change one.
+        Each costs O(length of its open string and containers).
 
-        It reads the stream, in place of `async for chunk in stream` and from its beginning; it
-        adds the node and raises what that raises. An answer without JSON yields no value.
+        Read it in place of the stream and from its beginning; it adds the node and raises the
+        errors of the stream. An answer without JSON yields no value.
 
         Raises:
             JsonRepairError: The value is nested too deeply; the stream may be read on.
@@ -203,7 +201,6 @@ class StreamingCompletion(Generic[NodeT_co]):
             if not isinstance(error, RejectedResponseError):  # which holds the whole text
                 error.partial = self._reader.partial + error.partial
             self._reader.close()
-        completion.record_failure(error)
         self._reader = self._held_back = None
         if self._delivered:
             completion.give_up(error)

@@ -59,16 +59,13 @@ class StreamReader:
 
         Return the body of an answer that is no stream: an error, or a whole answer.
         """
-        exchange = self._exchange
+        exchange, accept = self._exchange, self._provider.capabilities.stream_accept
         await exchange.open(self._timeouts.response_timeout())
-        if exchange.is_closed or self._is_event_stream():  # closed while it waited
+        kind = exchange.headers.get("content-type", accept).partition(";")[0].strip().lower()
+        is_stream = exchange.status == 200 and kind in (accept, "text/event-stream")
+        if is_stream or exchange.is_closed:  # closed while it waited
             return None
         return await exchange.fetch(self._timeouts.response_timeout())
-
-    def _is_event_stream(self) -> bool:
-        exchange, accept = self._exchange, self._provider.capabilities.stream_accept
-        kind = exchange.headers.get("content-type", accept).partition(";")[0]
-        return exchange.status == 200 and kind.strip().lower() in (accept, "text/event-stream")
 
     async def read(self) -> CompletionResponse | None:
         """Read the next events. Return the response once the stream has ended."""
@@ -156,14 +153,13 @@ class StreamReader:
         if self._prefill is not None and not self._prefill.is_done:
             chunk = _with_prefill(self._prefill, chunk)
         accumulator = self._accumulator
-        if accumulator.add(chunk):
-            if accumulator.chars > self._max_chars:
-                raise LimitExceededError(
-                    f"the model writes more than {self._max_chars:,} characters; "
-                    "raise text_chars of the generator's limits if that is right"
-                )
-            self._chunks.append(chunk)
-        elif accumulator.finish_reason is not None:
+        has_content = accumulator.add(chunk)
+        if accumulator.chars > self._max_chars:
+            raise LimitExceededError(
+                f"the model writes more than {self._max_chars:,} characters; "
+                "raise text_chars of the generator's limits if that is right"
+            )
+        if has_content or accumulator.finish_reason is not None:
             self._chunks.append(chunk)
 
     def _is_over(self) -> bool:

@@ -51,8 +51,6 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
         if result_type is not None or settings.crash_on_refusal:
             raise
         return response, NOT_PARSED
-    if not is_json:
-        return response, NOT_PARSED
     try:
         parsed = NOT_PARSED if result_type is None else result_type.parse(content)
     except ResponseValidationError as error:
