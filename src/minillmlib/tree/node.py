@@ -1,7 +1,7 @@
 """ChatNode: the handle through which a conversation is used."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, NamedTuple, Self, TypeAlias, TypeVar, cast, get_args, overload
+from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
@@ -679,21 +679,13 @@ class ParsedNode(ChatNode, Generic[T]):
         )
 
 
-class Export(NamedTuple):
-    """A format of text files: what a file holds, and its text, from a node and a title."""
-
-    content: str
-    render: Callable[[ChatNode, str], str]
-
-
-# By the end of a file's name. These are for others to read; `save_thread` and `save_tree` write
-# what is loaded again.
-EXPORTS: dict[str, Export] = {
-    ".md": Export("this conversation, as Markdown", lambda node, _: node.to_markdown()),
-    ".html": Export(
-        "the whole tree, as a page", lambda node, title: node.root_node.to_html(title=title)
-    ),
-    ".sharegpt.jsonl": Export(
-        "the whole tree, as ShareGPT lines", lambda node, _: node.root_node.to_sharegpt()
+# By the end of a file's name: what such a file holds, and its text, from a node and a title. These
+# are for others to read; `save_thread` and `save_tree` write what is loaded again.
+EXPORTS: dict[str, tuple[str, Callable[[ChatNode, str], str]]] = {
+    ".md": ("this conversation, as Markdown", lambda node, _: node.to_markdown()),
+    ".html": ("the whole tree, as a page", lambda node, title: node.root_node.to_html(title)),
+    ".sharegpt.jsonl": (
+        "the whole tree, as ShareGPT lines",
+        lambda node, _: node.root_node.to_sharegpt(),
     ),
 }

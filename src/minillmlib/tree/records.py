@@ -101,7 +101,7 @@ def node_content(message: Message, response: CompletionResponse | None) -> bytes
     return content if response is None else content + b',"response":' + encode_lossy(response)
 
 
-def encode_lossy(value: msgspec.Struct) -> bytes:
+def encode_lossy(value: object) -> bytes:
     """Encode a value as JSON, with U+FFFD for lone surrogates, which JSON cannot carry."""
     try:
         return encode(value)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import json_text
 from minillmlib.tree.records import encode_lossy
@@ -49,16 +47,6 @@ def escape_html(text: str) -> str:
     return text.translate(HTML_ENTITIES)
 
 
-class _Turn(msgspec.Struct):
-    speaker: str = msgspec.field(name="from")
-    value: str
-
-
-class _Example(msgspec.Struct):
-    id: str
-    conversations: list[_Turn]
-
-
 SPEAKERS = {
     Role.SYSTEM: "system", Role.USER: "human", Role.ASSISTANT: "gpt", Role.TOOL: "observation",
 }  # fmt: skip
@@ -69,22 +57,22 @@ def as_sharegpt(threads: Iterable[Sequence[tuple[str, Message]]]) -> str:
 
     LLaMA-Factory wants the two sides to alternate, so adjacent turns of one speaker become one.
     """
-    examples = (_Example(thread[-1][0], _turns(thread)) for thread in threads)
+    examples = ({"id": thread[-1][0], "conversations": _turns(thread)} for thread in threads)
     return "".join(f"{encode_lossy(example).decode()}\n" for example in examples)
 
 
-def _turns(thread: Sequence[tuple[str, Message]]) -> list[_Turn]:
-    turns: list[_Turn] = []
+def _turns(thread: Sequence[tuple[str, Message]]) -> list[dict[str, str]]:
+    turns: list[dict[str, str]] = []
     for node_id, message in thread:
         if message.attachments or message.media:
             raise InvalidParameterError(f"node {node_id} has media, which ShareGPT cannot carry")
         speaker, text, calls = SPEAKERS[message.role], message.text or "", message.tool_calls
-        if turns and turns[-1].speaker == speaker and (text or not calls):
-            turns[-1].value += f"\n\n{text}"
+        if turns and turns[-1]["from"] == speaker and (text or not calls):
+            turns[-1]["value"] += f"\n\n{text}"
         elif text or not calls:
-            turns.append(_Turn(speaker, text))
+            turns.append({"from": speaker, "value": text})
         if calls:
-            turns.append(_Turn("function_call", _calls_text(node_id, message)))
+            turns.append({"from": "function_call", "value": _calls_text(node_id, message)})
     return turns
 
 
