@@ -1,7 +1,6 @@
 """Modules of the standard library that are imported on first use, because their import is slow.
 
-Beside the rest of `import minillmlib`, asyncio takes half as long again, logging a twentieth,
-json a thirtieth.
+To the rest of `import minillmlib`, asyncio would add a half, logging a twentieth, json a thirtieth.
 """
 
 from __future__ import annotations

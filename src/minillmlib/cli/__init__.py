@@ -1,7 +1,4 @@
-"""The command line: `minillmlib ask`, `chat`, `tree`, `view` and `repair`. Needs the extra `cli`.
-
-This module itself needs no extra, so that it can say what to install.
-"""
+"""The command line: `minillmlib ask`, `chat`, `tree`, `view` and `repair`, of the extra `cli`."""
 
 from __future__ import annotations
 

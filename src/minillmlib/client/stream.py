@@ -87,9 +87,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         and for a callback that is a coroutine function at most 10 s.
         """
         self._close()
-        if self._completion is None:
-            return CostInfo.of(())
-        return await self._completion.settled_cost()
+        completion = self._completion
+        return CostInfo.of(()) if completion is None else await completion.settled_cost()
 
     async def collect(self) -> NodeT_co:
         """Read the stream to its end; return the assistant's node."""

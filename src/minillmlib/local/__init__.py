@@ -1,7 +1,6 @@
 """Runs a language model on this machine: llama.cpp in a child process.
 
-Needs the extra `local`. The built-in model is a demonstration: it shows that everything works,
-not what language models can do.
+Needs the extra `local`. The built-in model only shows that everything works.
 """
 
 from __future__ import annotations

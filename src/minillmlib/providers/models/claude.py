@@ -1,7 +1,6 @@
 """The facts about Claude's models, by family and version, as documented in November 2026.
 
-A table goes out of date, so a fact changes a request (budgets, prefill, schemas) or explains a
-refusal of the server. None of them blocks a request.
+Facts change a request (budgets, prefill, schemas) or explain a server's refusal; none blocks one.
 """
 
 from __future__ import annotations
