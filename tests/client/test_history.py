@@ -170,3 +170,17 @@ def test_an_earlier_turn_is_not_written_again(wire):
         return steps_of(lambda: asked(node.add_user("second"), wire))
 
     assert steps(400) - steps(200) < 20 * 200
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_instruction_alone_after_what_was_sent_before_is_sent(wire):
+    generator, reply = WIRES[wire]
+    transport = ScriptedTransport([ScriptedReply.json(reply)] * 3)
+    generator = generator.with_api_key("k").with_transport(transport)
+    turns = [(Message.user, Message.assistant)[n % 2](f"turn {n}") for n in range(LONG)]
+    _, leaf = ChatNode.from_messages(turns)
+    asyncio.run(leaf.chat("go on", generator))
+    late = leaf.graft(ChatNode.root("Be brief."))
+    asyncio.run(late.complete(generator))
+    asyncio.run(ChatNode.from_messages(late.thread())[1].complete(generator))
+    assert transport.requests[1].body == transport.requests[2].body

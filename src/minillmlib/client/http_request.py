@@ -135,7 +135,10 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
     new = messages[prefix.count or len(head) :]
     if any(map(attrgetter("cache_ttl"), (*head, *new))):  # only so many can be sent
         return None
-    body = _build(call, (*head, *new))
+    try:
+        body = _build(call, (*head, *new))
+    except InvalidParameterError:  # alone they may be no conversation
+        return None
     items = body.get(key)
     if not isinstance(items, list) or len(items) not in (len(new), len(head) + len(new)):
         return None
