@@ -311,8 +311,6 @@ class _AiohttpResponse:
             if rest := self._take_buffered(error):
                 return rest
             failure = _translate(error, self._url)
-            # aiohttp raises one shared exception; its traceback would keep this response alive.
-            error.__traceback__ = None
         try:
             raise failure
         finally:
