@@ -146,6 +146,25 @@ async def test_a_kept_connection_holds_nothing_of_the_streams_that_it_carried():
     assert not kept
 
 
+async def test_a_stream_closed_while_it_is_read_leaves_nothing_behind():
+    async def begin(exchange):
+        await exchange.start_events()
+        await exchange.chunk(SAID)
+        await exchange.has_hung_up.wait()
+
+    async with serving(begin) as (url, _):
+        stream = ROOT.chat_streaming("u", at(url))
+        await anext(stream)
+        reading = asyncio.create_task(collect(stream))
+        await asyncio.sleep(0.01)  # it waits for more
+        await stream.aclose()
+        await reading
+        del stream, reading
+        gc.collect()
+        kept = [one for one in gc.get_objects() if type(one) is aiohttp.ClientResponse]
+    assert not kept
+
+
 def test_one_generator_works_in_several_event_loops_in_turn():
     async def once():
         async with serving(answer) as (url, _):
