@@ -1,7 +1,4 @@
-"""Modules of the standard library that are imported on first use, because their import is slow.
-
-To the rest of `import minillmlib`, asyncio would add a half, logging a twentieth, json a thirtieth.
-"""
+"""The door to asyncio, which is imported on first use: it takes half as long as all the rest."""
 
 from __future__ import annotations
 
@@ -16,22 +13,18 @@ if TYPE_CHECKING:
 @cache
 def asyncio_module() -> ModuleType:
     """Return asyncio. A program with a running event loop has imported it already."""
-    import asyncio  # noqa: PLC0415 - see above
-
-    return asyncio
-
-
-@cache
-def json_module() -> ModuleType:
-    """Return the standard library's json, which unlike msgspec encodes any number."""
-    import json  # noqa: PLC0415 - see above
-
-    return json
+    return _import()[0]
 
 
 @cache
 def logger() -> Logger:
-    """Return the library's logger, `minillmlib`."""
+    """Return the library's logger, `minillmlib`. asyncio brings logging along."""
+    return _import()[1]
+
+
+@cache
+def _import() -> tuple[ModuleType, Logger]:
+    import asyncio  # noqa: PLC0415 - see above
     import logging  # noqa: PLC0415 - see above
 
-    return logging.getLogger("minillmlib")
+    return asyncio, logging.getLogger("minillmlib")

@@ -22,7 +22,8 @@ from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
-ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
+GENERATION_ID = "x-generation-id"
+ID_HEADERS = ("x-request-id", "request-id", GENERATION_ID)
 
 
 class PendingAttempt:
@@ -148,12 +149,6 @@ class PendingAttempt:
         response_id: str = "",
     ) -> Attempt:
         """Return the record of the attempt."""
-        headers = self.exchange.headers
-        text = "\n".join(headers.values())
-        if any(secret.expose_token() in text for secret in self._secrets):
-            headers = self._redactor.redact_all(headers)
-        generation_id = headers.get("x-generation-id", "")
-        request_id = next((headers[name] for name in ID_HEADERS if name in headers), None)
         return Attempt(
             number=self._number,
             url=self._url,
@@ -163,11 +158,23 @@ class PendingAttempt:
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.exchange.status,
-            request_id=None if request_id is None else excerpt(request_id),
-            response_id=response_id or self.response_id or excerpt(generation_id),
+            request_id=self._id_in_headers(*ID_HEADERS),
+            response_id=response_id or self.response_id or self._id_in_headers(GENERATION_ID) or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
+
+    def _id_in_headers(self, *names: str) -> str | None:
+        """Return the first of these ids that the server sent, as one line without secrets."""
+        headers = self.exchange.headers
+        for name in names:
+            if name in headers:
+                text = headers[name]
+                for secret in self._secrets:
+                    if secret.expose_token() in text:
+                        text = self._redactor.redact(text)
+                return excerpt(text)
+        return None
 
 
 def cost_of_usage(call: Call, usage: Usage) -> CostOutcome:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
+from typing import ParamSpec
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,14 +15,15 @@ from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
-from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, T, encode_json
+from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import SYSTEM, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 HeaderValue = str | Secret
+Args = ParamSpec("Args")
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
@@ -64,19 +66,21 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         body=data,
         on_new_connection=on_new_connection,
     )
-    request = _ask_provider("finalize the request", lambda: provider.finalize(request, auth))
+    request = _ask_provider("finalize the request", provider.finalize, request, auth)
     values = (auth.secret(), *(value for _, value in generator.headers))
-    secrets = tuple(value for value in values if isinstance(value, Secret))
+    secrets = tuple([value for value in values if isinstance(value, Secret)])
     if secrets:
         _check_destination(request.url, generator.base_url, allows_http=generator.allow_http)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
-def _ask_provider(task: str, call: Callable[[], T]) -> T:
+def _ask_provider(
+    task: str, method: Callable[Args, T], *args: Args.args, **kwargs: Args.kwargs
+) -> T:
     """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:
-        return call()
+        return method(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
         problem = f"the provider could not {task} ({type(error).__name__})"
     raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
@@ -170,22 +174,21 @@ def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...
     merged = dict(_DEFAULT_HEADERS)
     if call.stream:
         merged["accept"] = ("Accept", capabilities.stream_accept)
-    app_headers = (
-        (capabilities.app_url_header, generator.app_url),
-        (capabilities.app_title_header, generator.app_title),
-    )
-    headers: list[tuple[str, HeaderValue]] = [
-        *((name, value) for name, value in app_headers if name is not None and value is not None),
-        *_ask_provider("name its headers", lambda: _auth_headers(generator, auth)),
-        *generator.headers,
-    ]
+    headers: list[tuple[str, HeaderValue]] = []
+    if generator.app_url is not None and capabilities.app_url_header is not None:
+        headers.append((capabilities.app_url_header, generator.app_url))
+    if generator.app_title is not None and capabilities.app_title_header is not None:
+        headers.append((capabilities.app_title_header, generator.app_title))
+    headers += _ask_provider("name its headers", _auth_headers, generator.provider, auth)
+    headers += generator.headers
     for name, value in headers:
         problem = header_problem(name, value)
         if problem is not None:
             raise InvalidParameterError(problem)
         key = name.lower()
-        is_list = key in capabilities.mergeable_headers and key in merged
-        merged[key] = (name, _join(merged[key][1], value) if is_list else value)
+        if key in capabilities.mergeable_headers and key in merged:
+            value = _join(merged[key][1], value)  # noqa: PLW2901
+        merged[key] = (name, value)
     return tuple(merged.values())
 
 
@@ -196,13 +199,13 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
     return joined if isinstance(first, str) and isinstance(second, str) else Secret(joined)
 
 
-def _auth_headers(generator: GeneratorInfo, auth: Auth) -> list[tuple[str, HeaderValue]]:
+def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue]]:
     """Return the provider's headers; a value that holds the credential stays a secret."""
-    secret = auth.secret()
-    return [
-        (name, Secret(value) if secret and secret.expose_secret() in value else value)
-        for name, value in generator.provider.auth_headers(auth)
-    ]
+    headers, secret = provider.auth_headers(auth), auth.secret()
+    if secret is None:
+        return [*headers]
+    text = secret.expose_secret()
+    return [(name, Secret(value) if text in value else value) for name, value in headers]
 
 
 @lru_cache(maxsize=64)

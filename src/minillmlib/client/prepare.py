@@ -29,6 +29,8 @@ from minillmlib.types.parameters import (
     node_parameters,
 )
 
+_ROLE, _REASONING, _MEDIA = map(attrgetter, ("role", "reasoning", "media"))
+
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
@@ -215,7 +217,7 @@ def _drop_foreign_parts(
     messages: tuple[Message, ...], generator: GeneratorInfo
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
     """Drop other models' reasoning, which would leak, and rejected media; return what and why."""
-    if not any(any(map(attrgetter(name), messages)) for name in ("reasoning", "media")):
+    if not any(map(_REASONING, messages)) and not any(map(_MEDIA, messages)):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
@@ -238,7 +240,7 @@ def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:
     Texts are separated by an empty line, and blank ones are dropped. A message with tool calls,
     results or reasoning stays alone, and so does one that ends with a cache breakpoint.
     """
-    roles = list(map(attrgetter("role"), messages))
+    roles = list(map(_ROLE, messages))
     if not any(map(is_, roles, roles[1:])):  # as in most conversations
         return tuple(messages)
     turns: list[Message] = []

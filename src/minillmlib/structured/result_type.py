@@ -7,7 +7,6 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from minillmlib.deferred_imports import json_module
 from minillmlib.errors import InvalidParameterError, ResponseValidationError
 from minillmlib.json_value import JsonObject, JsonValue, encode_json, excerpt
 
@@ -117,8 +116,10 @@ def _as_model(part: type) -> JsonValue:
 
 
 def _decode_model(part: type, value: JsonValue) -> JsonValue:
-    try:
-        return _as_model(part).model_validate_json(json_module().dumps(value))
+    import pydantic_core  # noqa: PLC0415 - of the optional package that the model comes from
+
+    try:  # unlike msgspec it writes numbers of any length
+        return _as_model(part).model_validate_json(pydantic_core.to_json(value))
     except Exception as error:  # noqa: BLE001 - as above
         problems = error.errors() if hasattr(error, "errors") else ()
         messages = [f"{problem['msg']} - at `{_path(problem['loc'])}`" for problem in problems]

@@ -271,7 +271,10 @@ def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
 
 def _merge_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers by lower-case name; repeated ones become one list (RFC 9110, 5.3)."""
-    merged: dict[str, str] = {}
+    merged = {name.lower(): value for name, value in headers.items()}
+    if len(merged) == len(headers):  # as in most responses
+        return merged
+    merged = {}
     for name, value in headers.items():
         key = name.lower()
         merged[key] = f"{merged[key]}, {value}" if key in merged else value
