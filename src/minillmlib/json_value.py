@@ -162,13 +162,10 @@ def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:
         return "(a number too long to show)"
 
 
-def _printable(char: str) -> str:
-    return char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
-
-
 def excerpt(data: bytes | str, limit: int = EXCERPT_CHARS) -> str:
     """Return the start of an untrusted text on one line, without control characters."""
     text = data[: limit * 4].decode("utf-8", "replace") if isinstance(data, bytes) else data
     line = " ".join(text[: limit * 2].split())
-    shown = line if line.isprintable() else "".join(map(_printable, line))
-    return shown if len(shown) <= limit else shown[:limit] + "\N{HORIZONTAL ELLIPSIS}"
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else "\ufffd" for char in line)
+    return line if len(line) <= limit else line[:limit] + "\N{HORIZONTAL ELLIPSIS}"

@@ -22,8 +22,7 @@ from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
-GENERATION_ID = "x-generation-id"
-ID_HEADERS = ("x-request-id", "request-id", GENERATION_ID)
+ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
 
 
 class PendingAttempt:
@@ -78,10 +77,8 @@ class PendingAttempt:
         self, response: CompletionResponse, cost: CostOutcome
     ) -> CompletionResponse:
         """Return the response with its cost, the model that answered and the request's report."""
-        origin = model_key(self.call.generator)
-        return msgspec.structs.replace(
-            response, cost=cost, origin=origin, request_report=self._report
-        )
+        origin, report = model_key(self.call.generator), self._report
+        return msgspec.structs.replace(response, cost=cost, origin=origin, request_report=report)
 
     def parse_redacted(self, parse: Callable[[TextT], T], text: TextT) -> T:
         """Return `parse(text)`, in which every failure is one of our errors without a secret.
@@ -131,8 +128,6 @@ class PendingAttempt:
         attempt = self.record(outcome, cost, error)
         request_id = attempt.request_id or error.request_id
         error.request_id = request_id and self._redactor.redact(request_id)
-        if attempt.request_id is None:
-            return attempt
         return msgspec.structs.replace(attempt, request_id=error.request_id)
 
     def record_abandoned(self) -> Attempt:
@@ -149,6 +144,7 @@ class PendingAttempt:
         response_id: str = "",
     ) -> Attempt:
         """Return the record of the attempt."""
+        generation_id = self._id_in_headers("x-generation-id")
         return Attempt(
             number=self._number,
             url=self._url,
@@ -159,7 +155,7 @@ class PendingAttempt:
             outcome=outcome,
             status=self.exchange.status,
             request_id=self._id_in_headers(*ID_HEADERS),
-            response_id=response_id or self.response_id or self._id_in_headers(GENERATION_ID) or "",
+            response_id=response_id or self.response_id or generation_id or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
         )

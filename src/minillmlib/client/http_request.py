@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import ParamSpec
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,7 +22,6 @@ from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 HeaderValue = str | Secret
-Args = ParamSpec("Args")
 
 LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
@@ -75,12 +73,10 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
-def _ask_provider(
-    task: str, method: Callable[Args, T], *args: Args.args, **kwargs: Args.kwargs
-) -> T:
+def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
     """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:
-        return method(*args, **kwargs)
+        return method(*args)
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
         problem = f"the provider could not {task} ({type(error).__name__})"
     raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
@@ -201,11 +197,10 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
 
 def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue]]:
     """Return the provider's headers; a value that holds the credential stays a secret."""
-    headers, secret = provider.auth_headers(auth), auth.secret()
-    if secret is None:
-        return [*headers]
-    text = secret.expose_secret()
-    return [(name, Secret(value) if text in value else value) for name, value in headers]
+    secret = auth.secret()
+    text = secret and secret.expose_secret()
+    headers = provider.auth_headers(auth)
+    return [(name, Secret(value) if text and text in value else value) for name, value in headers]
 
 
 @lru_cache(maxsize=64)

@@ -30,7 +30,6 @@ from minillmlib.types.parameters import (
 )
 
 _ROLE, _REASONING, _MEDIA = map(attrgetter, ("role", "reasoning", "media"))
-
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:

@@ -19,7 +19,6 @@ from minillmlib.types.values import check_kind, check_number
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
-_EXACT_NUMBERS = Decimal | int
 MAX_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
@@ -186,7 +185,7 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def __post_init__(self) -> None:
         if self.cost is not ZERO:  # as in all without a price
-            cost = parse_usd("a cost", self.cost, _EXACT_NUMBERS)
+            cost = parse_usd("a cost", self.cost, Decimal | int)
             msgspec.structs.force_setattr(self, "cost", cost)
 
     @property
