@@ -286,7 +286,8 @@ FAILURES = {
     "openai_error_rate_limit.json": Failure(
         "RateLimitError", 429, "rate_limit_exceeded",
         "Rate limit reached for gpt-5.6-terra on tokens per min (TPM): "
-        "Limit 30000, Used 29010, Requested 2200. Please try again in 2.42s."),
+        "Limit 30000, Used 29010, Requested 2200. Please try again in 2.42s.",
+        retry_after_secs=2.42),
     "openai_error_tools_with_reasoning_effort.json": Failure(
         "BadRequestError", 400, "invalid_request_error",
         "Function tools with reasoning_effort are not supported for gpt-5.6-luna in "

@@ -15,7 +15,7 @@ from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
 from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
 from minillmlib.json_value import T, TextT, decode_json, excerpt
-from minillmlib.protocols.errors import error_from_reply
+from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome, Reservation
 from minillmlib.types.responses import CompletionResponse
@@ -60,7 +60,12 @@ class PendingAttempt:
             raise error_from_reply(status, headers, body, self._explain_refusal)
         if not body or body.isspace():
             raise MalformedResponseError(f"the server answered with status {status} and no text")
-        response = call.generator.provider.parse_response(decode_json(body))
+        try:
+            raw = decode_json(body)
+        except MalformedResponseError as error:
+            headers = self._redactor.redact_all(self.exchange.headers)
+            raise error_from_page(headers, body) or error from None
+        response = call.generator.provider.parse_response(raw)
         if call.settings.force_prepend:
             response = _with_prefill(call.settings.force_prepend, response)
         return self.with_call_metadata(response, cost_of_response(call, response))
@@ -192,9 +197,9 @@ def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     if isinstance(error, ConnectError) or not exchange.was_sent:
         return AttemptOutcome.NOT_SENT
     status = exchange.status or 0
-    # A 503 and a 529 say no before any work is done, like a 4xx; a 408 may come after it.
+    # A 503 and a 529 say no before any work is done, like a 4xx; a 408 and a 424 may come after it.
     if isinstance(error, ApiError) and (status in (503, 529) or 300 <= status < 500):
-        return AttemptOutcome.FAILED if status == 408 else AttemptOutcome.DENIED
+        return AttemptOutcome.FAILED if status in (408, 424) else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED
 
 

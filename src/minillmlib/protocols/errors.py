@@ -1,12 +1,13 @@
 """Turns the failure that a server reports into one of our errors.
 
-One table serves all wires, since the vendors' words do not collide and gateways answer in each
-other's dialects anyway. The message is read first (a few causes hide behind a general code), then
-the symbolic codes, then the number.
+One table, `error_words`, serves all wires, since the vendors' words do not collide and gateways
+answer in each other's dialects anyway. The message is read first (a few causes hide behind a
+general code), then the symbolic codes, then the number.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -15,65 +16,28 @@ import msgspec
 from minillmlib import errors
 from minillmlib.errors import ApiError, BadRequestError, BillingError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
-from minillmlib.protocols.rate_limits import parse_retry_after
+from minillmlib.protocols.error_words import (
+    BASE_RESP_CODES,
+    GENERAL_WORDS,
+    MESSAGE_KEYS,
+    MORE_MESSAGE_KEYS,
+    PHRASE_STATUSES,
+    PHRASES,
+    WORDS,
+    ZAI_BILLING_CODES,
+)
+from minillmlib.protocols.rate_limits import parse_retry_after, parse_wait
+from minillmlib.streaming.sse import SseDecoder
 
 MESSAGE_CHARS = 2000
 CODE_CHARS = 100
+READ_CHARS = 8000  # of a message, where its phrases are looked for
+GAP_CHARS = 40  # at the `...` of a phrase
+ECHO_CHARS = 400
+MAX_EVENT_BYTES = 1024 * 1024
 RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
 
 Explanation: TypeAlias = Callable[[], str | None]
-
-# A few causes hide behind a general code.
-_BY_PHRASE: dict[str, type[ApiError]] = {
-    "prompt is too long": errors.ContextLengthError,
-    "maximum context length": errors.ContextLengthError,
-    "available context size": errors.ContextLengthError,
-    "context size has been exceeded": errors.ContextLengthError,
-    "request too large for": errors.RequestTooLargeError,
-    "credit balance": BillingError,
-    "extra usage": BillingError,
-    "spend limit": BillingError,
-    "api usage limits": BillingError,
-    "only authorized for use with claude code": errors.AuthenticationError,
-    "oauth authentication is currently not supported": errors.AuthenticationError,
-}
-
-
-def _by_word(words: dict[type[ApiError], str]) -> dict[str, type[ApiError]]:
-    return {word: kind for kind, each in words.items() for word in each.split()}
-
-
-_BY_WORD = _by_word(
-    {
-        errors.ContextLengthError: (
-            "context_length_exceeded exceed_context_size_error token_limit_exceeded"
-        ),
-        errors.AuthenticationError: "invalid_api_key authentication authentication_error",
-        BillingError: (
-            "insufficient_quota exceeded_current_quota_error billing_error payment_required"
-        ),
-        errors.PermissionDeniedError: "permission_denied permission_error",
-        errors.ContentFilterError: "content_filter content_policy_violation refusal",
-        errors.NotFoundError: "model_not_found not_found not_found_error",
-        errors.RequestTooLargeError: "payload_too_large request_too_large",
-        errors.ConflictError: "conflict_error",
-        errors.RateLimitError: "rate_limit_exceeded rate_limit_error capacity_exhausted",
-        errors.OverloadedError: "overloaded_error provider_overloaded temporarily_unavailable",
-    }
-)
-
-# Words so general that a status says more; they count only inside a success.
-_BY_GENERAL_WORD = _by_word(
-    {
-        errors.ServerTimeoutError: "timeout timeout_error",
-        errors.ServerError: "api_error provider_unavailable server server_error",
-        BadRequestError: (
-            "integer_below_min_value invalid_prompt invalid_request invalid_request_error "
-            "invalid_value max_tokens_exceeded string_above_max_length string_too_long "
-            "unprocessable unsupported_parameter unsupported_value"
-        ),
-    }
-)
 
 _BY_STATUS: dict[int | None, type[ApiError]] = {
     401: errors.AuthenticationError,
@@ -83,6 +47,7 @@ _BY_STATUS: dict[int | None, type[ApiError]] = {
     408: errors.ServerTimeoutError,
     409: errors.ConflictError,
     413: errors.RequestTooLargeError,
+    424: errors.ServerError,  # the model failed: Bedrock, TGI
     429: errors.RateLimitError,
     503: errors.OverloadedError,
     504: errors.ServerTimeoutError,
@@ -105,12 +70,25 @@ SUBSCRIPTION_ADVICE = (
 )
 
 
+# Quoted text of several words is a value that the server echoes, unless it is the message of
+# another error. An apostrophe inside a word is no quote.
+_QUOTED = re.compile(
+    r"""(?<![\w\\])(?:"[^"\n]{1,N}+"|`[^`\n]{1,N}+`|'(?:[^'\n]|'(?=\w)){1,N}+'(?!\w))""".replace(
+        "N", str(ECHO_CHARS)
+    )
+)
+_OF_A_MESSAGE = re.compile(r"""(?:message|error|detail|msg|reason|raw)['"]?\s?[:=]\s?$""")
+_KEY_CHARS = 16
+_EVENTS = re.compile(rb"\s*(?:data|event|error|id|retry)?:")
+
+
 class _ErrorBody(msgspec.Struct, frozen=True):
-    """The facts of an error body, whatever its shape."""
+    """The facts of an error body, whatever its shape. `kind` is what a vendor's number means."""
 
     message: str
     words: tuple[str, ...] = ()
     number: int | None = None
+    kind: type[ApiError] | None = None
     retry_after: JsonValue = None
     is_moderation: bool = False
     is_retryable: bool | None = None
@@ -133,11 +111,9 @@ def error_from_reply(
             status=status,
         )
     try:
-        payload = decode_json(body)
+        error_body = _parse_error_body(_decode_error(body))
     except MalformedResponseError:
         error_body = _ErrorBody(message=_page_title(body) or excerpt(body) or "(no text)")
-    else:
-        error_body = _parse_error_body(payload)
     return _error(error_body, status, headers, explain)
 
 
@@ -148,10 +124,56 @@ def error_from_payload(payload: JsonValue, *, partial: str = "") -> ApiError:
     return error
 
 
+def error_without_key(payload: JsonValue) -> ApiError | None:
+    """Return the error for a JSON body or event with a message and no answer, or None.
+
+    Servers report failures so inside a success, without the key `error`. A cause that is not in
+    our tables is final: nothing says that it passes.
+    """
+    if not isinstance(payload, dict):
+        return None
+    if base_resp_code(payload):
+        return error_from_payload(payload)
+    if not payload.get("errors") and not any(_is_message(payload.get(key)) for key in MESSAGE_KEYS):
+        return None
+    error = error_from_payload(payload)
+    if _kind(_parse_error_body(payload), 200, {}) is None:
+        error.is_retryable = False
+    return error
+
+
+def error_from_page(headers: Mapping[str, str], body: bytes) -> MalformedResponseError | None:
+    """Return the error for a success with a page for people, or None for a body for programs."""
+    text = body.lstrip()
+    kind = headers.get("content-type", "").lower()
+    is_page = text.startswith(b"<") or (
+        kind.startswith(("text/html", "text/plain")) and not text.startswith((b"{", b"[", b'"'))
+    )
+    if not is_page:
+        return None
+    page = _page_title(body) or "a text: " + excerpt(body)
+    return MalformedResponseError(
+        f"the server answered with {page}; check that base_url is the address of an API, "
+        "which often ends in /v1"
+    )
+
+
+def _decode_error(body: bytes) -> JsonValue:
+    """Return the JSON of an error's body; of events, the first JSON in them, else their text."""
+    if not _EVENTS.match(body):
+        return decode_json(body)
+    texts = [event.data for event in SseDecoder().feed(body[:MAX_EVENT_BYTES] + b"\n\n")]
+    for text in texts:
+        if text.lstrip().startswith(("{", "[")):
+            return decode_json(text)
+    return {"message": texts[0] if texts else excerpt(body)}
+
+
 def _error(
     body: _ErrorBody, status: int, headers: Mapping[str, str], explain: Explanation | None = None
 ) -> ApiError:
-    kind = _kind(body, status)
+    # A failure inside a success without a known cause is a failure of the server.
+    kind = _kind(body, status, headers) or errors.ServerError
     advice = explain() if explain and kind is BadRequestError else _ADVICE.get(kind)
     is_subscription = any(words in body.message.lower() for words in SUBSCRIPTION_WORDS)
     if is_subscription and kind in (errors.AuthenticationError, BillingError):
@@ -161,8 +183,8 @@ def _error(
     error = kind(
         f"the server reported an error {where}: {message}" + (f" ({advice})" if advice else ""),
         status=status,
-        code=excerpt(body.words[0], CODE_CHARS) if body.words else None,
-        retry_after_secs=parse_retry_after(headers, body.retry_after),
+        code=next((excerpt(word, CODE_CHARS) for word in _all_words(body, headers)), None),
+        retry_after_secs=_wait(body, headers, kind),
         request_id=body.request_id,
     )
     is_retryable = RETRY_WORDS.get(headers.get("x-should-retry", ""), body.is_retryable)
@@ -171,24 +193,71 @@ def _error(
     return error
 
 
-def _kind(body: _ErrorBody, status: int) -> type[ApiError]:
-    if status == 413:  # Groq calls it a rate limit, but the one request is too large
-        return errors.RequestTooLargeError
+def _wait(body: _ErrorBody, headers: Mapping[str, str], kind: type[ApiError]) -> float | None:
+    if not kind.is_retryable:  # Google names a delay even for a quota of the day
+        return parse_retry_after(headers, None)
+    in_text = parse_wait(body.message[:READ_CHARS])
+    return parse_retry_after(headers, body.retry_after) or parse_retry_after({}, in_text)
+
+
+def _all_words(body: _ErrorBody, headers: Mapping[str, str]) -> Iterator[str]:
+    yield from body.words
+    name = headers.get("x-amzn-errortype", "").partition(":")[0]  # where AWS alone has it
+    if name:
+        yield name
+
+
+def _kind(
+    body: _ErrorBody, status: int, headers: Mapping[str, str]
+) -> type[ApiError] | None:
+    """Return the class of a failure, or None if nothing of it is known."""
+    number = status if status >= 400 else body.number
+    by_phrase = _kind_by_phrase(body.message, number)
+    by_word = _kind_by_word(_all_words(body, headers), is_success=status < 400)
+    if status == 413 and errors.ContextLengthError not in (by_phrase, by_word):
+        return errors.RequestTooLargeError  # Groq calls it a rate limit, but one request is too large
     if body.is_moderation:
         return errors.ContentFilterError
-    message = body.message.lower()
-    if status == 503 and "loading model" in message:
-        return errors.ModelLoadingError
-    for phrase, kind in _BY_PHRASE.items():
-        if phrase in message:
+    by_vendor = body.kind if status < 400 or status == 429 else None
+    return by_phrase or by_vendor or by_word or _kind_by_number(number)
+
+
+def _kind_by_phrase(message: str, number: int | None) -> type[ApiError] | None:
+    text = _QUOTED.sub(_drop_echo, message[:READ_CHARS]).lower()
+    for kind, phrases in PHRASES.items():
+        statuses = PHRASE_STATUSES.get(kind)
+        if statuses is not None and number not in statuses:
+            continue
+        if any(_occurs(phrase, text) for phrase in phrases):
             return kind
-    tables = (_BY_WORD,) if status >= 400 else (_BY_WORD, _BY_GENERAL_WORD)
-    by_word = [table[word] for table in tables for word in body.words if word in table]
-    number = status if status >= 400 else body.number
-    if by_word or number in _BY_STATUS:
-        return by_word[0] if by_word else _BY_STATUS[number]
-    # A failure inside a success without a usual number is a failure of the server.
-    return BadRequestError if number is not None and 400 <= number < 500 else errors.ServerError
+    return None
+
+
+def _drop_echo(quoted: re.Match[str]) -> str:
+    start = quoted.start()
+    if " " not in quoted[0] or _OF_A_MESSAGE.search(quoted.string[max(0, start - _KEY_CHARS) : start]):
+        return quoted[0]
+    return "(...)"
+
+
+def _occurs(phrase: str, text: str) -> bool:
+    first, *rest = phrase.split("...")
+    if first not in text:
+        return False
+    pattern = f"[^.;\n]{{0,{GAP_CHARS}}}?".join(map(re.escape, (first, *rest)))
+    return not rest or re.search(pattern, text) is not None
+
+
+def _kind_by_word(words: Iterator[str], *, is_success: bool) -> type[ApiError] | None:
+    lower = [word.lower() for word in words]
+    tables = (WORDS, GENERAL_WORDS) if is_success else (WORDS,)
+    return next((table[word] for table in tables for word in lower if word in table), None)
+
+
+def _kind_by_number(number: int | None) -> type[ApiError] | None:
+    if number is None or number in _BY_STATUS:
+        return _BY_STATUS.get(number)
+    return BadRequestError if number < 500 else errors.ServerError
 
 
 def _parse_error_body(payload: JsonValue) -> _ErrorBody:
@@ -196,39 +265,96 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
         payload = payload[0]
     if not isinstance(payload, dict):
         return _ErrorBody(message=excerpt_of(payload))
-    error = payload.get("error")
+    error, failures = payload.get("error"), payload.get("errors")
     fields: JsonObject = error if isinstance(error, dict) else payload
+    if base_resp_code(payload):
+        fields = _object(payload["base_resp"])
+    elif not error and isinstance(failures, list) and failures:  # Cloudflare's
+        fields = {**_object(failures[0]), **payload}
     metadata = _object(fields.get("metadata"))
     availability = _object(fields.get("availability"))
+    details = _details(fields)
     is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
+    code = fields.get("code")
     return _ErrorBody(
-        message=error if isinstance(error, str) else _message(fields, metadata),
-        words=tuple(_words(fields, metadata, availability)),
-        number=_number(fields.get("code")),
-        retry_after=availability.get("retry_after"),
+        message=_message(fields, metadata),
+        words=(*_words(fields, metadata, availability), *_detail_words(details)),
+        number=_number(code) or _number(fields.get("status")),
+        kind=_vendors_kind(payload, code),
+        retry_after=availability.get("retry_after") or _retry_delay(details),
         is_moderation=bool(metadata.get("reasons")),
         is_retryable=is_retryable if isinstance(is_retryable, bool) else None,
         request_id=excerpt(request_id) if isinstance(request_id, str) and request_id else None,
     )
 
 
+def base_resp_code(payload: JsonObject) -> int:
+    """Return MiniMax's code of a failure inside a success, or 0."""
+    code = _object(payload.get("base_resp")).get("status_code")
+    return code if isinstance(code, int) else 0
+
+
+def _vendors_kind(payload: JsonObject, code: JsonValue) -> type[ApiError] | None:
+    if number := base_resp_code(payload):
+        return BASE_RESP_CODES.get(number)
+    return BillingError if isinstance(code, str) and code in ZAI_BILLING_CODES else None
+
+
+def _details(fields: JsonObject) -> list[JsonObject]:
+    """Return Google's typed details."""
+    details = fields.get("details")
+    return [_object(item) for item in details] if isinstance(details, list) else []
+
+
+def _detail_words(details: list[JsonObject]) -> Iterator[str]:
+    for detail in details:
+        if isinstance(reason := detail.get("reason"), str):
+            yield reason
+        violations = detail.get("violations")
+        for violation in violations if isinstance(violations, list) else ():
+            if "PerDay" in str(_object(violation).get("quotaId")):
+                yield "quota_per_day"
+
+
+def _retry_delay(details: list[JsonObject]) -> JsonValue:
+    return next((detail["retryDelay"] for detail in details if "retryDelay" in detail), None)
+
+
+def _is_message(value: JsonValue) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("detail"), list | str)
+    return isinstance(value, list | str) and bool(value)
+
+
 def _message(error: JsonObject, metadata: JsonObject) -> str:
-    message = error.get("message") or error.get("detail")
-    if isinstance(message, dict):
-        message = message.get("detail") or message
-    if isinstance(message, list):
-        message = "; ".join(_validation_error(item) for item in message)
+    keys = (*MESSAGE_KEYS, *MORE_MESSAGE_KEYS)
+    message = next((error[key] for key in keys if error.get(key)), None)
+    for key in ("error", "detail", "message"):  # it may be an error again
+        if isinstance(message, dict):
+            message = message.get(key) or message
+    name, several = error.get("error"), error.get("errors")
     raw = metadata.get("raw")
-    upstream = f" (upstream: {excerpt(_text_of(raw))})" if raw else ""
-    text = message if isinstance(message, str) else excerpt_of(message or error)
-    return text + upstream
+    parts = [
+        name if isinstance(name, str) else "",
+        _texts_of(message) if message else "",
+        _texts_of(several) if several else "",
+    ]
+    text = ": ".join(dict.fromkeys(filter(None, parts))) or excerpt_of(error)
+    return text + (f" (upstream: {excerpt(_text_of(raw))})" if raw else "")
+
+
+def _texts_of(message: JsonValue) -> str:
+    if isinstance(message, list):
+        return "; ".join(map(_validation_error, message))
+    return _text_of(message)
 
 
 def _validation_error(item: JsonValue) -> str:
     fields = _object(item)  # of FastAPI's kind
     place = fields.get("loc")
     path = ".".join(map(_text_of, place)) if isinstance(place, list) else ""
-    return f"{path}: {_text_of(fields.get('msg', item))}"
+    text = _text_of(fields.get("msg") or fields.get("message") or item)
+    return f"{path}: {text}" if path else text
 
 
 def _text_of(value: JsonValue) -> str:
@@ -237,16 +363,17 @@ def _text_of(value: JsonValue) -> str:
 
 def _words(*places: JsonObject) -> Iterator[str]:
     for fields in places:
-        for key in ("code", "type", "error_type", "status"):
+        for key in ("code", "type", "error_type", "error_code", "status"):
             word = fields.get(key)
             if isinstance(word, str) and word not in ("", "error") and not word.isdigit():
                 yield word
 
 
 def _number(code: JsonValue) -> int | None:
+    """Return a code that is the status of a failure."""
     if isinstance(code, str) and code.isdecimal() and len(code) == 3:
-        return int(code)
-    return code if isinstance(code, int) and not isinstance(code, bool) else None
+        code = int(code)
+    return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
 def _object(value: JsonValue) -> JsonObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -13,6 +14,7 @@ from minillmlib.types.limits import RateLimits
 
 MAX_COUNT = 2**53
 MAX_CHARS = 40  # of a header that we read
+MAX_WAIT_SECS = 366 * 24 * 3600.0
 
 # 12ms, 6m0s, 1h2m3.5s and 10, as OpenAI and Azure send them.
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -22,6 +24,16 @@ _DURATION = re.compile(
     re.ASCII,
 )
 _UNIT_SECS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "plain": 1.0}
+
+# Please try again in 6m0s. Retry after 22 seconds. A number without a unit is none of ours.
+_WAIT = re.compile(
+    r"\b(?:try again|retry|wait)[ -](?:in |after:? |for )?(?P<number>\d[\d.]{0,15})"
+    r"(?P<rest>[hms][\dhms.]{0,30}| ?(?P<unit>milli|sec|min|hour|day|m?s\b)[a-z]{0,7})\b",
+    re.ASCII | re.IGNORECASE,
+)
+_WAIT_UNIT_SECS = {
+    "milli": 0.001, "ms": 0.001, "sec": 1.0, "s": 1.0, "min": 60.0, "hour": 3600.0, "day": 86400.0,
+}  # fmt: skip
 
 # The three formats of RFC 9110, 5.6.7: all are UTC, whether they say so or not.
 _HTTP_DATES = (
@@ -60,10 +72,8 @@ def _secs_to_reset(text: str | None, date: str | None) -> float | None:
     """Return a duration as seconds; a moment is compared with the server's clock."""
     if text is None or len(text) > MAX_CHARS:
         return None
-    found = _DURATION.fullmatch(text)
-    if found is not None:
-        parts = found.groupdict("0").items()
-        secs = sum(float(number) * _UNIT_SECS[unit] for unit, number in parts)
+    with contextlib.suppress(ValueError):
+        secs = _duration(text)
         return secs if secs <= MAX_COUNT else None
     try:
         moment = datetime.fromisoformat(text)
@@ -78,13 +88,39 @@ def _secs_to_reset(text: str | None, date: str | None) -> float | None:
     return max(0.0, moment.timestamp() - now)
 
 
+def _duration(text: str) -> float:
+    """Return a duration as seconds. Raises `ValueError` for anything else."""
+    found = _DURATION.fullmatch(text) if len(text) <= MAX_CHARS else None
+    if found is None:
+        raise ValueError(text)
+    return sum(float(number) * _UNIT_SECS[unit] for unit, number in found.groupdict("0").items())
+
+
+def parse_wait(message: str) -> float | None:
+    """Return how many seconds a message asks to wait ("try again in 1.2s"), or None."""
+    found = _WAIT.search(message)
+    if found is None:
+        return None
+    try:
+        if found["unit"]:
+            return float(found["number"]) * _WAIT_UNIT_SECS[found["unit"].lower()]
+        return _duration((found["number"] + found["rest"]).lower())
+    except ValueError:
+        return None
+
+
 def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float | None:
-    """Return how many seconds a server asks to wait, by its headers, else by its body."""
+    """Return how many seconds a server asks to wait, by its headers, else by its body.
+
+    A number that is not above zero says nothing; more than a year is a year.
+    """
     candidates: tuple[Callable[[], float], ...] = (
         lambda: float(headers["retry-after-ms"]) / 1000,
         lambda: float(headers["retry-after"]),
         lambda: _timestamp(headers["retry-after"]) - time.time(),
+        lambda: _duration(headers["retry-after"]),
         lambda: float(in_body),
+        lambda: _duration(in_body),
     )
     for candidate in candidates:
         try:
@@ -92,7 +128,7 @@ def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float |
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if math.isfinite(secs) and secs > 0:
-            return secs
+            return min(secs, MAX_WAIT_SECS)
     return None
 
 

@@ -20,7 +20,7 @@ from minillmlib.protocols.chat_completions.response import (
     is_error_payload,
     usage_record,
 )
-from minillmlib.protocols.errors import error_from_payload
+from minillmlib.protocols.errors import error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.reasoning import ReasoningDelta
@@ -92,6 +92,8 @@ def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespons
     """Return a whole answer; its blocks are put together as those of a stream are."""
     if is_error_payload(raw):
         raise error_from_payload(raw)
+    if isinstance(raw, dict) and not raw.get("content") and (error := error_without_key(raw)):
+        raise error
     message = convert_json(raw, _WholeMessage)
     head: JsonObject = {
         "id": string_or_empty(message.id),
@@ -131,7 +133,8 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
             return _end_chunk(convert_json(delta, _End), raw, parse_usage)
         case {"type": str() as kind}:
             return StreamChunk(is_end=True) if kind == "message_stop" else None
-    raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
+    no_type = MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
+    raise error_without_key(raw) or no_type
 
 
 def _end_chunk(end: _End, raw: JsonValue, parse_usage: UsageParser) -> StreamChunk:

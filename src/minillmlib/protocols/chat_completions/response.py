@@ -19,7 +19,7 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.errors import error_from_payload
+from minillmlib.protocols.errors import base_resp_code, error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
@@ -127,7 +127,8 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     body = convert_json(raw, _Body)
     choice = _first_choice(body)
     if choice is None or choice.message is None:
-        raise MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
+        no_choices = MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
+        raise error_without_key(raw) or no_choices
     # A whole message numbers its calls by their place.
     for position, call in enumerate(choice.message.tool_calls or ()):
         call.index = position
@@ -175,10 +176,15 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         if texts is not None:  # as in nearly all
             return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
     may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
+    raw = decode_json(data) if may_hold_usage else None
+    if choice is None and (error := error_without_key(raw)):
+        raise error
+    if isinstance(raw, dict) and base_resp_code(raw):
+        raise error_from_payload(raw, partial=_text(choice.delta or choice.message))
     return StreamChunk(
         id=name,
         model=model,
-        **(_usage_fields(decode_json(data), parse_usage) if may_hold_usage else {}),
+        **(_usage_fields(raw, parse_usage) if may_hold_usage else {}),
         **(_choice_fields(choice) if choice else {}),
     )
 
@@ -190,7 +196,7 @@ def is_error_payload(payload: JsonValue) -> bool:
     if not isinstance(payload, dict):
         return False
     is_named = payload.get("object") == "error" or payload.get("type") == "error"
-    return is_named or bool(payload.get("error"))
+    return is_named or bool(payload.get("error") or base_resp_code(payload))
 
 
 def parse_usage(raw: JsonValue) -> Usage | None:
