@@ -20,7 +20,6 @@ from minillmlib.errors import (
     ProtocolError,
     ReadError,
     StaleConnectionError,
-    TlsError,
 )
 from minillmlib.transport.base import (
     CHECK_ADDRESS,
@@ -30,6 +29,12 @@ from minillmlib.transport.base import (
     HttpRequest,
     note_not_sent,
     translate_error,
+)
+from minillmlib.transport.connect_failures import (
+    blocked_error,
+    describe_tls_failure,
+    find_tls_failure,
+    tls_error,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +60,6 @@ class _RequestContext(msgspec.Struct):
 _context: ContextVar[_RequestContext] = ContextVar("_context")
 
 _ERRORS: ErrorTable = (
-    (aiohttp.ClientSSLError, TlsError, "TLS failed (is it an http address?) at"),
     (aiohttp.ClientConnectorError, ConnectError, f"could not connect ({CHECK_ADDRESS}) to"),
     (
         aiohttp.ConnectionTimeoutError,
@@ -336,6 +340,12 @@ class _AiohttpResponse:
 
 
 def _translate(error: BaseException, url: str) -> MiniLLMError:
+    if blocked := blocked_error(error, url):
+        return blocked
+    if tls := find_tls_failure(error):
+        if isinstance(error, aiohttp.ClientSSLError):
+            return tls_error(tls, url)
+        return translate_error(error, _ERRORS, url, describe_tls_failure(tls))
     cause = getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, socket.gaierror):

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 import time
 from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from minillmlib.errors import (
     ProtocolError,
     ReadError,
     StaleConnectionError,
-    TlsError,
 )
 from minillmlib.json_value import JsonObject
 from minillmlib.transport.base import (
@@ -28,6 +26,7 @@ from minillmlib.transport.base import (
     note_not_sent,
     translate_error,
 )
+from minillmlib.transport.connect_failures import blocked_error, find_tls_failure, tls_error
 
 try:
     import httpx2
@@ -80,7 +79,7 @@ class HttpxTransport:
                 auth=None,
                 follow_redirects=False,
             )
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError) as error:
+        except _FOREIGN as error:
             failure = _translate(error, request.url)
             is_kept = context.was_sent and not context.is_on_new_connection
             is_prompt = time.monotonic() < started_at + STALE_SECS
@@ -165,7 +164,6 @@ def _close_soon(closing: Coroutine[object, object, None]) -> None:
     task.add_done_callback(_closing.discard)
 
 
-_TLS: ErrorTable = [(Exception, TlsError, "TLS failed (is it an http address?) at")]
 _BROKEN: ErrorTable = [(Exception, ReadError, "the connection broke:")]
 _ERRORS: ErrorTable = [
     ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
@@ -179,23 +177,24 @@ _ERRORS: ErrorTable = [
 ]  # fmt: skip
 
 
+_FOREIGN = (  # a task group is that of anyio, which tries several addresses
+    httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, ExceptionGroup,
+)  # fmt: skip
+
+
 def _translate(error: Exception, url: str) -> MiniLLMError:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if blocked := blocked_error(error, url):
+        return blocked
     # The text of other errors may quote what the server sent.
     reason = error if isinstance(error, httpx2.ConnectError) else None
+    if reason is not None and (tls := find_tls_failure(error)):
+        return tls_error(tls, url)
     table = _ERRORS
-    if reason is not None and _is_tls_error(error):
-        table = _TLS
-    elif isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
+    if isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
         table = _BROKEN
     return translate_error(error, table, url, reason and str(reason))
-
-
-def _is_tls_error(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _is_disconnect(error: Exception) -> bool:

@@ -1,0 +1,70 @@
+"""Names what refused a connection: a certificate, TLS, or a guard of this program."""
+
+import ssl
+from urllib.parse import urlsplit
+
+from minillmlib.errors import ConnectError, TlsError
+
+# The numbers are OpenSSL's (X509_V_ERR_...).
+_OF_THE_NAME, _OF_THE_TIME = (62, 63, 64), (9, 10)
+_SHUTDOWN_WORDS = ("event loop", "shutdown", "closed")
+
+
+def find_tls_failure(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the failure of TLS inside an HTTP library's error, or None."""
+    while error is not None:
+        for inner in (getattr(error, "certificate_error", None), getattr(error, "os_error", None)):
+            if isinstance(inner, ssl.SSLError):
+                return inner
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def describe_tls_failure(failure: ssl.SSLError) -> str:
+    """Return the cause in words; the number of an `SSLError` is not one of the system's."""
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return getattr(failure, "verify_message", "").rstrip(".") or "it cannot be verified"
+    words = failure.reason or failure.strerror or type(failure).__name__
+    return words.replace("_", " ").lower() if words == failure.reason else words
+
+
+def tls_error(failure: ssl.SSLError, url: str) -> TlsError:
+    """Return the error for a connection that TLS refused."""
+    reason, origin = describe_tls_failure(failure), _origin_of(url)
+    if not isinstance(failure, ssl.SSLCertVerificationError):
+        return TlsError(f"TLS failed (is it an http address?) at {origin} ({reason})")
+    code = getattr(failure, "verify_code", None)
+    if code in _OF_THE_NAME:
+        advice = "is the address right?"
+    elif code in _OF_THE_TIME:
+        advice = "the certificate or the clock of this machine is out of date"
+    else:
+        advice = (
+            "if an authority of your own signs it, as that of a company or its proxy, name the "
+            "file of that authority in the environment variable SSL_CERT_FILE"
+        )
+    return TlsError(f"the certificate of {origin} is not accepted: {reason} ({advice})")
+
+
+def blocked_error(error: BaseException, url: str) -> ConnectError | None:
+    """Return the error for a connection that a guard of this program forbids, or None.
+
+    Guards of tests, as pytest-socket, raise a `RuntimeError` in the place of a socket.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or any(word in text.lower() for word in _SHUTDOWN_WORDS):
+        return None
+    blocked = ConnectError(
+        f"this program blocked the connection to {_origin_of(url)} "
+        f"({type(error).__name__}: {text}); allow this address, or give the generator a "
+        "ScriptedTransport"
+    )
+    blocked.is_retryable = False
+    return blocked
+
+
+def _origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
