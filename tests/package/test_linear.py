@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 from cost_of_work import Work, check_linear
 
@@ -177,13 +178,19 @@ def test_broken_json_is_refused_in_linear_time(unit):
     check_linear(lambda size: ours(lambda: decode_json('"' + text(size))), 256 * KIB)
 
 
-FAILURES = ["<title>", "</title>", "\n", "\x00", "prompt is ", '{"error":', "x", "<title></title>"]
+FAILURES = [
+    "<title>", "</title>", "\n", "\x00", "prompt is ", '{"error":', "x", "<title></title>",
+    " 'a b", ' "a ', " `", "'message': ", "input token count ", "exceed ", "try again in 1",
+    "data: x\n\n", "data: {\n\n", ":\n",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("unit", FAILURES)
 def test_an_error_body_is_read_in_linear_time(unit):
     text = texts(unit)
     check_linear(lambda size: error_from_reply(500, {}, text(size).encode()), 256 * KIB)
+    encode = msgspec.json.encode  # in a message, where words are looked for
+    check_linear(lambda size: error_from_reply(500, {}, encode({"error": text(size)})), 256 * KIB)
 
 
 # By the library's own door.

@@ -30,9 +30,7 @@ class Failure(NamedTuple):
         return type(self.error).__name__
 
 
-def failure(
-    reply: ScriptedReply, mode: str = "whole", wire: str = "chat", params=QUICK
-) -> Failure:
+def failure(reply: ScriptedReply, mode: str = "whole", wire: str = "chat", params=QUICK) -> Failure:
     """The error of the last attempt, if all get the same reply, and how many there were."""
     transport = ScriptedTransport([reply] * 3)
     # Each failure is another server's: retries of one server share a quota.
@@ -250,7 +248,9 @@ def test_aws_names_the_cause_in_a_header(name, kind):
 def test_each_phrase_of_the_table_means_its_kind_with_each_of_its_statuses(kind, phrase):
     message = f"Sorry! {phrase.replace('...', ' (12) ').capitalize()} (34)."
     for status in PHRASE_STATUSES.get(kind, {400, 402, 422, 429}):
-        reply = ScriptedReply.json(said(message)) if status is None else refused(status, said(message))
+        reply = (
+            ScriptedReply.json(said(message)) if status is None else refused(status, said(message))
+        )
         found = failure(reply, params=NodeCompletionParameters(retry=0))
         expected = minillmlib.RequestTooLargeError if status == 413 else kind
         assert type(found.error) in (kind, expected), status
@@ -328,7 +328,8 @@ def test_a_message_after_text_keeps_the_text():
     "extra", [event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
               event({"choices": [], "base_resp": {"status_code": 0, "status_msg": ""}}),
               event({"id": "1", "model": "m"}), event({"message": {"role": "assistant"}}),
-              event({"message": ""})],
+              event({"message": ""}),
+              event({"choices": [], "usage": {"prompt_tokens": 1}, "message": "counted"})],
 )  # fmt: skip
 def test_an_event_that_says_nothing_is_no_error(extra):
     end = event({"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}],

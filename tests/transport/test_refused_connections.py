@@ -185,7 +185,10 @@ def block_by_a_bare_error(monkeypatch):
     ("block", "words"),
     [
         (block_sockets, "SocketBlockedError: A test tried to use socket.socket."),
-        (block_hosts, 'SocketConnectBlockedError: A test tried to use socket.socket.connect() with host "127.'),
+        (
+            block_hosts,
+            'SocketConnectBlockedError: A test tried to use socket.socket.connect() with host "127.',
+        ),
         (block_by_a_bare_error, "RuntimeError: Network is disabled"),
     ],
 )

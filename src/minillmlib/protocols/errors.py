@@ -34,6 +34,7 @@ CODE_CHARS = 100
 READ_CHARS = 8000  # of a message, where its phrases are looked for
 GAP_CHARS = 40  # at the `...` of a phrase
 ECHO_CHARS = 400
+KEY_CHARS = 16
 MAX_EVENT_BYTES = 1024 * 1024
 RETRY_WORDS = {"true": True, "false": False}  # of OpenAI's and Anthropic's servers
 
@@ -70,16 +71,14 @@ SUBSCRIPTION_ADVICE = (
 )
 
 
+# Patterns are texts, so that `re` compiles them at the first failure and not at import.
 # Quoted text of several words is a value that the server echoes, unless it is the message of
 # another error. An apostrophe inside a word is no quote.
-_QUOTED = re.compile(
-    r"""(?<![\w\\])(?:"[^"\n]{1,N}+"|`[^`\n]{1,N}+`|'(?:[^'\n]|'(?=\w)){1,N}+'(?!\w))""".replace(
-        "N", str(ECHO_CHARS)
-    )
-)
-_OF_A_MESSAGE = re.compile(r"""(?:message|error|detail|msg|reason|raw)['"]?\s?[:=]\s?$""")
-_KEY_CHARS = 16
-_EVENTS = re.compile(rb"\s*(?:data|event|error|id|retry)?:")
+_QUOTED = (
+    r"""(?<![\w\\])(?:"[^"\n]{1,N}+"|`[^`\n]{1,N}+`|'(?:[^'\n]|'(?=\w)){1,N}+'(?!\w))"""
+).replace("N", str(ECHO_CHARS))
+_OF_A_MESSAGE = r"""(?:message|error|detail|msg|reason|raw)['"]?\s?[:=]\s?$"""
+_EVENTS = rb"\s*(?:data|event|error|id|retry)?:"
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):
@@ -160,7 +159,7 @@ def error_from_page(headers: Mapping[str, str], body: bytes) -> MalformedRespons
 
 def _decode_error(body: bytes) -> JsonValue:
     """Return the JSON of an error's body; of events, the first JSON in them, else their text."""
-    if not _EVENTS.match(body):
+    if not re.match(_EVENTS, body):
         return decode_json(body)
     texts = [event.data for event in SseDecoder().feed(body[:MAX_EVENT_BYTES] + b"\n\n")]
     for text in texts:
@@ -207,15 +206,13 @@ def _all_words(body: _ErrorBody, headers: Mapping[str, str]) -> Iterator[str]:
         yield name
 
 
-def _kind(
-    body: _ErrorBody, status: int, headers: Mapping[str, str]
-) -> type[ApiError] | None:
+def _kind(body: _ErrorBody, status: int, headers: Mapping[str, str]) -> type[ApiError] | None:
     """Return the class of a failure, or None if nothing of it is known."""
     number = status if status >= 400 else body.number
     by_phrase = _kind_by_phrase(body.message, number)
     by_word = _kind_by_word(_all_words(body, headers), is_success=status < 400)
     if status == 413 and errors.ContextLengthError not in (by_phrase, by_word):
-        return errors.RequestTooLargeError  # Groq calls it a rate limit, but one request is too large
+        return errors.RequestTooLargeError  # Groq calls it a rate limit, but one is too large
     if body.is_moderation:
         return errors.ContentFilterError
     by_vendor = body.kind if status < 400 or status == 429 else None
@@ -223,7 +220,7 @@ def _kind(
 
 
 def _kind_by_phrase(message: str, number: int | None) -> type[ApiError] | None:
-    text = _QUOTED.sub(_drop_echo, message[:READ_CHARS]).lower()
+    text = re.sub(_QUOTED, _drop_echo, message[:READ_CHARS]).lower()
     for kind, phrases in PHRASES.items():
         statuses = PHRASE_STATUSES.get(kind)
         if statuses is not None and number not in statuses:
@@ -235,9 +232,9 @@ def _kind_by_phrase(message: str, number: int | None) -> type[ApiError] | None:
 
 def _drop_echo(quoted: re.Match[str]) -> str:
     start = quoted.start()
-    if " " not in quoted[0] or _OF_A_MESSAGE.search(quoted.string[max(0, start - _KEY_CHARS) : start]):
-        return quoted[0]
-    return "(...)"
+    key = quoted.string[max(0, start - KEY_CHARS) : start]
+    is_kept = " " not in quoted[0] or re.search(_OF_A_MESSAGE, key)
+    return quoted[0] if is_kept else "(...)"
 
 
 def _occurs(phrase: str, text: str) -> bool:

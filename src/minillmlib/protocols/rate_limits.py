@@ -26,10 +26,9 @@ _DURATION = re.compile(
 _UNIT_SECS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "plain": 1.0}
 
 # Please try again in 6m0s. Retry after 22 seconds. A number without a unit is none of ours.
-_WAIT = re.compile(
+_WAIT = (  # a text, which `re` compiles when it is needed
     r"\b(?:try again|retry|wait)[ -](?:in |after:? |for )?(?P<number>\d[\d.]{0,15})"
-    r"(?P<rest>[hms][\dhms.]{0,30}| ?(?P<unit>milli|sec|min|hour|day|m?s\b)[a-z]{0,7})\b",
-    re.ASCII | re.IGNORECASE,
+    r"(?P<rest>[hms][\dhms.]{0,30}| ?(?P<unit>milli|sec|min|hour|day|m?s\b)[a-z]{0,7})\b"
 )
 _WAIT_UNIT_SECS = {
     "milli": 0.001, "ms": 0.001, "sec": 1.0, "s": 1.0, "min": 60.0, "hour": 3600.0, "day": 86400.0,
@@ -98,7 +97,7 @@ def _duration(text: str) -> float:
 
 def parse_wait(message: str) -> float | None:
     """Return how many seconds a message asks to wait ("try again in 1.2s"), or None."""
-    found = _WAIT.search(message)
+    found = re.search(_WAIT, message, re.ASCII | re.IGNORECASE)
     if found is None:
         return None
     try:

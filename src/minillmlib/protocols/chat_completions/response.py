@@ -177,10 +177,11 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
             return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
     may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
     raw = decode_json(data) if may_hold_usage else None
-    if choice is None and (error := error_without_key(raw)):
+    if choice is None and not body.usage and (error := error_without_key(raw)):
         raise error
     if isinstance(raw, dict) and base_resp_code(raw):
-        raise error_from_payload(raw, partial=_text(choice.delta or choice.message))
+        partial = _text(choice.delta or choice.message) if choice else ""
+        raise error_from_payload(raw, partial=partial)
     return StreamChunk(
         id=name,
         model=model,
