@@ -137,7 +137,10 @@ class TransportError(MiniLLMError):
 
 
 class ConnectError(TransportError):
-    """No connection was made. Nothing was sent."""
+    """No connection was made. Nothing was sent.
+
+    Not retryable if this program itself blocked the connection, as pytest-socket does.
+    """
 
     _may_be_sent = False
 
@@ -190,7 +193,8 @@ class ApiError(MiniLLMError):
     Attributes:
         status: The HTTP status, or None if nothing was sent. 200 for an error inside a stream.
         code: The server's symbolic code or type, unchanged, or None.
-        retry_after_secs: The wait that the server asks for, or None.
+        retry_after_secs: The wait that the server asks for, in a header, in the body or in words,
+            or None. At most a year.
     """
 
     def __init__(  # noqa: PLR0913 - optional facts about a failure
@@ -210,11 +214,14 @@ class ApiError(MiniLLMError):
 
 
 class BadRequestError(ApiError):
-    """The server considers the request invalid (400, 412, 422)."""
+    """The server considers the request invalid (400, 412, 422, or a 500 that says so)."""
 
 
 class ContextLengthError(BadRequestError):
-    """The conversation and `max_tokens` together exceed the model's context."""
+    """The conversation and `max_tokens` together exceed the model's context.
+
+    Known by the words of some thirty servers and gateways, also with 413, 422 or 500.
+    """
 
 
 class AuthenticationError(ApiError):
@@ -225,7 +232,7 @@ class AuthenticationError(ApiError):
 
 
 class BillingError(ApiError):
-    """The credit, quota or plan is used up (402). Waiting does not help."""
+    """The credit, budget, quota or plan is used up (402, or any status). Waiting does not help."""
 
 
 class PermissionDeniedError(ApiError):
