@@ -259,6 +259,30 @@ FAILURES = {
         "This request would exceed the rate limit for your organization of "
         "400,000 input tokens per minute.",
         request_id="req_011CTsampleRate00000000001"),
+    "azure_error_rate_limit_429.json": Failure(
+        "RateLimitError", 429, "RateLimitReached", "exceeded token rate limit",
+        retry_after_secs=22),
+    "compat_cerebras_error_flat.json": Failure(
+        "AuthenticationError", 401, "wrong_api_key", "Wrong API Key"),
+    "compat_cloudflare_error_v4.json": Failure(
+        "AuthenticationError", 401, None, "status 401: Authentication error"),
+    "compat_minimax_base_resp_200.json": Failure(
+        "BillingError", 200, None, "response: insufficient balance"),
+    "compat_moonshot_error_balance_429.json": Failure(
+        "BillingError", 429, "exceeded_current_quota_error", "is suspended"),
+    "compat_zai_error_balance_429.json": Failure(
+        "BillingError", 429, None, "Insufficient balance or no resource package."),
+    "compat_zai_error_rate_429.json": Failure(
+        "RateLimitError", 429, None, "Rate limit reached for requests"),
+    "gemini_error_400_api_key.json": Failure(
+        "AuthenticationError", 400, "INVALID_ARGUMENT", "API key not valid."),
+    "gemini_error_400_context.json": Failure(
+        "ContextLengthError", 400, "INVALID_ARGUMENT", "The input token count (1200000) exceeds"),
+    "gemini_error_429_daily_quota.json": Failure(
+        "BillingError", 429, "RESOURCE_EXHAUSTED", "You exceeded your current quota"),
+    "gemini_error_429_retryinfo.json": Failure(
+        "RateLimitError", 429, "RESOURCE_EXHAUSTED", "Please retry in 34.4s.",
+        retry_after_secs=34.4),
     "compat_fastapi_detail_422.json": Failure(
         "BadRequestError", 422, None, "body.messages: Field required"),
     "compat_gemini_error_array.json": Failure(

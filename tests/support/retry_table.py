@@ -103,7 +103,7 @@ REFUSED, FAILED, SENT_NOTHING = "denied answered", "failed answered", "not_sent 
 
 STATUSES = [
     *(Row(f"{code} may have worked and is tried again", [status(code), ANSWER], [1], FAILED)
-      for code in (408, 500, 502, 504, 524)),
+      for code in (408, 424, 500, 502, 504, 524)),
     *(Row(f"{code} did no work and is tried again", [status(code), ANSWER], [1], REFUSED)
       for code in (409, 429, 503, 529)),
     *(Row(f"{code} is final", [status(code)], [], "denied", kind) for code, kind in {
