@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.json_value import JsonObject, JsonValue, json_text
 from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
 from minillmlib.streaming.tool_calls import ToolCallAccumulator
 from minillmlib.types.media import AudioPart, Media
-from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.reasoning import REASONING_KEYS, ReasoningDelta
 from minillmlib.types.responses import (
     SHARED_FIELDS,
     CompletionResponse,
@@ -38,6 +38,10 @@ def _concatenate(values: list[JsonValue]) -> JsonValue:
     return tuple(chain.from_iterable(values))
 
 
+def _first_key(keys: list[JsonValue]) -> JsonValue:
+    return next((key for key in REASONING_KEYS if key in keys), keys[0])
+
+
 def _size(value: JsonValue) -> int:
     return len(value if isinstance(value, str) else repr(value))
 
@@ -55,6 +59,7 @@ _FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_r
 _OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks")
 _RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
+    "reasoning_key": _Rule(_first_key, lambda _key: 0),
     "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
 }
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
@@ -120,6 +125,8 @@ class ResponseAccumulator:
             self._tool_calls = self._tool_calls or ToolCallAccumulator()
             self._tool_calls.add(call)
             chars += len(call.arguments) + len(call.name) + len(call.id)
+            if call.extra:
+                chars += len(json_text(call.extra))
         for name, rule in _CONTENT.items():
             if value := getattr(chunk, name):
                 has_content = True
@@ -231,7 +238,9 @@ def chunk_of(response: CompletionResponse) -> StreamChunk:
     fields = {name: getattr(response, name) for name in SHARED_FIELDS}
     fields["refusal"] = response.refusal_words
     fields["tool_calls"] = tuple(
-        ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+        ToolCallDelta(
+            index=index, id=call.id, name=call.name, arguments=call.arguments, extra=call.extra
+        )
         for index, call in enumerate(response.tool_calls)
     )
     fields["reasoning_blocks"] = tuple(

@@ -47,8 +47,13 @@ class _Custom(_Function, gc=False, rename={"arguments": "input"}):
 class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: JsonValue = None
+    type: JsonValue = None
     function: _Function | None = None
     custom: _Custom | None = None
+
+
+_CALL_KEYS = frozenset(_Call.__struct_fields__)
+_FUNCTION_KEYS = frozenset(_Function.__struct_fields__)
 
 
 class _Audio(msgspec.Struct):
@@ -64,7 +69,7 @@ class _Message(msgspec.Struct, gc=False):
 
     content: str | list[JsonObject] | None = None
     refusal: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[JsonObject] | None = None  # whole, since their other keys go back
     function_call: _Function | None = None
     images: list[JsonObject] | None = None
     audio: _Audio | None = None
@@ -129,8 +134,9 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     if choice is None or choice.message is None:
         raise MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
     # A whole message numbers its calls by their place.
-    for position, call in enumerate(choice.message.tool_calls or ()):
-        call.index = position
+    if choice.message.tool_calls:
+        numbered = enumerate(choice.message.tool_calls)
+        choice.message.tool_calls = [{**call, "index": position} for position, call in numbered]
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
@@ -173,7 +179,10 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
-            return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
+            key = _reasoning_key(choice.delta) if texts[1] else ""
+            return StreamChunk(
+                id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=key
+            )
     may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
     return StreamChunk(
         id=name,
@@ -284,11 +293,13 @@ def _choice_fields(choice: _Choice) -> JsonObject:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
-        return {"delta": texts[0], "reasoning": texts[1], **rest}
+        key = _reasoning_key(message) if texts[1] else ""
+        return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": key, **rest}
     return {
         "delta": _text(message),
         "refusal": message.refusal or None,
         "reasoning": _reasoning(message),
+        "reasoning_key": _reasoning_key(message),
         "reasoning_blocks": tuple(_reasoning_blocks(message)),
         "tool_calls": _tool_calls(message),
         "media": _media(message),
@@ -363,6 +374,20 @@ def _reasoning(message: _Message) -> str:
     )
 
 
+def _reasoning_key(message: _Message) -> str:
+    """Return the key under which the server sends reasoning, or "" if it sends none.
+
+    An empty text counts beside tool calls, with which some servers want it back.
+    """
+    if _reasoning_details(message):
+        return "reasoning_details"
+    texts = {"reasoning_content": message.reasoning_content, "reasoning": message.reasoning}
+    for key, text in texts.items():
+        if isinstance(text, str) and (text or message.tool_calls):
+            return key
+    return "content" if _reasoning(message) else ""
+
+
 def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
     for position, detail in enumerate(_reasoning_details(message)):
         index = detail.get("index")
@@ -376,17 +401,32 @@ def _reasoning_details(message: _Message) -> list[JsonObject]:
 
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
     if message.function_call is not None:
-        return (_tool_call(_Call(index=0, function=message.function_call)),)
+        return (_call_delta(_Call(index=0, function=message.function_call)),)
     return tuple(map(_tool_call, message.tool_calls or ()))
 
 
-def _tool_call(call: _Call) -> ToolCallDelta:
+def _tool_call(raw: JsonObject) -> ToolCallDelta:
+    call = convert_json(raw, _Call)
+    inner = raw.get("function") or {}
+    if raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS:  # as in nearly all
+        return _call_delta(call)
+    extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
+    if more := {key: value for key, value in inner.items() if key not in _FUNCTION_KEYS}:
+        extra["function"] = more
+    return _call_delta(call, extra)
+
+
+def _call_delta(call: _Call, extra: JsonObject | None = None) -> ToolCallDelta:
     function = call.custom or call.function or _Function()
     arguments = "" if function.arguments is None else function.arguments
     if not isinstance(arguments, str):  # some servers send the object itself
         arguments = json_text(arguments)
     return ToolCallDelta(
-        index=call.index, id=string_or_empty(call.id), name=function.name or "", arguments=arguments
+        index=call.index,
+        id=string_or_empty(call.id),
+        name=function.name or "",
+        arguments=arguments,
+        extra=extra or {},
     )
 
 
