@@ -186,7 +186,9 @@ async def test_reasoning_beside_no_call_stays_and_the_report_says_so(advance):
         node = await advance(question(), generator)
         node = await advance(node.add_user("again"), generator)
         assert "reasoning_content" not in seen[1]["messages"][2]
-        assert "reasoning_echo" in node.response.request_report.omitted["reasoning of earlier turns"]
+        assert (
+            "reasoning_echo" in node.response.request_report.omitted["reasoning of earlier turns"]
+        )
         node = await advance(node.add_user("again"), generator.with_provider(Echoing()))
         sent = seen[2]["messages"]
         assert "reasoning_content" not in str(sent)  # another provider's

@@ -74,7 +74,8 @@ async def test_what_a_model_thought_is_on_the_node_under_the_models_name(name):
     assert (kept is not None) == (name in THOUGHTFUL)
     if kept is not None:
         assert (kept.text, kept.blocks) == (text, blocks)
-        assert kept.origin == f"{type(golden_generator(name).provider).__name__}:model"
+        assert kept.origin == node.response.origin
+        assert kept.key == ANSWERS[name].reasoning_key
 
 
 def blocks_of(name: str) -> list[dict]:
@@ -89,9 +90,7 @@ def asked_again(node: ChatNode, generator) -> list[dict]:
     again = minillmlib.run(node.chat("and?", generator.with_transport(transport)))
     sent = msgspec.json.decode(transport.requests[0].body)["messages"]
     omitted = again.response.request_report.omitted
-    is_own = (
-        node.message.reasoning.origin == f"{type(generator.provider).__name__}:{generator.model}"
-    )
+    is_own = node.message.reasoning.origin == again.response.origin
     assert bool(omitted) == (not is_own)
     return [message for message in sent if message["role"] == "assistant"]
 

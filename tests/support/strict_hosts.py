@@ -60,7 +60,12 @@ def _minimax(number: int) -> Turn:
 def _numbers(number: int) -> Turn:
     """A relay with keys of its own of every JSON type, and ids of odd characters."""
     calls = [_call("numbers", number, 0)]
-    calls[0] |= {"id": f"fc:{number}|rs/{'x' * 60}", "caller": None, "step": number, "tags": [1, "a"]}
+    calls[0] |= {
+        "id": f"fc:{number}|rs/{'x' * 60}",
+        "caller": None,
+        "step": number,
+        "tags": [1, "a"],
+    }
     calls[0]["function"]["parsed"] = {"a": {"b": False}, "c": ""}
     return {"content": None, "tool_calls": calls}
 
@@ -125,7 +130,9 @@ class StrictHost:
             if unknown := set(message) - known:
                 return f"messages[{place}]: property {min(unknown)!r} is unsupported"
             if calls and self.style == "kimi" and "reasoning_content" not in message:
-                return f"reasoning_content is missing in assistant tool call message at index {place}"
+                return (
+                    f"reasoning_content is missing in assistant tool call message at index {place}"
+                )
             if own is not None:
                 problem = self._own_problem(message, own, place)
             else:
@@ -158,7 +165,9 @@ class StrictHost:
             finish = "tool_calls"
         if not body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant"} | turn, "finish_reason": finish}
-            await exchange.answer(json.dumps({"id": "1", "model": "m", "choices": [choice]}).encode())
+            await exchange.answer(
+                json.dumps({"id": "1", "model": "m", "choices": [choice]}).encode()
+            )
             return
         deltas = [{name: value} for name, value in turn.items() if name != "tool_calls"]
         for index, call in enumerate(turn.get("tool_calls", ())):

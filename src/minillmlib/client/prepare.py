@@ -31,7 +31,7 @@ from minillmlib.types.parameters import (
     TypedParameters,
     node_parameters,
 )
-from minillmlib.types.reasoning import Reasoning
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
 from minillmlib.types.tools import ToolCall
 
 _ROLE, _REASONING, _MEDIA, _TOOL_CALLS = map(
@@ -278,7 +278,7 @@ def _fill_reasoning(
         return messages
     if all(message.reasoning or not message.tool_calls for message in messages):
         return messages
-    empty = Reasoning(origin=model_key(generator), key="reasoning_content")
+    empty = Reasoning(origin=model_key(generator), key=REQUIRED_KEY)
     has_key = any(_has_origin_and_key(message, empty) for message in earlier)
     filled = []
     for message in messages:

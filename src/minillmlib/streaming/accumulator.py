@@ -38,10 +38,6 @@ def _concatenate(values: list[JsonValue]) -> JsonValue:
     return tuple(chain.from_iterable(values))
 
 
-def _first_key(keys: list[JsonValue]) -> JsonValue:
-    return next((key for key in REASONING_KEYS if key in keys), keys[0])
-
-
 def _size(value: JsonValue) -> int:
     return len(value if isinstance(value, str) else repr(value))
 
@@ -56,10 +52,9 @@ class _Rule(NamedTuple):
 # Of the fields that chunk and response share, these have code of their own. Every other one holds
 # content beside the text; one without a rule here is concatenated, text or tuple.
 _FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_record")
-_OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks")
+_OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks", "reasoning_key")
 _RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
-    "reasoning_key": _Rule(_first_key, lambda _key: 0),
     "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
 }
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
@@ -81,6 +76,7 @@ class ResponseAccumulator:
         self._last_record: JsonObject | None = None
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all content
+        self._reasoning_key = ""
         self._deltas: list[str] = []
         self._content: dict[str, list[JsonValue]] = {}
         self._tool_calls: ToolCallAccumulator | None = None
@@ -119,6 +115,9 @@ class ResponseAccumulator:
     def _add_content(self, chunk: StreamChunk) -> bool:
         """Add all but the text. Return whether there is any that is not sealed."""
         self._add_blocks(chunk.reasoning_blocks)
+        if chunk.reasoning_key not in ("", self._reasoning_key):
+            keys = (self._reasoning_key, chunk.reasoning_key)
+            self._reasoning_key = next((key for key in REASONING_KEYS if key in keys), keys[1])
         has_content = bool(chunk.tool_calls)
         chars = 0
         for call in chunk.tool_calls:
@@ -199,6 +198,7 @@ class ResponseAccumulator:
             finish_reason=reason,
             raw_finish_reason=self.raw_finish_reason,
             tool_calls=calls,
+            reasoning_key=self._reasoning_key,
             reasoning_blocks=() if self._blocks is None else self._blocks.blocks(),
             usage=self.usage,
             usage_record=self.usage_record,

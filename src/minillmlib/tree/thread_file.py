@@ -121,10 +121,17 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
         raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
     for place, call in enumerate(raw or ()):
         match call:
-            case {"id": str() as id_, "function": {"name": str() as name, "arguments": arguments}}:
+            case {
+                "id": str() as id_,
+                "function": {"name": str() as name, "arguments": arguments, **inner},
+                **extra,
+            }:
                 if not isinstance(arguments, str):
                     arguments = msgspec.json.encode(arguments).decode()
-                yield ToolCall(id=id_, name=name, arguments=arguments)
+                extra = {key: extra[key] for key in extra if key not in ("type", "index")}
+                if inner:
+                    extra["function"] = inner
+                yield ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
             case _:
                 raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
 

@@ -11,7 +11,7 @@ from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.costs import Attempt, CostOutcome, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import Message
-from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning, ReasoningBlock, ReasoningDelta
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage
 
@@ -156,7 +156,9 @@ class CompletionResponse(
         reasoning = Reasoning(
             text=self.reasoning, blocks=blocks, origin=self.origin, key=self.reasoning_key
         )
-        is_kept = self.reasoning or blocks or (self.tool_calls and self.reasoning_key)
+        is_kept = (
+            self.reasoning or blocks or (self.tool_calls and self.reasoning_key == REQUIRED_KEY)
+        )
         return Message.assistant(
             self.text,
             [call.with_origin(self.origin) for call in self.tool_calls],
@@ -188,5 +190,6 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
             or self.refusal
             or self.refusal_reason
             or self.reasoning_blocks
+            or self.reasoning_key
             or self.logprobs
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from minillmlib.types.reasoning import Reasoning
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
 from minillmlib.types.values import check_choice
 
 _PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed")
@@ -12,11 +12,11 @@ OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name i
 ALL_FIELDS = OPENAI_FIELDS | {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}
 
 AS_SENT = "as_sent"
-REASONING_ECHOES = ("reasoning_content", "reasoning", "reasoning_details", AS_SENT)
+REASONING_ECHOES = (REQUIRED_KEY, "reasoning", "reasoning_details", AS_SENT)
 # The keys under which `as_sent` sends reasoning back. DeepSeek, Kimi and GLM demand
 # `reasoning_content` beside tool calls; MiniMax and OpenRouter want `reasoning_details`. Under
 # `reasoning` nobody demands it, and Groq refuses it (gptel#774, freellmapi#1070).
-REPLAYED_KEYS = ("reasoning_content", "reasoning_details")
+REPLAYED_KEYS = (REQUIRED_KEY, "reasoning_details")
 
 
 class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from minillmlib.protocols.chat_completions.dialect import AS_SENT, ChatDialect
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.reasoning import Reasoning, ReasoningConfig
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning, ReasoningConfig
 from minillmlib.types.tools import ToolCall, as_tool_choice
 
 JSON_INSTRUCTION = "Answer in JSON."
@@ -98,9 +98,7 @@ def _format(form: ResponseFormat) -> JsonObject:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _encode_message(
-    message: Message, dialect: ChatDialect, own_ids: Collection[str]
-) -> JsonObject:
+def _encode_message(message: Message, dialect: ChatDialect, own_ids: Collection[str]) -> JsonObject:
     body: JsonObject = {"role": message.role, "content": message.content}
     if type(message.content) is not str or message.is_error:
         body["content"] = _content(message, dialect)
@@ -125,8 +123,7 @@ def _echo(message: Message, dialect: ChatDialect) -> JsonObject:
     if key == "reasoning_details":
         details = [block.fields for block in reasoning.blocks]
         return {key: details} if details else {}
-    # Kimi and DeepSeek refuse calls without the key.
-    is_needed = key == "reasoning_content" and message.tool_calls
+    is_needed = key == REQUIRED_KEY and message.tool_calls
     return {key: reasoning.text} if reasoning.text or is_needed else {}
 
 
@@ -227,6 +224,9 @@ def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -
     if not call.extra:
         return {**body, "function": function}
     extra = dict(call.extra)
+    if extra.get("type") == "custom":  # OpenAI's free kind
+        custom = {"name": call.name, "input": call.arguments}
+        return {**extra, "id": body["id"], "custom": custom}
     inner = extra.pop("function", {})
     return {**extra, **body, "function": {**inner, **function}}
 

@@ -23,7 +23,7 @@ from minillmlib.protocols.errors import error_from_payload
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
-from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
@@ -179,7 +179,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
-            key = _reasoning_key(choice.delta) if texts[1] else ""
+            key = _reasoning_key(choice.delta)
             return StreamChunk(
                 id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=key
             )
@@ -293,7 +293,7 @@ def _choice_fields(choice: _Choice) -> JsonObject:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
-        key = _reasoning_key(message) if texts[1] else ""
+        key = _reasoning_key(message)
         return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": key, **rest}
     return {
         "delta": _text(message),
@@ -374,18 +374,17 @@ def _reasoning(message: _Message) -> str:
     )
 
 
-def _reasoning_key(message: _Message) -> str:
-    """Return the key under which the server sends reasoning, or "" if it sends none.
-
-    An empty text counts beside tool calls, with which some servers want it back.
-    """
-    if _reasoning_details(message):
+def _reasoning_key(message: _Message | None) -> str:
+    """Return the key under which the server sends reasoning, be it empty, or "" for none."""
+    if message is None:
+        return ""
+    if message.reasoning_details and _reasoning_details(message):
         return "reasoning_details"
-    texts = {"reasoning_content": message.reasoning_content, "reasoning": message.reasoning}
-    for key, text in texts.items():
-        if isinstance(text, str) and (text or message.tool_calls):
-            return key
-    return "content" if _reasoning(message) else ""
+    if isinstance(message.reasoning_content, str):
+        return REQUIRED_KEY
+    if isinstance(message.reasoning, str):
+        return "reasoning"
+    return "content" if isinstance(message.content, list) and _reasoning(message) else ""
 
 
 def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
@@ -408,11 +407,14 @@ def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
 def _tool_call(raw: JsonObject) -> ToolCallDelta:
     call = convert_json(raw, _Call)
     inner = raw.get("function") or {}
-    if raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS:  # as in nearly all
+    is_plain = raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS
+    if is_plain and call.custom is None:  # as in nearly all
         return _call_delta(call)
     extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
     if more := {key: value for key, value in inner.items() if key not in _FUNCTION_KEYS}:
         extra["function"] = more
+    if call.custom is not None:
+        extra["type"] = "custom"
     return _call_delta(call, extra)
 
 
