@@ -7,7 +7,7 @@ import contextlib
 import msgspec
 import pytest
 from server import serving
-from strict_hosts import SIGNATURE, STYLES, StrictHost
+from strict_hosts import STYLES, StrictHost
 
 from minillmlib import (
     AnthropicProvider,
@@ -98,8 +98,7 @@ def through_thread_file(tmp_path):
 def through_tree_file(tmp_path):
     def save_and_load(node):
         node.root_node.save_tree(tmp_path / "t.jsonl")
-        leaves = ChatNode.load_tree(tmp_path / "t.jsonl").leaves()
-        return list(leaves)[0]
+        return next(ChatNode.load_tree(tmp_path / "t.jsonl").leaves())
 
     return save_and_load
 

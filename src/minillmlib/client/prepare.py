@@ -248,11 +248,9 @@ def _drop_foreign_parts(
             if any(call.extra for call in calls if call.origin not in ("", key)):
                 omitted["further keys of tool calls"] = "they are for the model that made the call"
             calls = tuple(_without_origin(call, key) for call in calls)
-        if (reasoning, media, calls) != (message.reasoning, message.media, message.tool_calls):
-            message = msgspec.structs.replace(
-                message, reasoning=reasoning, media=media, tool_calls=calls
-            )
-        kept.append(message)
+        parts = {"reasoning": reasoning, "media": media, "tool_calls": calls}
+        is_same = all(getattr(message, name) == part for name, part in parts.items())
+        kept.append(message if is_same else msgspec.structs.replace(message, **parts))
     kept = _fill_reasoning(kept, generator, earlier)
     is_changed = any(map(is_not, kept, messages))
     return (tuple(kept), omitted) if is_changed else (messages, omitted)
@@ -279,19 +277,18 @@ def _fill_reasoning(
     if all(message.reasoning or not message.tool_calls for message in messages):
         return messages
     empty = Reasoning(origin=model_key(generator), key=REQUIRED_KEY)
-    has_key = any(_has_origin_and_key(message, empty) for message in earlier)
+    known = filter(None, map(attrgetter("reasoning"), earlier))
+    has_key = any(_shows_key(reasoning, empty) for reasoning in known)
     filled = []
     for message in messages:
-        has_key = has_key or _has_origin_and_key(message, empty)
-        if has_key and message.tool_calls and message.reasoning is None:
-            message = msgspec.structs.replace(message, reasoning=empty)
-        filled.append(message)
+        has_key = has_key or (message.reasoning and _shows_key(message.reasoning, empty))
+        needs_it = has_key and message.tool_calls and message.reasoning is None
+        filled.append(msgspec.structs.replace(message, reasoning=empty) if needs_it else message)
     return filled
 
 
-def _has_origin_and_key(message: Message, like: Reasoning) -> bool:
-    own = message.reasoning
-    return own is not None and (own.origin, own.key) == (like.origin, like.key)
+def _shows_key(reasoning: Reasoning, like: Reasoning) -> bool:
+    return (reasoning.origin, reasoning.key) == (like.origin, like.key)
 
 
 def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:
