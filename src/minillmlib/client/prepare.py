@@ -281,7 +281,8 @@ def _fill_reasoning(
     has_key = any(_shows_key(reasoning, empty) for reasoning in known)
     filled = []
     for message in messages:
-        has_key = has_key or (message.reasoning and _shows_key(message.reasoning, empty))
+        if message.reasoning is not None:
+            has_key = has_key or _shows_key(message.reasoning, empty)
         needs_it = has_key and message.tool_calls and message.reasoning is None
         filled.append(msgspec.structs.replace(message, reasoning=empty) if needs_it else message)
     return filled
