@@ -57,6 +57,17 @@ def _minimax(number: int) -> Turn:
     return {"content": "I look.", "tool_calls": calls, **details}
 
 
+def _claude(number: int) -> Turn:
+    """LiteLLM in front of Claude: blocks without numbers, and their text once more."""
+    blocks = [
+        {"type": "thinking", "thinking": f"Hm {number}.", "signature": f"{number}{SIGNATURE}"},
+        {"type": "redacted_thinking", "data": SIGNATURE},
+        {"type": "thinking", "thinking": "So.", "signature": SIGNATURE},
+    ]
+    sealed = {"thinking_blocks": blocks, "reasoning_content": f"Hm {number}.So."}
+    return {"content": None, **sealed, "tool_calls": [_call("claude", number, 0)]}
+
+
 def _numbers(number: int) -> Turn:
     """A relay with keys of its own of every JSON type, and ids of odd characters."""
     calls = [_call("numbers", number, 0)]
@@ -80,11 +91,13 @@ STYLES: dict[str, Callable[[int], Turn]] = {
     "kimi": _kimi,
     "litellm": _litellm,
     "minimax": _minimax,
+    "claude": _claude,
     "numbers": _numbers,
     "groq": _groq,
 }
 # Beside the calls, what a turn of each style must have, and what it may not have.
-REQUIRED = {"kimi": "reasoning_content", "minimax": "reasoning_details"}
+REQUIRED = {"kimi": "reasoning_content", "minimax": "reasoning_details",
+            "claude": "thinking_blocks"}  # fmt: skip
 KEYS = {"role", "content", "tool_calls", "tool_call_id"}
 
 
@@ -169,7 +182,12 @@ class StrictHost:
                 json.dumps({"id": "1", "model": "m", "choices": [choice]}).encode()
             )
             return
-        deltas = [{name: value} for name, value in turn.items() if name != "tool_calls"]
+        deltas = [
+            {name: piece}
+            for name, value in turn.items()
+            if name != "tool_calls"
+            for piece in (_block_pieces(value) if name == "thinking_blocks" else [value])
+        ]
         for index, call in enumerate(turn.get("tool_calls", ())):
             deltas += [{"tool_calls": [piece]} for piece in _pieces(index, call)]
         choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
@@ -246,3 +264,16 @@ def _pieces(index: int, call: Turn) -> list[Turn]:
     target |= own
     target["function"] |= inner
     return [first, {"index": index, "function": {"arguments": text[:5]}}, last]
+
+
+def _block_pieces(blocks: list[Turn]) -> list[list[Turn]]:
+    """Return LiteLLM's pieces of blocks: the signature comes last, beside an empty text."""
+    pieces = []
+    for block in blocks:
+        if block["type"] != "thinking":
+            pieces.append([block])
+            continue
+        for text in (block["thinking"][:1], block["thinking"][1:]):
+            pieces.append([block | {"thinking": text, "signature": None}])
+        pieces.append([block | {"thinking": ""}])
+    return pieces

@@ -236,30 +236,31 @@ def _drop_foreign_parts(
     omitted: dict[str, str] = {}
     kept = []
     for message in messages:
-        reasoning = message.reasoning
+        if not (message.reasoning or message.media or message.tool_calls):
+            kept.append(message)
+            continue
+        reasoning, media, calls = message.reasoning, message.media, message.tool_calls
         if reasoning is not None and reasoning.origin != key:
             omitted[EARLIER_REASONING] = "it was made by another model"
             reasoning = None
-        media = tuple(part for part in message.media if part.kind in replayable)
-        if media != message.media:
+        if not all(part.kind in replayable for part in media):
             omitted["media of earlier answers"] = "this wire takes none back from the assistant"
-        calls = message.tool_calls
-        if any(call.origin not in ("", key) for call in calls):
-            if any(call.extra for call in calls if call.origin not in ("", key)):
+            media = tuple(part for part in media if part.kind in replayable)
+        foreign = [call for call in calls if call.origin not in ("", key)]
+        if foreign:
+            if any(call.extra for call in foreign):
                 omitted["further keys of tool calls"] = "they are for the model that made the call"
-            calls = tuple(_without_origin(call, key) for call in calls)
+            calls = tuple(_without_origin(call) if call in foreign else call for call in calls)
         parts = {"reasoning": reasoning, "media": media, "tool_calls": calls}
-        is_same = all(getattr(message, name) == part for name, part in parts.items())
+        is_same = all(getattr(message, name) is part for name, part in parts.items())
         kept.append(message if is_same else msgspec.structs.replace(message, **parts))
     kept = _fill_reasoning(kept, generator, earlier)
     is_changed = any(map(is_not, kept, messages))
     return (tuple(kept), omitted) if is_changed else (messages, omitted)
 
 
-def _without_origin(call: ToolCall, key: str) -> ToolCall:
-    """Return a call of another model without what only that model knows."""
-    if call.origin in ("", key):
-        return call
+def _without_origin(call: ToolCall) -> ToolCall:
+    """Return a call without what only the model that made it knows."""
     return msgspec.structs.replace(call, extra={}, origin="")
 
 

@@ -10,9 +10,11 @@ from minillmlib.types.values import check_choice, check_number
 
 # Kimi and DeepSeek refuse tool calls that come back without this key, be it empty.
 REQUIRED_KEY = "reasoning_content"
+# OpenRouter's and MiniMax's blocks, and LiteLLM's for Claude.
+BLOCK_KEYS = ("reasoning_details", "thinking_blocks")
 # The keys under which servers of the chat-completions wire send reasoning. Of several in one
 # answer, the first is the one that goes back. The last is a part of the content itself.
-REASONING_KEYS = ("reasoning_details", REQUIRED_KEY, "reasoning", "content")
+REASONING_KEYS = (*BLOCK_KEYS, REQUIRED_KEY, "reasoning", "content")
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 

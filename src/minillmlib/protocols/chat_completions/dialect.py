@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
+from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, Reasoning
 from minillmlib.types.values import check_choice
 
 _PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed")
@@ -12,11 +12,11 @@ OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name i
 ALL_FIELDS = OPENAI_FIELDS | {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}
 
 AS_SENT = "as_sent"
-REASONING_ECHOES = (REQUIRED_KEY, "reasoning", "reasoning_details", AS_SENT)
+REASONING_ECHOES = (REQUIRED_KEY, "reasoning", *BLOCK_KEYS, AS_SENT)
 # The keys under which `as_sent` sends reasoning back. DeepSeek, Kimi and GLM demand
-# `reasoning_content` beside tool calls; MiniMax and OpenRouter want `reasoning_details`. Under
+# `reasoning_content` beside tool calls; MiniMax, OpenRouter and LiteLLM want their blocks. Under
 # `reasoning` nobody demands it, and Groq refuses it (gptel#774, freellmapi#1070).
-REPLAYED_KEYS = (REQUIRED_KEY, "reasoning_details")
+REPLAYED_KEYS = (REQUIRED_KEY, *BLOCK_KEYS)
 
 
 class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +54,9 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
         has_reasoning_object: Whether it takes a `reasoning` object, with a budget, in place of
             `reasoning_effort`.
         reasoning_echo: The key under which an assistant's reasoning goes back to it:
-            `reasoning_details` its blocks, `reasoning_content` or `reasoning` its text. `as_sent`:
-            the key under which the server sent it, if it is one that servers want back. None:
-            never.
+            `reasoning_details` or `thinking_blocks` its blocks, `reasoning_content` or `reasoning`
+            its text. `as_sent`: the key under which the server sent it, if it is one that servers
+            want back. None: never.
     """
 
     name: str = "the chat-completions wire"
@@ -77,4 +77,4 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
         if reasoning is None or reasoning.key not in REPLAYED_KEYS:
             return None
         # Nobody demands its text without calls, and DeepSeek's R1 refused it (kelivo#966).
-        return reasoning.key if has_calls or reasoning.key == "reasoning_details" else None
+        return reasoning.key if has_calls or reasoning.key in BLOCK_KEYS else None

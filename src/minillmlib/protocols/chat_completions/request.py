@@ -11,7 +11,7 @@ from minillmlib.protocols.chat_completions.dialect import AS_SENT, ChatDialect
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning, ReasoningConfig
+from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, Reasoning, ReasoningConfig
 from minillmlib.types.tools import ToolCall, as_tool_choice
 
 JSON_INSTRUCTION = "Answer in JSON."
@@ -120,9 +120,9 @@ def _echo(message: Message, dialect: ChatDialect) -> JsonObject:
     key = dialect.echo_key(message.reasoning, has_calls=bool(message.tool_calls))
     if key is None:
         return {}
-    if key == "reasoning_details":
-        details = [block.fields for block in reasoning.blocks]
-        return {key: details} if details else {}
+    if key in BLOCK_KEYS:
+        blocks = [block.fields for block in reasoning.blocks]
+        return {key: blocks} if blocks else {}
     is_needed = key == REQUIRED_KEY and message.tool_calls
     return {key: reasoning.text} if reasoning.text or is_needed else {}
 

@@ -23,7 +23,7 @@ from minillmlib.protocols.errors import error_from_payload
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
-from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
@@ -53,6 +53,7 @@ class _Call(msgspec.Struct, gc=False):
 
 
 _CALL_KEYS = frozenset(_Call.__struct_fields__)
+_TEXT_KEYS = ("text", "summary", "thinking")  # of a block of reasoning
 _FUNCTION_KEYS = frozenset(_Function.__struct_fields__)
 
 
@@ -76,6 +77,7 @@ class _Message(msgspec.Struct, gc=False):
     reasoning_content: JsonValue = None
     reasoning: JsonValue = None
     reasoning_details: JsonValue = None
+    thinking_blocks: JsonValue = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -339,6 +341,7 @@ def _text_only_delta(message: _Message) -> tuple[str, str] | None:
     has_more = (
         message.tool_calls
         or message.reasoning_details
+        or message.thinking_blocks
         or message.refusal
         or message.images
         or message.audio
@@ -370,7 +373,8 @@ def _reasoning(message: _Message) -> str:
     inner = [item for items in thinking if isinstance(items, list) for item in items]
     parts = [*_reasoning_details(message), *(item for item in inner if isinstance(item, dict))]
     return "".join(
-        string_or_empty(part.get("text")) or string_or_empty(part.get("summary")) for part in parts
+        next(filter(None, (string_or_empty(part.get(key)) for key in _TEXT_KEYS)), "")
+        for part in parts
     )
 
 
@@ -378,8 +382,9 @@ def _reasoning_key(message: _Message | None) -> str:
     """Return the key under which the server sends reasoning, be it empty, or "" for none."""
     if message is None:
         return ""
-    if message.reasoning_details and _reasoning_details(message):
-        return "reasoning_details"
+    for key in BLOCK_KEYS:
+        if getattr(message, key) and _objects(getattr(message, key)):
+            return key
     if isinstance(message.reasoning_content, str):
         return REQUIRED_KEY
     if isinstance(message.reasoning, str):
@@ -394,8 +399,12 @@ def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
 
 
 def _reasoning_details(message: _Message) -> list[JsonObject]:
-    details = message.reasoning_details if isinstance(message.reasoning_details, list) else []
-    return [detail for detail in details if isinstance(detail, dict)]
+    """Return the blocks of reasoning, under either of their names."""
+    return _objects(message.reasoning_details) or _objects(message.thinking_blocks)
+
+
+def _objects(value: JsonValue) -> list[JsonObject]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
