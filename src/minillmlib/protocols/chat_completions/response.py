@@ -23,7 +23,7 @@ from minillmlib.protocols.errors import error_from_payload
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
-from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
@@ -181,9 +181,8 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
-            key = _reasoning_key(choice.delta)
             return StreamChunk(
-                id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=key
+                id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=texts[2]
             )
     may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
     return StreamChunk(
@@ -295,8 +294,7 @@ def _choice_fields(choice: _Choice) -> JsonObject:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
-        key = _reasoning_key(message)
-        return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": key, **rest}
+        return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": texts[2], **rest}
     return {
         "delta": _text(message),
         "refusal": message.refusal or None,
@@ -336,8 +334,8 @@ def _usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:
     return {"usage": parse_usage(raw), "usage_record": usage_record(raw)}
 
 
-def _text_only_delta(message: _Message) -> tuple[str, str] | None:
-    """Return the text and the reasoning of a message, or None if it holds anything else."""
+def _text_only_delta(message: _Message) -> tuple[str, str, str] | None:
+    """Return text, reasoning and its key of a message, or None if it holds anything else."""
     has_more = (
         message.tool_calls
         or message.reasoning_details
@@ -350,7 +348,9 @@ def _text_only_delta(message: _Message) -> tuple[str, str] | None:
     text, reasoning = message.content or "", message.reasoning_content or message.reasoning or ""
     if has_more or not isinstance(text, str) or not isinstance(reasoning, str):
         return None
-    return text, reasoning
+    if message.reasoning_content is None and message.reasoning is None:  # as in most
+        return text, "", ""
+    return text, reasoning, _reasoning_key(message)
 
 
 def _text(message: _Message | None) -> str:
@@ -378,13 +378,12 @@ def _reasoning(message: _Message) -> str:
     )
 
 
-def _reasoning_key(message: _Message | None) -> str:
+def _reasoning_key(message: _Message) -> str:
     """Return the key under which the server sends reasoning, be it empty, or "" for none."""
-    if message is None:
-        return ""
-    for key in BLOCK_KEYS:
-        if getattr(message, key) and _objects(getattr(message, key)):
-            return key
+    if _objects(message.reasoning_details):
+        return "reasoning_details"
+    if _objects(message.thinking_blocks):
+        return "thinking_blocks"
     if isinstance(message.reasoning_content, str):
         return REQUIRED_KEY
     if isinstance(message.reasoning, str):
@@ -424,10 +423,10 @@ def _tool_call(raw: JsonObject) -> ToolCallDelta:
         extra["function"] = more
     if call.custom is not None:
         extra["type"] = "custom"
-    return _call_delta(call, extra)
+    return msgspec.structs.replace(_call_delta(call), extra=extra)
 
 
-def _call_delta(call: _Call, extra: JsonObject | None = None) -> ToolCallDelta:
+def _call_delta(call: _Call) -> ToolCallDelta:
     function = call.custom or call.function or _Function()
     arguments = "" if function.arguments is None else function.arguments
     if not isinstance(arguments, str):  # some servers send the object itself
@@ -437,7 +436,6 @@ def _call_delta(call: _Call, extra: JsonObject | None = None) -> ToolCallDelta:
         id=string_or_empty(call.id),
         name=function.name or "",
         arguments=arguments,
-        extra=extra or {},
     )
 
 
