@@ -74,7 +74,8 @@ async def test_what_a_model_thought_is_on_the_node_under_the_models_name(name):
     assert (kept is not None) == (name in THOUGHTFUL)
     if kept is not None:
         assert (kept.text, kept.blocks) == (text, blocks)
-        assert kept.origin == f"{type(golden_generator(name).provider).__name__}:model"
+        assert kept.origin == node.response.origin
+        assert kept.key == ANSWERS[name].reasoning_key
 
 
 def blocks_of(name: str) -> list[dict]:
@@ -89,9 +90,7 @@ def asked_again(node: ChatNode, generator) -> list[dict]:
     again = minillmlib.run(node.chat("and?", generator.with_transport(transport)))
     sent = msgspec.json.decode(transport.requests[0].body)["messages"]
     omitted = again.response.request_report.omitted
-    is_own = (
-        node.message.reasoning.origin == f"{type(generator.provider).__name__}:{generator.model}"
-    )
+    is_own = node.message.reasoning.origin == again.response.origin
     assert bool(omitted) == (not is_own)
     return [message for message in sent if message["role"] == "assistant"]
 
@@ -191,3 +190,78 @@ def test_counts_before_an_end_without_a_finish_are_the_bill():
         else:
             list(minillmlib.iterate(stream))
             assert stream.response.usage.prompt_tokens == prompt_tokens
+
+
+@pytest.mark.parametrize("word", ["thoughts", "reasoning_contents", "REASONING", "", 3])
+def test_a_name_under_which_no_server_takes_reasoning_is_refused_when_the_dialect_is_made(word):
+    with pytest.raises(InvalidParameterError, match="reasoning_echo must be 'reasoning_content'"):
+        ChatDialect(reasoning_echo=word)
+
+
+def asked_twice(provider, message: dict, *, is_streamed: bool) -> tuple[dict, dict]:
+    """Return the assistant's turn as it was sent back, and what was omitted."""
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    first = ScriptedReply.json(answer)
+    if is_streamed:
+        pieces = [
+            {"choices": [{"index": 0, "delta": {name: value}}]} for name, value in message.items()
+        ]
+        pieces.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        first = ScriptedReply.events(
+            *(b"data: " + msgspec.json.encode(p) + b"\n\n" for p in pieces)
+        )
+    transport = ScriptedTransport([first, ScriptedReply.json(answer)])
+    generator = golden_generator("compat").with_provider(provider).with_transport(transport)
+    stream = ChatNode.root("s").chat_streaming("u", generator)
+    list(minillmlib.iterate(stream))
+    node = stream.node
+    for call in node.tool_calls:
+        node = node.add_tool_result(call.id, "ok")
+    node = minillmlib.run(
+        node.complete(generator) if stream.node.tool_calls else node.chat("v", generator)
+    )
+    sent = msgspec.json.decode(transport.requests[1].body)["messages"][2]
+    return sent, node.response.request_report.omitted
+
+
+def speaking(echo: str | None) -> minillmlib.Provider:
+    kind = {"dialect": ChatDialect(name="Own", reasoning_echo=echo)}
+    return type("Own", (minillmlib.Provider,), kind)()
+
+
+CALL = {
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+}
+DETAILS = [{"type": "reasoning.text", "text": "hm", "index": 0}]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+@pytest.mark.parametrize(
+    ("echo", "message", "sent_back"),
+    [
+        ("as_sent", {"reasoning_content": "hm"} | CALL, {"reasoning_content": "hm"}),
+        ("as_sent", {"content": "x", "reasoning_content": "hm"}, None),
+        ("as_sent", {"reasoning": "hm"} | CALL, None),
+        ("as_sent", {"content": "x", "reasoning_details": DETAILS}, {"reasoning_details": DETAILS}),
+        ("as_sent", {"reasoning_content": "hm", "reasoning_details": DETAILS} | CALL,
+         {"reasoning_details": DETAILS}),
+        ("as_sent", {"reasoning_content": ""} | CALL, {"reasoning_content": ""}),
+        ("as_sent", {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                                 {"type": "text", "text": "x"}]}, None),
+        ("reasoning", {"reasoning_content": "hm"} | CALL, {"reasoning": "hm"}),
+        ("reasoning", {"content": "x", "reasoning": "hm"}, {"reasoning": "hm"}),
+        ("reasoning_content", {"content": "x", "reasoning": "hm"}, {"reasoning_content": "hm"}),
+        ("reasoning_content", dict(CALL), {"reasoning_content": ""}),
+        ("reasoning", dict(CALL), {}),
+        ("reasoning_details", {"content": "x", "reasoning": "hm"}, None),
+        (None, {"reasoning_content": "hm"} | CALL, None),
+        (None, {"content": "x", "reasoning_details": DETAILS}, None),
+    ],
+)  # fmt: skip
+def test_reasoning_goes_back_as_the_dialect_says_or_the_report_says_why_not(
+    echo, message, sent_back, is_streamed
+):
+    sent, omitted = asked_twice(speaking(echo), message, is_streamed=is_streamed)
+    echoed = {key: value for key, value in sent.items() if key.startswith("reasoning")}
+    assert echoed == (sent_back or {})
+    assert ("reasoning of earlier turns" in omitted) == (sent_back is None)

@@ -291,13 +291,19 @@ class Echoing(Provider):
     dialect = ChatDialect(name="Echoing", reasoning_echo="reasoning_content")
 
 
+class Silent(Provider):
+    """A server that never gets its thoughts back."""
+
+    dialect = ChatDialect(name="Silent", reasoning_echo=None)
+
+
 @pytest.mark.parametrize(
     ("provider", "expected"),
-    [(GenericProvider(), None), (Echoing(), THOUGHT)],
-    ids=["usual", "echoing"],
+    [(GenericProvider(), THOUGHT), (Echoing(), THOUGHT), (Silent(), None)],
+    ids=["usual", "echoing", "silent"],
 )
 @pytest.mark.parametrize("generator", ["chat completions"], indirect=True)
-def test_thoughts_go_back_as_text_only_to_a_server_that_wants_them(
+def test_thoughts_go_back_with_calls_under_the_servers_own_name_unless_the_dialect_says_no(
     generator, provider, expected, way, exchanges
 ):
     generator = generator.with_provider(provider)

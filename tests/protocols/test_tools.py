@@ -576,3 +576,98 @@ def test_the_type_of_an_image_is_said_in_words_that_all_vendors_know():
     drawing = ImagePart.from_bytes(b"<svg/>", media_type="image/svg+xml")
     with pytest.raises(InvalidParameterError, match="image/webp"):
         body_of(CLAUDE_WIRE, asked(TextPart(text="u"), drawing))
+
+
+def calls_of_fragments(*fragments: dict) -> tuple[ToolCall, ...]:
+    deltas = [{"choices": [{"index": 0, "delta": {"tool_calls": [one]}}]} for one in fragments]
+    deltas.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    events = (b"data: " + msgspec.json.encode(delta) + b"\n\n" for delta in deltas)
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(
+        ScriptedTransport([ScriptedReply.events(*events)])
+    )
+    stream = asked("u").complete_streaming(generator)
+    chunks = list(minillmlib.iterate(stream))
+    sent = [delta.extra for chunk in chunks for delta in chunk.tool_calls]
+    assert sent == [
+        {key: value for key, value in one.items() if key not in ("index", "id", "function")}
+        for one in fragments
+    ], "merging changes no chunk"
+    return stream.response.tool_calls
+
+
+def test_the_further_keys_of_a_streamed_call_are_merged_and_nothing_empty_replaces_a_value():
+    head = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    (call,) = calls_of_fragments(
+        head | {"a": {"google": {"x": 1}}, "b": "sig", "d": None},
+        {"index": 0, "function": {"arguments": "{}"}, "a": {"google": {"y": [1]}}, "b": ""},
+        {"index": 0, "a": {"google": {"x": 2}, "more": {}}, "b": None, "c": False},
+        {"index": 0, "a": None, "d": {"late": True}},
+    )
+    assert call.extra == {
+        "a": {"google": {"x": 2, "y": [1]}, "more": {}}, "b": "sig", "c": False, "d": {"late": True},
+    }  # fmt: skip
+    assert (call.arguments, call.origin) == ("{}", "")
+
+
+def test_keys_that_the_caller_gives_a_call_go_to_every_wire():
+    extra = {"extra_content": {"google": {"thought_signature": "skip"}}}
+    call = ToolCall(id="c", name="f", arguments="{}", extra=extra)
+    extra["later"] = 1
+    messages = [Message.user("u"), Message.assistant("", [call]), Message.tool_result("c", "ok")]
+    _, leaf = ChatNode.from_messages(messages)
+    for provider in CHAT:
+        (sent,) = body_of(provider, leaf)["messages"][1]["tool_calls"]
+        assert sent == {"id": "c", "type": "function",
+                        "function": {"name": "f", "arguments": "{}"}} | call.extra  # fmt: skip
+    (sent,) = body_of(CLAUDE_WIRE, leaf)["messages"][1]["content"]
+    assert sent == {"type": "tool_use", "id": "c", "name": "f", "input": {}} | call.extra
+    assert list(call.extra) == ["extra_content"]
+    assert len({call, msgspec.structs.replace(call)}) == 1
+
+
+def answered(provider, reply: dict) -> ChatNode:
+    transport = ScriptedTransport([ScriptedReply.json(reply)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(provider)
+    node = minillmlib.run(asked("u").complete(generator.with_transport(transport)))
+    for call in node.tool_calls:
+        node = node.add_tool_result(call.id, "ok")
+    return node
+
+
+def test_the_keys_and_the_odd_id_of_one_wire_do_not_reach_the_other():
+    chat = {"id": "fc:1/" + "x" * 60, "k": 1, "function": {"name": "f", "arguments": "{}", "p": 2}}
+    node = answered(GenericProvider(), {"choices": [{"message": {"tool_calls": [chat]}}]})
+    body = body_of(CLAUDE_WIRE, node)
+    (use,), (result,) = (message["content"] for message in body["messages"][1:])
+    assert set(use) == {"type", "id", "name", "input"}
+    assert use["id"] == result["tool_use_id"] != chat["id"]
+    assert body_of(GenericProvider(), node)["messages"][2]["tool_calls"] == [
+        chat | {"type": "function"}
+    ]
+    use = {"type": "tool_use", "id": "t:1", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    node = answered(CLAUDE_WIRE, {"content": [use], "stop_reason": "tool_use"})
+    assert body_of(CLAUDE_WIRE, node)["messages"][1]["content"] == [use]
+    (sent,) = body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"]
+    assert set(sent) == {"id", "type", "function"}
+    assert sent["id"] == "t:1"  # short enough for this wire
+
+
+def test_a_call_of_openais_free_kind_goes_back_as_one():
+    call = {"id": "c", "type": "custom", "custom": {"name": "f", "input": "SELECT 1"}}
+    node = answered(OpenAiProvider(), {"choices": [{"message": {"tool_calls": [call]}}]})
+    assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [call]
+
+
+@pytest.mark.parametrize("has_null", [True, False])
+def test_no_text_beside_tool_calls_is_null_or_empty_by_the_dialect(has_null):
+    class Own(minillmlib.Provider):
+        dialect = minillmlib.ChatDialect(
+            messages=minillmlib.MessageCapabilities(has_null_content=has_null)
+        )
+
+    call = ToolCall(id="c", name="f", arguments="{}")
+    messages = [Message.user("u"), Message.assistant("", [call]), Message.tool_result("c", "")]
+    _, leaf = ChatNode.from_messages(messages)
+    sent = body_of(Own(), leaf)["messages"]
+    assert sent[1]["content"] == (None if has_null else "")
+    assert sent[2]["content"] == ""

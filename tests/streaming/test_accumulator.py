@@ -39,6 +39,7 @@ VALUES = {
     ),
     "media": ((IMAGE,),),
     "reasoning": ("hm",),
+    "reasoning_key": ("reasoning",),
     "logprobs": ((A, B),),
     "reasoning_blocks": (
         (ReasoningDelta(index=0, fields={"type": "t"}),),

@@ -122,6 +122,7 @@ ANSWERS = {
     "compat_deepseek_usage.json": CompletionResponse(
         id="ds-1", model="deepseek-v4-pro", content="21",
         finish_reason=STOP, raw_finish_reason="stop", reasoning="Use Euclid.",
+        reasoning_key="reasoning_content",
         usage=usage(276, 1024, 0, 40, 32)),
     "compat_llamacpp_anthropic_skin.json": CompletionResponse(
         id="chatcmpl-AnthSk1n", model="local-135m", content="alpha beta ",
@@ -144,7 +145,8 @@ ANSWERS = {
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(8, 0, 0, 4)),
     "compat_vllm_stream_continuous_usage.sse": CompletionResponse(
         id="chatcmpl-77", model="m", content="ok",
-        finish_reason=STOP, raw_finish_reason="stop", reasoning="hm", usage=usage(9, 0, 0, 3)),
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="hm",
+        reasoning_key="reasoning", usage=usage(9, 0, 0, 3)),
     "openai_text.json": CompletionResponse(
         id=WHOLE_ID, model="gpt-5.6-terra", content="Two high waters on Tuesday.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
@@ -192,6 +194,7 @@ ANSWERS = {
         id=ROUTER_ID, model="anthropic/claude-sonnet-4.6", content="Clause 14 caps liability.",
         finish_reason=STOP, raw_finish_reason="end_turn",
         reasoning="Look for the cap.",
+        reasoning_key="reasoning_details",
         reasoning_blocks=(
             block(0, 0, type="reasoning.text", text="Look for the cap.",
                   signature="EqQBSampleSig==", format="anthropic-claude-v1", id=None, index=0),

@@ -82,6 +82,15 @@ def test_a_list_of_messages_and_the_crates_form_are_read(wrapped):
     assert root.format_kwargs == ({"a": None, "b": "x"} if wrapped else {})
 
 
+def test_the_further_keys_of_a_call_in_a_list_of_messages_are_kept():
+    call = {"id": "c", "type": "function", "index": 0, "extra_content": {"s": "x"},
+            "function": {"name": "f", "arguments": "{}", "p": None}}  # fmt: skip
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    _, leaf = ChatNode.from_thread_json(json.dumps([{"role": "user", "content": "u"}, turn]))
+    (made,) = leaf.tool_calls
+    assert made.extra == {"extra_content": {"s": "x"}, "function": {"p": None}}
+
+
 OURS = '{"kind":"minillmlib thread","version":1,"messages":%s}'
 WRONG = [
     ("", "malformed|truncated"),

@@ -15,9 +15,10 @@ from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.json_value import JsonObject, T, encode_json
+from minillmlib.protocols.chat_completions.request import omitted_reasoning
 from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
-from minillmlib.types.messages import SYSTEM, Message
+from minillmlib.types.messages import SYSTEM, TOOL, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
@@ -118,8 +119,12 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
-    generator = call.generator
-    return generator.provider.capabilities.omitted(generator.model, messages, call.settings.params)
+    """Return what the provider omits, and the reasoning that its wire does not take back."""
+    model, provider = call.generator.model, call.generator.provider
+    omitted = provider.capabilities.omitted(model, messages, call.settings.params)
+    if any(map(attrgetter("reasoning"), messages)):
+        omitted = {**omitted, **omitted_reasoning(provider.dialect, messages)}
+    return omitted
 
 
 def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
@@ -149,19 +154,28 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
         if items[0].get("role") == prefix.last_role:  # the wire might merge them
             return None
         encoded.append(prefix.data)
-    *kept, last = items
-    if kept:
-        encoded.append(encode_json(kept)[1:-1])
+    count = len(items) - len(messages) + _count_settled(messages)
+    if count > 0:
+        encoded.append(encode_json(items[:count])[1:-1])
         prefix = EncodedPrefix(
-            count=len(messages) - 1,
+            count=len(messages) - len(items) + count,
             data=b",".join(encoded),
-            last_role=kept[-1].get("role"),
+            last_role=items[count - 1].get("role"),
             omitted=omitted,
             provider=generator.provider,
             model=model_key(generator),
         )
-    body[key] = msgspec.Raw(b"[%b]" % b",".join([*encoded, encode_json(last)]))
+    rest = encode_json(items[max(count, 0) :])[1:-1]
+    body[key] = msgspec.Raw(b"[%b]" % b",".join([*encoded, rest]))
     return body, omitted, prefix if prefix.count else None
+
+
+def _count_settled(messages: tuple[Message, ...]) -> int:
+    """Return how many messages no later one belongs to: tool results stay with their calls."""
+    count = len(messages) - 1
+    while count > 0 and messages[count].role is TOOL:
+        count -= 1
+    return count
 
 
 def _merge_headers(call: Call, auth: Auth) -> tuple[tuple[str, HeaderValue], ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter, is_, is_not
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -14,6 +15,8 @@ from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.errors import EmptyThreadError, InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
+from minillmlib.protocols.chat_completions.dialect import AS_SENT
+from minillmlib.protocols.chat_completions.request import EARLIER_REASONING
 from minillmlib.providers.published_prices import is_published
 from minillmlib.structured.result_type import ResultType
 from minillmlib.transport.base import Transport
@@ -28,8 +31,12 @@ from minillmlib.types.parameters import (
     TypedParameters,
     node_parameters,
 )
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
+from minillmlib.types.tools import ToolCall
 
-_ROLE, _REASONING, _MEDIA = map(attrgetter, ("role", "reasoning", "media"))
+_ROLE, _REASONING, _MEDIA, _TOOL_CALLS = map(
+    attrgetter, ("role", "reasoning", "media", "tool_calls")
+)
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
@@ -92,8 +99,9 @@ def prepare(
         messages = _apply_settings(messages, settings, form.instruction)
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
-    new, omitted = _drop_foreign_parts(merge_adjacent(messages[start:]), generator)
-    if omitted or start + len(new) < len(messages):
+    merged = merge_adjacent(messages[start:])
+    new, omitted = _drop_foreign_parts(merged, generator, messages[:start])
+    if new is not merged or start + len(new) < len(messages):
         prefix = None
     if form.why_no_schema is not None:
         omitted["the schema of the answer"] = form.why_no_schema
@@ -208,29 +216,81 @@ def price_of(call: Call) -> TokenPrice | None:
 
 
 def model_key(generator: GeneratorInfo) -> str:
-    """Return the provider and model, under which sealed reasoning is kept."""
-    return f"{type(generator.provider).__name__}:{generator.model}"
+    """Return the provider and model, under which is kept what only they can read."""
+    provider = generator.provider
+    host = f"@{urlsplit(generator.base_url).netloc}" if provider.capabilities.is_any_server else ""
+    return f"{type(provider).__name__}:{generator.model}{host}"
 
 
 def _drop_foreign_parts(
-    messages: tuple[Message, ...], generator: GeneratorInfo
+    messages: tuple[Message, ...], generator: GeneratorInfo, earlier: Sequence[Message]
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """Drop other models' reasoning, which would leak, and rejected media; return what and why."""
-    if not any(map(_REASONING, messages)) and not any(map(_MEDIA, messages)):
+    """Drop what only other models read, and rejected media; return what and why.
+
+    Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
+    the same messages if there is nothing to change; `earlier` ones come before them, unchanged.
+    """
+    if not any(any(map(part, messages)) for part in (_REASONING, _MEDIA, _TOOL_CALLS)):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
     kept = []
     for message in messages:
-        reasoning = message.reasoning
+        if not (message.reasoning or message.media or message.tool_calls):
+            kept.append(message)
+            continue
+        reasoning, media, calls = message.reasoning, message.media, message.tool_calls
         if reasoning is not None and reasoning.origin != key:
-            omitted["reasoning of earlier turns"] = "it was made by another model"
+            omitted[EARLIER_REASONING] = "it was made by another model"
             reasoning = None
-        media = tuple(part for part in message.media if part.kind in replayable)
-        if media != message.media:
+        if not all(part.kind in replayable for part in media):
             omitted["media of earlier answers"] = "this wire takes none back from the assistant"
-        kept.append(msgspec.structs.replace(message, reasoning=reasoning, media=media))
-    return (tuple(kept), omitted) if omitted else (messages, omitted)
+            media = tuple(part for part in media if part.kind in replayable)
+        foreign = [call for call in calls if call.origin not in ("", key)]
+        if foreign:
+            if any(call.extra for call in foreign):
+                omitted["further keys of tool calls"] = "they are for the model that made the call"
+            calls = tuple(_without_origin(call) if call in foreign else call for call in calls)
+        parts = {"reasoning": reasoning, "media": media, "tool_calls": calls}
+        is_same = all(getattr(message, name) is part for name, part in parts.items())
+        kept.append(message if is_same else msgspec.structs.replace(message, **parts))
+    kept = _fill_reasoning(kept, generator, earlier)
+    is_changed = any(map(is_not, kept, messages))
+    return (tuple(kept), omitted) if is_changed else (messages, omitted)
+
+
+def _without_origin(call: ToolCall) -> ToolCall:
+    """Return a call without what only the model that made it knows."""
+    return msgspec.structs.replace(call, extra={}, origin="")
+
+
+def _fill_reasoning(
+    messages: list[Message], generator: GeneratorInfo, earlier: Sequence[Message]
+) -> list[Message]:
+    """Give tool calls without reasoning an empty one, once the server has shown that it has a key.
+
+    Kimi and DeepSeek refuse every turn with calls that lacks `reasoning_content`, also one of
+    another model, or without thoughts. Only what came before decides, so that a message is sent
+    alike whatever follows it.
+    """
+    if generator.provider.dialect.reasoning_echo != AS_SENT:
+        return messages
+    if all(message.reasoning or not message.tool_calls for message in messages):
+        return messages
+    empty = Reasoning(origin=model_key(generator), key=REQUIRED_KEY)
+    known = filter(None, map(attrgetter("reasoning"), earlier))
+    has_key = any(_shows_key(reasoning, empty) for reasoning in known)
+    filled = []
+    for message in messages:
+        if message.reasoning is not None:
+            has_key = has_key or _shows_key(message.reasoning, empty)
+        needs_it = has_key and message.tool_calls and message.reasoning is None
+        filled.append(msgspec.structs.replace(message, reasoning=empty) if needs_it else message)
+    return filled
+
+
+def _shows_key(reasoning: Reasoning, like: Reasoning) -> bool:
+    return (reasoning.origin, reasoning.key) == (like.origin, like.key)
 
 
 def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters
 from minillmlib.types.tools import ToolLike, as_tool
 
@@ -55,6 +57,13 @@ def encode_tool(like: ToolLike, schema_key: str) -> JsonObject:
     options = {"description": tool.description, "strict": tool.strict}
     given = {key: value for key, value in options.items() if value is not None}
     return {"name": tool.name, schema_key: tool.parameters, **given}
+
+
+def own_ids(messages: Sequence[Message]) -> Collection[str]:
+    """Return the ids of tool calls that go back unchanged, since this model made them."""
+    if not any(map(attrgetter("tool_calls"), messages)):  # as in most conversations
+        return ()
+    return {call.id for message in messages for call in message.tool_calls if call.origin}
 
 
 def normalize_tool_call_id(call_id: str, prefix: str, max_chars: int = 64) -> str:

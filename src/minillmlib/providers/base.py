@@ -125,6 +125,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         app_url_header: The header for the address of the calling program, if there is one.
         app_title_header: The header for its name.
         stream_accept: The `Accept` header of a request for a stream.
+        is_any_server: Whether the provider is one for many servers, so that only the address says
+            which of them made an answer.
     """
 
     messages_key: str | None = None
@@ -141,6 +143,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     app_url_header: str | None = None
     app_title_header: str | None = None
     stream_accept: str = "text/event-stream"
+    is_any_server: bool = False
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""

@@ -15,6 +15,8 @@ class GenericProvider(Provider):
             `max_completion_tokens`.
     """
 
+    capabilities = Provider.capabilities.replace(is_any_server=True)
+
     def __init__(self, *, legacy_token_limit: bool = False) -> None:
         self.legacy_token_limit = legacy_token_limit
         self.dialect = _LEGACY if legacy_token_limit else _DIALECT

@@ -13,7 +13,7 @@ def _why_no_prefill(model: str) -> str:
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
-    dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS)
+    dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS, reasoning_echo=None)
     capabilities = Provider.capabilities.replace(
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.json_value import JsonObject, JsonValue, json_text
 from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
 from minillmlib.streaming.tool_calls import ToolCallAccumulator
 from minillmlib.types.media import AudioPart, Media
-from minillmlib.types.reasoning import ReasoningDelta
+from minillmlib.types.reasoning import REASONING_KEYS, ReasoningDelta
 from minillmlib.types.responses import (
     SHARED_FIELDS,
     CompletionResponse,
@@ -52,7 +52,7 @@ class _Rule(NamedTuple):
 # Of the fields that chunk and response share, these have code of their own. Every other one holds
 # content beside the text; one without a rule here is concatenated, text or tuple.
 _FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_record")
-_OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks")
+_OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks", "reasoning_key")
 _RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
     "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
@@ -76,6 +76,7 @@ class ResponseAccumulator:
         self._last_record: JsonObject | None = None
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all content
+        self._reasoning_key = ""
         self._deltas: list[str] = []
         self._content: dict[str, list[JsonValue]] = {}
         self._tool_calls: ToolCallAccumulator | None = None
@@ -114,12 +115,17 @@ class ResponseAccumulator:
     def _add_content(self, chunk: StreamChunk) -> bool:
         """Add all but the text. Return whether there is any that is not sealed."""
         self._add_blocks(chunk.reasoning_blocks)
+        if chunk.reasoning_key not in ("", self._reasoning_key):
+            keys = (self._reasoning_key, chunk.reasoning_key)
+            self._reasoning_key = next((key for key in REASONING_KEYS if key in keys), keys[1])
         has_content = bool(chunk.tool_calls)
         chars = 0
         for call in chunk.tool_calls:
             self._tool_calls = self._tool_calls or ToolCallAccumulator()
             self._tool_calls.add(call)
             chars += len(call.arguments) + len(call.name) + len(call.id)
+            if call.extra:
+                chars += len(json_text(call.extra))
         for name, rule in _CONTENT.items():
             if value := getattr(chunk, name):
                 has_content = True
@@ -192,6 +198,7 @@ class ResponseAccumulator:
             finish_reason=reason,
             raw_finish_reason=self.raw_finish_reason,
             tool_calls=calls,
+            reasoning_key=self._reasoning_key,
             reasoning_blocks=() if self._blocks is None else self._blocks.blocks(),
             usage=self.usage,
             usage_record=self.usage_record,
@@ -231,7 +238,9 @@ def chunk_of(response: CompletionResponse) -> StreamChunk:
     fields = {name: getattr(response, name) for name in SHARED_FIELDS}
     fields["refusal"] = response.refusal_words
     fields["tool_calls"] = tuple(
-        ToolCallDelta(index=index, id=call.id, name=call.name, arguments=call.arguments)
+        ToolCallDelta(
+            index=index, id=call.id, name=call.name, arguments=call.arguments, extra=call.extra
+        )
         for index, call in enumerate(response.tool_calls)
     )
     fields["reasoning_blocks"] = tuple(

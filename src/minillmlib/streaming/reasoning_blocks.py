@@ -24,6 +24,12 @@ class _PendingBlock:
             elif value is not None or name not in self.pieces:
                 self.pieces[name] = [value]
 
+    def is_over(self, kind: JsonValue, fields: JsonObject) -> bool:
+        """Whether a piece of this type, with these fields, belongs to another block."""
+        if kind not in self.pieces.get("type", [None]):
+            return True
+        return bool(fields.get("thinking")) and any(self.pieces.get("signature", ()))
+
     def block(self) -> ReasoningBlock:
         fields = {name: _join(name, pieces) for name, pieces in self.pieces.items()}
         return ReasoningBlock(
@@ -35,7 +41,8 @@ class ReasoningAccumulator:
     """Assembles blocks from pieces, in the order in which the blocks started.
 
     A piece continues the block of its index unless it names another type than the block has:
-    OpenRouter gives a summary and the sealed block beside it the same index.
+    OpenRouter gives a summary and the sealed block beside it the same index. LiteLLM numbers none
+    of its thinking blocks, each of which ends with its signature.
     """
 
     def __init__(self) -> None:
@@ -48,7 +55,7 @@ class ReasoningAccumulator:
         block = self._by_index.get(delta.index)
         if block is None and kind is None:
             return  # it continues a text or a call, which are assembled elsewhere
-        if block is None or kind not in (None, *block.pieces.get("type", [None])):
+        if block is None or (kind is not None and block.is_over(kind, delta.fields)):
             block = self._by_index[delta.index] = _PendingBlock(text_before, calls_before)
             self._blocks.append(block)
         block.add(delta.fields)

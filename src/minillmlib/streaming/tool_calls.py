@@ -4,8 +4,10 @@ from itertools import pairwise
 from uuid import uuid4
 
 from minillmlib.errors import MalformedResponseError
-from minillmlib.json_value import decode_json
+from minillmlib.json_value import JsonObject, decode_json
 from minillmlib.types.tools import ToolCall, ToolCallDelta
+
+EMPTY: tuple[object, ...] = (None, "", [], {})
 
 
 class _PendingCall:
@@ -16,6 +18,7 @@ class _PendingCall:
         self._names = [delta.name]
         self._name_chars = len(delta.name)
         self.pieces = [delta.arguments] if delta.arguments else []
+        self.extras = [delta.extra] if delta.extra else []
         self._scanned = 0  # pieces that `is_closed` has seen
         self._depth = 0
         self._in_string = self._is_escaped = False
@@ -80,6 +83,8 @@ class ToolCallAccumulator:
                 call.add_name(delta.name)
             if delta.arguments:
                 call.pieces.append(delta.arguments)
+            if delta.extra:
+                call.extras.append(delta.extra)
         if delta.index is not None:
             self._by_index[delta.index] = call
         if call.id:
@@ -99,6 +104,7 @@ class ToolCallAccumulator:
                 id=call.id or f"call_{uuid4().hex[:24]}",
                 name=call.name,
                 arguments=call.arguments or "{}",
+                extra=_merge_extras(call.extras),
             )
             for call in self._calls
         )
@@ -120,6 +126,27 @@ class ToolCallAccumulator:
         if delta.index is None and not delta.id and delta.name and call.is_closed():
             return None
         return call
+
+
+def _merge_extras(extras: list[JsonObject]) -> JsonObject:
+    """Return the keys of all fragments; a later value replaces an earlier one unless it is empty.
+
+    Objects are merged, at any depth.
+    """
+    merged: JsonObject = {}
+    pending = [(merged, extra) for extra in reversed(extras)]
+    while pending:
+        target, source = pending.pop()
+        for name, value in source.items():
+            if name in target and value in EMPTY:
+                continue
+            if not isinstance(value, dict):
+                target[name] = value
+                continue
+            if not isinstance(target.get(name), dict):
+                target[name] = {}
+            pending.append((target[name], value))
+    return merged
 
 
 def _is_json(text: str) -> bool:

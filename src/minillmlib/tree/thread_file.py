@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from minillmlib.errors import MiniLLMError, StorageError
-from minillmlib.json_value import JsonValue, excerpt, excerpt_of
+from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
 from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.media import ImagePart
 from minillmlib.types.messages import ContentPart, Message, Role, TextPart
@@ -121,10 +121,19 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
         raise StorageError(f"{where} is no list but {excerpt_of(raw, 60)}")
     for place, call in enumerate(raw or ()):
         match call:
-            case {"id": str() as id_, "function": {"name": str() as name, "arguments": arguments}}:
+            case {
+                "id": str() as id_,
+                "function": {"name": str() as name, "arguments": arguments, **inner},
+                **outer,
+            }:
                 if not isinstance(arguments, str):
                     arguments = msgspec.json.encode(arguments).decode()
-                yield ToolCall(id=id_, name=name, arguments=arguments)
+                extra: JsonObject = {
+                    str(key): outer[key] for key in outer if key not in ("type", "index")
+                }
+                if inner:
+                    extra["function"] = inner
+                yield ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
             case _:
                 raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
 

@@ -8,6 +8,14 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
 from minillmlib.types.values import check_choice, check_number
 
+# Kimi and DeepSeek refuse tool calls that come back without this key, be it empty.
+REQUIRED_KEY = "reasoning_content"
+# OpenRouter's and MiniMax's blocks, and LiteLLM's for Claude.
+BLOCK_KEYS = ("reasoning_details", "thinking_blocks")
+# The keys under which servers of the chat-completions wire send reasoning. Of several in one
+# answer, the first is the one that goes back. The last is a part of the content itself.
+REASONING_KEYS = (*BLOCK_KEYS, REQUIRED_KEY, "reasoning", "content")
+
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -44,12 +52,14 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reasoning before an assistant's message.
 
     `blocks` go back to the provider unchanged and in their places, but only to `origin`, the model
-    that made them.
+    that made them. `key` is the key under which a chat-completions server sent the reasoning, and
+    under which it may want it back.
     """
 
     text: str = ""
     blocks: tuple[ReasoningBlock, ...] = ()
     origin: str = ""
+    key: str = ""
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.costs import Attempt, CostOutcome, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import Message
-from minillmlib.types.reasoning import Reasoning, ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning, ReasoningBlock, ReasoningDelta
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage
 
@@ -70,6 +70,7 @@ class _ResponseFields(msgspec.Struct, Generic[CallT, BlockT], frozen=True, kw_on
     tool_calls: tuple[CallT, ...] = ()
     media: tuple[Media, ...] = ()
     reasoning: str = ""
+    reasoning_key: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning_blocks: tuple[BlockT, ...] = ()
     usage: Usage | None = None
@@ -87,8 +88,9 @@ class CompletionResponse(
     `content` is its text. `refusal` is the words with which the model refused, or else
     `refusal_reason`: why, in the words of the vendor or of this library. `finish_reason` is then
     `CONTENT_FILTER`; it is `TOOL_CALLS` whenever there are `tool_calls`. `media` are the generated
-    images and audio. `reasoning` is the visible text of the reasoning, and `reasoning_blocks` the
-    sealed blocks, which only the model `origin` can read. `logprobs` are the tokens of the answer
+    images and audio. `reasoning` is the visible text of the reasoning, `reasoning_key` the key
+    under which a chat-completions server sent it, and `reasoning_blocks` the sealed blocks, which
+    only the model `origin` can read. `logprobs` are the tokens of the answer
     with their probabilities, if the parameter of that name asked for them.
 
     `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
@@ -151,12 +153,17 @@ class CompletionResponse(
         The message of a refused answer has no sealed blocks.
         """
         blocks = () if self.refusal else self.reasoning_blocks
-        reasoning = Reasoning(text=self.reasoning, blocks=blocks, origin=self.origin)
+        reasoning = Reasoning(
+            text=self.reasoning, blocks=blocks, origin=self.origin, key=self.reasoning_key
+        )
+        is_kept = (
+            self.reasoning or blocks or (self.tool_calls and self.reasoning_key == REQUIRED_KEY)
+        )
         return Message.assistant(
             self.text,
-            self.tool_calls,
+            [call.with_origin(self.origin) for call in self.tool_calls],
             media=self.media,
-            reasoning=reasoning if self.reasoning or blocks else None,
+            reasoning=reasoning if is_kept else None,
         )
 
 
@@ -183,5 +190,6 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
             or self.refusal
             or self.refusal_reason
             or self.reasoning_blocks
+            or self.reasoning_key
             or self.logprobs
         )

@@ -134,18 +134,43 @@ def as_tool_choice(choice: object) -> ToolChoice:
     )
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call that the model asks for. `arguments` is the JSON text exactly as it wrote it."""
+# Every wire that we know takes such an id, but those that say so in `tool_id_chars` (Mistral's).
+_PORTABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call that the model asks for. `arguments` is the JSON text exactly as it wrote it.
+
+    `extra` are the other keys that the server gave the call, such as Gemini's signature; those of
+    the object within that has its name are under `"function"`. They go back unchanged, as does an
+    id of any form, but only to `origin`, the model that made the call. Without an origin, `extra`
+    is the caller's own and goes to every model.
+    """
 
     id: str
     name: str
     arguments: str
+    extra: JsonObject = {}
+    origin: str = ""
 
     def __post_init__(self) -> None:
-        if not all(isinstance(text, str) for text in (self.id, self.name, self.arguments)):
+        texts = (self.id, self.name, self.arguments, self.origin)
+        if not all(isinstance(text, str) for text in texts):
             raise InvalidParameterError(
-                "the id, the name and the arguments (JSON text) of a ToolCall must be strings"
+                "the id, the name, the arguments (JSON text) and the origin of a ToolCall "
+                "must be strings"
             )
+        if self.extra:
+            check_kind("the extra of a ToolCall", self.extra, Mapping)
+            msgspec.structs.force_setattr(self, "extra", dict(self.extra))
+
+    def with_origin(self, origin: str) -> Self:
+        """Return the call as made by this model; one that every wire takes needs no origin."""
+        is_portable = not self.extra and _PORTABLE_ID.fullmatch(self.id)
+        return self if is_portable else msgspec.structs.replace(self, origin=origin)
+
+    def __hash__(self) -> int:  # `extra` has none
+        return hash((self.id, self.name, self.arguments))
 
     def arguments_json(self) -> JsonValue:
         """Return the arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
@@ -165,6 +190,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     name: str = ""
     arguments: str = ""
+    extra: JsonObject = {}
 
 
 def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:

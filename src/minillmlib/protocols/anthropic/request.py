@@ -1,6 +1,6 @@
 """Builds the body of a request on Anthropic's wire."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject
@@ -92,7 +92,8 @@ def _split_system(
 
 def _blocks_with_breakpoints(messages: Sequence[Message]) -> list[list[JsonObject]]:
     """Return the blocks of each message; a breakpoint is on the last one that supports it."""
-    blocks = list(map(_encode_blocks, messages))
+    own_ids = fields.own_ids(messages)
+    blocks = [_encode_blocks(message, own_ids) for message in messages]
     for index, ttl in select_breakpoints(messages, has_block).items():
         for block in reversed(blocks[index]):
             if block["type"] in CACHEABLE:
@@ -142,36 +143,37 @@ def _thinking(params: CompletionParameters, *, has_efforts: bool) -> JsonObject:
     return {"type": "adaptive", "display": "summarized"}
 
 
-def _encode_blocks(message: Message) -> list[JsonObject]:
+def _encode_blocks(message: Message, own_ids: Collection[str]) -> list[JsonObject]:
     """Return the content blocks; one without visible text would be refused with status 400."""
     if message.tool_call_id is not None:
-        return [_tool_result(message, message.tool_call_id)]
+        return [_tool_result(message, _tool_use_id(message.tool_call_id, own_ids))]
+    uses = [_tool_use(call, own_ids) for call in message.tool_calls]
     if message.reasoning is not None and message.reasoning.blocks:
-        return list(_interleave_reasoning(message, message.reasoning.blocks))
-    return [*_content_blocks(message), *map(_tool_use, message.tool_calls)]
+        return list(_interleave_reasoning(message, message.reasoning.blocks, uses))
+    return [*_content_blocks(message), *uses]
 
 
 def _interleave_reasoning(
-    message: Message, reasoning: Sequence[ReasoningBlock]
+    message: Message, reasoning: Sequence[ReasoningBlock], uses: Sequence[JsonObject]
 ) -> Iterator[JsonObject]:
     """Yield the reasoning blocks unchanged, each between the text and calls it came between."""
-    text, calls = message.text or "", message.tool_calls
+    text = message.text or ""
     text_done = calls_done = 0
     for block in reasoning:
         yield from _text_blocks(text[text_done : block.text_before])
-        yield from map(_tool_use, calls[calls_done : block.calls_before])
+        yield from uses[calls_done : block.calls_before]
         yield block.fields
         text_done = max(text_done, block.text_before)
         calls_done = max(calls_done, block.calls_before)
     yield from _text_blocks(text[text_done:])
-    yield from map(_tool_use, calls[calls_done:])
+    yield from uses[calls_done:]
 
 
 def _text_blocks(text: str) -> list[JsonObject]:
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
-def _tool_use(call: ToolCall) -> JsonObject:
+def _tool_use(call: ToolCall, own_ids: Collection[str]) -> JsonObject:
     """Return a call. Arguments that are not the object this wire wants are kept under a key."""
     try:
         arguments = call.arguments_json()
@@ -179,11 +181,12 @@ def _tool_use(call: ToolCall) -> JsonObject:
         arguments = None
     if not isinstance(arguments, dict):
         arguments = {"_raw": call.arguments}
-    return {"type": "tool_use", "id": _tool_use_id(call.id), "name": call.name, "input": arguments}
+    use = {"type": "tool_use", "id": _tool_use_id(call.id, own_ids), "name": call.name}
+    return {**call.extra, **use, "input": arguments}
 
 
-def _tool_result(message: Message, call_id: str) -> JsonObject:
-    block: JsonObject = {"type": "tool_result", "tool_use_id": _tool_use_id(call_id)}
+def _tool_result(message: Message, use_id: str) -> JsonObject:
+    block: JsonObject = {"type": "tool_result", "tool_use_id": use_id}
     content = _content_blocks(message)
     if content:
         block["content"] = content
@@ -192,8 +195,10 @@ def _tool_result(message: Message, call_id: str) -> JsonObject:
     return block
 
 
-def _tool_use_id(call_id: str) -> str:
+def _tool_use_id(call_id: str, own_ids: Collection[str]) -> str:
     """Return the id, or a digest of one that another provider made with other characters."""
+    if call_id in own_ids:
+        return call_id
     if call_id and all(char.isascii() and (char.isalnum() or char in "_-") for char in call_id):
         return call_id
     return fields.normalize_tool_call_id(call_id, "toolu_")

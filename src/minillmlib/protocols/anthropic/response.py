@@ -69,6 +69,8 @@ class _DeltaEvent(msgspec.Struct, gc=False):
     object: None = None
 
 
+_TOOL_USE_KEYS = frozenset(("type", "id", "name", "input"))
+
 _delta_decoder = msgspec.json.Decoder(_DeltaEvent)
 
 
@@ -170,6 +172,7 @@ def _block_chunk(raw: JsonObject, index: int) -> StreamChunk | None:
             id=string_or_empty(block.id),
             name=string_or_empty(block.name),
             arguments=json_text(block.input) if block.input else "",  # a stream has it in pieces
+            extra={key: value for key, value in raw.items() if key not in _TOOL_USE_KEYS},
         )
         return StreamChunk(tool_calls=(call,))
     # From a fallback on, another model answers.

@@ -1,20 +1,21 @@
 """Builds the body of a chat-completions request, OpenAI's wire, which most servers speak."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
 from minillmlib.protocols import fields
-from minillmlib.protocols.chat_completions.dialect import ChatDialect
+from minillmlib.protocols.chat_completions.dialect import AS_SENT, ChatDialect
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import Message, Role, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.reasoning import ReasoningConfig
+from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, Reasoning, ReasoningConfig
 from minillmlib.types.tools import ToolCall, as_tool_choice
 
 JSON_INSTRUCTION = "Answer in JSON."
+EARLIER_REASONING = "reasoning of earlier turns"
 
 # The fields that this module writes; the plain ones are in the dialect.
 _ENCODED = (
@@ -42,9 +43,10 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     """
     if params.response_format is not None and params.response_format.schema is None:
         messages = _ensure_json_keyword(messages)
+    own_ids = fields.own_ids(messages)
     body: JsonObject = {
         "model": model,
-        "messages": [_encode_message(message, dialect) for message in messages],
+        "messages": [_encode_message(message, dialect, own_ids) for message in messages],
     }
     if stream:
         body["stream"] = True
@@ -96,24 +98,53 @@ def _format(form: ResponseFormat) -> JsonObject:
     return {"type": "json_schema", "json_schema": schema}
 
 
-def _encode_message(message: Message, dialect: ChatDialect) -> JsonObject:
+def _encode_message(message: Message, dialect: ChatDialect, own_ids: Collection[str]) -> JsonObject:
     body: JsonObject = {"role": message.role, "content": message.content}
     if type(message.content) is not str or message.is_error:
         body["content"] = _content(message, dialect)
     if message.tool_calls:
-        body["content"] = body["content"] or None
-        body["tool_calls"] = [_tool_call(call, dialect) for call in message.tool_calls]
+        body["content"] = body["content"] or (None if dialect.messages.has_null_content else "")
+        body["tool_calls"] = [_tool_call(call, dialect, own_ids) for call in message.tool_calls]
     if message.tool_call_id is not None:
-        body["tool_call_id"] = _tool_call_id(message.tool_call_id, dialect)
+        body["tool_call_id"] = _tool_call_id(message.tool_call_id, dialect, own_ids)
     if message.media and dialect.messages.has_answer_images:
         body["images"] = [_part(part, dialect) for part in message.media]
-    reasoning = message.reasoning
-    if reasoning is not None and dialect.reasoning_echo is not None:
-        is_text = dialect.reasoning_echo == "reasoning_content"
-        echo = reasoning.text if is_text else [block.fields for block in reasoning.blocks]
-        if echo:
-            body[dialect.reasoning_echo] = echo
+    if message.reasoning is not None or message.tool_calls:
+        body |= _echo(message, dialect)
     return body
+
+
+def _echo(message: Message, dialect: ChatDialect) -> JsonObject:
+    """Return the key with the reasoning of an earlier turn; none if it does not go back."""
+    reasoning = message.reasoning or Reasoning()
+    key = dialect.echo_key(message.reasoning, has_calls=bool(message.tool_calls))
+    if key is None:
+        return {}
+    if key in BLOCK_KEYS:
+        blocks = [block.fields for block in reasoning.blocks]
+        return {key: blocks} if blocks else {}
+    is_needed = key == REQUIRED_KEY and message.tool_calls
+    return {key: reasoning.text} if reasoning.text or is_needed else {}
+
+
+def omitted_reasoning(dialect: ChatDialect, messages: Sequence[Message]) -> dict[str, str]:
+    """Return the report of reasoning that came over this wire and does not go back."""
+    for message in messages:
+        reasoning = message.reasoning
+        if reasoning is None or not reasoning.key or _echo(message, dialect):
+            continue
+        if not reasoning.text and not reasoning.blocks:
+            continue
+        reason = f"{dialect.name} takes none back"
+        if dialect.reasoning_echo == AS_SENT:
+            reason = (
+                f"a server that sends it as {reasoning.key!r} may refuse it here; if this one "
+                "wants it, name its key in the reasoning_echo of a ChatDialect"
+            )
+        elif dialect.reasoning_echo is not None:
+            reason = f"it has nothing for {dialect.reasoning_echo!r}"
+        return {EARLIER_REASONING: reason}
+    return {}
 
 
 def _ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
@@ -187,17 +218,22 @@ def _file(part: DocumentPart, dialect: ChatDialect) -> JsonObject:
     return {"filename": part.filename or "document.pdf", "file_data": part.data_url}
 
 
-def _tool_call(call: ToolCall, dialect: ChatDialect) -> JsonObject:
-    return {
-        "id": _tool_call_id(call.id, dialect),
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.arguments},
-    }
+def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -> JsonObject:
+    function: JsonObject = {"name": call.name, "arguments": call.arguments}
+    body = {"id": _tool_call_id(call.id, dialect, own_ids), "type": "function"}
+    if not call.extra:
+        return {**body, "function": function}
+    extra = dict(call.extra)
+    if extra.get("type") == "custom":  # OpenAI's free kind
+        custom = {"name": call.name, "input": call.arguments}
+        return {**extra, "id": body["id"], "custom": custom}
+    inner = extra.pop("function", {})
+    return {**extra, **body, "function": {**inner, **function}}
 
 
-def _tool_call_id(call_id: str, dialect: ChatDialect) -> str:
+def _tool_call_id(call_id: str, dialect: ChatDialect, own_ids: Collection[str]) -> str:
     """Return the id, or a digest of one that another provider made too long for this wire."""
     max_chars = dialect.messages.tool_id_chars
-    if len(call_id) <= max_chars:
+    if len(call_id) <= max_chars or call_id in own_ids:
         return call_id
     return fields.normalize_tool_call_id(call_id, "call_", max_chars)

@@ -23,7 +23,7 @@ from minillmlib.protocols.errors import base_resp_code, error_from_payload, erro
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
-from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
+from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
 from minillmlib.types.usage import Count, Usage, UsageUpdate
@@ -47,8 +47,14 @@ class _Custom(_Function, gc=False, rename={"arguments": "input"}):
 class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: JsonValue = None
+    type: JsonValue = None
     function: _Function | None = None
     custom: _Custom | None = None
+
+
+_CALL_KEYS = frozenset(_Call.__struct_fields__)
+_TEXT_KEYS = ("text", "summary", "thinking")  # of a block of reasoning
+_FUNCTION_KEYS = frozenset(_Function.__struct_fields__)
 
 
 class _Audio(msgspec.Struct):
@@ -64,13 +70,14 @@ class _Message(msgspec.Struct, gc=False):
 
     content: str | list[JsonObject] | None = None
     refusal: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[JsonObject] | None = None  # whole, since their other keys go back
     function_call: _Function | None = None
     images: list[JsonObject] | None = None
     audio: _Audio | None = None
     reasoning_content: JsonValue = None
     reasoning: JsonValue = None
     reasoning_details: JsonValue = None
+    thinking_blocks: JsonValue = None
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -130,8 +137,9 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
         no_choices = MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_choices
     # A whole message numbers its calls by their place.
-    for position, call in enumerate(choice.message.tool_calls or ()):
-        call.index = position
+    if choice.message.tool_calls:
+        numbered = enumerate(choice.message.tool_calls)
+        choice.message.tool_calls = [{**call, "index": position} for position, call in numbered]
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
@@ -174,7 +182,9 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
         if texts is not None:  # as in nearly all
-            return StreamChunk(id=name, model=model, delta=texts[0], reasoning=texts[1])
+            return StreamChunk(
+                id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=texts[2]
+            )
     may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
     raw = decode_json(data) if may_hold_usage else None
     if choice is None and not body.usage and (error := error_without_key(raw)):
@@ -291,11 +301,12 @@ def _choice_fields(choice: _Choice) -> JsonObject:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
-        return {"delta": texts[0], "reasoning": texts[1], **rest}
+        return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": texts[2], **rest}
     return {
         "delta": _text(message),
         "refusal": message.refusal or None,
         "reasoning": _reasoning(message),
+        "reasoning_key": _reasoning_key(message),
         "reasoning_blocks": tuple(_reasoning_blocks(message)),
         "tool_calls": _tool_calls(message),
         "media": _media(message),
@@ -330,11 +341,12 @@ def _usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:
     return {"usage": parse_usage(raw), "usage_record": usage_record(raw)}
 
 
-def _text_only_delta(message: _Message) -> tuple[str, str] | None:
-    """Return the text and the reasoning of a message, or None if it holds anything else."""
+def _text_only_delta(message: _Message) -> tuple[str, str, str] | None:
+    """Return text, reasoning and its key of a message, or None if it holds anything else."""
     has_more = (
         message.tool_calls
         or message.reasoning_details
+        or message.thinking_blocks
         or message.refusal
         or message.images
         or message.audio
@@ -343,7 +355,9 @@ def _text_only_delta(message: _Message) -> tuple[str, str] | None:
     text, reasoning = message.content or "", message.reasoning_content or message.reasoning or ""
     if has_more or not isinstance(text, str) or not isinstance(reasoning, str):
         return None
-    return text, reasoning
+    if message.reasoning_content is None and message.reasoning is None:  # as in most
+        return text, "", ""
+    return text, reasoning, _reasoning_key(message)
 
 
 def _text(message: _Message | None) -> str:
@@ -366,8 +380,22 @@ def _reasoning(message: _Message) -> str:
     inner = [item for items in thinking if isinstance(items, list) for item in items]
     parts = [*_reasoning_details(message), *(item for item in inner if isinstance(item, dict))]
     return "".join(
-        string_or_empty(part.get("text")) or string_or_empty(part.get("summary")) for part in parts
+        next(filter(None, (string_or_empty(part.get(key)) for key in _TEXT_KEYS)), "")
+        for part in parts
     )
+
+
+def _reasoning_key(message: _Message) -> str:
+    """Return the key under which the server sends reasoning, be it empty, or "" for none."""
+    if _objects(message.reasoning_details):
+        return "reasoning_details"
+    if _objects(message.thinking_blocks):
+        return "thinking_blocks"
+    if isinstance(message.reasoning_content, str):
+        return REQUIRED_KEY
+    if isinstance(message.reasoning, str):
+        return "reasoning"
+    return "content" if isinstance(message.content, list) and _reasoning(message) else ""
 
 
 def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
@@ -377,23 +405,44 @@ def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
 
 
 def _reasoning_details(message: _Message) -> list[JsonObject]:
-    details = message.reasoning_details if isinstance(message.reasoning_details, list) else []
-    return [detail for detail in details if isinstance(detail, dict)]
+    """Return the blocks of reasoning, under either of their names."""
+    return _objects(message.reasoning_details) or _objects(message.thinking_blocks)
+
+
+def _objects(value: JsonValue) -> list[JsonObject]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
     if message.function_call is not None:
-        return (_tool_call(_Call(index=0, function=message.function_call)),)
+        return (_call_delta(_Call(index=0, function=message.function_call)),)
     return tuple(map(_tool_call, message.tool_calls or ()))
 
 
-def _tool_call(call: _Call) -> ToolCallDelta:
+def _tool_call(raw: JsonObject) -> ToolCallDelta:
+    call = convert_json(raw, _Call)
+    inner = raw.get("function") or {}
+    is_plain = raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS
+    if is_plain and call.custom is None:  # as in nearly all
+        return _call_delta(call)
+    extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
+    if more := {key: value for key, value in inner.items() if key not in _FUNCTION_KEYS}:
+        extra["function"] = more
+    if call.custom is not None:
+        extra["type"] = "custom"
+    return msgspec.structs.replace(_call_delta(call), extra=extra)
+
+
+def _call_delta(call: _Call) -> ToolCallDelta:
     function = call.custom or call.function or _Function()
     arguments = "" if function.arguments is None else function.arguments
     if not isinstance(arguments, str):  # some servers send the object itself
         arguments = json_text(arguments)
     return ToolCallDelta(
-        index=call.index, id=string_or_empty(call.id), name=function.name or "", arguments=arguments
+        index=call.index,
+        id=string_or_empty(call.id),
+        name=function.name or "",
+        arguments=arguments,
     )
 
 
