@@ -21,10 +21,10 @@ from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
+from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import (
     Attempt,
     AttemptOutcome,
-    Budget,
     CostEstimate,
     CostInfo,
     CostOutcome,

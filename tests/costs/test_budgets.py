@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
 import re
 import threading
 from decimal import Decimal
 
 import pytest
+from budgeted_calls import (
+    ANSWERED,
+    CEILING,
+    MICRO,
+    NODE,
+    USAGE_JSON,
+    Paid,
+    ceiling_of,
+    state,
+    within,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -21,7 +31,6 @@ from scripted_server import (
     COUNTS,
     DONE,
     FINISH,
-    USAGE,
     Server,
     Wire,
     events,
@@ -39,7 +48,6 @@ from virtual_clock import now, run_virtually
 from minillmlib import (
     Budget,
     BudgetExceededError,
-    ChatNode,
     CompletionContext,
     CompletionParameters,
     CostEstimate,
@@ -49,28 +57,9 @@ from minillmlib import (
     GenericProvider,
     InvalidParameterError,
     MaxRetriesExceededError,
-    NodeCompletionParameters,
     Usage,
 )
 from minillmlib.testing import ScriptedReply
-
-BRIEF = CompletionParameters(max_tokens=10)
-NODE = ChatNode.root("s").add_user("u")
-MICRO = Decimal("0.000001")
-USAGE_JSON = json.dumps(USAGE).encode()
-ANSWERED = 5 * MICRO  # what `ANSWER` costs: 3 tokens in at $1, 1 out at $2
-
-
-def ceiling_of(generator: GeneratorInfo) -> Decimal:
-    """The estimate of the one question of these tests."""
-    return NODE.estimate_cost(generator, BRIEF).ceiling
-
-
-CEILING = ceiling_of(Server([]).generator())
-
-
-def within(budget: Budget, **more) -> NodeCompletionParameters:
-    return NodeCompletionParameters(params=BRIEF, budget=budget, **{"back_off_time": 0, **more})
 
 
 def told_by(reports: list):
@@ -89,36 +78,7 @@ def _nothing_is_said_at_the_end(caplog):
     assert [entry for entry in caplog.records if entry.name in ("asyncio", "minillmlib")] == []
 
 
-def state(budget: Budget) -> tuple[Decimal, Decimal]:
-    return budget.spent, budget.reserved
-
-
 # Many at once.
-
-
-class Paid:
-    """A server that asks a random price within the estimate, and keeps the bill."""
-
-    def __init__(self, budget: Budget, seed: int) -> None:
-        self.bill, self.requests, self.most = Decimal(0), 0, Decimal(0)
-        self._budget = budget
-        self._random = random.Random(seed)
-
-    async def send(self, request):
-        self.requests += 1
-        self._look()
-        await asyncio.sleep(self._random.random())
-        usage = {"prompt_tokens": self._random.randrange(1, 100), "completion_tokens": 10}
-        self.bill += (usage["prompt_tokens"] + 20) * MICRO
-        assert (usage["prompt_tokens"] + 20) * MICRO <= CEILING
-        self._look()
-        return await Server([whole("ok", usage=usage)]).send(request)
-
-    def _look(self) -> None:
-        spent_and_reserved = sum(state(self._budget))
-        assert self.bill <= self._budget.limit
-        assert spent_and_reserved <= self._budget.limit
-        self.most = max(self.most, spent_and_reserved)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -139,13 +99,14 @@ def test_a_thousand_calls_at_once_never_pass_the_cap(seed):
         starts = random.Random(seed)
         return await asyncio.gather(*(ask_later(starts.random() * 3) for _ in range(1000)))
 
-    budget = Budget(CEILING * 100)
+    budget = Budget(CEILING * 30)
     server = Paid(budget, seed)
     generator = Server([]).generator().with_transport(server)
     answered = run_virtually(main())
     assert state(budget) == (server.bill, 0)
     assert server.requests == sum(answered) < 1000
     assert server.most > budget.limit - CEILING  # all of it was at work
+    assert budget.remaining < CEILING  # nothing was refused that fits
 
 
 def test_a_thousand_calls_cancelled_at_any_time_leave_nothing_reserved():

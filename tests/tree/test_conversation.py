@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
 import gc
 import pickle
@@ -416,3 +417,12 @@ def test_a_mapping_given_as_extra_is_copied():
 def test_a_price_is_checked_when_it_is_made(price):
     with pytest.raises(InvalidParameterError):
         minillmlib.TokenPrice(price, 1)
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_node_and_a_stream_are_refused_by_pickle_with_what_to_do(take):
+    node = ChatNode.root("s").add_user("q")
+    with pytest.raises(InvalidParameterError, match="save_tree or save_thread"):
+        take(node)
+    with pytest.raises(InvalidParameterError, match="send its response"):
+        take(node.complete_streaming(GeneratorInfo.openai("m")))

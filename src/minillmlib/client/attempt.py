@@ -17,7 +17,8 @@ from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, Mi
 from minillmlib.json_value import T, TextT, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
-from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome, Reservation
+from minillmlib.types.budgets import Reservation
+from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome
 from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
+from math import inf
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -30,7 +31,8 @@ from minillmlib.errors import (
 )
 from minillmlib.json_value import JsonValue
 from minillmlib.transport.timeout import TimeoutBudget
-from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, Reservation
+from minillmlib.types.budgets import Budget, Reservation
+from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.responses import CompletionResponse
 
 
@@ -72,6 +74,7 @@ class Completion:
     _is_deferred = False  # whether the report waits for costs that come later
     _report: Report | None = None
     _reservations: tuple[Reservation, ...] = ()
+    _waiting_reservation: Reservation | None = None
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
@@ -89,21 +92,44 @@ class Completion:
             self.abandon()
             hide_frames(error)
 
-    def start_attempt(self) -> PendingAttempt:
-        """Build the next request and reserve its cost. From here on it counts as an attempt."""
+    async def start_attempt(self) -> PendingAttempt:
+        """Build the next request and reserve its cost. After that it counts as an attempt."""
         call = self.call
         prepared = build_http_request(call, on_new_connection=self._is_resending)
         budget, reservation = call.settings.budget, None
         if budget is not None:
-            reservation = budget.reserve(estimate_call(call, prepared.body, prepared.request.body))
+            estimate = estimate_call(call, prepared.body, prepared.request.body)
+            reservation = await self._reserve(budget, estimate)
         self._auth = prepared.auth
         number = len(self.attempts) + 1
         self.pending = PendingAttempt(number, call, prepared, reservation)
         return self.pending
 
+    async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
+        """Reserve the ceiling of a request, or wait in line for it until the deadline."""
+        asyncio = asyncio_module()
+        reservation = budget.request(estimate, asyncio.current_task())
+        if reservation.is_waiting:
+            decided, secs = asyncio.Event(), self.timeouts.remaining()
+            reservation.when_decided(partial(self.loop.call_soon_threadsafe, decided.set))
+            self._waiting_reservation = reservation
+            try:
+                await asyncio.wait_for(decided.wait(), None if secs == inf else secs)
+            except asyncio.TimeoutError:
+                if reservation.is_waiting:
+                    reservation.settle(None)
+            except BaseException:
+                reservation.settle(None)
+                raise
+            finally:
+                self._waiting_reservation = None
+        reservation.check()
+        return reservation
+
     async def send(self) -> bytes:
         """Make an attempt; return the whole body of its answer."""
-        return await self.start_attempt().exchange.fetch(self.timeouts.response_timeout())
+        attempt = await self.start_attempt()
+        return await attempt.exchange.fetch(self.timeouts.response_timeout())
 
     def finish(self, body: bytes) -> Completed:
         """Parse, price, validate and record the answer in `body`."""
@@ -180,6 +206,8 @@ class Completion:
 
     def abandon(self) -> Report:
         """Settle the open attempt and report, once, without waiting."""
+        if self._waiting_reservation is not None:
+            self._waiting_reservation.settle(None)
         if self.pending is not None:
             self._settle(self.pending.record_abandoned())
         if self._report is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
@@ -169,7 +169,7 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     async def _open(self, completion: Completion) -> None:
         completion.timeouts.record_progress()
-        attempt = completion.start_attempt()
+        attempt = await completion.start_attempt()
         self._reader = StreamReader(attempt, completion.timeouts, self._chunks)
         body = await self._reader.open()
         if body is not None and completion.pending is attempt:
@@ -229,6 +229,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._close()
         if self._completion is not None:
             self._completion.abandon()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a stream cannot be pickled or copied: it belongs to one event loop; read it to its "
+            "end and send its response, which can be"
+        )
 
     def __del__(self) -> None:
         completion: Completion | None = getattr(self, "_completion", None)

@@ -1,7 +1,7 @@
 """ChatNode: the handle through which a conversation is used."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Generic, Self, TypeAlias, TypeVar, cast, get_args, overload
+from typing import Generic, NoReturn, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
@@ -627,6 +627,12 @@ class ChatNode:
     def to_html(self, title: str = "Conversation") -> str:
         """Render this node and all below it as one HTML page for any browser; it works offline."""
         return html_page(self._tree, self._index, title)
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a node is one of a tree and cannot be pickled or copied alone; save_tree or "
+            "save_thread it and load it there, or graft a copy of it onto another node"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ChatNode):

@@ -1,18 +1,17 @@
-"""Prices, costs, the attempts that cause them, and budgets.
+"""Prices, costs, and the attempts that cause them.
 
 An unknown cost never looks like a free request.
 """
 
 import enum
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
 from types import UnionType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import msgspec
 
-from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_kind, check_number
@@ -353,109 +352,3 @@ class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.ceiling is not None:
             parse_usd("a ceiling", self.ceiling, Decimal)
-
-
-class Budget:
-    """A limit in USD on the cost of any number of completions together.
-
-    Before a request is sent, its maximum cost is reserved; once its cost is known, the rest is
-    released. A request that does not fit, or whose maximum cost is unknown, raises
-    `BudgetExceededError` before it is sent. If the cost of a request stays unknown, its whole
-    reservation counts as spent. Tasks and threads may share a budget.
-
-    Args:
-        limit: USD, as a text, a `Decimal` or a whole number.
-        parent: Another budget that must cover everything as well.
-    """
-
-    def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
-        self.limit = parse_usd("a budget such as Budget('0.50')", limit, Decimal | str | int)
-        check_kind("the parent of a budget", parent, Budget)
-        self.parent = parent
-        self._lock = threading.Lock()
-        self._spent = Decimal(0)
-        self._reserved = Decimal(0)
-
-    @property
-    def spent(self) -> Decimal:
-        """The known costs, and the ceilings of the unknown ones."""
-        return self._spent
-
-    @property
-    def reserved(self) -> Decimal:
-        """The sum reserved for requests in progress."""
-        return self._reserved
-
-    @property
-    def remaining(self) -> Decimal:
-        """The sum that can still be reserved here; a parent may have less.
-
-        Negative if requests cost more than their ceilings.
-        """
-        with self._lock:
-            return EXACT.subtract(self.limit, EXACT.add(self._spent, self._reserved))
-
-    def child(self, limit: Decimal | str | int) -> "Budget":
-        """Return a smaller budget within this one."""
-        return Budget(limit, parent=self)
-
-    def reserve(self, estimate: CostEstimate) -> "Reservation":
-        """Reserve the ceiling, here and in every parent, or raise `BudgetExceededError`."""
-        if estimate.ceiling is None:
-            raise BudgetExceededError(
-                "a budget needs the maximum cost of a request, and this is missing for it: "
-                f"{'; '.join(estimate.missing)}; the request was not sent"
-            )
-        books: list[Callable[[Decimal, Decimal], None]] = []
-        budget: Budget | None = self
-        while budget is not None:
-            if not budget._take(estimate.ceiling):  # noqa: SLF001 - another budget
-                Reservation(books, estimate.ceiling).settle(None)
-                raise BudgetExceededError(
-                    f"the request may cost ${estimate.ceiling:f}, but only ${budget.remaining:f} "
-                    f"of the budget of ${budget.limit:f} remain; it was not sent"
-                )
-            books.append(budget._settle)  # noqa: SLF001 - as above
-            budget = budget.parent
-        return Reservation(books, estimate.ceiling)
-
-    def _take(self, amount: Decimal) -> bool:
-        with self._lock:
-            if EXACT.add(EXACT.add(self._spent, self._reserved), amount) > self.limit:
-                return False
-            self._reserved = EXACT.add(self._reserved, amount)
-            return True
-
-    def _settle(self, reserved: Decimal, spent: Decimal) -> None:
-        with self._lock:
-            self._reserved = EXACT.subtract(self._reserved, reserved)
-            self._spent = EXACT.add(self._spent, spent)
-
-    def __repr__(self) -> str:
-        return f"Budget(limit={self.limit}, spent={self._spent}, reserved={self._reserved})"
-
-
-class Reservation:
-    """The sum reserved for one request until its cost is known. The first known cost is final."""
-
-    def __init__(
-        self, books: Sequence[Callable[[Decimal, Decimal], None]], ceiling: Decimal
-    ) -> None:
-        self._books = books  # one for each budget: releases the first amount, spends the second
-        self._ceiling = self._reserved = ceiling
-        self._spent = Decimal(0)
-        self._is_final = False
-
-    def settle(self, cost: CostOutcome | None) -> None:
-        """Release the part that was not spent. None stands for a request that cannot be billed.
-
-        An unknown cost keeps the whole ceiling until a later call brings the known one.
-        """
-        if self._is_final:
-            return
-        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
-        known = Decimal(0) if cost is None else cost.cost
-        spent = known if self._is_final else self._ceiling
-        for book in self._books:
-            book(self._reserved, EXACT.subtract(spent, self._spent))
-        self._reserved, self._spent = Decimal(0), spent

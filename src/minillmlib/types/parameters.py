@@ -10,7 +10,8 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.structured.result_type import ResultType
-from minillmlib.types.costs import Budget, CostInfo, TokenPrice
+from minillmlib.types.budgets import Budget
+from minillmlib.types.costs import CostInfo, TokenPrice
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice

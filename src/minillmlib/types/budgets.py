@@ -1,0 +1,272 @@
+"""Budgets: limits on the cost of many requests together, and the line of those that wait."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from operator import attrgetter
+from typing import NoReturn
+
+from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.types.costs import (
+    EXACT,
+    ZERO,
+    CostEstimate,
+    CostOutcome,
+    CostResolution,
+    exact_sum,
+    parse_usd,
+)
+from minillmlib.types.values import check_kind
+
+Wake = Callable[[], object]
+
+
+class Budget:
+    """A limit in USD on the cost of any number of completions together.
+
+    Before a request is sent, its maximum cost is reserved; once its cost is known, the rest is
+    released. A request that does not fit yet waits in line, at most until its `deadline_secs`,
+    while the requests in progress may release enough. One that cannot fit, or whose maximum cost
+    is unknown, raises `BudgetExceededError` before it is sent. If the cost of a request stays
+    unknown, its whole reservation counts as spent. Tasks and threads may share a budget.
+
+    Args:
+        limit: USD, as a text, a `Decimal` or a whole number.
+        parent: Another budget that must cover everything as well.
+    """
+
+    def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
+        self.limit = parse_usd("a budget such as Budget('0.50')", limit, Decimal | str | int)
+        check_kind("the parent of a budget", parent, Budget)
+        self.parent = parent
+        self._account = account = _Account(self.limit)
+        self._accounts: tuple[_Account, ...] = (account,)
+        self._line = _Line()
+        if parent is not None:
+            self._accounts += parent._accounts  # noqa: SLF001 - another budget
+            self._line = parent._line  # noqa: SLF001 - as above
+
+    @property
+    def spent(self) -> Decimal:
+        """The known costs, and the ceilings of the unknown ones."""
+        return self._account.spent
+
+    @property
+    def reserved(self) -> Decimal:
+        """The sum reserved for requests in progress."""
+        return self._account.reserved
+
+    @property
+    def remaining(self) -> Decimal:
+        """The sum that can still be reserved here; a parent may have less.
+
+        Negative if requests cost more than their ceilings.
+        """
+        with self._line.lock:
+            return self._account.remaining
+
+    def child(self, limit: Decimal | str | int) -> "Budget":
+        """Return a smaller budget within this one."""
+        return Budget(limit, parent=self)
+
+    def reserve(self, estimate: CostEstimate) -> "Reservation":
+        """Reserve the ceiling at once, here and in every parent, or raise `BudgetExceededError`."""
+        with self._line.lock:
+            reservation = self.request(estimate)
+            if reservation.is_waiting:
+                reservation.settle(None)
+        reservation.check()
+        return reservation
+
+    def request(self, estimate: CostEstimate, owner: object = None) -> "Reservation":
+        """Reserve the ceiling, or stand in line for it; the result tells which.
+
+        `owner` is the task that would wait: what it has reserved itself cannot be released
+        meanwhile. Raises `BudgetExceededError` if the ceiling is unknown.
+        """
+        if estimate.ceiling is None:
+            raise BudgetExceededError(
+                "a budget needs the maximum cost of a request, and this is missing for it: "
+                f"{'; '.join(estimate.missing)}; the request was not sent"
+            )
+        reservation = Reservation(self._line, self._accounts, estimate.ceiling, owner)
+        self._line.join(reservation)
+        return reservation
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a budget cannot be pickled or copied, because its copies would spend the same money "
+            "again; give each process its share: Budget(limit / processes)"
+        )
+
+    def __repr__(self) -> str:
+        return f"Budget(limit={self.limit}, spent={self.spent}, reserved={self.reserved})"
+
+
+class Reservation:
+    """The sum reserved for one request until its cost is known, or a place in line for it.
+
+    The first known cost is final.
+    """
+
+    __slots__ = (
+        "_is_final", "_line", "_reserved", "_spent", "_wake", "accounts", "ceiling", "error",
+        "is_waiting", "owner",
+    )  # fmt: skip
+
+    def __init__(
+        self, line: "_Line", accounts: "tuple[_Account, ...]", ceiling: Decimal, owner: object
+    ) -> None:
+        self.accounts = accounts
+        self.ceiling = ceiling
+        self.owner = owner
+        self.error: BudgetExceededError | None = None
+        self.is_waiting = True
+        self._line = line
+        self._wake: Wake | None = None
+        self._reserved = self._spent = ZERO
+        self._is_final = False
+
+    def check(self) -> None:
+        """Raise the error with which the reservation was refused."""
+        if self.error is not None:
+            raise self.error
+
+    def when_decided(self, wake: Wake) -> None:
+        """Call `wake`, from any thread, once the reservation waits no more."""
+        with self._line.lock:
+            self._wake = wake
+            if not self.is_waiting:
+                wake()
+
+    def hold(self) -> None:
+        """Take the ceiling from the accounts."""
+        self.is_waiting, self._reserved = False, self.ceiling
+        if self.owner is not None:
+            self._line.held.setdefault(self.owner, set()).add(self)
+        for account in self.accounts:
+            account.book(self.ceiling, ZERO, 1)
+
+    def refuse(self) -> None:
+        """Leave the line without the money; the error explains where it is."""
+        account = min(self.accounts, key=attrgetter("remaining"))
+        self.is_waiting, self._is_final = False, True
+        self.error = BudgetExceededError(
+            f"the request may cost ${self.ceiling:f}, but only ${account.remaining:f} of the "
+            f"budget of ${account.limit:f} remain: ${account.spent:f} are spent, and "
+            f"${account.reserved:f} are set aside for {account.requests} requests in progress; "
+            "it was not sent"
+        )
+
+    def wake(self) -> bool:
+        """Wake whoever waits; return False if nobody does any more."""
+        try:
+            if self._wake is not None:
+                self._wake()
+        except RuntimeError:  # its event loop is closed
+            return False
+        return True
+
+    def settle(self, cost: CostOutcome | None) -> None:
+        """Release the part that was not spent. None stands for a request that cannot be billed.
+
+        An unknown cost keeps the whole ceiling until a later call brings the known one. A
+        reservation that waits leaves the line.
+        """
+        with self._line.lock:
+            self.release(cost)
+            self._line.serve()
+
+    def release(self, cost: CostOutcome | None = None) -> None:
+        """Do the same without a look at those who wait."""
+        if self.is_waiting:
+            self.refuse()
+            self.wake()
+        if self._is_final:
+            return
+        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        known = ZERO if cost is None else cost.cost
+        spent = known if self._is_final else self.ceiling
+        for account in self.accounts:
+            released = self._reserved.copy_negate()  # a minus sign alone would round
+            account.book(released, EXACT.subtract(spent, self._spent), -bool(released))
+        self._reserved, self._spent = ZERO, spent
+        self._line.forget(self)
+
+
+class _Account:
+    """The sums of one budget. Changed under the lock of its line only."""
+
+    __slots__ = ("limit", "requests", "reserved", "spent")
+
+    def __init__(self, limit: Decimal) -> None:
+        self.limit = limit
+        self.spent = self.reserved = ZERO
+        self.requests = 0  # in progress
+
+    @property
+    def remaining(self) -> Decimal:
+        return EXACT.subtract(self.limit, EXACT.add(self.spent, self.reserved))
+
+    def book(self, reserved: Decimal, spent: Decimal, requests: int) -> None:
+        self.reserved = EXACT.add(self.reserved, reserved)
+        self.spent = EXACT.add(self.spent, spent)
+        self.requests += requests
+
+
+class _Line:
+    """The reservations that wait for a budget, its parents or its children, first come first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # guards all of these budgets
+        self.held: dict[object, set[Reservation]] = {}  # by the tasks that made them
+        self._waiting: deque[Reservation] = deque()
+
+    def join(self, reservation: Reservation) -> None:
+        """Decide on a new reservation, or let it wait."""
+        with self.lock:
+            self._waiting.append(reservation)
+            self.serve()
+
+    def serve(self) -> None:
+        """Decide on all that can be decided. O(1) while the first one waits for the root."""
+        with self.lock:
+            while dead := [one for one in self._decide() if not one.wake()]:
+                for one in dead:
+                    one.release()
+
+    def _decide(self) -> list[Reservation]:
+        decided, passed = [], []
+        short: set[_Account] = set()  # what those who came before wait for
+        while self._waiting:
+            reservation = self._waiting.popleft()
+            accounts, ceiling = reservation.accounts, reservation.ceiling
+            if not reservation.is_waiting:  # it has left
+                continue
+            if any(ceiling > self._available(account, reservation.owner) for account in accounts):
+                reservation.refuse()
+            elif short.isdisjoint(accounts) and all(ceiling <= one.remaining for one in accounts):
+                reservation.hold()
+            else:
+                passed.append(reservation)
+                short.update(one for one in accounts if ceiling > one.remaining)
+                if accounts[-1] in short:  # the root, for which all others would wait too
+                    break
+                continue
+            decided.append(reservation)
+        self._waiting.extendleft(reversed(passed))
+        return decided
+
+    def _available(self, account: _Account, owner: object) -> Decimal:
+        """Return what an account has if all requests in progress but the owner's cost nothing."""
+        own = (one.ceiling for one in self.held.get(owner, ()) if account in one.accounts)
+        return EXACT.subtract(account.limit, exact_sum((account.spent, *own)))
+
+    def forget(self, reservation: Reservation) -> None:
+        """Note that a request has ended."""
+        owner, reservation.owner = reservation.owner, None
+        held = self.held.get(owner, set())
+        held.discard(reservation)
+        if not held:
+            self.held.pop(owner, None)
