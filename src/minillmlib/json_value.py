@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from numbers import Integral, Real
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -130,11 +131,47 @@ def convert_json(value: JsonValue, shape: type[T]) -> T:
 
 
 def encode_json(value: JsonValue) -> bytes:
-    """Encode a value of the caller as JSON, or raise `InvalidParameterError`."""
+    """Encode a value of the caller as JSON, or raise `InvalidParameterError`.
+
+    Numbers of other types, such as numpy's, are written as plain ones. Half a surrogate pair,
+    which JSON cannot carry, becomes U+FFFD, and two halves in a row their character.
+    """
     try:
-        return msgspec.json.encode(value)
+        try:
+            return _encode(value)
+        except UnicodeEncodeError:
+            return _encode(replace_surrogates(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidParameterError(f"the request cannot be written as JSON: {error}") from None
+
+
+def plain_value(value: object) -> object:
+    """Return a number or text of a subclass, or of another library's type, as a plain one.
+
+    Raises `TypeError` for anything else.
+    """
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
+
+
+_encode = msgspec.json.Encoder(enc_hook=plain_value).encode
+
+
+def replace_surrogates(value: JsonValue) -> JsonValue:
+    """Join surrogate pairs in the texts of a value, and replace single halves by U+FFFD.
+
+    Recurses no deeper than a server's JSON can be.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {replace_surrogates(name): replace_surrogates(v) for name, v in value.items()}
+    return list(map(replace_surrogates, value)) if isinstance(value, list | tuple) else value
 
 
 def json_text(value: JsonValue) -> str:

@@ -22,7 +22,7 @@ from minillmlib.types.costs import MAX_USD, exact_sum
 from minillmlib.types.media import MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
-from minillmlib.types.usage import Count, Usage
+from minillmlib.types.usage import Count, Usage, convert_counts
 
 NO_RECORD = re.compile(r"\bgeneration\b.*\bnot found\b", re.IGNORECASE | re.DOTALL)
 
@@ -80,7 +80,7 @@ def _parse_deferred_usage(raw: JsonValue) -> Usage | None:
     The record does not count what was written to a cache.
     """
     try:
-        record = msgspec.convert(raw["data"], _Generation)
+        record = convert_counts(raw["data"], _Generation)
     except (ValueError, TypeError, KeyError):
         return None
     cost = _sum_bills(record.total_cost, record.upstream_inference_cost, record.is_byok)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import JsonValue, excerpt_of
+from minillmlib.json_value import excerpt_of, replace_surrogates
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -106,19 +106,10 @@ def encode_lossy(value: object) -> bytes:
     try:
         return encode(value)
     except UnicodeEncodeError:
-        return encode(_replace_surrogates(msgspec.to_builtins(value)))
+        return encode(replace_surrogates(msgspec.to_builtins(value)))
     except (TypeError, ValueError, RecursionError) as error:
         what = type(value).__name__.strip("_")
         raise InvalidParameterError(f"a {what} cannot be written as JSON ({error})") from None
-
-
-def _replace_surrogates(value: JsonValue) -> JsonValue:
-    """Replace lone surrogates by U+FFFD. Recurses no deeper than a server's JSON can be."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, dict):
-        return {_replace_surrogates(name): _replace_surrogates(v) for name, v in value.items()}
-    return list(map(_replace_surrogates, value)) if isinstance(value, list | tuple) else value
 
 
 def derive_id(parent_id: bytes | bytearray, content: bytes, duplicate_index: int = 0) -> bytes:

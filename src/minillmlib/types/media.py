@@ -12,29 +12,62 @@ from minillmlib.types.values import check_choice, check_kind
 
 MAX_FILE_BYTES = 50_000_000
 
-# The offset and the bytes of a signature, and its media type.
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+_Signature: TypeAlias = tuple[int, bytes, str]  # its offset, its bytes, and the media type
+
+_SIGNATURES: tuple[_Signature, ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
     (0, b"\xff\xd8\xff", "image/jpeg"),
     (0, b"GIF8", "image/gif"),
     (8, b"WEBP", "image/webp"),
+    (0, b"II*\0", "image/tiff"),
+    (0, b"MM\0*", "image/tiff"),
+    (4, b"ftyphei", "image/heic"),
+    (4, b"ftyphev", "image/heic"),
+    (4, b"ftypmif1", "image/heif"),
+    (4, b"ftypmsf1", "image/heif"),
+    (4, b"ftypavi", "image/avif"),
     (8, b"WAVE", "audio/wav"),
-    (0, b"ID3", "audio/mp3"),
-    (0, b"\xff\xfb", "audio/mp3"),
-    (0, b"\xff\xf3", "audio/mp3"),
-    (0, b"\xff\xf1", "audio/aac"),
-    (0, b"\xff\xf9", "audio/aac"),
-    (0, b"fLaC", "audio/flac"),
-    (0, b"OggS", "audio/ogg"),
     (8, b"AIFF", "audio/aiff"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"\xef\xbb\xbf%PDF-", "application/pdf"),
+)
+# They may hold sound or pictures, or a tag before either; a label says which.
+_CONTAINERS: tuple[_Signature, ...] = (
+    (0, b"ID3", "audio/mp3"),
+    (0, b"OggS", "audio/ogg"),
     (8, b"M4A ", "audio/m4a"),
     (4, b"ftyp", "video/mp4"),
     (0, b"\x1aE\xdf\xa3", "video/webm"),
     (0, b"\x00\x00\x01\xba", "video/mpeg"),
-    (0, b"%PDF-", "application/pdf"),
 )
+# Too short to prove anything about media of another kind.
+_SHORT: tuple[_Signature, ...] = (
+    (0, b"BM", "image/bmp"),
+    (0, b"\xff\xfb", "audio/mp3"),
+    (0, b"\xff\xf3", "audio/mp3"),
+    (0, b"\xff\xf1", "audio/aac"),
+    (0, b"\xff\xf9", "audio/aac"),
+)
+HEADER_BYTES = 1024  # a PDF begins within these, and an SVG has its first element there
 
 _SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
+# Other names of types that are detected; a caller's own name is kept.
+_SAME_TYPES = {
+    "audio/mpeg": "audio/mp3",
+    "audio/wave": "audio/wav",
+    "audio/vnd.wave": "audio/wav",
+    "image/heif": "image/heic",
+}
+_RAW_SAMPLES = ("audio/pcm", "audio/l16", "audio/basic")  # any bytes, without a signature
+
+# Of a part with media of the first kind, the kinds that it cannot be.
+_FOREIGN_TYPES = {
+    "image/": ("audio/", "video/", "application/", "text/"),
+    "audio/": ("image/", "application/pdf"),
+    "video/": ("image/", "application/pdf", "audio/"),
+    "application/pdf": (),  # has a check of its own
+}
 
 
 class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,20 +91,30 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise InvalidParameterError(
                 f"the url of an {self.kind} must be a string and its data bytes"
             )
+        if self.data is not None and not self.data:
+            raise InvalidParameterError(f"the data of this {self.kind} is empty; give its bytes")
         if self.media_type is not None or self.data is not None:
             msgspec.structs.force_setattr(self, "media_type", self._find_type())
 
     def _find_type(self) -> str:
-        named: object = self.media_type or sniff_type(self.data or b"", self.types)
-        if named is None:
-            raise InvalidParameterError(
-                f"the type of this {self.kind} is unknown; name it with media_type"
-            )
-        if not isinstance(named, str) or "/" not in named:
+        """Return the type that the bytes prove, else that of the label."""
+        named: object = self.media_type
+        if named is not None and not (isinstance(named, str) and "/" in named):
             raise InvalidParameterError(
                 f"a media_type must look like {self.types}..., not {named!r}"
             )
-        return _SYNONYMS.get(named.lower(), named.lower())
+        label = self.media_type and _SYNONYMS.get(self.media_type.lower(), self.media_type.lower())
+        found = label if self.data is None else _detect_type(self.data, self.types, label)
+        if found is None:
+            raise InvalidParameterError(
+                f"the type of this {self.kind} is unknown; name it with media_type"
+            )
+        if found.startswith(_FOREIGN_TYPES.get(self.types, ())):
+            raise InvalidParameterError(
+                f"this is {found}, which is no {self.kind}; use the part for its type, such as "
+                "DocumentPart for a PDF"
+            )
+        return found
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -171,8 +214,40 @@ Media: TypeAlias = ImagePart | AudioPart | VideoPart | DocumentPart
 
 def sniff_type(data: bytes, kind: str) -> str | None:
     """Return the media type by the first bytes, if it starts with `kind` such as `"image/"`."""
-    found = (name for start, magic, name in _SIGNATURES if data.startswith(magic, start))
-    return next((name for name in found if name.startswith(kind)), None)
+    found = (_match(data, table) for table in (_SIGNATURES, _CONTAINERS, _SHORT))
+    return next((name for name in found if name is not None and name.startswith(kind)), None)
+
+
+def _match(data: bytes, signatures: tuple[_Signature, ...]) -> str | None:
+    found = (name for start, magic, name in signatures if data.startswith(magic, start))
+    return next(found, None)
+
+
+def _detect_type(data: bytes, kind: str, label: str | None) -> str | None:
+    """Return the type of the bytes, whatever the label says; the label if they prove nothing."""
+    if label is not None and label.startswith(_RAW_SAMPLES):
+        return label
+    head = data[:HEADER_BYTES]
+    found = _match(data, _SIGNATURES)
+    if found is None and kind == "application/pdf" and b"%PDF-" in head:
+        found = kind  # behind other bytes, as viewers take it
+    if found is None and (container := _match(data, _CONTAINERS)) is not None:
+        if kind not in ("audio/", "video/"):
+            found = container
+        elif label is None or not label.startswith(("audio/", "video/")):
+            found = container if container.startswith(kind) else None
+    elif found is None and kind == "image/" and b"<svg" in head:
+        text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        found = "image/svg+xml" if text.startswith(b"<") else None
+    if found is None and (short := _match(data, _SHORT)) is not None and short.startswith(kind):
+        found = short
+    is_same = label is not None and _plain_type(label) == _plain_type(found or label)
+    return label if is_same else found
+
+
+def _plain_type(name: str) -> str:
+    name = name.replace("/x-", "/")
+    return _SAME_TYPES.get(name, name)
 
 
 def _split_data_url(url: str) -> tuple[str, bytes]:

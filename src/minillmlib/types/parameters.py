@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Generic, Self, TypeAlias, TypeVar, overload
 
 import msgspec
@@ -15,7 +16,7 @@ from minillmlib.types.costs import CostInfo, TokenPrice
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
-from minillmlib.types.values import check_kind, check_number, replace
+from minillmlib.types.values import check_fields, check_kind, check_number, replace
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def _check_format_kwargs(values: object) -> None:
             raise InvalidParameterError(
                 f"the name of a placeholder must be an identifier, not {name!r}"
             )
-        if not isinstance(value, str | int | float):
+        if not isinstance(value, str | Real):
             raise InvalidParameterError(
                 f"the value of the placeholder {name} must be text or a number, "
                 f"not {type(value).__name__}"
@@ -166,8 +167,7 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     extra: Mapping[str, JsonValue] = {}
 
     def __post_init__(self) -> None:
-        for name, check in _PARAMETER_CHECKS.items():
-            check(name, getattr(self, name))
+        check_fields(self, _PARAMETER_CHECKS)
         if self.stop is not None:
             msgspec.structs.force_setattr(self, "stop", _normalize_stop(self.stop))
         self._normalize_tools()
@@ -286,8 +286,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not isinstance(self.params, CompletionParameters):
             raise InvalidParameterError("params must be a CompletionParameters")
-        for name, check in _SETTING_CHECKS.items():
-            check(name, getattr(self, name))
+        check_fields(self, _SETTING_CHECKS)
         if self.cost_callback is not None and not callable(self.cost_callback):
             raise InvalidParameterError("cost_callback must be a function of one CostInfo")
         _check_format_kwargs(self.format_kwargs)

@@ -6,7 +6,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.json_value import JsonObject
-from minillmlib.types.values import check_choice, check_number
+from minillmlib.types.values import check_choice, check_fields, check_number
 
 # Kimi and DeepSeek refuse tool calls that come back without this key, be it empty.
 REQUIRED_KEY = "reasoning_content"
@@ -17,6 +17,10 @@ BLOCK_KEYS = ("reasoning_details", "thinking_blocks")
 REASONING_KEYS = (*BLOCK_KEYS, REQUIRED_KEY, "reasoning", "content")
 
 Effort: TypeAlias = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def _check_budget(name: str, value: object) -> None:
+    check_number(f"the {name} of reasoning", value, minimum=1, is_whole=True)
 
 
 class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +36,7 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if (self.effort is None) == (self.max_tokens is None):
             raise InvalidParameterError("reasoning needs either an effort or max_tokens")
-        check_number("the max_tokens of reasoning", self.max_tokens, minimum=1, is_whole=True)
+        check_fields(self, {"max_tokens": _check_budget})
         check_choice("the reasoning effort", self.effort, get_args(Effort))
 
 

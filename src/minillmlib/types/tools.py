@@ -172,15 +172,27 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __hash__(self) -> int:  # `extra` has none
         return hash((self.id, self.name, self.arguments))
 
-    def arguments_json(self) -> JsonValue:
-        """Return the arguments as a value. Raises `MalformedResponseError` if they are not JSON."""
+    def arguments_json(self) -> JsonObject:
+        """Return the arguments as an object, or raise `MalformedResponseError` if they are none.
+
+        No text and `null` mean no arguments. An object that was encoded twice, as some servers
+        do, is decoded twice (FoundationAgents/OpenManus#989, vllm-project/vllm#54964).
+        """
+        value: JsonValue = self.arguments
         try:
-            return decode_json(self.arguments)
+            while isinstance(value, str) and value.strip():  # each round takes off two quotes
+                value = decode_json(value)
         except MalformedResponseError:
-            raise MalformedResponseError(
-                f"the model called {self.name} with arguments that are not JSON: "
-                f"{excerpt_of(self.arguments)}"
-            ) from None
+            problem = "arguments that are not JSON"
+        else:
+            if isinstance(value, dict):
+                return value
+            if value is None or isinstance(value, str):
+                return {}
+            problem = "arguments that are no JSON object"
+        raise MalformedResponseError(
+            f"the model called {self.name} with {problem}: {excerpt_of(self.arguments)}"
+        )
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):

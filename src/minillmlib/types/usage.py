@@ -1,14 +1,40 @@
 """Token counts in disjoint buckets."""
 
 from decimal import Decimal
-from typing import Annotated, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
 import msgspec
 
-from minillmlib.json_value import JsonObject
+from minillmlib.json_value import JsonObject, JsonValue
+
+T = TypeVar("T")
 
 # A count as wires send it. JSON numbers are exact up to 2**53; a larger count is not a bill.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+def convert_counts(record: JsonValue, shape: type[T]) -> T:
+    """Convert a record of counts; whole numbers may be written as floats, such as 12.0.
+
+    Raises `ValueError` for a record of another shape (QuantumNous/new-api#1545).
+    """
+    try:
+        return msgspec.convert(record, shape)
+    except ValueError:
+        return msgspec.convert(_whole_numbers(record, _RECORD_DEPTH), shape)
+
+
+_RECORD_DEPTH = 4  # of Anthropic's: usage, iterations, one of them, its cache_creation
+
+
+def _whole_numbers(value: JsonValue, depth: int) -> JsonValue:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if depth and isinstance(value, dict):
+        return {name: _whole_numbers(part, depth - 1) for name, part in value.items()}
+    if depth and isinstance(value, list):
+        return [_whole_numbers(part, depth - 1) for part in value]
+    return value
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

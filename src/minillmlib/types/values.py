@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import TypeVar
 
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.json_value import plain_value
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -22,6 +24,23 @@ def replace(value: StructT, changes: Mapping[str, object]) -> StructT:
                 f"there is no field {name!r}; the fields are {', '.join(fields)}"
             )
     return msgspec.structs.replace(value, **changes)
+
+
+def check_fields(value: msgspec.Struct, checks: Mapping[str, Callable[[str, object], None]]) -> None:
+    """Check the fields of a new value that are set, and make their numbers plain ones.
+
+    numpy's numbers, for example, and those of enums are none that JSON and our sums know.
+    """
+    for name, check in checks.items():
+        field = getattr(value, name)
+        if field is None:
+            continue
+        check(name, field)
+        if type(field) not in _PLAIN and isinstance(field, Real):
+            msgspec.structs.force_setattr(value, name, plain_value(field))
+
+
+_PLAIN = (int, float, bool, str)
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
@@ -44,7 +63,7 @@ def check_number(
     if value is None:
         return
     if (
-        not isinstance(value, int if is_whole else int | float)
+        not isinstance(value, Integral if is_whole else Real)
         or isinstance(value, bool)
         or not abs(value) <= sys.float_info.max  # also NaN, and an integer that no float can hold
     ):

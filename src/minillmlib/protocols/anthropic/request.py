@@ -178,8 +178,6 @@ def _tool_use(call: ToolCall, own_ids: Collection[str]) -> JsonObject:
     try:
         arguments = call.arguments_json()
     except MalformedResponseError:
-        arguments = None
-    if not isinstance(arguments, dict):
         arguments = {"_raw": call.arguments}
     use = {"type": "tool_use", "id": _tool_use_id(call.id, own_ids), "name": call.name}
     return {**call.extra, **use, "input": arguments}

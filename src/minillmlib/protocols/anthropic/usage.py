@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.chat_completions.response import merge_usage as keep_wider
-from minillmlib.types.usage import Count, Usage, UsageUpdate
+from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
 COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))
 
@@ -66,7 +66,7 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     added up. A record that contradicts itself is not used.
     """
     try:
-        usage = msgspec.convert(raw.get("message", raw)["usage"], _Usage)
+        usage = convert_counts(raw.get("message", raw)["usage"], _Usage)
         if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
         whole = _buckets(usage)

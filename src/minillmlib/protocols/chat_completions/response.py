@@ -26,7 +26,7 @@ from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
-from minillmlib.types.usage import Count, Usage, UsageUpdate
+from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
 UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
 
@@ -218,7 +218,7 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     absurd: a guess at its meaning would be a number that nobody sent.
     """
     try:
-        usage = msgspec.convert(raw["usage"], _Usage)
+        usage = convert_counts(raw["usage"], _Usage)
     except (ValueError, TypeError, KeyError):
         return None
     details = usage.prompt_tokens_details or _TokenDetails()
