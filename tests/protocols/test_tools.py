@@ -356,6 +356,35 @@ def test_arguments_are_read_on_request_and_never_guessed():
         ToolCall(id="a", name="f", arguments='{"x": ').arguments_json()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [("null", {}), ("", {}), (" \n", {}), ('""', {}), ('"null"', {}), ('"{}"', {}),
+     (r'"{\"city\": \"Oslo\"}"', {"city": "Oslo"}), (r'"\"{}\""', {}), ('{"a": "{}"}', {"a": "{}"}),
+     ('{"a": null}', {"a": None})],
+)  # fmt: skip
+def test_arguments_are_an_object_however_the_server_wrote_it(arguments, value):
+    call = ToolCall(id="a", name="f", arguments=arguments)
+    assert call.arguments_json() == value
+    assert call.arguments == arguments, "what the model wrote is kept"
+    sent = body_of(CLAUDE_WIRE, with_call(call))["messages"][1]["content"][0]
+    assert sent["input"] == value
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "3", "0", "true", "false", '"Oslo"', '"[1]"', "0.0", "[]", '"{"'])
+def test_arguments_that_are_no_object_are_an_error_that_quotes_them(arguments):
+    call = ToolCall(id="a", name="f", arguments=arguments)
+    with pytest.raises(minillmlib.MalformedResponseError, match="called f") as caught:
+        call.arguments_json()
+    assert arguments in str(caught.value)
+    sent = body_of(CLAUDE_WIRE, with_call(call))["messages"][1]["content"][0]
+    assert sent["input"] == {"_raw": arguments}
+
+
+def with_call(call: ToolCall) -> ChatNode:
+    messages = [Message.user("u"), Message.assistant("", [call]), Message.tool_result("a", "ok")]
+    return ChatNode.from_messages(messages)[1]
+
+
 def test_a_whole_call_with_its_arguments_as_an_object_is_read():
     message = {
         "content": "",

@@ -78,7 +78,7 @@ def test_the_contract_is_the_guides_nine_methods_and_four_more():
         GenericProvider(),
     ):
         assert {name for name in dir(provider) if not name.startswith("_")} <= methods | {
-            "dialect", "capabilities", "billing", "legacy_token_limit",
+            "dialect", "capabilities", "billing", "legacy_token_limit", "marks_prefill",
         }  # fmt: skip
 
 

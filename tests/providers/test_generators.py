@@ -441,7 +441,8 @@ def test_parameters_are_sent_under_each_wires_own_names():
               "stop": ["END"], "seed": 7}  # fmt: skip
     for provider, limit in [(OpenAiProvider(), "max_completion_tokens"),
                             (OpenRouterProvider(), "max_tokens"),
-                            (GenericProvider(), "max_completion_tokens"),
+                            (GenericProvider(), "max_tokens"),
+                            (GenericProvider(legacy_token_limit=False), "max_completion_tokens"),
                             (GenericProvider(legacy_token_limit=True), "max_tokens")]:  # fmt: skip
         _, _, body = request_of(custom.with_provider(provider), FULL)
         del body["model"], body["messages"]

@@ -342,13 +342,23 @@ def test_older_models_are_told_the_schema_in_the_prompt(wire, model):
 
 @pytest.mark.parametrize(("wire", "model"), [
     (Claude, "claude-opus-4-1"), (Claude, "claude-sonnet-4-5"), (Claude, "claude-opus-5"),
-    (Claude, "another"), (Chat, "gpt-4o"), (Chat, "gpt-4.1-mini"), (Chat, "o3"),
+    (Claude, "claude-next"), (Chat, "gpt-4o"), (Chat, "gpt-4.1-mini"), (Chat, "o3"),
 ])  # fmt: skip
 def test_newer_and_unknown_models_are_held_to_it(wire, model):
     scripted = wire(OSLO)
     scripted.model = model
     asked(scripted)
     assert wire.form(scripted.bodies[0]) == FORM
+
+
+@pytest.mark.parametrize("model", ["smollm2", "glm-5.3", "deepseek-v4", "qwen/qwen3", "gpt-4o"])
+def test_a_model_of_another_vendor_on_the_messages_wire_reads_the_schema_at_once(model):
+    scripted = Claude(OSLO)
+    scripted.model = model
+    answer = asked(scripted)
+    assert Claude.form(scripted.bodies[0]) is None
+    assert scripted.turns()[-1][1].startswith("u\n\nAnswer with JSON")
+    assert model in answer.response.request_report.omitted["the schema of the answer"]
 
 
 def test_claude_behind_openrouter_is_what_it_is_at_home():

@@ -104,13 +104,16 @@ def build_body(call: Call) -> BuiltBody:
 def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     generator = call.generator
     try:
-        return generator.provider.build_request(
+        body = generator.provider.build_request(
             generator.model,
             messages,
             call.settings.params,
             stream=call.stream,
             include_usage=call.wants_usage,
         )
+        if call.settings.force_prepend:
+            body = generator.provider.capabilities.mark_prefill(generator.model, body)
+        return body
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own

@@ -16,10 +16,11 @@ from minillmlib.errors import (
     MalformedResponseError,
     TransportError,
 )
-from minillmlib.json_value import decode_json, excerpt
+from minillmlib.json_value import decode_json, excerpt, has_lone_surrogate
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
+from minillmlib.streaming.surrogates import SurrogateJoiner
 from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.costs import CostOutcome
 from minillmlib.types.responses import CompletionResponse, StreamChunk
@@ -45,6 +46,7 @@ class StreamReader:
         self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
         text = call.settings.force_prepend
         self._prefill = Prefill(text) if text else None
+        self._joiner = SurrogateJoiner()
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         self._grace_secs = USAGE_GRACE_SECS
@@ -144,7 +146,10 @@ class StreamReader:
 
     def _parse_chunk(self, data: str) -> StreamChunk | None:
         try:
-            return self._parse(data)
+            chunk = self._parse(data)
+            if chunk is not None and (self._joiner.held or has_lone_surrogate(data)):
+                return self._joiner.join(chunk)
+            return chunk
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise

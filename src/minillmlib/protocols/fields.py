@@ -51,6 +51,23 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     return {**body, **extra}
 
 
+def trim_last_turn(turns: list[JsonObject]) -> None:
+    """Remove white space at the end of an assistant's last turn: Claude's models refuse it.
+
+    Its text stays if it is nothing else, or if calls follow it.
+    """
+    last = turns[-1] if turns else {}
+    content = last.get("content")
+    if last.get("role") != "assistant" or last.get("tool_calls") or not content:
+        return
+    if isinstance(content, str):
+        turns[-1] = {**last, "content": content.rstrip() or content}
+    elif content[-1]["type"] == "text":
+        text = content[-1]["text"]
+        block = {**content[-1], "text": text.rstrip() or text}
+        turns[-1] = {**last, "content": [*content[:-1], block]}
+
+
 def encode_tool(like: ToolLike, schema_key: str) -> JsonObject:
     """Return the definition of a tool, with the schema of its arguments under `schema_key`."""
     tool = as_tool(like)

@@ -49,6 +49,12 @@ def _true(*_: object) -> bool:
     return True
 
 
+def leave_unmarked(model: str, body: JsonObject) -> JsonObject:
+    """Return the body as it is, for a server that continues a last assistant message by itself."""
+    del model
+    return body
+
+
 def omitted_routing(params: CompletionParameters) -> dict[str, str]:
     """Return the report of a routing that only OpenRouter takes."""
     reason = {"openrouter_routing": "only OpenRouter chooses providers"}
@@ -110,6 +116,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             so that the client may insert bytes of an earlier call. None: it never does.
         why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
             None if it may.
+        mark_prefill: `(model, body)`: a body that ends with the prefix (`force_prepend`), with
+            what makes the server continue it in place of beginning anew.
         why_no_schema: `(model, response_format)`: why a model is not held to a schema, or None
             if it is. With `expecting`, the prompt then states the schema.
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
@@ -131,6 +139,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     messages_key: str | None = None
     why_no_prefill: Callable[[str], str | None] = _none
+    mark_prefill: Callable[[str, JsonObject], JsonObject] = leave_unmarked
     why_no_schema: Callable[[str, ResponseFormat], str | None] = _none
     why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
     min_output_tokens: Callable[[str, CompletionParameters], int] = _one
@@ -194,7 +203,9 @@ class Provider:
 
     dialect: ChatDialect = ChatDialect()
     """The facts of a server that speaks the chat-completions wire."""
-    capabilities: Capabilities = Capabilities(messages_key="messages")
+    capabilities: Capabilities = Capabilities(
+        messages_key="messages", mark_prefill=request.mark_prefill
+    )
     """The abilities of the service."""
     billing: Billing = Billing()
     """The rules by which it counts and bills."""

@@ -1,25 +1,72 @@
 """Any server that speaks the chat-completions wire."""
 
+from collections.abc import Sequence
+
+from minillmlib.json_value import JsonObject
 from minillmlib.protocols.chat_completions.dialect import ALL_FIELDS, ChatDialect
-from minillmlib.providers.base import Provider
+from minillmlib.protocols.chat_completions.request import build_body
+from minillmlib.protocols.fields import trim_last_turn
+from minillmlib.providers.base import Provider, leave_unmarked
+from minillmlib.providers.models import claude, openai
+from minillmlib.providers.models.claude import Claude
+from minillmlib.types.messages import Message
+from minillmlib.types.parameters import CompletionParameters
 
 _DIALECT = ChatDialect(name="the OpenAI-compatible wire")
-_LEGACY = ChatDialect(name=_DIALECT.name, fields={**ALL_FIELDS, "max_tokens": "max_tokens"})
+_NEW_LIMIT = ChatDialect(
+    name=_DIALECT.name, fields={**ALL_FIELDS, "max_tokens": "max_completion_tokens"}
+)
+
+
+def why_no_prefill(model: str) -> str | None:
+    """Return why a model behind a gateway does not continue a prefix, or None if it may."""
+    return claude.why_no_prefill(model) or openai.why_no_prefill(model)
 
 
 class GenericProvider(Provider):
     """vLLM, llama.cpp, LM Studio, TGI, Ollama and the like.
 
     Args:
-        legacy_token_limit: Send `max_tokens`, for servers that do not know
-            `max_completion_tokens`.
+        legacy_token_limit: The key of the limit on the answer. True is `max_tokens`, which nearly
+            all servers know, and False `max_completion_tokens`. None, the default, is
+            `max_tokens` unless the model is one of OpenAI's that refuse it.
+        marks_prefill: Whether a forced beginning goes with the keys that make vLLM, SGLang and
+            others continue it. False is for a server that continues by itself and refuses keys
+            that it does not know, such as Groq's.
     """
 
-    capabilities = Provider.capabilities.replace(is_any_server=True)
+    capabilities = Provider.capabilities.replace(is_any_server=True, why_no_prefill=why_no_prefill)
 
-    def __init__(self, *, legacy_token_limit: bool = False) -> None:
+    def __init__(
+        self, *, legacy_token_limit: bool | None = None, marks_prefill: bool = True
+    ) -> None:
         self.legacy_token_limit = legacy_token_limit
-        self.dialect = _LEGACY if legacy_token_limit else _DIALECT
+        self.marks_prefill = marks_prefill
+        if not marks_prefill:
+            self.capabilities = self.capabilities.replace(mark_prefill=leave_unmarked)
+        self.dialect = _NEW_LIMIT if legacy_token_limit is False else _DIALECT
+
+    def build_request(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        params: CompletionParameters,
+        *,
+        stream: bool,
+        include_usage: bool,
+    ) -> JsonObject:
+        """Return the body, with the key of the token limit that the server obeys."""
+        dialect = self.dialect
+        if self.legacy_token_limit is None and openai.refuses_max_tokens(model):
+            dialect = _NEW_LIMIT
+        body = build_body(
+            dialect, model, messages, params, stream=stream, include_usage=include_usage
+        )
+        if Claude.of(model) is not None:
+            trim_last_turn(body["messages"])
+        return body
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(legacy_token_limit={self.legacy_token_limit})"
+        facts = f"legacy_token_limit={self.legacy_token_limit}"
+        facts += "" if self.marks_prefill else ", marks_prefill=False"
+        return f"{type(self).__name__}({facts})"

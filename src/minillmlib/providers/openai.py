@@ -1,6 +1,11 @@
 """OpenAI's chat-completions API."""
 
-from minillmlib.protocols.chat_completions.dialect import OPENAI_FIELDS, ChatDialect
+from minillmlib.protocols.chat_completions.dialect import (
+    IMAGE_TYPES,
+    OPENAI_FIELDS,
+    ChatDialect,
+    MessageCapabilities,
+)
 from minillmlib.providers.base import Provider
 from minillmlib.providers.models import openai as models
 
@@ -13,7 +18,12 @@ def _why_no_prefill(model: str) -> str:
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
-    dialect = ChatDialect(name="OpenAI", fields=OPENAI_FIELDS, reasoning_echo=None)
+    dialect = ChatDialect(
+        name="OpenAI",
+        fields=OPENAI_FIELDS,
+        messages=MessageCapabilities(images=IMAGE_TYPES),
+        reasoning_echo=None,
+    )
     capabilities = Provider.capabilities.replace(
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,

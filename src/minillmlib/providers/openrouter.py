@@ -11,11 +11,13 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols import cache_control
 from minillmlib.protocols.chat_completions.dialect import (
     ALL_FIELDS,
+    IMAGE_TYPES,
     ChatDialect,
     MessageCapabilities,
 )
-from minillmlib.protocols.fields import add_extra
+from minillmlib.protocols.fields import add_extra, trim_last_turn
 from minillmlib.providers.base import Billing, Capabilities, Provider, ignored_breakpoints
+from minillmlib.providers.generic import why_no_prefill
 from minillmlib.providers.models import claude, openai
 from minillmlib.providers.models.claude import Claude
 from minillmlib.types.costs import MAX_USD, exact_sum
@@ -135,11 +137,12 @@ class OpenRouterProvider(Provider):
 
     dialect = ChatDialect(
         name="OpenRouter",
-        fields={**ALL_FIELDS, "max_tokens": "max_tokens"},
+        fields=ALL_FIELDS,
         has_stream_options=False,
         has_reasoning_object=True,
         reasoning_echo="reasoning_details",
         messages=MessageCapabilities(
+            images=IMAGE_TYPES,
             audio=("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"),
             has_video=True,
             has_document_urls=True,
@@ -150,7 +153,7 @@ class OpenRouterProvider(Provider):
     )
     capabilities = Capabilities(
         messages_key="messages",
-        why_no_prefill=claude.why_no_prefill,
+        why_no_prefill=why_no_prefill,
         why_no_schema=_why_no_schema,
         why_no_warmup=claude.why_no_warmup,
         min_output_tokens=_min_output_tokens,
@@ -174,11 +177,12 @@ class OpenRouterProvider(Provider):
         stream: bool,
         include_usage: bool,
     ) -> JsonObject:
-        """Return the body, with the routing, and cache breakpoints for Claude's models."""
+        """Return the body, with the routing, and with what Claude's models take and demand."""
         body = super().build_request(
             model, messages, params, stream=stream, include_usage=include_usage
         )
         if Claude.of(model) is not None:
+            trim_last_turn(body["messages"])
             breakpoints = cache_control.select_breakpoints(messages, cache_control.has_text)
             for index, ttl in breakpoints.items():
                 cache_control.add_breakpoint(body["messages"][index], ttl)

@@ -42,7 +42,9 @@ PRESETS: dict[str, Preset] = {
         "https://api.anthropic.com", AnthropicProvider(), ClaudeSubscriptionToken()
     ),
     "groq": Preset(
-        "https://api.groq.com/openai/v1", GenericProvider(), EnvironmentKey(("GROQ_API_KEY",))
+        "https://api.groq.com/openai/v1",
+        GenericProvider(legacy_token_limit=False, marks_prefill=False),
+        EnvironmentKey(("GROQ_API_KEY",)),
     ),
     # The transport inserts the port when the server runs.
     "local": Preset("http://127.0.0.1:0/v1", GenericProvider()),

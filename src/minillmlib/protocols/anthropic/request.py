@@ -83,6 +83,7 @@ def _split_system(
             turns[-1]["content"].extend(blocks)
         elif blocks:
             turns.append({"role": role, "content": blocks})
+    fields.trim_last_turn(turns)
     if not turns:
         raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
     if form is not None and form.schema is None:

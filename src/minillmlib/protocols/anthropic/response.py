@@ -9,6 +9,7 @@ from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
+    decode_event,
     decode_json,
     excerpt,
     excerpt_of,
@@ -119,9 +120,9 @@ def parse_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
 
 
 def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
-    raw = decode_json(data)
+    raw = decode_event(data)
     if is_error_payload(raw):
-        raise error_from_payload(raw)
+        raise error_from_payload(decode_json(data))
     match raw:
         case {"type": "message_start", "message": message}:
             start = convert_json(message, _StartedMessage)

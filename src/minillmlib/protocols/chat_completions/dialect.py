@@ -9,7 +9,12 @@ from minillmlib.types.values import check_choice
 
 _PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop", "seed")
 OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name in _PLAIN}
-ALL_FIELDS = OPENAI_FIELDS | {"top_k": "top_k", "repetition_penalty": "repetition_penalty"}
+# Most compatible servers know `max_tokens` only: some refuse OpenAI's newer key (Mistral), others
+# pass over it and write without a limit (DeepSeek, llama-cpp-python, Ollama).
+ALL_FIELDS = OPENAI_FIELDS | {
+    name: name for name in ("max_tokens", "top_k", "repetition_penalty")
+}
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")  # of OpenAI, OpenRouter
 
 AS_SENT = "as_sent"
 REASONING_ECHOES = (REQUIRED_KEY, "reasoning", *BLOCK_KEYS, AS_SENT)
@@ -23,6 +28,8 @@ class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The content beside text that messages may hold, and the limits of tool calls.
 
     Attributes:
+        images: The types of images that the server takes by their bytes; None leaves it to the
+            server.
         audio: The audio types that the server takes.
         has_video: Whether it takes films.
         has_document_urls: Whether it fetches documents by their URL.
@@ -34,6 +41,7 @@ class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
         has_answer_images: Whether images that the model made go back with its message.
     """
 
+    images: tuple[str, ...] | None = None
     audio: tuple[str, ...] = ("wav", "mp3")
     has_video: bool = False
     has_document_urls: bool = False

@@ -59,6 +59,28 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     return fields.add_extra(body, params.extra)
 
 
+def mark_prefill(model: str, body: JsonObject) -> JsonObject:
+    """Return the body with what makes servers continue its last message; the caller's keys stay.
+
+    A server that does not know these keys refuses them, or continues without.
+    """
+    name = model.lower()
+    match body.get("messages"):
+        case [*others, {"role": "assistant"} as last] if "claude" not in name:
+            marks = {key: True for word, key in _PREFILL_MARKS.items() if word in name}
+            return {**body, "messages": [*others, last | marks]} | {
+                key: value for key, value in _CONTINUE.items() if key not in body
+            }
+    return body
+
+
+# vLLM and SGLang begin a new answer without these (vllm-project/vllm#6772, sgl-project/sglang#3971).
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+# Keys of the message itself, by a word in the model's name: DeepSeek's own service, and the partial
+# mode of Moonshot's and Alibaba's. Other servers of these models pass over them.
+_PREFILL_MARKS = {"deepseek": "prefix", "kimi": "partial", "moonshot": "partial", "qwen": "partial"}
+
+
 def _structured_fields(params: CompletionParameters) -> JsonObject:
     """Return the keys of the fields that are more than a number or a text."""
     body: JsonObject = {}
@@ -184,6 +206,7 @@ def _part(part: TextPart | MediaPart, dialect: ChatDialect) -> JsonObject:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ImagePart():
+            _check_image(part, dialect)
             detail = {} if part.detail is None else {"detail": part.detail}
             return {"type": "image_url", "image_url": {"url": part.data_url} | detail}
         case AudioPart():
@@ -195,6 +218,14 @@ def _part(part: TextPart | MediaPart, dialect: ChatDialect) -> JsonObject:
     raise InvalidParameterError(
         f"{dialect.name} takes no {part.kind}; leave it out, or use a provider that takes it"
     )
+
+
+def _check_image(part: ImagePart, dialect: ChatDialect) -> None:
+    images = dialect.messages.images
+    if part.data is not None and images is not None and part.media_type not in images:
+        raise InvalidParameterError(
+            f"{dialect.name} takes images as {', '.join(images)}, not {part.media_type}"
+        )
 
 
 def _audio(part: AudioPart, dialect: ChatDialect) -> JsonObject:

@@ -116,8 +116,13 @@ def why_no_prefill(model: str) -> str | None:
 
 
 def why_no_schema(model: str, form: ResponseFormat) -> str | None:
-    """Return why a model is not held to this schema, or None for one that is, or is unknown."""
+    """Return why a model is not held to this schema, or None for one that is.
+
+    Other models on this wire are not: llama.cpp, litellm and more pass over `output_config`.
+    """
     claude = Claude.of(model)
+    if "claude" not in model.lower():
+        return f"it is not known whether {model} is held to a schema on this wire"
     if claude is not None and claude.version < (4, 5) and claude != Claude("opus", (4, 1)):
         return f"{model} is older than schemas for answers"
     return None if form.strict else "Claude takes only strict schemas"

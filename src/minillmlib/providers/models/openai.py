@@ -32,6 +32,10 @@ _PATCHES = (
     (re.compile(r"gpt-5\.6(?:-(?:sol|terra|luna))?" + _SNAPSHOT), 30_000, 1.2),
 )
 
+# gpt-oss is no model of OpenAI's own service; whoever runs it decides.
+_NAME = re.compile(r"(?:^|[/.])(?:o\d|(?:chat)?gpt-(?!oss))")
+_NEW_LIMIT = re.compile(r"(?:^|[/.])(?:o\d|gpt-(?:[5-9]|\d\d))")
+
 # A model that reasons takes only these values.
 _DEFAULTS = {
     "temperature": 1,
@@ -62,6 +66,21 @@ _FAMILIES = (
     _Family(re.compile(r"gpt-5\.6(?:-(?!chat)|$)"), ("minimal",), thinks_with_tools=False),
     _Family(re.compile(r"gpt-6"), ("none", "minimal"), has_tools=False, thinks_with_tools=False),
 )
+
+
+def why_no_prefill(model: str) -> str | None:
+    """Return why a model does not continue a prefix; a model of another name may."""
+    if _NAME.search(model) is None:
+        return None
+    return f"{model} begins a new answer after an assistant message, like all of OpenAI's models"
+
+
+def refuses_max_tokens(model: str) -> bool:
+    """Whether a model takes only `max_completion_tokens`; one of another name takes `max_tokens`.
+
+    The o series, and from gpt-5 on (OpenAI's reference, November 2026).
+    """
+    return _NEW_LIMIT.search(model) is not None
 
 
 def why_no_schema(model: str, form: ResponseFormat) -> str | None:

@@ -1,0 +1,137 @@
+"""Characters that a server cut into two halves, each in an event of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minillmlib
+from minillmlib import ChatNode, GeneratorInfo
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+FINISH = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+GRIN = "\U0001f600"
+
+
+def event(value: object) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"  # half a pair is an escape
+
+
+def chat(*deltas: dict, finish: dict = FINISH) -> ChatNode:
+    events = [event({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    return played(generator, *events, event(finish), b"data: [DONE]\n\n")
+
+
+def claude(*events: dict) -> ChatNode:
+    start = {"type": "message_start", "message": {"id": "m", "model": "c", "content": []}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}
+    stop = {"type": "message_stop"}
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
+    return played(generator, *map(event, (start, *events, end, stop)))
+
+
+def played(generator: GeneratorInfo, *events: bytes) -> ChatNode:
+    transport = ScriptedTransport([ScriptedReply.events(*events)])
+    stream = ChatNode.root("s").chat_streaming("q", generator.with_transport(transport))
+    chunks = list(minillmlib.iterate(stream))
+    for chunk in chunks:
+        texts = (chunk.delta, chunk.reasoning, *(c.arguments for c in chunk.tool_calls))
+        "".join(texts).encode()  # no piece has half a pair
+    assert "".join(chunk.delta for chunk in chunks) == stream.node.response.content
+    return stream.node
+
+
+def text(*pieces: str) -> list[dict]:
+    return [{"content": piece} for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole"),
+    [
+        (["hi \ud83d", "\ude00 there"], f"hi {GRIN} there"),
+        (["\ud83d", "\ude00", "\ud83d", "\ude00"], GRIN * 2),
+        (["\ud83d", "", "\ude00"], GRIN),
+        (["a\ud83d", "b"], "a\ufffdb"),
+        (["a", "\ude00b"], "a\ufffdb"),
+        (["\ude00\ud83d", "\ud83d\ude00"], f"\ufffd\ufffd{GRIN}"),
+        (["end \ud83d"], "end \ufffd"),
+        (["é\ud83d", "\ude00é"], f"é{GRIN}é"),
+        (["a\ud83db", "c"], "a\ufffdbc"),
+    ],
+)
+def test_the_halves_of_a_text_are_joined_and_a_lone_one_is_replaced(pieces, whole):
+    assert chat(*text(*pieces)).text == whole
+    blocks = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+        for piece in pieces
+    ]
+    assert claude(*blocks).text == whole
+
+
+def test_a_half_that_comes_with_the_end_of_the_stream_is_not_lost():
+    last = {"choices": [{"index": 0, "delta": {"content": "\ude00!"}, "finish_reason": "stop"}]}
+    assert chat(*text("a\ud83d"), finish=last).text == f"a{GRIN}!"
+
+
+def test_reasoning_and_text_between_its_halves_do_not_mix():
+    deltas = [{"reasoning_content": "\ud83d"}, {"content": "x"}, {"reasoning_content": "\ude00"}]
+    node = chat(*deltas)
+    assert (node.text, node.response.reasoning) == ("x", GRIN)
+
+
+def test_arguments_of_calls_that_come_by_turns_are_joined_each():
+    def piece(index: int, arguments: str, **more) -> dict:
+        function = {"arguments": arguments, **more}
+        return {"tool_calls": [{"index": index, "id": f"c{index}", "function": function}]}
+
+    node = chat(
+        piece(0, '{"a": "\ud83d', name="f"), piece(1, '{"b": "\ud83c', name="g"),
+        piece(0, '\ude00"}'), piece(1, '\udf89"}'),
+    )  # fmt: skip
+    assert [call.arguments_json() for call in node.tool_calls] == [{"a": GRIN}, {"b": "\U0001f389"}]
+
+
+def test_claudes_arguments_and_sealed_thoughts_are_joined():
+    def block(index: int, **start) -> dict:
+        return {"type": "content_block_start", "index": index, "content_block": start}
+
+    def delta(index: int, **fields) -> dict:
+        return {"type": "content_block_delta", "index": index, "delta": fields}
+
+    node = claude(
+        block(0, type="thinking", thinking="", signature=""),
+        delta(0, type="thinking_delta", thinking="hm \ud83d"),
+        delta(0, type="thinking_delta", thinking="\ude00"),
+        delta(0, type="signature_delta", signature="s"),
+        block(1, type="tool_use", id="t", name="f", input={}),
+        delta(1, type="input_json_delta", partial_json='{"a": "\ud83d'),
+        delta(1, type="input_json_delta", partial_json='\ude00"}'),
+    )
+    (call,) = node.tool_calls
+    (sealed,) = node.response.reasoning_blocks
+    assert call.arguments_json() == {"a": GRIN}
+    assert node.response.reasoning == sealed.fields["thinking"] == f"hm {GRIN}"
+
+
+def test_a_half_in_a_place_that_is_no_text_of_the_answer_is_replaced():
+    last = {**FINISH, "id": "\ud83d", "model": "m\ude00", "usage": {"\ud83d": "\ude00"}}
+    response = chat(*text("ok"), finish=last).response
+    assert (response.content, response.model) == ("ok", "m\ufffd")
+    json.dumps(response.usage_record, ensure_ascii=False).encode()
+
+
+@given(st.text(alphabet="aé\U0001f600\U0001f389", max_size=12), st.data())
+def test_any_cut_between_utf16_units_gives_the_text_that_was_cut(whole, data):
+    units = whole.encode("utf-16-le")
+    halves = [units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
+    pieces = []
+    while halves:
+        size = data.draw(st.integers(1, 4))
+        pieces.append("".join(halves[:size]))
+        halves = halves[size:]
+    joined = [piece.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for piece in pieces]
+    assert (chat(*text("<", *joined, ">")).text) == f"<{whole}>"
