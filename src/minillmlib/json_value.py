@@ -9,7 +9,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from minillmlib.deferred_imports import json_module
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 
 # The one place where Any is allowed: JSON whose shape is not checked yet.
@@ -40,31 +39,6 @@ def decode_json(data: bytes | str) -> JsonValue:
             raise MalformedResponseError(
                 f"the server sent invalid JSON ({excerpt(str(error))}): {excerpt(data)}"
             ) from None
-
-
-def decode_event(data: str) -> JsonValue:
-    """Return the value of an event of a stream, like `decode_json`, but keep lone surrogates.
-
-    The other half of the pair may be at the start of the next event's text.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except (ValueError, RecursionError):
-        if not has_lone_surrogate(data):
-            return decode_json(data)
-    try:
-        return json_module().loads(data, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return decode_json(data)
-
-
-def has_lone_surrogate(data: str) -> bool:
-    """Whether a JSON text has an escape of half a surrogate pair, or looks as if it had one."""
-    return "\\u" in data and _ESCAPED_HALF.search(_ESCAPED_PAIR.sub("", data)) is not None
-
-
-_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-_ESCAPED_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 
 
 def _repair_encoding(data: bytes | str) -> bytes:

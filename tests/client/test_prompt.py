@@ -199,3 +199,103 @@ def test_a_real_model_continues_a_beginning_on_both_wires(local_server):
         assert text.startswith("The capital is")
         assert text.count("The capital is") == 1
         assert msgspec.json.encode(text)
+
+
+ENDS = "Roses are red,\n \n"
+
+
+@pytest.mark.parametrize("content", [ENDS, [TextPart(text="A poem:"), TextPart(text=ENDS)]])
+def test_white_space_at_the_end_of_a_last_turn_is_not_sent_to_claude(content):
+    leaf = ChatNode.root("s").add_user("A poem").add_assistant(content)
+    blocks = body_of(AnthropicProvider(), leaf)["messages"][-1]["content"]
+    assert blocks[-1]["text"] == "Roses are red,"
+    for provider in (minillmlib.OpenRouterProvider(), GenericProvider()):
+        _, sent = sent_to("anthropic/claude-haiku-4-5", provider, leaf)
+        text = sent["messages"][-1]["content"]
+        assert (text if isinstance(text, str) else text[-1]["text"]) == "Roses are red,"
+    after = body_of(AnthropicProvider(), leaf.add_user("Go on"))["messages"]
+    assert after[1]["content"][-1]["text"] == ENDS, "in the middle it stays: caches know it so"
+    assert leaf.text.endswith(ENDS)
+
+
+def test_white_space_is_left_before_a_call_and_to_servers_that_do_not_mind():
+    call = minillmlib.ToolCall(id="1", name="f", arguments="{}")
+    _, leaf = ChatNode.from_messages([minillmlib.Message.user("u"),
+                                      minillmlib.Message.assistant("Let me see. ", [call])])  # fmt: skip
+    first = body_of(AnthropicProvider(), leaf)["messages"][-1]["content"][0]
+    assert first["text"] == "Let me see. "
+    plain = ChatNode.root("s").add_user("A poem").add_assistant(ENDS)
+    assert body_of(GenericProvider(), plain)["messages"][-1]["content"] == ENDS
+
+
+def sent_to(model, provider, leaf, params=None):
+    transport = ScriptedTransport([said(" Paris.")])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", model).with_provider(provider)
+    answer = minillmlib.run(leaf.complete(generator.with_transport(transport), params))
+    return answer, msgspec.json.decode(transport.requests[0].body)
+
+
+CAPITAL = NodeCompletionParameters(force_prepend="The capital is")
+MARKS = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+@pytest.mark.parametrize(
+    ("model", "mark"),
+    [("m", {}), ("meta-llama/Llama-3", {}), ("deepseek-chat", {"prefix": True}),
+     ("kimi-k2.5", {"partial": True}), ("moonshot-v1-8k", {"partial": True}),
+     ("Qwen/Qwen3-8B", {"partial": True}), ("openai/gpt-oss-20b", {})],
+)  # fmt: skip
+def test_a_compatible_server_is_told_to_continue_a_beginning(model, mark):
+    answer, sent = sent_to(model, GenericProvider(), ChatNode.root("s").add_user("u"), CAPITAL)
+    assert {key: sent[key] for key in MARKS} == MARKS
+    assert sent["messages"][-1] == {"role": "assistant", "content": "The capital is"} | mark
+    assert answer.text == "The capital is Paris."
+    assert set(MARKS) <= set(answer.response.request_report.sent)
+    _, plain = sent_to(model, GenericProvider(), ChatNode.root("s").add_user("u"))
+    assert not set(MARKS) & set(plain), "only with a forced beginning"
+
+
+def test_a_callers_own_keys_for_a_beginning_are_sent_as_they_are():
+    extra = CompletionParameters(extra={"continue_final_message": True, "echo": True,
+                                        "add_generation_prompt": True})  # fmt: skip
+    leaf = ChatNode.root("s").add_user("u")
+    _, sent = sent_to("m", GenericProvider(), leaf, CAPITAL.with_params(extra))
+    assert (sent["add_generation_prompt"], sent["echo"]) == (True, True)
+
+
+def test_a_server_that_continues_by_itself_gets_no_unknown_keys():
+    leaf = ChatNode.root("s").add_user("u")
+    groq = GeneratorInfo.preset("groq", "openai/gpt-oss-20b").provider
+    for model, provider in [("m", GenericProvider(marks_prefill=False)), ("m", groq),
+                            ("m", minillmlib.OpenRouterProvider()),
+                            ("anthropic/claude-haiku-4-5", GenericProvider())]:  # fmt: skip
+        _, sent = sent_to(model, provider, leaf, CAPITAL)
+        assert not set(MARKS) & set(sent)
+        assert sent["messages"][-1] == {"role": "assistant", "content": "The capital is"}
+
+
+@pytest.mark.parametrize("provider", [GenericProvider(), minillmlib.OpenRouterProvider()])
+@pytest.mark.parametrize(
+    "model", ["openai/gpt-5-mini", "gpt-4o", "o3", "chatgpt-4o-latest", "anthropic/claude-opus-4.8"]
+)
+def test_a_gateway_to_a_model_that_begins_anew_is_refused_before_anything_is_sent(provider, model):
+    with pytest.raises(InvalidParameterError, match=r"begins a new|refuses a beginning"):
+        sent_to(model, provider, ChatNode.root("s").add_user("u"), CAPITAL)
+
+
+class Capital(msgspec.Struct):
+    """A typed answer."""
+
+    city: str
+
+
+def test_a_typed_answer_and_a_retry_keep_the_marks():
+    transport = ScriptedTransport([said(" wrong"), said('"city": "Oslo"}')])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(transport)
+    params = NodeCompletionParameters(force_prepend="{", retry=2).expecting(Capital)
+    answer = minillmlib.run(ChatNode.root("s").chat("u", generator, params))
+    assert answer.parsed == Capital(city="Oslo")
+    for request in transport.requests:
+        body = msgspec.json.decode(request.body)
+        assert MARKS.items() <= body.items()
+        assert body["messages"][-1]["content"] == "{"

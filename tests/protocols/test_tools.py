@@ -370,7 +370,9 @@ def test_arguments_are_an_object_however_the_server_wrote_it(arguments, value):
     assert sent["input"] == value
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "3", "0", "true", "false", '"Oslo"', '"[1]"', "0.0", "[]", '"{"'])
+@pytest.mark.parametrize(
+    "arguments", ["[1]", "3", "0", "true", "false", '"Oslo"', '"[1]"', "0.0", "[]", '"{"']
+)
 def test_arguments_that_are_no_object_are_an_error_that_quotes_them(arguments):
     call = ToolCall(id="a", name="f", arguments=arguments)
     with pytest.raises(minillmlib.MalformedResponseError, match="called f") as caught:

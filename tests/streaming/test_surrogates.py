@@ -121,17 +121,40 @@ def test_a_half_in_a_place_that_is_no_text_of_the_answer_is_replaced():
     last = {**FINISH, "id": "\ud83d", "model": "m\ude00", "usage": {"\ud83d": "\ude00"}}
     response = chat(*text("ok"), finish=last).response
     assert (response.content, response.model) == ("ok", "m\ufffd")
+    assert response.finish_reason is minillmlib.FinishReason.STOP
     json.dumps(response.usage_record, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "words", [r"\\ud83d is no escape", "\U0010f83d of private use \ud83d", "\u00e9 \ud83d\ude00"]
+)
+def test_what_only_looks_like_a_half_stays_as_it_is(words):
+    assert (
+        chat(*text(words, "!")).text
+        == words.replace(" \ud83d", " \ufffd", 1 * ("private" in words)) + "!"
+    )
+
+
+def test_an_error_that_quotes_half_a_character_is_still_an_error():
+    error = event({"error": {"message": "no \ud83d room", "code": 503}})
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+    with pytest.raises(minillmlib.ApiError, match="no \ufffd room"):
+        played(generator, error)
 
 
 @given(st.text(alphabet="aé\U0001f600\U0001f389", max_size=12), st.data())
 def test_any_cut_between_utf16_units_gives_the_text_that_was_cut(whole, data):
     units = whole.encode("utf-16-le")
-    halves = [units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)]
+    halves = [
+        units[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(units), 2)
+    ]
     pieces = []
     while halves:
         size = data.draw(st.integers(1, 4))
         pieces.append("".join(halves[:size]))
         halves = halves[size:]
-    joined = [piece.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") for piece in pieces]
+    joined = [
+        piece.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        for piece in pieces
+    ]
     assert (chat(*text("<", *joined, ">")).text) == f"<{whole}>"

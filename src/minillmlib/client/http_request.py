@@ -111,9 +111,8 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
             stream=call.stream,
             include_usage=call.wants_usage,
         )
-        if call.settings.force_prepend:
-            body = generator.provider.capabilities.mark_prefill(generator.model, body)
-        return body
+        mark = generator.provider.capabilities.mark_prefill
+        return mark(generator.model, body) if call.settings.force_prepend else body
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own

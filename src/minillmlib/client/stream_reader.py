@@ -16,7 +16,7 @@ from minillmlib.errors import (
     MalformedResponseError,
     TransportError,
 )
-from minillmlib.json_value import decode_json, excerpt, has_lone_surrogate
+from minillmlib.json_value import decode_json, excerpt
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
@@ -146,10 +146,7 @@ class StreamReader:
 
     def _parse_chunk(self, data: str) -> StreamChunk | None:
         try:
-            chunk = self._parse(data)
-            if chunk is not None and (self._joiner.held or has_lone_surrogate(data)):
-                return self._joiner.join(chunk)
-            return chunk
+            return self._joiner.parse(self._parse, data)
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import plain_value
+from minillmlib.json_value import JsonValue, plain_value
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -26,7 +26,9 @@ def replace(value: StructT, changes: Mapping[str, object]) -> StructT:
     return msgspec.structs.replace(value, **changes)
 
 
-def check_fields(value: msgspec.Struct, checks: Mapping[str, Callable[[str, object], None]]) -> None:
+def check_fields(
+    value: msgspec.Struct, checks: Mapping[str, Callable[[str, object], None]]
+) -> None:
     """Check the fields of a new value that are set, and make their numbers plain ones.
 
     numpy's numbers, for example, and those of enums are none that JSON and our sums know.
@@ -62,12 +64,13 @@ def check_number(
     """Raise `InvalidParameterError` unless `value` is a finite number of at least `minimum`."""
     if value is None:
         return
+    number: JsonValue = value
     if (
-        not isinstance(value, Integral if is_whole else Real)
-        or isinstance(value, bool)
-        or not abs(value) <= sys.float_info.max  # also NaN, and an integer that no float can hold
+        isinstance(value, bool)
+        or not isinstance(value, Integral if is_whole else Real)
+        or not abs(number) <= sys.float_info.max  # also NaN, and an integer that no float can hold
     ):
         wanted = "a whole number" if is_whole else "a finite number"
         raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
-    if minimum is not None and value < minimum:
+    if minimum is not None and number < minimum:
         raise InvalidParameterError(f"{name} must be at least {minimum}, not {value!r}")

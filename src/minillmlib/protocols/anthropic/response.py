@@ -9,7 +9,6 @@ from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
-    decode_event,
     decode_json,
     excerpt,
     excerpt_of,
@@ -120,9 +119,9 @@ def parse_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
 
 
 def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
-    raw = decode_event(data)
+    raw = decode_json(data)
     if is_error_payload(raw):
-        raise error_from_payload(decode_json(data))
+        raise error_from_payload(raw)
     match raw:
         case {"type": "message_start", "message": message}:
             start = convert_json(message, _StartedMessage)

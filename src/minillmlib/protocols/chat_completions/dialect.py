@@ -11,9 +11,7 @@ _PLAIN = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "stop
 OPENAI_FIELDS = {"max_tokens": "max_completion_tokens"} | {name: name for name in _PLAIN}
 # Most compatible servers know `max_tokens` only: some refuse OpenAI's newer key (Mistral), others
 # pass over it and write without a limit (DeepSeek, llama-cpp-python, Ollama).
-ALL_FIELDS = OPENAI_FIELDS | {
-    name: name for name in ("max_tokens", "top_k", "repetition_penalty")
-}
+ALL_FIELDS = OPENAI_FIELDS | {name: name for name in ("max_tokens", "top_k", "repetition_penalty")}
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")  # of OpenAI, OpenRouter
 
 AS_SENT = "as_sent"

@@ -74,7 +74,7 @@ def mark_prefill(model: str, body: JsonObject) -> JsonObject:
     return body
 
 
-# vLLM and SGLang begin a new answer without these (vllm-project/vllm#6772, sgl-project/sglang#3971).
+# vLLM and SGLang begin anew without these (vllm-project/vllm#6772, sgl-project/sglang#3971).
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 # Keys of the message itself, by a word in the model's name: DeepSeek's own service, and the partial
 # mode of Moonshot's and Alibaba's. Other servers of these models pass over them.

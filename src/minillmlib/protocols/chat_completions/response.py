@@ -14,7 +14,6 @@ from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
-    decode_event,
     decode_json,
     excerpt_of,
     json_text,
@@ -168,9 +167,9 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
             return StreamChunk(is_end=True)
         if not data or data.startswith(":"):  # relays send their keep-alives as data
             return None
-        payload = decode_event(data)  # not quite JSON, or not in our shape
+        payload = decode_json(data)  # not quite JSON, or not in our shape
         if is_error_payload(payload):
-            raise error_from_payload(decode_json(data)) from None
+            raise error_from_payload(payload) from None
         body = convert_json(payload, _Body)
     choice = _first_choice(body)
     if body.error or body.object == "error":
