@@ -33,7 +33,7 @@ COUNTS = {
     "web_search_requests",
 }  # fmt: skip
 NO_COUNTS = {
-    "whole": [-1, 0.5, 1.0, True, "7", "NaN", 10**30, 2**53 + 1, [1], {}],
+    "whole": [-1, 0.5, True, "7", "NaN", 10**30, 2**53 + 1, [1], {}],
     "streamed": [-1, 0.5, True, "7", 10**30],
 }
 LIFETIMES = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")

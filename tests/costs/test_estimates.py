@@ -191,7 +191,7 @@ LIMIT = CompletionParameters(max_tokens=100)
         ("openai", LIMIT, 100),
         ("custom", LIMIT.replace(extra={"n": 3}), 300),
         ("custom", LIMIT.replace(extra={"n": 2, "best_of": 5}), 500),
-        ("custom", LIMIT.replace(extra={"max_tokens": 900}), 900),
+        ("custom", LIMIT.replace(extra={"max_completion_tokens": 900}), 900),
         ("custom", CompletionParameters(extra={"max_tokens": 7}), 7),
         ("openrouter", LIMIT.replace(reasoning=ReasoningConfig(max_tokens=50)), 100),
         ("anthropic", LIMIT, 100),
