@@ -532,3 +532,21 @@ def test_anthropic_without_a_user_message_is_an_error_that_says_so():
     generator = GeneratorInfo.anthropic("m").with_api_key("k")
     with pytest.raises(InvalidParameterError, match="user message"):
         minillmlib.run(ChatNode.root("s").complete(generator))
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [("m", "max_tokens"), ("openai/gpt-oss-20b", "max_tokens"), ("gpt-4o", "max_tokens"),
+     ("deepseek-chat", "max_tokens"), ("gpt-5-mini", "max_completion_tokens"),
+     ("openai/gpt-5.1", "max_completion_tokens"), ("o4-mini", "max_completion_tokens"),
+     ("azure/o3", "max_completion_tokens"), ("gpt-6-astra", "max_completion_tokens")],
+)  # fmt: skip
+def test_a_limit_goes_to_a_compatible_server_under_the_key_that_the_model_obeys(model, key):
+    custom = GeneratorInfo.custom("c", "http://localhost:1/v1", model)
+    limit = CompletionParameters(max_tokens=9)
+    _, _, body = request_of(custom, limit)
+    assert {name: body[name] for name in body if "tokens" in name} == {key: 9}
+    for is_legacy, given in [(True, "max_tokens"), (False, "max_completion_tokens")]:
+        provider = GenericProvider(legacy_token_limit=is_legacy)
+        _, _, body = request_of(custom.with_provider(provider), limit)
+        assert {name: body[name] for name in body if "tokens" in name} == {given: 9}

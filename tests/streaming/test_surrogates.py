@@ -95,6 +95,18 @@ def test_arguments_of_calls_that_come_by_turns_are_joined_each():
     assert [call.arguments_json() for call in node.tool_calls] == [{"a": GRIN}, {"b": "\U0001f389"}]
 
 
+def test_what_a_call_holds_besides_stays_with_it():
+    extra = {"extra_content": {"google": {"thought_signature": "s\ud83d"}}}
+    function = {"name": "f", "arguments": '{"a": "\ud83d'}
+    node = chat(
+        {"tool_calls": [{"index": 0, "id": "c", "function": function, **extra}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '\ude00"}'}}]},
+    )
+    (call,) = node.tool_calls
+    assert call.arguments_json() == {"a": GRIN}
+    assert call.extra == {"extra_content": {"google": {"thought_signature": "s\ufffd"}}}
+
+
 def test_claudes_arguments_and_sealed_thoughts_are_joined():
     def block(index: int, **start) -> dict:
         return {"type": "content_block_start", "index": index, "content_block": start}

@@ -9,7 +9,7 @@ from minillmlib.protocols.fields import trim_last_turn
 from minillmlib.providers.base import Provider, leave_unmarked
 from minillmlib.providers.models import claude, openai
 from minillmlib.providers.models.claude import Claude
-from minillmlib.types.messages import Message
+from minillmlib.types.messages import ASSISTANT, Message
 from minillmlib.types.parameters import CompletionParameters
 
 _DIALECT = ChatDialect(name="the OpenAI-compatible wire")
@@ -57,12 +57,13 @@ class GenericProvider(Provider):
     ) -> JsonObject:
         """Return the body, with the key of the token limit that the server obeys."""
         dialect = self.dialect
-        if self.legacy_token_limit is None and openai.refuses_max_tokens(model):
+        is_by_model = params.max_tokens is not None and self.legacy_token_limit is None
+        if is_by_model and openai.refuses_max_tokens(model):
             dialect = _NEW_LIMIT
         body = build_body(
             dialect, model, messages, params, stream=stream, include_usage=include_usage
         )
-        if Claude.of(model) is not None:
+        if messages[-1].role is ASSISTANT and Claude.of(model) is not None:
             trim_last_turn(body["messages"])
         return body
 

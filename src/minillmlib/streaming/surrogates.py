@@ -77,9 +77,8 @@ class SurrogateJoiner:
 
     def _join_call(self, call: ToolCallDelta, is_last: bool) -> ToolCallDelta:  # noqa: FBT001 - private
         arguments = self._join_text(("call", call.index, ""), call.arguments, is_last)
-        return ToolCallDelta(
-            index=call.index, id=_mend(call.id), name=_mend(call.name), arguments=arguments
-        )
+        rest: ToolCallDelta = _mend(msgspec.structs.replace(call, arguments=""))
+        return msgspec.structs.replace(rest, arguments=arguments)
 
     def _join_block(self, block: ReasoningDelta, is_last: bool) -> ReasoningDelta:  # noqa: FBT001
         fields: JsonObject = {
@@ -88,7 +87,7 @@ class SurrogateJoiner:
             else _mend(value)
             for name, value in block.fields.items()
         }
-        return ReasoningDelta(index=block.index, fields=fields)
+        return msgspec.structs.replace(block, fields=fields)
 
     def _join_text(self, place: _Place, text: str, is_last: bool) -> str:  # noqa: FBT001 - private
         if not text and not is_last:
