@@ -46,7 +46,7 @@ class StreamReader:
         self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
         text = call.settings.force_prepend
         self._prefill = Prefill(text) if text else None
-        self._joiner = SurrogateJoiner()
+        self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         self._grace_secs = USAGE_GRACE_SECS
@@ -146,6 +146,10 @@ class StreamReader:
 
     def _parse_chunk(self, data: str) -> StreamChunk | None:
         try:
+            if self._joiner is None:
+                if "\\u" not in data:  # as in nearly all
+                    return self._parse(data)
+                self._joiner = SurrogateJoiner()
             return self._joiner.parse(self._parse, data)
         except MalformedResponseError as error:
             error.is_retryable = True  # the stream is broken, not the server's idea of one
