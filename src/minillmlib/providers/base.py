@@ -9,7 +9,7 @@ import msgspec
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.cache_control import BREAKPOINTS
-from minillmlib.protocols.chat_completions import request, response
+from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.transport.base import HttpRequest
@@ -167,7 +167,7 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
         unpriced_keys: `(body)`: the keys with which a request may cost more than its tokens.
     """
 
-    merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = response.merge_usage
+    merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = usage.merge_usage
     is_billed: Callable[[CompletionResponse], bool] = _true
     parse_deferred_usage: Callable[[JsonValue], Usage | None] = _none
     is_usage_pending: Callable[[JsonValue], bool] = _true
@@ -255,7 +255,7 @@ class Provider:
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """Return the token counts in a decoded body or event, or None if none can be trusted."""
-        return response.parse_usage(raw)
+        return usage.parse_usage(raw)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether token counts may follow the finish reason of a stream.
