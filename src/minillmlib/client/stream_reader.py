@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import msgspec
 
-from minillmlib.client.attempt import PendingAttempt, cost_of_response
+from minillmlib.client.attempt import PendingAttempt, cost_of_response, unknown_cost
 from minillmlib.client.prefill import Prefill
 from minillmlib.errors import (
     IncompleteStreamError,
@@ -117,12 +117,15 @@ class StreamReader:
         """Return the cost if the final counts have come, else what it cost at least."""
         accumulator = self._accumulator
         if accumulator.usage is not None:
-            return cost_of_response(self._attempt.call, accumulator.response())
+            return cost_of_response(self._attempt.call, self._response())
         if accumulator.partial_usage is None and accumulator.usage_record is None:
             return None
-        return CostOutcome.unknown(
-            minimum_usage=accumulator.partial_usage, record=accumulator.usage_record
-        )
+        call = self._attempt.call
+        return unknown_cost(call, accumulator.partial_usage, accumulator.usage_record)
+
+    def _response(self) -> CompletionResponse:
+        accumulator = self._accumulator
+        return self._attempt.with_stated_cost(accumulator.response(), accumulator.last_record)
 
     async def _next_events(self) -> list[SseEvent] | None:
         """Return the events that arrive next, or None at the end of the stream."""
@@ -177,7 +180,7 @@ class StreamReader:
                 "`partial` of this error holds the text so far"
             )
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
-        return self._attempt.with_call_metadata(self._accumulator.response(), cost)
+        return self._attempt.with_call_metadata(self._response(), cost)
 
 
 def _raise_error(data: str) -> NoReturn:

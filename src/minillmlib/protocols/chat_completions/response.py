@@ -85,6 +85,7 @@ class _Choice(msgspec.Struct, gc=False):
     native_finish_reason: str | None = None
     error: JsonValue = None
     logprobs: JsonValue = None
+    usage: JsonValue = None  # of Moonshot's streams
 
 
 class _Logprob(msgspec.Struct):
@@ -158,7 +159,11 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         raise error_from_payload(decode_json(data), partial=partial)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
     has_more = choice and (
-        choice.finish_reason or choice.native_finish_reason or choice.error or choice.logprobs
+        choice.finish_reason
+        or choice.native_finish_reason
+        or choice.error
+        or choice.logprobs
+        or choice.usage
     )
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
@@ -166,7 +171,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
             return StreamChunk(
                 id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=texts[2]
             )
-    may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
+    may_hold_usage = body.usage is not None or choice is None or has_more
     raw = decode_json(data) if may_hold_usage else None
     if choice is None and not body.usage and (error := error_without_key(raw)):
         raise error
