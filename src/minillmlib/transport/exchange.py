@@ -139,6 +139,8 @@ class Exchange:
         if isinstance(self._decoder, JsonDecoder):
             self.document = self._decoder.document
             self._check_value_count(self.document or b"", "a response")
+        for event in events:
+            self._check_value_count(event.data, "an event")
         return events or None
 
     @property
