@@ -55,7 +55,7 @@ def test_counts_of_a_host_that_cannot_all_be_right_are_unknown_and_kept(name, wa
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("ticks", [-5, 0, True, "3157000", 1e7, 10**30, None])
+@pytest.mark.parametrize("ticks", [-5, 0, True, "3157000", 1e30, 10**30, None])
 def test_ticks_that_can_be_no_cost_leave_it_to_the_price(ticks, way):
     record = chat(30, 5, 35, cost_in_usd_ticks=ticks)
     assert asked("xai", way, record).response.cost.resolution is CostResolution.UNPRICED

@@ -305,12 +305,14 @@ def test_a_cut_stream_has_no_event_that_the_whole_one_has_not(events, data):
 
 
 @WAYS
+@EACH_WIRE
 @SIZES
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-async def test_events_parted_by_single_line_ends_are_read(end, size, way):
-    body = b"".join(b"data: %s%s" % (json.dumps(event).encode(), end) for event in CHAT)
-    for last in (b"", b"data: [DONE]" + end):
-        assert_answered(await answer_of(way, generator("chat", body + last, SSE, size)))
+async def test_events_parted_by_single_line_ends_are_read(end, size, wire, way):
+    events = (json.dumps(event).encode() for event in WIRES[wire])
+    body = b"".join(b"event: x%sdata: %s%s" % (end, event, end) for event in events)
+    for last in (b"", b"data: [DONE]" + end) if wire == "chat" else (b"",):
+        assert_answered(await answer_of(way, generator(wire, body + last, SSE, size)))
 
 
 async def test_one_json_over_many_data_lines_is_one_event():
@@ -388,18 +390,20 @@ async def test_another_frame_is_an_error_that_quotes_its_first_bytes(name, kind,
 RAW_ERROR = {"error": {"code": 503, "message": "The model is overloaded."}}
 
 
+@WAYS
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("raw", [RAW_ERROR, [RAW_ERROR]], ids=["an object", "a list"])
-async def test_an_error_between_events_is_raised_as_such(raw, indent):
+async def test_an_error_between_events_is_raised_as_such(raw, indent, way):
     body = sse(CHAT[0]) + json.dumps(raw, indent=indent).encode() + b"\n"
-    error = await failure_of("streamed", generator("chat", body, SSE, 10_000))
+    error = await failure_of(way, generator("chat", body, SSE, 10_000))
     assert isinstance(error, OverloadedError)
     assert error.partial == "Low "
 
 
-async def test_text_between_events_of_a_cut_stream_is_quoted():
+@WAYS
+async def test_text_between_events_of_a_cut_stream_is_quoted(way):
     body = sse(CHAT[0]) + b"Traceback (most recent call last):\n\n"
-    error = await failure_of("streamed", generator("chat", body, SSE, 10_000))
+    error = await failure_of(way, generator("chat", body, SSE, 10_000))
     assert isinstance(error, IncompleteStreamError)
     assert "Traceback (most recent call last):" in str(error)
 

@@ -465,6 +465,12 @@ HOSTS = {
     "no ticks are no cost": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=0),
         # 30 x 0.2 + 5 x 0.5 = 6 + 2.5
         GROK, usage(30, 0, 0, 5), "0.0000085"),
+    "ticks as a float": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=1e7),
+        None, usage(30, 0, 0, 5, cost="0.001", source="usage.cost_in_usd_ticks"), "0.001"),
+    "the whole output under the other name": Bill("xai", chat(30, 5, 45, output_tokens=15,
+        completion_tokens_details=thought(10)),
+        # 30 x 1 + 15 x 5
+        PLAIN, usage(30, 0, 0, 15, 10), "0.000105"),
     "a cost in a unit that nobody knows": Bill("deepseek", chat(30, 5, 35, cost=0.42),
         None, usage(30, 0, 0, 5), None),
     "a cost in another currency": Bill("deepseek", chat(30, 5, 35, cost={"currency": "CNY",

@@ -150,10 +150,10 @@ class Completion:
         try:
             return pending.parse(body)
         except MalformedResponseError:
-            events = events_of(body, self.call.generator.limits)
-            if not events or pending.exchange.status != 200:
+            found = events_of(body, self.call.generator.limits)
+            if found is None or pending.exchange.status != 200:
                 raise
-        return read_events(pending, self.timeouts, events)
+        return read_events(pending, self.timeouts, *found)
 
     def accept(self, response: CompletionResponse) -> Completed:
         """Validate and record a whole answer; raise what the settings reject it with."""

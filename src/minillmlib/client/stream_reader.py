@@ -79,13 +79,13 @@ class StreamReader:
             self._pending.extend(events)
         return self._read_pending()
 
-    def read_all(self, events: list[SseEvent]) -> CompletionResponse:
-        """Return the answer in all events of a body."""
+    def read_all(self, events: list[SseEvent], unread: bytes) -> CompletionResponse:
+        """Return the answer in all events of a body; `unread` is what is beside them."""
         self._pending.extend(events)
         response = None
         while self._pending and response is None:
             response = self._read_pending()
-        return response or self._finish()
+        return response or self._finish(unread)
 
     def record_partial(self) -> None:
         """Remember the stream's id and cost so far, in case it breaks before it ends."""
@@ -192,21 +192,20 @@ class StreamReader:
             and not self._provider.emits_stream_usage(requested=self._attempt.call.wants_usage)
         )
 
-    def _finish(self) -> CompletionResponse:
+    def _finish(self, unread: bytes = b"") -> CompletionResponse:
         if not self._accumulator.is_complete:
-            unread = self._exchange.unread
-            self._attempt.parse_redacted(_raise_incomplete, unread)
+            self._attempt.parse_redacted(_raise_incomplete, unread or self._exchange.unread)
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
         return self._attempt.with_call_metadata(self._response(), cost)
 
 
 def read_events(
-    attempt: PendingAttempt, timeouts: TimeoutBudget, events: list[SseEvent]
+    attempt: PendingAttempt, timeouts: TimeoutBudget, events: list[SseEvent], unread: bytes
 ) -> CompletionResponse:
     """Return the answer in the events of a whole body; a failure has the text so far."""
     reader = StreamReader(attempt, timeouts, deque())
     try:
-        return reader.read_all(events)
+        return reader.read_all(events, unread)
     except MiniLLMError as error:
         error.partial = reader.partial + error.partial
         reader.record_partial()

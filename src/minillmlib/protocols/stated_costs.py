@@ -34,9 +34,9 @@ def cost_in_record(record: JsonObject) -> StatedCost | None:
 
     A plain `cost` may be in any unit.
     """
-    ticks = record.get("cost_in_usd_ticks")
-    if type(ticks) is int and 0 < ticks < 2**63:
-        usd = parse_usd(EXACT.divide(Decimal(ticks), TICKS_PER_USD))
+    ticks: JsonValue = record.get("cost_in_usd_ticks")
+    if type(ticks) in (int, float) and 0 < ticks < 2**63:
+        usd = parse_usd(EXACT.divide(Decimal(str(ticks)), TICKS_PER_USD))
         return None if usd is None else (usd, "usage.cost_in_usd_ticks")
     match record.get("cost"):
         # Perplexity's, in USD, beside the cost of each part.

@@ -31,7 +31,8 @@ class JsonDecoder:
         self.limit_error: LimitExceededError | None = None  # raised by the next `feed`
         self._limits = limits
         self._rest = bytearray()
-        self._searched = 0  # bytes of the rest without the end of a line
+        self._searched = 0  # bytes of the rest that nothing more is to be found in
+        self._line_end = -1  # of the first line
         self.is_stream = False  # until a second line shows that it is one
         self._is_decided = is_document
 
@@ -65,11 +66,13 @@ class JsonDecoder:
 
     def _decide(self) -> None:
         """Find out, once a second line begins, whether the first one is whole JSON."""
-        end = self._rest.find(b"\n", self._searched)
-        self._searched = len(self._rest) if end < 0 else end
-        if end >= 0 and not self._rest[end:].isspace():
-            self.is_stream = is_whole_event(self._rest[:end].decode("utf-8", "replace"))
-            self._is_decided = True
+        if self._line_end < 0:
+            self._line_end = end = self._rest.find(b"\n", self._searched)
+            self._searched = max(end, self._searched)
+        if self._line_end >= 0 and self._rest[self._searched :].strip():
+            first = self._rest[: self._line_end].decode("utf-8", "replace")
+            self.is_stream, self._is_decided = is_whole_event(first), True
+        self._searched = len(self._rest)
 
     def _take_lines(self) -> list[SseEvent]:
         *lines, rest = self._rest.split(b"\n")
@@ -103,10 +106,13 @@ def choose_decoder(start: bytes, limits: Limits, *, is_declared: bool = False) -
     return JsonDecoder(limits, is_document=True)
 
 
-def events_of(body: bytes, limits: Limits) -> list[SseEvent] | None:
-    """Return the events of a whole body, or None if it is one document."""
+def events_of(body: bytes, limits: Limits) -> tuple[list[SseEvent], bytes] | None:
+    """Return the events of a whole body and the start of what is beside them.
+
+    None if the body is one document.
+    """
     body = trim_start(body)
     decoder = choose_decoder(body, limits) or JsonDecoder(limits, is_document=True)
     events = [*decoder.feed(body), *decoder.finish()]
     is_document = isinstance(decoder, JsonDecoder) and decoder.document is not None
-    return None if is_document else events
+    return None if is_document else (events, decoder.unread)

@@ -214,8 +214,9 @@ def _buckets(counts: _Usage) -> Usage:
     completion = _output_by_total(prompt, completion, total)
     uncached = prompt - read - written
     is_split = counts.prompt_cache_miss_tokens in (None, uncached)  # DeepSeek's
-    is_sum = counts.input_tokens in (None, 0, prompt, uncached)
-    if uncached < 0 or reasoning > completion or not is_split or not is_sum:
+    is_input = counts.input_tokens in (None, 0, prompt, uncached)
+    is_output = counts.output_tokens in (None, 0, counts.completion_tokens, completion)
+    if uncached < 0 or reasoning > completion or not (is_split and is_input and is_output):
         raise _ContradictionError
     return Usage(
         uncached_input_tokens=uncached,
@@ -300,9 +301,8 @@ def _tokens_outside(counts: _Usage, prompt: int, completion: int, total: int | N
 
 
 def _output_tokens(counts: _Usage) -> int | None:
+    """Return the tokens of the output as they are told."""
     completion = counts.completion_tokens or counts.output_tokens
-    if counts.output_tokens not in (None, 0, completion):
-        raise _ContradictionError
     return counts.completion_tokens if completion is None else completion
 
 
