@@ -225,6 +225,14 @@ async def test_lines_that_are_cut_are_never_a_success(cut, way):
 
 
 @WAYS
+async def test_a_line_that_is_cut_after_the_finish_costs_only_the_counts(way):
+    body = lines(*CHAT)[:-9]
+    response = (await answer_of(way, generator("chat", body, NDJSON, 10_000))).response
+    assert (response.content, response.usage) == ("Low tide", None)
+    assert response.cost.resolution is CostResolution.UNKNOWN
+
+
+@WAYS
 async def test_a_bad_line_among_lines_is_an_error_with_the_text_so_far(way):
     body = lines(CHAT[0]) + b'{"choi\n' + lines(*CHAT[1:])
     error = await failure_of(way, generator("chat", body, NDJSON, 10_000))
