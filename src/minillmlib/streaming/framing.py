@@ -99,6 +99,8 @@ def choose_decoder(start: bytes, limits: Limits, *, is_declared: bool = False) -
         return None
     if start.startswith((b"{", b"[")):
         return JsonDecoder(limits)
+    if start.startswith(b"<"):  # a page
+        return JsonDecoder(limits, is_document=True)
     if is_declared or _EVENT_START.match(start):
         return SseDecoder(limits.event_bytes)
     if any(field.startswith(start) for field in _FIELDS):
