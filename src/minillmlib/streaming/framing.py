@@ -15,7 +15,10 @@ from minillmlib.streaming.sse import (
 )
 from minillmlib.types.limits import Limits
 
+PIECE_BYTES = 64 * 1024
+
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:")
+_BLANK = re.compile(rb"\s*+")
 _EVENT_START = re.compile(rb"(?:data|event|id|retry|error)?:")
 
 
@@ -114,7 +117,19 @@ def events_of(body: bytes, limits: Limits) -> tuple[list[SseEvent], bytes] | Non
     None if the body is one document.
     """
     body = trim_start(body)
-    decoder = choose_decoder(body, limits) or JsonDecoder(limits, is_document=True)
-    events = [*decoder.feed(body), *decoder.finish()]
-    is_document = isinstance(decoder, JsonDecoder) and decoder.document is not None
-    return None if is_document else (events, decoder.unread)
+    decoder = choose_decoder(body, limits)
+    if decoder is None or not (decoder.is_stream or _has_json_lines(body, limits.event_bytes)):
+        return None
+    events: list[SseEvent] = []
+    for start in range(0, len(body), PIECE_BYTES):  # a large body is not split at once
+        events += decoder.feed(body[start : start + PIECE_BYTES])
+    events += decoder.finish()
+    return events, decoder.unread
+
+
+def _has_json_lines(body: bytes, max_bytes: int) -> bool:
+    """Whether a first line of JSON is followed by another one. Copies no more than it."""
+    end = body.find(b"\n", 0, max_bytes)
+    if end < 0 or not body.startswith(b"{") or _BLANK.fullmatch(body, end):
+        return False
+    return is_whole_event(body[:end].decode("utf-8", "replace"))
