@@ -175,7 +175,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     raw = decode_json(data) if may_hold_usage else None
     if choice is None and not body.usage and (error := error_without_key(raw)):
         raise error
-    if isinstance(raw, dict) and base_resp_code(raw):
+    if isinstance(raw, dict) and "base_resp" in raw and base_resp_code(raw):
         partial = _text(choice.delta or choice.message) if choice else ""
         raise error_from_payload(raw, partial=partial)
     return StreamChunk(
@@ -193,7 +193,8 @@ def is_error_payload(payload: JsonValue) -> bool:
     if not isinstance(payload, dict):
         return False
     is_named = payload.get("object") == "error" or payload.get("type") == "error"
-    return is_named or bool(payload.get("error") or base_resp_code(payload))
+    has_code = "base_resp" in payload and base_resp_code(payload)
+    return is_named or bool(payload.get("error") or has_code)
 
 
 def _first_choice(body: _Body) -> _Choice | None:
