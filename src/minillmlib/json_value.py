@@ -27,8 +27,8 @@ MAX_REPAIRED_BYTES = 16 * 1024 * 1024  # a repair holds the text in memory three
 def decode_json(data: bytes | str) -> JsonValue:
     """Return the value of a JSON text, or raise `MalformedResponseError`.
 
-    Accepts two mistakes of servers: half a surrogate pair, from texts cut by UTF-16 units, becomes
-    U+FFFD, and the numbers NaN and Infinity become null.
+    Accepts three mistakes of servers: half a surrogate pair, from texts cut by UTF-16 units,
+    becomes U+FFFD, NaN and Infinity become null, and a byte order mark is skipped.
     """
     try:
         return msgspec.json.decode(data)
@@ -54,6 +54,7 @@ def _repair_encoding(data: bytes | str) -> bytes:
         data = b"".join(text.encode() for text in codecs.iterdecode(pieces, "utf-8", "replace"))
     else:
         data = data.encode("utf-8", "replace")
+    data = data.removeprefix(codecs.BOM_UTF8)
     data = _replace_each(
         data, _LONE_SURROGATE, rb"\ufffd", _UNESCAPED, _SURROGATE_PAIR, _ANY_ESCAPE
     )

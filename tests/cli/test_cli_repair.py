@@ -47,6 +47,14 @@ def test_json_lines_are_repaired_one_by_one():
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize("opens_a_file", [True, False])
+def test_a_byte_order_mark_before_json_lines_is_skipped(opens_a_file, tmp_path):
+    file = tmp_path / "lines.jsonl"
+    file.write_text("\ufeff" + BROKEN_LINES)
+    done = run("", file) if opens_a_file else run("\ufeff" + BROKEN_LINES)
+    assert (done.stdout, done.stderr) == ('{"n": 1}\n{"n": true}\n[1, 2]\n', "")
+
+
 def test_a_line_without_json_is_named_and_the_others_are_written():
     done = run('{"n": 1}\n{"n": 2}\nI cannot do that.\n{"n": 3}\n')
     assert done.stdout == '{"n": 1}\n{"n": 2}\n{"n": 3}\n'

@@ -322,6 +322,9 @@ def test_a_subscription_token_comes_from_the_file_that_is_kept_fresh(tmp_path, m
     assert request_of(generator)[1]["authorization"] == "Bearer one"
     credential_file(tmp_path, accessToken="two", expiresAt=None)
     assert request_of(generator)[1]["authorization"] == "Bearer two"
+    file = tmp_path / ".credentials.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as a Windows editor leaves it
+    assert request_of(generator)[1]["authorization"] == "Bearer two"
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "override")
     assert request_of(generator)[1]["authorization"] == "Bearer override"
 

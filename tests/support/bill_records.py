@@ -383,6 +383,125 @@ OTHERS = {
     "Mistral": Bill("mistral", chat(8, 4, 12),
         # 8 x 2 + 4 x 6 = 16 + 24
         MISTRAL, usage(8, 0, 0, 4), "0.00004"),
+    "Moonshot's cache": Bill("moonshot", chat(1210, 19, 1229, cached_tokens=1024),
+        # 186 x 3 + 1024 x 0.3 + 19 x 15 = 558 + 307.2 + 285
+        SONNET, usage(186, 1024, 0, 19), "0.0011502"),
+}  # fmt: skip
+
+# Other names and places of the counts, whose contradictions stand in `CONTRADICTIONS`.
+HOSTS = {
+    "mlx-vlm counts under the names of Responses": Bill("deepseek", {
+        "input_tokens": 11, "output_tokens": 5, "total_tokens": 16},
+        # 11 x 1 + 5 x 5
+        PLAIN, usage(11, 0, 0, 5), "0.000036"),
+    "names of Responses with their details": Bill("deepseek", {
+        "input_tokens": 100, "output_tokens": 20, "total_tokens": 120,
+        "input_tokens_details": {"cached_tokens": 60},
+        "output_tokens_details": {"reasoning_tokens": 12}},
+        # 40 x 3 + 60 x 0.3 + 20 x 15 = 120 + 18 + 300
+        SONNET, usage(40, 60, 0, 20, 12), "0.000438"),
+    "names of Responses in zeros beside the real ones": Bill("deepseek", chat(11, 5, 16,
+        input_tokens=0, output_tokens=0, input_tokens_details=None),
+        PLAIN, usage(11, 0, 0, 5), "0.000036"),
+    "the uncached input beside the whole": Bill("deepseek", chat(1000, 5, 1005,
+        input_tokens=100, output_tokens=5, cache_read_input_tokens=900),
+        # 100 x 3 + 900 x 0.3 + 5 x 15 = 300 + 270 + 75
+        SONNET, usage(100, 900, 0, 5), "0.000645"),
+    "a cache by Anthropic's names outside the prompt": Bill("deepseek", chat(12, 5, 1417,
+        cache_read_input_tokens=900, cache_creation_input_tokens=500),
+        # 12 x 3 + 900 x 0.3 + 500 x 3.75 + 5 x 15 = 36 + 270 + 1875 + 75
+        SONNET, usage(12, 900, 500, 5), "0.002256"),
+    "the same, thoughts outside as well": Bill("deepseek", chat(12, 5, 947,
+        cache_read_input_tokens=900, completion_tokens_details={"reasoning_tokens": 30}),
+        # 12 x 3 + 900 x 0.3 + 35 x 15 = 36 + 270 + 525
+        SONNET, usage(12, 900, 0, 35, 30), "0.000831"),
+    "the same, with both lifetimes": Bill("deepseek", chat(12, 5, 517,
+        cache_creation_input_tokens=500, cache_creation={
+            "ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 300}),
+        # 12 x 3 + 200 x 3.75 + 300 x 6 + 5 x 15 = 36 + 750 + 1800 + 75
+        SONNET, usage(12, 0, 500, 5, for_1h=300), "0.002661"),
+    "a cache by Anthropic's names inside the prompt": Bill("deepseek", chat(1412, 5, 1417,
+        cache_read_input_tokens=900, cache_creation_input_tokens=500),
+        SONNET, usage(12, 900, 500, 5), "0.002256"),
+    "LiteLLM tells the cache three times": Bill("deepseek", chat(1412, 5, 1417,
+        cache_read_input_tokens=900, cache_creation_input_tokens=500,
+        prompt_tokens_details={"cached_tokens": 900, "cache_write_tokens": 500,
+            "cache_creation_tokens": 500, "cache_creation_token_details": {
+                "ephemeral_5m_input_tokens": 500, "ephemeral_1h_input_tokens": 0}}),
+        SONNET, usage(12, 900, 500, 5), "0.002256"),
+    "no total, but OpenAI's names for the same": Bill("deepseek", chat(912, 5,
+        cache_read_input_tokens=900, prompt_tokens_details={"cached_tokens": 900}),
+        # 12 x 3 + 900 x 0.3 + 5 x 15 = 36 + 270 + 75
+        SONNET, usage(12, 900, 0, 5), "0.000381"),
+    "Alibaba writes a cache inside the prompt": Bill("deepseek", chat(3019, 104, 3123,
+        prompt_tokens_details={"cached_tokens": 1024, "cache_creation_input_tokens": 1900,
+            "cache_creation": {"ephemeral_5m_input_tokens": 1900}, "cache_type": "ephemeral"},
+        completion_tokens_details={"reasoning_tokens": 90}),
+        # 95 x 3 + 1024 x 0.3 + 1900 x 3.75 + 104 x 15 = 285 + 307.2 + 7125 + 1560
+        SONNET, usage(95, 1024, 1900, 104, 90), "0.0092772"),
+    "Mistral's cache": Bill("mistral", chat(2200, 5, 2205,
+        num_cached_tokens=2048, prompt_tokens_details={"cached_tokens": 2048}),
+        # 2200 x 2 + 5 x 6
+        MISTRAL, usage(152, 2048, 0, 5), "0.00443"),
+    "Perplexity's reasoning is in no other count": Bill("deepseek", chat(12, 18, 30,
+        reasoning_tokens=240, citation_tokens=900, num_search_queries=3,
+        search_context_size="low", cost={"input_tokens_cost": 2e-05, "output_tokens_cost": 0.00027,
+            "request_cost": 0.0, "total_cost": 0.01781}),
+        PLAIN, usage(12, 0, 0, 258, 240, cost="0.01781", beside="searches: 3",
+            source="usage.cost.total_cost"), "0.01781"),
+    "Perplexity's searches without its cost": Bill("deepseek", chat(12, 18, 30,
+        reasoning_tokens=4, num_search_queries=3, search_context_size="low"),
+        PLAIN, usage(12, 0, 0, 22, 4, beside="searches: 3"), None),
+    "reasoning beside the details": Bill("deepseek", chat(12, 18, 30, reasoning_tokens=4),
+        # 12 x 1 + 18 x 5
+        PLAIN, usage(12, 0, 0, 18, 4), "0.000102"),
+    "xAI's ticks": Bill("xai", chat(199, 26, 510, prompt_tokens_details=cached(128),
+        completion_tokens_details=thought(285), num_sources_used=0, cost_in_usd_ticks=3157000),
+        # 3157000 / 10^10
+        GROK, usage(71, 128, 0, 311, 285, cost="0.0003157",
+            source="usage.cost_in_usd_ticks"), "0.0003157"),
+    "xAI's sources without its cost": Bill("xai", chat(30, 5, 35, num_sources_used=4),
+        GROK, usage(30, 0, 0, 5, beside="sources: 4"), None),
+    "no ticks are no cost": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=0),
+        # 30 x 0.2 + 5 x 0.5 = 6 + 2.5
+        GROK, usage(30, 0, 0, 5), "0.0000085"),
+    "ticks as a float": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=1e7),
+        None, usage(30, 0, 0, 5, cost="0.001", source="usage.cost_in_usd_ticks"), "0.001"),
+    "the whole output under the other name": Bill("xai", chat(30, 5, 45, output_tokens=15,
+        completion_tokens_details=thought(10)),
+        # 30 x 1 + 15 x 5
+        PLAIN, usage(30, 0, 0, 15, 10), "0.000105"),
+    "a cost in a unit that nobody knows": Bill("deepseek", chat(30, 5, 35, cost=0.42),
+        None, usage(30, 0, 0, 5), None),
+    "a cost in another currency": Bill("deepseek", chat(30, 5, 35, cost={"currency": "CNY",
+        "input_tokens_cost": 1, "output_tokens_cost": 1, "total_cost": 2}),
+        None, usage(30, 0, 0, 5), None),
+}  # fmt: skip
+
+CACHED = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 500}
+CONTRADICTIONS = {
+    "the total has neither none nor all of the cache": chat(12, 5, 1000, **CACHED),
+    "more in the cache than came in": chat(12, 5, 17, **CACHED),
+    "a cache without a total": chat(1412, 5, **CACHED),
+    "Anthropic's record without a total": {"input_tokens": 12, "output_tokens": 5, **CACHED},
+    "the total has a part of the cache": chat(2000, 5, 2500, cache_read_input_tokens=900),
+    "the total may mean thoughts or the cache": chat(2000, 1000, 3900,
+        cache_read_input_tokens=900, completion_tokens_details={"reasoning_tokens": 900}),
+    "two counts of what was read": chat(1412, 5, 1417, cache_read_input_tokens=900,
+        prompt_tokens_details={"cached_tokens": 100}),
+    "two counts of what was written": chat(1412, 5, 1417, cache_creation_input_tokens=500,
+        prompt_tokens_details={"cache_write_tokens": 499}),
+    "lifetimes of another sum": chat(1412, 5, 1417, cache_creation_input_tokens=500,
+        cache_creation={"ephemeral_1h_input_tokens": 499}),
+    "more written at Alibaba than came in": chat(300, 5, 305,
+        prompt_tokens_details={"cached_tokens": 200, "cache_creation_input_tokens": 101}),
+    "two inputs": chat(1412, 5, 1417, input_tokens=7),
+    "two outputs": chat(1412, 5, 1417, output_tokens=7),
+    "a total below the names of Responses": {
+        "input_tokens": 11, "output_tokens": 5, "total_tokens": 15},
+    "more thought than written, beside the details": chat(12, 18, 30, reasoning_tokens=240),
+    "two counts of thoughts": chat(12, 18, 30, reasoning_tokens=4,
+        completion_tokens_details={"reasoning_tokens": 5}),
 }  # fmt: skip
 
 BILLS = ANTHROPIC | ANTHROPIC_STREAMS | ITERATIONS | LOCAL | OPENAI | OPENROUTER | OTHERS

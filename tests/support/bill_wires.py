@@ -75,6 +75,12 @@ def under_two_names(records: Sequence[Record]) -> Events:
     return [SAID, FINISHED | {"x_groq": {"usage": record}}, ALONE | {"usage": record}, "[DONE]"]
 
 
+def inside_the_choice(records: Sequence[Record]) -> Events:
+    (record,) = records
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": record}
+    return [SAID, {"choices": [choice]}, "[DONE]"]
+
+
 def claude_events(records: Sequence[Record]) -> Events:
     """The first record opens the message, the others follow the text; the last has the reason."""
     start, *later = records
@@ -125,6 +131,7 @@ WIRES = {
     "vllm": Wire(GenericProvider(), on_every_chunk),
     "llama.cpp": Wire(GenericProvider(), with_the_finish),
     "groq": Wire(GenericProvider(), under_two_names),
+    "moonshot": Wire(GenericProvider(), inside_the_choice),
     "mistral": Wire(GenericProvider(), in_the_only_chunk),
 }
 

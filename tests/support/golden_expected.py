@@ -27,7 +27,15 @@ WHOLE_ID, STREAM_ID = "chatcmpl-CkSample0001", "chatcmpl-CkSample0002"
 
 
 def usage(
-    uncached, read, write, completion, reasoning=0, cost=None, for_1h=0, beside=None
+    uncached,
+    read,
+    write,
+    completion,
+    reasoning=0,
+    cost=None,
+    for_1h=0,
+    beside=None,
+    source="usage.cost",
 ) -> Usage:
     return Usage(
         cache_write_1h_tokens=for_1h,
@@ -38,6 +46,7 @@ def usage(
         completion_tokens=completion,
         reasoning_tokens=reasoning,
         native_cost=None if cost is None else Decimal(cost),
+        native_cost_source=None if cost is None else source,
     )
 
 

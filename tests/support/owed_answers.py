@@ -109,13 +109,14 @@ def empty_first(rng: random.Random) -> Script:
 
 
 def cut_first(rng: random.Random) -> Script:
-    """A stream that ended after the counts of its input."""
+    """A stream that ended after the counts of its input, which is what it cost at least."""
     record = {"input_tokens": rng.randint(1, 10**6), "output_tokens": 1}
     output = rng.randint(0, 10**4)
     events = claude_events([record, {"output_tokens": output}])
     cut = stream_of(events[:2])
     broken = ScriptedReply.events(*cut.pieces, breaks_off=True)
-    owed = Owed(record["input_tokens"] + 5 * max(output, 1), unknown=1)
+    least = record["input_tokens"] + 5
+    owed = Owed(least + record["input_tokens"] + 5 * max(output, 1), unknown=1)
     return Script("anthropic", [broken, stream_of(events)], owed, is_streamed=True)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -111,7 +112,8 @@ def _read_token(path: Path) -> Secret | str:
 
 def _decode(path: Path) -> JsonValue:
     try:
-        return msgspec.json.decode(read_small_file(path, CREDENTIAL_FILE_BYTES))
+        data = read_small_file(path, CREDENTIAL_FILE_BYTES)
+        return msgspec.json.decode(data.removeprefix(BOM_UTF8))
     except OSError as error:
         raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError):

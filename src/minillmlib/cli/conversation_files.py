@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
@@ -17,7 +18,8 @@ TREE_FILE_START = b'[{"kind":"minillmlib tree"'
 def load_root(path: Path) -> ChatNode:
     """Load a tree, a journal or a thread, and return its root."""
     with as_storage_error("read", path), open_regular(path) as file:
-        is_tree = file.read(len(TREE_FILE_START)) == TREE_FILE_START
+        start = file.read(len(BOM_UTF8) + len(TREE_FILE_START)).removeprefix(BOM_UTF8)
+    is_tree = start.startswith(TREE_FILE_START)
     return ChatNode.load_tree(path) if is_tree else ChatNode.from_thread_file(path)[0]
 
 

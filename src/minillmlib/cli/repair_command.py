@@ -41,6 +41,8 @@ def _texts(source: TextIO) -> Iterator[tuple[str, str]]:
     start, first = "", list[tuple[str, str]]()
     named = ((f"line {number}: ", line) for number, line in enumerate(source, start=1))
     for name, line in named:
+        if not start:
+            line = line.removeprefix("\ufeff")  # noqa: PLW2901 - without the byte order mark
         start += line
         if line.strip():
             if not (line.lstrip()[0] in "{[" if first else _is_container(line)):

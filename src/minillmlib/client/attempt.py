@@ -14,7 +14,7 @@ from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
 from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
-from minillmlib.json_value import T, TextT, decode_json, excerpt
+from minillmlib.json_value import JsonObject, JsonValue, T, TextT, decode_json, excerpt
 from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.types.budgets import Reservation
@@ -23,7 +23,7 @@ from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
-ID_HEADERS = ("x-request-id", "request-id", "x-generation-id")
+ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-litellm-call-id")
 
 
 class PendingAttempt:
@@ -69,7 +69,20 @@ class PendingAttempt:
         response = call.generator.provider.parse_response(raw)
         if call.settings.force_prepend:
             response = _with_prefill(call.settings.force_prepend, response)
+        record = raw.get("usage") if isinstance(raw, dict) else None
+        response = self.with_stated_cost(response, record)
         return self.with_call_metadata(response, cost_of_response(call, response))
+
+    def with_stated_cost(
+        self, response: CompletionResponse, record: JsonValue
+    ) -> CompletionResponse:
+        """Return the response with the cost that a gateway states beside its counts, if it does."""
+        stated_cost = self.call.generator.provider.billing.stated_cost
+        stated = stated_cost(self.exchange.headers, record if isinstance(record, dict) else None)
+        if response.usage is None or stated is None:
+            return response
+        usage = response.usage.with_native_cost(*stated)
+        return msgspec.structs.replace(response, usage=usage)
 
     def _explain_refusal(self) -> str | None:
         """Return what is known about the model that may explain why the server refused."""
@@ -188,10 +201,18 @@ def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
     """Return the cost of a whole answer. Without usage it is unknown, never zero."""
     usage = response.usage
     if usage is None or not usage.is_complete:
-        return CostOutcome.unknown(minimum_usage=usage, record=response.usage_record)
+        return unknown_cost(call, usage, response.usage_record)
     if not call.generator.provider.billing.is_billed(response):
         return CostOutcome.resolved(Decimal(0), usage)
     return cost_of_usage(call, usage)
+
+
+def unknown_cost(call: Call, usage: Usage | None, record: JsonObject | None) -> CostOutcome:
+    """Return an unknown cost that is at least the cost of the counts that came."""
+    least = None if usage is None else cost_of_usage(call, usage)
+    return CostOutcome.unknown(
+        minimum_usage=usage, minimum_cost=least.cost if least else Decimal(0), record=record
+    )
 
 
 def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:

@@ -19,17 +19,20 @@ from minillmlib.client.http_request import build_http_request
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
+from minillmlib.client.stream_reader import read_events
 from minillmlib.client.validate import NOT_PARSED, validate, with_correction
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
+    MalformedResponseError,
     MaxRetriesExceededError,
     MiniLLMError,
     RejectedResponseError,
     StaleConnectionError,
 )
 from minillmlib.json_value import JsonValue
+from minillmlib.streaming.framing import events_of
 from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
@@ -133,13 +136,24 @@ class Completion:
 
     def finish(self, body: bytes) -> Completed:
         """Parse, price, validate and record the answer in `body`."""
-        assert self.pending is not None
+        pending = self.pending
+        assert pending is not None
         try:
-            response = self.pending.parse(body)
+            response = self._parse(pending, body)
         except MiniLLMError as error:
-            self.record_failure(error, self.pending.cost_of_failed(body))
+            self.record_failure(error, pending.cost_of_failed(body))
             raise
         return self.accept(response)
+
+    def _parse(self, pending: PendingAttempt, body: bytes) -> CompletionResponse:
+        """Parse a whole answer, or the events of a stream that came though none was asked for."""
+        try:
+            return pending.parse(body)
+        except MalformedResponseError:
+            found = events_of(body, self.call.generator.limits)
+            if found is None or pending.exchange.status != 200:
+                raise
+        return read_events(pending, self.timeouts, *found)
 
     def accept(self, response: CompletionResponse) -> Completed:
         """Validate and record a whole answer; raise what the settings reject it with."""

@@ -173,8 +173,12 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._reader = StreamReader(attempt, completion.timeouts, self._chunks)
         body = await self._reader.open()
         if body is not None and completion.pending is attempt:
-            self._completed = completion.finish(body)
-            self._chunks.append(chunk_of(self._completed.response))
+            self._accept_whole(completion, body)
+
+    def _accept_whole(self, completion: Completion, body: bytes) -> None:
+        """Take the body of an answer that is no stream as the only chunk."""
+        self._completed = completion.finish(body)
+        self._chunks.append(chunk_of(self._completed.response))
 
     async def _read(self, completion: Completion, reader: StreamReader) -> None:
         """Read the next events. An error is held back until the chunks before it are delivered."""
@@ -183,7 +187,10 @@ class StreamingCompletion(Generic[NodeT_co]):
         try:
             response = await reader.read()
             if response is not None and completion.pending is not None:
-                self._completed = completion.accept(response)
+                if isinstance(response, bytes):
+                    self._accept_whole(completion, response)
+                else:
+                    self._completed = completion.accept(response)
         except MiniLLMError as error:
             if not self._chunks:
                 raise

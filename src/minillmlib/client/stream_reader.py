@@ -8,15 +8,17 @@ from typing import NoReturn
 
 import msgspec
 
-from minillmlib.client.attempt import PendingAttempt, cost_of_response
+from minillmlib.client.attempt import PendingAttempt, cost_of_response, unknown_cost
 from minillmlib.client.prefill import Prefill
 from minillmlib.errors import (
     IncompleteStreamError,
     LimitExceededError,
     MalformedResponseError,
+    MiniLLMError,
     TransportError,
 )
 from minillmlib.json_value import decode_json, excerpt
+from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
 from minillmlib.streaming.sse import SseEvent
@@ -50,6 +52,7 @@ class StreamReader:
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         self._grace_secs = USAGE_GRACE_SECS
+        self._body_secs = 0.0  # waited for a body that is no stream, or not yet known to be one
 
     @property
     def partial(self) -> str:
@@ -57,25 +60,43 @@ class StreamReader:
         return self._accumulator.text + (self._prefill.held if self._prefill else "")
 
     async def open(self) -> bytes | None:
-        """Send the request and wait for the headers.
-
-        Return the body of an answer that is no stream: an error, or a whole answer.
-        """
+        """Send the request and wait for the headers. Return the body of an error."""
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept
-        await exchange.open(self._timeouts.response_timeout())
-        kind = exchange.headers.get("content-type", accept).partition(";")[0].strip().lower()
-        is_stream = exchange.status == 200 and kind in (accept, "text/event-stream")
-        if is_stream or exchange.is_closed:  # closed while it waited
+        await exchange.open(self._timeouts.response_timeout(), (accept, "text/event-stream"))
+        if exchange.status == 200 or exchange.is_closed:  # closed while it waited
             return None
         return await exchange.fetch(self._timeouts.response_timeout())
 
-    async def read(self) -> CompletionResponse | None:
-        """Read the next events. Return the response once the stream has ended."""
+    async def read(self) -> CompletionResponse | bytes | None:
+        """Read the next events. Return the response once the stream has ended.
+
+        If what came was no stream, return the whole body.
+        """
         while not self._pending:
             events = await self._next_events()
             if events is None:
-                return self._finish()
+                return (
+                    self._finish() if self._exchange.document is None else self._exchange.document
+                )
             self._pending.extend(events)
+        return self._read_pending()
+
+    def read_all(self, events: list[SseEvent], unread: bytes) -> CompletionResponse:
+        """Return the answer in all events of a body; `unread` is what is beside them."""
+        self._pending.extend(events)
+        response = None
+        while self._pending and response is None:
+            response = self._read_pending()
+        return response or self._finish(unread)
+
+    def record_partial(self) -> None:
+        """Remember the stream's id and cost so far, in case it breaks before it ends."""
+        attempt = self._attempt
+        with contextlib.suppress(Exception):  # the provider may be the caller's own
+            attempt.response_id = self._accumulator.id or attempt.response_id
+            attempt.cost = self._cost()
+
+    def _read_pending(self) -> CompletionResponse | None:
         # Not much more than the caller takes at once.
         for _ in range(min(len(self._pending), MAX_READY)):
             event = self._pending.popleft()
@@ -97,42 +118,43 @@ class StreamReader:
 
     def close(self) -> None:
         """End the exchange at once; the attempt keeps what the stream reported so far."""
-        self._record_partial()
+        if not self._exchange.is_closed:
+            self.record_partial()
         self._chunks = deque()  # what a pending wait still brings belongs to nobody
         self._pending.clear()
         self._exchange.close()
 
     def close_threadsafe(self) -> None:
         """Do the same soon, from a destructor in any thread."""
-        self._record_partial()
-        self._exchange.close_threadsafe()
-
-    def _record_partial(self) -> None:
-        """Remember the stream's id and cost so far, in case it breaks before it ends."""
         if not self._exchange.is_closed:
-            attempt = self._attempt
-            with contextlib.suppress(Exception):  # the provider may be the caller's own
-                attempt.response_id = self._accumulator.id or attempt.response_id
-                attempt.cost = self._cost()
+            self.record_partial()
+        self._exchange.close_threadsafe()
 
     def _cost(self) -> CostOutcome | None:
         """Return the cost if the final counts have come, else what it cost at least."""
         accumulator = self._accumulator
         if accumulator.usage is not None:
-            return cost_of_response(self._attempt.call, accumulator.response())
+            return cost_of_response(self._attempt.call, self._response())
         if accumulator.partial_usage is None and accumulator.usage_record is None:
             return None
-        return CostOutcome.unknown(
-            minimum_usage=accumulator.partial_usage, record=accumulator.usage_record
-        )
+        call = self._attempt.call
+        return unknown_cost(call, accumulator.partial_usage, accumulator.usage_record)
+
+    def _response(self) -> CompletionResponse:
+        accumulator = self._accumulator
+        return self._attempt.with_stated_cost(accumulator.response(), accumulator.last_record)
 
     async def _next_events(self) -> list[SseEvent] | None:
         """Return the events that arrive next, or None at the end of the stream."""
         timeout = self._timeouts.chunk_timeout()
+        if not self._exchange.is_stream:  # a body in one piece must come within one timeout
+            timeout = self._timeouts.response_timeout(self._body_secs)
         if self._accumulator.finish_reason is None:
             events = await self._exchange.next_events(timeout)
             # Only our own waiting counts, never the time a caller takes over a chunk.
             self._timeouts.record_wait(self._exchange.waited_secs)
+            if not self._exchange.is_stream:
+                self._body_secs += self._exchange.waited_secs
             return events
         # The model has finished: only the token counts may be missing.
         if timeout.secs is None or timeout.secs > self._grace_secs:
@@ -176,14 +198,37 @@ class StreamReader:
             and not self._provider.emits_stream_usage(requested=self._attempt.call.wants_usage)
         )
 
-    def _finish(self) -> CompletionResponse:
+    def _finish(self, unread: bytes = b"") -> CompletionResponse:
         if not self._accumulator.is_complete:
-            raise IncompleteStreamError(
-                "the stream ended without the wire's end signal, so the answer may be cut; "
-                "`partial` of this error holds the text so far"
-            )
+            self._attempt.parse_redacted(_raise_incomplete, unread or self._exchange.unread)
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
-        return self._attempt.with_call_metadata(self._accumulator.response(), cost)
+        return self._attempt.with_call_metadata(self._response(), cost)
+
+
+def read_events(
+    attempt: PendingAttempt, timeouts: TimeoutBudget, events: list[SseEvent], unread: bytes
+) -> CompletionResponse:
+    """Return the answer in the events of a whole body; a failure has the text so far."""
+    reader = StreamReader(attempt, timeouts, deque())
+    try:
+        return reader.read_all(events, unread)
+    except MiniLLMError as error:
+        error.partial = reader.partial + error.partial
+        reader.record_partial()
+        raise
+
+
+def _raise_incomplete(unread: bytes) -> NoReturn:
+    """Raise the failure that a server reports outside of events, else that the stream was cut."""
+    with contextlib.suppress(MalformedResponseError):
+        payload = decode_json(unread)
+        if is_error_payload(payload):
+            raise error_from_payload(payload)
+    beside = f"; beside its events it sent: {excerpt(unread)}" if unread else ""
+    raise IncompleteStreamError(
+        "the stream ended without the wire's end signal, so the answer may be cut; "
+        f"`partial` of this error holds the text so far{beside}"
+    )
 
 
 def _raise_error(data: str) -> NoReturn:

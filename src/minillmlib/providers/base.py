@@ -9,9 +9,10 @@ import msgspec
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.cache_control import BREAKPOINTS
-from minillmlib.protocols.chat_completions import request, response
+from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
+from minillmlib.protocols.stated_costs import StatedCost, parse_usd
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.costs import CostOutcome, TokenPrice
 from minillmlib.types.limits import RateLimits
@@ -35,6 +36,9 @@ _UNPRICED: dict[str, tuple[JsonValue, ...]] = {
     "speed": ("standard",),
     "web_search_options": (),
 }
+
+LITELLM_ID = "x-litellm-call-id"
+LITELLM_COST = "x-litellm-response-cost"
 
 
 def _none(*_: object) -> None:
@@ -108,6 +112,19 @@ def _runs_here(tool: JsonValue) -> bool:
     return isinstance(tool, dict) and tool.get("type") in (None, "function", "custom")
 
 
+def gateway_cost(headers: Mapping[str, str], record: JsonObject | None) -> StatedCost | None:
+    """Return the cost that LiteLLM's proxy states: in a header, or of a stream in the counts.
+
+    A `cost` among the counts of another server may be in any unit.
+    """
+    if LITELLM_ID not in headers and LITELLM_COST not in headers:
+        return None
+    usd, source = parse_usd(headers.get(LITELLM_COST)), f"header {LITELLM_COST}"
+    if usd is None:
+        usd, source = parse_usd((record or {}).get("cost")), "usage.cost of LiteLLM"
+    return None if usd is None else (usd, source)
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """The abilities of a service. Functions may depend on the model; each default is neutral.
 
@@ -174,15 +191,19 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
         max_output_tokens: `(body, params)`: the most tokens that a request lets the model write,
             reasoning included; None if unlimited.
         unpriced_keys: `(body)`: the keys with which a request may cost more than its tokens.
+        stated_cost: `(headers, record)`: the USD that a gateway states for an answer, by its
+            headers and its record of counts, and the name of the field or header that states them;
+            or None. It stands before the service's own figure and any price.
     """
 
-    merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = response.merge_usage
+    merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = usage.merge_usage
     is_billed: Callable[[CompletionResponse], bool] = _true
     parse_deferred_usage: Callable[[JsonValue], Usage | None] = _none
     is_usage_pending: Callable[[JsonValue], bool] = _true
     max_media_tokens: Callable[[str, MediaPart], int | None] = _none
     max_output_tokens: Callable[[JsonObject, CompletionParameters], int | None] = max_output_tokens
     unpriced_keys: Callable[[Mapping[str, JsonValue]], Sequence[str]] = unpriced_keys
+    stated_cost: Callable[[Mapping[str, str], JsonObject | None], StatedCost | None] = gateway_cost
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""
@@ -266,7 +287,7 @@ class Provider:
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """Return the token counts in a decoded body or event, or None if none can be trusted."""
-        return response.parse_usage(raw)
+        return usage.parse_usage(raw)
 
     def emits_stream_usage(self, requested: bool) -> bool:  # noqa: FBT001 - the guide's signature
         """Whether token counts may follow the finish reason of a stream.
@@ -278,7 +299,7 @@ class Provider:
     def cost_of(self, usage: Usage, price: TokenPrice | None) -> CostOutcome:
         """Return the cost of the tokens: the figure of the provider, else by `price`."""
         if usage.native_cost is not None:
-            return CostOutcome.resolved(usage.native_cost, usage)
+            return CostOutcome.resolved(usage.native_cost, usage, source=usage.native_cost_source)
         if price is not None and price.has_rates_for(usage):
             return CostOutcome.resolved(price.cost_of(usage), usage, source=price.source)
         return CostOutcome.unpriced(usage)

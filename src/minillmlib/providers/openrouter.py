@@ -15,6 +15,7 @@ from minillmlib.protocols.chat_completions.dialect import (
     ChatDialect,
     MessageCapabilities,
 )
+from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.fields import add_extra, trim_last_turn
 from minillmlib.providers.base import Billing, Capabilities, Provider, ignored_breakpoints
 from minillmlib.providers.generic import why_no_prefill
@@ -95,6 +96,7 @@ def _parse_deferred_usage(raw: JsonValue) -> Usage | None:
         completion_tokens=record.native_tokens_completion or 0,
         reasoning_tokens=record.native_tokens_reasoning or 0,
         native_cost=cost,
+        native_cost_source="total_cost of the generation's record",
     )
 
 
@@ -195,7 +197,8 @@ class OpenRouterProvider(Provider):
         usage = super().parse_usage(raw)
         if usage is None:
             return None
-        return msgspec.structs.replace(usage, native_cost=_native_cost(raw["usage"]))
+        cost = _native_cost(usage_record(raw))
+        return usage if cost is None else usage.with_native_cost(cost, "usage.cost")
 
     def resolve_post_stream(self, base: str, response_id: str) -> str | None:
         """Return the address of a generation's record, which appears seconds after its end."""

@@ -73,7 +73,7 @@ class ResponseAccumulator:
         self.raw_finish_reason: str | None = None
         self.has_ended = False
         self._update: UsageUpdate | None = None  # None until the first record of counts
-        self._last_record: JsonObject | None = None
+        self.last_record: JsonObject | None = None  # of counts, as the server sent it
         self._has_final_usage = False
         self._is_counted = False  # whether the counts came after all content
         self._reasoning_key = ""
@@ -140,7 +140,7 @@ class ResponseAccumulator:
     def _add_usage(self, update: UsageUpdate) -> None:
         self._is_counted = True
         self._has_final_usage = self.finish_reason is not None
-        self._last_record = update.record
+        self.last_record = update.record
         if self._update is not None and self._merge is not None:
             update = self._merge(self._update, update)
         self._update = update
@@ -170,7 +170,7 @@ class ResponseAccumulator:
         if self._update is None or self.usage is not None:
             return None
         is_unusable = self._update.usage is None
-        return self._update.record if is_unusable else self._last_record
+        return self._update.record if is_unusable else self.last_record
 
     @property
     def is_complete(self) -> bool:

@@ -2,13 +2,17 @@
 
 import msgspec
 
-from minillmlib.errors import LimitExceededError
+from minillmlib.errors import LimitExceededError, MalformedResponseError
+from minillmlib.json_value import decode_json
 
 LINE_BYTES = 64  # memory that a line takes beside its text
 LARGE_BYTES = 64 * 1024
 MAX_TEXT_BYTES = 1024 * 1024  # larger data is not decoded at once
+MAX_UNREAD_BYTES = 2000
 CR = 13  # a number, because a search for a byte string takes three times as long
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -19,19 +23,54 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
     id: str = ""
 
 
+def limit_error(what: str, limit: int, name: str, unit: str = "bytes") -> LimitExceededError:
+    """Return the error for more than the generator's limit `name` allows."""
+    return LimitExceededError(
+        f"the server sends {what} of more than {limit:,} {unit}; "
+        f"raise {name} of the generator's limits if that is right"
+    )
+
+
+def is_whole_event(data: str) -> bool:
+    """Whether data is an end marker or a whole JSON object or array, which a cut one never is."""
+    data = data.strip()
+    if data == "[DONE]":
+        return True
+    if data[:1] + data[-1:] not in ("{}", "[]"):
+        return False
+    try:
+        _raw_decoder.decode(data)  # builds no value, which could take a hundred times as much
+    except (ValueError, RecursionError):
+        return len(data) < LARGE_BYTES and _is_nearly_json(data)
+    return True
+
+
+def _is_nearly_json(data: str) -> bool:
+    try:
+        decode_json(data)
+    except MalformedResponseError:
+        return False
+    return True
+
+
 class SseDecoder:
     """Decodes the bytes of an event stream, in pieces of any size, to events.
 
     Works on bytes, because only CR, LF and CRLF end a line: text methods also split at U+2028,
     U+0085 and others that may stand unescaped inside JSON. O(1) for each byte.
 
-    One departure from the standard: a field `error` is the data of an `error` event. llama.cpp's
+    Three departures from the standard. A field `error` is the data of an `error` event: llama.cpp's
     server has reported failures that way (llama.cpp#14566), and ignoring the field would turn
-    them into an empty success.
+    them into an empty success. Data lines that are each whole JSON are events of their own: some
+    servers put no blank line between events. An event without its blank line at the end of the
+    body counts if its JSON is whole (openai-node#2725). Other text is kept as `unread`, for an
+    error message.
 
     Raises `LimitExceededError` for an event, or a line, of more than `max_bytes`. If the same data
     completed other events first, they are returned, and the next call raises.
     """
+
+    is_stream = True
 
     def __init__(self, max_bytes: int = 16 * 1024 * 1024) -> None:
         self._max_bytes = max_bytes
@@ -47,6 +86,7 @@ class SseDecoder:
         self._data: list[str] = []
         self._event = ""
         self._id = ""
+        self.unread = b""  # the start of what belongs to no event
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that `data` completes. An event ends with its blank line."""
@@ -98,11 +138,9 @@ class SseDecoder:
             if line[-1] not in b"\r\n":
                 self._add_piece(line)
                 break
-            event = self._decode_line(line.rstrip(b"\r\n"))
+            self._decode_line(line.rstrip(b"\r\n"), events)
             if self.limit_error is not None:
                 break
-            if event is not None:
-                events.append(event)
         self._after_cr = data.endswith(b"\r")
         self._is_between_events = not (
             self._data or self._pending or self._event or self._after_cr or self._is_first_line
@@ -115,12 +153,23 @@ class SseDecoder:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            self.limit_error = LimitExceededError(
-                f"the server sends an event of more than {self._max_bytes:,} bytes; "
-                "raise event_bytes of the generator's limits if that is right"
-            )
+            self.limit_error = limit_error("an event", self._max_bytes, "event_bytes")
 
-    def _decode_line(self, line: bytes) -> SseEvent | None:
+    def finish(self) -> list[SseEvent]:
+        """Return the last event, at the end of the body, if only its blank line is missing."""
+        events: list[SseEvent] = []
+        if self.limit_error is not None:
+            return events
+        if self._pending:
+            self._decode_line(b"", events)
+        self._dispatch(events)
+        for event in events:
+            if event.event != "error" and not is_whole_event(event.data):
+                self._note_unread(event.data[:MAX_UNREAD_BYTES].encode("utf-8", "replace"))
+                return []
+        return events
+
+    def _decode_line(self, line: bytes, events: list[SseEvent]) -> None:
         if self._pending:
             self._add_piece(line)
             line = b"".join(self._pending)
@@ -130,10 +179,9 @@ class SseDecoder:
             self._is_first_line = False
             line = line.removeprefix(BYTE_ORDER_MARK)
         if not line:
-            return self._dispatch()
-        if not line.startswith(b":"):
+            self._dispatch(events)
+        elif not line.startswith(b":"):
             self._decode_field(line)
-        return None
 
     def _decode_field(self, line: bytes) -> None:
         if line.startswith(b"data: ") and len(line) < LARGE_BYTES:  # nearly always
@@ -154,17 +202,25 @@ class SseDecoder:
             case b"error":
                 self._event = "error"
                 self._add_data(value, len(line))
+            case b"id" | b"retry":
+                pass
+            case _:
+                self._note_unread(line)
+
+    def _note_unread(self, text: bytes) -> None:
+        if len(self.unread) < MAX_UNREAD_BYTES:
+            self.unread += text[:MAX_UNREAD_BYTES] + b"\n"
 
     def _add_data(self, value: str, size: int) -> None:
         self._data.append(value)
         self._event_bytes += size + LINE_BYTES
         self._check_size(self._event_bytes)
 
-    def _dispatch(self) -> SseEvent | None:
-        event = None
+    def _dispatch(self, events: list[SseEvent]) -> None:
         if self._data:
-            event = SseEvent("\n".join(self._data), self._event or "message", self._id)
+            is_one = len(self._data) == 1 or not all(map(is_whole_event, self._data))
+            texts = ["\n".join(self._data)] if is_one else self._data
+            events.extend(SseEvent(text, self._event or "message", self._id) for text in texts)
             self._data.clear()
             self._event_bytes = 0
         self._event = ""
-        return event

@@ -4,7 +4,7 @@ Each wait is limited by a wall clock. An HTTP library's read timeout restarts wi
 a server that drips bytes would outlive it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 
 from minillmlib.errors import (
     LimitExceededError,
@@ -14,10 +14,13 @@ from minillmlib.errors import (
     TransportError,
 )
 from minillmlib.json_value import exceeds_value_count
-from minillmlib.streaming.sse import SseDecoder, SseEvent
+from minillmlib.streaming.framing import Decoder, JsonDecoder, choose_decoder, trim_start
+from minillmlib.streaming.sse import SseEvent, limit_error
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, was_sent
 from minillmlib.transport.timeout import Timeout, TimeoutScope
 from minillmlib.types.limits import Limits
+
+STREAM_TYPES = ("text/event-stream",)
 
 
 class Exchange:
@@ -30,20 +33,25 @@ class Exchange:
         headers: The response headers by lower-case name, not redacted.
         was_sent: Whether the request may have reached the server. True while it is being sent.
         is_closed: Whether `close` was called.
+        is_stream: Whether the content type or the first bytes say that a stream comes.
+        document: The whole body of an opened exchange that turned out to be no stream.
     """
 
     __slots__ = (
         "_decoder", "_limits", "_read", "_remaining_bytes", "_request", "_response", "_scope",
-        "_transport", "headers", "is_closed", "status", "was_sent",
+        "_start", "_transport", "document", "headers", "is_closed", "is_stream", "status",
+        "was_sent",
     )  # fmt: skip
-    _decoder: SseDecoder
     _remaining_bytes: int
     _read: Callable[[], Awaitable[bytes]]
 
     def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.was_sent = self.is_closed = False
+        self.was_sent = self.is_closed = self.is_stream = False
+        self.document: bytes | None = None
+        self._decoder: Decoder | None = None  # until the first bytes show the frame
+        self._start = b""
         self._transport = transport
         self._request: HttpRequest | None = request
         self._response: HttpResponse | None = None
@@ -68,42 +76,77 @@ class Exchange:
                 raise
         finally:
             self.close()
-        data, max_values = bytes(body), self._limits.json_values
-        if exceeds_value_count(data, max_values):
-            raise _limit_error("a response", max_values, "json_values", "values")
+        data = bytes(body)
+        self._check_value_count(data, "a response")
         return data
 
-    async def open(self, max_wait: Timeout) -> None:
-        """Send the request and wait for the response headers."""
+    async def open(self, max_wait: Timeout, stream_types: Container[str] = STREAM_TYPES) -> None:
+        """Send the request and wait for the headers.
+
+        `stream_types` are the content types that declare a stream; the first bytes outrank them.
+        """
         try:
             with self._scope.within(max_wait):
                 await self._send()
         except BaseException:  # headers too large, or time is up at the very moment they arrive
             self.close()
             raise
-        self._decoder = SseDecoder(self._limits.event_bytes)
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.is_stream = kind in stream_types
         self._remaining_bytes = self._limits.stream_bytes
 
     async def next_events(self, max_wait: Timeout) -> list[SseEvent] | None:
         """Return the events that the next bytes complete, maybe none; None at the end of the body.
 
-        Events that arrived before a limit was exceeded are returned first.
+        Events that arrived before a limit was exceeded are returned first. If the body is no
+        stream, there are none, and at its end it is the `document`.
         """
-        if self._remaining_bytes < 0 or self._decoder.limit_error is not None:
+        decoder = self._decoder
+        if self._remaining_bytes < 0 or (decoder is not None and decoder.limit_error is not None):
             self._refuse_excess()
         with self._scope.within(max_wait):
             data = await self._read()
         if not data:
-            return None
+            return self._finish()
         self._remaining_bytes -= len(data)
-        events = self._decoder.feed(data)
+        if decoder is None:
+            data = trim_start(self._start + data)
+            decoder = choose_decoder(data, self._limits, is_declared=self.is_stream)
+            self._decoder, self._start = decoder, b"" if decoder else data
+        events: list[SseEvent] = []
+        if decoder is not None:
+            events = decoder.feed(data)
+            self.is_stream = decoder.is_stream
         if not events:
             self._refuse_excess()
         max_values = self._limits.json_values
         for event in events:
-            if len(event.data) > max_values and exceeds_value_count(event.data, max_values):
-                raise _limit_error("an event", max_values, "json_values", "values")
+            if len(event.data) > max_values:
+                self._check_value_count(event.data, "an event")
         return events
+
+    def _finish(self) -> list[SseEvent] | None:
+        """Return what the end of the body completes, or None if nothing, or if it is closed."""
+        if self._read is _read_nothing:
+            return None
+        self._read = _read_nothing
+        if self._decoder is None:  # hardly a byte has come
+            if self.is_stream:
+                return None
+            self._decoder = JsonDecoder(self._limits, is_document=True)
+            self._decoder.feed(self._start)
+        events = self._decoder.finish()
+        if isinstance(self._decoder, JsonDecoder):
+            self.document = self._decoder.document
+            self._check_value_count(self.document or b"", "a response")
+        for event in events:
+            self._check_value_count(event.data, "an event")
+        return events or None
+
+    @property
+    def unread(self) -> bytes:
+        """The start of what the stream sent beside its events."""
+        return b"" if self._decoder is None else self._decoder.unread
 
     async def drain(self, secs: float) -> None:
         """Read to the end of the body so that the connection can be reused, then close."""
@@ -143,7 +186,7 @@ class Exchange:
             response.close()
         headers, limit = response.headers, self._limits.header_bytes
         if sum(map(len, headers)) + sum(map(len, headers.values())) > limit:
-            raise _limit_error("headers", limit, "header_bytes")
+            raise limit_error("headers", limit, "header_bytes")
         if response.status < 300 and _is_compressed(headers):
             raise MalformedResponseError(
                 "the server compressed its response although the request forbids it; "
@@ -159,14 +202,20 @@ class Exchange:
             return
         while piece := await self._read():
             if len(body) + len(piece) > max_bytes:
-                raise _limit_error("a response", max_bytes, "body_bytes")
+                raise limit_error("a response", max_bytes, "body_bytes")
             body += piece
 
     def _refuse_excess(self) -> None:
         """Raise if too much has arrived."""
         if self._remaining_bytes < 0:
-            raise _limit_error("a stream", self._limits.stream_bytes, "stream_bytes")
-        self._decoder.feed(b"")
+            raise limit_error("a stream", self._limits.stream_bytes, "stream_bytes")
+        if self._decoder is not None:
+            self._decoder.feed(b"")
+
+    def _check_value_count(self, data: bytes | str, what: str) -> None:
+        max_values = self._limits.json_values
+        if exceeds_value_count(data, max_values):
+            raise limit_error(what, max_values, "json_values", "values")
 
 
 async def _read_nothing() -> bytes:
@@ -175,10 +224,3 @@ async def _read_nothing() -> bytes:
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
-
-
-def _limit_error(what: str, limit: int, name: str, unit: str = "bytes") -> LimitExceededError:
-    return LimitExceededError(
-        f"the server sends {what} of more than {limit:,} {unit}; "
-        f"raise {name} of the generator's limits if that is right"
-    )

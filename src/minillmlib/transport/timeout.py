@@ -167,9 +167,15 @@ class TimeoutBudget:
         """Return the seconds to the deadline; infinity without one."""
         return self._deadline - self._loop.time()
 
-    def response_timeout(self) -> Timeout:
-        """Return the limit on a whole answer, or on the wait for a stream's headers."""
-        return self._before_deadline(self._timeout)
+    def response_timeout(self, waited_secs: float = 0) -> Timeout:
+        """Return the limit on a whole answer, or on the wait for a stream's headers.
+
+        `waited_secs` of it are over.
+        """
+        secs, clock, _ = self._timeout
+        if secs is None or not waited_secs:
+            return self._before_deadline(self._timeout)
+        return self._before_deadline(Timeout(secs - waited_secs, clock, secs))
 
     def chunk_timeout(self) -> Timeout:
         """Return the limit on the wait for the next bytes of a stream."""

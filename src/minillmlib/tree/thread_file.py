@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -41,7 +42,7 @@ def thread_from_json(data: bytes | str) -> tuple[list[Message], dict[str, Format
     Raises `StorageError` that names the place it does not understand.
     """
     try:
-        thread = _parse_thread(msgspec.json.decode(data))
+        thread = _parse_thread(msgspec.json.decode(_without_mark(data)))
     except StorageError:
         raise
     except (ValueError, TypeError, RecursionError, MiniLLMError) as error:
@@ -49,6 +50,13 @@ def thread_from_json(data: bytes | str) -> tuple[list[Message], dict[str, Format
     if not thread.messages:
         raise StorageError("it holds no message")
     return thread.messages, thread.format_kwargs
+
+
+def _without_mark(data: bytes | str) -> bytes | str:
+    """Return a document without the byte order mark that Windows editors put before it."""
+    if isinstance(data, str):
+        return data.removeprefix("\ufeff")
+    return bytes(data).removeprefix(BOM_UTF8)
 
 
 def _parse_thread(raw: JsonValue) -> Thread:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from bisect import bisect
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain
@@ -56,7 +57,9 @@ def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
         journal = FileJournal(path)
         content, old_nodes = journal.read(), len(tree.store)
         reader = TreeReader(tree)
-        if HEADER.startswith(content):  # a new file, or one that a crash left without its header
+        if HEADER.startswith(
+            content.removeprefix(BOM_UTF8)
+        ):  # a new file, or one that a crash left without its header
             journal.truncate(0)
             journal.write(HEADER)
         else:
@@ -97,6 +100,8 @@ class TreeReader:
         self._has_header = False
         number = 1
         while lines := file.readlines(BLOCK_BYTES):
+            if number == 1:
+                lines[0] = lines[0].removeprefix(BOM_UTF8)  # of Windows editors
             unfinished = b"" if lines[-1].endswith(b"\n") else lines.pop()
             self._read_block(lines, name, number)
             number += len(lines)

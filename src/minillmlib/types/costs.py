@@ -170,8 +170,9 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     `cost` is `Decimal(0)` for `UNPRICED` and `UNKNOWN`: check `resolution` first.
     `minimum_usage` is a lower bound for a request of `UNKNOWN` cost: the counts reported before it
-    broke. `record` is the provider's record of counts if it cannot be the bill. `source` is the
-    origin of the price. Raises `InvalidParameterError` unless `cost` is a `Decimal`, finite and
+    broke; `minimum_cost` is what they cost, 0 without a price. `record` is the provider's record
+    of counts if it cannot be the bill. `source` is the origin of the price, or the field or header
+    that states the cost. Raises `InvalidParameterError` unless the costs are `Decimal`, finite and
     not negative.
     """
 
@@ -179,6 +180,7 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     resolution: CostResolution
     usage: Usage | None = None
     minimum_usage: Usage | None = None
+    minimum_cost: Decimal = ZERO
     record: JsonObject | None = None
     source: str | None = None
 
@@ -186,6 +188,9 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         if self.cost is not ZERO:  # as in all without a price
             cost = parse_usd("a cost", self.cost, Decimal | int)
             msgspec.structs.force_setattr(self, "cost", cost)
+        if self.minimum_cost is not ZERO:
+            cost = parse_usd("a minimum cost", self.minimum_cost, Decimal | int)
+            msgspec.structs.force_setattr(self, "minimum_cost", cost)
 
     @property
     def is_unknown(self) -> bool:
@@ -204,18 +209,27 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @classmethod
     def unknown(
-        cls, *, minimum_usage: Usage | None = None, record: JsonObject | None = None
+        cls,
+        *,
+        minimum_usage: Usage | None = None,
+        minimum_cost: Decimal = ZERO,
+        record: JsonObject | None = None,
     ) -> Self:
         """Return an unknown cost."""
         return cls(
-            cost=ZERO, resolution=CostResolution.UNKNOWN, minimum_usage=minimum_usage, record=record
+            cost=ZERO,
+            resolution=CostResolution.UNKNOWN,
+            minimum_usage=minimum_usage,
+            minimum_cost=minimum_cost,
+            record=record,
         )
 
 
 class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     """A sum of costs in USD that counts its missing parts.
 
-    `cost` is the sum of the known costs; `unpriced` and `unknown` count the others.
+    `cost` is the sum of the known costs and of the minimum costs of unknown ones; `unpriced` and
+    `unknown` count the requests that may have cost more.
     """
 
     cost: Decimal = Decimal(0)
@@ -228,7 +242,9 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         known = [outcome for outcome in outcomes if outcome is not None]
         kinds = [outcome.resolution for outcome in known]
         return cls(
-            cost=exact_sum(o.cost for o in known if o.resolution is CostResolution.RESOLVED),
+            cost=exact_sum(
+                o.cost if o.resolution is CostResolution.RESOLVED else o.minimum_cost for o in known
+            ),
             unpriced=kinds.count(CostResolution.UNPRICED),
             unknown=kinds.count(CostResolution.UNKNOWN),
         )
@@ -309,8 +325,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The cost of one completion, with all its attempts, in USD and tokens.
 
-    `cost` and the counts are sums of the known parts. They are complete only if `resolution` is
-    `RESOLVED`; check it first. `attempts` lists every request, including failed and rejected ones.
+    `cost` and the counts are sums of the known parts, lower bounds included. They are complete
+    only if `resolution` is `RESOLVED`; check it first. `attempts` lists every request, including
+    failed and rejected ones.
     """
 
     cost: Decimal
@@ -325,11 +342,11 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, attempts: tuple[Attempt, ...]) -> "CostInfo":
         """Return the sum over the attempts. If none can have been billed, it is a resolved zero."""
         costs = [attempt.cost for attempt in attempts if attempt.cost is not None]
-        usages = [cost.usage or Usage() for cost in costs]
+        usages = [cost.usage or cost.minimum_usage or Usage() for cost in costs]
         resolutions = {cost.resolution for cost in costs}
         gaps = (CostResolution.UNKNOWN, CostResolution.UNPRICED)
         return cls(
-            cost=exact_sum(cost.cost for cost in costs),
+            cost=CostTotal.of(costs).cost,
             prompt_tokens=sum(usage.prompt_tokens for usage in usages),
             completion_tokens=sum(usage.completion_tokens for usage in usages),
             cache_read_tokens=sum(usage.cache_read_tokens for usage in usages),

@@ -1,7 +1,7 @@
 """Token counts in disjoint buckets."""
 
 from decimal import Decimal
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -43,7 +43,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     The three input buckets are disjoint, and their sum is the whole input.
     `cache_write_1h_tokens` is the part of `cache_write_tokens` that was written for an hour; the
     rest was written for five minutes. `reasoning_tokens` is a part of `completion_tokens`.
-    `native_cost` is the cost in USD as stated by the provider, if it states one.
+    `native_cost` is the cost in USD as stated by the provider, if it states one, and
+    `native_cost_source` the field or header that states it.
     `non_token_charges` names charges that a price per token does not cover: several models, or
     fees for the vendor's tools.
     """
@@ -55,7 +56,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     native_cost: Decimal | None = None
+    native_cost_source: str | None = None
     non_token_charges: str | None = None
+
+    def with_native_cost(self, usd: Decimal, source: str) -> Self:
+        """Return a copy with the cost that `source` states."""
+        return msgspec.structs.replace(self, native_cost=usd, native_cost_source=source)
 
     @property
     def prompt_tokens(self) -> int:

@@ -15,11 +15,8 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.response import (
-    UsageParser,
-    is_error_payload,
-    usage_record,
-)
+from minillmlib.protocols.chat_completions.response import is_error_payload
+from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.streaming.accumulator import whole_response

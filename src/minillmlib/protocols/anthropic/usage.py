@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.chat_completions.response import merge_usage as keep_wider
+from minillmlib.protocols.chat_completions.usage import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
 COUNTS = tuple(name for name in Usage.__struct_fields__ if name.endswith("_tokens"))

@@ -1,11 +1,10 @@
-"""Parses answers of the chat-completions wire, whole and in chunks, with their token counts."""
+"""Parses answers of the chat-completions wire, whole and in chunks."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import msgspec
 
@@ -19,6 +18,7 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
+from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import base_resp_code, error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import FINISH_REASONS
 from minillmlib.streaming.accumulator import whole_response
@@ -26,9 +26,6 @@ from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
-from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
-
-UsageParser: TypeAlias = Callable[[JsonValue], Usage | None]
 
 RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature
 
@@ -88,6 +85,7 @@ class _Choice(msgspec.Struct, gc=False):
     native_finish_reason: str | None = None
     error: JsonValue = None
     logprobs: JsonValue = None
+    usage: JsonValue = None  # of Moonshot's streams
 
 
 class _Logprob(msgspec.Struct):
@@ -106,22 +104,6 @@ class _Body(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: JsonValue = None
     error: JsonValue = None
-
-
-class _TokenDetails(msgspec.Struct):
-    cached_tokens: Count | None = None
-    cache_write_tokens: Count | None = None
-    reasoning_tokens: Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: Count
-    completion_tokens: Count | None = None
-    total_tokens: Count | None = None
-    prompt_tokens_details: _TokenDetails | None = None
-    completion_tokens_details: _TokenDetails | None = None
-    prompt_cache_hit_tokens: Count | None = None
-    prompt_cache_miss_tokens: Count | None = None
 
 
 _chunk_decoder = msgspec.json.Decoder(_Body)
@@ -177,7 +159,11 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         raise error_from_payload(decode_json(data), partial=partial)
     name, model = string_or_empty(body.id), string_or_empty(body.model)
     has_more = choice and (
-        choice.finish_reason or choice.native_finish_reason or choice.error or choice.logprobs
+        choice.finish_reason
+        or choice.native_finish_reason
+        or choice.error
+        or choice.logprobs
+        or choice.usage
     )
     if choice is not None and body.usage is None and not has_more:
         texts = None if choice.delta is None else _text_only_delta(choice.delta)
@@ -185,11 +171,11 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
             return StreamChunk(
                 id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=texts[2]
             )
-    may_hold_usage = body.usage is not None or choice is None or choice.finish_reason
+    may_hold_usage = body.usage is not None or choice is None or has_more
     raw = decode_json(data) if may_hold_usage else None
     if choice is None and not body.usage and (error := error_without_key(raw)):
         raise error
-    if isinstance(raw, dict) and base_resp_code(raw):
+    if isinstance(raw, dict) and "base_resp" in raw and base_resp_code(raw):
         partial = _text(choice.delta or choice.message) if choice else ""
         raise error_from_payload(raw, partial=partial)
     return StreamChunk(
@@ -207,68 +193,8 @@ def is_error_payload(payload: JsonValue) -> bool:
     if not isinstance(payload, dict):
         return False
     is_named = payload.get("object") == "error" or payload.get("type") == "error"
-    return is_named or bool(payload.get("error") or base_resp_code(payload))
-
-
-def parse_usage(raw: JsonValue) -> Usage | None:
-    """Return the usage of a body or chunk in disjoint buckets, or None if it has none to trust.
-
-    Cached tokens, read and written, are part of `prompt_tokens` on this wire. A record that
-    contradicts itself is not used, nor is one with a count that is negative, fractional or
-    absurd: a guess at its meaning would be a number that nobody sent.
-    """
-    try:
-        usage = convert_counts(raw["usage"], _Usage)
-    except (ValueError, TypeError, KeyError):
-        return None
-    details = usage.prompt_tokens_details or _TokenDetails()
-    hits, misses = usage.prompt_cache_hit_tokens, usage.prompt_cache_miss_tokens
-    read = (hits if details.cached_tokens is None else details.cached_tokens) or 0
-    written = details.cache_write_tokens or 0
-    uncached = usage.prompt_tokens - read - written
-    completion = _completion_tokens(usage)
-    reasoning = (usage.completion_tokens_details or _TokenDetails()).reasoning_tokens or 0
-    if completion is None or uncached < 0 or reasoning > completion:
-        return None
-    if hits not in (None, read) or misses not in (None, uncached):  # DeepSeek's split
-        return None
-    return Usage(
-        uncached_input_tokens=uncached,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        completion_tokens=completion,
-        reasoning_tokens=reasoning,
-    )
-
-
-def usage_record(raw: JsonValue) -> JsonObject | None:
-    """Return the record of counts as the server sent it, or None if there is none.
-
-    A value that is not an object is kept under its key.
-    """
-    record = raw.get("usage") if isinstance(raw, dict) else None
-    if record is None or record == {}:
-        return None
-    return record if isinstance(record, dict) else {"usage": record}
-
-
-def merge_usage(earlier: UsageUpdate, later: UsageUpdate) -> UsageUpdate:
-    """Return two records of one request as one. Counts are cumulative, so nothing is added.
-
-    Each record is complete, so the later one wins, even if unusable, unless it counts less
-    input.
-    """
-    before, usage = earlier.usage, later.usage
-    if before is None or usage is None:
-        return later
-    wider = before if before.prompt_tokens > usage.prompt_tokens else usage
-    usage = msgspec.structs.replace(
-        wider,
-        completion_tokens=max(before.completion_tokens, usage.completion_tokens),
-        reasoning_tokens=max(before.reasoning_tokens, usage.reasoning_tokens),
-        native_cost=before.native_cost if usage.native_cost is None else usage.native_cost,
-    )
-    return UsageUpdate(usage=usage, record=later.record)
+    has_code = "base_resp" in payload and base_resp_code(payload)
+    return is_named or bool(payload.get("error") or has_code)
 
 
 def _first_choice(body: _Body) -> _Choice | None:
@@ -468,14 +394,3 @@ def _parse_audio(data: str) -> AudioPart:
     except (binascii.Error, ValueError):
         raise MalformedResponseError("the answer holds a broken sound (no base64)") from None
     return AudioPart(data=samples, media_type=sniff_type(samples, "audio/") or RAW_SAMPLES)
-
-
-def _completion_tokens(usage: _Usage) -> int | None:
-    """Return all tokens of the output, or None if they are missing or exceed the total.
-
-    xAI and Gemini count reasoning in the total only.
-    """
-    if usage.total_tokens is None:
-        return usage.completion_tokens
-    rest = usage.total_tokens - usage.prompt_tokens
-    return rest if rest >= (usage.completion_tokens or 0) else None
