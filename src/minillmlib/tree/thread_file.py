@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec.structs import replace
 
-from minillmlib.errors import MiniLLMError, StorageError
+from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
 from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.media import ImagePart
@@ -49,6 +49,21 @@ def thread_from_json(data: bytes | str) -> tuple[list[Message], dict[str, Format
     if not thread.messages:
         raise StorageError("it holds no message")
     return thread.messages, thread.format_kwargs
+
+
+def as_message(value: Message | JsonObject, place: int) -> Message:
+    """Return a message of a list, which may be a dictionary of OpenAI's chat completions."""
+    if isinstance(value, Message):
+        return value
+    if not isinstance(value, dict):
+        raise InvalidParameterError(
+            "a message is a Message, such as Message.user(text), or a dictionary such as "
+            f"{{'role': 'user', 'content': text}}; message {place} is a {type(value).__name__}"
+        )
+    try:
+        return _parse_message(value, f"message {place}")
+    except StorageError as error:
+        raise InvalidParameterError(str(error)) from None
 
 
 def _parse_thread(raw: JsonValue) -> Thread:
