@@ -6,11 +6,12 @@ import asyncio
 import copy
 import enum
 import gc
+import json
 import pickle
 
 import msgspec
 import pytest
-from short_answers import said, scripted, streamed
+from short_answers import CLAUDE, said, scripted, streamed
 
 import minillmlib
 from minillmlib import (
@@ -24,7 +25,7 @@ from minillmlib import (
     Role,
     TextPart,
 )
-from minillmlib.testing import ScriptedReply
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 
 def roles(node: ChatNode) -> str:
@@ -68,7 +69,7 @@ def test_a_message_list_becomes_a_linear_thread():
 
 @pytest.mark.parametrize("wrong", [None, 3])
 def test_what_is_no_list_of_messages_is_refused(wrong):
-    with pytest.raises(InvalidParameterError, match="list of Message"):
+    with pytest.raises(InvalidParameterError, match="a list of messages, not"):
         ChatNode.from_messages(wrong)
 
 
@@ -77,7 +78,7 @@ def test_an_empty_message_list_is_an_error():
         ChatNode.from_messages([])
 
 
-@pytest.mark.parametrize("wrong", [{"role": "user", "content": "x"}, "x", None])
+@pytest.mark.parametrize("wrong", [3, "x", None])
 def test_a_list_of_something_else_is_an_error_that_names_it(wrong):
     with pytest.raises(InvalidParameterError, match=type(wrong).__name__):
         ChatNode.from_messages([wrong])
@@ -426,3 +427,102 @@ def test_a_node_and_a_stream_are_refused_by_pickle_with_what_to_do(take):
         take(node)
     with pytest.raises(InvalidParameterError, match="send its response"):
         take(node.complete_streaming(GeneratorInfo.openai("m")))
+
+
+OPENAI_THREAD = [
+    {"role": "system", "content": "s"},
+    {"role": "user", "content": [{"type": "text", "text": "q"}]},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "r"},
+]
+
+
+def test_a_conversation_comes_from_dictionaries_as_openai_takes_them_and_goes_back_so():
+    _, leaf = ChatNode.from_messages(OPENAI_THREAD)
+    assert leaf.to_openai() == OPENAI_THREAD
+    assert ChatNode.from_messages(leaf.to_openai())[1].thread() == leaf.thread()
+    mixed = ChatNode.from_messages([*OPENAI_THREAD, Message.assistant("done")])[1]
+    assert mixed.to_openai()[-1] == {"role": "assistant", "content": "done"}
+    assert all(type(key) is str for item in leaf.to_openai() for key in item)
+    assert type(leaf.to_openai()[0]["role"]) is str
+
+
+def test_what_goes_to_openai_is_filled_in_and_without_an_empty_system_prompt():
+    node = ChatNode.root().set_format_kwarg("name", "Ann").add_user("I am {name}, {age}")
+    assert node.to_openai() == [{"role": "user", "content": "I am Ann, {age}"}]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place"),
+    [
+        ({"role": "robot", "content": "x"}, "message 1.role"),
+        ({"role": "user", "content": [{"type": "smell"}]}, "message 1.content"),
+        ({"role": "user", "content": "x", "mood": 1}, "message 1 has what is not known"),
+    ],
+)
+def test_a_dictionary_that_is_no_message_is_refused_with_its_place(wrong, place):
+    with pytest.raises(InvalidParameterError, match=place):
+        ChatNode.from_messages([{"role": "user", "content": "a"}, wrong])
+
+
+@pytest.mark.parametrize(
+    ("make", "reply"),
+    [(GeneratorInfo.openai, said("a")), (GeneratorInfo.anthropic, ScriptedReply.json(CLAUDE))],
+)
+async def test_a_root_without_a_system_prompt_is_not_sent_and_leaves_room_for_one(make, reply):
+    transport = ScriptedTransport([reply, reply])
+    generator = make("m").with_api_key("sk-key-of-tests").with_transport(transport)
+    answer = await ChatNode.root().chat("hi", generator)
+    await answer.chat("again", generator, NodeCompletionParameters(system_prompt="be brief"))
+    bodies = [json.loads(request.body) for request in transport.requests]
+    assert [message["role"] for message in bodies[0]["messages"]] == ["user"]
+    assert "system" not in bodies[0]
+    assert "be brief" in json.dumps(bodies[1])
+
+
+async def test_the_common_fields_are_keywords_and_win_over_the_parameters():
+    transport = ScriptedTransport([said("a"), said("b")])
+    generator = GeneratorInfo.openai("m").with_api_key("sk-key-of-tests").with_transport(transport)
+    params = CompletionParameters(temperature=1.0, top_p=0.5)
+    await ChatNode.root().chat("hi", generator, params, temperature=0, max_tokens=7)
+    await ChatNode.root().add_user("hi").complete(generator, max_tokens=8, timeout_secs=3)
+    first, second = (json.loads(request.body) for request in transport.requests)
+    assert (first["temperature"], first["top_p"], first["max_completion_tokens"]) == (0, 0.5, 7)
+    assert second["max_completion_tokens"] == 8
+    with pytest.raises(InvalidParameterError, match="retry"):
+        await ChatNode.root().chat("hi", generator, retry=-1)
+    with pytest.raises(TypeError):
+        await ChatNode.root().chat("hi", generator, temprature=1)
+
+
+async def test_typed_parameters_stay_typed_beside_keywords():
+    generator = scripted(said("[1, 2]"))
+    params = NodeCompletionParameters().expecting(list[int])
+    node = await ChatNode.root().chat("numbers", generator, params, max_tokens=9)
+    assert node.parsed == [1, 2]
+
+
+async def test_the_text_of_a_stream_comes_without_an_empty_piece():
+    generator = scripted(streamed("a", "", "b"))
+    stream = ChatNode.root("s").chat_streaming("hi", generator)
+    assert [piece async for piece in stream.text()] == ["a", "b"]
+    assert stream.node.text == "ab"
+
+
+def test_a_result_of_a_call_that_nobody_made_is_refused_with_the_calls_there_are():
+    _, leaf = ChatNode.from_messages(OPENAI_THREAD[:3])
+    assert leaf.add_tool_result("c1", "r").add_user("and?").text == "and?"
+    with pytest.raises(InvalidParameterError, match="its calls are 'c1'"):
+        leaf.add_tool_result("c2", "r")
+    with pytest.raises(InvalidParameterError, match="its calls are none"):
+        ChatNode.root("s").add_tool_result("c1", "r")
+
+
+def test_a_text_part_takes_its_text_by_position():
+    assert TextPart("x") == TextPart(text="x")

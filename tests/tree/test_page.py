@@ -15,7 +15,16 @@ import pytest
 from page_trees import answer, bushy_tree, deep_tree, hostile_strings, picture, travel_tree, tree_of
 
 import minillmlib
-from minillmlib import AudioPart, ChatNode, DocumentPart, ImagePart, TextPart, VideoPart
+from minillmlib import (
+    AudioPart,
+    ChatNode,
+    DocumentPart,
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCall,
+    VideoPart,
+)
 
 DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 DEPTH = 100_000
@@ -168,10 +177,12 @@ def test_what_an_answer_was_is_told_beside_its_text():
 
 def test_a_failed_tool_and_failed_attempts_are_told():
     root = ChatNode.root("s")
-    root.add_tool_result("call_9", "no such city", is_error=True)
+    call = ToolCall(id="call_9", name="city", arguments="{}")
+    asked = root._add(Message.assistant("", [call]))
+    asked.add_tool_result("call_9", "no such city", is_error=True)
     once = answer(root.add_user("hi"), "hello", cost=0.25)
     answer(once.add_user("and?"), "that is all", cost=0.5, failures=2)
-    system, failed, _, hello, _, all_said = rows_of(root)
+    system, _, failed, _, hello, _, all_said = rows_of(root)
     assert "failed" not in system
     assert failed["failed"] is True
     assert "attempts" not in hello

@@ -102,7 +102,8 @@ def test_what_it_cannot_carry_is_an_error_that_names_the_node(message):
 
 def test_every_form_of_text_has_its_row_and_its_place_in_the_guide():
     guide = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
-    assert len(EXPORTS) == sum(name.startswith("to_") for name in dir(ChatNode))
+    texts = {name for name in dir(ChatNode) if name.startswith("to_")} - {"to_openai"}  # a list
+    assert len(EXPORTS) == len(texts)
     assert all(f"`{suffix}`" in guide for suffix in EXPORTS)
 
 

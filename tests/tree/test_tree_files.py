@@ -305,7 +305,7 @@ def test_what_is_no_path_is_a_typed_error(path):
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff", "x\udc00\ud83d y"])
 def test_half_a_character_which_no_file_can_hold_is_replaced_in_files(text, tmp_path):
     root = ChatNode.root("s")
-    leaf = root.add_user(text).add_tool_result("\ud800", [TextPart(text=text)])
+    leaf = root.add_user(text).add_assistant([TextPart(text=text)])
     root.save_tree(tmp_path / "tree")
     leaf.save_thread(tmp_path / "thread")
     whole = "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)

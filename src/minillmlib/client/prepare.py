@@ -88,6 +88,8 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
+    if messages[0].is_blank and len(messages) > 1:
+        messages = messages[1:]
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)

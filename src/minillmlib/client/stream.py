@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, NoReturn, Self, TypeVar
 
 from minillmlib.client.completion import Completed, Completion, hide_frames
@@ -108,6 +108,15 @@ class StreamingCompletion(Generic[NodeT_co]):
             await self._advance()
         self._delivered += 1
         return self._chunks.popleft()
+
+    async def text(self) -> AsyncIterator[str]:
+        """Yield the text of the answer as it grows, piece by piece, and no empty piece.
+
+        Reads the stream, so read it in no other way beside this one.
+        """
+        async for chunk in self:
+            if chunk.delta:
+                yield chunk.delta
 
     def partial_json(self) -> PartialJsonStream:
         """Return the JSON of the answer as it grows, by `async for`: a value for each change.

@@ -187,7 +187,8 @@ class StreamReader:
                 f"the model writes more than {self._max_chars:,} characters; "
                 "raise text_chars of the generator's limits if that is right"
             )
-        if has_content or accumulator.finish_reason is not None:
+        is_at_end = accumulator.finish_reason is not None
+        if has_content or (is_at_end and (chunk.finish_reason or chunk.usage_record is not None)):
             self._chunks.append(chunk)
 
     def _is_over(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -78,8 +77,6 @@ def encode_tool(like: ToolLike, schema_key: str) -> JsonObject:
 
 def own_ids(messages: Sequence[Message]) -> Collection[str]:
     """Return the ids of tool calls that go back unchanged, since this model made them."""
-    if not any(map(attrgetter("tool_calls"), messages)):  # as in most conversations
-        return ()
     return {call.id for message in messages for call in message.tool_calls if call.origin}
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, NoReturn, Self, TypeAlias, TypeVar, cast, get_args, overload
 
+import msgspec
+
 from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
 from minillmlib.client.context import CompletionContext
@@ -15,24 +17,33 @@ from minillmlib.client.validate import NOT_PARSED
 from minillmlib.errors import EmptyThreadError, InvalidParameterError, StorageError
 from minillmlib.files import FilePath, read_small_file, write_whole
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import excerpt
+from minillmlib.json_value import JsonObject, excerpt
+from minillmlib.protocols.chat_completions.request import encode_messages
+from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
-from minillmlib.tree.thread_file import thread_from_json, thread_json
+from minillmlib.tree.thread_file import as_message, thread_from_json, thread_json
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
 from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
-from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
+from minillmlib.types.parameters import (
+    CALL_FIELDS,
+    ParametersLike,
+    TypedParameters,
+    node_parameters,
+)
 from minillmlib.types.responses import CompletionResponse
-from minillmlib.types.tools import ToolCall
+from minillmlib.types.tools import ToolCall, ToolLike
 
 T = TypeVar("T")
 ContentLike: TypeAlias = str | Iterable[ContentPart]
 
+OPENAI = OpenAiProvider.dialect
+NO_FIELDS = (None,) * len(CALL_FIELDS)
 MAX_STR_CHARS = 2000
 MAX_FILE_BYTES = 1_000_000_000
 
@@ -53,29 +64,25 @@ class ChatNode:
         self._index = index
 
     @classmethod
-    def root(cls, system_prompt: str) -> Self:
-        """Start a conversation; the root is the system prompt."""
+    def root(cls, system_prompt: str = "") -> Self:
+        """Start a conversation; the root is the system prompt, which is not sent if it is empty."""
         return cls._from_thread([Message.system(system_prompt)])[0]
 
     @classmethod
-    def from_messages(cls, messages: Sequence[Message]) -> tuple[Self, Self]:
+    def from_messages(cls, messages: Sequence[Message | JsonObject]) -> tuple[Self, Self]:
         """Build a linear conversation from a list and return its root and its leaf.
 
-        Raises `EmptyThreadError` for an empty list.
+        A message is a `Message`, or a dictionary as OpenAI's chat completions take it and as
+        `to_openai` returns it. Raises `EmptyThreadError` for an empty list.
         """
-        if not isinstance(messages, Sequence):
+        given: object = messages
+        if isinstance(given, str | bytes) or not isinstance(given, Sequence):
             raise InvalidParameterError(
-                f"from_messages takes a list of Message objects, not {type(messages).__name__}"
+                f"from_messages takes a list of messages, not {type(given).__name__}"
             )
-        for message in messages:
-            if not isinstance(message, Message):
-                raise InvalidParameterError(
-                    f"from_messages takes Message objects, not {type(message).__name__}; "
-                    "build them with Message.user(text) and its like"
-                )
         if not messages:
             raise EmptyThreadError("from_messages needs at least one message")
-        return cls._from_thread(messages)
+        return cls._from_thread([as_message(each, place) for place, each in enumerate(messages)])
 
     @classmethod
     def from_thread_json(cls, document: bytes | str) -> tuple[Self, Self]:
@@ -271,8 +278,19 @@ class ChatNode:
     ) -> Self:
         """Add the result of the tool call with this id as a child and return the new node.
 
-        Chain the results of parallel calls: add each to the node of the one before.
+        Chain the results of parallel calls: add each to the node of the one before. Raises
+        `InvalidParameterError` if no message of the thread has such a call.
         """
+        store, ids = self._tree.store, []
+        for index in store.path(self._index):
+            ids += [call.id for call in store.messages[index].tool_calls]
+            if call_id in ids:
+                break
+        else:
+            names = ", ".join(map(repr, ids)) or "none"
+            raise InvalidParameterError(
+                f"no call of this conversation has the id {call_id!r}; its calls are {names}"
+            )
         return self._add(Message.tool_result(call_id, content, is_error=is_error))
 
     def _add(self, message: Message) -> Self:
@@ -353,72 +371,190 @@ class ChatNode:
 
     @overload
     async def complete(
-        self, generator: GeneratorInfo, params: TypedParameters[T]
+        self,
+        generator: GeneratorInfo,
+        params: TypedParameters[T],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "ParsedNode[T]": ...
 
     @overload
-    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> Self: ...
+    async def complete(
+        self,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
+    ) -> Self: ...
 
-    async def complete(self, generator: GeneratorInfo, params: ParametersLike = None) -> "ChatNode":
+    async def complete(  # noqa: PLR0913 - the common fields
+        self,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
+    ) -> "ChatNode":
         """Ask the model to continue from this node and return the assistant's node.
 
         The path from the root to this node is the whole context, and the answer becomes a
         child of this node. On any error, and when cancelled, the tree stays as it was.
+
+        The keywords are fields of the parameters, for this call; they win over those in `params`.
         """
-        return await self._complete(generator, params)
+        fields = (temperature, max_tokens, tools, retry, timeout_secs)
+        call, on_answer = self._prepare(generator, params, fields, stream=False)
+        return on_answer(await complete(call))
 
     @overload
     async def chat(
-        self, content: ContentLike, generator: GeneratorInfo, params: TypedParameters[T]
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: TypedParameters[T],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "ParsedNode[T]": ...
 
     @overload
     async def chat(
-        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> Self: ...
 
-    async def chat(
-        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
+    async def chat(  # noqa: PLR0913 - the common fields
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "ChatNode":
         """Send a user message and return the assistant's node.
 
         Both nodes are added when the answer is complete. On any error, and when cancelled, the
-        tree stays as it was, so the same call can be made again.
+        tree stays as it was, so the same call can be made again. The keywords are those of
+        `complete`.
+
+            answer = await node.chat("Hello", generator, max_tokens=100, temperature=0)
         """
-        return await self._complete(generator, params, Message.user(content))
+        fields = (temperature, max_tokens, tools, retry, timeout_secs)
+        message = Message.user(content)
+        call, on_answer = self._prepare(generator, params, fields, message, stream=False)
+        return on_answer(await complete(call))
 
     @overload
     def complete_streaming(
-        self, generator: GeneratorInfo, params: TypedParameters[T]
+        self,
+        generator: GeneratorInfo,
+        params: TypedParameters[T],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def complete_streaming(
-        self, generator: GeneratorInfo, params: ParametersLike = None
+        self,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> StreamingCompletion[Self]: ...
 
-    def complete_streaming(
-        self, generator: GeneratorInfo, params: ParametersLike = None
+    def complete_streaming(  # noqa: PLR0913 - the common fields
+        self,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `complete` returns; the request is sent when reading begins."""
-        return StreamingCompletion(*self._prepare(generator, params, stream=True))
+        fields = (temperature, max_tokens, tools, retry, timeout_secs)
+        return StreamingCompletion(*self._prepare(generator, params, fields, stream=True))
 
     @overload
     def chat_streaming(
-        self, content: ContentLike, generator: GeneratorInfo, params: TypedParameters[T]
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: TypedParameters[T],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "StreamingCompletion[ParsedNode[T]]": ...
 
     @overload
     def chat_streaming(
-        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> StreamingCompletion[Self]: ...
 
-    def chat_streaming(
-        self, content: ContentLike, generator: GeneratorInfo, params: ParametersLike = None
+    def chat_streaming(  # noqa: PLR0913 - the common fields
+        self,
+        content: ContentLike,
+        generator: GeneratorInfo,
+        params: ParametersLike = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        retry: int | None = None,
+        timeout_secs: float | None = None,
     ) -> "StreamingCompletion[ChatNode]":
         """Stream what `chat` returns; the request is sent when reading begins."""
+        fields = (temperature, max_tokens, tools, retry, timeout_secs)
         message = Message.user(content)
-        return StreamingCompletion(*self._prepare(generator, params, message, stream=True))
+        return StreamingCompletion(*self._prepare(generator, params, fields, message, stream=True))
 
     @overload
     async def complete_tracked(
@@ -468,6 +604,22 @@ class ChatNode:
         """Do as `complete_streaming`, and report the cost to the context, however it ends."""
         return self.complete_streaming(context.generator, context.parameters(params))
 
+    @overload
+    def chat_streaming_tracked(
+        self, content: ContentLike, context: CompletionContext, params: TypedParameters[T]
+    ) -> "StreamingCompletion[ParsedNode[T]]": ...
+
+    @overload
+    def chat_streaming_tracked(
+        self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
+    ) -> StreamingCompletion[Self]: ...
+
+    def chat_streaming_tracked(
+        self, content: ContentLike, context: CompletionContext, params: ParametersLike = None
+    ) -> "StreamingCompletion[ChatNode]":
+        """Do as `chat_streaming`, and report the cost to the context, however it ends."""
+        return self.chat_streaming(content, context.generator, context.parameters(params))
+
     async def collapse_thread(
         self,
         *,
@@ -501,17 +653,23 @@ class ChatNode:
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
 
-    async def _complete(
-        self, generator: GeneratorInfo, params: ParametersLike, *new: Message
-    ) -> "ChatNode":
-        call, on_answer = self._prepare(generator, params, *new, stream=False)
-        return on_answer(await complete(call))
-
     def _prepare(
-        self, generator: GeneratorInfo, params: ParametersLike, *new: Message, stream: bool
+        self,
+        generator: GeneratorInfo,
+        params: ParametersLike,
+        fields: tuple[object, ...],
+        *new: Message,
+        stream: bool,
     ) -> "tuple[Call, Callable[[Completed], ChatNode]]":
-        """Return the call, and a function that adds the new messages and the answer to the tree."""
+        """Return the call, and a function that adds the new messages and the answer to the tree.
+
+        `fields` are the values of `CALL_FIELDS` that the call gives.
+        """
         check_generator(generator)
+        if fields != NO_FIELDS:
+            params = node_parameters(params).with_fields(
+                dict(zip(CALL_FIELDS, fields, strict=True))
+            )
         params = self._with_node_placeholders(params)
         thread = [*self._tree.thread_with_breakpoints(self._index), *new]
         end = self._index if new else self._tree.store.parents[self._index]
@@ -607,6 +765,16 @@ class ChatNode:
         Each message is cut to `max_chars`, if that is set.
         """
         return as_text(self.thread(), max_chars)
+
+    def to_openai(self) -> list[JsonObject]:
+        """Return the conversation as dictionaries, as OpenAI's chat completions take them.
+
+        Placeholders that have a value are filled in. Reasoning and generated media, which that
+        wire does not take back, are left out. `from_messages` takes such a list.
+        """
+        messages = [message for message in self.formatted_thread() if not message.is_blank]
+        items: list[JsonObject] = msgspec.to_builtins(encode_messages(OPENAI, messages))
+        return items
 
     def to_markdown(self) -> str:
         """Render the conversation from the root to here as Markdown."""

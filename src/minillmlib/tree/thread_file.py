@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from msgspec.structs import replace
 
-from minillmlib.errors import MiniLLMError, StorageError
+from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
 from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.media import ImagePart
@@ -57,6 +57,21 @@ def _without_mark(data: bytes | str) -> bytes | str:
     if isinstance(data, str):
         return data.removeprefix("\ufeff")
     return bytes(data).removeprefix(BOM_UTF8)
+
+
+def as_message(value: Message | JsonObject, place: int) -> Message:
+    """Return a message of a list, which may be a dictionary of OpenAI's chat completions."""
+    if isinstance(value, Message):
+        return value
+    if not isinstance(value, dict):
+        raise InvalidParameterError(
+            "a message is a Message, such as Message.user(text), or a dictionary such as "
+            f"{{'role': 'user', 'content': text}}; message {place} is a {type(value).__name__}"
+        )
+    try:
+        return _parse_message(value, f"message {place}")
+    except StorageError as error:
+        raise InvalidParameterError(str(error)) from None
 
 
 def _parse_thread(raw: JsonValue) -> Thread:

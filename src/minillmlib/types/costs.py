@@ -6,6 +6,7 @@ An unknown cost never looks like a free request.
 import enum
 from collections.abc import Iterable
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from itertools import chain
 from types import UnionType
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -197,6 +198,12 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """Whether it is not known at all what the request cost."""
         return self.resolution is CostResolution.UNKNOWN
 
+    def __str__(self) -> str:
+        if self.resolution is CostResolution.RESOLVED:
+            return f"${self.cost:f}"
+        usage = self.usage or self.minimum_usage
+        return self.resolution.value if usage is None else f"{self.resolution.value} ({usage})"
+
     @classmethod
     def resolved(cls, cost: Decimal, usage: Usage, *, source: str | None = None) -> Self:
         """Return a known cost."""
@@ -225,6 +232,12 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         )
 
 
+def _outcomes_of(value: "CostOutcome | CostInfo | None") -> "list[CostOutcome]":
+    if isinstance(value, CostInfo):
+        return [attempt.cost for attempt in value.attempts if attempt.cost is not None]
+    return [] if value is None else [value]
+
+
 class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     """A sum of costs in USD that counts its missing parts.
 
@@ -237,9 +250,12 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
     unknown: int = 0
 
     @classmethod
-    def of(cls, outcomes: Iterable[CostOutcome | None]) -> "CostTotal":
-        """Return the sum of the outcomes. None is a request that cannot have been billed."""
-        known = [outcome for outcome in outcomes if outcome is not None]
+    def of(cls, outcomes: "Iterable[CostOutcome | CostInfo | None]") -> "CostTotal":
+        """Return the sum of the outcomes. None is a request that cannot have been billed.
+
+        A `CostInfo` counts with each of its attempts.
+        """
+        known = list(chain.from_iterable(map(_outcomes_of, outcomes)))
         kinds = [outcome.resolution for outcome in known]
         return cls(
             cost=exact_sum(
@@ -354,6 +370,10 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
             resolution=next((gap for gap in gaps if gap in resolutions), CostResolution.RESOLVED),
             attempts=attempts,
         )
+
+    def __str__(self) -> str:
+        count = len(self.attempts)
+        return f"{CostTotal.of([self])} in {count} {'attempt' if count == 1 else 'attempts'}"
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):

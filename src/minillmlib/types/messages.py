@@ -28,7 +28,7 @@ SYSTEM, USER, ASSISTANT, TOOL = Role  # faster than an attribute of the enum
 EMPTY: tuple[()] = ()
 
 
-class TextPart(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text"):
     """A piece of text among the parts of a message."""
 
     text: str
@@ -155,6 +155,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         return content_text(self.content) or None
 
     @property
+    def is_blank(self) -> bool:
+        """Whether it is a system prompt without a word, which is not sent."""
+        return self.role is SYSTEM and self.content == ""
+
+    @property
     def attachments(self) -> tuple[Media, ...]:
         """The images and other media in the content; generated ones are in `media`."""
         if isinstance(self.content, str):
@@ -173,5 +178,5 @@ def _normalize_content(content: object) -> MessageContent:
         given = f"one with a {type(parts[0]).__name__}" if parts else "an empty one"
     raise InvalidParameterError(
         "the content of a message must be a string or a sequence of parts such as "
-        f"TextPart(text=...), not {given}"
+        f"TextPart(...), not {given}"
     )

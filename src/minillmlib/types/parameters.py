@@ -222,6 +222,10 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         return self.replace(stop=stop if isinstance(stop, str) else tuple(stop))
 
 
+# The fields that a call may give as keywords.
+CALL_FIELDS = ("temperature", "max_tokens", "tools", "retry", "timeout_secs")
+
+
 class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one call, around the parameters of the model.
 
@@ -295,6 +299,12 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     def replace(self, **changes: JsonValue) -> Self:
         """Return a copy with some fields changed."""
         return replace(self, changes)
+
+    def with_fields(self, fields: Mapping[str, object]) -> Self:
+        """Return a copy with fields of its own or of `params` changed; None changes nothing."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        own = {name: given.pop(name) for name in tuple(given) if name in self.__struct_fields__}
+        return self.replace(**own, params=self.params.replace(**given))
 
     def with_params(self, params: CompletionParameters) -> Self:
         """Return a copy with these parameters of the model."""

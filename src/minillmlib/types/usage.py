@@ -82,6 +82,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """
         return self.prompt_tokens > 0 or self.native_cost is not None
 
+    def __str__(self) -> str:
+        cached = f" ({self.cache_read_tokens:,} cached)" if self.cache_read_tokens else ""
+        return f"{self.prompt_tokens:,} tokens in{cached}, {self.completion_tokens:,} out"
+
 
 class UsageUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """The counts of a stream so far: `usage`, or None if they are not usable.

@@ -1,6 +1,7 @@
 """Builds the body of a request on Anthropic's wire."""
 
 from collections.abc import Collection, Iterator, Sequence
+from operator import attrgetter
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject
@@ -93,7 +94,8 @@ def _split_system(
 
 def _blocks_with_breakpoints(messages: Sequence[Message]) -> list[list[JsonObject]]:
     """Return the blocks of each message; a breakpoint is on the last one that supports it."""
-    own_ids = fields.own_ids(messages)
+    has_calls = any(map(attrgetter("tool_calls"), messages))
+    own_ids = fields.own_ids(messages) if has_calls else ()
     blocks = [_encode_blocks(message, own_ids) for message in messages]
     for index, ttl in select_breakpoints(messages, has_block).items():
         for block in reversed(blocks[index]):

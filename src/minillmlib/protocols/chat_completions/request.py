@@ -1,6 +1,7 @@
 """Builds the body of a chat-completions request, OpenAI's wire, which most servers speak."""
 
 from collections.abc import Collection, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -43,11 +44,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     """
     if params.response_format is not None and params.response_format.schema is None:
         messages = _ensure_json_keyword(messages)
-    own_ids = fields.own_ids(messages)
-    body: JsonObject = {
-        "model": model,
-        "messages": [_encode_message(message, dialect, own_ids) for message in messages],
-    }
+    body: JsonObject = {"model": model, "messages": encode_messages(dialect, messages)}
     if stream:
         body["stream"] = True
         if include_usage and dialect.has_stream_options:
@@ -57,6 +54,13 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     body |= fields.write_parameters(params, dialect.fields, _ENCODED, dialect.name)
     body |= _structured_fields(params) | _reasoning(dialect, params.reasoning)
     return fields.add_extra(body, params.extra)
+
+
+def encode_messages(dialect: ChatDialect, messages: Sequence[Message]) -> list[JsonObject]:
+    """Return messages as the wire has them."""
+    has_calls = any(map(attrgetter("tool_calls"), messages))
+    own_ids = fields.own_ids(messages) if has_calls else ()
+    return [_encode_message(message, dialect, own_ids) for message in messages]
 
 
 def mark_prefill(model: str, body: JsonObject) -> JsonObject:
