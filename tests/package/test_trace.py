@@ -85,9 +85,8 @@ def streamed() -> ScriptedReply:
 @pytest.mark.parametrize(
     ("call", "reply", "max_files"),
     [
-        # 21 and 25 since the counts of the chat wire, read under a dozen names, have their file.
-        (chat, ScriptedReply.json(BODY), 21),
-        (chat_streaming, streamed(), 25),
+        (chat, ScriptedReply.json(BODY), 20),
+        (chat_streaming, streamed(), 24),
         (chat_within_a_budget, ScriptedReply.json(BODY), 24),
     ],
 )
