@@ -63,7 +63,7 @@ class GenericProvider(Provider):
         body = build_body(
             dialect, model, messages, params, stream=stream, include_usage=include_usage
         )
-        if messages[-1].role is ASSISTANT and Claude.of(model) is not None:
+        if messages and messages[-1].role is ASSISTANT and Claude.of(model) is not None:
             trim_last_turn(body["messages"])
         return body
 
