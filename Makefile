@@ -5,8 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 WORKERS ?= auto
 
+# What meets the libraries below ours: the engines, the decoding, the command line.
+LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py \
+  tests/transport/test_proxies.py tests/transport/test_engine.py tests/streaming \
+  tests/providers/test_generators.py tests/cli/test_cli.py
+
 .DEFAULT_GOAL := help
-.PHONY: help install chat test check soak bench format map requirements
+.PHONY: help install chat test lowest check soak bench format map requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -18,6 +23,10 @@ chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 
 test: $(VENV)/develop  ## Install what the tests need, and run all of them
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyproject.toml allows
+	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
+	  $(LOWEST_TESTS)
 
 check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
 	$(BIN)/ruff format --check
@@ -51,6 +60,12 @@ $(VENV)/pyvenv.cfg:
 
 $(VENV)/program: $(VENV)/pyvenv.cfg pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cli,local]'
+	@touch $@
+
+$(VENV)/lowest/installed: $(VENV)/pyvenv.cfg pyproject.toml requirements/lowest.txt
+	$(PYTHON) -m venv --clear $(VENV)/lowest
+	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -r requirements/lowest.txt \
+	  --editable '.[cli,httpx,prices]'
 	@touch $@
 
 $(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt

@@ -13,12 +13,16 @@ PAGE = (TOP / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PATH = re.compile(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|md)|[a-z_]+/)`")
 
 
-def room_map():
-    path = TOP / "tools" / "room_map.py"
-    spec = importlib.util.spec_from_file_location("room_map", path)
+def load(name: str):
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, TOP / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def room_map():
+    return load("room_map")
 
 
 def test_the_map_of_the_rooms_is_that_of_the_code():
@@ -32,3 +36,8 @@ def test_imports_of_rooms_have_no_circle():
 @pytest.mark.parametrize("path", sorted(set(PATH.findall(PAGE))))
 def test_what_it_names_exists(path):
     assert (TOP / path).exists() or (TOP / "src" / "minillmlib" / path).exists()
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_declared():
+    tool = load("lowest_versions")
+    assert tool.FILE.read_text() == tool.lowest_versions(), "run tools/lowest_versions.py"
