@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
+
 import pytest
 
 from minillmlib.auth.credentials import EnvironmentKey
@@ -21,6 +25,13 @@ def _no_keys_from_outside(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _no_proxy_from_outside(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _one_attempt_unless_a_test_says_more():
     with without_retries():
         yield
@@ -33,6 +44,24 @@ def local_server():
 
     with LocalServer() as server:
         yield server
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """A TLS context for a server on 127.0.0.1, and the file of its certificate."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed, so there is no certificate")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context, str(certificate)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS
 from minillmlib.providers.published_prices import is_published, published_price
 from minillmlib.transport.base import Transport
+from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
 from minillmlib.types.values import replace
@@ -46,7 +47,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds the
     size of an answer. A secret is sent over `http://` to this machine only, unless `allow_http`
-    says that the network between is trusted.
+    says that the network between is trusted. `proxy` is set by `with_proxy`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     allow_http: bool = False
     transport: Transport | None = None
+    proxy: str | Secret | None = ENVIRONMENT
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
@@ -83,6 +85,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         problem = _headers_problem(self.headers)
         if problem is not None:
             raise InvalidParameterError(problem)
+        try:
+            proxy = check_proxy(self.proxy)
+        except InvalidParameterError:
+            msgspec.structs.force_setattr(self, "proxy", None)  # it may hold a password
+            raise
+        msgspec.structs.force_setattr(self, "proxy", proxy)
         headers = tuple((name, protect_header(name, value)) for name, value in self.headers)
         msgspec.structs.force_setattr(self, "headers", headers)
 
@@ -249,13 +257,27 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Return a copy whose requests all go through this transport."""
         return self.replace(transport=transport)
 
+    def with_proxy(self, proxy: str | Secret | None) -> Self:
+        """Return a copy whose requests all go through this proxy, whatever `NO_PROXY` says.
+
+        `proxy` is `http://host:port`, or `http://user:password@host:port`, which is then kept as a
+        `Secret`. None is no proxy, whatever the environment says; `"environment"`, as without this
+        method, is the proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names.
+        """
+        try:
+            return self.replace(proxy=proxy)
+        finally:
+            del proxy  # it may hold a password; see with_api_key
+
     def __hash__(self) -> int:  # a `Secret` among the headers has none
         return hash((self.name, self.base_url, self.model))
 
     def __repr__(self) -> str:
         shown = f"{self.name}:{self.model} at {self.base_url}, {self.credential!r}"
         names = ", ".join(str(*pair[:1]) for pair in self.headers)
-        return f"GeneratorInfo({shown}{f', headers {names}' if names else ''})"
+        shown += f", headers {names}" if names else ""
+        shown += f", proxy {show_proxy(self.proxy)}" if self.proxy != ENVIRONMENT else ""
+        return f"GeneratorInfo({shown})"
 
 
 def _headers_problem(headers: object) -> str | None:

@@ -206,6 +206,12 @@ class Connection(asyncio.Protocol):
             await self._wait_for_more()
         return self._take(count)
 
+    async def read_some(self) -> bytes:
+        """Take what is there, once something is."""
+        while not self._received:
+            await self._wait_for_more()
+        return self._take(len(self._received))
+
     async def _wait_for_more(self) -> None:
         if self.is_over:
             raise ConnectionResetError

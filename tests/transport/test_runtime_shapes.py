@@ -6,8 +6,6 @@ import asyncio
 import gc
 import os
 import resource
-import shutil
-import ssl
 import subprocess
 import sys
 import threading
@@ -404,24 +402,6 @@ def test_of_more_calls_than_a_process_may_have_files_the_rest_gets_connect_error
         server.pause_secs = 0.01
         lines = in_new_process(TOO_MANY_CALLS, server)
     assert lines == ["ChatNode ConnectError", "100", TEXT, "0"]
-
-
-@pytest.fixture
-def certified(tmp_path):
-    """A TLS context for a server on 127.0.0.1, and the file of its certificate."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed, so there is no certificate")
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    return context, str(certificate)
 
 
 CANCELLED_OVER_TLS = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
@@ -14,17 +13,17 @@ from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
+from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, T, encode_json
 from minillmlib.protocols.chat_completions.request import omitted_reasoning
 from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
+from minillmlib.transport.proxy import ENVIRONMENT, is_loopback, secrets_of, show_proxy
 from minillmlib.types.messages import SYSTEM, TOOL, Message
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 HeaderValue = str | Secret
-
-LOOPBACK = re.compile(r"127(?:\.\d{1,3}){3}|::1|(?:.*\.)?localhost")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
 _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
@@ -64,12 +63,16 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         headers=_merge_headers(call, auth),
         body=data,
         on_new_connection=on_new_connection,
+        proxy=generator.proxy,
+        max_header_bytes=generator.limits.header_bytes,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
     values = (auth.secret(), *(value for _, value in generator.headers))
     secrets = tuple([value for value in values if isinstance(value, Secret)])
     if secrets:
-        _check_destination(request.url, generator.base_url, allows_http=generator.allow_http)
+        _check_destination(request.url, generator)
+    if isinstance(generator.proxy, Secret):
+        secrets += secrets_of(generator.proxy)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
@@ -88,8 +91,15 @@ def build_cost_query(call: Call, url: str) -> HttpRequest:
     generator = call.generator
     auth = generator.credential.resolve()
     if auth.secret() is not None:
-        _check_destination(url, generator.base_url, allows_http=generator.allow_http)
-    return HttpRequest(url=url, headers=_merge_headers(call, auth), body=b"", method="GET")
+        _check_destination(url, generator)
+    return HttpRequest(
+        url=url,
+        headers=_merge_headers(call, auth),
+        body=b"",
+        method="GET",
+        proxy=generator.proxy,
+        max_header_bytes=generator.limits.header_bytes,
+    )
 
 
 BuiltBody = tuple[JsonObject, dict[str, str], EncodedPrefix | None]
@@ -219,18 +229,28 @@ def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue
     return [(name, Secret(value) if text and text in value else value) for name, value in headers]
 
 
-@lru_cache(maxsize=64)
-def _check_destination(url: str, base_url: str, *, allows_http: bool) -> None:
+def _check_destination(url: str, generator: GeneratorInfo) -> None:
     """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
+    via, allows_http = generator.proxy, generator.allow_http
+    if isinstance(via, Secret):
+        via = show_proxy(via)  # whose password no cache shall keep
+    _check_target(url, generator.base_url, via, allows_http=allows_http)
+
+
+@lru_cache(maxsize=64)
+def _check_target(url: str, base_url: str, proxy: str | None, *, allows_http: bool) -> None:
     target, base = urlsplit(url), urlsplit(base_url)
     if (target.scheme, target.netloc) != (base.scheme, base.netloc):
         raise InvalidParameterError(
             f"the provider leads to {target.scheme}://{target.netloc}, but the credential is for "
             f"{base.scheme}://{base.netloc}; set base_url to the server that is meant"
         )
-    is_loopback = LOOPBACK.fullmatch(target.hostname or "")
-    if target.scheme != "https" and not allows_http and not is_loopback:
+    hosts = [target.hostname]
+    if proxy is not None and proxy != ENVIRONMENT:
+        hosts.append(urlsplit(show_proxy(proxy)).hostname)
+    if target.scheme != "https" and not allows_http and not all(map(is_loopback, hosts)):
+        via = f" through {show_proxy(proxy)}" if len(hosts) > 1 else ""
         raise InvalidParameterError(
-            f"the key would go to {target.netloc} unencrypted; use https, or, if the network "
+            f"the key would go to {target.netloc}{via} unencrypted; use https, or, if the network "
             "between is trusted, replace(allow_http=True)"
         )

@@ -60,4 +60,4 @@ def _readdress(request: HttpRequest, server: LocalServer) -> HttpRequest:
     url = urlsplit(request.url)._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
     others = (pair for pair in request.headers if pair[0].lower() not in CREDENTIAL_HEADERS)
     headers = (*others, ("authorization", Secret(f"Bearer {server.key}")))
-    return msgspec.structs.replace(request, url=url, headers=headers)
+    return msgspec.structs.replace(request, url=url, headers=headers, proxy=None)

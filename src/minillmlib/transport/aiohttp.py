@@ -1,17 +1,23 @@
 """The aiohttp engine."""
 
 import asyncio
+import contextlib
+import inspect
 import io
 import os
 import select
 import socket
 import time
+import weakref
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import LineTooLong
 
 from minillmlib.errors import (
     ConnectError,
@@ -21,13 +27,16 @@ from minillmlib.errors import (
     ReadError,
     StaleConnectionError,
 )
+from minillmlib.streaming.sse import limit_error
 from minillmlib.transport.base import (
     CHECK_ADDRESS,
     CONNECT_TIMEOUT_SECS,
+    PROXY_AUTHENTICATION_REQUIRED,
     STALE_SECS,
     ErrorTable,
     HttpRequest,
     note_not_sent,
+    refuse_by_proxy,
     translate_error,
 )
 from minillmlib.transport.connect_failures import (
@@ -36,23 +45,22 @@ from minillmlib.transport.connect_failures import (
     find_tls_failure,
     tls_error,
 )
+from minillmlib.transport.proxy import ENVIRONMENT, Proxy, find_environment_proxy, parse_proxy
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
 LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the loop goes on meanwhile
 
+# As each may be as long as all of them may be, aiohttp holds so many times that.
+MAX_HEADERS = 512
+
 
 class _RequestContext(msgspec.Struct):
-    """The request in progress, for the subclasses of aiohttp's parts.
+    """The request in progress, for the subclasses of aiohttp's parts."""
 
-    `body` is written behind the headers by us; it is empty if aiohttp writes it.
-    """
-
-    body: bytes
     is_on_new_connection: bool = False
     was_sent: bool = False  # whether aiohttp may have begun to write
 
@@ -87,6 +95,7 @@ class AiohttpTransport:
 
     def __init__(self) -> None:
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        weakref.finalize(self, _abandon_pools, self._pools)  # at the latest when Python ends
 
     async def send(self, request: HttpRequest) -> "_AiohttpResponse":
         """Send `request` once. See `Transport.send`."""
@@ -95,49 +104,99 @@ class AiohttpTransport:
         if pool is None or pool.process_id != os.getpid() or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
-        body = request.body
-        is_large = len(body) >= LARGE_BYTES
-        context = _RequestContext(b"" if is_large else body)
+        proxy, headers, options = None, request.expose_headers(), {}
+        if request.proxy is not None:
+            proxy = _find_proxy(request)
+            if proxy is not None:
+                options = _proxy_options(request.url, proxy, headers)
+        context = _RequestContext()
         _context.set(context)
         started_at = time.monotonic()
         failure: BaseException
         try:
+            # All of the request in the ordinary arguments, where recorders and mocks look for it.
             response = await session.request(
                 request.method,
                 request.url,
-                headers=_headers_with_length(request),
-                data=io.BytesIO(body) if is_large else None,
+                headers=headers,
+                data=request.body or None,
                 allow_redirects=False,
+                max_line_size=request.max_header_bytes,
+                max_field_size=request.max_header_bytes,
+                **options,
             )
         except _FOREIGN as error:
-            failure = _translate(error, request.url)
-            is_kept = not context.is_on_new_connection
+            failure = _explain(error, request, proxy)
+            is_kept = context.was_sent and not context.is_on_new_connection
             if is_kept and _is_stale(error) and time.monotonic() < started_at + STALE_SECS:
                 failure = StaleConnectionError(str(failure))
         except BaseException as error:  # noqa: BLE001 - raised again below
             failure = error.with_traceback(None)
         else:
-            return _AiohttpResponse(response, request.url)
+            if proxy is None or response.status != PROXY_AUTHENTICATION_REQUIRED:
+                return _AiohttpResponse(response, request.url)
+            response.close()
+            failure = refuse_by_proxy(response.status, request.url, proxy.url)
+            context.was_sent = False
         if not context.was_sent:
             note_not_sent(failure)
         # Not inside `except`, and without aiohttp's frames: those hold the headers in plain text.
         raise failure
 
     async def _new_pool(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
-        for other in list(self._pools):
-            if other.is_closed():
-                self._pools.pop(other, None)
+        _abandon_pools(self._pools, only_closed=True)
         pool = self._pools[loop] = _Pool()
         await anext(pool.closer)  # which the loop, now that it has started, ends at shutdown
         return pool
 
 
-def _headers_with_length(request: HttpRequest) -> list[tuple[str, str]]:
-    """Return the headers as plain text, with the length of a body that we write ourselves."""
-    headers = request.expose_headers()
-    if 0 < len(request.body) < LARGE_BYTES:
-        headers.append(("Content-Length", str(len(request.body))))
-    return headers
+def _abandon_pools(
+    pools: "dict[asyncio.AbstractEventLoop, _Pool]", *, only_closed: bool = False
+) -> None:
+    """Let the pools of loops that have ended go in silence, though nobody shut them down."""
+    for loop in list(pools):
+        if loop.is_closed() or not (only_closed or loop.is_running()):
+            pool = pools.pop(loop, None)
+            if pool is not None and pool.process_id == os.getpid():
+                pool.abandon()
+
+
+def _find_proxy(request: HttpRequest) -> Proxy | None:
+    """Return the proxy that `request` goes through, if any."""
+    assert request.proxy is not None
+    try:
+        if request.proxy == ENVIRONMENT:
+            proxy = find_environment_proxy(request.url)
+        else:
+            proxy = parse_proxy(request.proxy)
+        if proxy is not None:
+            _refuse_socks(proxy)
+    except InvalidParameterError as error:
+        note_not_sent(error)
+        raise
+    return proxy
+
+
+def _refuse_socks(proxy: Proxy) -> None:
+    if proxy.scheme not in ("http", "https"):
+        raise InvalidParameterError(
+            f"the proxy {proxy.url} speaks SOCKS, which the built-in engine does not; name an http "
+            "proxy, go without by with_proxy(None) or NO_PROXY, or send through "
+            "minillmlib.httpx.HttpxTransport with a client of httpx2[socks]"
+        )
+
+
+def _proxy_options(url: str, proxy: Proxy, headers: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the arguments that name the proxy, or add to `headers` what it wants to be told.
+
+    It is told in the request itself, or in the CONNECT before a request that it cannot read.
+    """
+    options: dict[str, Any] = {"proxy": proxy.url}
+    if url.startswith("https:"):
+        options["proxy_headers"] = proxy.headers
+    else:
+        headers.extend(proxy.headers.items())
+    return options
 
 
 def _is_stale(error: BaseException) -> bool:
@@ -149,8 +208,30 @@ def _is_stale(error: BaseException) -> bool:
     )
 
 
+class _Protocol(ResponseHandler):
+    """Tells the response in progress when its connection ends.
+
+    aiohttp's own future for that would log how a kept connection ended, if nobody asked.
+    """
+
+    response: "_AiohttpResponse | None" = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self.response is not None:
+            self.response.end()
+
+
 class _Connector(aiohttp.TCPConnector):
     """Records on the request in progress when it has a connection, and whether that is new."""
+
+    def __init__(self, *, force_close: bool) -> None:
+        # The system's resolver, which knows its hosts file, VPN and containers; where aiodns is
+        # installed, aiohttp would take that.
+        resolver = aiohttp.ThreadedResolver()
+        super().__init__(limit=0, force_close=force_close, resolver=resolver)
+        # There is no other way to it.
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
 
     async def connect(
         self,
@@ -175,7 +256,7 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     def _release(
-        self, key: "ConnectionKey", protocol: "ResponseHandler", *, should_close: bool = False
+        self, key: "ConnectionKey", protocol: ResponseHandler, *, should_close: bool = False
     ) -> None:
         if should_close or protocol.should_close:
             protocol.abort()  # at once: a close would wait until the server has taken every byte
@@ -186,9 +267,32 @@ class _Connector(aiohttp.TCPConnector):
         req: aiohttp.ClientRequest,
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
-    ) -> "ResponseHandler":
+    ) -> ResponseHandler:
         _context.get().is_on_new_connection = True
         return await super()._create_connection(req, traces, timeout)
+
+    def abandon(self) -> None:
+        """Close what is open, after the loop has ended."""
+        kept = [protocol for each in self._conns.values() for protocol, *_ in each]
+        for protocol in (*kept, *self._acquired):
+            transport, protocol.transport = protocol.transport, None
+            if transport is not None:
+                _close_without_loop(transport)
+        self._conns.clear()
+        self._acquired.clear()
+        self._close()
+
+
+def _close_without_loop(transport: asyncio.Transport) -> None:
+    """Close a transport of asyncio's at once; what it offers for that takes a turn of the loop."""
+    tls = getattr(transport, "_ssl_protocol", None)
+    bottom = transport if tls is None else getattr(tls, "_transport", None)
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        transport.abort()
+    finish = getattr(bottom, "_call_connection_lost", None)  # uvloop's close with their loop
+    if finish is not None:
+        with contextlib.suppress(RuntimeError, AttributeError):
+            finish(None)
 
 
 def _is_unusable(connection: "Connection") -> bool:
@@ -232,17 +336,30 @@ class _Request(aiohttp.ClientRequest):
     tenth of the time of a request.
     """
 
+    own_body = b""  # empty if aiohttp writes it
+
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Add none."""
 
     def update_expect_continue(self, expect: bool = False) -> None:  # noqa: FBT001, FBT002 - theirs
         """Send the body without waiting, even if a header asks to (RFC 9110, 10.1.1)."""
 
+    def update_body_from_data(self, body: object, _stacklevel: int = 3) -> None:
+        """Take the body, as bytes that we write, or that aiohttp writes piece by piece."""
+        if isinstance(body, bytes) and 0 < len(body) < LARGE_BYTES:
+            self.own_body = body
+            self.headers["Content-Length"] = str(len(body))
+        else:
+            super().update_body_from_data(io.BytesIO(body) if isinstance(body, bytes) else body)
+
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
         response = await super().send(conn)
         self.headers.clear()  # written; the response would keep their plain text
-        if (body := _context.get().body) and conn.transport is not None:
-            conn.transport.write(body)
+        if body := self.own_body:
+            if self._traces:
+                await self._on_chunk_request_sent(self.method, self.url, body)
+            if conn.transport is not None:
+                conn.transport.write(body)
         return response
 
 
@@ -251,9 +368,17 @@ class _Pool:
 
     def __init__(self) -> None:
         self.process_id = os.getpid()
-        self.session = _new_session(_Connector(limit=0))
-        self.single_use = _new_session(_Connector(limit=0, force_close=True))
+        self.session = _new_session(force_close=False)
+        self.single_use = _new_session(force_close=True)
         self.closer = self._close_at_shutdown()
+
+    def abandon(self) -> None:
+        """Close everything after the loop has ended."""
+        for session in (self.session, self.single_use):
+            connector = session.connector
+            session.detach()  # it would warn
+            if isinstance(connector, _Connector):
+                connector.abandon()
 
     async def _close_at_shutdown(self) -> AsyncGenerator[None, None]:
         try:
@@ -263,13 +388,21 @@ class _Pool:
             await self.single_use.close()
 
 
-def _new_session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+_MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none
+    {"max_headers": MAX_HEADERS}
+    if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
+    else {}
+)
+
+
+def _new_session(*, force_close: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector,
+        connector=_Connector(force_close=force_close),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         request_class=_Request,
+        **_MAX_HEADERS,
     )
 
 
@@ -295,14 +428,12 @@ class _AiohttpResponse:
         self._url = url
         connection = response.connection
         protocol = None if connection is None else connection.protocol
-        self._closed = None if protocol is None else protocol.closed
-        if self._closed is not None:  # else the whole body has arrived
-            self._closed.add_done_callback(self._on_connection_closed)
+        self._protocol = protocol if isinstance(protocol, _Protocol) else None
+        if self._protocol is not None:  # else the whole body has arrived
+            self._protocol.response = self
 
-    def _on_connection_closed(self, closed: "asyncio.Future[None]") -> None:
-        """End the body: after broken framing aiohttp itself does not."""
-        if not closed.cancelled():
-            closed.exception()  # retrieved, so that asyncio does not log it; `read` raises it
+    def end(self) -> None:
+        """End the body with the connection: after broken framing aiohttp itself does not."""
         content = self._response.content
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError())
@@ -332,24 +463,37 @@ class _AiohttpResponse:
         return rest
 
     def close(self) -> None:
-        if self._closed is not None:  # the connection may live on, and would hold this for ever
-            self._closed.remove_done_callback(self._on_connection_closed)
-            self._closed = None
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None and protocol.response is self:
+            protocol.response = None  # the connection may live on, and would hold this for ever
         if not self._response.closed:
             self._response.close()
 
 
-def _translate(error: BaseException, url: str) -> MiniLLMError:
+def _explain(error: BaseException, request: HttpRequest, proxy: Proxy | None) -> MiniLLMError:
+    """Return our error for one that came before the headers of the response."""
+    via = "" if proxy is None else proxy.url
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return refuse_by_proxy(error.status, request.url, via)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LineTooLong):
+            return limit_error("headers", request.max_header_bytes, "header_bytes")
+        cause = cause.__cause__
+    return _translate(error, request.url, via)
+
+
+def _translate(error: BaseException, url: str, via: str = "") -> MiniLLMError:
     if blocked := blocked_error(error, url):
         return blocked
     if tls := find_tls_failure(error):
         if isinstance(error, aiohttp.ClientSSLError):
-            return tls_error(tls, url)
-        return translate_error(error, _ERRORS, url, describe_tls_failure(tls))
+            return tls_error(tls, url, via)
+        return translate_error(error, _ERRORS, url, describe_tls_failure(tls), via)
     cause = getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, socket.gaierror):
         reason: object = os.strerror(number)
     else:
         reason = getattr(cause, "strerror", None)
-    return translate_error(error, _ERRORS, url, reason)
+    return translate_error(error, _ERRORS, url, reason, via)

@@ -8,6 +8,8 @@ import msgspec
 
 from minillmlib.auth.secret import Secret
 from minillmlib.errors import ConnectError, MiniLLMError
+from minillmlib.transport.proxy import ENVIRONMENT, ProxySetting
+from minillmlib.types.limits import Limits
 
 CONNECT_TIMEOUT_SECS = 10.0
 
@@ -20,6 +22,7 @@ STALE_SECS = 1.0
 ErrorTable = Sequence[
     tuple[type[BaseException] | tuple[type[BaseException], ...], type[MiniLLMError], str]
 ]
+PROXY_AUTHENTICATION_REQUIRED = 407
 CHECK_ADDRESS = "is the address right, and is the server up?"
 
 
@@ -27,7 +30,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A complete request with its credential. An error never holds one.
 
     `method` is `GET` with an empty body for cost lookups. If `on_new_connection` is set, an
-    engine that pools connections opens a new one.
+    engine that pools connections opens a new one. `proxy` is that of the generator, and
+    `max_header_bytes` the limit on the headers of the response.
     """
 
     url: str
@@ -35,6 +39,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     method: str = "POST"
     on_new_connection: bool = False
+    proxy: ProxySetting = ENVIRONMENT
+    max_header_bytes: int = Limits().header_bytes
 
     def expose_headers(self) -> list[tuple[str, str]]:
         """Return the headers as plain text, secrets included, for the moment of writing them."""
@@ -104,10 +110,34 @@ def note_not_sent(error: BaseException) -> None:
 
 
 def translate_error(
-    error: BaseException, table: ErrorTable, url: str, reason: object = None
+    error: BaseException, table: ErrorTable, url: str, reason: object = None, via: str = ""
 ) -> MiniLLMError:
-    """Return our error for one of an HTTP library; it names the server and perhaps a reason."""
+    """Return our error for one of an HTTP library; it names the server and perhaps a reason.
+
+    `via` is the address of the proxy, if there is one.
+    """
     parts = urlsplit(url)
     ours, text = next((ours, text) for theirs, ours, text in table if isinstance(error, theirs))
-    suffix = f" ({reason})" if reason else ""
+    suffix = f" through the proxy {via}" if via else ""
+    suffix += f" ({reason})" if reason else ""
     return ours(f"{text} {parts.scheme}://{parts.netloc}{suffix}")
+
+
+def refuse_by_proxy(status: int, url: str, via: str) -> ConnectError:
+    """Return the error for a proxy that answers `status` itself instead of connecting.
+
+    `via` is its address, or `""` if only the caller's client knows it.
+    """
+    parts = urlsplit(url)
+    hint = (
+        "; give its user name and password, as http://user:password@host:port, in with_proxy "
+        "or in the environment"
+        if status == PROXY_AUTHENTICATION_REQUIRED
+        else ""
+    )
+    failure = ConnectError(
+        f"the proxy {via}{' ' if via else ''}refused to connect to {parts.scheme}://{parts.netloc} "
+        f"(status {status}){hint}"
+    )
+    failure.is_retryable = status >= 500
+    return failure

@@ -30,9 +30,10 @@ def describe_tls_failure(failure: ssl.SSLError) -> str:
     return words.replace("_", " ").lower() if words == failure.reason else words
 
 
-def tls_error(failure: ssl.SSLError, url: str) -> TlsError:
-    """Return the error for a connection that TLS refused."""
+def tls_error(failure: ssl.SSLError, url: str, via: str = "") -> TlsError:
+    """Return the error for a connection that TLS refused, perhaps through the proxy `via`."""
     reason, origin = describe_tls_failure(failure), _origin_of(url)
+    origin += f" through the proxy {via}" if via else ""
     if not isinstance(failure, ssl.SSLCertVerificationError):
         return TlsError(f"TLS failed (is it an http address?) at {origin} ({reason})")
     code = getattr(failure, "verify_code", None)

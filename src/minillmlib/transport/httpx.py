@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING
 
 from minillmlib.errors import (
@@ -15,18 +16,22 @@ from minillmlib.errors import (
     ProtocolError,
     ReadError,
     StaleConnectionError,
+    TlsError,
 )
 from minillmlib.json_value import JsonObject
 from minillmlib.transport.base import (
     CHECK_ADDRESS,
     CONNECT_TIMEOUT_SECS,
+    PROXY_AUTHENTICATION_REQUIRED,
     STALE_SECS,
     ErrorTable,
     HttpRequest,
     note_not_sent,
+    refuse_by_proxy,
     translate_error,
 )
 from minillmlib.transport.connect_failures import blocked_error, find_tls_failure, tls_error
+from minillmlib.transport.proxy import ENVIRONMENT, ProxySetting, expose_proxy, parse_proxy
 
 try:
     import httpx2
@@ -56,6 +61,8 @@ class HttpxTransport:
                 f"HttpxTransport takes an httpx2.AsyncClient, not {type(client).__name__}"
             )
         self._client = client
+        self._tells_steps = False  # whether the client ever said how far it had come
+        self._proxied: dict[asyncio.AbstractEventLoop, _ProxyClients] = {}
 
     async def send(self, request: HttpRequest) -> "_HttpxResponse":
         """Send `request` once. See `Transport.send`.
@@ -65,9 +72,14 @@ class HttpxTransport:
         context = _RequestContext()
         started_at = time.monotonic()
         failure: BaseException
+        proxy = None
         try:
-            response = await self._client.send(
-                self._client.build_request(
+            client = self._client
+            if request.proxy != ENVIRONMENT:  # which is the client's own affair
+                proxy = None if request.proxy is None else parse_proxy(request.proxy)
+                client = await self._client_through(request.proxy)
+            response = await client.send(
+                client.build_request(
                     request.method,
                     request.url,
                     headers=request.expose_headers(),
@@ -80,30 +92,73 @@ class HttpxTransport:
                 follow_redirects=False,
             )
         except _FOREIGN as error:
-            failure = _translate(error, request.url)
+            failure = _translate(error, request.url, "" if proxy is None else proxy.url)
             is_kept = context.was_sent and not context.is_on_new_connection
             is_prompt = time.monotonic() < started_at + STALE_SECS
             if is_kept and is_prompt and type(failure) is ReadError:
                 failure = StaleConnectionError(str(failure))
+        except ImportError as error:  # of a package for SOCKS
+            failure = MissingExtraError(f"this proxy cannot be used ({error})")
         except BaseException as error:  # noqa: BLE001 - raised again below
             context.abandon()
             failure = error.with_traceback(None)
         else:
-            return _HttpxResponse(response, request.url)
-        if not context.was_sent:
+            if response.status_code != PROXY_AUTHENTICATION_REQUIRED:
+                return _HttpxResponse(response, request.url)
+            await response.aclose()
+            via = "" if proxy is None else proxy.url  # the client may have one of its own
+            failure = refuse_by_proxy(response.status_code, request.url, via)
+            context.was_sent = False
+        self._tells_steps = self._tells_steps or context.has_begun
+        # A transport that tells no steps, as of a test, may have sent it.
+        if not context.was_sent and (self._tells_steps or type(failure) in _BEFORE_SENDING):
             note_not_sent(failure)
         # Not inside `except`, and without httpx2's frames: those hold the headers in plain text.
         raise failure
 
+    async def _client_through(self, proxy: ProxySetting) -> httpx2.AsyncClient:
+        """Return a client of our own through `proxy`, or without any; its loop closes it."""
+        loop = asyncio.get_running_loop()
+        clients = self._proxied.get(loop)
+        if clients is None:
+            for other in [each for each in self._proxied if each.is_closed()]:
+                self._proxied.pop(other, None)
+            clients = self._proxied[loop] = _ProxyClients()
+            await anext(clients.closer)
+        return clients.get(proxy)
+
     def __repr__(self) -> str:
         return "HttpxTransport(...)"
+
+
+class _ProxyClients:
+    """The clients of one event loop for the proxies that generators name."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str | None, httpx2.AsyncClient] = {}
+        self.closer = self._close_at_shutdown()
+
+    def get(self, proxy: ProxySetting) -> httpx2.AsyncClient:
+        address = None if proxy is None else expose_proxy(proxy)
+        client = self._clients.get(address)
+        if client is None:
+            transport = httpx2.AsyncHTTPTransport(proxy=address)
+            client = self._clients[address] = httpx2.AsyncClient(transport=transport)
+        return client
+
+    async def _close_at_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            for client in self._clients.values():
+                await client.aclose()
 
 
 class _RequestContext:
     """The state of the request in progress, as httpx2 reports it."""
 
     def __init__(self) -> None:
-        self.is_on_new_connection = self.was_sent = False
+        self.is_on_new_connection = self.was_sent = self.has_begun = False
         self._connection: httpcore2.AsyncNetworkStream | None = None
 
     def abandon(self) -> None:
@@ -112,6 +167,7 @@ class _RequestContext:
             _close_soon(self._connection.aclose())
 
     async def trace(self, event: str, info: JsonObject) -> None:
+        self.has_begun = True
         if event == "connection.connect_tcp.started":
             self.is_on_new_connection = True
         elif event == "connection.connect_tcp.complete":
@@ -129,7 +185,9 @@ class _HttpxResponse:
             name.lower(): value for name, value in response.headers.items()
         }
         self._response = response
-        self._pieces = response.aiter_raw()
+        # A response of a mock, or one that a hook has read, is there already.
+        is_read = response.is_stream_consumed
+        self._pieces = _yield_once(response.content) if is_read else response.aiter_raw()
         self._is_over = False
         self._url = url
 
@@ -139,7 +197,7 @@ class _HttpxResponse:
                 if piece:
                     return piece
         except (httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError) as error:
-            failure = _translate(error, self._url)
+            failure = _translate(error, self._url, "")
         else:
             self._is_over = True  # httpx2 has returned the connection to its pool
             return b""
@@ -158,14 +216,21 @@ class _HttpxResponse:
         _close_soon(self._response.aclose())
 
 
+async def _yield_once(data: bytes) -> AsyncGenerator[bytes, None]:
+    yield data
+
+
 def _close_soon(closing: Coroutine[object, object, None]) -> None:
     task = asyncio.get_running_loop().create_task(closing)
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 
 
+_BEFORE_SENDING = (ConnectError, TlsError, InvalidParameterError, MissingExtraError)
+_STATUS = re.compile(r"[1-5]\d\d")
 _BROKEN: ErrorTable = [(Exception, ReadError, "the connection broke:")]
 _ERRORS: ErrorTable = [
+    (httpx2.ProxyError, ConnectError, "the proxy did not connect to"),
     ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout), ConnectError,
      f"could not connect ({CHECK_ADDRESS}) to"),
     (httpx2.RemoteProtocolError, ProtocolError, "not a valid HTTP response from"),
@@ -182,19 +247,21 @@ _FOREIGN = (  # a task group is that of anyio, which tries several addresses
 )  # fmt: skip
 
 
-def _translate(error: Exception, url: str) -> MiniLLMError:
+def _translate(error: Exception, url: str, via: str) -> MiniLLMError:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     if blocked := blocked_error(error, url):
         return blocked
+    if isinstance(error, httpx2.ProxyError) and (status := _STATUS.match(str(error))):
+        return refuse_by_proxy(int(status[0]), url, via)
     # The text of other errors may quote what the server sent.
     reason = error if isinstance(error, httpx2.ConnectError) else None
     if reason is not None and (tls := find_tls_failure(error)):
-        return tls_error(tls, url)
+        return tls_error(tls, url, via)
     table = _ERRORS
     if isinstance(error, httpx2.RemoteProtocolError) and _is_disconnect(error):
         table = _BROKEN
-    return translate_error(error, table, url, reason and str(reason))
+    return translate_error(error, table, url, reason and str(reason), via)
 
 
 def _is_disconnect(error: Exception) -> bool:
