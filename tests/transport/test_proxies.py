@@ -387,3 +387,19 @@ async def test_a_key_for_this_machine_does_not_leave_it_through_a_proxy():
         await ask(generator.with_proxy("http://me:x@proxy.example:3128"))
     with pytest.raises(ConnectError):
         await ask(generator.with_proxy("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://me:of-the-proxy@127.0.0.1:9", "socks5://me:of-the-proxy@p"]
+)
+async def test_no_frame_of_a_failure_holds_the_key_or_the_password(proxy):
+    generator = at("https://llm.example.test/v1").with_api_key("sk-in-no-frame").with_proxy(proxy)
+    with pytest.raises(MiniLLMError) as caught:
+        await ChatNode.root("s").chat("u", generator)
+    trace = caught.value.__traceback__
+    while trace is not None:
+        if "minillmlib" in trace.tb_frame.f_code.co_filename:
+            shown = repr(trace.tb_frame.f_locals)
+            assert "sk-in-no-frame" not in shown
+            assert "of-the-proxy" not in shown
+        trace = trace.tb_next

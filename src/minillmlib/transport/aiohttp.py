@@ -104,11 +104,7 @@ class AiohttpTransport:
         if pool is None or pool.process_id != os.getpid() or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
-        proxy, headers, options = None, request.expose_headers(), {}
-        if request.proxy is not None:
-            proxy = _find_proxy(request)
-            if proxy is not None:
-                options = _proxy_options(request.url, proxy, headers)
+        proxy = None if request.proxy is None else _find_proxy(request)
         context = _RequestContext()
         _context.set(context)
         started_at = time.monotonic()
@@ -118,12 +114,12 @@ class AiohttpTransport:
             response = await session.request(
                 request.method,
                 request.url,
-                headers=headers,
+                headers=_expose_headers(request, proxy),
                 data=request.body or None,
                 allow_redirects=False,
                 max_line_size=request.max_header_bytes,
                 max_field_size=request.max_header_bytes,
-                **options,
+                **({} if proxy is None else _proxy_options(request, proxy)),
             )
         except _FOREIGN as error:
             failure = _explain(error, request, proxy)
@@ -186,17 +182,20 @@ def _refuse_socks(proxy: Proxy) -> None:
         )
 
 
-def _proxy_options(url: str, proxy: Proxy, headers: list[tuple[str, str]]) -> dict[str, Any]:
-    """Return the arguments that name the proxy, or add to `headers` what it wants to be told.
+def _is_tunnelled(request: HttpRequest) -> bool:
+    """Whether a proxy cannot read `request`, so that a CONNECT before it tells it who asks."""
+    return request.url.startswith("https:")
 
-    It is told in the request itself, or in the CONNECT before a request that it cannot read.
-    """
-    options: dict[str, Any] = {"proxy": proxy.url}
-    if url.startswith("https:"):
-        options["proxy_headers"] = proxy.headers
-    else:
+
+def _expose_headers(request: HttpRequest, proxy: Proxy | None) -> list[tuple[str, str]]:
+    headers = request.expose_headers()
+    if proxy is not None and not _is_tunnelled(request):
         headers.extend(proxy.headers.items())
-    return options
+    return headers
+
+
+def _proxy_options(request: HttpRequest, proxy: Proxy) -> dict[str, Any]:
+    return {"proxy": proxy.url, "proxy_headers": proxy.headers if _is_tunnelled(request) else None}
 
 
 def _is_stale(error: BaseException) -> bool:
