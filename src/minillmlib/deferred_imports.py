@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from minillmlib.errors import InvalidParameterError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from logging import Logger
 
 
@@ -19,18 +18,14 @@ def asyncio_module() -> ModuleType:
     return _import()[0]
 
 
-def running_loop() -> AbstractEventLoop:
-    """Return the running event loop. Raises `InvalidParameterError` if it is not asyncio's."""
-    try:
-        loop: AbstractEventLoop = asyncio_module().get_running_loop()
-    except RuntimeError:
-        raise InvalidParameterError(
-            "no event loop of asyncio runs here, and minillmlib needs one. Plain code calls "
-            "minillmlib.run(...). Under trio, call that in a thread, as in "
-            "`await trio.to_thread.run_sync(run, node.chat(...))`, or run asyncio inside trio with "
-            "trio-asyncio; under anyio, choose its backend asyncio"
-        ) from None
-    return loop
+def no_loop_error() -> InvalidParameterError:
+    """Return the error for a coroutine that no event loop of asyncio runs."""
+    return InvalidParameterError(
+        "no event loop of asyncio runs here, and minillmlib needs one. Plain code calls "
+        "minillmlib.run(...). Under trio, call that in a thread, as in "
+        "`await trio.to_thread.run_sync(run, node.chat(...))`, or run asyncio inside trio with "
+        "trio-asyncio; under anyio, choose its backend asyncio"
+    )
 
 
 @cache

@@ -9,7 +9,7 @@ import msgspec
 from minillmlib.client.attempt import cost_of_usage
 from minillmlib.client.http_request import build_cost_query
 from minillmlib.client.prepare import Call
-from minillmlib.deferred_imports import asyncio_module, running_loop
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.json_value import decode_json
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.timeout import Timeout
@@ -35,7 +35,7 @@ def lookup_url(call: Call, attempt: Attempt) -> str | None:
 
 async def fetch_deferred_costs(call: Call, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
     """Return the attempts with the costs the provider publishes in time; others stay."""
-    end = running_loop().time() + TOTAL_SECS
+    end = asyncio_module().get_running_loop().time() + TOTAL_SECS
     updated = []
     for attempt in attempts:
         url = lookup_url(call, attempt)

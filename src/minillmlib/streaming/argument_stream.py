@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from minillmlib import json_repair
-from minillmlib.deferred_imports import running_loop
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -220,7 +220,7 @@ class _FieldState:
 
 
 async def _wait(waiters: set[Future[None]]) -> None:
-    waiter = running_loop().create_future()
+    waiter = asyncio_module().get_running_loop().create_future()
     waiters.add(waiter)
     try:
         await waiter

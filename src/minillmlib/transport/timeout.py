@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from minillmlib.deferred_imports import asyncio_module, running_loop
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import Clock, RequestTimeoutError
 from minillmlib.types.parameters import NodeCompletionParameters
 
@@ -55,7 +55,7 @@ class TimeoutScope:
     _timeout: Timeout
 
     def __init__(self) -> None:
-        self.loop = running_loop()
+        self.loop = asyncio_module().get_running_loop()
         self._timer = _timer_of(self.loop)
         self._is_expired = False
         self.due_at = math.inf
