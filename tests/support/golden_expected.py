@@ -36,8 +36,10 @@ def usage(
     for_1h=0,
     beside=None,
     source="usage.cost",
+    surcharges=(),
 ) -> Usage:
     return Usage(
+        surcharges=surcharges,
         cache_write_1h_tokens=for_1h,
         non_token_charges=beside,
         uncached_input_tokens=uncached,
@@ -217,11 +219,14 @@ ANSWERS = {
         id=ROUTER_ID, model="google/gemini-3-pro-image", content="Here it is.",
         finish_reason=STOP, raw_finish_reason="STOP",
         media=(ImagePart(media_type="image/png", data=b"\x89PNG\r\n\x1a\n"),),
-        usage=usage(14, 0, 0, 1302, 0, "0.0391")),
+        usage=usage(
+            14, 0, 0, 1302, 0, "0.0391", surcharges=("image tokens",))),
     "openrouter_web_annotations.json": CompletionResponse(
         id=ROUTER_ID, model="anthropic/claude-sonnet-4.6",
         content="High water is at 12:31 [example.org].",
-        finish_reason=STOP, raw_finish_reason="stop", usage=usage(2100, 0, 0, 40, 0, "0.0121")),
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(
+            2100, 0, 0, 40, 0, "0.0121",
+            beside="tool_calls_requested: 1, tool_calls_executed: 1, web_search_requests: 1")),
     "openrouter_stream_debug_first_chunk.sse": CompletionResponse(
         id=ROUTER_ID, model="anthropic/claude-sonnet-4.6", content="ok",
         finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(9, 0, 0, 2, 0, "0.00006")),

@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from minillmlib.client.http_request import build_body
-from minillmlib.client.prepare import Call, prepare, price_of
+from minillmlib.client.prepare import Call, prepare, price_of, unpriced_keys
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, encode_json
 from minillmlib.types.costs import CostEstimate, TokenPrice
@@ -64,7 +64,7 @@ def estimate_call(call: Call, body: JsonObject, data: bytes) -> CostEstimate:
         *(["a price (with_token_price)"] if price is None else []),
         *(["max_tokens"] if completion_tokens is None else []),
         *(f"a published rule for the tokens of {kind} input" for kind in sorted(uncountable)),
-        *(f"what {key!r} in the request costs" for key in billing.unpriced_keys(body)),
+        *(f"what {key!r} in the request costs" for key in unpriced_keys(call, body)),
     ]
     if missing or price is None or completion_tokens is None:
         return CostEstimate(missing=tuple(missing))

@@ -213,8 +213,17 @@ def price_of(call: Call) -> TokenPrice | None:
     price = call.settings.token_price or call.generator.token_price
     if price is None or price.source is None or not is_published(price):
         return price
-    unpriced = call.generator.provider.billing.unpriced_keys(call.settings.params.extra)
+    unpriced = unpriced_keys(call, call.settings.params.extra)
     return None if set(unpriced) - set(METERED_TOOLS) else price
+
+
+def unpriced_keys(call: Call, body: Mapping[str, JsonValue]) -> list[str]:
+    """Return the keys of a body with which the call may cost more than its tokens."""
+    billing, extra = call.generator.provider.billing, call.settings.params.extra
+    unknown = [
+        key for key, value in extra.items() if value is not None and key not in billing.priced_extra
+    ]
+    return list(dict.fromkeys([*billing.unpriced_keys(body), *unknown]))
 
 
 def model_key(generator: GeneratorInfo) -> str:

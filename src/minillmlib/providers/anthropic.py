@@ -43,6 +43,14 @@ def _explain_omissions(
     return omitted_routing(params) | omitted_breakpoints(messages, has_block)
 
 
+# See `Billing.priced_extra`.
+PRICED_EXTRA = frozenset({
+    "model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream",
+    "temperature", "top_p", "top_k", "tools", "tool_choice", "thinking", "output_config",
+    "service_tier", "speed", "cache_control",
+})  # fmt: skip
+
+
 def _is_billed(response: CompletionResponse) -> bool:
     """Not for a refusal before any output (documentation of stop reasons, November 2026)."""
     has_output = response.content or response.tool_calls or response.reasoning_blocks
@@ -72,6 +80,7 @@ class AnthropicProvider(Provider):
         is_billed=_is_billed,
         max_media_tokens=claude.max_media_tokens,
         max_output_tokens=_max_output_tokens,
+        priced_extra=PRICED_EXTRA,
     )
 
     def endpoint_url(self, base: str) -> str:

@@ -1,6 +1,6 @@
 """The contract of a provider: methods that translate, and two values with facts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Self
 
@@ -22,6 +22,23 @@ from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.types.values import replace
+
+# The keys of `extra` that cost nothing beyond the tokens that are counted. Any other key may: a
+# miss means that the cost of the request is not known before it is sent.
+PRICED_EXTRA = frozenset({
+    "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens",
+    "temperature", "top_p", "top_k", "min_p", "top_a", "typical_p", "frequency_penalty",
+    "presence_penalty", "repetition_penalty", "stop", "seed", "n", "best_of", "logit_bias",
+    "logprobs", "top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls",
+    "functions", "function_call", "reasoning", "reasoning_effort", "reasoning_format",
+    "include_reasoning", "reasoning_split", "verbosity", "thinking", "enable_thinking",
+    "thinking_budget", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "metadata", "store", "modalities", "service_tier", "continue_final_message",
+    "add_generation_prompt", "chat_template_kwargs", "guided_json", "guided_regex", "guided_choice",
+    "guided_grammar", "structured_outputs", "grammar", "json_schema", "ignore_eos", "min_tokens",
+    "stop_token_ids", "skip_special_tokens", "cache_prompt", "keep_alive", "think", "options",
+    "safe_prompt", "random_seed", "speed",
+})  # fmt: skip
 
 # Keys that cost more than the tokens of the body, but for these values.
 _UNPRICED: dict[str, tuple[JsonValue, ...]] = {
@@ -191,6 +208,8 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
         max_output_tokens: `(body, params)`: the most tokens that a request lets the model write,
             reasoning included; None if unlimited.
         unpriced_keys: `(body)`: the keys with which a request may cost more than its tokens.
+        priced_extra: The keys of `extra` that cost nothing beyond the tokens. With any other the
+            cost of a request is not known before it is sent.
         stated_cost: `(headers, record)`: the USD that a gateway states for an answer, by its
             headers and its record of counts, and the name of the field or header that states them;
             or None. It stands before the service's own figure and any price.
@@ -203,6 +222,7 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
     max_media_tokens: Callable[[str, MediaPart], int | None] = _none
     max_output_tokens: Callable[[JsonObject, CompletionParameters], int | None] = max_output_tokens
     unpriced_keys: Callable[[Mapping[str, JsonValue]], Sequence[str]] = unpriced_keys
+    priced_extra: Collection[str] = PRICED_EXTRA
     stated_cost: Callable[[Mapping[str, str], JsonObject | None], StatedCost | None] = gateway_cost
 
     def replace(self, **changes: object) -> Self:

@@ -17,7 +17,13 @@ from minillmlib.protocols.chat_completions.dialect import (
 )
 from minillmlib.protocols.chat_completions.usage import usage_record
 from minillmlib.protocols.fields import add_extra, trim_last_turn
-from minillmlib.providers.base import Billing, Capabilities, Provider, ignored_breakpoints
+from minillmlib.providers.base import (
+    PRICED_EXTRA,
+    Billing,
+    Capabilities,
+    Provider,
+    ignored_breakpoints,
+)
 from minillmlib.providers.generic import why_no_prefill
 from minillmlib.providers.models import claude, openai
 from minillmlib.providers.models.claude import Claude
@@ -168,6 +174,7 @@ class OpenRouterProvider(Provider):
         parse_deferred_usage=_parse_deferred_usage,
         is_usage_pending=_is_usage_pending,
         max_media_tokens=_max_media_tokens,
+        priced_extra=PRICED_EXTRA | {"provider", "transforms", "usage", "cache_control"},
     )
 
     def build_request(

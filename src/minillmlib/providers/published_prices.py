@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from minillmlib.deferred_imports import logger
 from minillmlib.errors import MissingExtraError
+from minillmlib.json_value import JsonValue
 from minillmlib.types.costs import RATES, TokenPrice
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _price(rates: dict[str, Steps], tokens: int, source: str) -> TokenPrice:
     """
     starts = [start for steps in rates.values() for start, _ in steps if start > tokens]
     threshold = min(starts, default=None)
-    rates_here = {
+    rates_here: dict[str, JsonValue] = {
         name: [rate for start, rate in steps if start <= tokens][-1]
         for name, steps in rates.items()
     }

@@ -87,6 +87,10 @@ class TokenPrice(msgspec.Struct, frozen=True):
         threshold: The number of input tokens above which the whole request costs `next_tier`.
         next_tier: The price above the threshold.
         source: The origin and date of the price.
+        service_tier: The tier that the price is for, as the answer names it; None is the standard
+            one. A request that another tier served is `UNPRICED`.
+        covers: The surcharges (`Usage.surcharges`) for which the rates hold too, such as
+            "audio tokens". A request with any other is `UNPRICED`.
     """
 
     input: Decimal
@@ -97,6 +101,8 @@ class TokenPrice(msgspec.Struct, frozen=True):
     threshold: int | None = None
     next_tier: "TokenPrice | None" = None
     source: str | None = None
+    service_tier: str | None = None
+    covers: tuple[str, ...] = ()
 
     # For type checkers only: a Struct generates __init__ from the fields, but rates may be numbers.
     if TYPE_CHECKING:
@@ -112,6 +118,8 @@ class TokenPrice(msgspec.Struct, frozen=True):
             threshold: int | None = None,
             next_tier: "TokenPrice | None" = None,
             source: str | None = None,
+            service_tier: str | None = None,
+            covers: tuple[str, ...] = (),
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -125,6 +133,8 @@ class TokenPrice(msgspec.Struct, frozen=True):
         check_number("the threshold of a price", self.threshold, minimum=0, is_whole=True)
         check_kind("the next_tier of a price", self.next_tier, TokenPrice)
         check_kind("the source of a price", self.source, str)
+        check_kind("the service_tier of a price", self.service_tier, str)
+        check_kind("what a price covers", self.covers, tuple)
 
     def with_cache_rates(self, read: Rate, write: Rate, write_1h: Rate | None = None) -> Self:
         """Return a copy with rates for cache reads and writes."""
@@ -139,10 +149,13 @@ class TokenPrice(msgspec.Struct, frozen=True):
         return self.next_tier.for_input(prompt_tokens)
 
     def has_rates_for(self, usage: Usage) -> bool:
-        """Whether the price has a rate for every token of `usage`."""
+        """Whether the price has a rate for every token of `usage`, in the tier that served it."""
         price = self.for_input(usage.prompt_tokens)
-        return usage.non_token_charges is None and (
-            usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None
+        return (
+            usage.non_token_charges is None
+            and usage.service_tier == self.service_tier
+            and not set(usage.surcharges).difference(self.covers)
+            and (usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None)
         )
 
     def cost_of(self, usage: Usage) -> Decimal:

@@ -46,7 +46,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `native_cost` is the cost in USD as stated by the provider, if it states one, and
     `native_cost_source` the field or header that states it.
     `non_token_charges` names charges that a price per token does not cover: several models, or
-    fees for the vendor's tools.
+    fees for the vendor's tools. `service_tier` is the tier that served the request, None for the
+    standard one. `surcharges` names what may make these tokens dearer than plain ones: "audio
+    tokens", "image tokens", "video tokens", "inference_geo us".
     """
 
     uncached_input_tokens: int = 0
@@ -58,6 +60,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     native_cost: Decimal | None = None
     native_cost_source: str | None = None
     non_token_charges: str | None = None
+    service_tier: str | None = None
+    surcharges: tuple[str, ...] = ()
 
     def with_native_cost(self, usd: Decimal, source: str) -> Self:
         """Return a copy with the cost that `source` states."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.billing_facts import add_billing_facts
 from minillmlib.protocols.chat_completions.usage import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
@@ -66,7 +67,8 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     added up. A record that contradicts itself is not used.
     """
     try:
-        usage = convert_counts(raw.get("message", raw)["usage"], _Usage)
+        record = raw.get("message", raw)["usage"]
+        usage = convert_counts(record, _Usage)
         if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
         whole = _buckets(usage)
@@ -74,7 +76,8 @@ def parse_usage(raw: JsonValue) -> Usage | None:
             whole = _sum_of(list(map(_buckets, usage.iterations)), whole)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    return msgspec.structs.replace(whole, non_token_charges=usage.non_token_charges)
+    whole = msgspec.structs.replace(whole, non_token_charges=usage.non_token_charges)
+    return add_billing_facts(whole, {}, record)
 
 
 def _sum_of(parts: Sequence[Usage], top: Usage) -> Usage:

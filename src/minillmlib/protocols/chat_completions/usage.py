@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue, excerpt
+from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.billing_facts import STANDARD, add_billing_facts
 from minillmlib.protocols.stated_costs import cost_in_record
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
@@ -39,6 +40,11 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     total_tokens: Count | None = None
     prompt_tokens_details: _PlainInputDetails | None = None
     completion_tokens_details: _PlainOutputDetails | None = None
+
+    @property
+    def is_text_only(self) -> bool:
+        details = (self.prompt_tokens_details, self.completion_tokens_details)
+        return not any(part and (part.audio_tokens or part.image_tokens) for part in details)
 
 
 class _Lifetimes(msgspec.Struct):
@@ -86,9 +92,6 @@ class _Usage(msgspec.Struct):
     reasoning_tokens: Count | None = None
     citation_tokens: JsonValue = None
     search_context_size: JsonValue = None
-    num_search_queries: JsonValue = None
-    # xAI
-    num_sources_used: JsonValue = None
 
     @property
     def input_parts(self) -> list[_InputDetails]:
@@ -116,15 +119,19 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     if record is None:
         return None
     try:
-        return _plain_buckets(msgspec.convert(record, _PlainUsage))
-    except _ContradictionError:
-        return None
+        plain = msgspec.convert(record, _PlainUsage)
     except ValueError:  # other names
-        pass
+        plain = None
     try:
-        usage = _buckets(convert_counts(record, _Usage))
+        if plain is not None:
+            usage = _plain_buckets(plain)
+            if plain.is_text_only and raw.keys().isdisjoint(STANDARD):
+                return usage
+        else:
+            usage = _buckets(convert_counts(record, _Usage))
     except ValueError:
         return None
+    usage = add_billing_facts(usage, raw, record)
     stated = cost_in_record(record)
     return usage if stated is None else usage.with_native_cost(*stated)
 
@@ -225,7 +232,6 @@ def _buckets(counts: _Usage) -> Usage:
         cache_write_1h_tokens=_tokens_for_1h(counts, written),
         completion_tokens=completion,
         reasoning_tokens=reasoning,
-        non_token_charges=_charges(counts),
     )
 
 
@@ -310,10 +316,3 @@ def _reasoning_tokens(counts: _Usage) -> int:
     parts = (counts.completion_tokens_details, counts.output_tokens_details)
     told = (part.reasoning_tokens for part in parts if part is not None)
     return _single_count(counts.reasoning_tokens, *told) or 0
-
-
-def _charges(counts: _Usage) -> str | None:
-    """Name the charges that no price per token covers."""
-    fees = {"searches": counts.num_search_queries, "sources": counts.num_sources_used}
-    told = [f"{name}: {count}" for name, count in fees.items() if count]
-    return excerpt(", ".join(told)) or None

@@ -1,0 +1,71 @@
+"""Reads from an answer what makes its tokens dearer or cheaper than the standard price."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
+from minillmlib.types.usage import Usage
+
+# By the key of the answer or of its record of counts: the values that mean the standard price. Any
+# other value, also one of another type, means another price.
+STANDARD: dict[str, tuple[JsonValue, ...]] = {
+    "service_tier": (None, "", "default", "standard", "on_demand"),
+    "inference_geo": (None, "", "global", "not_available"),
+    "speed": (None, "", "standard"),
+}
+_MEDIA_TOKENS = re.compile(r"(audio|image|video)_(?:tokens|seconds|count)")
+# Counts of a vendor's tools, whose use costs a fee; fetches of pages cost tokens only.
+_FEES = re.compile(r"tool_us|search|sources|requests|_calls|fees?$|grounding")
+_FREE = ("web_fetch_requests", "search_context_size")
+_FEE_NAMES = {"num_search_queries": "searches", "num_sources_used": "sources"}
+MAX_DEPTH = 3  # of a record of counts
+
+
+def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usage:
+    """Return the counts with the tier, the surcharges and the fees that the answer states."""
+    tier = _find_value("service_tier", raw, record)
+    surcharges = [f"{kind} tokens" for kind in dict.fromkeys(_media_kinds(record, MAX_DEPTH))]
+    for key in ("inference_geo", "speed"):
+        value = _find_value(key, raw, record)
+        if value is not None:
+            surcharges.append(f"{key} {value}")
+    fees = usage.non_token_charges or excerpt(", ".join(_fees(record, MAX_DEPTH))) or None
+    if tier is None and not surcharges and fees is None:
+        return usage
+    return msgspec.structs.replace(
+        usage, service_tier=tier, surcharges=tuple(surcharges), non_token_charges=fees
+    )
+
+
+def _find_value(key: str, raw: JsonObject, record: JsonObject) -> str | None:
+    """Return the value of a key as text, or None if it means the standard price."""
+    value = record.get(key, raw.get(key))
+    if isinstance(value, str | None) and value in STANDARD[key]:
+        return None
+    return excerpt(value) if isinstance(value, str) else excerpt_of(value)
+
+
+def _media_kinds(record: JsonObject, depth: int) -> Iterator[str]:
+    for key, _ in _items(record, depth):
+        found = _MEDIA_TOKENS.search(key)
+        if found:
+            yield found[1]
+
+
+def _fees(record: JsonObject, depth: int) -> Iterator[str]:
+    for key, value in _items(record, depth):
+        if _FEES.search(key) and key not in _FREE:
+            yield f"{_FEE_NAMES.get(key, key)}: {value}"
+
+
+def _items(record: JsonObject, depth: int) -> Iterator[tuple[str, JsonValue]]:
+    """Yield the names and values of all counts that are not zero, at any depth."""
+    for key, value in record.items():
+        if isinstance(value, dict) and depth:
+            yield from _items(value, depth - 1)
+        elif value and not isinstance(value, list):
+            yield key, value
