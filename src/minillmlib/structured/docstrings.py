@@ -28,6 +28,8 @@ def summary_of(doc: str) -> str:
 def parameters_of(doc: str) -> dict[str, str]:
     """Return the descriptions of the parameters, by name, each on one line."""
     lines = inspect.cleandoc(doc).splitlines()
+    if lines and _heading(lines[0]) in _HEADINGS:  # `cleandoc` then took its indentation away
+        lines = [lines[0], *(f" {line}" for line in lines[1:])]
     found: dict[str, list[str]] = {}
     number = 0
     while number < len(lines):

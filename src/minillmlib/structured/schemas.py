@@ -73,7 +73,7 @@ def is_strict(schema: JsonValue) -> bool:
     """Whether the schema is in the form of strict modes as it is; it may be recursive."""
     if not isinstance(schema, dict) or not set(schema) <= _SUPPORTED | _KEPT:
         return False
-    if not set(schema) & _KINDS:
+    if not set(schema) & _KINDS or (schema.get("type") == "array" and "items" not in schema):
         return False
     properties = schema.get("properties", {})
     if schema.get("type") == "object" or properties:
@@ -104,8 +104,10 @@ class _Strict:
         if "oneOf" in schema:
             schema = {("anyOf" if key == "oneOf" else key): schema[key] for key in schema}
         parts = {key: schema[key] for key in schema if key in _SUPPORTED}
+        if "const" in parts:  # Gemini does not read it
+            parts["enum"] = [parts.pop("const")]
         strict = {key: self._part(key, value, schema, within) for key, value in parts.items()}
-        described = {key: value for key, value in schema.items() if key in _DESCRIBED}
+        described = {key: schema[key] for key in sorted(_DESCRIBED & set(schema))}
         if strict.get("format") not in {None, *_FORMATS}:
             described["format"] = strict.pop("format")
         if described:
@@ -143,7 +145,7 @@ def _nullable(schema: JsonObject) -> JsonObject:
 
 def _complete_node(strict: JsonObject, schema: JsonObject) -> JsonObject:
     """Return the node with every keyword that the subset demands."""
-    values = strict.get("enum", [strict["const"]] if "const" in strict else [])
+    values = strict.get("enum", [])
     if values and "type" not in strict:
         names = sorted({_NAMES.get(type(value), "") for value in values})
         if {"", "object", "array"} & set(names):

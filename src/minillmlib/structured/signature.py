@@ -31,9 +31,10 @@ class Signature:
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         inner, fixed = _unwrap(function)
-        self.name: str = getattr(inner, "__name__", type(function).__name__)
-        code = inner if hasattr(inner, "__name__") else type(function).__call__
-        doc = inspect.getdoc(code) or inspect.getdoc(type(function)) or ""
+        is_object = not hasattr(inner, "__name__")  # an instance of a class with `__call__`
+        code = type(inner).__call__ if is_object else inner
+        self.name: str = type(inner).__name__ if is_object else inner.__name__
+        doc = inspect.getdoc(code) or (is_object and inspect.getdoc(type(inner))) or ""
         self.description = summary_of(doc) or None
         descriptions = parameters_of(doc)
         builder = ReaderBuilder()
