@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import make_dataclass
+from dataclasses import dataclass, make_dataclass
+from functools import partial
+from typing import Annotated, TypedDict
 
+import pydantic
 import pytest
-from annotation_table import TABLE
+from annotation_table import TABLE, Defaults, Expression, PlaceStruct, Plan
+from cost_of_work import steps_of
 
 from minillmlib import (
     InvalidParameterError,
@@ -128,3 +132,47 @@ def test_what_cannot_be_told_and_checked_is_refused_by_name(row):
         ToolDefinition.from_function(tool_with(row.kind))
     assert row.refused in str(caught.value)
     assert "value" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [('{"answer": 5}', "$.answer"), ("{}", "$"), ('{"other": 1}', "$"), ('{"lat": 99}', "$.lat"),
+     ('{"answer": {"lat": 99}}', "$.answer.lat")],
+)  # fmt: skip
+def test_a_union_of_classes_may_stand_without_its_wrapper_but_nothing_else_passes(text, path):
+    kind = PlaceStruct | Defaults
+    assert read(kind, '{"lat": 1}') == read(kind, '{"answer": {"lat": 1}}') == PlaceStruct(1.0)
+    with pytest.raises(ResponseValidationError) as wrong:
+        read(kind, text)
+    assert wrong.value.path == path
+
+
+@dataclass
+class Answered:
+    answer: int
+
+
+def test_a_class_with_a_member_of_the_wrappers_name_is_read_both_ways():
+    for text in ('{"answer": 1}', '{"answer": {"answer": 1}}'):
+        assert read(Answered | Plan, text) == Answered(1)
+
+
+class Filled(TypedDict):
+    tags: Annotated[list[str], pydantic.Field(default=[])]
+
+
+def test_defaults_of_pydantic_are_not_shared():
+    first, second = read(Filled, "{}"), read(Filled, "{}")
+    first["tags"].append("a")
+    assert second == {"tags": []}
+
+
+def test_unions_that_nest_and_do_not_fit_take_linear_time():
+    def work(depth):
+        text = '"x"'
+        for _ in range(depth):
+            text = f'{{"left": 1, "right": {text}, "op": "add"}}'
+        with pytest.raises(ResponseValidationError):
+            read(Expression, text)
+
+    assert steps_of(partial(work, 80)) < 3 * steps_of(partial(work, 40))

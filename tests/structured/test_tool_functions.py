@@ -124,7 +124,7 @@ def test_decimals_keep_their_digits_and_models_are_made():
 
 def defaults(
     count: int = pydantic.Field(3, ge=1, description="how many"),
-    tags: list[str] = pydantic.Field(default_factory=list),
+    tags: list[str] = pydantic.Field(default_factory=list),  # noqa: B008
     at: Annotated[dt.date, pydantic.Field(description="when")] = dt.date(2026, 1, 2),
     unit: Unit = Unit.METRIC,
     place: Place = Place(1.0),  # noqa: B008

@@ -162,8 +162,8 @@ def argument(kind, value):
         (changed(items=item(count="2", due="20260210")), VALUE),
         (changed(at="20260210T090000Z"), VALUE),
         (changed(at="2026-02-10 09:00 +00:00"), VALUE),
-        (changed(at="2026-02-10 09:00"), VALUE | {"at": dt.datetime(2026, 2, 10, 9)}),
-        (changed(at="2026-02-10"), VALUE | {"at": dt.datetime(2026, 2, 10)}),
+        (changed(at="2026-02-10 09:00"), VALUE | {"at": dt.datetime(2026, 2, 10, 9)}),  # noqa: DTZ001
+        (changed(at="2026-02-10"), VALUE | {"at": dt.datetime(2026, 2, 10)}),  # noqa: DTZ001
         (changed(price=1.5), VALUE),
         (changed(unknown=1), VALUE),
     ],

@@ -195,7 +195,7 @@ class Fields:
     """Defaults as pydantic writes them."""
 
     amount: int = pydantic.Field(3, ge=1, description="how many")
-    tags: list[str] = pydantic.Field(default_factory=list, max_length=2)
+    tags: list[str] = pydantic.Field(default_factory=list, max_length=2)  # noqa: RUF009
 
 
 def _made() -> tuple[type, type]:
@@ -230,7 +230,7 @@ def _models() -> tuple[type, type]:
 
     left = Left
 
-    class Part(pydantic.BaseModel):
+    class Part(pydantic.BaseModel):  # noqa: F811
         b: str
 
     class Left(pydantic.BaseModel):
@@ -263,7 +263,7 @@ class Row(msgspec.Struct):
 
 
 DAY = dt.date(2026, 2, 10)
-MOMENT = dt.datetime(2026, 2, 10, 9, 0)
+MOMENT = dt.datetime(2026, 2, 10, 9, 0)  # noqa: DTZ001
 UTC = MOMENT.replace(tzinfo=dt.UTC)
 OSLO = Place(59.9, "Oslo")
 PLACE = '{"lat": 59.9, "name": "Oslo"}'
@@ -300,7 +300,7 @@ TABLE = [
     Row(dt.datetime, ("date-time",), (
         ('"2026-02-10T09:00:00"', MOMENT), ('"2026-02-10 09:00:00Z"', UTC), ('"2026-02-10T09:00"', MOMENT),
         ('"20260210T090000"', MOMENT), ('"2026-02-10 09:00:00 +00:00"', UTC), ('"2026-02-10t09:00:00.000z"', UTC),
-        ('"2026-02-10"', dt.datetime(2026, 2, 10))), ('"tomorrow"', '"10.02.2026"', "null")),
+        ('"2026-02-10"', dt.datetime(2026, 2, 10))), ('"tomorrow"', '"10.02.2026"', "null")),  # noqa: DTZ001
     Row(dt.date, ("date",), (('"2026-02-10"', DAY), ('"20260210"', DAY), ('"2026-02-10T00:00:00Z"', DAY)),
         ('"2026-02-10T09:00:00"', '"x"', "7")),
     Row(dt.time, ("time",), (('"09:00"', dt.time(9)), ('"09:00:00Z"', dt.time(9, tzinfo=dt.UTC))), ('"9 am"',)),
@@ -314,7 +314,7 @@ TABLE = [
     # Choices.
     Row(Level, ("low", "high"), (('"high"', Level.HIGH),), ('"mid"', "null")),
     Row(Rank, ("1", "2"), (("2", Rank.SECOND), ('"1"', Rank.FIRST)), ("3", "true")),
-    Row(Literal["a", 1, None], ('"a"', "1", "null"), (('"a"', "a"), ("1", 1), ("null", None)), ('"b"', "true")),
+    Row(Literal["a", 1, None], ('"a"', "1", "null"), (('"a"', "a"), ("1", 1), ("null", None)), ('"b"', "true")),  # noqa: PYI061
     Row(Literal[Level.LOW], ("low",), (('"low"', Level.LOW),), ('"high"',)),
     # Collections.
     Row(list[Annotated[int, at.Ge(0)]], ("array", "minimum"), (("[0]", [0]), ("[]", [])), ("[-1]", "1", "{}")),
@@ -346,7 +346,7 @@ TABLE = [
         ('{"is_open": true, "openedAt": "09:00"}', '{"isOpen": true, "openedAt": "09:00", "x": 1}')),
     Row(PlaceModel, ("minimum", "date-time"), ((PLACE, PlaceModel(lat=59.9, name="Oslo")),
         ('{"lat": 1, "seen": "20260210T0900Z"}', PlaceModel(lat=1, seen=UTC))), (AWAY, "{}")),
-    Row(Optional[list[PlaceModel]], ("minimum", "null"), ((f"[{PLACE}]", [PlaceModel(lat=59.9, name="Oslo")]),
+    Row(Optional[list[PlaceModel]], ("minimum", "null"), ((f"[{PLACE}]", [PlaceModel(lat=59.9, name="Oslo")]),  # noqa: UP045
         ("null", None)), (f"[{AWAY}]",)),
     Row(PlaceOfPydantic, ("minimum",), (('{"lat": 1}', PlaceOfPydantic(1)),), ('{"lat": -91}',)),
     Row(PlaceOfAttrs, ("minimum",), (('{"lat": 1, "names": null}', PlaceOfAttrs(1.0)),), ('{"lat": -91}',)),
@@ -375,8 +375,8 @@ TABLE = [
     Row(Cat | Dog | None, ("cat", "dog"), (('{"type": "dog", "tricks": []}', Dog([])), ("null", None)),
         ('{"type": "cow", "tricks": []}',)),
     Row(PlaceModel | Alarm | PlaceDict, ("decibel",), (('{"decibel": 1}', Alarm(decibel=1)),
-        ('{"lat": 1, "seen": "2026-02-10"}', PlaceModel(lat=1, seen=dt.datetime(2026, 2, 10)))), ('{"decibel": "x"}',)),
-    Row(PlaceStruct | Defaults, ("minimum",), (('{"lat": "1"}', PlaceStruct(1.0)), ("{}", Defaults())), (AWAY,)),
+        ('{"lat": 1, "seen": "2026-02-10"}', PlaceModel(lat=1, seen=dt.datetime(2026, 2, 10)))), ('{"decibel": "x"}',)),  # noqa: DTZ001
+    Row(PlaceStruct | Defaults, ("minimum",), (('{"lat": "1"}', PlaceStruct(1.0)), ('{"note": null}', Defaults())), (AWAY,)),
     Row(Plan | dict[str, int], ("plan",), (('{"kind": 1, "b": 2}', {"kind": 1, "b": 2}),
         ('{"kind": "plan", "steps": []}', Plan("plan", []))), ('{"kind": "plan"}',)),
     Row(int | str, ("integer", "string"), (('"7"', "7"), ("7", 7)), ("null",)),

@@ -23,7 +23,7 @@ _NOT_READ = {"alias", "validation_alias", "serialization_alias"}
 
 
 class UnknownMetadataError(TypeError):
-    """What stands beside a type has no meaning here."""
+    """An object beside a type has no meaning here."""
 
 
 class Metadata(msgspec.Struct):

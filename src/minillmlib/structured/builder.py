@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import decimal
 import enum
@@ -85,7 +86,7 @@ class ReaderBuilder:
             reader = self._with_metadata(kind, metadata)
         except Exception as error:  # noqa: BLE001 - the type may run the caller's code
             raise TypeError(f"{error}, in `{of.name}`") from None
-        fill = _fill_of(metadata)
+        fill = _fill_of(metadata) if of.is_required else None
         is_required = of.is_required and fill is None and not is_optional
         return Member(of.name, of.key, reader, is_required, fill)
 
@@ -104,7 +105,7 @@ class ReaderBuilder:
     def _with_metadata(self, kind: JsonValue, metadata: Metadata) -> Reader:
         if metadata.for_pydantic or any(hasattr(kind, name) for name in _PYDANTIC_HOOKS):
             return self._pydantic(kind, metadata)
-        reader = self._restricted(kind, metadata.bounds)
+        reader = self._with_bounds(kind, metadata.bounds)
         if not metadata.told:
             return reader
         own = reader.schema.get("description") if metadata.bounds else None
@@ -115,14 +116,14 @@ class ReaderBuilder:
             return Retold(reader, schema)
         return _retell(reader, schema)
 
-    def _restricted(self, kind: JsonValue, bounds: JsonObject) -> Reader:
+    def _with_bounds(self, kind: JsonValue, bounds: JsonObject) -> Reader:
         """Return the reader of a type with constraints; `TypeError` names one that it has not."""
         if not bounds:
             return self._plain(kind)
         if origin_of(kind) in _UNIONS:
             return self._union(kind, bounds)
         if kind in _COMPARED:
-            return self._compared(kind, bounds)
+            return self._comparable(kind, bounds)
         reader = self._plain(kind)
         if isinstance(reader, Items | Table) and set(bounds) <= set(_LENGTHS):
             word = "Items" if isinstance(reader, Items) else "Properties"
@@ -138,7 +139,7 @@ class ReaderBuilder:
                 f"{name_of(kind)} cannot have the constraint {_name_one(bounds)} ({error})"
             ) from None
 
-    def _compared(self, kind: JsonValue, bounds: JsonObject) -> Reader:
+    def _comparable(self, kind: JsonValue, bounds: JsonObject) -> Reader:
         reader, bounds = self._plain(kind), dict(bounds)
         for key, bound in list(bounds.items()):
             if kind is decimal.Decimal and type(bound) in (int, float):
@@ -388,7 +389,7 @@ def _fill_of(metadata: Metadata) -> Callable[[], JsonValue] | None:
     if metadata.default_factory is not msgspec.UNSET:
         return typing.cast("Callable[[], JsonValue]", metadata.default_factory)
     default = metadata.default
-    return None if default is msgspec.UNSET else lambda: default
+    return None if default is msgspec.UNSET else functools.partial(copy.deepcopy, default)
 
 
 def _leaf(kind: JsonValue) -> Reader:

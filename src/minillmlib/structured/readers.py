@@ -69,7 +69,7 @@ class Leaf(msgspec.Struct, frozen=True):
         if type(value) is decimal.Decimal and self.kind is not decimal.Decimal:
             value = float(value)
         if reading.is_exact and type(value) is int and self.schema.get("type") == "number":
-            raise MisfitError((_expected("float", value), path))
+            raise MisfitError((_mismatch("float", value), path))
         try:
             return msgspec.convert(value, self.kind, strict=reading.is_exact)
         except msgspec.ValidationError as error:
@@ -177,7 +177,7 @@ class Items(msgspec.Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, reading: Reading) -> JsonValue:
         if not isinstance(value, list):
-            raise MisfitError((_expected("array", value), path))
+            raise MisfitError((_mismatch("array", value), path))
         read = self.item.read
         items = [read(item, f"{path}[{number}]", reading) for number, item in enumerate(value)]
         try:
@@ -198,7 +198,7 @@ class Row(msgspec.Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, reading: Reading) -> JsonValue:
         if not isinstance(value, list):
-            raise MisfitError((_expected("array", value), path))
+            raise MisfitError((_mismatch("array", value), path))
         if not self.min_items <= len(value) <= len(self.items):
             words = f"{self.min_items} to " if self.min_items < len(self.items) else ""
             problem = f"Expected `array` of length {words}{len(self.items)}, got {len(value)}"
@@ -220,7 +220,7 @@ class Table(msgspec.Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, reading: Reading) -> JsonValue:
         if not isinstance(value, dict):
-            raise MisfitError((_expected("object", value), path))
+            raise MisfitError((_mismatch("object", value), path))
         place = f"{path}[...]"
         found = {
             self.key.read(key, place, Reading()): self.item.read(item, place, reading)
@@ -256,7 +256,7 @@ class Record(msgspec.Struct):
     def read_members(self, value: JsonValue, path: str, reading: Reading) -> dict[str, JsonValue]:
         """Return the values of the members that are there, by name."""
         if not isinstance(value, dict):
-            raise MisfitError((_expected("object", value), path))
+            raise MisfitError((_mismatch("object", value), path))
         if self.tag is not None and value.get(self.tag[0], self.tag[1]) != self.tag[1]:
             raise MisfitError((f"Invalid value {excerpt_of(value[self.tag[0]])}", path))
         found: dict[str, JsonValue] = {}
@@ -439,7 +439,7 @@ def without_decimals(value: JsonValue) -> JsonValue:
     return float(value) if isinstance(value, decimal.Decimal) else value
 
 
-def _expected(name: str, value: JsonValue) -> str:
+def _mismatch(name: str, value: JsonValue) -> str:
     return f"Expected `{name}`, got `{_JSON_NAMES.get(type(value), type(value).__name__)}`"
 
 

@@ -77,17 +77,16 @@ class ResultType(Generic[T]):
             return self._reader.read(value, "$", Reading())
         if not isinstance(value, dict):
             return self._reader.read(value, f"$.{KEY}", Reading())
-        problem = MisfitError((f"Object missing required field `{KEY}`", "$"))
+        is_whole = count_known(self._reader, value) > 0  # a model may leave the wrapper out
         if KEY in value:
             try:
                 return self._reader.read(value[KEY], f"$.{KEY}", Reading())
-            except MisfitError as error:
-                problem = error
-        try:  # a model may leave the wrapper out
+            except MisfitError:
+                if not is_whole:
+                    raise
+        if is_whole:
             return self._reader.read(value, "$", Reading())
-        except MisfitError as error:
-            is_meant = KEY not in value and count_known(self._reader, value)
-            raise error if is_meant else problem from None
+        raise MisfitError((f"Object missing required field `{KEY}`", "$"))
 
     def __reduce__(self) -> tuple[type[ResultType[T]], tuple[JsonValue]]:
         return ResultType, (self.kind,)
