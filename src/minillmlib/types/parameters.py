@@ -346,7 +346,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         model and checked raises `InvalidParameterError`. Its JSON schema is
         sent as the response format where the wire can enforce it, and otherwise in the prompt. A
         wrong answer goes back to the model with the problem, as often as `retry` allows; see
-        `ResponseValidationError`. This takes half a millisecond, once for any number of calls.
+        `ResponseValidationError`. This takes some milliseconds, once for any number of calls.
         """
         return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 
