@@ -165,6 +165,7 @@ __all__ = [
     "TlsError",
     "TokenLogprob",
     "TokenPrice",
+    "ToolArgumentError",
     "ToolCall",
     "ToolCallDelta",
     "ToolChoice",

@@ -22,7 +22,8 @@
     ├── MalformedResponseError, LimitExceededError, IncompleteStreamError, MaxRetriesExceededError
     ├── RejectedResponseError
     │   └── EmptyResponseError, NoJsonFoundError, IncompleteJsonError, ResponseValidationError
-    ├── JsonRepairError (also a ValueError), MissingFieldError (also a LookupError)
+    ├── JsonRepairError, ToolArgumentError (also a ValueError)
+    ├── MissingFieldError (also a LookupError)
     └── CostCallbackError, StorageError, LocalModelError, MissingExtraError (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
@@ -75,6 +76,7 @@ __all__ = [
     "StaleConnectionError",
     "StorageError",
     "TlsError",
+    "ToolArgumentError",
     "TransportError",
 ]
 
@@ -334,6 +336,18 @@ class JsonRepairError(MiniLLMError, ValueError):
     Also raised for streamed arguments that are not an object, that contradict a value already
     delivered, or, in strict mode, that are not valid JSON.
     """
+
+
+class ToolArgumentError(MiniLLMError, ValueError):
+    """The arguments of a tool call do not fit the function; the model may read why.
+
+    Attributes:
+        path: The place of the first problem in the arguments, like `$.city`.
+    """
+
+    def __init__(self, message: str, *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class MissingFieldError(MiniLLMError, LookupError):

@@ -108,7 +108,7 @@ def test_a_tool_may_be_given_in_any_form_and_goes_out_in_the_wires(tool):
         {"type": "function"},
         {"name": "x", "nonsense": 1},
         dict,
-        functools.partial(get_weather),
+        functools.partial(dict),
         {"type": "web_search_20250305", "name": "web_search"},
         {"type": "function", "strict": True, "function": {"name": "x"}},
     ],

@@ -628,7 +628,7 @@ class Hidden(pydantic.BaseModel, arbitrary_types_allowed=True):
 
 
 @pytest.mark.parametrize(
-    "kind", [Opaque, object, 3, "City", list[Opaque], City | Point, Person | Pet, Hidden, type]
+    "kind", [Opaque, object, 3, "City", list[Opaque], City | Opaque, Hidden, type]
 )
 def test_a_type_without_a_schema_is_refused_when_the_parameters_are_made(kind):
     with pytest.raises(InvalidParameterError, match="no answer can be read as"):

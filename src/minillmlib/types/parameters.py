@@ -342,10 +342,11 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         """Return settings with which a call returns a `ParsedNode`, whose `parsed` is a `kind`.
 
         `kind` is a dataclass, TypedDict, msgspec Struct, pydantic model, enum, plain type, or a
-        collection or union of them; other types raise `InvalidParameterError`. Its JSON schema is
+        collection or union of them, with constraints in `Annotated`; what cannot be told to the
+        model and checked raises `InvalidParameterError`. Its JSON schema is
         sent as the response format where the wire can enforce it, and otherwise in the prompt. A
         wrong answer goes back to the model with the problem, as often as `retry` allows; see
-        `ResponseValidationError`. This takes half a millisecond, once for any number of calls.
+        `ResponseValidationError`. This takes some milliseconds, once for any number of calls.
         """
         return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 

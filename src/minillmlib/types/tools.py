@@ -1,15 +1,18 @@
 """Tools that a model may call, and its calls."""
 
 import copy
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Literal, Self, TypeAlias, get_args
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError, MalformedResponseError
-from minillmlib.json_value import JsonObject, JsonValue, decode_json, encode_json, excerpt_of
+from minillmlib.errors import InvalidParameterError, MalformedResponseError, ToolArgumentError
+from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, excerpt_of
+from minillmlib.structured.readers import MisfitError
+from minillmlib.structured.result_type import PROBLEM_CHARS
+from minillmlib.structured.schemas import NotStrictError, is_strict, strict_schema
+from minillmlib.structured.signature import Signature
 from minillmlib.types.values import check_choice, check_kind
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -19,8 +22,9 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A function that the model may call.
 
     `parameters` is the JSON schema of its arguments, an object. `strict` asks the vendor to
-    enforce the schema. Raises `InvalidParameterError` unless the name is 1 to 64 letters, digits,
-    `_` or `-`.
+    enforce the schema, which is then written in the form of strict modes: what may be missing may
+    be null instead. Raises `InvalidParameterError` unless the name is 1 to 64 letters, digits,
+    `_` or `-`, and for a strict schema that has no such form.
     """
 
     name: str
@@ -38,23 +42,36 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
         check_kind(f"the description of {self.name}", self.description, str)
         check_kind(f"the strict of {self.name}", self.strict, bool)
         schema = {"type": "object", "properties": {}} | copy.deepcopy(dict(given))
+        if self.strict:
+            schema = _strict_form(self.name, schema)
         msgspec.structs.force_setattr(self, "parameters", schema)
 
     @classmethod
     def from_function(cls, function: Callable[..., object]) -> Self:
         """Return a definition from the signature and the docstring of a typed Python function.
 
-        The first paragraph of the docstring is the description; a Google style `Args:` section
-        describes the parameters. Raises `InvalidParameterError` for a parameter without a type
-        that JSON can represent.
+        The first paragraph of the docstring is the description; its section of parameters, in the
+        style of Google, NumPy or Sphinx, describes those that have no description in an
+        `Annotated`. Methods, partials and callable objects are functions as well; what a partial
+        gives by name is no parameter. Raises `InvalidParameterError` for a parameter without a
+        type that JSON can represent.
         """
-        doc = inspect.getdoc(function) or ""
-        description = " ".join(doc.partition("\n\n")[0].split())
+        signature = Signature(function)
         return cls(
-            name=getattr(function, "__name__", ""),
-            description=description or None,
-            parameters=_schema_of(function, _parse_descriptions(doc)),
+            name=signature.name, description=signature.description, parameters=signature.schema
         )
+
+
+def _strict_form(name: str, schema: JsonObject) -> JsonObject:
+    try:
+        return schema if is_strict(schema) else strict_schema(schema)
+    except NotStrictError as error:
+        problem = str(error)
+    except (AttributeError, KeyError, TypeError):
+        problem = "it is no JSON schema"
+    raise InvalidParameterError(
+        f"the parameters of {name} do not fit strict mode: {problem}; leave strict out"
+    )
 
 
 def _check_name(name: object) -> None:
@@ -194,6 +211,22 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             f"the model called {self.name} with {problem}: {excerpt_of(self.arguments)}"
         )
 
+    def bind(self, function: Callable[..., object]) -> dict[str, JsonValue]:
+        """Return the arguments as keyword arguments, in the types of the function's signature.
+
+        A null reads as absent if the parameter has a default. Raises `ToolArgumentError`, with a
+        text for the model, if the arguments do not fit.
+        """
+        signature = Signature(function)
+        try:
+            return signature.read(self.arguments_json(), self.arguments)
+        except MalformedResponseError as error:
+            problem, path = str(error), "$"
+        except MisfitError as error:
+            text = excerpt(str(error), PROBLEM_CHARS)
+            problem, path = f"the arguments of {self.name} do not fit: {text}", error.path
+        raise ToolArgumentError(f"{problem}; call it again with other arguments", path=path)
+
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     """A fragment of a call in a stream. Servers omit, repeat or misnumber any of its fields."""
@@ -223,63 +256,3 @@ def _from_openai(tool: Mapping[str, JsonValue]) -> ToolDefinition:
     if unknown := [name for name in function if name not in (*known, "type")]:
         raise InvalidParameterError(f"the dictionary of a tool has no key {unknown[0]!r}")
     return ToolDefinition(**known)
-
-
-def _schema_of(function: Callable[..., object], descriptions: Mapping[str, str]) -> JsonObject:
-    """Return the JSON schema of a function's parameters, from their annotations and defaults."""
-    parameters = _parameters_of(function)
-    annotations = [parameter.annotation for parameter in parameters]
-    try:
-        schemas, parts = msgspec.json.schema_components(annotations, ref_template="#/$defs/{name}")
-    except Exception as error:
-        raise InvalidParameterError(
-            f"{function!r} cannot be a tool: a parameter has a type that is not JSON ({error})"
-        ) from error
-    properties: JsonObject = {}
-    for parameter, schema in zip(parameters, schemas, strict=True):
-        if parameter.name in descriptions:
-            schema["description"] = descriptions[parameter.name]
-        if parameter.default is not parameter.empty:
-            schema["default"] = parameter.default
-        properties[parameter.name] = schema
-    encode_json(properties)  # a default that is not JSON cannot be sent
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [p.name for p in parameters if p.default is p.empty],
-        "additionalProperties": False,
-        **({"$defs": parts} if parts else {}),
-    }
-
-
-def _parameters_of(function: Callable[..., object]) -> list[inspect.Parameter]:
-    try:
-        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    except Exception as error:
-        raise InvalidParameterError(
-            f"{function!r} cannot be a tool: its annotations cannot be read ({error})"
-        ) from error
-    for parameter in parameters:
-        place = f"the parameter {parameter.name!r} of {function!r}"
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InvalidParameterError(
-                f"{place} takes any number of values; a tool needs named parameters"
-            )
-        if parameter.annotation is parameter.empty:
-            raise InvalidParameterError(f"{place} needs a type annotation")
-    return parameters
-
-
-def _parse_descriptions(doc: str) -> dict[str, str]:
-    """Return the descriptions in the `Args:` section of a Google style docstring."""
-    section = doc.partition("\nArgs:\n")[2].partition("\n\n")[0]
-    descriptions: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc(section).splitlines():
-        head, colon, text = line.partition(":")
-        if colon and not line.startswith(" "):
-            name = head.partition(" ")[0]
-            descriptions[name] = text.strip()
-        elif name:
-            descriptions[name] += " " + line.strip()
-    return descriptions
