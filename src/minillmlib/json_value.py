@@ -41,6 +41,15 @@ def decode_json(data: bytes | str) -> JsonValue:
             ) from None
 
 
+def is_json(text: str) -> bool:
+    """Whether the text is one JSON value, as `decode_json` reads it."""
+    try:
+        decode_json(text)
+    except MalformedResponseError:
+        return False
+    return True
+
+
 def _repair_encoding(data: bytes | str) -> bytes:
     """Replace lone surrogates, NaN, Infinity and bytes that are not UTF-8.
 

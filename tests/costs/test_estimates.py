@@ -189,8 +189,7 @@ LIMIT = CompletionParameters(max_tokens=100)
     ("wire", "params", "most"),
     [
         ("openai", LIMIT, 100),
-        ("custom", LIMIT.replace(extra={"n": 3}), 300),
-        ("custom", LIMIT.replace(extra={"n": 2, "best_of": 5}), 500),
+        ("custom", LIMIT.replace(extra={"best_of": 5}), 500),
         ("custom", LIMIT.replace(extra={"max_completion_tokens": 900}), 900),
         ("custom", CompletionParameters(extra={"max_tokens": 7}), 7),
         ("openrouter", LIMIT.replace(reasoning=ReasoningConfig(max_tokens=50)), 100),
@@ -212,13 +211,21 @@ def test_the_answer_may_be_as_long_as_what_is_really_sent_permits(wire, params, 
         CompletionParameters(extra={"max_tokens": -1}),
         CompletionParameters(extra={"max_tokens": "9"}),
         LIMIT.replace(extra={"n": None}),
-        LIMIT.replace(extra={"n": 1.5}),
         LIMIT.replace(extra={"n": True}),
     ],
     ids=str,
 )
 def test_what_is_no_limit_to_some_server_is_none_here(params):
     assert missing(generator_of("custom"), params) == ("max_tokens",)
+
+
+class Siblings(Provider):
+    def build_request(self, model, messages, params, *, stream, include_usage):
+        return {"max_tokens": params.max_tokens, "n": 3}
+
+
+def test_each_of_several_answers_may_be_as_long_as_the_limit():
+    assert written(generator_of("custom").with_provider(Siblings()), LIMIT) == 300
 
 
 class OwnWire(Provider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -55,7 +56,8 @@ def fuzz(name: str, count: int, seed: object = SEED) -> int:
         values = [fed(read, data) for read in parser.readers]
         taken += not isinstance(values[0], MalformedResponseError)
         if isinstance(values[0], StreamChunk):
-            fold.add(values[0])
+            with contextlib.suppress(MalformedResponseError):  # a piece of a call without a home
+                fold.add(values[0])
         if number % FOLDED == 0:
             check_response(fold.response())
             fold = ResponseAccumulator()

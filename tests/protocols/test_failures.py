@@ -230,9 +230,9 @@ def test_counts_sent_before_the_finish_are_not_the_bill():
     assert stream.response.usage is None
 
 
-def test_the_first_of_two_finish_reasons_counts():
-    event = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"%b"}]}\n\n'
-    reply = ScriptedReply.events(event % b"length" + event % b"stop")
+def test_the_first_of_two_finish_reasons_counts_if_no_content_follows_it():
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":"%b"}]}\n\n'
+    reply = ScriptedReply.events(event % (b"a", b"length") + event % (b"", b"stop"))
     generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
     stream = ROOT.chat_streaming("u", generator.with_transport(ScriptedTransport([reply])))
     list(minillmlib.iterate(stream))

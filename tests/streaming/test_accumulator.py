@@ -47,13 +47,14 @@ VALUES = {
     ),
     "usage": (Usage(uncached_input_tokens=1),),
     "usage_record": ({"in": 1},),
+    "extra": ({"citations": ["a"]},),
 }
 SHARED = set(StreamChunk.__struct_fields__) & set(CompletionResponse.__struct_fields__)
 CONTENT = ("refusal", "refusal_reason", "tool_calls", "media", "reasoning", "logprobs")
 
 
-def test_only_the_text_and_the_end_marker_are_fields_of_a_chunk_alone():
-    assert set(StreamChunk.__struct_fields__) - SHARED == {"delta", "is_end"}
+def test_what_only_a_chunk_has_is_its_text_the_end_marker_and_the_names_of_pieces():
+    assert set(StreamChunk.__struct_fields__) - SHARED == {"delta", "is_end", "extra_pieces"}
 
 
 @pytest.mark.parametrize("field", sorted(SHARED))
@@ -65,6 +66,7 @@ def test_a_field_of_a_chunk_is_the_responses_streamed_and_whole_and_of_the_chunk
     accumulator = ResponseAccumulator()
     assert accumulator.add(chunk) == (field in CONTENT)
     assert bool(accumulator.chars) == (field in CONTENT and field != "media")
+    assert bool(accumulator.extra_chars) == (field == "extra")
     for response in (accumulator.response(), whole_response([chunk], None)):
         assert getattr(response, field) == expected
         assert getattr(chunk_of(response), field) == sent

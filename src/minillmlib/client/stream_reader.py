@@ -51,7 +51,8 @@ class StreamReader:
         self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
-        self._grace_secs = USAGE_GRACE_SECS
+        has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
+        self._grace_secs = USAGE_GRACE_SECS if has_usage else DRAIN_SECS
         self._body_secs = 0.0  # waited for a body that is no stream, or not yet known to be one
 
     @property
@@ -105,13 +106,15 @@ class StreamReader:
             if chunk is None:
                 continue
             self._add(chunk)
-            if (chunk.is_end or chunk.finish_reason is not None) and self._is_over():
+            if chunk.is_end:
                 return self._finish()
+            if chunk.delta and chunk.finish_reason is not None:  # it may say so with each chunk
+                self._grace_secs = USAGE_GRACE_SECS
         return None
 
     async def drain(self) -> None:
         """Drain the rest of the body so the connection can be reused, if it is about to end."""
-        if self._is_over():
+        if self._accumulator.has_ended:
             await self._exchange.drain(DRAIN_SECS)
         else:
             self._exchange.close()
@@ -146,17 +149,18 @@ class StreamReader:
 
     async def _next_events(self) -> list[SseEvent] | None:
         """Return the events that arrive next, or None at the end of the stream."""
-        timeout = self._timeouts.chunk_timeout()
+        timeout, accumulator = self._timeouts.chunk_timeout(), self._accumulator
         if not self._exchange.is_stream:  # a body in one piece must come within one timeout
             timeout = self._timeouts.response_timeout(self._body_secs)
-        if self._accumulator.finish_reason is None:
+        if accumulator.finish_reason is None or accumulator.is_finish_refuted:
             events = await self._exchange.next_events(timeout)
             # Only our own waiting counts, never the time a caller takes over a chunk.
             self._timeouts.record_wait(self._exchange.waited_secs)
             if not self._exchange.is_stream:
                 self._body_secs += self._exchange.waited_secs
             return events
-        # The model has finished: only the token counts may be missing.
+        # The model has finished: only the token counts and the end marker may be missing, or
+        # content that proves the reason wrong.
         if timeout.secs is None or timeout.secs > self._grace_secs:
             timeout = timeout._replace(secs=self._grace_secs)
         try:
@@ -181,28 +185,26 @@ class StreamReader:
         if self._prefill is not None and not self._prefill.is_done:
             chunk = _with_prefill(self._prefill, chunk)
         accumulator = self._accumulator
-        has_content = accumulator.add(chunk)
-        if accumulator.chars > self._max_chars:
+        try:
+            has_content = accumulator.add(chunk)
+        except MalformedResponseError as error:
+            error.is_retryable = True
+            raise
+        if max(accumulator.chars, accumulator.extra_chars) > self._max_chars:
             raise LimitExceededError(
-                f"the model writes more than {self._max_chars:,} characters; "
+                f"the answer holds more than {self._max_chars:,} characters; "
                 "raise text_chars of the generator's limits if that is right"
             )
         is_at_end = accumulator.finish_reason is not None
         if has_content or (is_at_end and (chunk.finish_reason or chunk.usage_record is not None)):
             self._chunks.append(chunk)
 
-    def _is_over(self) -> bool:
-        """Whether nothing that matters can follow."""
-        accumulator = self._accumulator
-        return accumulator.has_ended or (
-            accumulator.finish_reason is not None
-            and not self._provider.emits_stream_usage(requested=self._attempt.call.wants_usage)
-        )
-
     def _finish(self, unread: bytes = b"") -> CompletionResponse:
         if not self._accumulator.is_complete:
             self._attempt.parse_redacted(_raise_incomplete, unread or self._exchange.unread)
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
+        self._attempt.cost = cost
+        self._accumulator.check()
         return self._attempt.with_call_metadata(self._response(), cost)
 
 

@@ -61,8 +61,13 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
 
 def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) -> str:
     """Return the repaired JSON of an answer; its content as it came if no JSON is wanted."""
-    is_truncated = is_json and response.is_truncated and not call.settings.allow_incomplete_json
-    found = extract_json(response.content, refusal=response.refusal, is_truncated=is_truncated)
+    is_strict = is_json and not call.settings.allow_incomplete_json
+    found = extract_json(
+        response.content,
+        refusal=response.refusal,
+        is_truncated=is_strict and response.is_truncated,
+        is_end_known=not is_strict or response.is_end_known,
+    )
     if call.settings.crash_on_refusal and found.value in NO_ANSWER:
         raise NoJsonFoundError(
             f"the answer holds no JSON but {excerpt(response.text)}", partial=response.text

@@ -40,7 +40,15 @@ def write_parameters(
 
 
 def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
-    """Return `body` with the caller's keys. Raises `InvalidParameterError` for one given twice."""
+    """Return `body` with the caller's keys.
+
+    Raises `InvalidParameterError` for a key given twice, and for several answers at once.
+    """
+    if extra.get("n") not in (None, 1):
+        raise InvalidParameterError(
+            f"extra['n'] asks for {extra['n']} answers, of which all but one would be lost; "
+            "make one call for each answer, with complete() from the same node"
+        )
     for key in extra:
         if key in body or key in RESERVED:
             raise InvalidParameterError(

@@ -1,6 +1,6 @@
 """Anthropic's Messages API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.json_value import JsonObject, JsonValue
@@ -120,6 +120,10 @@ class AnthropicProvider(Provider):
     def parse_chunk(self, data: str) -> StreamChunk | None:
         """Return one event, by the `type` inside its JSON, or None for an unknown type."""
         return response.parse_event(data, self.parse_usage)
+
+    def chunk_reader(self) -> Callable[[str], StreamChunk | None]:
+        """Return a reader that refuses a second message within one stream."""
+        return response.EventReader(self.parse_chunk)
 
     def parse_usage(self, raw: JsonValue) -> Usage | None:
         """Return the counts: on this wire `input_tokens` excludes what the cache read or wrote."""

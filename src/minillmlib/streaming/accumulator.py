@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue, json_text
+from minillmlib.json_value import JsonObject, JsonValue, is_json, json_text
 from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
 from minillmlib.streaming.tool_calls import ToolCallAccumulator
 from minillmlib.types.media import AudioPart, Media
@@ -32,6 +32,42 @@ def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
     return (*others, msgspec.structs.replace(sounds[0], data=data))
 
 
+def add_pieces(pieces: dict[str, list[JsonValue]], extra: JsonObject) -> None:
+    """Add further values of unread keys, for `join_pieces`."""
+    for key, value in extra.items():
+        pieces.setdefault(key, []).append(value)
+
+
+def join_pieces(pieces: dict[str, list[JsonValue]]) -> JsonObject:
+    """Return one value for each key: texts and lists concatenated, objects merged by the same rule.
+
+    Of any other values the last one counts. A text that is the same each time is no piece.
+    """
+    return {key: _join_values(values) for key, values in pieces.items()}
+
+
+def _join_values(values: list[JsonValue], *, is_nested: bool = False) -> JsonValue:
+    if all(isinstance(value, list) for value in values):
+        return [*chain.from_iterable(values)]
+    if is_nested or len(values) == 1:
+        return values[-1]
+    if all(isinstance(value, dict) for value in values):
+        inner: dict[str, list[JsonValue]] = {}
+        for value in values:
+            add_pieces(inner, value)
+        return {key: _join_values(found, is_nested=True) for key, found in inner.items()}
+    if all(isinstance(value, str) for value in values) and len(set(values)) > 1:
+        return "".join(values)
+    return values[-1]
+
+
+def _is_equal(old: JsonValue, new: JsonValue) -> bool:
+    try:
+        return bool(old == new)
+    except RecursionError:  # values nested too deeply
+        return False
+
+
 def _concatenate(values: list[JsonValue]) -> JsonValue:
     if isinstance(values[0], str):
         return "".join(values)
@@ -39,7 +75,10 @@ def _concatenate(values: list[JsonValue]) -> JsonValue:
 
 
 def _size(value: JsonValue) -> int:
-    return len(value if isinstance(value, str) else repr(value))
+    try:
+        return len(value if isinstance(value, str) else repr(value))
+    except (RecursionError, ValueError):  # nested too deeply, or a number too long
+        return 0
 
 
 class _Rule(NamedTuple):
@@ -51,7 +90,7 @@ class _Rule(NamedTuple):
 
 # Of the fields that chunk and response share, these have code of their own. Every other one holds
 # content beside the text; one without a rule here is concatenated, text or tuple.
-_FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_record")
+_FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_record", "extra")
 _OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks", "reasoning_key")
 _RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
@@ -81,7 +120,11 @@ class ResponseAccumulator:
         self._content: dict[str, list[JsonValue]] = {}
         self._tool_calls: ToolCallAccumulator | None = None
         self._blocks: ReasoningAccumulator | None = None
+        self._extra: JsonObject = {}  # the last value of each key
+        self._extra_pieces: dict[str, list[JsonValue]] = {}
+        self.is_finish_refuted = False  # whether content ever followed a finish reason
         self.chars = 0  # of all content; of media, bytes
+        self.extra_chars = 0  # of the unread keys
         self._other_chars = 0  # of all content but the text
 
     def add(self, chunk: StreamChunk) -> bool:
@@ -93,6 +136,10 @@ class ResponseAccumulator:
             self._deltas.append(delta)
             self.chars += len(delta)
             self._is_counted = False
+        if chunk.extra:
+            self._add_extra(chunk)
+        if has_content and self.finish_reason is not None:
+            self._refute_finish()
         if not self.id:
             self.id = chunk.id
         if chunk.model:
@@ -106,21 +153,48 @@ class ResponseAccumulator:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
 
-    def _add_blocks(self, blocks: tuple[ReasoningDelta, ...]) -> None:
+    def _refute_finish(self) -> None:
+        """Forget a finish reason that content follows; Gemini sent one with each chunk."""
+        self.finish_reason = self.raw_finish_reason = None
+        self._has_final_usage = False
+        self.is_finish_refuted = True
+
+    def _add_extra(self, chunk: StreamChunk) -> None:
+        grown = 0
+        for key, value in chunk.extra.items():
+            if key in chunk.extra_pieces:
+                add_pieces(self._extra_pieces, {key: value})
+                grown += len(key) + _size(value)
+            elif key not in self._extra:
+                self._extra[key] = value
+                grown += len(key) + _size(value)
+            elif not _is_equal(self._extra[key], value):
+                grown += _size(value) - _size(self._extra[key])
+                self._extra[key] = value
+        self.extra_chars += grown
+
+    def _add_blocks(self, blocks: tuple[ReasoningDelta, ...]) -> list[int]:
+        """Add pieces of blocks. Return the numbers of those whose `input` grew."""
         calls_before = 0 if self._tool_calls is None else len(self._tool_calls)
+        grown = []
         for block in blocks:
             self._blocks = self._blocks or ReasoningAccumulator()
-            self._blocks.add(block, self.chars - self._other_chars, calls_before)
+            is_known = self._blocks.add(block, self.chars - self._other_chars, calls_before)
+            if is_known and "input" in block.fields:
+                grown.append(block.index)
+        return grown
 
     def _add_content(self, chunk: StreamChunk) -> bool:
         """Add all but the text. Return whether there is any that is not sealed."""
-        self._add_blocks(chunk.reasoning_blocks)
+        inputs = self._add_blocks(chunk.reasoning_blocks)
         if chunk.reasoning_key not in ("", self._reasoning_key):
             keys = (self._reasoning_key, chunk.reasoning_key)
             self._reasoning_key = next((key for key in REASONING_KEYS if key in keys), keys[1])
         has_content = bool(chunk.tool_calls)
         chars = 0
         for call in chunk.tool_calls:
+            if call.index in inputs and not call.name:
+                continue  # the input of a tool that runs at the vendor
             self._tool_calls = self._tool_calls or ToolCallAccumulator()
             self._tool_calls.add(call)
             chars += len(call.arguments) + len(call.name) + len(call.id)
@@ -185,9 +259,16 @@ class ResponseAccumulator:
         has_calls = self._tool_calls is not None and self._tool_calls.is_complete()
         return self.has_ended and (bool(self._deltas) or has_calls)
 
+    def check(self) -> None:
+        """Raise `MalformedResponseError` if a part of the answer cannot be used."""
+        if self._tool_calls is not None:
+            self._tool_calls.check_names()
+
     def response(self) -> CompletionResponse:
         """Return everything added so far as one response."""
         content = {name: _CONTENT[name].combine(values) for name, values in self._content.items()}
+        if self._extra or self._extra_pieces:
+            content["extra"] = self._extra | join_pieces(self._extra_pieces)
         calls = () if self._tool_calls is None else self._tool_calls.calls()
         is_refused = "refusal" in content or "refusal_reason" in content
         reason = _normalize_finish_reason(self.finish_reason, calls, is_refused=is_refused)
@@ -223,11 +304,13 @@ def whole_response(chunks: Sequence[StreamChunk], raw: JsonValue) -> CompletionR
             raw_finish_reason=last.raw_finish_reason,
             usage=usage,
             usage_record=record,
+            extra=last.extra,
             raw_response=raw,
         )
     accumulator = ResponseAccumulator()
     for chunk in chunks:
         accumulator.add(chunk)
+    accumulator.check()
     return msgspec.structs.replace(
         accumulator.response(), usage=usage, usage_record=record, raw_response=raw
     )
@@ -259,7 +342,7 @@ def _normalize_finish_reason(
 ) -> FinishReason:
     """Return the reason of a finished answer. Its content outranks a plain `stop`."""
     if reason in (None, FinishReason.STOP, FinishReason.TOOL_CALLS):
-        if calls:
+        if calls and (reason is not None or all(is_json(call.arguments) for call in calls)):
             return FinishReason.TOOL_CALLS
         if is_refused:
             return FinishReason.CONTENT_FILTER

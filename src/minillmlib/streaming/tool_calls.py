@@ -4,7 +4,7 @@ from itertools import pairwise
 from uuid import uuid4
 
 from minillmlib.errors import MalformedResponseError
-from minillmlib.json_value import JsonObject, decode_json
+from minillmlib.json_value import JsonObject, is_json
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 
 EMPTY: tuple[object, ...] = (None, "", [], {})
@@ -55,10 +55,10 @@ class _PendingCall:
     def arguments(self) -> str:
         """The concatenated pieces. Some relays repeat all earlier text with each piece."""
         text = "".join(self.pieces)
-        if len(self.pieces) < 2 or _is_json(text):
+        if len(self.pieces) < 2 or is_json(text):
             return text
         is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
-        return self.pieces[-1] if is_cumulative and _is_json(self.pieces[-1]) else text
+        return self.pieces[-1] if is_cumulative and is_json(self.pieces[-1]) else text
 
 
 class ToolCallAccumulator:
@@ -66,17 +66,22 @@ class ToolCallAccumulator:
 
     def __init__(self) -> None:
         self._calls: list[_PendingCall] = []
+        self._open: list[_PendingCall] = []  # perhaps closed by now
         self._by_id: dict[str, _PendingCall] = {}
         self._by_index: dict[int, _PendingCall] = {}
 
     def add(self, delta: ToolCallDelta) -> None:
         """Add the next fragment, in the order of arrival."""
         call = self._find_call(delta)
+        if call is None and not delta.name:
+            if delta.arguments.strip():
+                call = self._only_open_call(delta)
+            elif not delta.id:
+                return
         if call is None:
-            if not delta.name and not delta.id:
-                return  # a fragment of something else, such as a tool that runs at the vendor
             call = _PendingCall(delta)
             self._calls.append(call)
+            self._open.append(call)
         else:
             call.id = call.id or delta.id
             if delta.name and not call.pieces:
@@ -90,12 +95,36 @@ class ToolCallAccumulator:
         if call.id:
             self._by_id.setdefault(call.id, call)
 
+    def _only_open_call(self, delta: ToolCallDelta) -> _PendingCall | None:
+        """Return the call for a fragment under an unknown index (dirac-run/dirac#215).
+
+        None for one with an id, whose name may follow.
+        """
+        self._open = [call for call in self._open if not call.is_closed()]
+        if len(self._open) == 1:
+            return self._open[0]
+        if delta.id:
+            return None
+        raise MalformedResponseError(
+            f"the stream holds arguments that belong to none of its {len(self._calls)} tool calls "
+            f"(index {delta.index}, {len(delta.arguments)} characters)"
+        )
+
     def __len__(self) -> int:
         return len(self._calls)
 
+    def check_names(self) -> None:
+        """Raise `MalformedResponseError` if a call has no name, so that nobody can run it."""
+        for number, call in enumerate(self._calls, start=1):
+            if not call.name:
+                raise MalformedResponseError(
+                    f"the answer holds a tool call without a name (number {number} of "
+                    f"{len(self._calls)})"
+                )
+
     def is_complete(self) -> bool:
         """Whether there is a call, and the arguments of every call are valid JSON."""
-        return bool(self._calls) and all(_is_json(call.arguments) for call in self._calls)
+        return bool(self._calls) and all(is_json(call.arguments) for call in self._calls)
 
     def calls(self) -> tuple[ToolCall, ...]:
         """Return the calls. A missing id becomes a random one, missing arguments become `{}`."""
@@ -147,11 +176,3 @@ def _merge_extras(extras: list[JsonObject]) -> JsonObject:
                 target[name] = {}
             pending.append((target[name], value))
     return merged
-
-
-def _is_json(text: str) -> bool:
-    try:
-        decode_json(text)
-    except MalformedResponseError:
-        return False
-    return True

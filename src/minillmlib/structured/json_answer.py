@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from minillmlib.json_repair import RepairResult
 
 
-def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> RepairResult:
+def extract_json(
+    text: str, *, refusal: str | None, is_truncated: bool, is_end_known: bool = True
+) -> RepairResult:
     """Return the JSON in the text, repaired if necessary.
 
     Raises `NoJsonFoundError` if there is none or the model refused. A truncated text raises
-    `IncompleteJsonError`, unless its last object or array is complete.
+    `IncompleteJsonError`, unless its last object or array is complete; and so does a text whose
+    end is not known to be the model's, if its value breaks off.
     """
     if refusal is not None:
         raise NoJsonFoundError(
@@ -30,7 +33,8 @@ def extract_json(text: str, *, refusal: str | None, is_truncated: bool) -> Repai
                 f"the answer cannot be read as JSON: {error}", partial=text
             ) from None
         found = None
-    if found is not None and not (is_truncated and _may_continue(found)):
+    is_cut = found is None or (is_truncated and _may_continue(found))
+    if found is not None and not is_cut and (is_end_known or found.complete):
         return found
     raise IncompleteJsonError(
         "the answer was cut before the end of its JSON; raise its limit on tokens if there is one, "

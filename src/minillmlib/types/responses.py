@@ -6,7 +6,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.json_value import JsonObject, JsonValue, is_json
 from minillmlib.structured.json_answer import extract_json
 from minillmlib.types.costs import Attempt, CostOutcome, CostTotal
 from minillmlib.types.media import Media
@@ -31,7 +31,8 @@ class FinishReason(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-# After these the model may have had more to write.
+# After these the model may have had more to write; after `_UNKNOWN_ENDS` what breaks off was cut.
+_UNKNOWN_ENDS = (None, FinishReason.UNKNOWN, FinishReason.ERROR)
 _TRUNCATED = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
 
 
@@ -75,6 +76,7 @@ class _ResponseFields(msgspec.Struct, Generic[CallT, BlockT], frozen=True, kw_on
     reasoning_blocks: tuple[BlockT, ...] = ()
     usage: Usage | None = None
     usage_record: JsonObject | None = None
+    extra: JsonObject = {}
 
 
 SHARED_FIELDS = _ResponseFields.__struct_fields__
@@ -95,8 +97,10 @@ class CompletionResponse(
 
     `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
     stream). `usage` is None if the server sent no usable counts; `cost` is then unknown, and
-    `usage_record` holds the counts as they came. `request_report` lists what was sent and omitted,
-    and `attempts` every request made for the answer, including failed ones.
+    `usage_record` holds the counts as they came. `extra` holds the keys of the answer that nothing
+    else reads, such as `citations` and `annotations`, also those of a stream. `request_report`
+    lists what was sent and omitted, and `attempts` every request made for the answer, including
+    failed ones.
     """
 
     content: str = ""
@@ -123,8 +127,21 @@ class CompletionResponse(
 
     @property
     def is_truncated(self) -> bool:
-        """Whether a limit, a filter or a pause ended the answer, and not the model."""
-        return self.finish_reason in _TRUNCATED
+        """Whether a limit, a filter or a pause ended the answer, and not the model.
+
+        Also if the end is unknown (`is_end_known`) and the arguments of a tool call break off.
+        """
+        if self.is_end_known or not self.tool_calls:
+            return self.finish_reason in _TRUNCATED
+        return not all(is_json(call.arguments) for call in self.tool_calls)
+
+    @property
+    def is_end_known(self) -> bool:
+        """Whether the server gave a reason, of those listed, why the answer ends.
+
+        If not, JSON or tool arguments that break off are truncated.
+        """
+        return self.finish_reason not in _UNKNOWN_ENDS
 
     def json(self) -> JsonValue:
         """Return the value of the JSON in `content`, repaired if necessary. O(text).
@@ -132,7 +149,12 @@ class CompletionResponse(
         Raises `NoJsonFoundError`, and `IncompleteJsonError` for truncated JSON; use
         `loads(content)` to get the part that arrived.
         """
-        found = extract_json(self.content, refusal=self.refusal, is_truncated=self.is_truncated)
+        found = extract_json(
+            self.content,
+            refusal=self.refusal,
+            is_truncated=self.is_truncated,
+            is_end_known=self.is_end_known,
+        )
         return found.value
 
     @property
@@ -172,12 +194,15 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
 
     The other fields are those of `CompletionResponse`, each with the new part of its value. `media`
     are whole images, and pieces of the answer's one sound. `usage` is the counts so far, read from
-    the provider's `usage_record`. `is_end` is the wire's end marker: nothing after it belongs to
-    the answer.
+    the provider's `usage_record`. `extra` is not read from a chunk of nothing but text and what
+    each chunk repeats; the values of its keys in `extra_pieces` continue those of earlier chunks,
+    any other replaces an earlier one. `is_end` is the wire's end marker: nothing after it belongs
+    to the answer.
     """
 
     delta: str = ""
     is_end: bool = False
+    extra_pieces: tuple[str, ...] = ()
 
     @property
     def has_only_text(self) -> bool:

@@ -1,5 +1,6 @@
 """Reads answers of Anthropic's wire, whole or as events."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -15,10 +16,10 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.response import is_error_payload
+from minillmlib.protocols.chat_completions.response import is_error_payload, unread_keys
 from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import error_from_payload, error_without_key
-from minillmlib.protocols.finish_reasons import parse_finish_reason
+from minillmlib.protocols.finish_reasons import check_finish_reason, parse_finish_reason
 from minillmlib.streaming.accumulator import whole_response
 from minillmlib.types.reasoning import ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, StreamChunk
@@ -30,6 +31,12 @@ DELTA_FIELDS = {
     "signature_delta": "signature",
     "compaction_delta": "content",
 }
+
+
+# The key that is read of each kind of delta. A miss is kept in `extra`, under its kind.
+_DELTA_KEYS = {"text_delta": "text", "input_json_delta": "partial_json", **DELTA_FIELDS}
+# Events that are no content of their own. A miss is kept in `extra`, under its type.
+_KNOWN_EVENTS = ("message_stop", "content_block_stop", "ping")
 
 
 class _StopDetails(msgspec.Struct):
@@ -47,8 +54,10 @@ class _Block(msgspec.Struct):
     to: JsonObject = {}
 
 
-class _BlockDelta(msgspec.Struct, gc=False):
-    type: str
+class _BlockDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal[
+        "text_delta", "input_json_delta", "thinking_delta", "signature_delta", "compaction_delta"
+    ]
     text: JsonValue = ""
     partial_json: JsonValue = ""
     thinking: JsonValue = ""
@@ -56,14 +65,12 @@ class _BlockDelta(msgspec.Struct, gc=False):
     content: JsonValue = ""
 
 
-class _DeltaEvent(msgspec.Struct, gc=False):
-    """Nearly every event of a stream. An event that fits it is no other one, and no error."""
+class _DeltaEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """Nearly every event of a stream. An event that fits it has nothing else, and is no error."""
 
     type: Literal["content_block_delta"]
     delta: _BlockDelta
     index: JsonValue = 0
-    error: None = None
-    object: None = None
 
 
 _TOOL_USE_KEYS = frozenset(("type", "id", "name", "input"))
@@ -87,6 +94,10 @@ class _WholeMessage(_End, kw_only=True):
     model: JsonValue = None
 
 
+_READ_OF_MESSAGE = frozenset((*_WholeMessage.__struct_fields__, "type", "role", "usage"))
+_READ_OF_TEXT = frozenset(("type", "text"))
+
+
 def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer; its blocks are put together as those of a stream are."""
     if is_error_payload(raw):
@@ -98,10 +109,12 @@ def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespons
         "id": string_or_empty(message.id),
         "model": string_or_empty(message.model),
     }
-    end = _end_chunk(message, raw, parse_usage)
+    end = _end_chunk(message, raw, parse_usage, unread_keys(raw, _READ_OF_MESSAGE))
     if len(message.content) == 1 and message.content[0].get("type") == "text":
         text = _checked_text(message.content[0].get("text", ""))  # in 60 % of the time
-        return whole_response([msgspec.structs.replace(end, **head, delta=text)], raw)
+        extra = end.extra | unread_keys(message.content[0], _READ_OF_TEXT)
+        only = msgspec.structs.replace(end, **head, delta=text, extra=extra)
+        return whole_response([only], raw)
     blocks = (_block_chunk(block, index) for index, block in enumerate(message.content))
     return whole_response([StreamChunk(**head), *filter(None, blocks), end], raw)
 
@@ -115,6 +128,25 @@ def parse_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     return _delta_chunk(event.delta, _number(event.index))
 
 
+class EventReader:
+    """Reads one stream with `parse`. An instance belongs to one stream."""
+
+    def __init__(self, parse: Callable[[str], StreamChunk | None]) -> None:
+        self._parse = parse
+        self._id = ""
+
+    def __call__(self, data: str) -> StreamChunk | None:
+        """Return one event. Raises `MalformedResponseError` if it starts another message."""
+        chunk = self._parse(data)
+        if chunk is not None and chunk.id:
+            if chunk.id != (self._id or chunk.id):
+                raise MalformedResponseError(
+                    f"the stream of {excerpt(self._id)} holds another message, {excerpt(chunk.id)}"
+                )
+            self._id = chunk.id
+        return chunk
+
+
 def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     raw = decode_json(data)
     if is_error_payload(raw):
@@ -123,26 +155,59 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
         case {"type": "message_start", "message": message}:
             start = convert_json(message, _StartedMessage)
             name, model = string_or_empty(start.id), string_or_empty(start.model)
-            return StreamChunk(id=name, model=model, **_usage_fields(raw, parse_usage))
+            extra = unread_keys(message, _READ_OF_MESSAGE)
+            return StreamChunk(id=name, model=model, extra=extra, **_usage_fields(raw, parse_usage))
         case {"type": "content_block_start", "content_block": {"type": str()} as block}:
             return _block_chunk(block, _number(raw.get("index")))
         case {"type": "content_block_delta", "delta": {"type": str()} as delta}:
-            return _delta_chunk(convert_json(delta, _BlockDelta), _number(raw.get("index")))
+            return _other_delta_chunk(delta, raw)
         case {"type": "message_delta", "delta": delta}:
-            return _end_chunk(convert_json(delta, _End), raw, parse_usage)
+            end = convert_json(delta, _End)
+            extra = unread_keys(raw, {"type", "delta", "usage"})
+            extra |= unread_keys(delta, _READ_OF_MESSAGE)
+            return _end_chunk(end, raw, parse_usage, extra)
         case {"type": str() as kind}:
-            return StreamChunk(is_end=True) if kind == "message_stop" else None
+            extra = unread_keys(raw, {"type", "index"})
+            if extra and kind not in _KNOWN_EVENTS:
+                return StreamChunk(extra={kind: [raw]}, extra_pieces=(kind,))
+            is_end = kind == "message_stop"
+            return StreamChunk(is_end=is_end, extra=extra) if is_end or extra else None
     no_type = MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
     raise error_without_key(raw) or no_type
 
 
-def _end_chunk(end: _End, raw: JsonValue, parse_usage: UsageParser) -> StreamChunk:
+def _other_delta_chunk(raw: JsonObject, event: JsonObject) -> StreamChunk | None:
+    """Return a delta of an unknown kind, or one with keys that nothing reads."""
+    kind = raw["type"]
+    extra, chunk = unread_keys(event, {"type", "delta", "index"}), None
+    pieces: JsonObject = {}
+    if kind == "citations_delta":
+        pieces = {"citations": [raw.get("citation")]}
+    elif kind in _DELTA_KEYS:
+        read = {key: raw[key] for key in ("type", _DELTA_KEYS[kind]) if key in raw}
+        extra |= unread_keys(raw, read.keys())
+        chunk = _delta_chunk(convert_json(read, _BlockDelta), _number(event.get("index")))
+    else:
+        pieces = {kind: [raw]}
+    if not (extra or pieces):
+        return chunk
+    return msgspec.structs.replace(
+        chunk or StreamChunk(), extra=extra | pieces, extra_pieces=tuple(pieces)
+    )
+
+
+def _end_chunk(
+    end: _End, raw: JsonValue, parse_usage: UsageParser, extra: JsonObject
+) -> StreamChunk:
     details = end.stop_details or _StopDetails()
+    finish_reason = parse_finish_reason(end.stop_reason)
+    check_finish_reason(finish_reason, end.stop_reason, "")
     reason = details.explanation or f"the model refused ({details.category or 'no reason given'})"
     return StreamChunk(
-        finish_reason=parse_finish_reason(end.stop_reason),
+        finish_reason=finish_reason,
         raw_finish_reason=end.stop_reason,
         refusal_reason=reason if end.stop_reason == "refusal" else None,
+        extra=extra,
         **_usage_fields(raw, parse_usage),
     )
 
@@ -161,8 +226,10 @@ def _block_chunk(raw: JsonObject, index: int) -> StreamChunk | None:
     """Return a block at its start, or a whole one. A block of another kind is kept unchanged."""
     block = convert_json(raw, _Block)
     if block.type == "text":
-        text = _checked_text(block.text)
-        return StreamChunk(delta=text) if text else None
+        text, extra = _checked_text(block.text), unread_keys(raw, _READ_OF_TEXT)
+        if not (text or extra):
+            return None
+        return StreamChunk(delta=text, extra=extra, extra_pieces=tuple(extra))
     if block.type == "tool_use":
         call = ToolCallDelta(
             index=index,
@@ -189,9 +256,7 @@ def _delta_chunk(delta: _BlockDelta, index: int) -> StreamChunk | None:
         call = ToolCallDelta(index=index, arguments=piece)
         sealed = ReasoningDelta(index=index, fields={"input": piece})
         return StreamChunk(tool_calls=(call,), reasoning_blocks=(sealed,)) if piece else None
-    name = DELTA_FIELDS.get(delta.type)
-    if name is None:
-        return None
+    name = DELTA_FIELDS[delta.type]
     text = string_or_empty(getattr(delta, name))
     sealed = ReasoningDelta(index=index, fields={name: text})
     return StreamChunk(reasoning=text if name == "thinking" else "", reasoning_blocks=(sealed,))

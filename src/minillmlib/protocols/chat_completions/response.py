@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError, MalformedResponseError, ServerError
+from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import (
     JsonObject,
     JsonValue,
@@ -20,12 +23,14 @@ from minillmlib.json_value import (
 )
 from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import base_resp_code, error_from_payload, error_without_key
-from minillmlib.protocols.finish_reasons import FINISH_REASONS
-from minillmlib.streaming.accumulator import whole_response
+from minillmlib.protocols.finish_reasons import check_finish_reason, parse_finish_reason
+from minillmlib.streaming.accumulator import add_pieces, join_pieces, whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
+
+Pieces: TypeAlias = dict[str, list[JsonValue]]  # the unread keys of all messages of a body
 
 RAW_SAMPLES = "audio/pcm"  # 24 kHz, 16 bit: the one format without a signature
 
@@ -65,7 +70,7 @@ class _Message(msgspec.Struct, gc=False):
     `function_call` is the one call of the time before `tool_calls`.
     """
 
-    content: str | list[JsonObject] | None = None
+    content: str | list[JsonObject | str] | None = None
     refusal: str | None = None
     tool_calls: list[JsonObject] | None = None  # whole, since their other keys go back
     function_call: _Function | None = None
@@ -77,11 +82,12 @@ class _Message(msgspec.Struct, gc=False):
     thinking_blocks: JsonValue = None
 
 
-class _Choice(msgspec.Struct, gc=False):
+class _Choice(msgspec.Struct, gc=False, rename={"camel_finish_reason": "finishReason"}):
     index: int | None = None
     message: _Message | None = None
     delta: _Message | None = None
     finish_reason: str | None = None
+    camel_finish_reason: str | None = None  # beside a null one (llmcord#84)
     native_finish_reason: str | None = None
     error: JsonValue = None
     logprobs: JsonValue = None
@@ -106,7 +112,66 @@ class _Body(msgspec.Struct, gc=False):
     error: JsonValue = None
 
 
-_chunk_decoder = msgspec.json.Decoder(_Body)
+# The keys of a body, a choice and a message that are read, or that say nothing: `obfuscation` is
+# padding of random length. Any other key is kept in `extra`.
+_READ_OF_BODY = frozenset((*_Body.__struct_encode_fields__, "obfuscation"))
+_READ_OF_CHOICE = frozenset(_Choice.__struct_encode_fields__)
+_READ_OF_MESSAGE = frozenset((*_Message.__struct_encode_fields__, "role"))
+
+
+class _PlainFunction(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    function: _PlainFunction
+    index: int | None = None
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
+class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str | None = None
+    role: JsonValue = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: None = None
+    tool_calls: list[_PlainCall] | None = None
+    function_call: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    delta: _PlainDelta
+    index: JsonValue = None
+    finish_reason: Literal[""] | None = None
+    native_finish_reason: None = None
+    logprobs: None = None
+    stop_reason: None = None  # vLLM's
+    token_ids: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """Nearly every event of a stream: a piece of text or of a call, and what each event repeats.
+
+    An event that fits it has nothing else, and is no error. What it repeats is read from the other
+    events, of which a stream has two at least.
+    """
+
+    choices: tuple[_PlainChoice]
+    id: JsonValue = None
+    model: JsonValue = None
+    object: Literal["chat.completion.chunk"] | None = None
+    created: JsonValue = None
+    usage: None = None
+    error: None = None
+    provider: JsonValue = None
+    service_tier: JsonValue = None
+    system_fingerprint: JsonValue = None
+    obfuscation: JsonValue = None
+
+
+_plain_decoder = msgspec.json.Decoder(_PlainChunk)
 
 
 def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
@@ -114,76 +179,107 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     if is_error_payload(raw):
         raise error_from_payload(raw)
     body = convert_json(raw, _Body)
-    choice = _first_choice(body)
-    if choice is None or choice.message is None:
+    messages = [choice.message for choice in body.choices or () if choice.message is not None]
+    if not messages:
         no_choices = MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_choices
-    # A whole message numbers its calls by their place.
-    if choice.message.tool_calls:
-        numbered = enumerate(choice.message.tool_calls)
-        choice.message.tool_calls = [{**call, "index": position} for position, call in numbered]
+    position = itertools.count()  # a whole answer numbers its calls by their place
+    for message in messages:
+        if message.tool_calls:
+            calls = message.tool_calls
+            message.tool_calls = [{**call, "index": next(position)} for call in calls]
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
         **_usage_fields(raw, parse_usage),
-        **_choice_fields(choice),
+        **_content_fields(body, raw),
     )
     response = whole_response([chunk], raw)
     if not chunk.reasoning_blocks:
         return response
     # Nothing to put together, though some may share a number.
-    blocks = tuple(ReasoningBlock(fields=detail) for detail in _reasoning_details(choice.message))
+    details = (detail for message in messages for detail in _reasoning_details(message))
+    blocks = tuple(ReasoningBlock(fields=detail) for detail in details)
     return msgspec.structs.replace(response, reasoning_blocks=blocks)
 
 
 def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
-    """Return one event of a stream, or None for one without content.
+    """Return one event of a stream, or None for one without content."""
+    try:
+        chunk = _plain_decoder.decode(data)
+    except (ValueError, RecursionError):
+        return _parse_other_chunk(data, parse_usage)
+    delta = chunk.choices[0].delta
+    text, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
+    key = ""
+    if delta.reasoning_content is not None:
+        key = REQUIRED_KEY
+    elif delta.reasoning is not None:
+        key = "reasoning"
+    if delta.tool_calls:
+        calls = tuple(map(_plain_call, delta.tool_calls))
+    elif text or reasoning:
+        calls = ()
+    else:
+        return _parse_other_chunk(data, parse_usage)
+    return StreamChunk(
+        id=string_or_empty(chunk.id),
+        model=string_or_empty(chunk.model),
+        delta=text,
+        reasoning=reasoning,
+        reasoning_key=key,
+        tool_calls=calls,
+    )
+
+
+def _plain_call(call: _PlainCall) -> ToolCallDelta:
+    function = call.function
+    return ToolCallDelta(
+        index=call.index,
+        id=call.id or "",
+        name=function.name or "",
+        arguments=function.arguments or "",
+    )
+
+
+def _parse_other_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
+    """Return an event that may hold anything.
 
     An error is looked for before the choices: servers send it with empty choices too.
     """
-    try:
-        body = _chunk_decoder.decode(data)
-    except (ValueError, RecursionError):
-        data = data.strip()
-        if data == "[DONE]":
-            return StreamChunk(is_end=True)
-        if not data or data.startswith(":"):  # relays send their keep-alives as data
-            return None
-        payload = decode_json(data)  # not quite JSON, or not in our shape
-        if is_error_payload(payload):
-            raise error_from_payload(payload) from None
-        body = convert_json(payload, _Body)
-    choice = _first_choice(body)
-    if body.error or body.object == "error":
-        partial = _text(choice.delta or choice.message) if choice else ""
-        raise error_from_payload(decode_json(data), partial=partial)
-    name, model = string_or_empty(body.id), string_or_empty(body.model)
-    has_more = choice and (
-        choice.finish_reason
-        or choice.native_finish_reason
-        or choice.error
-        or choice.logprobs
-        or choice.usage
-    )
-    if choice is not None and body.usage is None and not has_more:
-        texts = None if choice.delta is None else _text_only_delta(choice.delta)
-        if texts is not None:  # as in nearly all
-            return StreamChunk(
-                id=name, model=model, delta=texts[0], reasoning=texts[1], reasoning_key=texts[2]
-            )
-    may_hold_usage = body.usage is not None or choice is None or has_more
-    raw = decode_json(data) if may_hold_usage else None
-    if choice is None and not body.usage and (error := error_without_key(raw)):
+    data = data.strip()
+    if data == "[DONE]":
+        return StreamChunk(is_end=True)
+    if not data or data.startswith(":"):  # relays send their keep-alives as data
+        return None
+    raw = decode_json(data)
+    if is_error_payload(raw):
+        raise error_from_payload(raw, partial=_partial_text(raw))
+    body = convert_json(raw, _Body)
+    if not body.choices and not body.usage and (error := error_without_key(raw)):
         raise error
-    if isinstance(raw, dict) and "base_resp" in raw and base_resp_code(raw):
-        partial = _text(choice.delta or choice.message) if choice else ""
-        raise error_from_payload(raw, partial=partial)
-    return StreamChunk(
-        id=name,
-        model=model,
-        **(_usage_fields(raw, parse_usage) if may_hold_usage else {}),
-        **(_choice_fields(choice) if choice else {}),
+    fields = _content_fields(body, raw)
+    may_hold_usage = (
+        body.usage is not None
+        or not body.choices
+        or fields["finish_reason"]
+        or any(choice.usage for choice in body.choices)
     )
+    return StreamChunk(
+        id=string_or_empty(body.id),
+        model=string_or_empty(body.model),
+        **(_usage_fields(raw, parse_usage) if may_hold_usage else {}),
+        **fields,
+    )
+
+
+def _partial_text(raw: JsonValue) -> str:
+    """Return the text beside an error, if the rest has its usual shape."""
+    try:
+        body = convert_json(raw, _Body)
+        return "".join(_text(choice.delta or choice.message) for choice in body.choices or ())
+    except MalformedResponseError:
+        return ""
 
 
 def is_error_payload(payload: JsonValue) -> bool:
@@ -197,45 +293,96 @@ def is_error_payload(payload: JsonValue) -> bool:
     return is_named or bool(payload.get("error") or has_code)
 
 
-def _first_choice(body: _Body) -> _Choice | None:
-    """Return the choice with index 0: of several, the one that is the answer."""
-    for choice in body.choices or ():
-        if not choice.index:  # some servers omit it
-            return choice
-    return None
+def _content_fields(body: _Body, raw: JsonObject) -> JsonObject:
+    """Return the fields of a chunk in all choices, which are one answer, whatever their indexes.
+
+    Some servers count the index up (foundry-local#144), others send the text and the calls of one
+    answer as two choices.
+    """
+    choices = body.choices or ()
+    pieces: Pieces = {}
+    fields: JsonObject = {"finish_reason": None}
+    for choice in choices:
+        found = _choice_fields(choice, pieces)
+        fields = _join_choices(fields, found) if len(choices) > 1 else found
+    extra = unread_keys(raw, _READ_OF_BODY)
+    for choice in raw["choices"] if choices else ():
+        _add_unread(choice, extra, pieces)
+    if extra or pieces:
+        fields["extra"] = extra | join_pieces(pieces)
+        fields["extra_pieces"] = tuple(pieces)
+    return fields
 
 
-def _choice_fields(choice: _Choice) -> JsonObject:
-    """Return the fields of a chunk. Raises an `ApiError` if the choice reports a failure."""
+def _add_unread(choice: JsonObject, extra: JsonObject, pieces: Pieces) -> None:
+    """Add the unread keys of a choice and its message: pieces in a message, and lists in both."""
+    for key, value in unread_keys(choice, _READ_OF_CHOICE).items():
+        if isinstance(value, list):  # such as vLLM's `token_ids`
+            add_pieces(pieces, {key: value})
+        else:
+            extra[key] = value
+    message = choice.get("delta")
+    if message is None:
+        message = choice.get("message") or {}
+    if unread := unread_keys(message, _READ_OF_MESSAGE):
+        add_pieces(pieces, unread)
+
+
+def _join_choices(fields: JsonObject, more: JsonObject) -> JsonObject:
+    """Return the fields of two choices as one. Of two ends, one that is not plain wins."""
+    names = ("finish_reason", "raw_finish_reason")
+    key = fields.get("reasoning_key") or more.get("reasoning_key", "")
+    reason, another = fields["finish_reason"], more["finish_reason"]
+    is_later = another is not None and (reason is None or reason in _PLAIN_ENDS)
+    end = more if is_later and (reason is None or another not in _PLAIN_ENDS) else fields
+    joined = {name: end.get(name) for name in names} | {"reasoning_key": key}
+    for name in (fields | more).keys() - joined.keys():
+        values = [found[name] for found in (fields, more) if found.get(name)]
+        if values:
+            joined[name] = values[0] + values[1] if len(values) > 1 else values[0]
+    return joined
+
+
+_PLAIN_ENDS = (FinishReason.STOP, FinishReason.TOOL_CALLS)
+
+
+def unread_keys(raw: JsonObject, read: AbstractSet[str]) -> JsonObject:
+    """Return the keys that are not in `read` and hold something."""
+    if raw.keys() <= read:  # as in most choices and messages
+        return {}
+    return {key: value for key, value in raw.items() if key not in read and (value or value == 0)}
+
+
+def _choice_fields(choice: _Choice, pieces: Pieces) -> JsonObject:
+    """Return the fields of a chunk; add to `pieces` what its content parts hold beside.
+
+    Raises an `ApiError` if the choice reports a failure.
+    """
     message = choice.delta or choice.message or _Message()
-    word = choice.finish_reason or None  # some servers send "" until the end
-    reason = None if word is None else FINISH_REASONS.get(word, FinishReason.UNKNOWN)
+    native = choice.native_finish_reason
+    # Some servers send "" until the end.
+    word = choice.finish_reason or choice.camel_finish_reason or native or None
+    reason = parse_finish_reason(word)
     if choice.error:
         raise error_from_payload({"error": choice.error}, partial=_text(message))
     if reason is FinishReason.ERROR:
-        raise ServerError(
-            f"the server broke the answer off ({choice.finish_reason})",
-            status=200,
-            code=choice.finish_reason,
-            partial=_text(message),
-        )
-    rest: JsonObject = {
-        "finish_reason": reason,
-        "raw_finish_reason": choice.native_finish_reason or choice.finish_reason,
-    }
+        check_finish_reason(reason, word, _text(message))
+    rest: JsonObject = {"finish_reason": reason, "raw_finish_reason": native or word}
     if choice.logprobs:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
     texts = _text_only_delta(message)
     if texts is not None:  # saves a third of the time of a whole answer
         return {"delta": texts[0], "reasoning": texts[1], "reasoning_key": texts[2], **rest}
+    content = message.content
+    parts = _read_parts(content, pieces) if isinstance(content, list) else _Parts()
     return {
-        "delta": _text(message),
-        "refusal": message.refusal or None,
-        "reasoning": _reasoning(message),
+        "delta": parts.text or _text(message),
+        "refusal": message.refusal or parts.refusal or None,
+        "reasoning": _reasoning(message) or parts.reasoning,
         "reasoning_key": _reasoning_key(message),
         "reasoning_blocks": tuple(_reasoning_blocks(message)),
         "tool_calls": _tool_calls(message),
-        "media": _media(message),
+        "media": (*parts.media, *_media(message)),
         **rest,
     }
 
@@ -290,10 +437,11 @@ def _text(message: _Message | None) -> str:
     """Return the text; of a spoken answer, its transcript."""
     if message is None:
         return ""
-    if not isinstance(message.content, list):
-        return message.content or (message.audio and message.audio.transcript) or ""
-    texts = (piece.get("text") for piece in message.content if piece.get("type") == "text")
-    return "".join(text for text in texts if isinstance(text, str))
+    if isinstance(message.content, list):
+        parts = (part for part in message.content if isinstance(part, dict))
+        texts = (part.get("text") for part in parts if part.get("type") in (None, *_TEXT_PARTS))
+        return "".join(text for text in texts if isinstance(text, str))
+    return message.content or (message.audio and message.audio.transcript) or ""
 
 
 def _reasoning(message: _Message) -> str:
@@ -301,13 +449,9 @@ def _reasoning(message: _Message) -> str:
     for text in (message.reasoning_content, message.reasoning):
         if isinstance(text, str) and text:
             return text
-    pieces = message.content if isinstance(message.content, list) else ()
-    thinking = [piece.get("thinking") for piece in pieces if piece.get("type") == "thinking"]
-    inner = [item for items in thinking if isinstance(items, list) for item in items]
-    parts = [*_reasoning_details(message), *(item for item in inner if isinstance(item, dict))]
     return "".join(
-        next(filter(None, (string_or_empty(part.get(key)) for key in _TEXT_KEYS)), "")
-        for part in parts
+        next(filter(None, (string_or_empty(detail.get(key)) for key in _TEXT_KEYS)), "")
+        for detail in _reasoning_details(message)
     )
 
 
@@ -321,7 +465,77 @@ def _reasoning_key(message: _Message) -> str:
         return REQUIRED_KEY
     if isinstance(message.reasoning, str):
         return "reasoning"
-    return "content" if isinstance(message.content, list) and _reasoning(message) else ""
+    parts = message.content if isinstance(message.content, list) else ()
+    has_thinking = any(isinstance(part, dict) and part.get("type") == "thinking" for part in parts)
+    return "content" if has_thinking else ""
+
+
+class _Parts(msgspec.Struct):
+    """The content of a list of parts, by kind."""
+
+    text: str = ""
+    refusal: str = ""
+    reasoning: str = ""
+    media: tuple[Media, ...] = ()
+
+
+_TEXT_PARTS = ("text", "output_text")
+# The types of content parts, and the field of `_Parts` for each. A miss is refused.
+_PARTS = {
+    **dict.fromkeys(_TEXT_PARTS, "text"),
+    "refusal": "refusal",
+    "thinking": "reasoning",  # Mistral's, with a list of texts
+    "reasoning": "reasoning",  # Databricks', with a summary; gpt-oss', with content or a text
+    "reasoning_text": "reasoning",
+    "summary_text": "reasoning",
+    "image_url": "media",
+    "reference": "extra",  # Mistral's, of documents
+    "tool_reference": "extra",
+}
+_REASONING_KEYS = ("thinking", "reasoning", "text", "content", "summary")
+
+
+def _read_parts(content: list[JsonObject | str], pieces: Pieces) -> _Parts:
+    """Return the content of a list; add to `pieces` what is not read.
+
+    Raises `MalformedResponseError` for a part of unknown kind.
+    """
+    parts = _Parts()
+    for item in content:
+        part = {"text": item} if isinstance(item, str) else item
+        kind = part.get("type", "text" if "text" in part else None)
+        field = _PARTS.get(kind) if isinstance(kind, str) else None
+        if field == "media":
+            parts.media += (_parse_image(part),)
+        elif field == "extra":
+            add_pieces(pieces, {"content": [part]})
+        elif field == "reasoning":
+            parts.reasoning += _read_reasoning_part(part, pieces)
+        elif field is not None and isinstance(text := part.get(field, ""), str | None):
+            setattr(parts, field, getattr(parts, field) + (text or ""))
+            add_pieces(pieces, unread_keys(part, {"type", "index", field}))
+        else:
+            raise MalformedResponseError(
+                f"the answer holds a content part of unknown kind ({excerpt_of(kind)}): "
+                f"{excerpt_of(part)}"
+            )
+    return parts
+
+
+def _read_reasoning_part(part: JsonObject, pieces: Pieces) -> str:
+    """Return the text of a part, under the first key that has one; keep what is not read."""
+    add_pieces(pieces, unread_keys(part, {"type", "index", *_REASONING_KEYS}))
+    for key in _REASONING_KEYS:
+        value = part.get(key)
+        items = value if isinstance(value, list) else [value]
+        inner = [item for item in items if isinstance(item, dict)]
+        texts = [item for item in items if isinstance(item, str)]
+        texts += [string_or_empty(item.get("text")) for item in inner]
+        if any(texts):
+            for item in inner:
+                add_pieces(pieces, unread_keys(item, {"type", "text"}))
+            return "".join(texts)
+    return ""
 
 
 def _reasoning_blocks(message: _Message) -> Iterator[ReasoningDelta]:
@@ -340,7 +554,8 @@ def _objects(value: JsonValue) -> list[JsonObject]:
 
 
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
-    if message.function_call is not None:
+    """Return the calls; the old `function_call` counts only if there is no other."""
+    if message.function_call is not None and not message.tool_calls:
         return (_call_delta(_Call(index=0, function=message.function_call)),)
     return tuple(map(_tool_call, message.tool_calls or ()))
 
