@@ -36,11 +36,12 @@ def _fold(word: str) -> str:
     return folded
 
 
-# A miss is `UNKNOWN`, and so are Gemini's LANGUAGE, OTHER and FINISH_REASON_UNSPECIFIED.
-_REASONS = {_fold(word): reason for reason, words in _WORDS.items() for word in words.split()}
-_EXACT = {"": FinishReason.STOP} | {
+# The words as most servers write them. A miss is for `parse_finish_reason`.
+FINISH_REASONS = {"": FinishReason.STOP} | {
     word: reason for reason, words in _WORDS.items() for word in words.split()
 }
+# A miss is `UNKNOWN`, and so are Gemini's LANGUAGE, OTHER and FINISH_REASON_UNSPECIFIED.
+_REASONS = {_fold(word): reason for reason, words in _WORDS.items() for word in words.split()}
 
 
 def parse_finish_reason(word: str | None) -> FinishReason | None:
@@ -50,7 +51,7 @@ def parse_finish_reason(word: str | None) -> FinishReason | None:
     """
     if word is None:
         return None
-    return _EXACT.get(word) or _REASONS.get(_fold(word), FinishReason.UNKNOWN)
+    return FINISH_REASONS.get(word) or _REASONS.get(_fold(word), FinishReason.UNKNOWN)
 
 
 def check_finish_reason(reason: FinishReason | None, word: str | None, partial: str) -> None:

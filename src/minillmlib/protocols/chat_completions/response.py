@@ -23,7 +23,11 @@ from minillmlib.json_value import (
 )
 from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import base_resp_code, error_from_payload, error_without_key
-from minillmlib.protocols.finish_reasons import check_finish_reason, parse_finish_reason
+from minillmlib.protocols.finish_reasons import (
+    FINISH_REASONS,
+    check_finish_reason,
+    parse_finish_reason,
+)
 from minillmlib.streaming.accumulator import add_pieces, join_pieces, whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
@@ -362,7 +366,7 @@ def _choice_fields(choice: _Choice, pieces: Pieces) -> JsonObject:
     native = choice.native_finish_reason
     # Some servers send "" until the end.
     word = choice.finish_reason or choice.camel_finish_reason or native or None
-    reason = parse_finish_reason(word)
+    reason = None if word is None else FINISH_REASONS.get(word) or parse_finish_reason(word)
     if choice.error:
         raise error_from_payload({"error": choice.error}, partial=_text(message))
     if reason is FinishReason.ERROR:
