@@ -30,8 +30,8 @@ LEAKS = (
     Leak(
         "httpcore2 logs the head of an answer",
         (
-            "a request id that echoes", "a redirect that echoes", "an encoding that echoes", "no HTTP at all",
-            "a header line that is none",
+            "a request id that echoes", "a request id that echoes in base64", "a redirect that echoes",
+            "an encoding that echoes", "no HTTP at all", "a header line that is none",
         ),
         LOG, engine="httpx",
     ),

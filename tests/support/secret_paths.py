@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import os
@@ -201,8 +202,16 @@ def event(build: Callable[[str], str], kind: str = "message") -> Callable[[str],
     return lambda key: f"event: {kind}\ndata: {build(key)}\n\n".encode()
 
 
+def in_base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def in_chunk(text: str) -> str:
+    return f'{{"choices":[{{"delta":{{"content":{json.dumps(text)}'
+
+
 def half_event(key: str) -> bytes:
-    return f'data: {{"choices":[{{"delta":{{"content":{json.dumps(key)[:-1]}'.encode()
+    return f"data: {in_chunk(key)[:-1]}".encode()
 
 
 async def whole(catch: Catch, settings: NodeCompletionParameters) -> None:
@@ -270,7 +279,10 @@ PATHS: dict[str, Path] = {
     "500": Path(says("500 Broken", "JSON"), ServerError),
     "500 of a gateway": Path(says("502 Bad Gateway", "HTML"), ServerError),
     "a 200 that is no completion": Path(
-        says_json(lambda key: {"detail": [key, {key: 1}]}), MalformedResponseError
+        says_json(lambda key: {"detail": [key, {key: 1}]}), ServerError
+    ),
+    "a 200 without a word of an answer": Path(
+        says_json(lambda key: {"id": [key, {key: 1}]}), MalformedResponseError
     ),
     "a 200 that is no JSON": Path(says("200 OK", "plain text"), MalformedResponseError),
     "a 200 with an error": Path(says("200 OK", "JSON")),
@@ -290,6 +302,24 @@ PATHS: dict[str, Path] = {
         streamed,
     ),
     "a stream that ends early": Path(streams(SAID, half_event), IncompleteStreamError, streamed),
+    "a stream that ends early, unasked": Path(streams(SAID, half_event), IncompleteStreamError),
+    "a stream that ends early and repeats it": Path(
+        streams(SAID, lambda key: half_event(f"{key}, " * 30)), IncompleteStreamError, streamed
+    ),
+    "a text beside the events": Path(
+        streams(SAID, lambda key: f"{'no ' * 20}{key}\n".encode()), IncompleteStreamError, streamed
+    ),
+    "lines beside the events": Path(
+        streams(SAID, lambda key: base64.encodebytes(key.encode())), IncompleteStreamError, streamed
+    ),
+    "an error beside the events": Path(
+        streams(SAID, lambda key: json.dumps({"error": {"message": key}}).encode()),
+        call=streamed,
+    ),
+    "lines of JSON that end early": Path(
+        streams(SAID[6:-1], SAID[6:-1], lambda key: in_chunk(key).encode()),
+        IncompleteStreamError, streamed,
+    ),
     "a stream that is reset": Path(streams(SAID, half_event, then="reset"), ReadError, streamed),
     "a body that is reset": Path(begins("reset"), ReadError),
     "too large a body": Path(
@@ -306,6 +336,10 @@ PATHS: dict[str, Path] = {
     ),
     "a request id that echoes": Path(
         says_head(lambda s: f"HTTP/1.1 401 No\nX-Request-Id: {s.key}\n\n"), AuthenticationError
+    ),
+    "a request id that echoes in base64": Path(
+        says_head(lambda s: f"HTTP/1.1 401 No\nX-Request-Id: {in_base64(s.key)}\n\n"),
+        AuthenticationError,
     ),
     "time-out before the answer": Path(waits, RequestTimeoutError, settings=SHORT),
     "time-out in the body": Path(begins("stop"), RequestTimeoutError, settings=SHORT),

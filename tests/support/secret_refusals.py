@@ -172,6 +172,21 @@ def cut_file(place: Place) -> object:
     return generator.credential.resolve()
 
 
+def marked_file(place: Place) -> object:
+    """Cut behind a byte order mark."""
+    generator = place.from_file()
+    path = place.folder.joinpath(".credentials.json")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes()[:-3])
+    return generator.credential.resolve()
+
+
+def latin_file(place: Place) -> object:
+    generator = place.from_file()
+    path = place.folder.joinpath(".credentials.json")
+    path.write_bytes(path.read_bytes().replace(b'"}', b'\xe9"}'))
+    return generator.credential.resolve()
+
+
 def odd_file(place: Place) -> object:
     generator = place.from_file()
     place.write(["claudeAiOauth", place.key])
@@ -205,5 +220,7 @@ MISPLACED: dict[str, Way] = {
     "in an expired file": lambda place: expired(place).credential.resolve(),
     "in an expired file, in a call": lambda place: whole(expired(place)),
     "in a file that is cut": cut_file,
+    "in a file that is cut, behind a byte order mark": marked_file,
+    "in a file that is no UTF-8": latin_file,
     "in a file of another shape": odd_file,
 }

@@ -17,12 +17,14 @@ from minillmlib import (
     ChatNode,
     ConnectError,
     GeneratorInfo,
+    HttpRequest,
     InvalidParameterError,
     MiniLLMError,
     NodeCompletionParameters,
     TlsError,
 )
 from minillmlib.auth.secret import Secret
+from minillmlib.transport.aiohttp import AiohttpTransport
 
 ANSWER = b'{"choices":[{"index":0,"message":{"content":"ok"},"finish_reason":"stop"}]}'
 EVENTS = (
@@ -365,6 +367,19 @@ def test_an_address_that_is_none_is_refused_without_the_password(proxy):
             trace = trace.tb_next
         assert "of-a-typo" not in str(error)
         error = error.__cause__ or error.__context__
+
+
+async def test_a_bad_address_in_the_environment_is_refused_without_the_environment(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:of-a-typo@p:port")
+    request = HttpRequest(url="https://llm.example.test/v1", headers=(), body=b"")
+    with pytest.raises(InvalidParameterError, match="HTTPS_PROXY") as caught:
+        await AiohttpTransport().send(request)
+    assert "of-a-typo" not in str(caught.value)
+    trace = caught.value.__traceback__
+    while trace is not None:
+        if "minillmlib" in trace.tb_frame.f_code.co_filename:
+            assert "of-a-typo" not in repr(trace.tb_frame.f_locals)
+        trace = trace.tb_next
 
 
 async def test_a_server_that_says_the_password_is_redacted(through):

@@ -112,12 +112,15 @@ def _read_token(path: Path) -> Secret | str:
 
 def _decode(path: Path) -> JsonValue:
     try:
-        data = read_small_file(path, CREDENTIAL_FILE_BYTES)
-        return msgspec.json.decode(data.removeprefix(BOM_UTF8))
+        # In one expression: tracebacks show local variables.
+        return msgspec.json.decode(
+            read_small_file(path, CREDENTIAL_FILE_BYTES).removeprefix(BOM_UTF8)
+        )
     except OSError as error:
         raise _no_token(f"{path} cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError):
-        raise _no_token(f"{path} is not JSON, or only a part of it") from None
+        pass  # raised below, without a context: a UnicodeDecodeError holds what it decodes
+    raise _no_token(f"{path} is not JSON, or only a part of it")
 
 
 def _has_expired(expires_at: JsonValue) -> bool:

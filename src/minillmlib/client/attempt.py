@@ -14,7 +14,15 @@ from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
 from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
-from minillmlib.json_value import JsonObject, JsonValue, T, TextT, decode_json, excerpt
+from minillmlib.json_value import (
+    EXCERPT_CHARS,
+    JsonObject,
+    JsonValue,
+    T,
+    TextT,
+    decode_json,
+    excerpt,
+)
 from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.types.budgets import Reservation
@@ -185,9 +193,9 @@ class PendingAttempt:
         for name in names:
             if name in headers:
                 text = headers[name]
-                for secret in self._secrets:
-                    if secret.expose_token() in text:
-                        text = self._redactor.redact(text)
+                is_cut = len(text) > EXCERPT_CHARS  # a part of an echo could not be found again
+                if is_cut or any(secret.expose_token() in text for secret in self._secrets):
+                    text = self._redactor.redact(text)
                 return excerpt(text)
         return None
 

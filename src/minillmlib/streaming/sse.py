@@ -8,7 +8,7 @@ from minillmlib.json_value import decode_json
 LINE_BYTES = 64  # memory that a line takes beside its text
 LARGE_BYTES = 64 * 1024
 MAX_TEXT_BYTES = 1024 * 1024  # larger data is not decoded at once
-MAX_UNREAD_BYTES = 2000
+MAX_UNREAD_BYTES = 16 * 1024  # more than a secret in lines of base64
 CR = 13  # a number, because a search for a byte string takes three times as long
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -165,7 +165,7 @@ class SseDecoder:
         self._dispatch(events)
         for event in events:
             if event.event != "error" and not is_whole_event(event.data):
-                self._note_unread(event.data[:MAX_UNREAD_BYTES].encode("utf-8", "replace"))
+                self._note_unread(event.data.encode("utf-8", "replace"))
                 return []
         return events
 
@@ -208,8 +208,8 @@ class SseDecoder:
                 self._note_unread(line)
 
     def _note_unread(self, text: bytes) -> None:
-        if len(self.unread) < MAX_UNREAD_BYTES:
-            self.unread += text[:MAX_UNREAD_BYTES] + b"\n"
+        if len(self.unread) < MAX_UNREAD_BYTES:  # a line is kept whole: it may echo a secret
+            self.unread += text + b"\n"
 
     def _add_data(self, value: str, size: int) -> None:
         self._data.append(value)

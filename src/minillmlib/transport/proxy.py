@@ -125,7 +125,9 @@ def find_environment_proxy(url: str) -> Proxy | None:
     # What os.environ wraps: it would take a microsecond for each name, together a hundredth of a
     # call, to say that there is none.
     variables = getattr(os.environ, "_data", None)
-    if variables is None or not variables.keys().isdisjoint(_NAMES):
+    is_named = variables is None or not variables.keys().isdisjoint(_NAMES)
+    del variables  # they may hold keys, and tracebacks show local variables
+    if is_named:
         return _find(url)
     return _find_system_proxy(url) if _HAS_SYSTEM_PROXIES else None
 
