@@ -51,13 +51,14 @@ class Service(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answering)
-        self.bodies = []
+        self.bodies, self.headers = [], []
         self.gate = threading.Event()
         self.hung_up = threading.Event()
 
     def forget(self):
         """As new, for the next test."""
         self.bodies.clear()
+        self.headers.clear()
         self.gate.clear()
         self.hung_up.clear()
         return self
@@ -76,6 +77,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.bodies.append(body)
         question = body["messages"][-1]["content"].split()[0]
         with contextlib.suppress(OSError):

@@ -22,11 +22,6 @@ from minillmlib import ChatNode
 from minillmlib.cli.format import name_options, one_line, visible
 from minillmlib.cli.tree_view import DIM, render_tree, summary
 
-try:
-    import termios
-except ImportError:  # Windows
-    termios = None  # type: ignore[assignment] # as typeshed has it there
-
 PROMPT = "> "
 PASTE_SECS = 0.05  # a pasted line follows the one before it sooner, and a typed one later
 NOTICE_SECS = 3.0  # of waiting for the end of an input, after which a note says so
@@ -166,71 +161,87 @@ def read_messages() -> Iterator[str]:
     Of another program each line is one. At a terminal, lines that are pasted together are one
     message, lines can be edited, and Ctrl-C cancels a message instead of the program.
     """
-    texts = iter(_read_terminal, "") if sys.stdin.isatty() else decode_lines(sys.stdin.buffer)
+    texts = decode_lines(sys.stdin.buffer)
+    if sys.stdin.isatty():
+        texts = iter(_Keyboard().read_message, "")
     for text in texts:
         if text.strip():
             yield text.strip("\r\n")
 
 
-def _read_terminal() -> str:
-    """Return a message with its line end, or "" at the end of the input."""
-    text, was_typed_ahead = "", _is_input_waiting(0)
-    try:
-        while not text or (not was_typed_ahead and _is_input_waiting(PASTE_SECS)):
-            line = _read_line("" if text else PROMPT)
-            text += line
-            if not line:
-                break
-    except KeyboardInterrupt:
-        show_hint("\n(Ctrl-D leaves)")
-        return "\n"
-    if not text:
-        show_hint("")
-    return text
+class _Keyboard:
+    """The terminal as an input."""
 
+    def __init__(self) -> None:
+        self._unread = b""  # lines that came together with the one that was read
 
-def _read_line(prompt: str) -> str:
-    """Return a line with its end, or "" at the end of the input."""
-    if sys.stdout.isatty() and (_has_readline() or termios is None):
+    def read_message(self) -> str:
+        """Return a message with its line end, or "" at the end of the input."""
+        text, was_typed_ahead = "", self._is_more_waiting(0)
         try:
-            return input(prompt) + "\n"
-        except EOFError:
-            return ""
-    stream = sys.stdout if sys.stdout.isatty() else sys.stderr  # the output is for answers only
-    stream.write(prompt)
-    stream.flush()
-    if termios is None:
-        return sys.stdin.readline()
-    line = b""
-    while not line.endswith(b"\n") and (more := os.read(sys.stdin.fileno(), 65536)):
-        line += more
-    return decode(line)
+            while not text or (not was_typed_ahead and self._is_more_waiting(PASTE_SECS)):
+                line = self._read_line("" if text else PROMPT)
+                text += line
+                if not line:
+                    break
+        except KeyboardInterrupt:
+            self._unread = b""
+            show_hint("\n(Ctrl-D leaves)")
+            return "\n"
+        if not text:
+            show_hint("")
+        return text
+
+    def _read_line(self, prompt: str) -> str:
+        """Return a line with its end, or "" at the end of the input."""
+        if sys.stdout.isatty() and _edits_lines():
+            try:
+                return input(prompt) + "\n"
+            except EOFError:
+                return ""
+        stream = sys.stdout if sys.stdout.isatty() else sys.stderr  # the output is for answers only
+        stream.write(prompt)
+        stream.flush()
+        if sys.platform == "win32":
+            return sys.stdin.readline()
+        while b"\n" not in self._unread and (more := os.read(sys.stdin.fileno(), 65536)):
+            self._unread += more
+        line, end, self._unread = self._unread.partition(b"\n")
+        return decode(line + end)
+
+    def _is_more_waiting(self, secs: float) -> bool:
+        return bool(self._unread) or _is_input_waiting(sys.stdin.fileno(), secs)
+
+
+if sys.platform == "win32":
+
+    def _is_input_waiting(_terminal: int, _secs: float) -> bool:
+        return False
+
+else:
+    import termios
+
+    def _is_input_waiting(terminal: int, secs: float) -> bool:
+        """Whether there is input, be it an unfinished line, or is within a time."""
+        try:
+            mode = termios.tcgetattr(terminal)
+            unlined = [*mode[:3], mode[3] & ~termios.ICANON, *mode[4:]]
+            termios.tcsetattr(terminal, termios.TCSANOW, unlined)
+            try:
+                return bool(select.select([terminal], [], [], secs)[0])
+            finally:
+                termios.tcsetattr(terminal, termios.TCSANOW, mode)
+        except termios.error:
+            return False
 
 
 @functools.cache
-def _has_readline() -> bool:
-    """Whether lines can be edited. If so, what is pasted is marked, where the terminal can."""
+def _edits_lines() -> bool:
+    """Whether `input` edits lines. If so, what is pasted is marked, where the terminal can."""
     try:
         readline = importlib.import_module("readline")
     except ImportError:
-        return False
+        return sys.platform == "win32"  # where the console does
     if "libedit" not in (readline.__doc__ or ""):
         readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off
     return True
-
-
-def _is_input_waiting(secs: float) -> bool:
-    """Whether there is input at the terminal, be it an unfinished line, or is within a time."""
-    if termios is None:
-        return False
-    terminal = sys.stdin.fileno()
-    try:
-        mode = termios.tcgetattr(terminal)
-        unlined = [*mode[:3], mode[3] & ~termios.ICANON, *mode[4:]]
-        termios.tcsetattr(terminal, termios.TCSANOW, unlined)
-        try:
-            return bool(select.select([terminal], [], [], secs)[0])
-        finally:
-            termios.tcsetattr(terminal, termios.TCSANOW, mode)
-    except termios.error:
-        return False
