@@ -79,16 +79,16 @@ def _texts(lines: Iterator[str]) -> Iterator[_Text]:
         if one.text.strip():
             if not _is_json(one.text) and _container(one.text) is None:
                 break
-            first.append(_stripped(one))
+            first.append(_strip(one))
         if len(first) == 2:
             yield from first
-            yield from (_stripped(one) for one in named if one.text.strip())
+            yield from (_strip(one) for one in named if one.text.strip())
             return
     whole = (start + "".join(one.text for one in named)).rstrip("\r\n")
     yield from _records(whole) or [_Text("", whole)]
 
 
-def _stripped(one: _Text) -> _Text:
+def _strip(one: _Text) -> _Text:
     return _Text(one.place, one.text.strip())
 
 

@@ -29,7 +29,7 @@ _BEGINNINGS = (
 )
 
 
-def kind_of(document: bytes | str) -> FileKind | None:
+def kind_of(document: object) -> FileKind | None:
     """Return the kind of a document by its beginning, or None if that is of no known kind."""
     start = document[:START_CHARS] if isinstance(document, str | bytes | bytearray) else b""
     text = start if isinstance(start, str) else start.decode(errors="replace")
