@@ -152,7 +152,7 @@ UNREACHABLE = (
     "the generator must be a GeneratorInfo", "headers are (name, value) pairs",
     "with_api_key_from_env takes", "raise deadline_secs", "a journal is attached to the root",
     "params must be", "partial_json() needs", "tuple[Call", "<ChatNode", "a node is one of a tree",
-    "against max_tokens",
+    "against max_tokens", "no event loop of asyncio runs here", "the content of a message must be",
 )  # fmt: skip
 
 

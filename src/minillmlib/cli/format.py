@@ -37,6 +37,12 @@ _ADVICE = (
         re.compile(r": make room and attach the journal again"),
         ": make room; the next turn writes them",
     ),
+    (re.compile(r", or with_proxy\(None\) goes without"), ", or be unset"),
+    (re.compile(r", in with_proxy or in the environment"), ", in the environment"),
+    (
+        re.compile(r", go without by with_proxy\(None\) or NO_PROXY, or send .*"),
+        ", or set NO_PROXY",
+    ),
     (re.compile(r"; see set_format_kwarg .*"), "; the command line has no values for them"),
     (
         re.compile(r"; load it with ChatNode\.from_thread_file"),
