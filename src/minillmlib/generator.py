@@ -1,6 +1,7 @@
 """A model, and everything that is needed to reach it."""
 
 import os
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Self, TypeAlias
@@ -13,7 +14,7 @@ from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_pro
 from minillmlib.errors import InvalidParameterError
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
-from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS
+from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset
 from minillmlib.providers.published_prices import is_published, published_price
 from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
@@ -96,7 +97,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def preset(cls, name: str, model: str) -> Self:
-        """Return a model at a service that is known by name; an error lists the names."""
+        """Return a model at a service that is known by name; an error lists the names.
+
+        `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` name another address of
+        that service's presets, with its key; they are read now.
+        """
         row = PRESETS.get(str(name))
         if row is None:
             raise InvalidParameterError(
@@ -104,7 +109,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             )
         if name == "local":
             return cls.local(model)
-        return cls(name=name, model=model, **msgspec.structs.asdict(row))
+        base_url = _base_url_of(row)
+        return cls(
+            name=name, model=model, base_url=base_url, provider=row.provider,
+            credential=row.credential,
+        )  # fmt: skip
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
@@ -158,23 +167,27 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             model=LOCAL_MODEL if path is None else path.name,
             token_price=TokenPrice(0, 0),
             transport=LocalTransport(path),
-            **msgspec.structs.asdict(PRESETS["local"]),
+            base_url=PRESETS["local"].base_url,
+            provider=PRESETS["local"].provider,
         )
 
     @classmethod
     def from_spec(cls, spec: str) -> Self:
         """Return a generator from one string, for configuration files and command lines.
 
-        The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"`;
-        `"local"`, or `"local:path/to/model.gguf"`.
+        The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"` or
+        `"ollama:llama3:8b"`; `"local"`, or `"local:path/to/model.gguf"`; or, for any compatible
+        server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`.
         """
         name, _, model = str(spec).partition(":")
         if spec == "local":
             return cls.local()
+        if name == "custom":
+            return cls.custom("custom", *_split_custom(model))
         if name not in PRESETS or not model:
             raise InvalidParameterError(
                 f"{spec!r} is not a model; write provider:model with one of the providers "
-                f"{', '.join(PRESETS)}, or just local"
+                f"{', '.join(PRESETS)}, or just local, or custom:URL:model for any other server"
             )
         return cls.preset(name, model)
 
@@ -300,6 +313,40 @@ def _check_line(text: object, what: str) -> str:
         shown = repr(text) if isinstance(text, str) and "@" not in text else type(text).__name__
         raise InvalidParameterError(f"the {what} must be a line of text, not {shown}")
     return text
+
+
+def _base_url_of(row: Preset) -> str:
+    """Return the address that the environment names for a service, else its own."""
+    variable = row.base_url_variable or ""
+    url = os.environ.get(variable, "").strip()
+    if not url:
+        return row.base_url
+    try:
+        return _check_base_url(url)
+    except InvalidParameterError as error:
+        problem = f"the environment variable {variable}: {error}"
+    finally:
+        del url  # it may hold a password; see with_api_key
+    raise InvalidParameterError(problem)
+
+
+# A URL, whose port and path hold no further colon, and a model, whose name may hold some.
+_CUSTOM = re.compile(
+    r"(?i:https?)://(?:\[[^\]]*\]|[^/:\[\]]*)(?>(?::\d+(?=[:/]|$))?)(?:/[^:]*)?(?=:.)"
+)
+
+
+def _split_custom(address: str) -> tuple[str, str]:
+    """Return the URL and the model of a `custom` spec."""
+    if "@" in address.partition("://")[2].partition("/")[0]:
+        return _check_base_url(address), ""  # raises, without the password
+    url = _CUSTOM.match(address)
+    if url is None:
+        raise InvalidParameterError(
+            "a server of your own is written custom:URL:model, for example "
+            "custom:http://127.0.0.1:8000/v1:llama3:8b"
+        )
+    return url[0], address[url.end() + 1 :]
 
 
 def _check_base_url(base_url: object) -> str:

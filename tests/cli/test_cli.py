@@ -128,7 +128,7 @@ def test_a_refusal_is_the_answer(service):
     [
         (["fail"], {}, r"no [bold]such"),
         (["x"], {"OPENAI_API_KEY": ""}, "OPENAI_API_KEY"),
-        (["x"], {"SERVER": "http://127.0.0.1:1/v1"}, "127.0.0.1"),
+        (["x"], {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}, "127.0.0.1"),
     ],
 )
 def test_an_error_is_one_readable_line_and_code_1(service, arguments, changes, problem):

@@ -62,6 +62,50 @@ def test_a_line_without_json_is_named_and_the_others_are_written():
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "written", "code", "problem"),
+    [
+        # one record a line, some of them none
+        ('{"a": 1}\nINFO started\n{"b": 2}\n', '{"a": 1}\n{"b": 2}\n', 1, "line 2"),
+        ('INFO x\n{"a":1}\n{"b":2,}', '{"a":1}\n{"b": 2}\n', 1, "line 1"),
+        ('{"a":1}\nINFO\n\n5\n', '{"a":1}\n5\n', 1, "line 2"),
+        ('[1]\nINFO {x}\n{"b": 2}', '[1]\n{"b": 2}\n', 1, "line 2"),
+        # of any kind
+        ('1\n2.50\n"x"\nnull\n', '1\n2.50\n"x"\nnull\n', 0, None),
+        ('null\n{"a":1,}\ntrue', 'null\n{"a": 1}\ntrue\n', 0, None),
+        ('{"a":1}\n"x"\n{"b":2}', '{"a":1}\n"x"\n{"b":2}\n', 0, None),
+        # several values without a word between them
+        ('{"a":1}{"b":2,}', '{"a": 1}\n{"b": 2}\n', 0, None),
+        ('{"a":\n1}\n{"b":\n2}\n', '{"a": 1}\n{"b": 2}\n', 0, None),
+        ('{"a":1}\n{\n"b": 2\n}\n[3', '{"a": 1}\n{"b": 2}\n[3]\n', 0, None),
+        ('{"a": 1}{"b": 2}\n{"c": 3}\n', '{"a": 1}\n{"b": 2}\n{"c": 3}\n', 0, None),
+        # with words between them
+        ('Here: {"a":1} and {"b":2}', '{"b": 2}\n', 1, "character 6"),
+        ('INFO {"a":1}\nINFO {"b":2}', '{"b": 2}\n', 1, "character 5"),
+        ('{"n":1}\n{"n":2} {"m":2}\n{"n":3} or {"n":4}', '{"n":1}\n{"n": 2}\n{"m": 2}\n{"n": 4}\n',
+         1, "line 3: the value at character 0"),
+        # a record that is cut off before the next one
+        ('{"n": 1}\n{"n": 2}\n{"n": 3\n{"n": 4', '{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n": 4}\n', 1, "line 3"),
+        # one value, and nothing is missing
+        ('{"a": 1}\nThat is all.', '{"a": 1}\n', 0, None),
+        ('<think>\n{"x":1}\n</think>\n```json\n{"a":1}\n```', '{"a": 1}\n', 0, None),
+        ('{"m":\n[1, 2],\n"n":\n5,\n}', '{"m": [1, 2], "n": 5}\n', 0, None),
+        # of Windows
+        ('\ufeff{"a":1,}\r\n{"b":2}\r\n', '{"a": 1}\n{"b":2}\n', 0, None),
+    ],
+)  # fmt: skip
+def test_no_record_is_lost_with_code_0(given, written, code, problem, tmp_path):
+    (tmp_path / "given").write_bytes(given.encode())
+    for done in (run(given), run("", tmp_path / "given")):
+        assert (done.stdout, done.returncode) == (written, code)
+        assert (problem is None and done.stderr == "") or problem in done.stderr
+
+
+def test_a_file_of_powershell_is_read(tmp_path):
+    (tmp_path / "x.json").write_text("\ufeff{città: 'Forlì',}\n", encoding="utf-16-le")
+    assert run("", tmp_path / "x.json").stdout == '{"città": "Forlì"}\n'
+
+
 def test_nothing_is_written_where_no_json_is():
     done = run("I cannot do that.")
     assert (done.stdout, done.returncode) == ("", 1)

@@ -21,6 +21,7 @@ from minillmlib import (
     NodeCompletionParameters,
     OpenAiProvider,
     TextPart,
+    ToolCall,
 )
 from minillmlib.client.placeholders import fill_placeholders
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -43,8 +44,9 @@ def test_placeholders_are_filled_in_the_whole_thread_at_call_time():
 
 @pytest.mark.parametrize(
     ("text", "sent"),
-    [("{a}{a}", "{b}{b}"), ("{unknown}", "{unknown}"), ("{", "{"), ("}{", "}{"), ("{{a}}", "{{b}}"),
+    [("{a}{a}", "{b}{b}"), ("{unknown}", "{unknown}"), ("{", "{"), ("}{", "}{"), ("{{a}}", "{a}"),
      ("{a.__class__}", "{a.__class__}"), ("{a[0]}", "{a[0]}"), ("{a:>9}", "{a:>9}"), ("{a!r}", "{a!r}"),
+     ("{{{a}}}", "{{a}}"), ("{{unknown}}", "{{unknown}}"), ('{"k":{a}}', '{"k":{b}}'),
      ("{ a }", "{ a }"), ("{}", "{}"), ('{"a": 1}', '{"a": 1}'), ("{0}", "{0}")],
 )  # fmt: skip
 def test_only_plain_names_are_filled_and_values_are_never_looked_into(text, sent):
@@ -65,6 +67,46 @@ def test_filling_adds_no_more_than_the_values(text, values):
 def test_a_value_that_is_no_text_or_number_is_refused(wrong):
     with pytest.raises(InvalidParameterError):
         NodeCompletionParameters(format_kwargs=wrong)
+
+
+@pytest.mark.parametrize("provider", [GenericProvider(), AnthropicProvider()])
+def test_the_words_of_models_and_tools_are_sent_as_they_were_said(provider):
+    code, params = 'print(f"{who}")', NodeCompletionParameters(format_kwargs={"who": "Ada"})
+    thread = [
+        minillmlib.Message.user("I am {who}."),
+        minillmlib.Message.assistant(code, [ToolCall(id="c", name="read", arguments='{"a": "{who}"}')]),
+        minillmlib.Message.tool_result("c", [TextPart(text=code)]),
+        minillmlib.Message.assistant([TextPart(text="{who}, {{who}}")]),
+        minillmlib.Message.user("{{who}} is {who}"),
+    ]  # fmt: skip
+    _, leaf = ChatNode.from_messages(thread)
+    sent = msgspec.json.encode(body_of(provider, leaf, params)["messages"]).decode()
+    assert sent.count("Ada") == 2
+    assert sent.count(code.replace('"', r"\"")) == 2
+    assert "{who}, {{who}}" in sent
+    assert "{who} is Ada" in sent
+    assert leaf.missing_format_kwargs() == ["who"]
+    assert [one.text for one in leaf.formatted_thread(who="Ada")][1:4] == [
+        code,
+        code,
+        "{who}, {{who}}",
+    ]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_the_next_call_says_what_the_model_wrote_and_not_what_a_template_makes_of_it(
+    is_streamed,
+):
+    code = 'f"Hello {name}, {missing}"'
+    generator = scripted(streamed(code) if is_streamed else said(code), said("y"))
+    root = ChatNode.root("s").set_format_kwarg("name", "Bob")
+    stream = root.chat_streaming("u", generator)
+    answer = (
+        (await stream.collect(), stream.node)[1] if is_streamed else await root.chat("u", generator)
+    )
+    await answer.chat("Thanks, {name}", generator)
+    sent = msgspec.json.decode(generator.transport.requests[1].body)["messages"]
+    assert [message["content"] for message in sent] == ["s", "u", code, "Thanks, Bob"]
 
 
 BEGIN = NodeCompletionParameters().with_force_prepend("Planets:\n- ")

@@ -192,6 +192,105 @@ def test_a_spec_is_a_generator_in_one_string(spec, provider, model):
     assert generator.model == model
 
 
+@pytest.mark.parametrize(
+    ("spec", "base_url", "model"),
+    [
+        ("ollama:llama3", "http://127.0.0.1:11434/v1", "llama3"),
+        ("ollama:llama3:8b", "http://127.0.0.1:11434/v1", "llama3:8b"),
+        ("custom:http://127.0.0.1:8000/v1:model", "http://127.0.0.1:8000/v1", "model"),
+        ("custom:http://127.0.0.1:8000/v1:llama3:8b", "http://127.0.0.1:8000/v1", "llama3:8b"),
+        ("custom:http://127.0.0.1:8000:llama3:8b", "http://127.0.0.1:8000", "llama3:8b"),
+        ("custom:http://127.0.0.1:8000/:m", "http://127.0.0.1:8000/", "m"),
+        ("custom:http://[::1]:8000/v1:m", "http://[::1]:8000/v1", "m"),
+        ("custom:http://[::1]:m", "http://[::1]", "m"),
+        ("custom:https://own.example:8b", "https://own.example", "8b"),
+        ("custom:https://own.example/a/v1:google/gemma-3:free", "https://own.example/a/v1",
+         "google/gemma-3:free"),
+        ("custom:https://own.example/v1:@cf/meta/llama", "https://own.example/v1", "@cf/meta/llama"),
+    ],
+)  # fmt: skip
+def test_a_spec_reaches_any_server_whatever_colons_its_models_have(spec, base_url, model):
+    generator = GeneratorInfo.from_spec(spec)
+    assert (generator.base_url, generator.model) == (base_url, model)
+    assert type(generator.provider) is GenericProvider
+    assert base_url in repr(generator)
+    assert spec.startswith(generator.name)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["custom:", "custom:m", "custom:http://127.0.0.1:8000", "custom:http://127.0.0.1:8000/v1",
+     "custom:http://127.0.0.1:8000/v1:", "custom:127.0.0.1:8000:m", "custom:ftp://h/v1:m"],
+)  # fmt: skip
+def test_a_wrong_custom_spec_is_an_error_with_an_example(spec):
+    with pytest.raises(InvalidParameterError, match="custom:http://127.0.0.1:8000/v1:llama3:8b"):
+        GeneratorInfo.from_spec(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["custom:https://user:pass-canary@h/v1:m", "custom:https://h:99999/v1:m", "custom:http://:m"],
+)
+def test_the_address_in_a_spec_is_checked_and_shows_no_password(spec):
+    with pytest.raises(InvalidParameterError, match="base_url") as caught:
+        GeneratorInfo.from_spec(spec)
+    assert "pass-canary" not in str(caught.value)
+
+
+VARIABLES = {
+    "openai": "OPENAI_BASE_URL", "openrouter": "OPENROUTER_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL", "claude_subscription": "ANTHROPIC_BASE_URL",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "variable"), VARIABLES.items())
+async def test_an_address_in_the_environment_is_where_a_preset_leads(name, variable, monkeypatch):
+    monkeypatch.setenv(variable, " http://127.0.0.1:9999/here/v1/\n")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", CANARY)
+    answer = (
+        CLAUDE
+        if "/messages" in GeneratorInfo.preset(name, "m").provider.endpoint_url("")
+        else ANSWER
+    )
+    transport = ScriptedTransport([ScriptedReply.json(answer)])
+    generator = GeneratorInfo.from_spec(f"{name}:m").with_transport(transport)
+    monkeypatch.delenv(variable)
+    if name != "claude_subscription":
+        generator = generator.with_api_key(CANARY)
+    assert "at http://127.0.0.1:9999/here/v1/" in repr(generator)
+    await ChatNode.root("s").chat("u", generator)
+    assert transport.requests[0].url.startswith("http://127.0.0.1:9999/here/v1/")
+    assert "127.0.0.1" not in GeneratorInfo.preset(name, "m").base_url
+
+
+@pytest.mark.parametrize(("name", "variable"), VARIABLES.items())
+async def test_a_key_goes_unencrypted_to_no_address_in_the_environment(name, variable, monkeypatch):
+    monkeypatch.setenv(variable, "http://gateway.example/v1")
+    generator = GeneratorInfo.preset(name, "m").with_api_key(CANARY)
+    transport = ScriptedTransport([])
+    with pytest.raises(InvalidParameterError, match="gateway.example unencrypted"):
+        await ChatNode.root("s").chat("u", generator.with_transport(transport))
+    assert transport.requests == []
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "https://user:pass-canary@host/v1", "https://h/v1?x"]
+)
+def test_a_wrong_address_in_the_environment_is_an_error_that_names_the_variable(url, monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(
+        InvalidParameterError, match="the environment variable OPENAI_BASE_URL: "
+    ) as caught:
+        GeneratorInfo.openai("m")
+    assert "pass-canary" not in str(caught.value)
+    assert GeneratorInfo.anthropic("m").base_url == "https://api.anthropic.com"
+
+
+def test_a_blank_address_in_the_environment_is_none(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", " ")
+    assert GeneratorInfo.openai("m").base_url == "https://api.openai.com/v1"
+
+
 @pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "azure:m", ":m", "local:", None, 3])
 def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
     with pytest.raises(InvalidParameterError, match="openrouter, openai, anthropic"):

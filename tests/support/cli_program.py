@@ -28,7 +28,7 @@ SHOWN = r"a\x1b[2Jb\x07c\x9bd\x7fe\u202ef\u2066g\u200fh[red]i[/red] :smile: 12"
 
 COUNTS = {"prompt_tokens": 27, "completion_tokens": 8, "total_tokens": 35}
 
-# The program, with the addresses of two services put on this machine.
+# The program, with a terminal of its own.
 PROGRAM = """
 import os, sys
 for descriptor in (0, 2):
@@ -36,10 +36,6 @@ for descriptor in (0, 2):
         import fcntl, termios
         fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
         break
-import msgspec
-from minillmlib.providers.presets import PRESETS
-for name in ("openai", "openrouter"):
-    PRESETS[name] = msgspec.structs.replace(PRESETS[name], base_url=os.environ["SERVER"])
 for name in os.environ.get("NOT_INSTALLED", "").split():
     sys.modules[name] = None
 from minillmlib.cli import main
@@ -55,13 +51,14 @@ class Service(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answering)
-        self.bodies = []
+        self.bodies, self.headers = [], []
         self.gate = threading.Event()
         self.hung_up = threading.Event()
 
     def forget(self):
         """As new, for the next test."""
         self.bodies.clear()
+        self.headers.clear()
         self.gate.clear()
         self.hung_up.clear()
         return self
@@ -80,6 +77,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.bodies.append(body)
         question = body["messages"][-1]["content"].split()[0]
         with contextlib.suppress(OSError):
@@ -174,7 +172,8 @@ def environment(service, **changes):
         name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")
     }
     keys = {"OPENAI_API_KEY": "sk-1", "OPENROUTER_API_KEY": "sk-2", "MINILLMLIB_MODEL": "openai:m"}
-    return {**kept, **keys, "SERVER": service.url, "TERM": "xterm", "LC_ALL": "C.UTF-8", **changes}
+    urls = dict.fromkeys(("OPENAI_BASE_URL", "OPENROUTER_BASE_URL"), service.url)
+    return {**kept, **keys, **urls, "TERM": "xterm", "LC_ALL": "C.UTF-8", **changes}
 
 
 def run(service, *arguments, given: bytes | None = b"", **changes):

@@ -12,14 +12,20 @@ from tree_fixture import TEXT, written_messages
 
 import minillmlib
 from minillmlib import (
+    AudioPart,
     ChatNode,
+    DocumentPart,
     GeneratorInfo,
     InvalidParameterError,
     Message,
     NodeCompletionParameters,
     OpenRouterProvider,
+    Reasoning,
+    ReasoningBlock,
     StorageError,
+    TextPart,
     ToolCall,
+    VideoPart,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -91,6 +97,59 @@ def test_the_further_keys_of_a_call_in_a_list_of_messages_are_kept():
     assert made.extra == {"extra_content": {"s": "x"}, "function": {"p": None}}
 
 
+# What client packages dump and servers take, and the message that it is.
+DUMPED = [
+    ({"role": "assistant", "content": "a", "refusal": None, "annotations": [], "audio": None,
+      "function_call": None, "tool_calls": None}, Message.assistant("a")),
+    ({"role": "user", "content": "a", "name": "", "extra": {}, "prefix": False}, Message.user("a")),
+    ({"role": "user", "content": [{"type": "text", "text": "a", "annotations": []}]},
+     Message.user([TextPart(text="a")])),
+    ({"role": "assistant", "content": None, "refusal": "I will not."},
+     Message.assistant("I will not.")),
+    ({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+     Message.assistant([TextPart(text="No.")])),
+    ({"role": "assistant", "content": "a", "reasoning_content": "hm"},
+     Message.assistant("a", reasoning=Reasoning(text="hm", key="reasoning_content"))),
+    ({"role": "assistant", "content": "a", "reasoning": "hm", "reasoning_details": [{"type": "x"}]},
+     Message.assistant("a", reasoning=Reasoning(
+         text="hm", blocks=(ReasoningBlock(fields={"type": "x"}),), key="reasoning_details"))),
+    ({"role": "user", "content": [
+        {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}}]},
+     Message.user([AudioPart(data=b"hi", media_type="audio/wav")])),
+    ({"role": "user", "content": [{"type": "file", "file": {
+        "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0=", "file_id": None}}]},
+     Message.user([DocumentPart(data=b"%PDF-", filename="a.pdf")])),
+    ({"role": "user", "content": [{"type": "video_url", "video_url": {"url": "https://h/v"}}]},
+     Message.user([VideoPart(url="https://h/v")])),
+    ({"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {
+        "type": "ephemeral", "ttl": "1h"}}]},
+     Message(role="user", content=[TextPart(text="a")], cache_ttl="1h")),
+    ({"role": "tool", "content": "r", "tool_call_id": "c", "name": "f"},
+     Message.tool_result("c", "r")),
+    ({"role": "assistant", "tool_calls": [
+        {"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+     Message.assistant("", [ToolCall(id="c", name="f", arguments="x", extra={"type": "custom"})])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dumped", "message"), DUMPED)
+def test_what_a_client_dumps_is_the_message_and_its_empty_members_are_nothing(dumped, message):
+    _, leaf = ChatNode.from_thread_json(json.dumps([{"role": "user", "content": "q"}, dumped]))
+    assert leaf.message == message
+
+
+async def test_the_reasoning_of_a_list_of_messages_is_kept_and_sent_to_no_model():
+    turn = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    document = json.dumps(
+        [{"role": "user", "content": "q"}, turn, {"role": "user", "content": "r"}]
+    )
+    generator = answering()
+    node = await ChatNode.from_thread_json(document)[1].complete(generator)
+    assert node.thread()[1].reasoning.text == "hm"
+    assert b"hm" not in generator.transport.requests[0].body
+    assert "another model" in str(node.response.request_report.omitted)
+
+
 OURS = '{"kind":"minillmlib thread","version":1,"messages":%s}'
 WRONG = [
     ("", "malformed|truncated"),
@@ -102,6 +161,27 @@ WRONG = [
     ('[{"role":"user","content":5}]', r"the list\[0\]\.content is 5"),
     ('[{"role":"user","content":[]}]', r"the list\[0\]: "),
     ('[{"role":"user","content":[{"type":"film"}]}]', r"the list\[0\]\.content\[0\] is neither"),
+    (
+        '[{"role":"user","content":[{"type":"text","text":"a",'
+        '"cache_control":{"type":"ephemeral","ttl":"1d"}}]}]',
+        "cache_control",
+    ),
+    ('[{"role":"user","content":[{"type":"text","text":"a","more":1}]}]', r"\[0\] has what .*more"),
+    (
+        '[{"role":"user","content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}},'
+        '{"type":"text","text":"a","cache_control":{"type":"x"}}]}]',
+        r"\[0\] has what .*cache_control",
+    ),
+    (
+        '[{"role":"user","content":[{"type":"input_audio","input_audio":{"data":"!","format":"x"}}]}]',
+        "valid base64",
+    ),
+    ('[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]', "neither text nor"),
+    ('[{"role":"user","content":"a","reasoning":"x"}]', "not known here: reasoning"),
+    ('[{"role":"assistant","content":"a","reasoning":5}]', r"the list\[0\] has odd reasoning"),
+    ('[{"role":"assistant","content":"a","refusal":"b"}]', "not known here: refusal"),
+    ('[{"role":"assistant","content":"a","audio":{"id":"x"}}]', "not known here: audio"),
+    ('[{"role":"user","content":0}]', r"content is 0"),
     (
         '[{"role":"user","content":"a","name":"x"}]',
         r"the list\[0\] has what is not known here: name",
@@ -135,6 +215,48 @@ def test_what_is_wrong_in_a_document_is_named(document, place, tmp_path):
     assert str(of_file.value) == f"{str(tmp_path / 'thread')!r}: {caught.value}"
 
 
+OTHER_KINDS = [
+    ("tree", lambda node, path: node.root_node.save_tree(path)),
+    ("thread", lambda node, path: node.save_thread(path)),
+    (
+        "crate",
+        lambda node, path: path.write_text('{"prompts": [{"role": "user", "content": "a"}]}'),
+    ),
+    ("list", lambda node, path: path.write_text('[{"role": "user",\n "content": "a"}]')),
+    ("ShareGPT", lambda node, path: path.write_text(node.root_node.to_sharegpt())),
+    ("page", lambda node, path: path.write_text(node.to_html())),
+]
+
+
+@pytest.mark.parametrize(("kind", "write"), OTHER_KINDS)
+def test_a_loader_names_what_loads_another_kind_of_file(kind, write, tmp_path):
+    node = ChatNode.root("s").add_user("a").add_assistant("b")
+    file = tmp_path / "file"
+    write(node, file)
+    before = file.read_bytes()
+    is_thread = kind in ("thread", "crate", "list")
+    words = {"tree": "load_tree", "ShareGPT": "ShareGPT", "page": "web page"}.get(
+        kind, "from_thread_file"
+    )
+    if not is_thread:
+        with pytest.raises(StorageError, match=f"'{file}': it is .*{words}"):
+            ChatNode.from_thread_file(file)
+    if kind != "tree":
+        for load in (ChatNode.load_tree, node.root_node.attach_journal):
+            with pytest.raises(StorageError, match=f"'{file}': it is .*{words}"):
+                load(file)
+    assert file.read_bytes() == before
+
+
+def test_a_damaged_file_of_the_right_kind_is_not_taken_for_another(tmp_path):
+    (tmp_path / "thread").write_text('{"prompts": [5]}')
+    with pytest.raises(StorageError, match=r"prompts\[0\] is no message"):
+        ChatNode.from_thread_file(tmp_path / "thread")
+    (tmp_path / "tree").write_text('[{"kind":"minillmlib tree","version":1}]\n[{"role":"user"}]\n')
+    with pytest.raises(StorageError, match="line 2"):
+        ChatNode.load_tree(tmp_path / "tree")
+
+
 # As text.
 
 HOSTILE = "<script>alert('x')</script> & \x1b[2J\x07\u202e\u2066 \r \x9b31m end"
@@ -166,6 +288,32 @@ def test_a_text_says_who_said_what_and_is_cut_where_it_is_asked_to_be():
     assert str(ChatNode.root("y" * 5000)) == f"System: {'y' * 2000}\u2026"
 
 
+FENCE = "```"
+
+
+@pytest.mark.parametrize(
+    ("text", "contained"),
+    [
+        (f"show\n{FENCE}\nopen", f"show\n{FENCE}\nopen\n{FENCE}"),
+        (f"{FENCE}py\nx\n{FENCE}\nand ~~~~\n~~~~\n~~~", f"{FENCE}py\nx\n{FENCE}\nand ~~~~\n~~~~\n~~~\n~~~~"),
+        (f"{FENCE}`md\n{FENCE}\n## User\n{FENCE}", f"{FENCE}`md\n{FENCE}\n## User\n{FENCE}\n{FENCE}`"),
+        (f"`{FENCE}` is a fence, {FENCE} x {FENCE} is code", None),
+        (f"{FENCE}a`b\n## User", f"{FENCE}a`b\n\\## User"),
+        ("<!-- a\n## User", "<!-- a\n## User\n-->"),
+        ("<!-- a --> b\n<pre>\n</PRE>", None),
+        ("<pre>\n## Tool", "<pre>\n## Tool\n</pre>"),
+        ("fine\n\n## User\n\nnot said", "fine\n\n\\## User\n\nnot said"),
+        ("  ##  assistant ##\r\n# User\n### User\n## User stories\n##User", "  \\##  assistant ##\r\n# User\n### User\n## User stories\n##User"),
+        ("x\n\nSystem\n---\n\na\n---", "x\n\nSystem\n\\---\n\na\n---"),
+        ("a\r## Tool", "a\r\\## Tool"),
+    ],
+)  # fmt: skip
+def test_the_markdown_of_a_message_stays_within_its_turn(text, contained):
+    leaf = ChatNode.root("s").add_user(text).add_assistant("y")
+    shown = text if contained is None else contained
+    assert leaf.to_markdown() == f"## System\n\ns\n\n## User\n\n{shown}\n\n## Assistant\n\ny\n"
+
+
 def test_media_and_calls_are_named_in_a_text():
     _, leaf = ChatNode.from_messages(written_messages()[:3])
     text = leaf.pretty()
@@ -185,7 +333,7 @@ async def test_the_nearest_value_of_a_placeholder_is_sent():
     params = NodeCompletionParameters(format_kwargs={"c": "call"})
     node = await middle.chat("{a} {d} {{c}}", generator, params)
     assert sent(generator) == [
-        ("system", "root middle call {d}"), ("user", "middle\n\nroot {d} {call}")]  # fmt: skip
+        ("system", "root middle call {d}"), ("user", "middle\n\nroot {d} {c}")]  # fmt: skip
     assert [m.content for m in node.thread()][:2] == ["{a} {b} {c} {d}", "{b}"]
     await root.add_user("x").complete(generator)
     assert sent(generator, 1)[0] == ("system", "root root {c} {d}")

@@ -13,22 +13,21 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from minillmlib import CompletionParameters, GeneratorInfo, InvalidParameterError, MiniLLMError
+from minillmlib import (
+    CompletionParameters,
+    InvalidParameterError,
+    MiniLLMError,
+    NodeCompletionParameters,
+)
 from minillmlib.cli import terminal
 from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
 from minillmlib.cli.format import visible
+from minillmlib.cli.models import MODEL_VARIABLE, choose_generator
 from minillmlib.cli.repair_command import repair_stream
 from minillmlib.cli.tree_view import DIM
-from minillmlib.local import check_engine
 from minillmlib.providers.presets import PRESETS
 from minillmlib.version import __version__
-
-MODEL_VARIABLE = "MINILLMLIB_MODEL"
-DEMO_LINE = (
-    "This is SmolLM2-135M, a tiny demo model. "
-    f"For a real one: --model openai:gpt-4o-mini, or set {MODEL_VARIABLE}."
-)
 
 FAILED = 1
 MISUSED = 2
@@ -45,8 +44,19 @@ Model = Annotated[
         envvar=MODEL_VARIABLE,
         metavar="PROVIDER:MODEL",
         help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
-        f"The providers are {', '.join(PRESETS)}.",
+        f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL.",
     ),
+]
+BaseUrl = Annotated[
+    str | None,
+    Option(metavar="URL", help="The address of the server, if it is not the provider's own."),
+]
+KeyEnv = Annotated[
+    str | None, Option(metavar="VARIABLE", help="The environment variable that holds the key.")
+]
+Price = Annotated[
+    str | None,
+    Option(metavar="IN,OUT", help="Dollars for a million tokens of input and of output."),
 ]
 System = Annotated[str | None, Option("--system", "-s", metavar="TEXT", help="The system prompt.")]
 MaxTokens = Annotated[
@@ -54,6 +64,9 @@ MaxTokens = Annotated[
 ]
 Temperature = Annotated[
     float | None, Option(min=0, metavar="NUMBER", help="Randomness, 0 or more.")
+]
+Timeout = Annotated[
+    float | None, Option(metavar="SECONDS", help="How long the server may be silent.")
 ]
 Save = Annotated[
     Path | None, Option(metavar="FILE", help="Record the conversation here, or continue it.")
@@ -126,18 +139,23 @@ def root(
 
 @app.command()
 @_exit_codes()
-def ask(
+def ask(  # noqa: PLR0913, PLR0917 - each is an option of the command
     prompt: Prompt = None,
     model: Model = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = None,
+    price: Price = None,
     system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    timeout: Timeout = None,
 ) -> None:
     """Ask one question. The answer is streamed to standard output."""
-    question = _question(prompt)
-    params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-    generator = _generator(model)
-    print_answer(open_or_create(None, system).chat_streaming(question, generator, params))
+    params = _parameters(max_tokens, temperature, timeout)
+    question = _question(terminal.decode_argument(prompt))
+    generator = choose_generator(model, base_url=base_url, key_env=key_env, price=price)
+    root = open_or_create(None, terminal.decode_argument(system))
+    print_answer(root.chat_streaming(question, generator, params))
 
 
 @app.command()
@@ -145,17 +163,21 @@ def ask(
 def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     message: FirstMessage = None,
     model: Model = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = None,
+    price: Price = None,
     system: System = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
+    timeout: Timeout = None,
     save: Save = None,
 ) -> None:
     """Hold a conversation. Ctrl-C stops an answer, Ctrl-D leaves, /help lists commands."""
-    params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
-    generator = _generator(model)
-    node = open_or_create(save, system)
+    params = _parameters(max_tokens, temperature, timeout)
+    generator = choose_generator(model, base_url=base_url, key_env=key_env, price=price)
+    node = open_or_create(save, terminal.decode_argument(system))
     show_recent(node)
-    run_chat_loop(ChatSession(node, generator, params, save), message)
+    run_chat_loop(ChatSession(node, generator, params, save), terminal.decode_argument(message))
 
 
 @app.command()
@@ -185,20 +207,21 @@ def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = F
         raise typer.Exit(FAILED)
 
 
+def _parameters(
+    max_tokens: int | None, temperature: float | None, timeout_secs: float | None
+) -> NodeCompletionParameters:
+    if timeout_secs is not None and not timeout_secs > 0:
+        raise InvalidParameterError(f"--timeout takes more than 0 seconds, not {timeout_secs:g}")
+    params = CompletionParameters(max_tokens=max_tokens, temperature=temperature)
+    return NodeCompletionParameters(params=params, timeout_secs=timeout_secs)
+
+
 def _question(prompt: str | None) -> str:
     """Return the argument, the piped input, or both with a blank line between."""
-    piped = "" if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
+    piped = "" if sys.stdin.isatty() else terminal.read_piped().rstrip("\r\n")
     parts = [part for part in (prompt, piped) if part and part.strip()]
     if not parts:
         raise InvalidParameterError(
             'there is no question; give one, for example: minillmlib ask "What is HTTP?"'
         )
     return "\n\n".join(parts)
-
-
-def _generator(model: str | None) -> GeneratorInfo:
-    if model is not None:
-        return GeneratorInfo.from_spec(model)
-    check_engine()
-    terminal.show_line(DEMO_LINE, DIM)
-    return GeneratorInfo.local()

@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 from minillmlib import (
     ChatNode,
-    CompletionParameters,
     GeneratorInfo,
     InvalidParameterError,
     MiniLLMError,
+    NodeCompletionParameters,
     Role,
     StorageError,
     StreamingCompletion,
@@ -66,7 +66,7 @@ class ChatSession:
         self,
         node: ChatNode,
         generator: GeneratorInfo,
-        params: CompletionParameters,
+        params: NodeCompletionParameters,
         journal: Path | None = None,
     ) -> None:
         self.node = node  # the next message is added below it
@@ -129,14 +129,19 @@ class Command(NamedTuple):
 
 
 def run_chat_loop(session: ChatSession, first: str | None) -> None:
-    """Answer `first`, if any, and then line by line until the end of the input."""
+    """Answer `first`, if any, and then message by message until the end of the input.
+
+    A command is one line. A message of several was pasted, and is sent as it is.
+    """
     if first and first.strip():
         session.say(first)
-    for line in terminal.read_lines():
-        if line.startswith("/") and not line.startswith("//"):
-            _run_command(session, line)
+    for text in terminal.read_messages():
+        if "\n" in text or not text.startswith("/"):
+            session.say(text)
+        elif text.startswith("//"):
+            session.say(text[1:])
         else:
-            session.say(line.removeprefix("/"))
+            _run_command(session, text)
 
 
 def _run_command(session: ChatSession, line: str) -> None:

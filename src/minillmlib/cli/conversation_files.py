@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from codecs import BOM_UTF8
 from pathlib import Path
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
+from minillmlib.tree.file_kinds import START_CHARS, FileKind, kind_of
 from minillmlib.tree.node import EXPORTS
 from minillmlib.tree.tree_file import as_storage_error
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
-TREE_FILE_START = b'[{"kind":"minillmlib tree"'
 
 
 def load_root(path: Path) -> ChatNode:
     """Load a tree, a journal or a thread, and return its root."""
     with as_storage_error("read", path), open_regular(path) as file:
-        start = file.read(len(BOM_UTF8) + len(TREE_FILE_START)).removeprefix(BOM_UTF8)
-    is_tree = start.startswith(TREE_FILE_START)
+        is_tree = kind_of(file.read(START_CHARS)) is FileKind.TREE
     return ChatNode.load_tree(path) if is_tree else ChatNode.from_thread_file(path)[0]
 
 

@@ -25,8 +25,30 @@ _NOTICES = {
 
 # Advice of the library that names Python, and its words on the command line.
 _ADVICE = (
-    (re.compile(r",? or [\w ]*with_api_key\(\.\.\.\)"), ""),
+    (re.compile(r",? or [\w ]*with_api_key\(\.\.\.\)"), ", or name another with --key-env"),
+    (re.compile(r"; use with_api_key$"), "; name the variable of the key with --key-env"),
     (re.compile(r"; raise \w+ of the generator's limits[^;]*"), ""),
+    (re.compile(r"; `partial` of this error [^;]*"), ""),
+    (re.compile(r"\braise (?:progress_)?timeout_secs\b"), "raise --timeout"),
+    (re.compile(r"\b(and the|set|that) base_url\b"), r"\1 --base-url"),
+    (re.compile(r"\bthe base_url must\b"), "the base URL must"),
+    (re.compile(r", or, [\w ,]+, replace\(allow_http=True\)"), ", or a tunnel to this machine"),
+    (
+        re.compile(r": make room and attach the journal again"),
+        ": make room; the next turn writes them",
+    ),
+    (re.compile(r", or with_proxy\(None\) goes without"), ", or be unset"),
+    (re.compile(r", in with_proxy or in the environment"), ", in the environment"),
+    (
+        re.compile(r", go without by with_proxy\(None\) or NO_PROXY, or send .*"),
+        ", or set NO_PROXY",
+    ),
+    (re.compile(r"; see set_format_kwarg .*"), "; the command line has no values for them"),
+    (
+        re.compile(r"; load it with ChatNode\.from_thread_file"),
+        ", which --save does not continue; name another file",
+    ),
+    (re.compile(r"; load it with ChatNode\.load_tree"), ", and damaged"),
     (re.compile(r"\b(raise|lower) max_tokens\b"), r"\1 --max-tokens"),
     (re.compile(r"[\w ]+ GeneratorInfo\.custom\(\.\.\.\)"), " choose another model with --model"),
     (re.compile(r"GeneratorInfo\.local\('([^']*)'\)"), r"--model local:\1"),

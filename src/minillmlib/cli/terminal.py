@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import functools
 import importlib
 import io
 import os
+import select
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +23,14 @@ from minillmlib.cli.format import name_options, one_line, visible
 from minillmlib.cli.tree_view import DIM, render_tree, summary
 
 PROMPT = "> "
+PASTE_SECS = 0.05  # a pasted line follows the one before it sooner, and a typed one later
+NOTICE_SECS = 3.0  # of waiting for the end of an input, after which a note says so
+WAITING_LINE = "waiting for the end of the piped input; if there is none, add < /dev/null"
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 PIPED_WIDTH = 100  # columns of a tree that goes to a file or another program
 
 
@@ -101,33 +114,134 @@ class AnswerPrinter:
             self.finish()
 
 
-def read_lines() -> Iterator[str]:
-    """Yield the lines of the input until its end, without blank ones.
+def decode(data: bytes) -> str:
+    """Decode the text of another program; what cannot be decoded becomes U+FFFD.
 
-    At a terminal the lines can be edited, and Ctrl-C cancels a line instead of the program.
+    That is UTF-8, or what a byte order mark says (PowerShell writes UTF-16), or else what the
+    locale says.
     """
-    is_terminal = sys.stdin.isatty()
-    if is_terminal:
-        with contextlib.suppress(ImportError):
-            importlib.import_module("readline")  # gives input() editing and history
-    while line := _read_terminal() if is_terminal else sys.stdin.readline():
-        if line.strip():
-            yield line.rstrip("\r\n")
-
-
-def _read_terminal() -> str:
-    """Return a line with its end, or "" at the end of the input."""
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, "replace")
     try:
-        if sys.stdout.isatty():
-            return input(PROMPT) + "\n"
-        sys.stderr.write(PROMPT)  # the output is for answers only
-        sys.stderr.flush()
-        line = sys.stdin.readline()
-    except KeyboardInterrupt:
-        show_hint("\n(Ctrl-D leaves)")
-        return "\n"
-    except EOFError:
-        line = ""
-    if not line:
-        show_hint("")
-    return line
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode(sys.stdin.encoding, "replace")
+
+
+def decode_argument(text: str | None) -> str | None:
+    """Return an argument as text. Python keeps bytes that it cannot decode as lone surrogates."""
+    return None if text is None else decode(os.fsencode(text))
+
+
+def read_piped() -> str:
+    """Read the piped input to its end; if that takes long, a note says what is waited for."""
+    notice = threading.Timer(NOTICE_SECS, show_line, [WAITING_LINE, DIM])
+    notice.daemon = True
+    notice.start()
+    try:
+        return decode(sys.stdin.buffer.read())
+    finally:
+        notice.cancel()
+
+
+def decode_lines(source: IO[bytes]) -> Iterator[str]:
+    """Decode the lines of another program's text, each before the next is read."""
+    first = source.readline()
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield from io.StringIO(decode(first + source.read()), newline="\n")
+        return
+    yield decode(first)
+    yield from map(decode, source)
+
+
+def read_messages() -> Iterator[str]:
+    """Yield the messages of the input until its end, without blank ones.
+
+    Of another program each line is one. At a terminal, lines that are pasted together are one
+    message, lines can be edited, and Ctrl-C cancels a message instead of the program.
+    """
+    texts = decode_lines(sys.stdin.buffer)
+    if sys.stdin.isatty():
+        texts = iter(_Keyboard().read_message, "")
+    for text in texts:
+        if text.strip():
+            yield text.strip("\r\n")
+
+
+class _Keyboard:
+    """The terminal as an input."""
+
+    def __init__(self) -> None:
+        self._unread = b""  # lines that came together with the one that was read
+
+    def read_message(self) -> str:
+        """Return a message with its line end, or "" at the end of the input."""
+        text, was_typed_ahead = "", self._is_more_waiting(0)
+        try:
+            while not text or (not was_typed_ahead and self._is_more_waiting(PASTE_SECS)):
+                line = self._read_line("" if text else PROMPT)
+                text += line
+                if not line:
+                    break
+        except KeyboardInterrupt:
+            self._unread = b""
+            show_hint("\n(Ctrl-D leaves)")
+            return "\n"
+        if not text:
+            show_hint("")
+        return text
+
+    def _read_line(self, prompt: str) -> str:
+        """Return a line with its end, or "" at the end of the input."""
+        if sys.stdout.isatty() and _edits_lines():
+            try:
+                return input(prompt) + "\n"
+            except EOFError:
+                return ""
+        stream = sys.stdout if sys.stdout.isatty() else sys.stderr  # the output is for answers only
+        stream.write(prompt)
+        stream.flush()
+        if sys.platform == "win32":
+            return sys.stdin.readline()
+        while b"\n" not in self._unread and (more := os.read(sys.stdin.fileno(), 65536)):
+            self._unread += more
+        line, end, self._unread = self._unread.partition(b"\n")
+        return decode(line + end)
+
+    def _is_more_waiting(self, secs: float) -> bool:
+        return bool(self._unread) or _is_input_waiting(sys.stdin.fileno(), secs)
+
+
+if sys.platform == "win32":
+
+    def _is_input_waiting(_terminal: int, _secs: float) -> bool:
+        return False
+
+else:
+    import termios
+
+    def _is_input_waiting(terminal: int, secs: float) -> bool:
+        """Whether there is input, be it an unfinished line, or is within a time."""
+        try:
+            mode = termios.tcgetattr(terminal)
+            unlined = [*mode[:3], mode[3] & ~termios.ICANON, *mode[4:]]
+            termios.tcsetattr(terminal, termios.TCSANOW, unlined)
+            try:
+                return bool(select.select([terminal], [], [], secs)[0])
+            finally:
+                termios.tcsetattr(terminal, termios.TCSANOW, mode)
+        except termios.error:
+            return False
+
+
+@functools.cache
+def _edits_lines() -> bool:
+    """Whether `input` edits lines. If so, what is pasted is marked, where the terminal can."""
+    try:
+        readline = importlib.import_module("readline")
+    except ImportError:
+        return sys.platform == "win32"  # where the console does
+    if "libedit" not in (readline.__doc__ or ""):
+        readline.parse_and_bind("set enable-bracketed-paste on")  # Python turns it off
+    return True

@@ -7,33 +7,51 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from minillmlib.types.messages import Message, TextPart
+from minillmlib.types.messages import Message, Role, TextPart
 
-PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = "[A-Za-z_][A-Za-z0-9_]*"
+PLACEHOLDER = re.compile(rf"\{{({_NAME})\}}")
+_PLACEHOLDER_OR_LITERAL = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
+
+# A model's and a tool's words stay as they were said: nobody wrote them as templates.
+TEMPLATE_ROLES = (Role.SYSTEM, Role.USER)
 
 Values = Mapping[str, str | int | float]
 
 
 def fill_text(text: str, values: Values) -> str:
-    """Replace each `{name}` by its value, in one pass. O(text).
+    """Replace each `{name}` by its value, and `{{name}}` by `{name}`, in one pass. O(text).
 
     Only plain names are looked up: no attributes, no format codes. Values are text and are not
-    searched again; a name without a value stays as it is.
+    searched again; a name without a value stays as it is, with all its braces.
     """
-    return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
+
+    def fill(found: re.Match[str]) -> str:
+        literal, name = found.groups()
+        if literal is None:
+            return str(values.get(name, found[0]))
+        return f"{{{literal}}}" if literal in values else found[0]
+
+    return _PLACEHOLDER_OR_LITERAL.sub(fill, text)
 
 
 def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Message, ...]:
-    """Return the messages with their placeholders filled."""
+    """Return the messages with the placeholders of the system and the user filled."""
     if not values:
         return tuple(messages)
-    return tuple(_fill_message(message, values) for message in messages)
+    return tuple(
+        _fill_message(message, values) if message.role in TEMPLATE_ROLES else message
+        for message in messages
+    )
 
 
 def find_placeholders(message: Message) -> list[str]:
-    """Return the names of the placeholders in a message, in order."""
+    """Return the names of the placeholders in a message, in order; none of a model or a tool."""
+    if message.role not in TEMPLATE_ROLES:
+        return []
     texts = (part.text for part in parts_of(message) if isinstance(part, TextPart))
-    return [name for text in texts for name in PLACEHOLDER.findall(text)]
+    found = (match for text in texts for match in _PLACEHOLDER_OR_LITERAL.finditer(text))
+    return [match[2] for match in found if match[2] is not None]
 
 
 def parts_of(message: Message) -> Sequence[object]:

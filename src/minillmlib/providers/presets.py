@@ -19,11 +19,16 @@ NO_CREDENTIAL = FixedCredential(Auth.none())
 
 
 class Preset(msgspec.Struct, frozen=True):
-    """One service: its address, its wire, and the source of its key."""
+    """One service: its address, its wire, and the source of its key.
+
+    `base_url_variable` is the environment variable that the vendor's own package reads for another
+    address.
+    """
 
     base_url: str
     provider: Provider
     credential: CredentialSource = NO_CREDENTIAL
+    base_url_variable: str | None = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -31,21 +36,34 @@ PRESETS: dict[str, Preset] = {
         "https://openrouter.ai/api/v1",
         OpenRouterProvider(),
         EnvironmentKey(("OPENROUTER_API_KEY",)),
+        "OPENROUTER_BASE_URL",
     ),
     "openai": Preset(
-        "https://api.openai.com/v1", OpenAiProvider(), EnvironmentKey(("OPENAI_API_KEY",))
+        "https://api.openai.com/v1",
+        OpenAiProvider(),
+        EnvironmentKey(("OPENAI_API_KEY",)),
+        "OPENAI_BASE_URL",
     ),
     "anthropic": Preset(
-        "https://api.anthropic.com", AnthropicProvider(), EnvironmentKey(("ANTHROPIC_API_KEY",))
+        "https://api.anthropic.com",
+        AnthropicProvider(),
+        EnvironmentKey(("ANTHROPIC_API_KEY",)),
+        "ANTHROPIC_BASE_URL",
     ),
+    # ANTHROPIC_AUTH_TOKEN may be a gateway's, which stands in the other variable.
     "claude_subscription": Preset(
-        "https://api.anthropic.com", AnthropicProvider(), ClaudeSubscriptionToken()
+        "https://api.anthropic.com",
+        AnthropicProvider(),
+        ClaudeSubscriptionToken(),
+        "ANTHROPIC_BASE_URL",
     ),
     "groq": Preset(
         "https://api.groq.com/openai/v1",
         GenericProvider(legacy_token_limit=False, marks_prefill=False),
         EnvironmentKey(("GROQ_API_KEY",)),
     ),
+    # Its chat completions know `max_tokens` only.
+    "ollama": Preset("http://127.0.0.1:11434/v1", GenericProvider(legacy_token_limit=True)),
     # The transport inserts the port when the server runs.
     "local": Preset("http://127.0.0.1:0/v1", GenericProvider()),
 }

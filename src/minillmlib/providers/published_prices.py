@@ -35,7 +35,7 @@ MORE_THAN_TEXT = re.compile(r"search|sonar|audio|realtime|image|transcribe|tts")
 SAME_MODEL = re.compile(r"(?:[-@]\d{8}|[-@]\d{4}-\d{2}-\d{2}|-latest|-\d{8}-v\d(?::\d)?)?")
 
 
-class _NoPriceError(Exception):
+class NoPublishedPriceError(Exception):
     """The table has no price for a model."""
 
 
@@ -46,17 +46,22 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
     `MissingExtraError` without the table.
     """
     try:
+        return find_price(base_url, model)
+    except NoPublishedPriceError as error:
+        logger().warning("%s has no price for %s: %s", TABLE, model, error)
+        return None
+
+
+def find_price(base_url: str, model: str) -> TokenPrice:
+    """Return what `published_price` does. Raises `NoPublishedPriceError` if there is no price."""
+    try:
         from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
     except ImportError:
         raise MissingExtraError(
             'published prices need genai-prices: pip install "minillmlib[prices]"'
         ) from None
     snapshot = data_snapshot.get_snapshot()  # the caller may have fetched a newer one
-    try:
-        return _price_in(snapshot, f"{TABLE} {__version__}", base_url, model)
-    except _NoPriceError as error:
-        logger().warning("%s %s has no price for %s: %s", TABLE, __version__, model, error)
-        return None
+    return _price_in(snapshot, f"{TABLE} {__version__}", base_url, model)
 
 
 def is_published(price: TokenPrice | None) -> bool:
@@ -69,10 +74,10 @@ def _price_in(snapshot: DataSnapshot, table: str, base_url: str, model: str) -> 
     vendor = _vendor_at(snapshot, base_url)
     entry = next((entry for entry in vendor.models if _is_named(entry.match, model.lower())), None)
     if entry is None:
-        raise _NoPriceError(f"it does not know this model of {vendor.id}")
+        raise NoPublishedPriceError(f"it does not know this model of {vendor.id}")
     rates = dict(_rates_of(vendor, _standard_prices(entry, now)))
     if MORE_THAN_TEXT.search(model) or "input" not in rates or "output" not in rates:
-        raise _NoPriceError("the model is not billed by the token alone")
+        raise NoPublishedPriceError("the model is not billed by the token alone")
     fetched = f", fetched {snapshot.timestamp:%Y-%m-%d}" if snapshot.from_auto_update else ""
     source = f"{table}{fetched}: {vendor.id} {entry.id}, as of {now:%Y-%m-%d}"
     return _price(rates, 0, source)
@@ -84,7 +89,7 @@ def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
         found = re.match(vendor.api_pattern, base_url)
         if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
             return vendor
-    raise _NoPriceError(f"it knows no vendor at {base_url}")
+    raise NoPublishedPriceError(f"it knows no vendor at {base_url}")
 
 
 def _is_named(rule: tables.MatchLogic, model: str) -> bool:
@@ -109,10 +114,10 @@ def _standard_prices(entry: tables.ModelInfo, now: datetime) -> tables.ModelPric
         return entry.prices
     for each in reversed(entry.prices):
         if isinstance(each.constraint, tables.TimeOfDateConstraint):
-            raise _NoPriceError("the price changes with the hour")
+            raise NoPublishedPriceError("the price changes with the hour")
         if each.constraint is None or each.constraint.active(now):
             return each.prices
-    raise _NoPriceError("the price is not in force yet")
+    raise NoPublishedPriceError("the price is not in force yet")
 
 
 def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tuple[str, Steps]]:
@@ -124,7 +129,7 @@ def _rates_of(vendor: tables.Provider, prices: tables.ModelPrice) -> Iterator[tu
             base = rate if isinstance(rate, Decimal) else rate.base
             yield RATE_KEYS[key], [(0, base), *((tier.start, tier.price) for tier in tiers)]
         elif key not in FEES or vendor.id not in FEES_ON_DEMAND:
-            raise _NoPriceError(f"its price has a part that is not of plain tokens, {key}")
+            raise NoPublishedPriceError(f"its price has a part that is not of plain tokens, {key}")
 
 
 def _price(rates: dict[str, Steps], tokens: int, source: str) -> TokenPrice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
@@ -27,9 +28,60 @@ def as_text(messages: Iterable[Message], max_chars: int | None = None) -> str:
 
 
 def as_markdown(messages: Iterable[Message]) -> str:
-    """Render each message as a heading and its text, which is not escaped."""
-    rows = (f"## {one.role.capitalize()}\n\n{message_text(one)}".rstrip() for one in messages)
+    """Render each message as a heading and its text.
+
+    The text is Markdown already, so it is changed only where it would reach beyond its message:
+    an open block is closed, and a heading that looks like one of ours is escaped.
+    """
+    rows = (
+        f"## {one.role.capitalize()}\n\n{_contain_markdown(message_text(one))}".rstrip()
+        for one in messages
+    )
     return "\n\n".join(rows) + "\n"
+
+
+# What begins a block that a heading does not end, in CommonMark (4.5, 4.6), and what ends it.
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+_HTML_BLOCKS = (
+    (re.compile(r" {0,3}<(?:script|pre|style|textarea)(?:[\s>]|$)", re.IGNORECASE), "</pre>"),
+    (re.compile(r" {0,3}<!--"), "-->"),
+    (re.compile(r" {0,3}<\?"), "?>"),
+    (re.compile(r" {0,3}<!\[CDATA\["), "]]>"),
+    (re.compile(r" {0,3}<![A-Za-z]"), ">"),
+)
+_HTML_ENDS = re.compile("</(?:script|pre|style|textarea)>", re.IGNORECASE)
+_ROLE = "|".join(Role)
+_TURN = re.compile(rf" {{0,3}}##[ \t]+(?:{_ROLE})[ \t]*#*[ \t]*", re.IGNORECASE)
+_TURN_ABOVE = re.compile(rf" {{0,3}}(?:{_ROLE})[ \t]*", re.IGNORECASE)
+_LINE_ENDS = re.compile("(\r\n|\n|\r)")
+_UNDERLINE = re.compile(r" {0,3}(?:-+|=+)[ \t]*")
+
+
+def _contain_markdown(text: str) -> str:
+    """Close the block that is open at the end of a text, and escape headings like ours."""
+    pieces = _LINE_ENDS.split(text)  # the lines, and their ends between them
+    end, previous = "", ""
+    for place in range(0, len(pieces), 2):
+        line = pieces[place]
+        if end:
+            end = "" if _ends_block(line, end) else end
+        elif fence := _FENCE.match(line):
+            end = fence[1]
+        elif closer := next((closer for start, closer in _HTML_BLOCKS if start.match(line)), ""):
+            end = "" if _ends_block(line, closer) else closer
+        elif _TURN.fullmatch(line) or (
+            _UNDERLINE.fullmatch(line) and _TURN_ABOVE.fullmatch(previous)
+        ):
+            pieces[place] = re.sub(r"(?=[#=-])", r"\\", line, count=1)
+        previous = line
+    return "".join([*pieces, f"\n{end}"] if end else pieces)
+
+
+def _ends_block(line: str, end: str) -> bool:
+    if end[0] in "`~":
+        closing = line.strip(" \t")
+        return set(closing) == {end[0]} and len(closing) >= len(end) and line[:4] != " " * 4
+    return bool(_HTML_ENDS.search(line)) if end == "</pre>" else end in line
 
 
 def as_html(messages: Iterable[Message]) -> str:

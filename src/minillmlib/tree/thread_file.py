@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
+from minillmlib.tree.file_kinds import FileKind, kind_of
 from minillmlib.tree.records import FormatValue, encode_lossy
-from minillmlib.types.media import ImagePart
-from minillmlib.types.messages import ContentPart, Message, Role, TextPart
+from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, VideoPart
+from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role, TextPart
+from minillmlib.types.reasoning import BLOCK_KEYS, Reasoning, ReasoningBlock
 from minillmlib.types.tools import ToolCall
 
 VERSION = 1
 TAG = "minillmlib thread"
 ROLES = {role.value: role for role in Role} | {"developer": Role.SYSTEM}
+
+REASONING_TEXTS = ("reasoning_content", "reasoning")
+_MEMBERS = {"role", "content", "tool_calls", "tool_call_id", "is_error"}
+_MORE_MEMBERS: dict[Role, set[str]] = {
+    Role.ASSISTANT: {"refusal", *REASONING_TEXTS, *BLOCK_KEYS},
+    Role.TOOL: {"name"},  # of the function, as its call has it
+}
 
 
 class Thread(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=TAG):
@@ -43,9 +52,11 @@ def thread_from_json(data: bytes | str) -> tuple[list[Message], dict[str, Format
     """
     try:
         thread = _parse_thread(msgspec.json.decode(_without_mark(data)))
-    except StorageError:
-        raise
     except (ValueError, TypeError, RecursionError, MiniLLMError) as error:
+        if (kind := kind_of(data)) not in (None, FileKind.THREAD):
+            raise StorageError(kind.value) from None
+        if isinstance(error, StorageError):
+            raise
         raise StorageError(f"it is no conversation: {excerpt(str(error))}") from None
     if not thread.messages:
         raise StorageError("it holds no message")
@@ -101,19 +112,25 @@ def _parse_messages(raw: JsonValue, where: str) -> list[Message]:
 def _parse_message(raw: JsonValue, where: str) -> Message:
     if not isinstance(raw, dict):
         raise StorageError(f"{where} is no message but {excerpt_of(raw, 60)}")
-    _refuse_unknown(raw, {"role", "content", "tool_calls", "tool_call_id", "is_error"}, where)
     role, is_error = raw.get("role"), raw.get("is_error")
     if not isinstance(role, str) or role not in ROLES:
         raise StorageError(f"{where}.role is {excerpt_of(role, 60)}")
+    content, refusal = raw.get("content"), raw.get("refusal")
+    known = _MEMBERS | _MORE_MEMBERS.get(ROLES[role], set())
+    _refuse_unknown(raw, known - {"refusal"} if content else known, where)
     if is_error not in (None, True, False):
         raise StorageError(f"{where}.is_error is {excerpt_of(is_error, 60)}")
     try:
         return Message(
             role=ROLES[role],
-            content=_parse_content(raw.get("content"), f"{where}.content"),
+            content=_parse_content(
+                refusal if content in (None, "") else content, f"{where}.content"
+            ),
             tool_calls=tuple(_parse_calls(raw.get("tool_calls"), f"{where}.tool_calls")),
             tool_call_id=raw.get("tool_call_id"),
             is_error=is_error is True,
+            reasoning=_parse_reasoning(raw, where),
+            cache_ttl=_parse_cache_ttl(content),
         )
     except StorageError:
         raise
@@ -121,22 +138,68 @@ def _parse_message(raw: JsonValue, where: str) -> Message:
         raise StorageError(f"{where}: {excerpt(str(error))}") from None
 
 
+def _parse_reasoning(raw: JsonObject, where: str) -> Reasoning | None:
+    """Return the reasoning of a message. It is of no known model, so it is sent to none."""
+    texts = {key: raw[key] for key in REASONING_TEXTS if raw.get(key)}
+    blocks = {key: raw[key] for key in BLOCK_KEYS if raw.get(key)}
+    try:
+        text = next(iter(msgspec.convert(texts, dict[str, str]).values()), "")
+        fields = next(iter(msgspec.convert(blocks, dict[str, list[JsonObject]]).values()), [])
+    except ValueError as error:
+        raise StorageError(f"{where} has odd reasoning: {excerpt(str(error))}") from None
+    key = next(iter({**blocks, **texts}), None)
+    kept = tuple(ReasoningBlock(fields=block) for block in fields)
+    return None if key is None else Reasoning(text=text, blocks=kept, key=key)
+
+
+def _parse_cache_ttl(content: JsonValue) -> CacheTtl | None:
+    """Return the cache breakpoint on the last part, as servers of Claude take it."""
+    match content:
+        case [*_, {"cache_control": {"type": "ephemeral", "ttl": "1h"}}]:
+            return "1h"
+        case [*_, {"cache_control": {"type": "ephemeral", "ttl": None | "5m"}}]:
+            return "5m"
+        case [*_, {"cache_control": {"type": "ephemeral", **more}}] if not more:
+            return "5m"
+    return None
+
+
 def _parse_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
     if raw is None or isinstance(raw, str):
         return raw or ""
     if not isinstance(raw, list):
         raise StorageError(f"{where} is {excerpt_of(raw, 60)}")
-    return tuple(_parse_part(part, f"{where}[{place}]") for place, part in enumerate(raw))
+    last = len(raw) - 1
+    return tuple(
+        _parse_part(part, f"{where}[{place}]", is_last=place == last)
+        for place, part in enumerate(raw)
+    )
 
 
-def _parse_part(raw: JsonValue, where: str) -> ContentPart:
-    match raw:
-        case {"type": "text", "text": str() as text}:
-            return TextPart(text=text)
-        case {"type": "image_url", "image_url": {"url": str() as url, **more}}:
-            _refuse_unknown(more, {"detail"}, f"{where}.image_url")
-            return replace(ImagePart.from_url(url), detail=more.get("detail"))
-    raise StorageError(f"{where} is neither a text nor an image: {excerpt_of(raw, 60)}")
+def _parse_part(raw: JsonValue, where: str, *, is_last: bool) -> ContentPart:
+    if not isinstance(raw, dict) or not isinstance(kind := raw.get("type"), str):
+        raise StorageError(f"{where} is no part of a message: {excerpt_of(raw, 60)}")
+    content, rest = raw.get(kind), dict[object, object]()
+    part: ContentPart
+    match kind, content:
+        case "text" | "refusal", str():
+            part = TextPart(text=content)
+        case "image_url", {"url": str() as url, **rest}:
+            part = replace(ImagePart.from_url(url), detail=rest.pop("detail", None))
+        case "input_audio", {"data": str() as data, "format": str() as form, **rest}:
+            part = AudioPart.from_url(f"data:audio/{form};base64,{data}")
+        case "video_url", {"url": str() as url, **rest}:
+            part = VideoPart.from_url(url)
+        case "file", {"file_data": str() as url, **rest}:
+            part = replace(DocumentPart.from_url(url), filename=rest.pop("filename", None))
+        case _:
+            raise StorageError(
+                f"{where} is neither text nor media that is known here: {excerpt_of(raw, 60)}"
+            )
+    has_ttl = is_last and _parse_cache_ttl([raw]) is not None
+    _refuse_unknown(raw, {"type", kind, *(("cache_control",) if has_ttl else ())}, where)
+    _refuse_unknown(rest, set(), f"{where}.{kind}")
+    return part
 
 
 def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
@@ -157,11 +220,22 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
                 if inner:
                     extra["function"] = inner
                 yield ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
+            case {
+                "id": str() as id_,
+                "type": "custom" as kind,
+                "custom": {"name": str() as name, "input": str() as text},
+            }:
+                yield ToolCall(id=id_, name=name, arguments=text, extra={"type": kind})
             case _:
                 raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
 
 
-def _refuse_unknown(raw: Iterable[object], known: set[str], where: str) -> None:
-    unknown = sorted(str(name) for name in raw if name not in known)
+def _refuse_unknown(raw: Mapping[object, JsonValue], known: set[str], where: str) -> None:
+    """Refuse members that are not known, unless they are empty, as dumped messages have them."""
+    unknown = sorted(str(name) for name in raw if name not in known and not _is_empty(raw[name]))
     if unknown:
         raise StorageError(f"{where} has what is not known here: {excerpt(', '.join(unknown))}")
+
+
+def _is_empty(value: JsonValue) -> bool:
+    return value is None or value is False or value in ("", [], {})

@@ -17,6 +17,7 @@ from minillmlib.deferred_imports import logger
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FileJournal, FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
+from minillmlib.tree.file_kinds import FileKind, kind_of
 from minillmlib.tree.records import (
     HEADER,
     VERSION,
@@ -32,6 +33,8 @@ from minillmlib.tree.tree import NO_NODE, Tree
 
 BLOCK_BYTES = 60_000
 INVALID = (ValueError, TypeError, RecursionError, MiniLLMError)
+
+OTHER_KINDS = set(FileKind) - {FileKind.TREE}
 
 _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 
@@ -106,6 +109,8 @@ class TreeReader:
             self._read_block(lines, name, number)
             number += len(lines)
             if unfinished and not self._has_header:
+                if (kind := kind_of(unfinished)) in OTHER_KINDS:
+                    raise StorageError(f"{name!r}: {kind.value}")
                 raise _line_error(name, number, "it is no tree file", unfinished)
             if unfinished:
                 logger().warning("%s: line %d is cut off and left out", name, number)
@@ -119,6 +124,8 @@ class TreeReader:
             if len(decoded) != len(lines):
                 raise InvalidParameterError("it is not one list")
         except INVALID as error:
+            if not self._has_header and (kind := kind_of(b"".join(lines))) in OTHER_KINDS:
+                raise StorageError(f"{name!r}: {kind.value}") from None
             if len(lines) == 1:
                 raise _line_error(name, number, str(error), lines[0]) from None
             for at, line in enumerate(lines):
