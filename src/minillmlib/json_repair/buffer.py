@@ -13,7 +13,8 @@ LOOK_BEHIND = 64  # characters that stay readable after they were consumed
 _SHORT_REST = 64
 _MIN_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-SPACE = re.compile(r"\s*+")
+# With the characters that have no width, such as a byte order mark.
+SPACE = re.compile(r"[\s\u200b\u2060\ufeff]*+")
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")

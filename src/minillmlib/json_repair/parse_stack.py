@@ -17,11 +17,27 @@ MAX_DEPTH = 512
 # its colon, within a string.
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
+# Closing brackets: more than nine in a row end the outermost container.
+_BRACKETS = r"(?:[}\])]\s*+){1,9}+"
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
 _OPEN_STRING = r'"[^"\\\n]*+'
 _STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
 _KEY = rf'{_OPEN_STRING}(?:"\s*+(?:(:)|{_STRING_AND_BRACE})?+)?+'
-_BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
+# Group 3: the colon of a key in single quotes.
+_SINGLE_KEY = r"'[^'\\\n]*+(?:'\s*+(:)?+)?+"
+_BRACKET_AND_KEY = re.compile(rf"{_BRACKETS}(?:,\s*+(?:{_KEY}|{_SINGLE_KEY})?+)?+")
+# After brackets and a comma, group 1: an object. Group 2: a flat array. Group 3: the bracket after
+# strings, numbers and literals.
+_FLAT_ITEM = r'(?:"[^"\\\n]*+"?+|[-+.\w]++)\s*+'
+_ITEMS = rf"{_FLAT_ITEM}(?:,\s*+(?:{_FLAT_ITEM})?+)*+(\])?+"
+_BRACKET_AND_ITEM = re.compile(
+    rf"{_BRACKETS}(?:,\s*+(?:(\{{)|(?:\[\s*+(?=([^\s\[])?+))|{_ITEMS})?+)?+"
+)
+# Group 1 is the first key of an object.
+_OBJECT = r"""(?:\{\s*+(?:["']([^"'\\\n]*+)["']?+)?+)?+"""
+NEXT_OBJECT = re.compile(_OBJECT)
+_BRACE_AND_OBJECT = re.compile(rf"\}}\s*+(?:,\s*+{_OBJECT})?+")
+_ITEM_GROUPS: dict[type, int] = {dict: 1, list: 2}  # of the last item so far; 3 for any other
 
 
 class ParseStack:
@@ -53,6 +69,11 @@ class ParseStack:
         self.closers += closer
         self.is_in_object = type(container) is dict
         self.place = INSIDE
+
+    def last_member(self) -> Any:
+        """Return the last member of the innermost container, which is an object; None if empty."""
+        members = self.containers[-1]
+        return members[next(reversed(members))] if members else None
 
     def close(self) -> None:
         self.containers.pop()
@@ -117,19 +138,33 @@ def close_bracket(
 ) -> tuple[int, Kind | None]:
     """Return how many containers stay open after the closing bracket there, and the change."""
     inner = len(closers) - 1
-    if closers[-1] == char:
-        object_continues = char == "}" and not inner and _is_before_key(buffer, pos)
-        return (1, Kind.WRONG_BRACKET) if object_continues else (inner, None)
-    if char not in closers:
-        following = buffer.char_at(buffer.skip_space(pos + 1))
-        closes_nothing = char == ")" or (following != "" and following in ',"')
-        return inner + closes_nothing, Kind.WRONG_BRACKET
-    is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
-    if is_for_inner and _is_before_key(buffer, pos):
-        return inner, Kind.WRONG_BRACKET
-    return closers.rindex(char), Kind.MISSING_BRACKET
+    depth, kind = inner, None
+    if closers[-1] != char:
+        if char in closers:
+            next_key = buffer.match(_BRACE_AND_OBJECT, pos)[1] if char == "}" else None
+            if is_key_of_item(next_key, *containers[-1:-3:-1]):
+                return inner + 1, Kind.WRONG_BRACKET
+            depth, kind = closers.rindex(char), Kind.MISSING_BRACKET
+        else:
+            following = buffer.char_at(buffer.skip_space(pos + 1))
+            closes_nothing = char == ")" or (following != "" and following in ',"')
+            depth, kind = inner + closes_nothing, Kind.WRONG_BRACKET
+    if depth or not _continues(buffer, pos, containers[0]):
+        return depth, kind
+    # If another bracket follows, it closes what is open inside, and this one nothing.
+    is_last = buffer.char_at(buffer.skip_space(pos + 1)) == ","
+    return (inner if inner and is_last else inner + 1), Kind.WRONG_BRACKET
 
 
-def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
-    """Whether a comma and another key follow the bracket there, so that the object continues."""
-    return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
+def is_key_of_item(key: str | None, items: Container, outer: Container) -> bool:
+    """Whether a key is one of the last of these items, but not of the object around them."""
+    item = items[-1] if items and type(items) is list else None
+    return key is not None and type(item) is dict and key in item and key not in outer
+
+
+def _continues(buffer: InputBuffer, pos: int, outermost: Container) -> bool:
+    """Whether brackets, a comma, and then a key or an item show that the container goes on."""
+    if type(outermost) is dict:
+        return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
+    group = _ITEM_GROUPS.get(type(outermost[-1]), 3) if outermost else 0
+    return buffer.match(_BRACKET_AND_ITEM, pos).lastindex == group

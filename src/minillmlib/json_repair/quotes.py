@@ -49,7 +49,7 @@ CLOSERS = {
 }
 _QUOTES = frozenset(opener for opener in CLOSERS if len(opener) == 1)
 _AFTER_BRACKET = ("", ",", "}", "]", ")")
-_LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
+LITERALS = frozenset({"true", "false", "null", "True", "False", "None"})
 
 # Group 1 is the closing quote.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.?+)*+(?:(")\s*+)?+', re.DOTALL)
@@ -306,7 +306,7 @@ def is_key_end(buffer: InputBuffer, pos: int, *, has_inner: bool) -> bool:
     if gap[0] and (char in "{['\u201c\u2018" or char.isdecimal()):
         return True
     word = buffer.match(_SCALAR, after)
-    is_scalar = word[1] is not None or word[0].rstrip() in _LITERALS
+    is_scalar = word[1] is not None or word[0].rstrip() in LITERALS
     return is_scalar and buffer.char_at(word.end()) in (_AFTER_BRACKET if gap[0] else ",}")
 
 

@@ -9,12 +9,27 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.buffer import SPACE, InputBuffer, NeedMoreInput
+from minillmlib.json_repair.buffer import LOOK_BEHIND, SPACE, InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
-from minillmlib.json_repair.parse_stack import AFTER, COLON, INSIDE, STRING, VALUE, ParseStack
-from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
+from minillmlib.json_repair.parse_stack import (
+    AFTER,
+    COLON,
+    INSIDE,
+    NEXT_OBJECT,
+    STRING,
+    VALUE,
+    ParseStack,
+    is_key_of_item,
+)
+from minillmlib.json_repair.quotes import (
+    FLAT_LIST,
+    LITERALS,
+    Ending,
+    is_last_string_at,
+    opener_at,
+)
 from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
 from minillmlib.json_repair.select import NO_RANKING, Candidate, rank
 from minillmlib.json_repair.strings import StringReader, read_quoted_key
@@ -25,6 +40,19 @@ _THOUGHTS = ("reasoning", "think", "thinking", "thought", "thoughts")
 _TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(_THOUGHTS)})>")
 _SEPARATORS = " \t\r\n,;\ufeff"
+_NO_COMMA = " \t\r\n}])"
+_REST_CHARS = 100
+# After a value and a comma: what looks like a key or an item of JSON around the value.
+_REST = re.compile(
+    r"""(?:"[^"\n]*+"|'[^'\n]*+'|-?[0-9][0-9.]*+|true|false|null)\s*+[:,}\]]"""
+    r"""|[\w$-]++\s*+:[^{}\[\]]*+[}\]]"""
+)
+# Before a value: what looks like its key, and a member before it.
+_KEY_BEFORE = re.compile(r"""[,{]\s*+"[^"\n]*+"\s*+:\s*+\Z""")
+# At the beginning of a text or block, group 1: the value of a member.
+_VALUE_START = r"""(["'{\[-]|[0-9]|[A-Za-z]++)"""
+_QUOTED = r"""(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+)"""
+_MEMBER = re.compile(rf"\s*+(?:{_QUOTED}\s*+(?::\s*+{_VALUE_START}?+)?+)?+")
 _ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
 
 # Prose, and the beginning of what may be a value. The last group shows how sure that is; if it is
@@ -87,6 +115,11 @@ class ValueReader:
             if bracket != "[":
                 self._record(Kind.WRONG_BRACKET)
         buffer.pos += 1
+
+    def open_members(self) -> None:
+        """Open an object without its brace."""
+        self.is_complete = False
+        self.stack.open({}, "}")
 
     def _abandon(self) -> None:
         """End the value where its text ends."""
@@ -214,12 +247,18 @@ class ValueReader:
     def _leave_object(self, char: str) -> bool:
         """Continue the array around this object, or its last member if that is an array."""
         stack = self.stack
-        if char == "{" and len(stack.containers) > 1 and type(stack.containers[-2]) is list:
-            stack.close()
-            return True
-        if char == "[" and type(last := next(reversed(stack.containers[-1].values()))) is list:
+        last, members = stack.last_member(), stack.containers[-1]
+        if char == "[" and type(last) is list:
             stack.enter(last, "]")
             self._buffer.pos += 1
+            return True
+        is_item = len(stack.containers) > 1 and type(stack.containers[-2]) is list
+        key = self._buffer.match(NEXT_OBJECT, self._buffer.pos)[1] if char == "{" else None
+        if is_key_of_item(key, last, members):
+            stack.enter(last, "]")
+            return True
+        if char == "{" and is_item:
+            stack.close()
             return True
         return False
 
@@ -279,9 +318,13 @@ class ValueReader:
             self.stack.place = VALUE
 
     def _take_lone_key(self) -> None:
-        """Ignore a key without a value, unless it is `"key: value"`."""
-        member = _KEY_AND_VALUE.fullmatch(self.stack.key)
-        if member:
+        """Ignore a key without a value, unless it is `"key: value"` or an item of a list before."""
+        member, items = _KEY_AND_VALUE.fullmatch(self.stack.key), self.stack.last_member()
+        if type(items) is list and items and type(items[-1]) is str:
+            self._record(Kind.WRONG_BRACKET)
+            self.stack.enter(items, "]")
+            self.stack.add_value(self.stack.key)
+        elif member:
             self._record(Kind.MISSING_QUOTE)
             self._take_key(member[1], self._buffer.pos)
             self.stack.add_value(member[2])
@@ -351,6 +394,10 @@ class Scanner:
         self._is_listed = False
         self._is_in_prose = False
         self._is_thinking = False
+        self._is_block_start = True
+        self._gap: str | None = None  # after a candidate: "" or a comma, while nothing else is there
+        self._rest = ""  # after that comma
+        self._rest_start = 0
 
     def feed(self, piece: str) -> None:
         """Add the next piece of the text. O(piece), averaged over all pieces."""
@@ -383,12 +430,15 @@ class Scanner:
                 candidate = self.candidates[-1]
                 candidate.is_complete = reader.is_complete
                 candidate.end = self.buffer.offset + self.buffer.pos
+                self._gap, self._rest = "", ""
         except NeedMoreInput:
             pass
 
     def _scan_outside(self) -> None:
         """Consume prose, a fence or a tag, or start a value."""
         buffer = self.buffer
+        if self._is_block_start and self._start_members():
+            return
         match = _OUTSIDE.match(buffer.text, buffer.pos)
         assert match is not None
         end = match.end(1)
@@ -396,6 +446,7 @@ class Scanner:
             self._skip_prose(end)
         char = buffer.char_at(end)
         if char == "":
+            self._end_gap()
             self._is_at_end = True
         elif char == "`":
             self._skip_backticks()
@@ -410,11 +461,48 @@ class Scanner:
         if not self.candidates:
             self.prose.append(text)
         words = text.lstrip(_SEPARATORS)
+        if self._gap is not None:
+            self._read_gap(text, end)
         if words and not self._is_in_prose:
             self._is_in_prose = True
             self._is_listed = False
             self._record(Kind.SURROUNDINGS, end - len(words))
         buffer.pos = end
+
+    def _read_gap(self, text: str, end: int) -> None:
+        """Record what follows a candidate: brackets and a comma join it to the next."""
+        rest = text if self._rest else text.lstrip(_NO_COMMA)
+        if self._gap == "" and rest:
+            self._gap = "," if rest[0] == "," else None
+            rest = rest[1:].lstrip(_NO_COMMA)
+        if self._gap == "," and rest and len(self._rest) < _REST_CHARS:
+            if not self._rest:
+                self._rest_start = end - len(rest) + self.buffer.offset
+            self._rest = (self._rest + rest)[:_REST_CHARS]
+
+    def _end_gap(self) -> bool:
+        """Return whether the last candidate is joined to what follows."""
+        is_joined = self._gap == "," and not self._rest
+        if self._rest and not self.candidates[-1].is_weak and _REST.match(self._rest):
+            self.candidates[-1].is_part = True
+            self._record(Kind.LOST_PART, self._rest_start - self.buffer.offset)
+        self._gap, self._rest = None, ""
+        return is_joined
+
+    def _start_members(self) -> bool:
+        """Start an object whose opening brace is missing, if members begin the text or block."""
+        buffer = self.buffer
+        member = buffer.match(_MEMBER, buffer.pos)
+        self._is_block_start = False
+        start = member[1]
+        if start is None or (start.isalpha() and start not in LITERALS):
+            return False
+        buffer.pos = buffer.skip_space(buffer.pos)
+        position = buffer.offset + buffer.pos
+        self._record(Kind.MISSING_BRACKET)
+        self._reader.open_members()
+        self._add_candidate(position, is_weak=False)
+        return True
 
     def _skip_backticks(self) -> None:
         buffer = self.buffer
@@ -423,10 +511,12 @@ class Scanner:
             self._skip_prose(fence.end())
             return
         language = buffer.match(_WORD, fence.end())
+        self._end_gap()
         self._record(Kind.FENCE)
         self._is_fenced = not self._is_fenced
         self._is_in_prose = self._is_listed = False
         buffer.pos = language.end() if self._is_fenced else fence.end()
+        self._is_block_start = self._is_fenced
         if self._is_fenced:
             self._block_start = buffer.offset + buffer.pos, len(self.prose)
         elif not self.candidates:
@@ -439,6 +529,7 @@ class Scanner:
         if tag[2] not in _THOUGHTS or not tag[0].endswith(">"):
             self._skip_prose(buffer.pos + 1)
         elif tag[1]:  # the thoughts began before the text
+            self._gap, self._rest = None, ""
             self.candidates.clear()
             self._ranking = NO_RANKING
             self.log.changes.clear()
@@ -456,7 +547,9 @@ class Scanner:
             buffer.pos = tag.end()
 
     def _end_thoughts(self, end: int) -> None:
+        self._end_gap()
         self._record(Kind.THOUGHTS)
+        self._is_block_start = True
         self._is_fenced = self._is_in_prose = self._is_listed = False
         self.buffer.pos = end
 
@@ -473,15 +566,24 @@ class Scanner:
             self._skip_prose(buffer.pos + 1)
             return
         start = buffer.offset + buffer.pos
+        before = buffer.text[max(buffer.pos - LOOK_BEHIND, 0) : buffer.pos]
         self._reader.open(char)
+        self._add_candidate(start, is_weak=char == "[" and not is_sure)
+        if _KEY_BEFORE.search(before):
+            self.candidates[-1].is_part = True
+            self._record(Kind.LOST_PART, start - buffer.offset)
+
+    def _add_candidate(self, start: int, *, is_weak: bool) -> None:
+        is_joined = self._end_gap()
         if self.candidates:
             self._ranking = rank(self.candidates[-1], self._ranking)
         candidate = Candidate(
             value=self.stack.containers[0],
             start=start,
             is_fenced=self._is_fenced,
-            is_listed=self._is_listed,
-            is_weak=char == "[" and not is_sure,
+            is_listed=self._is_listed or is_joined,
+            is_joined=is_joined,
+            is_weak=is_weak,
         )
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True
