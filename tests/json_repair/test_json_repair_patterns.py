@@ -6,6 +6,7 @@ import re
 
 import pytest
 from broken_json import BROKEN, CUT
+from broken_texts import broken_texts
 from json_documents import mutations, repaired
 
 from minillmlib.json_repair import buffer, fast_path, parse_stack, quotes, scalars, scanner, strings
@@ -117,7 +118,7 @@ def test_a_pattern_matches(pattern: re.Pattern[str], text, end, groups):
 
 
 def test_the_fast_path_decides_as_the_slow_reader(monkeypatch):
-    texts = [case[1] for case in BROKEN + CUT]
+    texts = [case[1] for case in BROKEN + CUT] + [one.text for one in broken_texts()]
     texts += [f"{before}{case[1]}" for case in MATCHES for before in ("{", "[", '{"k": ')]
     texts += [text for seed, text in enumerate(texts) for text in mutations(text, seed, 5)]
     fast = [repaired(text) for text in texts]

@@ -18,7 +18,11 @@ from minillmlib.json_repair.select import Candidate, row_of
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
-_DOUBTFUL = {JsonChangeKind.UNQUOTED_STRING, JsonChangeKind.INNER_QUOTE}
+_DOUBTFUL = {
+    JsonChangeKind.UNQUOTED_STRING,
+    JsonChangeKind.INNER_QUOTE,
+    JsonChangeKind.MISSING_QUOTE,
+}
 _SURROUNDING_CHARS = " \t\r\n\ufeff"
 # One value in a fence or in prose without brackets or tags, decoded at once: 29 us, not 127.
 _PROSE = r"[^{\[<\uff5b\uff3b]*+"
@@ -81,7 +85,10 @@ def _find_value(text: str) -> Any:
     best = scanner.best()
     if best is None:
         return _repair_prose(scanner).value
-    return _value_of(row_of(best, scanner.candidates, is_joined=True))
+    candidates = scanner.candidates
+    if len(candidates) == 1:
+        return best.value
+    return _value_of(candidates[row_of(candidates, candidates.index(best), is_joined=True)])
 
 
 def _value_of(row: list[Candidate]) -> Any:
@@ -125,13 +132,13 @@ class PartialJson:
         if best is None:
             return _repair_prose(scanner)
         candidates = scanner.candidates
-        row = row_of(best, candidates, is_joined=True)
+        row = row_of(candidates, candidates.index(best), is_joined=True)
         return RepairResult(
-            value=_value_of(row),
+            value=_value_of(candidates[row]),
             changes=_changes_of(row, scanner),
-            complete=_is_whole(row),
+            complete=_is_whole(candidates[row]),
             candidates=tuple(candidate.value for candidate in candidates),
-            alternatives=_alternatives(row, candidates),
+            alternatives=_alternatives(candidates, row),
         )
 
 
@@ -276,24 +283,25 @@ class IncrementalObject(PartialJson):
         return {}
 
 
-def _alternatives(row: list[Candidate], candidates: list[Candidate]) -> tuple[Any, ...]:
-    """Return the list of the values in a row, and the candidates from the last on."""
-    longer = row_of(row[0], candidates, is_joined=False)
-    lists = [_value_of(longer)] if len(longer) > len(row) and _is_whole(longer) else []
-    used = {id(one) for one in row}
-    others = [one.value for one in candidates[::-1] if id(one) not in used and _is_whole([one])]
-    return (*lists, *others)
+def _alternatives(candidates: list[Candidate], row: slice) -> tuple[Any, ...]:
+    """Return the list of the values in a row, and then the other candidates from the last on."""
+    longer = candidates[row_of(candidates, row.start, is_joined=False)]
+    lists = [_value_of(longer)] if len(longer) > row.stop - row.start and _is_whole(longer) else []
+    others = candidates[: row.start] + candidates[row.stop :]
+    whole = [one.value for one in reversed(others) if one.is_complete and not one.is_part]
+    return (*lists, *whole)
 
 
 def _is_whole(row: list[Candidate]) -> bool:
     return all(one.is_complete and not one.is_part for one in row)
 
 
-def _changes_of(row: list[Candidate], scanner: Scanner) -> tuple[JsonChange, ...]:
+def _changes_of(row: slice, scanner: Scanner) -> tuple[JsonChange, ...]:
     """Return the changes in these values and around; of other values, only that they exist."""
-    used = {id(one) for one in row}
-    others = [candidate for candidate in scanner.candidates if id(candidate) not in used]
-    changes = [(row[0].start, JsonChangeKind.MISSING_BRACKET)] if len(row) > 1 else []
+    others = scanner.candidates[: row.start] + scanner.candidates[row.stop :]
+    changes: list[tuple[int, JsonChangeKind]] = []
+    if row.stop - row.start > 1:
+        changes = [(scanner.candidates[row.start].start, JsonChangeKind.MISSING_BRACKET)]
     changes += [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MAX_CHANGES]]
     changes += [
         (position, JsonChangeKind.LONE_SURROGATE)

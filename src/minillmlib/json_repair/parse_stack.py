@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.buffer import InputBuffer
@@ -18,7 +18,7 @@ MAX_DEPTH = 512
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
 # Closing brackets: more than nine in a row end the outermost container.
-_BRACKETS = r"(?:[}\])]\s*+){1,9}+"
+_BRACKETS = r"(?:[}\])\uff5d\uff3d]\s*+){1,9}+"
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
 _OPEN_STRING = r'"[^"\\\n]*+'
 _STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
@@ -36,8 +36,37 @@ _BRACKET_AND_ITEM = re.compile(
 # Group 1 is the first key of an object.
 _OBJECT = r"""(?:\{\s*+(?:["']([^"'\\\n]*+)["']?+)?+)?+"""
 NEXT_OBJECT = re.compile(_OBJECT)
-_BRACE_AND_OBJECT = re.compile(rf"\}}\s*+(?:,\s*+{_OBJECT})?+")
+_BRACE_AND_OBJECT = re.compile(rf"[}}\uff5d]\s*+(?:,\s*+{_OBJECT})?+")
 _ITEM_GROUPS: dict[type, int] = {dict: 1, list: 2}  # of the last item so far; 3 for any other
+
+
+OPENERS = {"}": "{", "]": "[", ")": "("}
+_SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
+_PERHAPS_AFTER_STRING = f"{_SPACES},`{{}}[]()"
+
+
+class StringEnd(NamedTuple):
+    """The brackets after a string without a closing quote, and all after the string."""
+
+    closers: str
+    opens_object: bool
+    tail: str
+
+
+def split_end(text: str, closers: str) -> StringEnd:
+    """Find the brackets at the end of a string that close open containers.
+
+    These are brackets that the string does not open itself, and perhaps a comma and a brace after.
+    """
+    kept = text.rstrip(_SPACES)
+    opens_object = kept.endswith("{")
+    kept = kept.removesuffix("{").rstrip(_SPACES).removesuffix(",")
+    string = kept.rstrip(f"{_SPACES}}}])")
+    found = "".join(kept[len(string) :].split())
+    is_open = any(string.count(OPENERS[char]) > string.count(char) for char in found)
+    if is_open or not closers[::-1].startswith(found):
+        found = ""
+    return StringEnd(found, opens_object, text[len(string) :])
 
 
 class ParseStack:
@@ -104,18 +133,31 @@ class ParseStack:
         self._slot = (self.containers[-1], self.key if self.is_in_object else -1)
         self.string_parts = []
 
-    def refresh_string(self, *, is_stripped: bool = True) -> None:
+    def refresh_string(self) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
         if self.string_parts:
             text = "".join(self.string_parts)
             self.string_parts = [text]
             container, slot = self._slot
-            container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
+            container[slot] = text.rstrip(_PERHAPS_AFTER_STRING)
 
-    def finish_string(self, *, is_stripped: bool = False) -> None:
-        """Store the string; if stripped, without a comma and white space at its end."""
-        self.refresh_string(is_stripped=is_stripped)
+    def string_text(self) -> str:
+        """Return the known text of the string."""
+        return "".join(self.string_parts)
+
+    def finish_string(self) -> None:
+        if self.string_parts:
+            self._store_string(self.string_text())
+            self.string_parts = []
+
+    def finish_unclosed_string(self, text: str) -> None:
+        """Store this part of the string, without a comma and white space at its end."""
+        self._store_string(text.rstrip().removesuffix(",").rstrip())
         self.string_parts = []
+
+    def _store_string(self, text: str) -> None:
+        container, slot = self._slot
+        container[slot] = text
 
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""
@@ -141,8 +183,7 @@ def close_bracket(
     depth, kind = inner, None
     if closers[-1] != char:
         if char in closers:
-            next_key = buffer.match(_BRACE_AND_OBJECT, pos)[1] if char == "}" else None
-            if is_key_of_item(next_key, *containers[-1:-3:-1]):
+            if char == "}" and closers[-1] == "]" and _is_next_item(buffer, pos, containers):
                 return inner + 1, Kind.WRONG_BRACKET
             depth, kind = closers.rindex(char), Kind.MISSING_BRACKET
         else:
@@ -162,9 +203,14 @@ def is_key_of_item(key: str | None, items: Container, outer: Container) -> bool:
     return key is not None and type(item) is dict and key in item and key not in outer
 
 
+def _is_next_item(buffer: InputBuffer, pos: int, containers: list[Any]) -> bool:
+    key = buffer.match(_BRACE_AND_OBJECT, pos)[1]
+    return is_key_of_item(key, containers[-1], containers[-2])
+
+
 def _continues(buffer: InputBuffer, pos: int, outermost: Container) -> bool:
     """Whether brackets, a comma, and then a key or an item show that the container goes on."""
     if type(outermost) is dict:
         return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
-    group = _ITEM_GROUPS.get(type(outermost[-1]), 3) if outermost else 0
-    return buffer.match(_BRACKET_AND_ITEM, pos).lastindex == group
+    group = buffer.match(_BRACKET_AND_ITEM, pos).lastindex
+    return group is not None and bool(outermost) and group == _ITEM_GROUPS.get(type(outermost[-1]), 3)

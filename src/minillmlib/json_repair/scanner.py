@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.buffer import LOOK_BEHIND, SPACE, InputBuffer, NeedMoreInput
+from minillmlib.json_repair.buffer import LOOK_BEHIND, SPACE, SPACES, InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
@@ -21,11 +21,13 @@ from minillmlib.json_repair.parse_stack import (
     STRING,
     VALUE,
     ParseStack,
+    close_bracket,
     is_key_of_item,
 )
 from minillmlib.json_repair.quotes import (
     FLAT_LIST,
     LITERALS,
+    WIDE_BRACKETS,
     Ending,
     is_last_string_at,
     opener_at,
@@ -53,20 +55,21 @@ _KEY_BEFORE = re.compile(r"""[,{]\s*+"[^"\n]*+"\s*+:\s*+\Z""")
 _VALUE_START = r"""(["'{\[-]|[0-9]|[A-Za-z]++)"""
 _QUOTED = r"""(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+)"""
 _MEMBER = re.compile(rf"\s*+(?:{_QUOTED}\s*+(?::\s*+{_VALUE_START}?+)?+)?+")
-_ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
+_ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\uff02"
+_BRACE, _BRACKET = r"[{\uff5b]", r"[\[\uff3b]"
 
 # Prose, and the beginning of what may be a value. The last group shows how sure that is; if it is
 # group 1, the prose, there is no value.
-_PROSE = r"((?:[^{\[`<]++|<(?![a-z/]|\Z))*+)"  # group 1
+_PROSE = r"((?:[^{\[`<\uff5b\uff3b]++|<(?![a-z/]|\Z))*+)"  # group 1
 _SURE_OBJECT = rf"([}}{{,{_ANY_QUOTE}\\/#])"  # group 2
 _PERHAPS_OBJECT = r"[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+"  # group 3
-_SURE_ARRAY = rf"([\]\[{{(,{_ANY_QUOTE}\\/#.+-])"  # group 4
+_SURE_ARRAY = rf"([\]\[{{\uff5b\uff3b(,{_ANY_QUOTE}\\/#.+-])"  # group 4
 _ADDRESS = rf":(?:/(?:/[^\s,\[\]{{}}{_ANY_QUOTE}]*+\s*+(,|\](?!\())?+)?+)?+"  # group 6
 _MORE_WORDS = r"[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+"  # groups 7 and 8
 _PERHAPS_ARRAY = rf"([0-9])|[\w$-]++(?:{_ADDRESS}|{_MORE_WORDS})?+"  # groups 5 to 8
 _OUTSIDE = re.compile(
-    rf"{_PROSE}(?:\{{\s*+(?:{_SURE_OBJECT}|{_PERHAPS_OBJECT})?+"
-    rf"|\[\s*+(?:{_SURE_ARRAY}|{_PERHAPS_ARRAY})?+)?+"
+    rf"{_PROSE}(?:{_BRACE}{SPACES}(?:{_SURE_OBJECT}|{_PERHAPS_OBJECT})?+"
+    rf"|{_BRACKET}{SPACES}(?:{_SURE_ARRAY}|{_PERHAPS_ARRAY})?+)?+"
 )
 _SURE_GROUPS = frozenset({2, 4})
 
@@ -77,15 +80,16 @@ _ITEM_IN_PARENTHESES = re.compile(rf"\(\s*+(?:{_ITEM}\s*+(?:\)\s*+([,}}\])]|\Z)?
 _STRING_OF_SET = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _NUMBER_OF_SET = r"-?+(?:[0-9.]++\s*+(,|(?<=[0-9])\})?+)?+"
 # A group is there if a comma follows the first item, or a brace a number.
-_SET = re.compile(rf"\{{\s*+(?:{_STRING_OF_SET}|{_NUMBER_OF_SET})")
+_SET = re.compile(rf"{_BRACE}{SPACES}(?:{_STRING_OF_SET}|{_NUMBER_OF_SET})")
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 
-_COLON = re.compile(r":|=>?+")
+_COLON = re.compile(r":|\uff1a|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _UNQUOTED_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
-_JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
+_WIDE = "\uff5b\uff5d\uff3b\uff3d"
+_JUNK = re.compile(rf".[^\w\s,{{}}\[\]()${_ANY_QUOTE}{_WIDE}\\/#<-]*+", re.DOTALL)
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 # Brackets in the place of a key.
@@ -124,6 +128,9 @@ class ValueReader:
     def _abandon(self) -> None:
         """End the value where its text ends."""
         self._record(Kind.TRUNCATED_VALUE)
+        self._close_all()
+
+    def _close_all(self) -> None:
         while self.stack.containers:
             self.stack.close()
 
@@ -135,6 +142,9 @@ class ValueReader:
             stack.place = INSIDE if ending is Ending.MISSING_CLOSER else AFTER
             if ending is Ending.TRUNCATED:
                 self._abandon()
+            elif ending is Ending.CLOSED_BY_BRACKETS:
+                self._close_all()
+                self.is_complete = True
         elif stack.place == COLON:
             self._read_colon()
         else:
@@ -153,7 +163,9 @@ class ValueReader:
         char = self._next_char()
         if buffer.pos != start:
             return  # it was a comment
-        if place == AFTER:
+        if char in WIDE_BRACKETS and (place != INSIDE or not self.stack.is_in_object):
+            self._read_wide_bracket(WIDE_BRACKETS[char])
+        elif place == AFTER:
             self._read_after_value(char)
         elif place == INSIDE and char == ",":
             self._skip(Kind.EXTRA_COMMA, _COMMAS)
@@ -163,16 +175,36 @@ class ValueReader:
             self.stack.comma_at = -1
             self._read_value(char)
 
+    def _read_wide_bracket(self, bracket: str) -> None:
+        buffer, stack = self._buffer, self.stack
+        if bracket in "{[" and stack.place == AFTER:
+            self._record(Kind.MISSING_COMMA)
+            stack.place = INSIDE
+        elif bracket in "{[" or stack.place == VALUE:
+            self._read_value(bracket)
+        else:
+            depth, _ = close_bracket(bracket, buffer, buffer.pos, stack.containers, stack.closers)
+            self._record(Kind.WRONG_BRACKET)
+            while len(stack.containers) > depth:
+                stack.close()
+            buffer.pos += 1
+            stack.place = AFTER
+            self.is_complete = not depth
+
     def _next_char(self) -> str:
         """Consume white space and comments, and return the next character, or `""` at the end."""
         buffer = self._buffer
         while True:
             buffer.pos = SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
             char = buffer.char_at(buffer.pos)
-            end = buffer.comment_end(buffer.pos) if char in ("/", "#") else buffer.pos
+            kind, end = Kind.COMMENT, buffer.pos
+            if char in ("/", "#"):
+                end = buffer.comment_end(buffer.pos)
+            elif char == "\\":
+                kind, end = Kind.JUNK, buffer.skip_escaped_space(buffer.pos)
             if end == buffer.pos:
                 return char
-            self._record(Kind.COMMENT)
+            self._record(kind)
             buffer.pos = end
 
     def _skip(self, kind: Kind, pattern: re.Pattern[str]) -> None:
@@ -302,7 +334,7 @@ class ValueReader:
     def _read_colon(self) -> None:
         buffer = self._buffer
         char = self._next_char()
-        if char in (":", "="):
+        if char in (":", "=", "\uff1a"):
             match = buffer.match(_COLON, buffer.pos)
             if match[0] != ":":
                 self._record(Kind.MISSING_COLON)
@@ -430,7 +462,7 @@ class Scanner:
                 candidate = self.candidates[-1]
                 candidate.is_complete = reader.is_complete
                 candidate.end = self.buffer.offset + self.buffer.pos
-                self._gap, self._rest = "", ""
+                self._gap = ""
         except NeedMoreInput:
             pass
 
@@ -492,6 +524,9 @@ class Scanner:
     def _start_members(self) -> bool:
         """Start an object whose opening brace is missing, if members begin the text or block."""
         buffer = self.buffer
+        if buffer.text.startswith(("{", "["), buffer.pos):
+            self._is_block_start = False
+            return False
         member = buffer.match(_MEMBER, buffer.pos)
         self._is_block_start = False
         start = member[1]
@@ -556,25 +591,36 @@ class Scanner:
     def _start_or_skip(self, char: str, match: re.Match[str]) -> None:
         buffer, end = self.buffer, match.end()
         is_sure = match.lastindex in _SURE_GROUPS
+        is_wide = char > "\uff00"
         is_at_end = end == len(buffer.text)
         if is_at_end and not buffer.is_ended:
             raise NeedMoreInput
-        is_prose = match.lastindex == 1 and not is_at_end
-        if self._is_in_prose:
+        is_prose = (match.lastindex == 1 and not is_at_end) or (is_wide and not is_sure)
+        if self._is_in_prose and not is_wide:
             is_prose = match.lastindex == 1 or (not is_sure and buffer.text[end - 1] == "]")
         if is_prose:
             self._skip_prose(buffer.pos + 1)
             return
         start = buffer.offset + buffer.pos
-        before = buffer.text[max(buffer.pos - LOOK_BEHIND, 0) : buffer.pos]
+        is_part = self._is_in_prose and self._is_after_key()
+        if is_wide:
+            self._record(Kind.WRONG_BRACKET)
+            char = WIDE_BRACKETS[char]
         self._reader.open(char)
         self._add_candidate(start, is_weak=char == "[" and not is_sure)
-        if _KEY_BEFORE.search(before):
+        if is_part:
             self.candidates[-1].is_part = True
             self._record(Kind.LOST_PART, start - buffer.offset)
 
+    def _is_after_key(self) -> bool:
+        """Whether a comma, a key and a colon are before the next value."""
+        buffer = self.buffer
+        before = buffer.text[max(buffer.pos - LOOK_BEHIND, 0) : buffer.pos]
+        return _KEY_BEFORE.search(before) is not None
+
     def _add_candidate(self, start: int, *, is_weak: bool) -> None:
-        is_joined = self._end_gap()
+        is_joined = self._gap == "," and self._end_gap()
+        self._gap = None
         if self.candidates:
             self._ranking = rank(self.candidates[-1], self._ranking)
         candidate = Candidate(

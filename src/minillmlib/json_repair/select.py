@@ -30,17 +30,15 @@ class Candidate(msgspec.Struct, eq=False, kw_only=True):
         return bool(self.value) and not self.is_weak, self.is_complete, self.is_fenced
 
 
-def row_of(candidate: Candidate, candidates: list[Candidate], *, is_joined: bool) -> list[Candidate]:
-    """Return the candidates in a row with this one, or only those that commas join."""
-    first = last = next(
-        place for place, other in enumerate(candidates) if other is candidate
-    )
-    linked = [other.is_joined if is_joined else other.is_listed for other in candidates]
-    while linked[first]:
+def row_of(candidates: list[Candidate], place: int, *, is_joined: bool) -> slice:
+    """Return where the candidates are that stand in a row with this one, or that commas join."""
+    name = "is_joined" if is_joined else "is_listed"
+    first, end = place, place + 1
+    while getattr(candidates[first], name):
         first -= 1
-    while last + 1 < len(candidates) and linked[last + 1]:
-        last += 1
-    return candidates[first : last + 1]
+    while end < len(candidates) and getattr(candidates[end], name):
+        end += 1
+    return slice(first, end)
 
 
 Ranking: TypeAlias = tuple[Candidate | None, Merit, Candidate | None, Merit]
