@@ -65,8 +65,8 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
         complete: Whether the end of the value was seen, and no part of its JSON outside of it.
         candidates: Every object or array of the text that is not inside another, in order;
             `value` is one of them, or the list of those that commas join.
-        alternatives: The other values that the text may mean, the likeliest first: the candidates
-            whose end was seen, and the list of candidates that stand in a row.
+        alternatives: The other values that the text may mean, the likeliest first: the list of
+            the candidates that stand in a row, and each whose end was seen, but no remarks.
     """
 
     value: Any

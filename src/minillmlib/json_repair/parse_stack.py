@@ -37,7 +37,8 @@ _BRACKET_AND_ITEM = re.compile(
 _OBJECT = r"""(?:\{\s*+(?:["']([^"'\\\n]*+)["']?+)?+)?+"""
 NEXT_OBJECT = re.compile(_OBJECT)
 _BRACE_AND_OBJECT = re.compile(rf"[}}\uff5d]\s*+(?:,\s*+{_OBJECT})?+")
-_ITEM_GROUPS: dict[type, int] = {dict: 1, list: 2}  # of the last item so far; 3 for any other
+_ITEM_GROUPS: dict[type, int] = {dict: 1, list: 2}  # by the type of the last item so far
+_FLAT_ITEMS = 3  # for any other type
 
 
 OPENERS = {"}": "{", "]": "[", ")": "("}
@@ -197,10 +198,11 @@ def close_bracket(
     return (inner if inner and is_last else inner + 1), Kind.WRONG_BRACKET
 
 
-def is_key_of_item(key: str | None, items: Container, outer: Container) -> bool:
+def is_key_of_item(key: str | None, items: Any, outer: Any) -> bool:
     """Whether a key is one of the last of these items, but not of the object around them."""
-    item = items[-1] if items and type(items) is list else None
-    return key is not None and type(item) is dict and key in item and key not in outer
+    if key is None or type(items) is not list or not items or type(outer) is not dict:
+        return False
+    return type(items[-1]) is dict and key in items[-1] and key not in outer
 
 
 def _is_next_item(buffer: InputBuffer, pos: int, containers: list[Any]) -> bool:
@@ -208,9 +210,11 @@ def _is_next_item(buffer: InputBuffer, pos: int, containers: list[Any]) -> bool:
     return is_key_of_item(key, containers[-1], containers[-2])
 
 
-def _continues(buffer: InputBuffer, pos: int, outermost: Container) -> bool:
+def _continues(buffer: InputBuffer, pos: int, outermost: Any) -> bool:
     """Whether brackets, a comma, and then a key or an item show that the container goes on."""
     if type(outermost) is dict:
         return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
     group = buffer.match(_BRACKET_AND_ITEM, pos).lastindex
-    return group is not None and bool(outermost) and group == _ITEM_GROUPS.get(type(outermost[-1]), 3)
+    if group is None or not outermost:
+        return False
+    return group == _ITEM_GROUPS.get(type(outermost[-1]), _FLAT_ITEMS)

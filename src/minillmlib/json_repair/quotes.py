@@ -227,7 +227,7 @@ def value_ending(
 def brackets_before_key(
     buffer: InputBuffer, pos: int, text: str, stack: ParseStack
 ) -> StringEnd | None:
-    """Return the end of a string that has no closing quote, if brackets and the key there end it."""
+    """Return the end of a string without a closing quote, if brackets and the key there end it."""
     end = split_end(text, stack.closers)
     if not end.closers or not is_key_at(buffer, pos):
         return None
@@ -256,9 +256,8 @@ def _ending_before_word(
     if gap[0] and _is_stray_word(buffer, after, stack):
         return Ending.CLOSES
     if not stack.is_in_object:
-        if not gap[0] and (comma := _OPENS_ELEMENT.search(text := last_text())):
-            if "\n" in comma[0] or brackets_before_key(buffer, after - 1, text, stack):
-                return Ending.MISSING_CLOSER
+        if not gap[0] and _is_next_element(buffer, after - 1, stack, last_text()):
+            return Ending.MISSING_CLOSER
         is_next = gap[0] != "" and (char == "{" or _is_number(buffer, after))
         return _ENDINGS[char == ":" or is_next]
     if not gap[0] and (opened := _OPENS_KEY.search(text := last_text())):
@@ -268,6 +267,14 @@ def _ending_before_word(
             is_next = is_key_at(buffer, after - 1)
         return Ending.MISSING_CLOSER if is_next else Ending.CONTENT
     return _ENDINGS["\n" in gap[0] and _is_unquoted_key(buffer, after)]
+
+
+def _is_next_element(buffer: InputBuffer, pos: int, stack: ParseStack, text: str) -> bool:
+    """Whether the quote there opens an element, or the key after a list that it should end."""
+    comma = _OPENS_ELEMENT.search(text)
+    if comma is None:
+        return False
+    return "\n" in comma[0] or brackets_before_key(buffer, pos, text, stack) is not None
 
 
 def _is_stray_word(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
@@ -301,25 +308,31 @@ def _is_next_after_comma(
     char = buffer.char_at(after)
     if char == '"':
         is_next = not (in_object or nested.is_quoting) or _is_string(buffer, after, stack)
-        if is_next or not in_object:
-            return is_next
-        return buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None
-    if char == "\\" and (end := buffer.skip_escaped_space(after)) > after:
-        opener = opener_at(buffer, end)
-        return is_key_at(buffer, end) or opener == '\\"' or not (in_object or opener == "")
-    if char == "" or char in "}]),{/#\\" or char in _QUOTES:
+        return is_next or (in_object and buffer.match(_KEY_WITHOUT_QUOTE, after)[1] is not None)
+    if char == "\\":
+        return _is_next_after_escaped_space(buffer, after, stack)
+    if char == "" or char in "}]),{/#" or char in _QUOTES:
         return True
     if in_object and char == "[":
         return _is_list_without_key(buffer, after)
     if in_object:
         end = buffer.match(_WORD, after).end()
         return _is_unquoted_key(buffer, after) or (end > after and is_key_at(buffer, end))
-    if char in "[-(" or char.isdecimal():
-        return True
-    end = buffer.match(_TO_COMMA, after).end()
+    return char in "[-(" or char.isdecimal() or _is_bare_element(buffer, after, nested)
+
+
+def _is_next_after_escaped_space(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:
+    end = buffer.skip_escaped_space(pos)
+    opener = opener_at(buffer, end)
+    is_string = opener == '\\"' or (opener != "" and not stack.is_in_object)
+    return end == pos or is_string or is_key_at(buffer, end)
+
+
+def _is_bare_element(buffer: InputBuffer, pos: int, nested: NestedQuotes) -> bool:
+    """Whether an element without an opening quote is there, and not the text of this one."""
+    end = buffer.match(_TO_COMMA, pos).end()
     if buffer.char_at(end) != '"':
         return True
-    # Only the opening quote of the next element is missing, or this one was an inner quote.
     return nested.is_quoting is None and buffer.char_at(buffer.skip_space(end + 1)) in (",", "]")
 
 

@@ -135,7 +135,7 @@ def _is_whole_value(buffer: InputBuffer, stack: ParseStack, word: re.Match[str])
 
 
 def _is_end_at_other(buffer: InputBuffer, stack: ParseStack, pos: int) -> bool:
-    """Whether a full-width bracket, an escaped line break, or a key or value after a comma follows."""
+    """Whether a full-width bracket, an escaped line break, or a comma and the next token follow."""
     char = buffer.char_at(pos)
     if char == "\\":
         return buffer.skip_escaped_space(pos) > pos

@@ -427,7 +427,9 @@ class Scanner:
         self._is_in_prose = False
         self._is_thinking = False
         self._is_block_start = True
-        self._gap: str | None = None  # after a candidate: "" or a comma, while nothing else is there
+        self._gap: str | None = (
+            None  # after a candidate: "" or a comma, while nothing else is there
+        )
         self._rest = ""  # after that comma
         self._rest_start = 0
 
@@ -515,7 +517,7 @@ class Scanner:
     def _end_gap(self) -> bool:
         """Return whether the last candidate is joined to what follows."""
         is_joined = self._gap == "," and not self._rest
-        if self._rest and not self.candidates[-1].is_weak and _REST.match(self._rest):
+        if self._rest and _REST.match(self._rest):
             self.candidates[-1].is_part = True
             self._record(Kind.LOST_PART, self._rest_start - self.buffer.offset)
         self._gap, self._rest = None, ""
