@@ -289,7 +289,9 @@ def _alternatives(candidates: list[Candidate], row: slice) -> tuple[Any, ...]:
     lists = [_value_of(longer)] if len(longer) > row.stop - row.start and _is_whole(longer) else []
     others = candidates[: row.start] + candidates[row.stop :]
     whole = [
-        one.value for one in reversed(others) if one.merit[:2] == (True, True) and not one.is_part
+        one.value
+        for one in reversed(others)
+        if one.value and one.is_complete and not (one.is_weak or one.is_part)
     ]
     return (*lists, *whole)
 

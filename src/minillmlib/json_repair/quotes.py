@@ -225,10 +225,10 @@ def value_ending(
 
 
 def brackets_before_key(
-    buffer: InputBuffer, pos: int, text: str, stack: ParseStack
+    buffer: InputBuffer, pos: int, stack: ParseStack, last_text: LastText
 ) -> StringEnd | None:
     """Return the end of a string without a closing quote, if brackets and the key there end it."""
-    end = split_end(text, stack.closers)
+    end = split_end(last_text(), stack.closers)
     if not end.closers or not is_key_at(buffer, pos):
         return None
     around = stack.containers[: len(stack.containers) - len(end.closers)]
@@ -256,25 +256,18 @@ def _ending_before_word(
     if gap[0] and _is_stray_word(buffer, after, stack):
         return Ending.CLOSES
     if not stack.is_in_object:
-        if not gap[0] and _is_next_element(buffer, after - 1, stack, last_text()):
+        comma = None if gap[0] else _OPENS_ELEMENT.search(last_text())
+        if comma and ("\n" in comma[0] or brackets_before_key(buffer, after - 1, stack, last_text)):
             return Ending.MISSING_CLOSER
         is_next = gap[0] != "" and (char == "{" or _is_number(buffer, after))
         return _ENDINGS[char == ":" or is_next]
-    if not gap[0] and (opened := _OPENS_KEY.search(text := last_text())):
+    if not gap[0] and (opened := _OPENS_KEY.search(last_text())):
         if opened[0][0] == "{":
-            is_next = brackets_before_key(buffer, after - 1, text, stack) is not None
+            is_next = brackets_before_key(buffer, after - 1, stack, last_text) is not None
         else:
             is_next = is_key_at(buffer, after - 1)
         return Ending.MISSING_CLOSER if is_next else Ending.CONTENT
     return _ENDINGS["\n" in gap[0] and _is_unquoted_key(buffer, after)]
-
-
-def _is_next_element(buffer: InputBuffer, pos: int, stack: ParseStack, text: str) -> bool:
-    """Whether the quote there opens an element, or the key after a list that it should end."""
-    comma = _OPENS_ELEMENT.search(text)
-    if comma is None:
-        return False
-    return "\n" in comma[0] or brackets_before_key(buffer, pos, text, stack) is not None
 
 
 def _is_stray_word(buffer: InputBuffer, pos: int, stack: ParseStack) -> bool:

@@ -202,7 +202,7 @@ class StringReader:
         stack, buffer = self._stack, self._buffer
         self._log.add(Kind.MISSING_QUOTE)
         text = stack.string_text()
-        end = brackets_before_key(buffer, buffer.pos, self._last_text(), stack)
+        end = brackets_before_key(buffer, buffer.pos, stack, self._last_text)
         if not end or not text.endswith(end.tail):
             stack.finish_unclosed_string(text)
             return
