@@ -282,7 +282,8 @@ class ValueReader:
         last, members = stack.last_member(), stack.containers[-1]
         if char == "[" and type(last) is list:
             stack.enter(last, "]")
-            self._buffer.pos += 1
+            if not last or type(last[-1]) is not list:
+                self._buffer.pos += 1
             return True
         is_item = len(stack.containers) > 1 and type(stack.containers[-2]) is list
         key = self._buffer.match(NEXT_OBJECT, self._buffer.pos)[1] if char == "{" else None
