@@ -282,7 +282,7 @@ class ValueReader:
         last, members = stack.last_member(), stack.containers[-1]
         if char == "[" and type(last) is list:
             stack.enter(last, "]")
-            if not last or type(last[-1]) is not list:
+            if not last or not type(last[0]) is type(last[-1]) is list:
                 self._buffer.pos += 1
             return True
         is_item = len(stack.containers) > 1 and type(stack.containers[-2]) is list
