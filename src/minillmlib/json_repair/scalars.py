@@ -44,7 +44,7 @@ _UNQUOTED_STRING = Kind.UNQUOTED_STRING
 _WORD = re.compile(r"([-+.\w]*+)(\s*+)")
 _KEY_AFTER_COMMA = re.compile(rf",({SPACES})(?:[\w$-]++\s*+([:=])?+)?+")
 _WORD_AFTER_COMMA = re.compile(r",\s*+([^\W\d]\w*+\s*+)?+")
-_STARTS_AFTER_COMMA = frozenset("\"'`\u201c\u2018\uff02}],{/#\\.\u2026")
+_STARTS_AFTER_COMMA = frozenset("\"'`\u201c\u2018\uff02\uff5d\uff3d}],{/#\\.\u2026")
 _COMMENT = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
 _PLAIN = r"[^,{}\])\n\"]++"
 _BRACES = r"\{[^{}\n\"]*+\}?+"

@@ -88,8 +88,10 @@ _COMMAS = re.compile(r"[,\s]++")
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _UNQUOTED_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
-_WIDE = "\uff5b\uff5d\uff3b\uff3d"
-_JUNK = re.compile(rf".[^\w\s,{{}}\[\]()${_ANY_QUOTE}{_WIDE}\\/#<-]*+", re.DOTALL)
+_WIDE_CLOSERS = "\uff5d\uff3d"
+_JUNK = re.compile(
+    rf".[^\w\s,{{}}\[\]()${_ANY_QUOTE}\uff5b\uff3b{_WIDE_CLOSERS}\\/#<-]*+", re.DOTALL
+)
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 # Brackets in the place of a key.
@@ -163,7 +165,8 @@ class ValueReader:
         char = self._next_char()
         if buffer.pos != start:
             return  # it was a comment
-        if char in WIDE_BRACKETS and (place != INSIDE or not self.stack.is_in_object):
+        is_value = place != INSIDE or not self.stack.is_in_object
+        if char in WIDE_BRACKETS and (is_value or char in _WIDE_CLOSERS):
             self._read_wide_bracket(WIDE_BRACKETS[char])
         elif place == AFTER:
             self._read_after_value(char)
@@ -282,8 +285,9 @@ class ValueReader:
         last, members = stack.last_member(), stack.containers[-1]
         if char == "[" and type(last) is list:
             stack.enter(last, "]")
-            if not last or not type(last[0]) is type(last[-1]) is list:
-                self._buffer.pos += 1
+            has_lists = bool(last) and type(last[0]) is list and type(last[-1]) is list
+            if not has_lists:
+                self._buffer.pos += 1  # its items are those of the array
             return True
         is_item = len(stack.containers) > 1 and type(stack.containers[-2]) is list
         key = self._buffer.match(NEXT_OBJECT, self._buffer.pos)[1] if char == "{" else None
@@ -428,10 +432,9 @@ class Scanner:
         self._is_in_prose = False
         self._is_thinking = False
         self._is_block_start = True
-        self._gap: str | None = (
-            None  # after a candidate: "" or a comma, while nothing else is there
-        )
-        self._rest = ""  # after that comma
+        # After a candidate: `""`, or a comma; None if other text follows.
+        self._gap: str | None = None
+        self._rest = ""  # the beginning of the text after that comma
         self._rest_start = 0
 
     def feed(self, piece: str) -> None:
