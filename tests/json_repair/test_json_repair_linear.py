@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 
 MAX_STEPS = 300  # of the interpreter; those of most families are a tenth of that
 # Here each quote is read by the slow reader, which decides about it alone.
-MORE_STEPS = {"acute accents": 400, "smart quotes": 350}
+MORE_STEPS = {"acute accents": 400, "smart quotes": 350, "wide commas": 350}
 SIZES = (1_000, 4_000)  # in characters, each beside twice as much
 
 # What is repeated, and what stands before and after all of it.
@@ -60,6 +60,16 @@ FAMILIES = {
     "open lists without keys": ('"b", ["', '{"a":"', ""), "blocks with a number": ("```\n1\n```\n", "", ""), "values in parentheses": ("(1),", "[", ""),
     "open values in parentheses": ('("a', "[", ""), "acute accents": ("´", "[`", ""), "comments after a plus": ('"a" + /*', "[", ""),
     "braces before missing colons": ('}, "a" "b"', '{"a":1', ""), "addresses in brackets": ("[a://b ", "", ""), "a word with a quote": ('[a"', "", ""),
+    "wide commas": ('"，"a', '["', ""), "wide braces": ("｛", "", ""), "wide brackets": ('"］', '["', ""), "wide colons": ('"："a', '{"', ""),
+    "escaped lines": ("\\n", "[", ""), "escaped lines in a string": ('"\\n', '{"a":"', ""), "escaped lines and brackets": ('"\\n}', '{"a":"', ""),
+    "lists in a string": ('["a", ', '{"a":"x ', ""), "calls in a string": ('("a" ', '{"a":"x ', ""), "closed calls in a string": ('("a") ', '{"a":"x ', ""),
+    "lists in lists of a string": ('[["a"] ', '["x ', ""), "lists in quotes of a string": ('["a [" ', '["x ', ""),
+    "brackets after a root": ("]", "[1]", ",2]"), "items after a root": ("],2", "[1", ""), "strings after a root": ('],"b"', '["a"', ""),
+    "objects after a root": ('],{"a":1}', '[{"a":1}', ""), "objects after brackets": ('}]},{"a":1', '[{"a":1', ""), "words after a root": ("],a", "[1", ""),
+    "objects that commas join": ('{"a":1},', "", ""), "a member without a brace": ('"a":', "", ""), "members without braces": ('"a":1,', "", ""),
+    "fences before members": ('```"a":1```', "", ""), "keys before objects": (', "a": {"b":1} ', "so", ""), "strings in brackets": ('"a}, {"b":', '[{"a":', ""),
+    "brackets before keys": ('"a], "b":', '{"a":["', ""), "brackets at the end": ("}", '{"a":"x\n', ""), "brackets and spaces at the end": ("} ", '{"a":"x', ""),
+    "lone strings after a list": ('"b",', '{"a":["x"],', ""), "lists that go on in an object": ('],{"b":1}', '{"a":[{"b":1}', ""), "words before quotes": ('", b"', '["a', ""),
     "byte order marks": ("\ufeff", "", ""), "dots in a list": ("...,", "[", ""), "semicolons": (";", "[1", ""),
 }  # fmt: skip
 

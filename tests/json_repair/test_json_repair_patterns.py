@@ -6,6 +6,7 @@ import re
 
 import pytest
 from broken_json import BROKEN, CUT
+from broken_texts import broken_texts
 from json_documents import mutations, repaired
 
 from minillmlib.json_repair import buffer, fast_path, parse_stack, quotes, scalars, scanner, strings
@@ -59,6 +60,17 @@ MATCHES = [
     (parse_stack._BRACKET_AND_KEY, '}, "a": 1', 7, [":"]),
     (parse_stack._BRACKET_AND_KEY, '}, "a" "b"}', 11, ["}"]),
     (parse_stack._BRACKET_AND_KEY, '}, {"a": 1}', 3, []),
+    (parse_stack._BRACKET_AND_KEY, "}}, 'a': 1", 8, [":"]),
+    (parse_stack._BRACKET_AND_ITEM, '] }, {"a"', 6, ["{"]),
+    (parse_stack._BRACKET_AND_ITEM, "], [1]", 4, ["1"]),
+    (parse_stack._BRACKET_AND_ITEM, "], [[1]]", 4, []),
+    (parse_stack._BRACKET_AND_ITEM, '], "b", 3] so', 10, ["]"]),
+    (parse_stack._BRACKET_AND_ITEM, "], 3 and 4", 5, []),
+    (parse_stack._BRACKET_AND_ITEM, "], so", 5, []),
+    (parse_stack.NEXT_OBJECT, '{ "a": 1', 5, ["a"]),
+    (parse_stack.NEXT_OBJECT, "{a: 1", 1, []),
+    (parse_stack._BRACE_AND_OBJECT, "}, {'a': 1", 7, ["a"]),
+    (parse_stack._BRACE_AND_OBJECT, "}]", 1, []),
     (quotes.FLAT_LIST, '["a", b] ,', 9, ["]"]),
     (quotes.FLAT_LIST, "[[1]]", 1, []),
     (quotes._BRACKET, "](", 2, ["("]),
@@ -72,6 +84,26 @@ MATCHES = [
     (quotes._KEY_WITHOUT_QUOTE, '"b, x"', 2, []),
     (quotes.PLUS, '+ /* a */ // b\n "c"', 16, []),
     (quotes.PLUS, '+ /* "c"', 5, []),
+    # Code in a string.
+    (quotes._CODE, '["a", "b"] + c', 10, ["[", "]"]),
+    (quotes._CODE, '{"a": [{"b": "c)"}]}; d', 20, ["{", "}"]),
+    (quotes._CODE, '("a", f("b"))"', 13, ["(", ")"]),
+    (quotes._CODE, '["a", "b": 1}', 13, ["[", "}"]),
+    (quotes._CODE, '["a\n"]', 3, ["["]),
+    (quotes._AFTER_CODE, '", "b"', 1, ['"']),
+    (quotes._AFTER_CODE, ", so it", 6, ["so i", "i"]),
+    (quotes._AFTER_CODE, " + 1", 1, []),
+    # Around a value.
+    (scanner._REST, '"b"]', 4, []),
+    (scanner._REST, "3, 4", 2, []),
+    (scanner._REST, "b: 2}", 5, []),
+    (scanner._REST, "note: so", -1, []),
+    (scanner._REST, "3 of them", -1, []),
+    (scanner._MEMBER, '\n"a": {', 7, ["{"]),
+    (scanner._MEMBER, "'a' : -1", 7, ["-"]),
+    (scanner._MEMBER, '"a": nothing', 12, ["nothing"]),
+    (scanner._MEMBER, '"a" is', 4, []),
+    (scanner._OUTSIDE, '［ "a"', 3, ["", '"']),
     (scanner._SET, '{"a", "b"}', 5, [","]),
     (scanner._SET, '{"a": 1}', 4, []),
     (scanner._SET, "{5}", 3, ["}"]),
@@ -117,7 +149,7 @@ def test_a_pattern_matches(pattern: re.Pattern[str], text, end, groups):
 
 
 def test_the_fast_path_decides_as_the_slow_reader(monkeypatch):
-    texts = [case[1] for case in BROKEN + CUT]
+    texts = [case[1] for case in BROKEN + CUT] + [one.text for one in broken_texts()]
     texts += [f"{before}{case[1]}" for case in MATCHES for before in ("{", "[", '{"k": ')]
     texts += [text for seed, text in enumerate(texts) for text in mutations(text, seed, 5)]
     fast = [repaired(text) for text in texts]

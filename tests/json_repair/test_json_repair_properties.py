@@ -11,6 +11,7 @@ import tracemalloc
 import msgspec
 import pytest
 from broken_json import BROKEN, CUT
+from broken_texts import broken_texts
 from fuzz_inputs import FACTOR
 from hypothesis import HealthCheck, Phase, given, settings
 from json_documents import (
@@ -170,6 +171,7 @@ def without_last(value):
 SAMPLE = {"text": 'say "hi"', "more": [1, {"a": [True, None]}, "it's"], "n": {"x": -1.5e3}}
 # Thoughts whose beginning is not in the text are the one thing that is taken back.
 SPLIT = [case[1] for case in BROKEN + CUT if case[0] != "thoughts that began in the prompt"]
+SPLIT += [one.text for one in broken_texts()]
 SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 70)]
 
 

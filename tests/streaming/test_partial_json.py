@@ -102,7 +102,7 @@ def test_an_answer_without_json_has_no_value_and_is_kept(pieces):
 @pytest.mark.parametrize(
     ("text", "value"),
     [("42", 42), (" null", None), ("true\n", True), ('"Use [1] or {2}"', "Use [1] or {2}"),
-     ('"a": 1, "b": [2]', [2]), ('"a": 1, "b": 2', {"a": 1, "b": 2}), ('"["', "[")],
+     ('"a": 1, "b": [2]', {"a": 1, "b": [2]}), ('"a": 1, "b": 2', {"a": 1, "b": 2}), ('"["', "[")],
 )  # fmt: skip
 def test_what_could_be_one_scalar_has_one_value_at_the_end(text, value):
     assert values_of(*text) == [value] == [repair(text).value]

@@ -48,6 +48,43 @@ def test_the_text_becomes_the_repaired_json_and_the_raw_response_keeps_what_came
     assert stream.response.content == stream.node.text == REPAIRED
 
 
+LISTS = [
+    ('[{"n": 1}]},\n{"n": 2}]', [{"n": 1}, {"n": 2}]),
+    ('{"n": 1}, {"n": 2}, {"n": 3}', [{"n": 1}, {"n": 2}, {"n": 3}]),
+    ('"n": 1,\n"more": {"n": 2},\n"tags": ["x"]\n}', {"n": 1, "more": {"n": 2}, "tags": ["x"]}),
+    ('{"tags": ["x", "y"], "z"], "n": 3}', {"tags": ["x", "y", "z"], "n": 3}),
+]
+
+
+@WIRES
+@pytest.mark.parametrize(("text", "value"), LISTS)
+def test_brackets_that_end_too_early_lose_nothing_of_the_answer(wire, text, value):
+    assert asked(wire(text)).response.json() == value
+    stream = ROOT.chat_streaming("u", wire(wire.streamed(text[:9], text[9:])).generator, PARSING)
+    *_, last = iterate(stream.partial_json())
+    assert last == value
+    assert msgspec.json.decode(stream.node.text) == value
+
+
+PARTS = ['{"n": 1}, "more", "tags": 2}', '[1, 2], 3, 4', 'Here: "n": 1, "more": {"k": [2]}, "x"',
+         '{"n": 1}}, more: 2, tags: 3}']  # fmt: skip
+
+
+@WIRES
+@pytest.mark.parametrize("text", PARTS)
+def test_a_part_of_the_json_does_not_pass_as_the_answer(wire, text):
+    stream = ROOT.chat_streaming("u", wire(wire.streamed(text[:5], text[5:])).generator, PARSING)
+    assert "".join(chunk.delta for chunk in iterate(stream)) == text
+    for node in (asked(wire(text)), stream.node):
+        assert node.text == text, "it stays as it came"
+        with pytest.raises(NoJsonFoundError, match="only in part"):
+            node.response.json()
+    accepting = PARSING.replace(allow_incomplete_json=True)
+    assert asked(wire(text), accepting).text != text
+    other = f"{text}\n\nIn short:\n{REPAIRED}"
+    assert asked(wire(other)).text == REPAIRED, "it is about another value"
+
+
 def test_json_that_is_whole_stays_as_it_was_written():
     for text in ('{ "a":1.0,\n"b" : "\\u00e9" }', "[1, 2]\n", '"text"', "7"):
         assert asked(Chat(text)).text == text

@@ -109,6 +109,53 @@ def test_openai_is_asked_to_be_strict():
     assert scripted.bodies[0]["response_format"] == form
 
 
+ROME = OSLO.replace("Oslo", "Rome")
+SEVERAL = [
+    f'{OSLO}\n\nThe format was {{"version": 1}}.',
+    f'Like {{"city": "a name"}}:\n{OSLO}\nIt is from {{"source": "a map"}} of today.',
+    f'```json\n{OSLO}\n```\nThe request:\n```json\n{{"city": "Oslo"}}\n```',
+    f'{{"thought": "Which?"}}\n{OSLO}',
+]
+
+
+@WIRES
+@pytest.mark.parametrize("text", SEVERAL)
+def test_of_several_values_the_one_that_fits_counts_without_another_request(wire, text):
+    scripted = wire(text)
+    answer = asked(scripted)
+    assert answer.parsed == Answer(City("Oslo", 717710))
+    assert answer.response.json() == msgspec.json.decode(OSLO)
+    assert len(scripted.bodies) == 1
+    stream = ROOT.chat_streaming(
+        "u", wire(wire.streamed(text[:20], text[20:])).generator, EXPECTING
+    )
+    assert "".join(chunk.delta for chunk in iterate(stream)) == text
+    assert stream.node.parsed == answer.parsed
+
+
+def test_of_several_values_that_fit_the_last_counts_and_a_list_takes_those_in_a_row():
+    text = f'{ROME}\nor rather\n{OSLO}\nas in {{"source": 1}}.'
+    assert asked(Chat(text)).parsed.city.name == "Oslo"
+    rows = NodeCompletionParameters().expecting(list[Answer])
+    assert [one.city.name for one in asked(Chat(f"{OSLO}\n{ROME}\n"), rows).parsed] == [
+        "Oslo",
+        "Rome",
+    ]
+    assert [one.city.name for one in asked(Chat(f"{OSLO}, {ROME}"), rows).parsed] == [
+        "Oslo",
+        "Rome",
+    ]
+
+
+@pytest.mark.parametrize("text", [
+    f"{OSLO}, {ROME}", '{"city": {"name": "Oslo"}} {} []', '{"n": 1} see [1]',
+])  # fmt: skip
+def test_a_part_or_a_remark_is_no_value_that_fits(text):
+    assert isinstance(failure(Chat(text), EXPECTING.replace(retry=0)), ResponseValidationError)
+    kinds = EXPECTING.replace(retry=0).expecting(list[int])
+    assert isinstance(failure(Chat('{"n": 1} see [1]'), kinds), ResponseValidationError)
+
+
 @WIRES
 def test_wrong_answers_go_back_with_what_is_wrong_and_only_the_last_of_them(wire):
     scripted = wire(MANY, NONE, f"Here:\n```json\n{OSLO}\n```")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Collection
 
 import msgspec
@@ -17,6 +19,7 @@ from minillmlib.errors import (
 )
 from minillmlib.json_value import JsonValue, excerpt
 from minillmlib.structured.json_answer import extract_json
+from minillmlib.structured.result_type import ResultType
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -54,9 +57,23 @@ def validate(call: Call, response: CompletionResponse) -> tuple[CompletionRespon
     try:
         parsed = NOT_PARSED if result_type is None else result_type.parse(content)
     except ResponseValidationError as error:
-        error.partial = response.content
-        raise
+        if result_type is not None and (other := _parse_alternative(result_type, response.content)):
+            content, parsed = other
+        else:
+            error.partial = response.content
+            raise
     return _with_content(response, content), parsed
+
+
+def _parse_alternative(
+    result_type: ResultType[JsonValue], text: str
+) -> tuple[str, JsonValue] | None:
+    """Return the JSON and the value of the likeliest other value in the text that fits the type."""
+    for value in json_repair.repair(text).alternatives:
+        with contextlib.suppress(ResponseValidationError, RecursionError):
+            content = json.dumps(value, ensure_ascii=False)
+            return content, result_type.parse(content)
+    return None
 
 
 def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) -> str:
@@ -67,6 +84,7 @@ def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) ->
         refusal=response.refusal,
         is_truncated=is_strict and response.is_truncated,
         is_end_known=not is_strict or response.is_end_known,
+        accepts_part=not is_strict,
     )
     if call.settings.crash_on_refusal and found.value in NO_ANSWER:
         raise NoJsonFoundError(

@@ -14,16 +14,21 @@ from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.changes import MAX_CHANGES, JsonChange, JsonChangeKind, RepairResult
 from minillmlib.json_repair.scalars import parse_scalar
 from minillmlib.json_repair.scanner import Scanner
-from minillmlib.json_repair.select import Candidate
+from minillmlib.json_repair.select import Candidate, row_of
 
 _MEMBERS_ONLY = re.compile(r'\s*+"[^"\\\n]*+"\s*+:')
 _OPENERS = frozenset("\"'(\u201c\u2018\u201e\u00ab")
-_DOUBTFUL = {JsonChangeKind.UNQUOTED_STRING, JsonChangeKind.INNER_QUOTE}
+_DOUBTFUL = {
+    JsonChangeKind.UNQUOTED_STRING,
+    JsonChangeKind.INNER_QUOTE,
+    JsonChangeKind.MISSING_QUOTE,
+}
 _SURROUNDING_CHARS = " \t\r\n\ufeff"
 # One value in a fence or in prose without brackets or tags, decoded at once: 29 us, not 127.
-_PROSE = r"[^{\[<]*+"
+_PROSE = r"[^{\[<\uff5b\uff3b]*+"
 _CONTAINER = r"""(?>(?:\{\s*+["}]|\[\s*+["{\[\]-]).*[}\]])"""
 _ONLY_VALUE = re.compile(rf"""{_PROSE}({_CONTAINER})(?!\s*+,\s*+"){_PROSE}\Z""", re.DOTALL)
+_KEY = re.compile(r"""["']\s*+:\s*+\Z""")  # before a value: the brace around it is missing
 _TOKEN = re.compile(r"[-+.\w]++")
 _DECODER = msgspec.json.Decoder()
 
@@ -72,13 +77,22 @@ def repair(text: str) -> RepairResult:
 
 
 def _find_value(text: str) -> Any:
-    if only := _ONLY_VALUE.match(text):
+    if (only := _ONLY_VALUE.match(text)) and not _KEY.search(text, 0, only.start(1)):
         with contextlib.suppress(ValueError, RecursionError):
             return _DECODER.decode(only[1])
     scanner = Scanner(max_changes=0)
     scanner.finish(text)
     best = scanner.best()
-    return best.value if best else _repair_prose(scanner).value
+    if best is None:
+        return _repair_prose(scanner).value
+    candidates = scanner.candidates
+    if len(candidates) == 1:
+        return best.value
+    return _value_of(candidates[row_of(candidates, candidates.index(best), is_joined=True)])
+
+
+def _value_of(row: list[Candidate]) -> Any:
+    return row[0].value if len(row) == 1 else [candidate.value for candidate in row]
 
 
 class PartialJson:
@@ -117,11 +131,14 @@ class PartialJson:
         best = scanner.best()
         if best is None:
             return _repair_prose(scanner)
+        candidates = scanner.candidates
+        row = row_of(candidates, candidates.index(best), is_joined=True)
         return RepairResult(
-            value=best.value,
-            changes=_changes_of(best, scanner),
-            complete=best.is_complete,
-            candidates=tuple(candidate.value for candidate in scanner.candidates),
+            value=_value_of(candidates[row]),
+            changes=_changes_of(row, scanner),
+            complete=_is_whole(candidates[row]),
+            candidates=tuple(candidate.value for candidate in candidates),
+            alternatives=_alternatives(candidates, row),
         )
 
 
@@ -266,10 +283,30 @@ class IncrementalObject(PartialJson):
         return {}
 
 
-def _changes_of(best: Candidate, scanner: Scanner) -> tuple[JsonChange, ...]:
-    """Return the changes in this value and around it; of other values, only that they exist."""
-    others = [candidate for candidate in scanner.candidates if candidate is not best]
-    changes = [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MAX_CHANGES]]
+def _alternatives(candidates: list[Candidate], row: slice) -> tuple[Any, ...]:
+    """Return the list of the values in a row, and then the other candidates from the last on."""
+    longer = candidates[row_of(candidates, row.start, is_joined=False)]
+    lists = [_value_of(longer)] if len(longer) > row.stop - row.start and _is_whole(longer) else []
+    others = candidates[: row.start] + candidates[row.stop :]
+    whole = [
+        one.value
+        for one in reversed(others)
+        if one.value and one.is_complete and not (one.is_weak or one.is_part)
+    ]
+    return (*lists, *whole)
+
+
+def _is_whole(row: list[Candidate]) -> bool:
+    return all(one.is_complete and not one.is_part for one in row)
+
+
+def _changes_of(row: slice, scanner: Scanner) -> tuple[JsonChange, ...]:
+    """Return the changes in these values and around; of other values, only that they exist."""
+    others = scanner.candidates[: row.start] + scanner.candidates[row.stop :]
+    changes: list[tuple[int, JsonChangeKind]] = []
+    if row.stop - row.start > 1:
+        changes = [(scanner.candidates[row.start].start, JsonChangeKind.MISSING_BRACKET)]
+    changes += [(other.start, JsonChangeKind.OTHER_VALUES) for other in others[:MAX_CHANGES]]
     changes += [
         (position, JsonChangeKind.LONE_SURROGATE)
         for position in scanner.buffer.surrogates[:MAX_CHANGES]

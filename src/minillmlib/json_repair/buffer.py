@@ -13,7 +13,9 @@ LOOK_BEHIND = 64  # characters that stay readable after they were consumed
 _SHORT_REST = 64
 _MIN_PORTION = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-SPACE = re.compile(r"\s*+")
+# With the characters that have no width, such as a byte order mark.
+SPACES = r"[\s\u200b\u2060\ufeff]*+"
+SPACE = re.compile(SPACES)
 _LINE = re.compile(r"[^\n]*+")
 _TO_BRACKET = re.compile(r"[^}\]]*+")
 _BLOCK_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+")
@@ -79,6 +81,17 @@ class InputBuffer:
 
     def skip_space(self, pos: int) -> int:
         return self.match(SPACE, pos).end()
+
+    def skip_escaped_space(self, pos: int) -> int:
+        """Skip white space and escaped line breaks and tabs, which models write between tokens."""
+        while True:
+            pos = self.skip_space(pos)
+            if self.char_at(pos) != "\\" or self.char_at(pos + 1) not in ("n", "r", "t"):
+                return pos
+            following = self.char_at(pos + 2)
+            if following.isalpha() or following == "_":
+                return pos
+            pos += 2
 
     def char_at(self, pos: int) -> str:
         """Return the character there, or `""` at the end of the whole text."""

@@ -17,12 +17,13 @@ class JsonChangeKind(StrEnum):
     THOUGHTS = "thoughts were ignored"
     FENCE = "the fence of a code block was ignored"
     OTHER_VALUES = "other values in the text were not used"
+    LOST_PART = "a part of the JSON around the value could not be used"
     COMMENT = "a comment was ignored"
     JUNK = "something without a meaning here was ignored"
     MISSING_COMMA = "a comma was missing"
     EXTRA_COMMA = "there was an extra comma"
     MISSING_COLON = "a colon was missing, or was another character"
-    MISSING_BRACKET = "a closing bracket was missing"
+    MISSING_BRACKET = "a bracket was missing"
     WRONG_BRACKET = "there was a bracket of the wrong kind, or an extra one"
     OTHER_QUOTES = "the quotes were not double quotes"
     MISSING_QUOTE = "a closing quote was missing"
@@ -61,15 +62,18 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         value: The value.
         changes: The first thousand changes in the order of the text; none if it was JSON.
-        complete: Whether the end of the value was seen. False if the text ended before it.
+        complete: Whether the end of the value was seen, and no part of its JSON outside of it.
         candidates: Every object or array of the text that is not inside another, in order;
-            `value` is one of them.
+            `value` is one of them, or the list of those that commas join.
+        alternatives: The other values that the text may mean, the likeliest first: the list of
+            the candidates that stand in a row, and each whose end was seen, but no remarks.
     """
 
     value: Any
     changes: tuple[JsonChange, ...] = ()
     complete: bool = True
     candidates: tuple[Any, ...] = ()
+    alternatives: tuple[Any, ...] = ()
 
 
 class ChangeLog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from minillmlib.errors import JsonRepairError
 from minillmlib.json_repair.buffer import InputBuffer
@@ -17,11 +17,57 @@ MAX_DEPTH = 512
 # its colon, within a string.
 INSIDE, AFTER, VALUE, COLON, STRING = range(5)
 
+# Closing brackets: more than nine in a row end the outermost container.
+_BRACKETS = r"(?:[}\])\uff5d\uff3d]\s*+){1,9}+"
 # Group 1: the colon of a key. Group 2: the brace after a string without a colon.
 _OPEN_STRING = r'"[^"\\\n]*+'
 _STRING_AND_BRACE = rf'{_OPEN_STRING}(?:"\s*+(\}})?+)?+'
 _KEY = rf'{_OPEN_STRING}(?:"\s*+(?:(:)|{_STRING_AND_BRACE})?+)?+'
-_BRACKET_AND_KEY = re.compile(rf"[}}\])]\s*+(?:,\s*+(?:{_KEY})?+)?+")
+# Group 3: the colon of a key in single quotes.
+_SINGLE_KEY = r"'[^'\\\n]*+(?:'\s*+(:)?+)?+"
+_BRACKET_AND_KEY = re.compile(rf"{_BRACKETS}(?:,\s*+(?:{_KEY}|{_SINGLE_KEY})?+)?+")
+# After brackets and a comma, group 1: an object. Group 2: a flat array. Group 3: the bracket after
+# strings, numbers and literals.
+_FLAT_ITEM = r'(?:"[^"\\\n]*+"?+|[-+.\w]++)\s*+'
+_ITEMS = rf"{_FLAT_ITEM}(?:,\s*+(?:{_FLAT_ITEM})?+)*+(\])?+"
+_BRACKET_AND_ITEM = re.compile(
+    rf"{_BRACKETS}(?:,\s*+(?:(\{{)|(?:\[\s*+(?=([^\s\[])?+))|{_ITEMS})?+)?+"
+)
+# Group 1 is the first key of an object.
+_OBJECT = r"""(?:\{\s*+(?:["']([^"'\\\n]*+)["']?+)?+)?+"""
+NEXT_OBJECT = re.compile(_OBJECT)
+_BRACE_AND_OBJECT = re.compile(rf"[}}\uff5d]\s*+(?:,\s*+{_OBJECT})?+")
+_ITEM_GROUPS: dict[type, int] = {dict: 1, list: 2}  # by the type of the last item so far
+_FLAT_ITEMS = 3  # for any other type
+
+
+OPENERS = {"}": "{", "]": "[", ")": "("}
+_SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())
+_PERHAPS_AFTER_STRING = f"{_SPACES},`{{}}[]()"
+
+
+class StringEnd(NamedTuple):
+    """The brackets after a string without a closing quote, and all after the string."""
+
+    closers: str
+    opens_object: bool
+    tail: str
+
+
+def split_end(text: str, closers: str) -> StringEnd:
+    """Find the brackets at the end of a string that close open containers.
+
+    These are brackets that the string does not open itself, and perhaps a comma and a brace after.
+    """
+    kept = text.rstrip(_SPACES)
+    opens_object = kept.endswith("{")
+    kept = kept.removesuffix("{").rstrip(_SPACES).removesuffix(",")
+    string = kept.rstrip(f"{_SPACES}}}])")
+    found = "".join(kept[len(string) :].split())
+    is_open = any(string.count(OPENERS[char]) > string.count(char) for char in found)
+    if is_open or not closers[::-1].startswith(found):
+        found = ""
+    return StringEnd(found, opens_object, text[len(string) :])
 
 
 class ParseStack:
@@ -54,6 +100,11 @@ class ParseStack:
         self.is_in_object = type(container) is dict
         self.place = INSIDE
 
+    def last_member(self) -> Any:
+        """Return the last member of the innermost container, which is an object; None if empty."""
+        members = self.containers[-1]
+        return members[next(reversed(members))] if members else None
+
     def close(self) -> None:
         self.containers.pop()
         self.closers = self.closers[:-1]
@@ -83,18 +134,31 @@ class ParseStack:
         self._slot = (self.containers[-1], self.key if self.is_in_object else -1)
         self.string_parts = []
 
-    def refresh_string(self, *, is_stripped: bool = True) -> None:
+    def refresh_string(self) -> None:
         """Store the known text of the string, without an end that may be stripped later."""
         if self.string_parts:
             text = "".join(self.string_parts)
             self.string_parts = [text]
             container, slot = self._slot
-            container[slot] = text.rstrip().removesuffix(",").rstrip() if is_stripped else text
+            container[slot] = text.rstrip(_PERHAPS_AFTER_STRING)
 
-    def finish_string(self, *, is_stripped: bool = False) -> None:
-        """Store the string; if stripped, without a comma and white space at its end."""
-        self.refresh_string(is_stripped=is_stripped)
+    def string_text(self) -> str:
+        """Return the known text of the string."""
+        return "".join(self.string_parts)
+
+    def finish_string(self) -> None:
+        if self.string_parts:
+            self._store_string(self.string_text())
+            self.string_parts = []
+
+    def finish_unclosed_string(self, text: str) -> None:
+        """Store this part of the string, without a comma and white space at its end."""
+        self._store_string(text.rstrip().removesuffix(",").rstrip())
         self.string_parts = []
+
+    def _store_string(self, text: str) -> None:
+        container, slot = self._slot
+        container[slot] = text
 
     def path(self) -> list[tuple[Container, Any]]:
         """Return the open containers, each with the key or index of what grows in it, or None."""
@@ -117,19 +181,40 @@ def close_bracket(
 ) -> tuple[int, Kind | None]:
     """Return how many containers stay open after the closing bracket there, and the change."""
     inner = len(closers) - 1
-    if closers[-1] == char:
-        object_continues = char == "}" and not inner and _is_before_key(buffer, pos)
-        return (1, Kind.WRONG_BRACKET) if object_continues else (inner, None)
-    if char not in closers:
-        following = buffer.char_at(buffer.skip_space(pos + 1))
-        closes_nothing = char == ")" or (following != "" and following in ',"')
-        return inner + closes_nothing, Kind.WRONG_BRACKET
-    is_for_inner = char == "}" and inner == 1 and type(containers[0]) is dict
-    if is_for_inner and _is_before_key(buffer, pos):
-        return inner, Kind.WRONG_BRACKET
-    return closers.rindex(char), Kind.MISSING_BRACKET
+    depth, kind = inner, None
+    if closers[-1] != char:
+        if char in closers:
+            if char == "}" and closers[-1] == "]" and _is_next_item(buffer, pos, containers):
+                return inner + 1, Kind.WRONG_BRACKET
+            depth, kind = closers.rindex(char), Kind.MISSING_BRACKET
+        else:
+            following = buffer.char_at(buffer.skip_space(pos + 1))
+            closes_nothing = char == ")" or (following != "" and following in ',"')
+            depth, kind = inner + closes_nothing, Kind.WRONG_BRACKET
+    if depth or not _continues(buffer, pos, containers[0]):
+        return depth, kind
+    # If another bracket follows, it closes what is open inside, and this one nothing.
+    is_last = buffer.char_at(buffer.skip_space(pos + 1)) == ","
+    return (inner if inner and is_last else inner + 1), Kind.WRONG_BRACKET
 
 
-def _is_before_key(buffer: InputBuffer, pos: int) -> bool:
-    """Whether a comma and another key follow the bracket there, so that the object continues."""
-    return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
+def is_key_of_item(key: str | None, items: Any, outer: Any) -> bool:
+    """Whether a key is one of the last of these items, but not of the object around them."""
+    if key is None or type(items) is not list or not items or type(outer) is not dict:
+        return False
+    return type(items[-1]) is dict and key in items[-1] and key not in outer
+
+
+def _is_next_item(buffer: InputBuffer, pos: int, containers: list[Any]) -> bool:
+    key = buffer.match(_BRACE_AND_OBJECT, pos)[1]
+    return is_key_of_item(key, containers[-1], containers[-2])
+
+
+def _continues(buffer: InputBuffer, pos: int, outermost: Any) -> bool:
+    """Whether brackets, a comma, and then a key or an item show that the container goes on."""
+    if type(outermost) is dict:
+        return buffer.match(_BRACKET_AND_KEY, pos).lastindex is not None
+    group = buffer.match(_BRACKET_AND_ITEM, pos).lastindex
+    if group is None or not outermost:
+        return False
+    return group == _ITEM_GROUPS.get(type(outermost[-1]), _FLAT_ITEMS)

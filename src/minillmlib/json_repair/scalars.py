@@ -8,10 +8,17 @@ from typing import Any
 
 import msgspec
 
-from minillmlib.json_repair.buffer import InputBuffer
+from minillmlib.json_repair.buffer import SPACES, InputBuffer
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.parse_stack import ParseStack
-from minillmlib.json_repair.quotes import FLAT_LIST, is_key_at, is_last_string_at
+from minillmlib.json_repair.quotes import (
+    FLAT_LIST,
+    OPENING_BRACKETS,
+    OTHER_COMMAS,
+    WIDE_BRACKETS,
+    is_key_at,
+    is_last_string_at,
+)
 
 _DECODER = msgspec.json.Decoder()
 
@@ -35,9 +42,9 @@ _COMPLETIONS = {**_LITERALS, "True": True, "False": False, "None": None}
 _UNQUOTED_STRING = Kind.UNQUOTED_STRING
 
 _WORD = re.compile(r"([-+.\w]*+)(\s*+)")
-_KEY_AFTER_COMMA = re.compile(r",(\s*+)(?:[\w$-]++\s*+([:=])?+)?+")
+_KEY_AFTER_COMMA = re.compile(rf",({SPACES})(?:[\w$-]++\s*+([:=])?+)?+")
 _WORD_AFTER_COMMA = re.compile(r",\s*+([^\W\d]\w*+\s*+)?+")
-_STARTS_AFTER_COMMA = frozenset("\"'`\u201c\u2018}],{/#\\.\u2026")
+_STARTS_AFTER_COMMA = frozenset("\"'`\u201c\u2018\uff02\uff5d\uff3d}],{/#\\.\u2026")
 _COMMENT = re.compile(r"\s(?://|/\*|#)|/\*[^*]*+\*/")
 _PLAIN = r"[^,{}\])\n\"]++"
 _BRACES = r"\{[^{}\n\"]*+\}?+"
@@ -114,15 +121,31 @@ def _is_whole_value(buffer: InputBuffer, stack: ParseStack, word: re.Match[str])
     char = buffer.char_at(end)
     if char == "" or char in "}])" or "\n" in word[2]:
         return True
+    is_scalar = parse_scalar(word[1])[1] is not _UNQUOTED_STRING
+    if is_scalar and (char == "\\" or char in OTHER_COMMAS or char in WIDE_BRACKETS):
+        return _is_end_at_other(buffer, stack, end)
     is_before_value = char == "{" and not word[2]
     if not stack.is_in_object and word[2]:
         is_before_value = char in "-+." or char.isdecimal()
     if char != "," and not is_before_value:
         return char in "\"'{[#/" and word[2] != ""
-    is_scalar = parse_scalar(word[1])[1] is not _UNQUOTED_STRING
     if char != "," or (is_scalar and word[1][0].isalpha()):
         return is_scalar
     return _is_end_at_comma(buffer, stack, end) or (is_scalar and _is_before_list(buffer, end))
+
+
+def _is_end_at_other(buffer: InputBuffer, stack: ParseStack, pos: int) -> bool:
+    """Whether a full-width bracket, an escaped line break, or a comma and the next token follow."""
+    char = buffer.char_at(pos)
+    if char == "\\":
+        return buffer.skip_escaped_space(pos) > pos
+    if char in WIDE_BRACKETS:
+        return True
+    after = buffer.skip_space(pos + 1)
+    if stack.is_in_object:
+        return is_key_at(buffer, after)
+    char = buffer.char_at(after)
+    return char in OPENING_BRACKETS or char in ('"', "-") or char.isdecimal()
 
 
 def _is_before_list(buffer: InputBuffer, pos: int) -> bool:

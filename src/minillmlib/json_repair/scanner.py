@@ -9,12 +9,29 @@ from __future__ import annotations
 
 import re
 
-from minillmlib.json_repair.buffer import SPACE, InputBuffer, NeedMoreInput
+from minillmlib.json_repair.buffer import LOOK_BEHIND, SPACE, SPACES, InputBuffer, NeedMoreInput
 from minillmlib.json_repair.changes import MAX_CHANGES, ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
 from minillmlib.json_repair.fast_path import FastPath
-from minillmlib.json_repair.parse_stack import AFTER, COLON, INSIDE, STRING, VALUE, ParseStack
-from minillmlib.json_repair.quotes import FLAT_LIST, Ending, is_last_string_at, opener_at
+from minillmlib.json_repair.parse_stack import (
+    AFTER,
+    COLON,
+    INSIDE,
+    NEXT_OBJECT,
+    STRING,
+    VALUE,
+    ParseStack,
+    close_bracket,
+    is_key_of_item,
+)
+from minillmlib.json_repair.quotes import (
+    FLAT_LIST,
+    LITERALS,
+    WIDE_BRACKETS,
+    Ending,
+    is_last_string_at,
+    opener_at,
+)
 from minillmlib.json_repair.scalars import complete_scalar, parse_scalar, unquoted_end
 from minillmlib.json_repair.select import NO_RANKING, Candidate, rank
 from minillmlib.json_repair.strings import StringReader, read_quoted_key
@@ -25,20 +42,34 @@ _THOUGHTS = ("reasoning", "think", "thinking", "thought", "thoughts")
 _TAG = re.compile(r"<(/?)([a-z]{0,10}+)>?+")
 _END_OF_THOUGHTS = re.compile(rf"</(?:{'|'.join(_THOUGHTS)})>")
 _SEPARATORS = " \t\r\n,;\ufeff"
-_ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab"
+_NO_COMMA = " \t\r\n}])"
+_REST_CHARS = 100
+# After a value and a comma: what looks like a key or an item of JSON around the value.
+_REST = re.compile(
+    r"""(?:"[^"\n]*+"|'[^'\n]*+'|-?[0-9][0-9.]*+|true|false|null)\s*+[:,}\]]"""
+    r"""|[\w$-]++\s*+:[^{}\[\]]*+[}\]]"""
+)
+# Before a value: what looks like its key, and a member before it.
+_KEY_BEFORE = re.compile(r"""[,{]\s*+"[^"\n]*+"\s*+:\s*+\Z""")
+# At the beginning of a text or block, group 1: the value of a member.
+_VALUE_START = r"""(["'{\[-]|[0-9]|[A-Za-z]++)"""
+_QUOTED = r"""(?:"[^"\\\n]*+"?+|'[^'\\\n]*+'?+)"""
+_MEMBER = re.compile(rf"\s*+(?:{_QUOTED}\s*+(?::\s*+{_VALUE_START}?+)?+)?+")
+_ANY_QUOTE = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\uff02"
+_BRACE, _BRACKET = r"[{\uff5b]", r"[\[\uff3b]"
 
 # Prose, and the beginning of what may be a value. The last group shows how sure that is; if it is
 # group 1, the prose, there is no value.
-_PROSE = r"((?:[^{\[`<]++|<(?![a-z/]|\Z))*+)"  # group 1
+_PROSE = r"((?:[^{\[`<\uff5b\uff3b]++|<(?![a-z/]|\Z))*+)"  # group 1
 _SURE_OBJECT = rf"([}}{{,{_ANY_QUOTE}\\/#])"  # group 2
 _PERHAPS_OBJECT = r"[\w$-]++[\w$ -]*+[\"']?+\s*+([:=])?+"  # group 3
-_SURE_ARRAY = rf"([\]\[{{(,{_ANY_QUOTE}\\/#.+-])"  # group 4
+_SURE_ARRAY = rf"([\]\[{{\uff5b\uff3b(,{_ANY_QUOTE}\\/#.+-])"  # group 4
 _ADDRESS = rf":(?:/(?:/[^\s,\[\]{{}}{_ANY_QUOTE}]*+\s*+(,|\](?!\())?+)?+)?+"  # group 6
 _MORE_WORDS = r"[\w$ -]*+\s*+(?:([,\]])|\"(,)?+)?+"  # groups 7 and 8
 _PERHAPS_ARRAY = rf"([0-9])|[\w$-]++(?:{_ADDRESS}|{_MORE_WORDS})?+"  # groups 5 to 8
 _OUTSIDE = re.compile(
-    rf"{_PROSE}(?:\{{\s*+(?:{_SURE_OBJECT}|{_PERHAPS_OBJECT})?+"
-    rf"|\[\s*+(?:{_SURE_ARRAY}|{_PERHAPS_ARRAY})?+)?+"
+    rf"{_PROSE}(?:{_BRACE}{SPACES}(?:{_SURE_OBJECT}|{_PERHAPS_OBJECT})?+"
+    rf"|{_BRACKET}{SPACES}(?:{_SURE_ARRAY}|{_PERHAPS_ARRAY})?+)?+"
 )
 _SURE_GROUPS = frozenset({2, 4})
 
@@ -49,15 +80,18 @@ _ITEM_IN_PARENTHESES = re.compile(rf"\(\s*+(?:{_ITEM}\s*+(?:\)\s*+([,}}\])]|\Z)?
 _STRING_OF_SET = r"""(?:"[^"\\\n]*+(?:"\s*+(,)?+)?+|'[^'\\\n]*+(?:'\s*+(,)?+)?+)"""
 _NUMBER_OF_SET = r"-?+(?:[0-9.]++\s*+(,|(?<=[0-9])\})?+)?+"
 # A group is there if a comma follows the first item, or a brace a number.
-_SET = re.compile(rf"\{{\s*+(?:{_STRING_OF_SET}|{_NUMBER_OF_SET})")
+_SET = re.compile(rf"{_BRACE}{SPACES}(?:{_STRING_OF_SET}|{_NUMBER_OF_SET})")
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 
-_COLON = re.compile(r":|=>?+")
+_COLON = re.compile(r":|\uff1a|=>?+")
 _COMMAS = re.compile(r"[,\s]++")
 _QUOTE_AND_COLON = re.compile(r"[\"']?+\s*+(:)?+")
 _UNQUOTED_KEY = re.compile(r"[^:=,{}\[\]\"'\n\u201c\u2018]*+\s*+")
 _KEY_AND_VALUE = re.compile(r"([^\W\d][\w$-]*+):(?!//)\s*+(\S.*+)", re.DOTALL)
-_JUNK = re.compile(r".[^\w\s,{}\[\]()$\"'`\u201c-\u201e\u2018\u2019\u00ab\\/#<-]*+", re.DOTALL)
+_WIDE_CLOSERS = "\uff5d\uff3d"
+_JUNK = re.compile(
+    rf".[^\w\s,{{}}\[\]()${_ANY_QUOTE}\uff5b\uff3b{_WIDE_CLOSERS}\\/#<-]*+", re.DOTALL
+)
 _JUNK_FOR_KEY = re.compile(r".[:={\[\s]*+", re.DOTALL)
 _JUNK_FOR_VALUE = re.compile(r"[:=;\s\ufeff\u200b\u180e]++")
 # Brackets in the place of a key.
@@ -88,9 +122,17 @@ class ValueReader:
                 self._record(Kind.WRONG_BRACKET)
         buffer.pos += 1
 
+    def open_members(self) -> None:
+        """Open an object without its brace."""
+        self.is_complete = False
+        self.stack.open({}, "}")
+
     def _abandon(self) -> None:
         """End the value where its text ends."""
         self._record(Kind.TRUNCATED_VALUE)
+        self._close_all()
+
+    def _close_all(self) -> None:
         while self.stack.containers:
             self.stack.close()
 
@@ -102,6 +144,9 @@ class ValueReader:
             stack.place = INSIDE if ending is Ending.MISSING_CLOSER else AFTER
             if ending is Ending.TRUNCATED:
                 self._abandon()
+            elif ending is Ending.CLOSED_BY_BRACKETS:
+                self._close_all()
+                self.is_complete = True
         elif stack.place == COLON:
             self._read_colon()
         else:
@@ -120,7 +165,10 @@ class ValueReader:
         char = self._next_char()
         if buffer.pos != start:
             return  # it was a comment
-        if place == AFTER:
+        is_value = place != INSIDE or not self.stack.is_in_object
+        if char in WIDE_BRACKETS and (is_value or char in _WIDE_CLOSERS):
+            self._read_wide_bracket(WIDE_BRACKETS[char])
+        elif place == AFTER:
             self._read_after_value(char)
         elif place == INSIDE and char == ",":
             self._skip(Kind.EXTRA_COMMA, _COMMAS)
@@ -130,16 +178,36 @@ class ValueReader:
             self.stack.comma_at = -1
             self._read_value(char)
 
+    def _read_wide_bracket(self, bracket: str) -> None:
+        buffer, stack = self._buffer, self.stack
+        if bracket in "{[" and stack.place == AFTER:
+            self._record(Kind.MISSING_COMMA)
+            stack.place = INSIDE
+        elif bracket in "{[" or stack.place == VALUE:
+            self._read_value(bracket)
+        else:
+            depth, _ = close_bracket(bracket, buffer, buffer.pos, stack.containers, stack.closers)
+            self._record(Kind.WRONG_BRACKET)
+            while len(stack.containers) > depth:
+                stack.close()
+            buffer.pos += 1
+            stack.place = AFTER
+            self.is_complete = not depth
+
     def _next_char(self) -> str:
         """Consume white space and comments, and return the next character, or `""` at the end."""
         buffer = self._buffer
         while True:
             buffer.pos = SPACE.match(buffer.text, buffer.pos).end()  # type: ignore[union-attr]  # always matches
             char = buffer.char_at(buffer.pos)
-            end = buffer.comment_end(buffer.pos) if char in ("/", "#") else buffer.pos
+            kind, end = Kind.COMMENT, buffer.pos
+            if char in ("/", "#"):
+                end = buffer.comment_end(buffer.pos)
+            elif char == "\\":
+                kind, end = Kind.JUNK, buffer.skip_escaped_space(buffer.pos)
             if end == buffer.pos:
                 return char
-            self._record(Kind.COMMENT)
+            self._record(kind)
             buffer.pos = end
 
     def _skip(self, kind: Kind, pattern: re.Pattern[str]) -> None:
@@ -214,12 +282,20 @@ class ValueReader:
     def _leave_object(self, char: str) -> bool:
         """Continue the array around this object, or its last member if that is an array."""
         stack = self.stack
-        if char == "{" and len(stack.containers) > 1 and type(stack.containers[-2]) is list:
-            stack.close()
-            return True
-        if char == "[" and type(last := next(reversed(stack.containers[-1].values()))) is list:
+        last, members = stack.last_member(), stack.containers[-1]
+        if char == "[" and type(last) is list:
             stack.enter(last, "]")
-            self._buffer.pos += 1
+            has_lists = bool(last) and type(last[0]) is list and type(last[-1]) is list
+            if not has_lists:
+                self._buffer.pos += 1  # its items are those of the array
+            return True
+        is_item = len(stack.containers) > 1 and type(stack.containers[-2]) is list
+        key = self._buffer.match(NEXT_OBJECT, self._buffer.pos)[1] if char == "{" else None
+        if is_key_of_item(key, last, members):
+            stack.enter(last, "]")
+            return True
+        if char == "{" and is_item:
+            stack.close()
             return True
         return False
 
@@ -263,7 +339,7 @@ class ValueReader:
     def _read_colon(self) -> None:
         buffer = self._buffer
         char = self._next_char()
-        if char in (":", "="):
+        if char in (":", "=", "\uff1a"):
             match = buffer.match(_COLON, buffer.pos)
             if match[0] != ":":
                 self._record(Kind.MISSING_COLON)
@@ -279,9 +355,13 @@ class ValueReader:
             self.stack.place = VALUE
 
     def _take_lone_key(self) -> None:
-        """Ignore a key without a value, unless it is `"key: value"`."""
-        member = _KEY_AND_VALUE.fullmatch(self.stack.key)
-        if member:
+        """Ignore a key without a value, unless it is `"key: value"` or an item of a list before."""
+        member, items = _KEY_AND_VALUE.fullmatch(self.stack.key), self.stack.last_member()
+        if type(items) is list and items and type(items[-1]) is str:
+            self._record(Kind.WRONG_BRACKET)
+            self.stack.enter(items, "]")
+            self.stack.add_value(self.stack.key)
+        elif member:
             self._record(Kind.MISSING_QUOTE)
             self._take_key(member[1], self._buffer.pos)
             self.stack.add_value(member[2])
@@ -351,6 +431,11 @@ class Scanner:
         self._is_listed = False
         self._is_in_prose = False
         self._is_thinking = False
+        self._is_block_start = True
+        # After a candidate: `""`, or a comma; None if other text follows.
+        self._gap: str | None = None
+        self._rest = ""  # the beginning of the text after that comma
+        self._rest_start = 0
 
     def feed(self, piece: str) -> None:
         """Add the next piece of the text. O(piece), averaged over all pieces."""
@@ -383,12 +468,15 @@ class Scanner:
                 candidate = self.candidates[-1]
                 candidate.is_complete = reader.is_complete
                 candidate.end = self.buffer.offset + self.buffer.pos
+                self._gap = ""
         except NeedMoreInput:
             pass
 
     def _scan_outside(self) -> None:
         """Consume prose, a fence or a tag, or start a value."""
         buffer = self.buffer
+        if self._is_block_start and self._start_members():
+            return
         match = _OUTSIDE.match(buffer.text, buffer.pos)
         assert match is not None
         end = match.end(1)
@@ -396,6 +484,7 @@ class Scanner:
             self._skip_prose(end)
         char = buffer.char_at(end)
         if char == "":
+            self._end_gap()
             self._is_at_end = True
         elif char == "`":
             self._skip_backticks()
@@ -410,11 +499,51 @@ class Scanner:
         if not self.candidates:
             self.prose.append(text)
         words = text.lstrip(_SEPARATORS)
+        if self._gap is not None:
+            self._read_gap(text, end)
         if words and not self._is_in_prose:
             self._is_in_prose = True
             self._is_listed = False
             self._record(Kind.SURROUNDINGS, end - len(words))
         buffer.pos = end
+
+    def _read_gap(self, text: str, end: int) -> None:
+        """Record what follows a candidate: brackets and a comma join it to the next."""
+        rest = text if self._rest else text.lstrip(_NO_COMMA)
+        if self._gap == "" and rest:
+            self._gap = "," if rest[0] == "," else None
+            rest = rest[1:].lstrip(_NO_COMMA)
+        if self._gap == "," and rest and len(self._rest) < _REST_CHARS:
+            if not self._rest:
+                self._rest_start = end - len(rest) + self.buffer.offset
+            self._rest = (self._rest + rest)[:_REST_CHARS]
+
+    def _end_gap(self) -> bool:
+        """Return whether the last candidate is joined to what follows."""
+        is_joined = self._gap == "," and not self._rest
+        if self._rest and _REST.match(self._rest):
+            self.candidates[-1].is_part = True
+            self._record(Kind.LOST_PART, self._rest_start - self.buffer.offset)
+        self._gap, self._rest = None, ""
+        return is_joined
+
+    def _start_members(self) -> bool:
+        """Start an object whose opening brace is missing, if members begin the text or block."""
+        buffer = self.buffer
+        if buffer.text.startswith(("{", "["), buffer.pos):
+            self._is_block_start = False
+            return False
+        member = buffer.match(_MEMBER, buffer.pos)
+        self._is_block_start = False
+        start = member[1]
+        if start is None or (start.isalpha() and start not in LITERALS):
+            return False
+        buffer.pos = buffer.skip_space(buffer.pos)
+        position = buffer.offset + buffer.pos
+        self._record(Kind.MISSING_BRACKET)
+        self._reader.open_members()
+        self._add_candidate(position, is_weak=False)
+        return True
 
     def _skip_backticks(self) -> None:
         buffer = self.buffer
@@ -423,10 +552,12 @@ class Scanner:
             self._skip_prose(fence.end())
             return
         language = buffer.match(_WORD, fence.end())
+        self._end_gap()
         self._record(Kind.FENCE)
         self._is_fenced = not self._is_fenced
         self._is_in_prose = self._is_listed = False
         buffer.pos = language.end() if self._is_fenced else fence.end()
+        self._is_block_start = self._is_fenced
         if self._is_fenced:
             self._block_start = buffer.offset + buffer.pos, len(self.prose)
         elif not self.candidates:
@@ -439,6 +570,7 @@ class Scanner:
         if tag[2] not in _THOUGHTS or not tag[0].endswith(">"):
             self._skip_prose(buffer.pos + 1)
         elif tag[1]:  # the thoughts began before the text
+            self._gap, self._rest = None, ""
             self.candidates.clear()
             self._ranking = NO_RANKING
             self.log.changes.clear()
@@ -456,32 +588,54 @@ class Scanner:
             buffer.pos = tag.end()
 
     def _end_thoughts(self, end: int) -> None:
+        self._end_gap()
         self._record(Kind.THOUGHTS)
+        self._is_block_start = True
         self._is_fenced = self._is_in_prose = self._is_listed = False
         self.buffer.pos = end
 
     def _start_or_skip(self, char: str, match: re.Match[str]) -> None:
         buffer, end = self.buffer, match.end()
         is_sure = match.lastindex in _SURE_GROUPS
+        is_wide = char > "\uff00"
         is_at_end = end == len(buffer.text)
         if is_at_end and not buffer.is_ended:
             raise NeedMoreInput
-        is_prose = match.lastindex == 1 and not is_at_end
-        if self._is_in_prose:
+        is_prose = (match.lastindex == 1 and not is_at_end) or (is_wide and not is_sure)
+        if self._is_in_prose and not is_wide:
             is_prose = match.lastindex == 1 or (not is_sure and buffer.text[end - 1] == "]")
         if is_prose:
             self._skip_prose(buffer.pos + 1)
             return
         start = buffer.offset + buffer.pos
+        is_part = self._is_in_prose and self._is_after_key()
+        if is_wide:
+            self._record(Kind.WRONG_BRACKET)
+            char = WIDE_BRACKETS[char]
         self._reader.open(char)
+        self._add_candidate(start, is_weak=char == "[" and not is_sure)
+        if is_part:
+            self.candidates[-1].is_part = True
+            self._record(Kind.LOST_PART, start - buffer.offset)
+
+    def _is_after_key(self) -> bool:
+        """Whether a comma, a key and a colon are before the next value."""
+        buffer = self.buffer
+        before = buffer.text[max(buffer.pos - LOOK_BEHIND, 0) : buffer.pos]
+        return _KEY_BEFORE.search(before) is not None
+
+    def _add_candidate(self, start: int, *, is_weak: bool) -> None:
+        is_joined = self._gap == "," and self._end_gap()
+        self._gap = None
         if self.candidates:
             self._ranking = rank(self.candidates[-1], self._ranking)
         candidate = Candidate(
             value=self.stack.containers[0],
             start=start,
             is_fenced=self._is_fenced,
-            is_listed=self._is_listed,
-            is_weak=char == "[" and not is_sure,
+            is_listed=self._is_listed or is_joined,
+            is_joined=is_joined,
+            is_weak=is_weak,
         )
         self.candidates.append(candidate)
         self._is_in_prose, self._is_listed = False, True

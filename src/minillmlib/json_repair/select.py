@@ -17,15 +17,28 @@ class Candidate(msgspec.Struct, eq=False, kw_only=True):
     value: Container
     start: int  # position in the whole text, as `end`
     is_fenced: bool  # in a code block
-    is_listed: bool  # separated from the previous candidate by white space only
+    is_listed: bool  # separated from the previous candidate by white space or commas only
+    is_joined: bool  # separated from it by a comma
     is_weak: bool  # perhaps a remark in brackets
     end: int | None = None  # None until it is known
     is_complete: bool = False  # its end was seen
+    is_part: bool = False  # of JSON whose other parts could not be read
 
     @property
     def merit(self) -> Merit:
         """Rank among the candidates: more is better."""
         return bool(self.value) and not self.is_weak, self.is_complete, self.is_fenced
+
+
+def row_of(candidates: list[Candidate], place: int, *, is_joined: bool) -> slice:
+    """Return where the candidates are that stand in a row with this one, or that commas join."""
+    name = "is_joined" if is_joined else "is_listed"
+    first, end = place, place + 1
+    while getattr(candidates[first], name):
+        first -= 1
+    while end < len(candidates) and getattr(candidates[end], name):
+        end += 1
+    return slice(first, end)
 
 
 Ranking: TypeAlias = tuple[Candidate | None, Merit, Candidate | None, Merit]

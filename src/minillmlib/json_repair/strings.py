@@ -9,13 +9,16 @@ from typing import NamedTuple
 from minillmlib.json_repair.buffer import LOOK_BEHIND, InputBuffer
 from minillmlib.json_repair.changes import ChangeLog
 from minillmlib.json_repair.changes import JsonChangeKind as Kind
-from minillmlib.json_repair.parse_stack import ParseStack
+from minillmlib.json_repair.parse_stack import ParseStack, split_end
 from minillmlib.json_repair.quotes import (
     CLOSERS,
     PLUS,
     Ending,
     NestedQuotes,
+    bracket_of_code,
+    brackets_before_key,
     closer_size,
+    find_code,
     is_key_end,
     opener_at,
     starts_raw_json,
@@ -124,6 +127,8 @@ class StringReader:
         self._buffer = buffer
         self._stack = stack
         self._log = log
+        self._code_end = 0  # position in the whole text: quotes before it are in code
+        self._checked_for_code = 0
 
     def start(self, opener: str) -> None:
         pos = self._buffer.pos + len(opener)
@@ -160,8 +165,7 @@ class StringReader:
             self._stack.string_parts.append(unescape(text) if "\\" in text else text)
             buffer.pos = match.end()
         if buffer.char_at(buffer.pos) == "":
-            self._stack.finish_string()
-            return Ending.TRUNCATED
+            return self._end_with_text()
         size = closer_size(buffer, buffer.pos, self._opener)
         if not size:
             self._take_special()
@@ -172,12 +176,41 @@ class StringReader:
         elif ending is Ending.CONCATENATES:
             self._concatenate(size)
         elif ending is Ending.MISSING_CLOSER:
-            self._log.add(Kind.MISSING_QUOTE)
-            self._stack.finish_string(is_stripped=True)
+            self._end_before_key()
         else:
             self._stack.finish_string()
             buffer.pos += size
         return ending
+
+    def _end_with_text(self) -> Ending:
+        """End the string with the text, or before brackets that close all that is open."""
+        stack = self._stack
+        text = stack.string_text().rstrip()
+        if text.endswith("```"):
+            text = text.rstrip("`")
+        end = split_end(text, stack.closers)
+        if end.closers != stack.closers[::-1] or end.opens_object:
+            stack.finish_string()
+            return Ending.TRUNCATED
+        self._log.add(Kind.MISSING_QUOTE)
+        stack.finish_unclosed_string(text.removesuffix(end.tail))
+        # Without a control character, it may be the beginning of a longer string of valid JSON.
+        return Ending.CLOSED_BY_BRACKETS if self._has_controls else Ending.TRUNCATED
+
+    def _end_before_key(self) -> None:
+        """End the string before the next key or item, or before brackets before that."""
+        stack, buffer = self._stack, self._buffer
+        self._log.add(Kind.MISSING_QUOTE)
+        text = stack.string_text()
+        end = brackets_before_key(buffer, buffer.pos, stack, self._last_text)
+        if not end or not text.endswith(end.tail):
+            stack.finish_unclosed_string(text)
+            return
+        stack.finish_unclosed_string(text.removesuffix(end.tail))
+        for _ in end.closers:
+            stack.close()
+        if end.opens_object:
+            stack.open({}, "}")
 
     def _take_special(self) -> None:
         text, end, kind = _read_special(self._buffer, self._buffer.pos)
@@ -192,10 +225,22 @@ class StringReader:
     def _take_quote(self, size: int) -> None:
         buffer = self._buffer
         end = buffer.pos + size
+        surroundings = f'{self._last_text()[-2:]}"{buffer.text[end : end + 1]}'
+        if self._nested.may_start and (bracket := bracket_of_code(surroundings)):
+            self._look_for_code()
+            self._nested.start(bracket)
         self._log.add(Kind.INNER_QUOTE)
-        self._nested.record_quote(self._last_text()[-2:], buffer.text[end : end + 1])
+        self._nested.record_quote(surroundings)
         self._stack.string_parts.append(buffer.text[end - 1])
         buffer.pos = end
+
+    def _look_for_code(self) -> None:
+        pos = self._buffer.offset + self._buffer.pos
+        if pos >= self._checked_for_code:
+            end, is_code = find_code(self._buffer, self._buffer.pos)
+            self._checked_for_code = self._buffer.offset + end
+            if is_code:
+                self._code_end = self._checked_for_code
 
     def _last_text(self) -> str:
         """Return the last characters of the string, as they were written."""
@@ -207,6 +252,8 @@ class StringReader:
         buffer = self._buffer
         if len(self._opener) == 3:
             return Ending.CLOSES if size == 3 else Ending.CONTENT
+        if self._code_end and buffer.offset + buffer.pos < self._code_end:
+            return Ending.CONTENT
         if self._is_raw and self._last_text().rstrip()[-1:] not in ("}", "]"):
             return Ending.CONTENT
         return value_ending(buffer, buffer.pos + size, self._stack, self._last_text, self._nested)
