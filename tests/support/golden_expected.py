@@ -154,6 +154,11 @@ ANSWERS = {
     "compat_mistral_stream_last_chunk_content.sse": CompletionResponse(
         id="chatcmpl-77", model="mistral-large-latest", content="Bonjour.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(8, 0, 0, 4)),
+    # It begins with an event of the gateway's own, which has no type.
+    "compat_portkey_anthropic_skin_stream_flagged.sse": CompletionResponse(
+        id="chatcmpl-9Z1fEdvYrGII54K3z2KNUn3iNGcbtNvi", model="smollm2",
+        content="The capital of France is Paris.",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(27, 0, 0, 8)),
     "compat_vllm_stream_continuous_usage.sse": CompletionResponse(
         id="chatcmpl-77", model="m", content="ok",
         finish_reason=STOP, raw_finish_reason="stop", reasoning="hm",

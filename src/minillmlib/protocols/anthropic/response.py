@@ -66,6 +66,13 @@ class _DeltaEvent(msgspec.Struct, gc=False):
     object: None = None
 
 
+# An event without a type but with one of these may hold a part of an answer, on whichever wire.
+_KEYS_OF_EVENTS = frozenset(
+    (
+        "candidates", "choices", "content", "content_block", "delta", "event", "id", "index",
+        "message", "output", "role", "stop_reason", "text", "usage",
+    )
+)  # fmt: skip
 _TOOL_USE_KEYS = frozenset(("type", "id", "name", "input"))
 
 _delta_decoder = msgspec.json.Decoder(_DeltaEvent)
@@ -132,8 +139,11 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
             return _end_chunk(convert_json(delta, _End), raw, parse_usage)
         case {"type": str() as kind}:
             return StreamChunk(is_end=True) if kind == "message_stop" else None
-    no_type = MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
-    raise error_without_key(raw) or no_type
+    if (error := error_without_key(raw)) is not None:
+        raise error
+    if isinstance(raw, dict) and raw and not raw.keys() & _KEYS_OF_EVENTS:
+        return None  # a gateway's own, such as the `hook_results` with which Portkey begins
+    raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
 
 
 def _end_chunk(end: _End, raw: JsonValue, parse_usage: UsageParser) -> StreamChunk:
