@@ -180,5 +180,40 @@ def end_signal_of(name: str, data: bytes) -> int:
     """Where the event that holds the finish reason has ended, read off the bytes by hand."""
     if name in BROKEN_STREAMS:
         return len(data)
-    word = b'"stop_reason":"' if name.startswith("anthropic") else b'"finish_reason":"'
+    word = b'"stop_reason":"' if "anthropic" in name else b'"finish_reason":"'
     return data.index(b"\n\n", data.rindex(word)) + 2
+
+
+FLAGGED = "compat_portkey_anthropic_skin_stream_flagged.sse"
+GATEWAYS = [
+    b'{"hook_results":{"verdict":false}}',
+    b'{"gateway":{"cache":"miss"}}',
+    b'{"trace_id":7}',
+]
+PARTS = [b'{"delta":{"text":"lost"}}', b'{"choices":[{"delta":{"content":"lost"}}]}',
+         b'{"content_block":{"text":"lost"},"index":0}', b'{"usage":{"output_tokens":9}}', b"{}",
+         b"[]", b'{"candidates":[{"content":{"parts":[{"text":"lost"}]}}]}']  # fmt: skip
+
+
+async def read_with(event: bytes, place: str) -> str | None:
+    data = (GOLDEN / FLAGGED).read_bytes()
+    data = data.replace(place.encode(), b"data: " + event + b"\n\n" + place.encode(), 1)
+    generator = scripted(FLAGGED, [ScriptedReply.events(data)])
+    return (await ChatNode.root("Be brief.").chat_streaming("Hi", generator).collect()).text
+
+
+@pytest.mark.parametrize("place", ["event: message_start", "event: message_stop"])
+@pytest.mark.parametrize("event", GATEWAYS)
+async def test_an_event_of_a_gateways_own_does_not_lose_the_answer(event, place):
+    assert await read_with(event, place) == expected_of(FLAGGED).content
+
+
+@pytest.mark.parametrize("event", PARTS)
+async def test_an_event_without_a_type_that_may_be_a_part_of_the_answer_is_an_error(event):
+    with pytest.raises(minillmlib.MalformedResponseError, match="no type"):
+        await read_with(event, "event: message_stop")
+
+
+async def test_an_event_without_a_type_that_has_a_message_is_an_error_that_quotes_it():
+    with pytest.raises(minillmlib.ApiError, match="the tide is out"):
+        await read_with(b'{"message":"the tide is out"}', "event: message_stop")

@@ -194,8 +194,16 @@ async def test_events_under_another_media_type_are_known_by_their_first_bytes(co
         assert "".join([chunk.delta async for chunk in stream]) == "ok"
 
 
-@pytest.mark.parametrize("status", [204, 205, 210, 299, 404, 410, 503])
-async def test_another_status_than_200_is_not_read_as_events(status):
+@pytest.mark.parametrize("status", [201, 202, 210, 246, 299])  # 246 is Portkey's, of a flagged text
+async def test_events_of_any_success_are_read(status):
+    generator = generator_for(status, {"content-type": "text/event-stream"}, CHUNK)
+    async with ChatNode.root("x").chat_streaming("y", generator) as stream:
+        assert "".join([chunk.delta async for chunk in stream]) == "ok"
+    assert stream.node.response.attempts[0].status == status
+
+
+@pytest.mark.parametrize("status", [204, 205, 404, 410, 503])
+async def test_the_body_of_a_failure_or_of_no_content_is_not_read_as_events(status):
     generator = generator_for(status, {"content-type": "text/event-stream"}, CHUNK)
     kind = minillmlib.ApiError if status >= 400 else minillmlib.MalformedResponseError
     with pytest.raises(kind):

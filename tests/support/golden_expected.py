@@ -6,7 +6,9 @@ default: no refusal, no calls, no media, no reasoning.
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -152,6 +154,11 @@ ANSWERS = {
     "compat_mistral_stream_last_chunk_content.sse": CompletionResponse(
         id="chatcmpl-77", model="mistral-large-latest", content="Bonjour.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(8, 0, 0, 4)),
+    # It begins with an event of the gateway's own, which has no type.
+    "compat_portkey_anthropic_skin_stream_flagged.sse": CompletionResponse(
+        id="chatcmpl-9Z1fEdvYrGII54K3z2KNUn3iNGcbtNvi", model="smollm2",
+        content="The capital of France is Paris.",
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(27, 0, 0, 8)),
     "compat_vllm_stream_continuous_usage.sse": CompletionResponse(
         id="chatcmpl-77", model="m", content="ok",
         finish_reason=STOP, raw_finish_reason="stop", reasoning="hm",
@@ -245,7 +252,9 @@ OPENAI_WHOLE, OPENAI_STREAM = (
 )
 LLAMA = {"system_fingerprint": "b9999-sample"}
 LLAMA_TIMINGS = {"timings": {"cache_n": 22, "prompt_n": 9, "predicted_n": 7}}
+PORTKEY = Path(__file__).parents[1] / "golden" / "compat_portkey_anthropic_skin_stream_flagged.sse"
 EXTRA = {
+    PORTKEY.name: json.loads(PORTKEY.read_text().splitlines()[1].removeprefix("data: ")),
     "compat_deepseek_usage.json": {"created": 1795000204},
     "compat_llamacpp_anthropic_skin.json": {"stop_sequence": "gamma"},
     "compat_llamacpp_prefill_echo.json": {"created": 1795300000, **LLAMA, **LLAMA_TIMINGS},

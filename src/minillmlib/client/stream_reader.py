@@ -64,7 +64,9 @@ class StreamReader:
         """Send the request and wait for the headers. Return the body of an error."""
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept
         await exchange.open(self._timeouts.response_timeout(), (accept, "text/event-stream"))
-        if exchange.status == 200 or exchange.is_closed:  # closed while it waited
+        # Portkey streams with status 246 what a guardrail has flagged; 204 and 205 have no body.
+        is_success = 200 <= (exchange.status or 0) < 300 and exchange.status not in (204, 205)
+        if is_success or exchange.is_closed:  # closed while it waited
             return None
         return await exchange.fetch(self._timeouts.response_timeout())
 

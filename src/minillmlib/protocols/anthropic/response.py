@@ -73,6 +73,13 @@ class _DeltaEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     index: JsonValue = 0
 
 
+# An event without a type but with one of these may hold a part of an answer, on whichever wire.
+_KEYS_OF_EVENTS = frozenset(
+    (
+        "candidates", "choices", "content", "content_block", "delta", "event", "id", "index",
+        "message", "output", "role", "stop_reason", "text", "usage",
+    )
+)  # fmt: skip
 _TOOL_USE_KEYS = frozenset(("type", "id", "name", "input"))
 
 _delta_decoder = msgspec.json.Decoder(_DeltaEvent)
@@ -172,8 +179,16 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
                 return StreamChunk(extra={kind: [raw]}, extra_pieces=(kind,))
             is_end = kind == "message_stop"
             return StreamChunk(is_end=is_end, extra=extra) if is_end or extra else None
-    no_type = MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
-    raise error_without_key(raw) or no_type
+    return _untyped_chunk(raw, data)
+
+
+def _untyped_chunk(raw: JsonValue, data: str) -> StreamChunk:
+    """Keep an event without a type that holds no part of an answer."""
+    if (error := error_without_key(raw)) is not None:
+        raise error
+    if isinstance(raw, dict) and raw and not raw.keys() & _KEYS_OF_EVENTS:
+        return StreamChunk(extra=raw)  # such as the `hook_results` with which Portkey begins
+    raise MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
 
 
 def _other_delta_chunk(raw: JsonObject, event: JsonObject) -> StreamChunk | None:
