@@ -174,12 +174,17 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
             extra |= unread_keys(delta, _READ_OF_MESSAGE)
             return _end_chunk(end, raw, parse_usage, extra)
         case {"type": str() as kind}:
-            extra = unread_keys(raw, {"type", "index"})
-            if extra and kind not in _KNOWN_EVENTS:
-                return StreamChunk(extra={kind: [raw]}, extra_pieces=(kind,))
-            is_end = kind == "message_stop"
-            return StreamChunk(is_end=is_end, extra=extra) if is_end or extra else None
+            return _marker_chunk(kind, raw)
     return _untyped_chunk(raw, data)
+
+
+def _marker_chunk(kind: str, raw: JsonObject) -> StreamChunk | None:
+    """Return the end marker, or an event that is kept since nothing reads it."""
+    extra = unread_keys(raw, {"type", "index"})
+    if extra and kind not in _KNOWN_EVENTS:
+        return StreamChunk(extra={kind: [raw]}, extra_pieces=(kind,))
+    is_end = kind == "message_stop"
+    return StreamChunk(is_end=is_end, extra=extra) if is_end or extra else None
 
 
 def _untyped_chunk(raw: JsonValue, data: str) -> StreamChunk:
