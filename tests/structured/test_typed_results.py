@@ -7,6 +7,7 @@ import decimal
 import enum
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
@@ -35,7 +36,7 @@ from minillmlib import (
     iterate,
     run,
 )
-from minillmlib.testing import ScriptedReply
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 WIRES = pytest.mark.parametrize("wire", [Chat, Claude])
 
@@ -719,3 +720,15 @@ print("pydantic" in sys.modules)
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_json_that_breaks_off_where_the_answer_fills_its_limit_is_cut_whatever_its_end_says():
+    golden = Path(__file__).parents[1] / "golden" / "compat_litellm_anthropic_skin_cut.json"
+    body = ScriptedReply.json(golden.read_bytes())
+    claude = GeneratorInfo.anthropic("smollm2").with_api_key("sk-key-of-tests")
+    params = NodeCompletionParameters(params=CompletionParameters(max_tokens=24), retry=0)
+    generator = claude.with_transport(ScriptedTransport([body, body]))
+    with pytest.raises(IncompleteJsonError):
+        run(ChatNode.root("s").chat("q", generator, params.with_parse_json(True)))
+    longer = params.with_params(CompletionParameters(max_tokens=25)).with_parse_json(True)
+    assert run(ChatNode.root("s").chat("q", generator, longer)).text.startswith("{")

@@ -155,6 +155,14 @@ ANSWERS = {
         id="chatcmpl-77", model="mistral-large-latest", content="Bonjour.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(8, 0, 0, 4)),
     # It begins with an event of the gateway's own, which has no type.
+    "compat_litellm_anthropic_skin_cut.json": CompletionResponse(
+        id="resp_bGl0ZWxsbTpjdXN0b21fbGxtX3Byb3ZpZGVyOm9wZW5haTttb2RlbF9pZDo5YWM5Y2UyNDkxNGZ"
+        "hM2I4NWU3N2M4NTM0Y2FmZWFhY2M4YWFlYjkzYWI3YWQ0OTg4YjVkY2ViNmM4NWE4NDEwO3Jlc3BvbnN"
+        "lX2lkOnJlc3BfYzFxY0hCaDVUemQzTjg0WmZTT2JIa3RXaGZZQ3NRdDc=",
+        model="smollm2",
+        content='{"type":"object","properties":{"city":{"type"'
+        ':"string"}},"required":["city"],"additional',
+        finish_reason=STOP, raw_finish_reason="end_turn", usage=usage(69, 7, 0, 24)),
     "compat_portkey_anthropic_skin_stream_flagged.sse": CompletionResponse(
         id="chatcmpl-9Z1fEdvYrGII54K3z2KNUn3iNGcbtNvi", model="smollm2",
         content="The capital of France is Paris.",

@@ -83,7 +83,7 @@ def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) ->
         response.content,
         refusal=response.refusal,
         is_truncated=is_strict and response.is_truncated,
-        is_end_known=not is_strict or response.is_end_known,
+        is_end_known=not is_strict or (response.is_end_known and not _fills_limit(call, response)),
         accepts_part=not is_strict,
     )
     if call.settings.crash_on_refusal and found.value in NO_ANSWER:
@@ -94,6 +94,12 @@ def _json_content(call: Call, response: CompletionResponse, *, is_json: bool) ->
         return json_repair.repair_json(response.content) if is_json else response.content
     except JsonRepairError as error:  # it can be read, but is too deep to be written
         raise NoJsonFoundError(str(error), partial=response.text) from None
+
+
+def _fills_limit(call: Call, response: CompletionResponse) -> bool:
+    """Whether the answer is as long as it may be: some gateways call a cut a plain end."""
+    limit, usage = call.settings.params.max_tokens, response.usage
+    return limit is not None and usage is not None and usage.completion_tokens >= limit
 
 
 def _with_content(response: CompletionResponse, content: str) -> CompletionResponse:
