@@ -241,7 +241,8 @@ def _drop_foreign_parts(
     Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
     the same messages if there is nothing to change; `earlier` ones come before them, unchanged.
     """
-    if not any(any(map(part, messages)) for part in (_REASONING, _MEDIA, _TOOL_CALLS)):
+    has_foreign = any(map(_REASONING, messages)) or any(map(_MEDIA, messages))
+    if not has_foreign and not any(map(_TOOL_CALLS, messages)):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
