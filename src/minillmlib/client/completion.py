@@ -40,7 +40,6 @@ from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.responses import CompletionResponse
 
-
 # The threads that wait for tasks, as those that call `run`: theirs is what the tasks reserve.
 threads_of_tasks: dict[object, threading.Thread] = {}
 
