@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from minillmlib.client.completion import threads_of_tasks
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import InvalidParameterError
@@ -112,11 +113,17 @@ class _Job(Generic[T]):
         self.done = threading.Event()
         self._loop = loop
         self._make = make
+        self._thread = threading.current_thread()
         self._task: asyncio.Task[tuple[T] | BaseException] | None = None
 
     def start(self) -> None:
         self._task = self._loop.create_task(self._run())
-        self._task.add_done_callback(lambda _: self.done.set())
+        threads_of_tasks[self._task] = self._thread
+        self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[tuple[T] | BaseException]) -> None:
+        del threads_of_tasks[task]
+        self.done.set()
 
     async def _run(self) -> tuple[T] | BaseException:
         """Return any exception as a value, because SystemExit would end the loop."""

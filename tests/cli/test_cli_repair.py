@@ -86,7 +86,11 @@ def test_a_line_without_json_is_named_and_the_others_are_written():
          1, "line 3: the value at character 0"),
         # a record that is cut off before the next one
         ('{"n": 1}\n{"n": 2}\n{"n": 3\n{"n": 4', '{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n": 4}\n', 1, "line 3"),
+        ('{"n": 1\n{"n": 2\n', '{"n": 1}\n{"n": 2}\n', 1, "line 1"),
+        ('{"n": 1}\n\n{"n": "2\n{ "n": 3}\n', '{"n": 1}\n{"n": "2"}\n{ "n": 3}\n', 1, "line 3"),
+        ("{'n': 1,\r\n{'n': 2,\r\n", '{"n": 1}\n{"n": 2}\n', 1, "line 1"),
         # one value, and nothing is missing
+        ('{"c": "f()\n{ return; }"}', '{"c": "f()\\n{ return; }"}\n', 0, None),
         ('{"a": 1}\nThat is all.', '{"a": 1}\n', 0, None),
         ('<think>\n{"x":1}\n</think>\n```json\n{"a":1}\n```', '{"a": 1}\n', 0, None),
         ('{"m":\n[1, 2],\n"n":\n5,\n}', '{"m": [1, 2], "n": 5}\n', 0, None),

@@ -23,6 +23,8 @@ from minillmlib import (
     CostOutcome,
     InvalidParameterError,
     Usage,
+    iterate,
+    run,
 )
 
 
@@ -148,6 +150,97 @@ def test_a_stream_that_is_closed_while_it_waits_leaves_the_line():
     budget, server = Budget(CEILING), Server([slow(5, ANSWER)])
     run_virtually(main())
     assert state(budget) == (ANSWERED, 0)
+
+
+@pytest.mark.parametrize("deadline_secs", [None, 30])
+@pytest.mark.parametrize("steps", range(4))
+@pytest.mark.parametrize("way", ["aclose", "cancel"])
+def test_a_stream_closed_just_when_it_may_go_sends_nothing_that_is_not_booked(
+    way, steps, deadline_secs
+):
+    async def main():
+        first = budget.reserve(CostEstimate(ceiling=CEILING))
+        settings = within(budget, deadline_secs=deadline_secs)
+        stream = NODE.complete_streaming(server.generator(), settings)
+        reader = asyncio.create_task(stream.collect())
+        await asyncio.sleep(1)
+        first.settle(None)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await getattr(stream, way)()
+        await asyncio.wait({reader})
+        assert len(stream.attempts) == len(server.requests)
+
+    budget, server = Budget(CEILING), Server([events("a", FINISH, COUNTS)])
+    run_virtually(main())
+    assert budget.reserved == 0
+    assert (budget.spent == 0) == (not server.requests)
+
+
+@pytest.mark.parametrize("deadline_secs", [None, 30])
+@pytest.mark.parametrize("steps", range(4))
+def test_a_call_cancelled_just_when_it_may_go_is_cancelled(steps, deadline_secs):
+    async def main():
+        first = budget.reserve(CostEstimate(ceiling=CEILING))
+        task = asyncio.create_task(asked(server, budget, deadline_secs=deadline_secs))
+        await asyncio.sleep(1)
+        first.settle(None)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert now() == 1
+
+    budget, server = Budget(CEILING), Server([slow(5, ANSWER)])
+    run_virtually(main())
+    assert budget.reserved == 0
+
+
+def test_a_thread_that_holds_a_stream_open_does_not_wait_for_itself():
+    def work() -> None:
+        for _ in iterate(NODE.complete_streaming(server.generator(), within(budget))):
+            try:
+                run(asked(Server([ANSWER]), budget))
+            except BudgetExceededError as error:
+                errors.append(error)
+
+    budget, server = Budget(CEILING + ANSWERED), Server([events("a", FINISH, COUNTS)])
+    errors: list[BudgetExceededError] = []
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert errors
+
+
+def test_tasks_of_one_run_wait_for_each_other():
+    async def main():
+        return await asyncio.gather(*(asked(server, budget) for _ in range(3)))
+
+    budget, server = Budget(CEILING + 2 * ANSWERED), Server([slow(0.01, ANSWER)] * 3)
+    assert len(run(main())) == 3
+
+
+def test_a_request_that_waits_behind_another_is_not_told_that_its_money_is_missing():
+    async def main():
+        budget.reserve(CostEstimate(ceiling=CEILING))
+        dear = within(budget).with_params(BRIEF.replace(max_tokens=20))
+        before = asyncio.create_task(NODE.complete(server.generator(), dear))
+        await asyncio.sleep(0)
+        error = await outcome(asked(server, budget, deadline_secs=2))
+        before.cancel()
+        return error
+
+    budget, server = Budget(2 * CEILING), Server([])
+    assert "others came before it in line" in str(run_virtually(main()))
+
+
+def test_requests_that_cost_nothing_are_not_in_progress_for_ever():
+    budget = Budget(1)
+    budget.reserve(CostEstimate(ceiling=Decimal(0))).settle(None)
+    with pytest.raises(BudgetExceededError, match="set aside for 0 requests"):
+        budget.reserve(CostEstimate(ceiling=Decimal(2)))
 
 
 def test_an_unknown_cost_counts_whole_and_ends_the_wait_of_those_who_cannot_fit_then():

@@ -142,7 +142,7 @@ def test_words_about_tokens_that_are_no_overflow(status, body, kind):
                                   "the maximum context length, that's it"])  # fmt: skip
 @pytest.mark.parametrize(
     "message",
-    ["Invalid value: '{}'. Supported values are: 'a' and 'b'.", 'unexpected tool name "{}"',
+    ["Invalid value: '{}'. Supported values are: 'a' and 'b'.", 'unexpected tool name "{}"', "unexpected tool name “{}”",
      "1 validation error [type=string_type, input_value='{}', input_type=str]",
      "{{'type': 'missing', 'msg': 'Field required', 'input': {{'content': '{}'}}}}"],
 )  # fmt: skip

@@ -453,6 +453,18 @@ def test_a_conversation_comes_from_dictionaries_as_openai_takes_them_and_goes_ba
     assert type(leaf.to_openai()[0]["role"]) is str
 
 
+def test_dictionaries_for_openai_can_be_sent_by_any_program():
+    root = ChatNode.root("half: \ud83d {name}").set_format_kwarg("name", "a pair: \U0001f600")
+    asked = root.add_user([TextPart("\udc00"), TextPart("q")])
+    assert json.loads(json.dumps(asked.to_openai(), ensure_ascii=False).encode()) == [
+        {"role": "system", "content": "half: \ufffd a pair: \U0001f600"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "\ufffd"}, {"type": "text", "text": "q"}],
+        },
+    ]
+
+
 def test_what_goes_to_openai_is_filled_in_and_without_an_empty_system_prompt():
     node = ChatNode.root().set_format_kwarg("name", "Ann").add_user("I am {name}, {age}")
     assert node.to_openai() == [{"role": "user", "content": "I am Ann, {age}"}]

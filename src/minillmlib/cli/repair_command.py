@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -17,6 +18,9 @@ from minillmlib.cli.tree_view import DIM
 from minillmlib.json_repair.changes import MAX_CHANGES
 
 AROUND = {JsonChangeKind.SURROUNDINGS, JsonChangeKind.FENCE, JsonChangeKind.JUNK}
+
+
+_RECORD_START = re.compile(r"\{\s*[\"']")
 
 
 class _Text(NamedTuple):
@@ -70,7 +74,7 @@ def _texts(lines: Iterator[str]) -> Iterator[_Text]:
     """Yield the whole text, or each line of JSON lines.
 
     The source is JSON lines if its first two lines that are not blank are values alone, or if all
-    values of the text are.
+    values of the text are, or if an object begins on every line.
     """
     start, first = "", list[_Text]()
     named = (_Text(f"line {number}: ", line) for number, line in enumerate(lines, start=1))
@@ -121,6 +125,9 @@ def _records(text: str) -> list[_Text]:
         for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
+    starts = [_RECORD_START.match(line) for line in text.split("\n") if line.strip()]
+    if len(starts) > 1 and all(starts):  # no single object looks like this
+        return lines
     containers = [found for one in lines if (found := _container(one.text)) is not None]
     values = [value for found in containers for value in found.candidates]
     scalars = sum(_is_json(one.text) and one.text[0] not in "{[" for one in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from functools import lru_cache, partial
 from math import inf
 from typing import NoReturn, Self
@@ -25,6 +26,7 @@ from minillmlib.deferred_imports import asyncio_module, logger, no_loop_error
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
+    InvalidParameterError,
     MalformedResponseError,
     MaxRetriesExceededError,
     MiniLLMError,
@@ -37,6 +39,9 @@ from minillmlib.transport.timeout import TimeoutBudget
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.responses import CompletionResponse
+
+# The threads that wait for tasks, as those that call `run`: theirs is what the tasks reserve.
+threads_of_tasks: dict[object, threading.Thread] = {}
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -114,14 +119,16 @@ class Completion:
     async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
         """Reserve the ceiling of a request, or wait in line for it until the deadline."""
         asyncio = asyncio_module()
-        reservation = budget.request(estimate, asyncio.current_task())
+        task = asyncio.current_task()
+        reservation = budget.request(estimate, threads_of_tasks.get(task, task))
         if reservation.is_waiting:
             decided, secs = asyncio.Event(), self.timeouts.remaining()
             reservation.when_decided(partial(self.loop.call_soon_threadsafe, decided.set))
             self._waiting_reservation = reservation
             try:
-                await asyncio.wait_for(decided.wait(), None if secs == inf else secs)
-            except asyncio.TimeoutError:
+                async with asyncio.timeout(None if secs == inf else secs):
+                    await decided.wait()
+            except TimeoutError:
                 if reservation.is_waiting:
                     reservation.settle(None)
             except BaseException:
@@ -130,6 +137,9 @@ class Completion:
             finally:
                 self._waiting_reservation = None
         reservation.check()
+        if self._report is not None:  # closed just when the money was there
+            reservation.settle(None)
+            raise InvalidParameterError("the stream was closed before its request was sent")
         return reservation
 
     async def send(self) -> bytes:

@@ -75,7 +75,7 @@ SUBSCRIPTION_ADVICE = (
 # Quoted text of several words is a value that the server echoes, unless it is the message of
 # another error. An apostrophe inside a word is no quote.
 _QUOTED = (
-    r"""(?<![\w\\])(?:"[^"\n]{1,N}+"|`[^`\n]{1,N}+`|'(?:[^'\n]|'(?=\w)){1,N}+'(?!\w))"""
+    r"""(?<![\w\\])(?:"[^"\n]{1,N}+"|“[^”\n]{1,N}+”|`[^`\n]{1,N}+`|'(?:[^'\n]|'(?=\w)){1,N}+'(?!\w))"""
 ).replace("N", str(ECHO_CHARS))
 _OF_A_MESSAGE = r"""(?:message|error|detail|msg|reason|raw)['"]?\s?[:=]\s?$"""
 _EVENTS = rb"\s*(?:data|event|error|id|retry)?:"

@@ -22,7 +22,7 @@ from minillmlib.protocols.chat_completions.request import encode_messages
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.tree.compaction import compact_thread
 from minillmlib.tree.page import html_page
-from minillmlib.tree.records import ID_BYTES, FormatValue, plain_value
+from minillmlib.tree.records import ID_BYTES, FormatValue, encode_lossy, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
 from minillmlib.tree.thread_file import as_message, thread_from_json, thread_json
 from minillmlib.tree.tree import NO_NODE, Tree
@@ -769,11 +769,14 @@ class ChatNode:
     def to_openai(self) -> list[JsonObject]:
         """Return the conversation as dictionaries, as OpenAI's chat completions take them.
 
-        Placeholders that have a value are filled in. Reasoning and generated media, which that
-        wire does not take back, are left out. `from_messages` takes such a list.
+        Placeholders that have a value are filled in. Reasoning, generated media and cache
+        breakpoints, which that wire does not take, are left out, and a lone surrogate is U+FFFD.
+        `from_messages` takes such a list.
         """
         messages = [message for message in self.formatted_thread() if not message.is_blank]
-        items: list[JsonObject] = msgspec.to_builtins(encode_messages(OPENAI, messages))
+        items: list[JsonObject] = msgspec.json.decode(
+            encode_lossy(encode_messages(OPENAI, messages))
+        )
         return items
 
     def to_markdown(self) -> str:

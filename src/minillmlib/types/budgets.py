@@ -111,8 +111,8 @@ class Reservation:
     """
 
     __slots__ = (
-        "_is_final", "_line", "_reserved", "_spent", "_wake", "accounts", "ceiling", "error",
-        "is_waiting", "owner",
+        "_is_final", "_is_in_progress", "_line", "_reserved", "_spent", "_wake", "accounts",
+        "ceiling", "error", "is_waiting", "owner",
     )  # fmt: skip
 
     def __init__(
@@ -126,7 +126,7 @@ class Reservation:
         self._line = line
         self._wake: Wake | None = None
         self._reserved = self._spent = ZERO
-        self._is_final = False
+        self._is_final = self._is_in_progress = False
 
     def check(self) -> None:
         """Raise the error with which the reservation was refused."""
@@ -142,7 +142,7 @@ class Reservation:
 
     def hold(self) -> None:
         """Take the ceiling from the accounts."""
-        self.is_waiting, self._reserved = False, self.ceiling
+        self.is_waiting, self._is_in_progress, self._reserved = False, True, self.ceiling
         if self.owner is not None:
             self._line.held.setdefault(self.owner, set()).add(self)
         for account in self.accounts:
@@ -152,8 +152,11 @@ class Reservation:
         """Leave the line without the money; the error explains where it is."""
         account = min(self.accounts, key=attrgetter("remaining"))
         self.is_waiting, self._is_final = False, True
+        remaining = f"only ${account.remaining:f}"
+        if self.ceiling <= account.remaining:
+            remaining = f"others came before it in line, and ${account.remaining:f}"
         self.error = BudgetExceededError(
-            f"the request may cost ${self.ceiling:f}, but only ${account.remaining:f} of the "
+            f"the request may cost ${self.ceiling:f}, but {remaining} of the "
             f"budget of ${account.limit:f} remain: ${account.spent:f} are spent, and "
             f"${account.reserved:f} are set aside for {account.requests} requests in progress; "
             "it was not sent"
@@ -190,8 +193,8 @@ class Reservation:
         spent = known if self._is_final else self.ceiling
         for account in self.accounts:
             released = self._reserved.copy_negate()  # a minus sign alone would round
-            account.book(released, EXACT.subtract(spent, self._spent), -bool(released))
-        self._reserved, self._spent = ZERO, spent
+            account.book(released, EXACT.subtract(spent, self._spent), -self._is_in_progress)
+        self._is_in_progress, self._reserved, self._spent = False, ZERO, spent
         self._line.forget(self)
 
 
