@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from functools import lru_cache, partial
-from math import inf
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -117,16 +116,16 @@ class Completion:
         return self.pending
 
     async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
-        """Reserve the ceiling of a request, or wait in line for it until the deadline."""
+        """Reserve the ceiling of a request, or queue for it as long as an answer may take."""
         asyncio = asyncio_module()
         task = asyncio.current_task()
-        reservation = budget.request(estimate, threads_of_tasks.get(task, task))
+        reservation = budget.enqueue(estimate, threads_of_tasks.get(task, task))
         if reservation.is_waiting:
-            decided, secs = asyncio.Event(), self.timeouts.remaining()
+            decided, secs = asyncio.Event(), self.timeouts.response_timeout().secs
             reservation.when_decided(partial(self.loop.call_soon_threadsafe, decided.set))
             self._waiting_reservation = reservation
             try:
-                async with asyncio.timeout(None if secs == inf else secs):
+                async with asyncio.timeout(secs):
                     await decided.wait()
             except TimeoutError:
                 if reservation.is_waiting:
@@ -243,7 +242,7 @@ class Completion:
         return self._report
 
     def abandon_threadsafe(self) -> None:
-        """Do the same soon, from a destructor in any thread."""
+        """Abandon the completion soon, from a destructor in any thread."""
         try:
             self.loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:  # the loop is closed
