@@ -24,7 +24,7 @@ from minillmlib import (
 from minillmlib.client.placeholders import fill_text
 from minillmlib.json_value import decode_json
 from minillmlib.streaming.accumulator import ResponseAccumulator
-from minillmlib.streaming.sse import SseEvent
+from minillmlib.streaming.sse import SseEvent, is_whole_event
 from minillmlib.types.usage import UsageUpdate
 
 pytestmark = pytest.mark.long
@@ -113,18 +113,23 @@ def test_any_json_value_may_stand_in_any_place(name):
 
 
 def events_by_the_rules(data: bytes) -> list[SseEvent]:
+    """The standard's events, and of lines that are each whole JSON one event for each."""
     lines = re.split(rb"\r\n|\r|\n", data.removeprefix(b"\xef\xbb\xbf"))[:-1]
     events, values, kind, name = [], [], "", ""
+    own: list[SseEvent] = []  # each value by itself, with the name and id before it
     for line in lines:
         field, _, rest = line.partition(b":")
         value = text_of(rest[1:] if rest.startswith(b" ") else rest)
         if not line:
-            if values:
+            if len(values) > 1 and all(map(is_whole_event, values)):
+                events += [*own[:-1], SseEvent(values[-1], kind or "message", name)]
+            elif values:
                 events.append(SseEvent("\n".join(values), kind or "message", name))
-            values, kind = [], ""
+            values, own, kind = [], [], ""
         elif field in (b"data", b"error"):
             values.append(value)
             kind = "error" if field == b"error" else kind
+            own.append(SseEvent(value, kind or "message", name))
         elif field == b"event":
             kind = value
         elif field == b"id" and "\0" not in value:
@@ -152,20 +157,30 @@ SCRAPS = ("{", "}", "{{", "}}", "{a}", "{b}", "{_c9}", "{D}", "{e}", "{self}", "
           "{" * 50, "{a" * 50, "%s", "$a", "\\g<1>", "{unknown}", "{a}}", "{{a}", "\u2028")  # fmt: skip
 
 
+def name_after(text: str, opening: str, place: int) -> str | None:
+    """The name between these braces and as many closing ones, if they stand at this place."""
+    start = end = place + len(opening)
+    if not text.startswith(opening, place) or text[start : start + 1] not in FIRST:
+        return None
+    while text[end : end + 1] in LATER:
+        end += 1
+    return text[start:end] if text.startswith("}" * len(opening), end) else None
+
+
 def filled_by_hand(text: str, values: Mapping[str, object]) -> str:
     out, place = [], 0
     while place < len(text):
-        end = place + 1
-        if text[place] == "{" and text[end : end + 1] in FIRST:
-            while text[end : end + 1] in LATER:
-                end += 1
-            name = text[place + 1 : end]
-            if text[end : end + 1] == "}" and name in values:
-                out.append(str(values[name]))
-                place = end + 1
-                continue
-        out.append(text[place])
-        place += 1
+        literal, name = name_after(text, "{{", place), name_after(text, "{", place)
+        if literal is not None:  # as it is, with all its braces, where the name has no value
+            size = len(literal) + 4
+            out.append(f"{{{literal}}}" if literal in values else text[place : place + size])
+        elif name in values:
+            size = len(name) + 2
+            out.append(str(values[name]))
+        else:
+            size = 1
+            out.append(text[place])
+        place += size
     return "".join(out)
 
 

@@ -110,6 +110,29 @@ KINDS = [SSE, JSON, NDJSON, "text/plain; charset=utf-8", "text/html", "applicati
          "bogus", "", None]  # fmt: skip
 
 
+# Events without the blank lines between them.
+
+FAILED = b'{"error":{"code":500,"message":"the boiler is cold"}}'
+SAID = b"data: " + json.dumps(delta("Low ")).encode()
+ERROR_BETWEEN_LINES = {
+    "a name before": SAID + b"\nevent: error\ndata: " + FAILED,
+    "a field of its own": SAID + b"\nerror: " + FAILED,
+    "other names around": b"event: delta\n%s\nevent: error\ndata: %s\nevent: end\ndata: [DONE]"
+    % (SAID, FAILED),
+    "a name behind, as the standard has it": SAID + b"\ndata: " + FAILED + b"\nevent: error",
+}  # fmt: skip
+
+
+@SIZES
+@pytest.mark.parametrize("name", ERROR_BETWEEN_LINES)
+async def test_an_error_without_blank_lines_around_it_is_the_only_error(name, size):
+    body = ERROR_BETWEEN_LINES[name] + b"\n\n"
+    error = await failure_of("streamed", generator("chat", body, SSE, size))
+    assert isinstance(error, ServerError)
+    assert "the boiler is cold" in str(error)
+    assert error.partial == "Low "
+
+
 # Every frame under every name.
 
 

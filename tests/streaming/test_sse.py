@@ -84,6 +84,16 @@ VECTORS = {
     "an event that does not end is not dispatched": ("data:1\n\ndata:2\n", ["1"]),
     "four bytes of one character": ("data:\U0001f600\n\n", ["\U0001f600"]),
     "a CR, then a CRLF": ("data:a\r\r\ndata:b\r\n\r\n", ["a", "b"]),
+    "each event without a blank line has its own name and id": (
+        'id: 1\nevent: a\ndata: {"n":1}\nevent: b\nid: 2\ndata: {"n":2}\ndata: {"n":3}\n\ndata: x\n\n',
+        [SseEvent('{"n":1}', "a", "1"), SseEvent('{"n":2}', "b", "2"),
+         SseEvent('{"n":3}', "b", "2"), SseEvent("x", id="2")],
+    ),
+    "an event without a blank line has the name before it, the last also the one behind": (
+        "data: {}\nevent: a\ndata: []\nevent: b\nid: 3\n\n", [SseEvent("{}"), SseEvent("[]", "b", "3")],
+    ),
+    "a name between the lines of one event is the event's": (
+        'event: a\ndata: {"n":\nevent: b\ndata: 1}\n\n', [SseEvent('{"n":\n1}', "b")]),
     "llama.cpp's error field": ('error: {"code":1}\n\n', [SseEvent('{"code":1}', "error")]),
 }  # fmt: skip
 
@@ -128,7 +138,7 @@ def test_how_a_stream_is_cut_never_matters(pieces):
 PARTS = (
     "data: x\n\n", 'data: {"a":"é\u2028😀"}\n\n', f"data: {'l' * 60}\n\n", "event: e\ndata: y\n\n",
     "event: q\r\ndata: w\r\n\r\n", "data: z\r\n\r\n", "data: a\ndata: b\n\n", "data:c", "event: f\n",
-    "id: 7\n", ": c\n\n", "error: {}\n\n", "\n", "\r", "\r\n", "\r\r\n",
+    "id: 7\n", ": c\n\n", "error: {}\n\n", "data: {}\n", "event: é\ndata: []\n", "\n", "\r", "\r\n", "\r\r\n",
 )  # fmt: skip
 
 

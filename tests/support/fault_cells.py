@@ -107,7 +107,7 @@ class Fault:
     streamed: Expect | None = None
     """The right outcome of a stream, where that is another one."""
     over_httpx2: Expect | None = None
-    """The documented exception of an engine that reads only after it has written."""
+    """The right outcome where this engine knows more or less than aiohttp does."""
     modes: tuple[str, ...] = ("whole", "streamed")
     providers: tuple[str, ...] = tuple(WIRES)
     settings: Mapping[str, Any] = field(default_factory=dict)

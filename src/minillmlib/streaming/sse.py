@@ -54,9 +54,9 @@ class SseDecoder:
     Three departures from the standard. A field `error` is the data of an `error` event: llama.cpp's
     server has reported failures that way (llama.cpp#14566), and ignoring the field would turn
     them into an empty success. Data lines that are each whole JSON are events of their own: some
-    servers put no blank line between events. An event without its blank line at the end of the
-    body counts if its JSON is whole (openai-node#2725). Other text is kept as `unread`, for an
-    error message.
+    servers put no blank line between events. Each has the name and id that stand before it, the
+    last also those behind it. An event without its blank line at the end of the body counts if
+    its JSON is whole (openai-node#2725). Other text is kept as `unread`, for an error message.
 
     Raises `LimitExceededError` for an event, or a line, of more than `max_bytes`. If the same data
     completed other events first, they are returned, and the next call raises.
@@ -76,6 +76,8 @@ class SseDecoder:
         self._is_first_line = True
         self._is_between_events = False
         self._data: list[str] = []
+        # For a name or id amid the data: how many lines of data have the earlier ones, and those.
+        self._earlier_labels: list[tuple[int, str, str]] = []
         self._event = ""
         self._id = ""
         self.unread = b""  # the start of what belongs to no event
@@ -188,10 +190,13 @@ class SseDecoder:
             case b"data":
                 self._add_data(value, len(line))
             case b"event":
+                self._keep_label(len(line))
                 self._event = value
             case b"id" if "\0" not in value:
+                self._keep_label(len(line))
                 self._id = value
             case b"error":
+                self._keep_label(0)
                 self._event = "error"
                 self._add_data(value, len(line))
             case b"id" | b"retry":
@@ -203,6 +208,15 @@ class SseDecoder:
         if len(self.unread) < MAX_UNREAD_BYTES:  # a line is kept whole: it may echo a secret
             self.unread += text + b"\n"
 
+    def _keep_label(self, size: int) -> None:
+        count = len(self._data)
+        if not count:
+            return
+        if not self._earlier_labels or self._earlier_labels[-1][0] < count:
+            self._earlier_labels.append((count, self._event, self._id))
+        self._event_bytes += size + LINE_BYTES
+        self._check_size(self._event_bytes)
+
     def _add_data(self, value: str, size: int) -> None:
         self._data.append(value)
         self._event_bytes += size + LINE_BYTES
@@ -210,9 +224,23 @@ class SseDecoder:
 
     def _dispatch(self, events: list[SseEvent]) -> None:
         if self._data:
-            is_one = len(self._data) == 1 or not all(map(is_whole_event, self._data))
-            texts = ["\n".join(self._data)] if is_one else self._data
-            events.extend(SseEvent(text, self._event or "message", self._id) for text in texts)
+            if len(self._data) == 1 or not all(map(is_whole_event, self._data)):
+                text = "\n".join(self._data)
+            else:
+                text = self._data.pop()
+                self._split_data(events)
+            events.append(SseEvent(text, self._event or "message", self._id))
             self._data.clear()
+            self._earlier_labels.clear()
             self._event_bytes = 0
         self._event = ""
+
+    def _split_data(self, events: list[SseEvent]) -> None:
+        start = 0
+        for end, event, event_id in (
+            *self._earlier_labels,
+            (len(self._data), self._event, self._id),
+        ):
+            texts = self._data[start:end]
+            events.extend(SseEvent(text, event or "message", event_id) for text in texts)
+            start = end
