@@ -26,10 +26,11 @@ class Budget:
     """A limit in USD on the cost of any number of completions together.
 
     Before a request is sent, its maximum cost is reserved; once its cost is known, the rest is
-    released. A request that does not fit yet waits in line, at most as long as an answer may take (`timeout_secs`, `deadline_secs`),
-    while the requests in progress may release enough. One that cannot fit, or whose maximum cost
-    is unknown, raises `BudgetExceededError` before it is sent. If the cost of a request stays
-    unknown, its whole reservation counts as spent. Tasks and threads may share a budget.
+    released. A request that does not fit yet waits in line while the requests in progress may
+    release enough, at most as long as an answer may take (`timeout_secs`, `deadline_secs`). One
+    that cannot fit, or whose maximum cost is unknown, raises `BudgetExceededError` before it is
+    sent. If the cost of a request stays unknown, its whole reservation counts as spent. Tasks and
+    threads may share a budget.
 
     Args:
         limit: USD, as a text, a `Decimal` or a whole number.
