@@ -18,6 +18,16 @@ STANDARD: dict[str, tuple[JsonValue, ...]] = {
     "speed": (None, "", "standard"),
 }
 _MEDIA_TOKENS = re.compile(r"(audio|image|video)_(?:tokens|seconds|count)")
+# The counts of tokens that are read, are parts of others that are, or are billed by no vendor. Any
+# other one may have a price of its own.
+_COUNTED_TOKENS = frozenset((
+    "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens",
+    "cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens", "prompt_cache_miss_tokens",
+    "cache_read_input_tokens", "cache_creation_input_tokens", "ephemeral_5m_input_tokens",
+    "ephemeral_1h_input_tokens", "cache_write_tokens", "cache_creation_tokens",
+    "reasoning_tokens", "thinking_tokens", "text_tokens", "accepted_prediction_tokens",
+    "rejected_prediction_tokens", "citation_tokens",
+))  # fmt: skip
 # Counts of a vendor's tools, whose use costs a fee; fetches of pages cost tokens only.
 _FEES = re.compile(r"tool_us|search|sources|requests|_calls|fees?$|grounding")
 _FREE = ("web_fetch_requests", "search_context_size")
@@ -28,7 +38,7 @@ MAX_DEPTH = 3  # of a record of counts
 def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usage:
     """Return the counts with the tier, the surcharges and the fees that the answer states."""
     tier = _find_value("service_tier", raw, record)
-    surcharges = [f"{kind} tokens" for kind in dict.fromkeys(_media_kinds(record, MAX_DEPTH))]
+    surcharges = list(dict.fromkeys(_dear_tokens(record, MAX_DEPTH)))
     for key in ("inference_geo", "speed"):
         value = _find_value(key, raw, record)
         if value is not None:
@@ -49,11 +59,15 @@ def _find_value(key: str, raw: JsonObject, record: JsonObject) -> str | None:
     return excerpt(value) if isinstance(value, str) else excerpt_of(value)
 
 
-def _media_kinds(record: JsonObject, depth: int) -> Iterator[str]:
+def _dear_tokens(record: JsonObject, depth: int) -> Iterator[str]:
     for key, _ in _items(record, depth):
+        if key in _COUNTED_TOKENS:  # as nearly all
+            continue
         found = _MEDIA_TOKENS.search(key)
         if found:
-            yield found[1]
+            yield f"{found[1]} tokens"
+        elif key.endswith("_tokens"):
+            yield excerpt(key)
 
 
 def _fees(record: JsonObject, depth: int) -> Iterator[str]:

@@ -50,14 +50,14 @@ class ReasoningAccumulator:
         self._by_index: dict[int, _PendingBlock] = {}
 
     def add(self, delta: ReasoningDelta, text_before: int, calls_before: int) -> bool:
-        """Add the next piece. Return False for a piece that belongs to no block.
+        """Add the next piece. Return False for an input of a call, which is no block.
 
         The counts are the characters and calls of the message so far.
         """
         kind = delta.fields.get("type")
         block = self._by_index.get(delta.index)
-        if block is None and kind is None:
-            return False  # it continues a text or a call, which are assembled elsewhere
+        if block is None and delta.fields.keys() == {"input"}:
+            return False  # a call is assembled elsewhere
         if block is None or (kind is not None and block.is_over(kind, delta.fields)):
             block = self._by_index[delta.index] = _PendingBlock(text_before, calls_before)
             self._blocks.append(block)

@@ -213,7 +213,7 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
                 "id": str() as id_,
                 "function": {"name": str() as name, "arguments": arguments, **inner},
                 **outer,
-            }:
+            } if outer.get("type") in ("function", "", None):
                 if not isinstance(arguments, str):
                     arguments = msgspec.json.encode(arguments).decode()
                 extra: JsonObject = {

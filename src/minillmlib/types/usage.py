@@ -48,7 +48,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `non_token_charges` names charges that a price per token does not cover: several models, or
     fees for the vendor's tools. `service_tier` is the tier that served the request, None for the
     standard one. `surcharges` names the facts that may make these tokens more expensive: "audio
-    tokens", "image tokens", "video tokens", "inference_geo us".
+    tokens", "image tokens", "video tokens", "inference_geo us", or a count that is not known here.
     """
 
     uncached_input_tokens: int = 0

@@ -16,7 +16,11 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.response import is_error_payload, unread_keys
+from minillmlib.protocols.chat_completions.response import (
+    is_error_payload,
+    unread_keys,
+    unread_of_message,
+)
 from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import check_finish_reason, parse_finish_reason
@@ -92,7 +96,7 @@ class _StartedMessage(msgspec.Struct):
 
 class _End(msgspec.Struct):
     stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
+    stop_details: JsonObject | None = None
 
 
 class _WholeMessage(_End, kw_only=True):
@@ -103,6 +107,7 @@ class _WholeMessage(_End, kw_only=True):
 
 _READ_OF_MESSAGE = frozenset((*_WholeMessage.__struct_fields__, "type", "role", "usage"))
 _READ_OF_TEXT = frozenset(("type", "text"))
+_READ_OF_STOP_DETAILS = frozenset(("type", *_StopDetails.__struct_fields__))  # of a refusal
 
 
 def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
@@ -116,7 +121,7 @@ def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespons
         "id": string_or_empty(message.id),
         "model": string_or_empty(message.model),
     }
-    end = _end_chunk(message, raw, parse_usage, unread_keys(raw, _READ_OF_MESSAGE))
+    end = _end_chunk(message, raw, parse_usage, unread_of_message(raw, _READ_OF_MESSAGE))
     if len(message.content) == 1 and message.content[0].get("type") == "text":
         text = _checked_text(message.content[0].get("text", ""))  # in 60 % of the time
         extra = end.extra | unread_keys(message.content[0], _READ_OF_TEXT)
@@ -141,11 +146,26 @@ class EventReader:
     def __init__(self, parse: Callable[[str], StreamChunk | None]) -> None:
         self._parse = parse
         self._id = ""
+        self._blocks: set[int] = set()  # that began, of those that go back unchanged
 
     def __call__(self, data: str) -> StreamChunk | None:
-        """Return one event. Raises `MalformedResponseError` if it starts another message."""
+        """Return one event.
+
+        Raises `MalformedResponseError` if it starts another message, or continues a block that
+        did not begin, such as a signature without its thinking.
+        """
         chunk = self._parse(data)
-        if chunk is not None and chunk.id:
+        if chunk is None:
+            return None
+        for block in chunk.reasoning_blocks:
+            if "type" in block.fields:
+                self._blocks.add(block.index)
+            elif block.index not in self._blocks and "input" not in block.fields:
+                raise MalformedResponseError(
+                    f"the stream continues block {block.index}, which did not begin: "
+                    f"{excerpt_of(block.fields)}"
+                )
+        if chunk.id:
             if chunk.id != (self._id or chunk.id):
                 raise MalformedResponseError(
                     f"the stream of {excerpt(self._id)} holds another message, {excerpt(chunk.id)}"
@@ -162,7 +182,7 @@ def _parse_other_event(data: str, parse_usage: UsageParser) -> StreamChunk | Non
         case {"type": "message_start", "message": message}:
             start = convert_json(message, _StartedMessage)
             name, model = string_or_empty(start.id), string_or_empty(start.model)
-            extra = unread_keys(message, _READ_OF_MESSAGE)
+            extra = unread_of_message(message, _READ_OF_MESSAGE)
             return StreamChunk(id=name, model=model, extra=extra, **_usage_fields(raw, parse_usage))
         case {"type": "content_block_start", "content_block": {"type": str()} as block}:
             return _block_chunk(block, _number(raw.get("index")))
@@ -219,17 +239,23 @@ def _other_delta_chunk(raw: JsonObject, event: JsonObject) -> StreamChunk | None
 def _end_chunk(
     end: _End, raw: JsonValue, parse_usage: UsageParser, extra: JsonObject
 ) -> StreamChunk:
-    details = end.stop_details or _StopDetails()
+    is_refusal, details = end.stop_reason == "refusal", end.stop_details or {}
+    if details and not (is_refusal and details.keys() <= _READ_OF_STOP_DETAILS):
+        extra = {**extra, "stop_details": details}
     finish_reason = parse_finish_reason(end.stop_reason)
     check_finish_reason(finish_reason, end.stop_reason, "")
-    reason = details.explanation or f"the model refused ({details.category or 'no reason given'})"
     return StreamChunk(
         finish_reason=finish_reason,
         raw_finish_reason=end.stop_reason,
-        refusal_reason=reason if end.stop_reason == "refusal" else None,
+        refusal_reason=_refusal_reason(details) if is_refusal else None,
         extra=extra,
         **_usage_fields(raw, parse_usage),
     )
+
+
+def _refusal_reason(raw: JsonObject) -> str:
+    details = convert_json(raw, _StopDetails)
+    return details.explanation or f"the model refused ({details.category or 'no reason given'})"
 
 
 def _usage_fields(raw: JsonValue, parse_usage: UsageParser) -> JsonObject:

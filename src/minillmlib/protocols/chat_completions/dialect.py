@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from minillmlib.protocols.fields import FIELDS
 from minillmlib.types.reasoning import BLOCK_KEYS, REQUIRED_KEY, Reasoning
 from minillmlib.types.values import check_choice
 
@@ -74,6 +75,8 @@ class ChatDialect(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_choice("reasoning_echo", self.reasoning_echo, REASONING_ECHOES)
+        for name in self.fields:
+            check_choice("a name in the fields of a ChatDialect", name, FIELDS)
 
     def echo_key(self, reasoning: Reasoning | None, *, has_calls: bool) -> str | None:
         """Return the key under which a message's reasoning goes back, or None if it does not."""

@@ -263,7 +263,7 @@ def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -
         custom = {"name": call.name, "input": call.arguments}
         return {**extra, "id": body["id"], "custom": custom}
     inner = extra.pop("function", {})
-    return {**extra, **body, "function": {**inner, **function}}
+    return {**body, **extra, "id": body["id"], "function": {**inner, **function}}
 
 
 def _tool_call_id(call_id: str, dialect: ChatDialect, own_ids: Collection[str]) -> str:

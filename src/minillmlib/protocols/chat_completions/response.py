@@ -59,6 +59,8 @@ class _Call(msgspec.Struct, gc=False):
 
 
 _CALL_KEYS = frozenset(_Call.__struct_fields__)
+# The types of calls that need no word of their own. Any other one is kept in the call's `extra`.
+_CALL_TYPES = ("function", "custom", "", None)
 _TEXT_KEYS = ("text", "summary", "thinking")  # of a block of reasoning
 _FUNCTION_KEYS = frozenset(_Function.__struct_fields__)
 
@@ -77,7 +79,7 @@ class _Message(msgspec.Struct, gc=False):
     content: str | list[JsonObject | str] | None = None
     refusal: str | None = None
     tool_calls: list[JsonObject] | None = None  # whole, since their other keys go back
-    function_call: _Function | None = None
+    function_call: JsonObject | None = None
     images: list[JsonObject] | None = None
     audio: _Audio | None = None
     reasoning_content: JsonValue = None
@@ -121,6 +123,7 @@ class _Body(msgspec.Struct, gc=False):
 _READ_OF_BODY = frozenset((*_Body.__struct_encode_fields__, "obfuscation"))
 _READ_OF_CHOICE = frozenset(_Choice.__struct_encode_fields__)
 _READ_OF_MESSAGE = frozenset((*_Message.__struct_encode_fields__, "role"))
+PLAIN_ROLES = ("assistant", "", None)  # of an answer; any other role is kept in `extra`
 
 
 class _PlainFunction(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -137,7 +140,7 @@ class _PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: str | None = None
-    role: JsonValue = None
+    role: Literal["assistant", ""] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: None = None
@@ -328,7 +331,7 @@ def _add_unread(choice: JsonObject, extra: JsonObject, pieces: Pieces) -> None:
     message = choice.get("delta")
     if message is None:
         message = choice.get("message") or {}
-    if unread := unread_keys(message, _READ_OF_MESSAGE):
+    if unread := unread_of_message(message, _READ_OF_MESSAGE):
         add_pieces(pieces, unread)
 
 
@@ -355,6 +358,14 @@ def unread_keys(raw: JsonObject, read: AbstractSet[str]) -> JsonObject:
     if raw.keys() <= read:  # as in most choices and messages
         return {}
     return {key: value for key, value in raw.items() if key not in read and (value or value == 0)}
+
+
+def unread_of_message(message: JsonObject, read: AbstractSet[str]) -> JsonObject:
+    """Return the same of a message, with a role that is not the assistant's."""
+    unread = unread_keys(message, read)
+    if message.get("role") not in PLAIN_ROLES:
+        unread["role"] = message["role"]
+    return unread
 
 
 def _choice_fields(choice: _Choice, pieces: Pieces) -> JsonObject:
@@ -560,21 +571,22 @@ def _objects(value: JsonValue) -> list[JsonObject]:
 def _tool_calls(message: _Message) -> tuple[ToolCallDelta, ...]:
     """Return the calls; the old `function_call` counts only if there is no other."""
     if message.function_call is not None and not message.tool_calls:
-        return (_call_delta(_Call(index=0, function=message.function_call)),)
+        return (_tool_call({"index": 0, "function": message.function_call}),)
     return tuple(map(_tool_call, message.tool_calls or ()))
 
 
 def _tool_call(raw: JsonObject) -> ToolCallDelta:
     call = convert_json(raw, _Call)
     inner = raw.get("function") or {}
-    is_plain = raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS
-    if is_plain and call.custom is None:  # as in nearly all
+    has_known_keys = raw.keys() <= _CALL_KEYS and inner.keys() <= _FUNCTION_KEYS
+    has_known_type = call.type in _CALL_TYPES
+    if has_known_keys and has_known_type and call.custom is None:  # as in nearly all
         return _call_delta(call)
     extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
     if more := {key: value for key, value in inner.items() if key not in _FUNCTION_KEYS}:
         extra["function"] = more
-    if call.custom is not None:
-        extra["type"] = "custom"
+    if call.custom is not None or not has_known_type:
+        extra["type"] = call.type if call.custom is None else "custom"
     return msgspec.structs.replace(_call_delta(call), extra=extra)
 
 
