@@ -1,30 +1,48 @@
 """Every error that the library raises.
 
     MiniLLMError
-    ├── InvalidParameterError (also a ValueError)
-    │   └── EmptyThreadError
-    ├── BudgetExceededError
-    ├── TransportError
-    │   ├── ConnectError
-    │   │   └── TlsError
-    │   ├── ReadError
-    │   │   └── StaleConnectionError
-    │   └── ProtocolError, RequestTimeoutError (also a TimeoutError)
-    ├── ApiError
-    │   ├── AuthenticationError, BillingError, PermissionDeniedError, ContentFilterError,
-    │   │   NotFoundError, RequestTooLargeError, ConflictError, RateLimitError, RedirectError
-    │   ├── BadRequestError
-    │   │   └── ContextLengthError
-    │   └── ServerError
-    │       ├── ServerTimeoutError
-    │       └── OverloadedError
-    │           └── ModelLoadingError
-    ├── MalformedResponseError, LimitExceededError, IncompleteStreamError, MaxRetriesExceededError
-    ├── RejectedResponseError
-    │   └── EmptyResponseError, NoJsonFoundError, IncompleteJsonError, ResponseValidationError
-    ├── JsonRepairError, ToolArgumentError (also a ValueError)
-    ├── MissingFieldError (also a LookupError)
-    └── CostCallbackError, StorageError, LocalModelError, MissingExtraError (also an ImportError)
+    ├── InvalidParameterError        the arguments of the call are invalid (also a ValueError)
+    │   └── EmptyThreadError         the conversation has no message
+    ├── BudgetExceededError          the budget does not cover the request; it was not sent
+    ├── TransportError               the exchange with the server failed
+    │   ├── ConnectError             no connection was made; nothing was sent
+    │   │   └── TlsError             the server's certificate or TLS version was not accepted
+    │   ├── ReadError                the connection broke while sending or reading
+    │   │   └── StaleConnectionError a pooled connection was already closed
+    │   ├── ProtocolError            the server does not speak valid HTTP
+    │   └── RequestTimeoutError      a time limit passed (also a TimeoutError)
+    ├── ApiError                     the server returned an error, by its status or in a success
+    │   ├── BadRequestError          400, 412, 422
+    │   │   └── ContextLengthError   the conversation is too long for the model
+    │   ├── AuthenticationError      401, or no credential (then nothing was sent)
+    │   ├── BillingError             402, or a quota, budget or credit that is used up
+    │   ├── PermissionDeniedError    403
+    │   ├── ContentFilterError       moderation blocked the request
+    │   ├── NotFoundError            404, an unknown model or path
+    │   ├── RequestTooLargeError     413
+    │   ├── ConflictError            409
+    │   ├── RateLimitError           429, solved by waiting
+    │   ├── RedirectError            3xx; redirects are not followed
+    │   └── ServerError              5xx, 424
+    │       ├── ServerTimeoutError   408, 504, 524
+    │       └── OverloadedError      503, 529
+    │           └── ModelLoadingError  the server is still loading the model
+    ├── MalformedResponseError       a success status, but the body is not a completion
+    ├── LimitExceededError           the server sent more than `GeneratorInfo.limits` allows
+    ├── IncompleteStreamError        the stream stopped before its end marker
+    ├── MaxRetriesExceededError      every attempt failed; see `last_error`
+    ├── RejectedResponseError        the response is complete, but the call's settings reject it
+    │   ├── EmptyResponseError       it is empty
+    │   ├── NoJsonFoundError         it contains no JSON
+    │   ├── IncompleteJsonError      it was truncated inside its JSON
+    │   └── ResponseValidationError  its JSON does not fit the expected type
+    ├── JsonRepairError              a text contains no JSON (also a ValueError)
+    ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
+    ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
+    ├── CostCallbackError            a callback of a `CompletionContext` raised
+    ├── StorageError                 a conversation could not be read from or written to a file
+    ├── LocalModelError              the local model could not be installed or run
+    └── MissingExtraError            an optional dependency is missing (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
 """
@@ -222,7 +240,7 @@ class BadRequestError(ApiError):
 class ContextLengthError(BadRequestError):
     """The conversation and `max_tokens` together exceed the model's context.
 
-    Known by the words of some thirty servers and gateways, also with 413, 422 or 500.
+    Recognized by the words of some thirty servers and gateways, also with 413, 422 or 500.
     """
 
 
@@ -339,7 +357,7 @@ class JsonRepairError(MiniLLMError, ValueError):
 
 
 class ToolArgumentError(MiniLLMError, ValueError):
-    """The arguments of a tool call do not fit the function; the model may read why.
+    """The arguments of a tool call do not fit the function. The text is written for the model.
 
     Attributes:
         path: The place of the first problem in the arguments, like `$.city`.
