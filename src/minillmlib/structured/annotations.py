@@ -1,4 +1,4 @@
-"""Reads what stands beside a type in `Annotated[...]`: descriptions and constraints."""
+"""Reads the descriptions and constraints beside a type in `Annotated[...]`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _COMPARISONS = {
     "ge": (ge, "at least"), "gt": (gt, "greater than"),
     "le": (le, "at most"), "lt": (lt, "less than"),
 }  # fmt: skip
-_TOLD = ("title", "description", "examples", "deprecated")
-_NOT_READ = {"alias", "validation_alias", "serialization_alias"}
+_KEYWORDS = ("title", "description", "examples", "deprecated")
+_MODEL_ONLY = {"alias", "validation_alias", "serialization_alias"}
 
 
 class UnknownMetadataError(TypeError):
@@ -29,11 +29,11 @@ class UnknownMetadataError(TypeError):
 class Metadata(msgspec.Struct):
     """The metadata of one type.
 
-    `told` are keywords for its schema; `bounds` are the constraints, in msgspec's names. A
+    `keywords` are for its schema; `bounds` are the constraints, in msgspec's names. A
     `for_pydantic` type has constraints that only pydantic knows.
     """
 
-    told: JsonObject = {}
+    keywords: JsonObject = {}
     bounds: JsonObject = {}
     default: JsonValue = msgspec.UNSET
     default_factory: JsonValue = msgspec.UNSET
@@ -61,7 +61,7 @@ class Metadata(msgspec.Struct):
     def _read(self, item: JsonValue) -> None:
         documentation = item if isinstance(item, str) else getattr(item, "documentation", None)
         if isinstance(documentation, str):  # also that of a `typing.Doc`
-            self.told["description"] = documentation
+            self.keywords["description"] = documentation
         elif isinstance(item, msgspec.Meta):
             self._add_meta(item)
         elif is_field(item):
@@ -73,7 +73,6 @@ class Metadata(msgspec.Struct):
             self._read_constraint(item)
 
     def _read_constraint(self, item: JsonValue) -> None:
-        attributes = {name: value for name, value in _attributes(item) if value is not None}
         if _module_of(item) == "annotated_types" and (known := _constraints_of(item)):
             for name, bound in known:
                 self.add_bound(name, bound)
@@ -82,27 +81,27 @@ class Metadata(msgspec.Struct):
                 f"{item!r} in an Annotated has no meaning here; use a text, msgspec.Meta, "
                 "pydantic.Field or a constraint of annotated_types"
             )
-        elif set(attributes) == {"pattern"}:
-            self.add_bound("pattern", attributes["pattern"])
+        elif [name for name, value in _attributes(item) if value is not None] == ["pattern"]:
+            self.add_bound("pattern", item.pattern)
         else:
             self.for_pydantic = True
 
     def _add_meta(self, meta: msgspec.Meta) -> None:
         self.has_meta = True
-        self._tell(meta, ("title", "description", "examples"))
-        self.told.update(meta.extra_json_schema or {})
+        self._add_keywords(meta, ("title", "description", "examples"))
+        self.keywords.update(meta.extra_json_schema or {})
         for name in _CONSTRAINTS:
             if (bound := getattr(meta, name)) is not None:
                 self.add_bound(name, bound)
 
     def _add_field(self, field: JsonValue) -> None:
-        if set_names := [name for name in _NOT_READ if getattr(field, name) is not None]:
+        if set_names := [name for name in _MODEL_ONLY if getattr(field, name) is not None]:
             raise UnknownMetadataError(
                 f"the {min(set_names)} of {field!r} has no meaning outside of a pydantic model"
             )
-        self._tell(field, _TOLD)
+        self._add_keywords(field, _KEYWORDS)
         if isinstance(field.json_schema_extra, dict):
-            self.told.update(field.json_schema_extra)
+            self.keywords.update(field.json_schema_extra)
         is_callable = callable(field.json_schema_extra)
         if is_callable or not isinstance(field.discriminator, str | None):
             self.for_pydantic = True
@@ -112,10 +111,10 @@ class Metadata(msgspec.Struct):
         for part in field.metadata:
             self._read(part)
 
-    def _tell(self, source: JsonValue, names: Iterable[str]) -> None:
+    def _add_keywords(self, source: JsonValue, names: Iterable[str]) -> None:
         for name in names:
             if (value := getattr(source, name)) is not None:
-                self.told[name] = value
+                self.keywords[name] = value
 
 
 def origin_of(kind: JsonValue) -> JsonValue:
@@ -131,7 +130,7 @@ def is_field(item: JsonValue) -> bool:
 
 
 def comparison_problems(bounds: JsonObject, value: JsonValue) -> Iterator[str]:
-    """Yield what is wrong with a value that can be compared."""
+    """Yield the problems of a value that can be compared."""
     for name, (holds, words) in _COMPARISONS.items():
         if name in bounds and not holds(value, bounds[name]):
             yield f"Expected a value {words} {bounds[name]}"
@@ -143,27 +142,26 @@ def comparison_problems(bounds: JsonObject, value: JsonValue) -> Iterator[str]:
 
 def describe_comparisons(bounds: JsonObject) -> str:
     """Return the constraints as words, for values that JSON schemas cannot compare."""
-    told = [
+    parts = [
         f"{words} {bounds[name]}" for name, (_, words) in _COMPARISONS.items() if name in bounds
     ]
     if "multiple_of" in bounds:
-        told.append(f"a multiple of {bounds['multiple_of']}")
+        parts.append(f"a multiple of {bounds['multiple_of']}")
     if "tz" in bounds:
-        told.append(f"with{'' if bounds['tz'] else 'out'} an offset from UTC")
-    return ", ".join(told)
+        parts.append(f"with{'' if bounds['tz'] else 'out'} an offset from UTC")
+    return ", ".join(parts)
 
 
 def _constraints_of(item: JsonValue) -> list[tuple[str, JsonValue]]:
     """Return the constraints of an object of annotated_types; none if it has other meanings."""
-    known = [(name, value) for name, value in _attributes(item) if name in _CONSTRAINTS]
-    if type(item).__name__ == "Timezone" and item.tz in (None, ...):
-        return [("tz", item.tz is ...)]
-    return [] if type(item).__name__ == "Timezone" else known
+    if type(item).__name__ == "Timezone":
+        return [("tz", item.tz is ...)] if item.tz in (None, ...) else []
+    return [(name, value) for name, value in _attributes(item) if name in _CONSTRAINTS]
 
 
 def _attributes(item: JsonValue) -> list[tuple[str, JsonValue]]:
-    names = getattr(item, "__slots__", ()) or getattr(item, "__dict__", ())
-    return [(name, getattr(item, name)) for name in getattr(item, "__dict__", names)]
+    names = getattr(item, "__dict__", getattr(item, "__slots__", ()))
+    return [(name, getattr(item, name)) for name in names]
 
 
 def _module_of(item: JsonValue) -> str:

@@ -1,4 +1,4 @@
-"""Builds the reader of a type, and with it the schema that a model is told."""
+"""Builds the reader of a type, and with it the schema that a model gets."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from minillmlib.structured.readers import (
     Anything,
     Bounded,
     Choice,
+    DescribedRecord,
     Items,
     Leaf,
     Member,
@@ -37,7 +38,6 @@ from minillmlib.structured.readers import (
     PydanticReader,
     Reader,
     Record,
-    Retold,
     Row,
     Table,
     Union,
@@ -94,11 +94,10 @@ class ReaderBuilder:
         """Return the keywords of an object with these members."""
         properties = {}
         for member, of in members:
-            default = of.default if member.fill is None else member.fill()
-            told = json_of(default)
-            is_told = not member.is_required and told is not msgspec.UNSET
+            default = json_of(of.default if member.fill is None else member.fill())
+            has_default = not member.is_required and default is not msgspec.UNSET
             schema = member.reader.schema
-            properties[member.key] = {**schema, "default": told} if is_told else schema
+            properties[member.key] = {**schema, "default": default} if has_default else schema
         required = [member.key for member, _ in members if member.is_required]
         return {"type": "object", "properties": properties, "required": required}
 
@@ -106,15 +105,15 @@ class ReaderBuilder:
         if metadata.for_pydantic or any(hasattr(kind, name) for name in _PYDANTIC_HOOKS):
             return self._pydantic(kind, metadata)
         reader = self._with_bounds(kind, metadata.bounds)
-        if not metadata.told:
+        if not metadata.keywords:
             return reader
         own = reader.schema.get("description") if metadata.bounds else None
-        schema = {**reader.schema, **metadata.told}
-        if own and "description" in metadata.told:
+        schema = {**reader.schema, **metadata.keywords}
+        if own and "description" in metadata.keywords:
             schema["description"] += f" ({own})"
         if isinstance(reader, Record):  # it may not have all its members yet
-            return Retold(reader, schema)
-        return _retell(reader, schema)
+            return DescribedRecord(reader, schema)
+        return _with_schema(reader, schema)
 
     def _with_bounds(self, kind: JsonValue, bounds: JsonObject) -> Reader:
         """Return the reader of a type with constraints; `TypeError` names one that it has not."""
@@ -127,16 +126,16 @@ class ReaderBuilder:
         reader = self._plain(kind)
         if isinstance(reader, Items | Table) and set(bounds) <= set(_LENGTHS):
             word = "Items" if isinstance(reader, Items) else "Properties"
-            told = {_LENGTHS[key] + word: value for key, value in bounds.items()}
-            schema = {**reader.schema, **told}
+            lengths = {_LENGTHS[key] + word: value for key, value in bounds.items()}
+            schema = {**reader.schema, **lengths}
             return msgspec.structs.replace(reader, schema=schema, bounds=bounds)
         if not isinstance(reader, Leaf):
-            raise TypeError(f"{name_of(kind)} cannot have the constraint {_name_one(bounds)}")
+            raise TypeError(f"{name_of(kind)} cannot have the constraint {_first_bound(bounds)}")
         try:
             return _leaf(typing.Annotated[kind, msgspec.Meta(**bounds)])
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"{name_of(kind)} cannot have the constraint {_name_one(bounds)} ({error})"
+                f"{name_of(kind)} cannot have the constraint {_first_bound(bounds)} ({error})"
             ) from None
 
     def _comparable(self, kind: JsonValue, bounds: JsonObject) -> Reader:
@@ -213,8 +212,8 @@ class ReaderBuilder:
                 own[name] = bound
             held |= set(own)
             readers.append(self._restrict(arg, own))
-        if odd := {name: bound for name, bound in bounds.items() if name not in held}:
-            raise TypeError(f"{name_of(kind)} cannot have the constraint {_name_one(odd)}")
+        if unused := {name: bound for name, bound in bounds.items() if name not in held}:
+            raise TypeError(f"{name_of(kind)} cannot have the constraint {_first_bound(unused)}")
         names = [name_of(arg) for arg in typing.get_args(kind)]
         schemas = [reader.schema for reader in readers]
         self._check_distinct(names, schemas)
@@ -288,7 +287,7 @@ class ReaderBuilder:
             whole = typing.Annotated[(kind, *metadata.items)]
         adapter = pydantic.TypeAdapter(whole)
         schema = self._move_definitions(adapter.json_schema())
-        return PydanticReader(adapter, {**schema, **metadata.told}, self.definitions)
+        return PydanticReader(adapter, {**schema, **metadata.keywords}, self.definitions)
 
     def _move_definitions(self, schema: JsonObject) -> JsonObject:
         """Move the definitions of a schema to ours, under names that are free."""
@@ -345,7 +344,7 @@ def _has_meta(kind: JsonValue, seen: set[int]) -> bool:
     return any(_has_meta(part, seen) for part in parts)
 
 
-def _retell(reader: JsonValue, schema: JsonObject) -> Reader:
+def _with_schema(reader: JsonValue, schema: JsonObject) -> Reader:
     return typing.cast("Reader", msgspec.structs.replace(reader, schema=schema))
 
 
@@ -440,7 +439,7 @@ def _row_schema(readers: Sequence[Reader], min_items: int) -> JsonObject:
     return {**schema, **places} if readers else schema
 
 
-def _name_one(bounds: JsonObject) -> str:
+def _first_bound(bounds: JsonObject) -> str:
     name = min(bounds)
     return f"{name}={bounds[name]!r}"
 

@@ -13,7 +13,7 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.structured.annotations import is_field, origin_of
 
 _OPTIONAL = ("NotRequired", "Required")
-_UNTOLD_DOCS = ("An enumeration.", "dict() -> new empty dictionary")
+_GENERATED_DOCS = ("An enumeration.", "dict() -> new empty dictionary")
 
 
 class MemberType(msgspec.Struct, frozen=True):
@@ -39,12 +39,12 @@ class RecordType(msgspec.Struct, frozen=True):
 
 def is_record(kind: object) -> bool:
     """Whether this is a class with members, of a kind that is read here."""
-    is_named_tuple = isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
-    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-    is_class = isinstance(kind, type) and (
-        dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
-    )
-    return is_named_tuple or is_struct or is_class or _is_typed_dict(kind)
+    if not isinstance(kind, type):
+        return False
+    is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    is_struct = issubclass(kind, msgspec.Struct)
+    has_fields = dataclasses.is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
+    return is_named_tuple or is_struct or has_fields or _is_typed_dict(kind)
 
 
 def record_type(kind: JsonValue) -> RecordType:
@@ -78,7 +78,7 @@ def doc_of(kind: type) -> str:
     """Return the docstring that the user wrote for a class, else `""`."""
     doc = inspect.cleandoc(vars(kind).get("__doc__") or "")
     is_made = doc.startswith(f"{kind.__name__}(") and doc.endswith(")")
-    return "" if is_made or doc.startswith(_UNTOLD_DOCS) else doc
+    return "" if is_made or doc.startswith(_GENERATED_DOCS) else doc
 
 
 def without_qualifiers(annotation: JsonValue) -> tuple[JsonValue, bool | None]:
@@ -144,9 +144,10 @@ def _fields_of(origin: JsonValue, annotations: JsonObject) -> list[MemberType]:
     members = []
     for field in origin.__attrs_attrs__:
         if field.init:
-            has_default = type(field.default).__name__ not in ("_Nothing", "Factory")
-            is_required = type(field.default).__name__ == "_Nothing"
-            default = field.default if has_default else msgspec.UNSET
+            kind_of_default = type(field.default).__name__
+            is_required = kind_of_default == "_Nothing"
+            has_value = kind_of_default not in ("_Nothing", "Factory")
+            default = field.default if has_value else msgspec.UNSET
             annotation = annotations.get(field.name, typing.Any)
             name = field.alias or field.name
             members.append(MemberType(name, field.name, annotation, is_required, default))
@@ -197,10 +198,8 @@ def _bind(
     own = dict(zip(parameters, (_fill(arg, outer) for arg in args), strict=False))
     bindings.setdefault(origin, own)
     for base in getattr(origin, "__orig_bases__", ()):
-        if (
-            isinstance(typing.get_origin(base), type)
-            and typing.get_origin(base) is not typing.Generic
-        ):
+        generic = typing.get_origin(base)
+        if isinstance(generic, type) and generic is not typing.Generic:
             _bind(base, own, bindings)
     for base in getattr(origin, "__bases__", ()):
         if base not in bindings and base is not object:
@@ -208,7 +207,7 @@ def _bind(
 
 
 def _fill(annotation: JsonValue, bound: dict[JsonValue, JsonValue]) -> JsonValue:
-    if annotation in bound if isinstance(annotation, typing.TypeVar) else False:
+    if isinstance(annotation, typing.TypeVar) and annotation in bound:
         return bound[annotation]
     parameters = getattr(annotation, "__parameters__", ())
     if not parameters or isinstance(annotation, type):

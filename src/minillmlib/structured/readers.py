@@ -1,4 +1,4 @@
-"""Readers convert JSON to values of a type, and check it: one reader for each kind of type."""
+"""Readers of JSON, one for each kind of type, that check it and convert it to values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class Reader(Protocol):
-    """Converts JSON to a type. `schema` is what the model is told.
+    """Converts JSON to a type. The model gets `schema`.
 
     `read` raises `MisfitError`.
     """
@@ -163,8 +163,8 @@ class Choice(msgspec.Struct, frozen=True):
                 return self.lookup(value)
             except ValueError:
                 pass
-        told = ", ".join(encode_json(json).decode() for json, _ in self.choices)
-        raise MisfitError((f"Expected one of {told}, got {excerpt_of(value)}", path))
+        allowed = ", ".join(encode_json(json).decode() for json, _ in self.choices)
+        raise MisfitError((f"Expected one of {allowed}, got {excerpt_of(value)}", path))
 
 
 class Items(msgspec.Struct, frozen=True):
@@ -285,8 +285,8 @@ class Record(msgspec.Struct):
         return [(f"Object contains unknown field `{excerpt_of(key)}`", path) for key in unknown]
 
 
-class Retold(msgspec.Struct, frozen=True):
-    """An object with more to tell about it, such as a description of its own place."""
+class DescribedRecord(msgspec.Struct, frozen=True):
+    """An object whose schema has more keywords, such as the description of one member."""
 
     inner: Record
     schema: JsonObject
@@ -296,7 +296,7 @@ class Retold(msgspec.Struct, frozen=True):
 
 
 class Union(msgspec.Struct, frozen=True):
-    """One of several types: that which knows most members, fits exactly, or comes first."""
+    """A union: the type that knows most members, then one that fits exactly, then the first."""
 
     name: str
     branches: tuple[Reader, ...]
@@ -369,7 +369,7 @@ def count_known(reader: Reader, value: JsonValue, depth: int = 2) -> int:  # noq
             is_tagged = reader.tag is not None and value.get(reader.tag[0]) == reader.tag[1]
             matches = sum(count_known(member.reader, value[member.key]) for member in chosen)
             return len(there) + matches + 2 * is_tagged
-        case Retold(), _:
+        case DescribedRecord(), _:
             return count_known(reader.inner, value, depth)
         case Union(), _:
             return max(count_known(branch, value, depth) for branch in reader.branches)
@@ -410,7 +410,7 @@ class PydanticReader(msgspec.Struct, frozen=True):
 
 def build(make: Callable[..., JsonValue], path: str, /, *args: JsonValue, **kwargs: JsonValue
           ) -> JsonValue:  # fmt: skip
-    """Return what a class makes of its members; what it raises is a misfit."""
+    """Make a value of its members. Raises `MisfitError` for any exception of its class."""
     try:
         return make(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - the type may run any code

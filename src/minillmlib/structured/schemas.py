@@ -1,4 +1,4 @@
-"""JSON schemas: the subset that vendors enforce, and values that are fitted to a schema."""
+"""JSON schemas: the subset that vendors enforce, and the fitting of values to a schema."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ISO: dict[str, Callable[[str], dt.datetime | dt.date | dt.time]] = {
 
 
 class NotStrictError(Exception):
-    """The subset cannot express the schema; the text says what."""
+    """The subset cannot express the schema; the text says why."""
 
 
 def plain_schema(schema: JsonObject) -> JsonObject:
@@ -138,9 +138,9 @@ def _nullable(schema: JsonObject) -> JsonObject:
         return schema
     if "anyOf" in schema:
         return {**schema, "anyOf": [*branches, null]}
-    told = {"description": schema["description"]} if "description" in schema else {}
+    outer = {"description": schema["description"]} if "description" in schema else {}
     inner = {key: value for key, value in schema.items() if key != "description"}
-    return {"anyOf": [inner, null], **told}
+    return {"anyOf": [inner, null], **outer}
 
 
 def _complete_node(strict: JsonObject, schema: JsonObject) -> JsonObject:
@@ -244,7 +244,7 @@ def _takes_null(schema: JsonValue, defs: Mapping[str, JsonValue]) -> bool:
     if branches:
         return any(_takes_null(branch, defs) for branch in branches)
     kind = schema.get("type")
-    is_null = kind == "null" or (isinstance(kind, list) and "null" in kind)
-    return is_null or (
-        kind is None and (None in _constants(schema, defs) or not _constants(schema, defs))
-    )
+    if kind is not None:
+        return kind == "null" or (isinstance(kind, list) and "null" in kind)
+    constants = _constants(schema, defs)
+    return not constants or None in constants

@@ -74,7 +74,7 @@ class Signature:
 
 
 def _unwrap(function: Callable[..., object]) -> tuple[Callable[..., object], set[str]]:
-    """Return what a partial calls, and the names that it gives."""
+    """Return the function within a partial, and the names of the arguments that it gives."""
     fixed: set[str] = set()
     while isinstance(function, functools.partial):
         fixed |= set(function.keywords)
