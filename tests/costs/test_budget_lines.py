@@ -315,7 +315,7 @@ def test_reservations_are_granted_in_their_order_and_never_pass_a_limit(data):
         kind, amount = step
         if kind < 2:
             budget = budgets[amount % 3]
-            reservation = budget.request(CostEstimate(ceiling=Decimal(amount)))
+            reservation = budget.enqueue(CostEstimate(ceiling=Decimal(amount)))
             waiting.append((budget, reservation))
         elif kind == 2 and held:
             budget, reservation = held.pop(amount % len(held))

@@ -117,10 +117,10 @@ class Completion:
         return self.pending
 
     async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
-        """Reserve the ceiling of a request, or wait in line for it until the deadline."""
+        """Reserve the ceiling of a request, or queue for it until the deadline."""
         asyncio = asyncio_module()
         task = asyncio.current_task()
-        reservation = budget.request(estimate, threads_of_tasks.get(task, task))
+        reservation = budget.enqueue(estimate, threads_of_tasks.get(task, task))
         if reservation.is_waiting:
             decided, secs = asyncio.Event(), self.timeouts.remaining()
             reservation.when_decided(partial(self.loop.call_soon_threadsafe, decided.set))
@@ -243,7 +243,7 @@ class Completion:
         return self._report
 
     def abandon_threadsafe(self) -> None:
-        """Do the same soon, from a destructor in any thread."""
+        """Abandon the completion soon, from a destructor in any thread."""
         try:
             self.loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:  # the loop is closed

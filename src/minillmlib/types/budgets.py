@@ -1,4 +1,4 @@
-"""Budgets: limits on the cost of many requests together, and the line of those that wait."""
+"""Budgets: limits on the cost of many requests together, with a queue of those that wait."""
 
 import threading
 from collections import deque
@@ -42,10 +42,10 @@ class Budget:
         self.parent = parent
         self._account = account = _Account(self.limit)
         self._accounts: tuple[_Account, ...] = (account,)
-        self._line = _Line()
+        self._queue = _Queue()
         if parent is not None:
             self._accounts += parent._accounts  # noqa: SLF001 - another budget
-            self._line = parent._line  # noqa: SLF001 - as above
+            self._queue = parent._queue  # noqa: SLF001 - as above
 
     @property
     def spent(self) -> Decimal:
@@ -63,7 +63,7 @@ class Budget:
 
         Negative if requests cost more than their ceilings.
         """
-        with self._line.lock:
+        with self._queue.lock:
             return self._account.remaining
 
     def child(self, limit: Decimal | str | int) -> "Budget":
@@ -72,26 +72,26 @@ class Budget:
 
     def reserve(self, estimate: CostEstimate) -> "Reservation":
         """Reserve the ceiling at once, here and in every parent, or raise `BudgetExceededError`."""
-        with self._line.lock:
-            reservation = self.request(estimate)
+        with self._queue.lock:
+            reservation = self.enqueue(estimate)
             if reservation.is_waiting:
                 reservation.settle(None)
         reservation.check()
         return reservation
 
-    def request(self, estimate: CostEstimate, owner: object = None) -> "Reservation":
-        """Reserve the ceiling, or stand in line for it; the result tells which.
+    def enqueue(self, estimate: CostEstimate, owner: object = None) -> "Reservation":
+        """Reserve the ceiling, or queue for it: then the reservation `is_waiting`.
 
-        `owner` is the task that would wait: what it has reserved itself cannot be released
-        meanwhile. Raises `BudgetExceededError` if the ceiling is unknown.
+        `owner` is the task that would wait: its own reservations are not released meanwhile.
+        Raises `BudgetExceededError` if the ceiling is unknown.
         """
         if estimate.ceiling is None:
             raise BudgetExceededError(
                 "a budget needs the maximum cost of a request, and this is missing for it: "
                 f"{'; '.join(estimate.missing)}; the request was not sent"
             )
-        reservation = Reservation(self._line, self._accounts, estimate.ceiling, owner)
-        self._line.join(reservation)
+        reservation = Reservation(self._queue, self._accounts, estimate.ceiling, owner)
+        self._queue.join(reservation)
         return reservation
 
     def __reduce__(self) -> NoReturn:
@@ -105,25 +105,25 @@ class Budget:
 
 
 class Reservation:
-    """The sum reserved for one request until its cost is known, or a place in line for it.
+    """The sum reserved for one request until its cost is known, or a place in the queue for it.
 
     The first known cost is final.
     """
 
     __slots__ = (
-        "_is_final", "_is_in_progress", "_line", "_reserved", "_spent", "_wake", "accounts",
+        "_is_final", "_is_in_progress", "_queue", "_reserved", "_spent", "_wake", "accounts",
         "ceiling", "error", "is_waiting", "owner",
     )  # fmt: skip
 
     def __init__(
-        self, line: "_Line", accounts: "tuple[_Account, ...]", ceiling: Decimal, owner: object
+        self, queue: "_Queue", accounts: "tuple[_Account, ...]", ceiling: Decimal, owner: object
     ) -> None:
         self.accounts = accounts
         self.ceiling = ceiling
         self.owner = owner
         self.error: BudgetExceededError | None = None
         self.is_waiting = True
-        self._line = line
+        self._queue = queue
         self._wake: Wake | None = None
         self._reserved = self._spent = ZERO
         self._is_final = self._is_in_progress = False
@@ -134,8 +134,8 @@ class Reservation:
             raise self.error
 
     def when_decided(self, wake: Wake) -> None:
-        """Call `wake`, from any thread, once the reservation waits no more."""
-        with self._line.lock:
+        """Call `wake`, from any thread, once the reservation no longer waits."""
+        with self._queue.lock:
             self._wake = wake
             if not self.is_waiting:
                 wake()
@@ -144,12 +144,12 @@ class Reservation:
         """Take the ceiling from the accounts."""
         self.is_waiting, self._is_in_progress, self._reserved = False, True, self.ceiling
         if self.owner is not None:
-            self._line.held.setdefault(self.owner, set()).add(self)
+            self._queue.held.setdefault(self.owner, set()).add(self)
         for account in self.accounts:
             account.book(self.ceiling, ZERO, 1)
 
     def refuse(self) -> None:
-        """Leave the line without the money; the error explains where it is."""
+        """Leave the queue without a sum; the error lists what is spent and reserved."""
         account = min(self.accounts, key=attrgetter("remaining"))
         self.is_waiting, self._is_final = False, True
         remaining = f"only ${account.remaining:f}"
@@ -163,11 +163,11 @@ class Reservation:
         )
 
     def wake(self) -> bool:
-        """Wake whoever waits; return False if nobody does any more."""
+        """Wake the task that waits. Return False if its event loop is closed."""
         try:
             if self._wake is not None:
                 self._wake()
-        except RuntimeError:  # its event loop is closed
+        except RuntimeError:
             return False
         return True
 
@@ -175,14 +175,14 @@ class Reservation:
         """Release the part that was not spent. None stands for a request that cannot be billed.
 
         An unknown cost keeps the whole ceiling until a later call brings the known one. A
-        reservation that waits leaves the line.
+        reservation that waits leaves the queue.
         """
-        with self._line.lock:
+        with self._queue.lock:
             self.release(cost)
-            self._line.serve()
+            self._queue.serve()
 
     def release(self, cost: CostOutcome | None = None) -> None:
-        """Do the same without a look at those who wait."""
+        """Settle without serving the reservations that wait."""
         if self.is_waiting:
             self.refuse()
             self.wake()
@@ -195,11 +195,11 @@ class Reservation:
             released = self._reserved.copy_negate()  # a minus sign alone would round
             account.book(released, EXACT.subtract(spent, self._spent), -self._is_in_progress)
         self._is_in_progress, self._reserved, self._spent = False, ZERO, spent
-        self._line.forget(self)
+        self._queue.forget(self)
 
 
 class _Account:
-    """The sums of one budget. Changed under the lock of its line only."""
+    """The sums of one budget. Changed under the lock of its queue only."""
 
     __slots__ = ("limit", "requests", "reserved", "spent")
 
@@ -218,7 +218,7 @@ class _Account:
         self.requests += requests
 
 
-class _Line:
+class _Queue:
     """The reservations that wait for a budget, its parents or its children, first come first."""
 
     def __init__(self) -> None:
@@ -241,7 +241,7 @@ class _Line:
 
     def _decide(self) -> list[Reservation]:
         decided, passed = [], []
-        short: set[_Account] = set()  # what those who came before wait for
+        short: set[_Account] = set()  # accounts for which earlier ones wait
         while self._waiting:
             reservation = self._waiting.popleft()
             accounts, ceiling = reservation.accounts, reservation.ceiling
@@ -262,12 +262,12 @@ class _Line:
         return decided
 
     def _available(self, account: _Account, owner: object) -> Decimal:
-        """Return what an account has if all requests in progress but the owner's cost nothing."""
+        """Return the sum that an account has if the requests of all other owners cost nothing."""
         own = (one.ceiling for one in self.held.get(owner, ()) if account in one.accounts)
         return EXACT.subtract(account.limit, exact_sum((account.spent, *own)))
 
     def forget(self, reservation: Reservation) -> None:
-        """Note that a request has ended."""
+        """Remove a settled reservation from those that its owner holds."""
         owner, reservation.owner = reservation.owner, None
         held = self.held.get(owner, set())
         held.discard(reservation)
