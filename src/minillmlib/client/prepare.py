@@ -227,19 +227,19 @@ def unpriced_keys(call: Call, body: Mapping[str, JsonValue]) -> list[str]:
 
 
 def model_key(generator: GeneratorInfo) -> str:
-    """Return the provider and model, under which is kept what only they can read."""
+    """Return the key of a provider and model, for the parts that only they can read."""
     provider = generator.provider
-    host = f"@{urlsplit(generator.base_url).netloc}" if provider.capabilities.is_any_server else ""
+    host = f"@{urlsplit(generator.base_url).netloc}" if provider.capabilities.is_generic else ""
     return f"{type(provider).__name__}:{generator.model}{host}"
 
 
 def _drop_foreign_parts(
     messages: tuple[Message, ...], generator: GeneratorInfo, earlier: Sequence[Message]
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
-    """Drop what only other models read, and rejected media; return what and why.
+    """Drop the parts that only other models read, and rejected media; return a report of them.
 
     Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
-    the same messages if there is nothing to change; `earlier` ones come before them, unchanged.
+    the same messages if there is nothing to change. The `earlier` ones come before them.
     """
     has_foreign = any(map(_REASONING, messages)) or any(map(_MEDIA, messages))
     if not has_foreign and not any(map(_TOOL_CALLS, messages)):
@@ -281,8 +281,8 @@ def _fill_reasoning(
 ) -> list[Message]:
     """Give tool calls without reasoning an empty one, once the server has shown that it has a key.
 
-    Kimi and DeepSeek refuse every turn with calls that lacks `reasoning_content`, also one of
-    another model, or without thoughts. Only what came before decides, so that a message is sent
+    Kimi and DeepSeek refuse a turn with calls and without `reasoning_content`, even if another
+    model made it, or no reasoning. Only earlier messages decide, so that a message is encoded
     alike whatever follows it.
     """
     if generator.provider.dialect.reasoning_echo != AS_SENT:

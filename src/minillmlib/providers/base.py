@@ -23,8 +23,8 @@ from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.types.values import replace
 
-# The keys of `extra` that cost nothing beyond the tokens that are counted. Any other key may: a
-# miss means that the cost of the request is not known before it is sent.
+# The keys of `extra` that cost nothing beyond the counted tokens. With any other key, the cost of a
+# request is not known before it is sent.
 PRICED_EXTRA = frozenset({
     "model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens",
     "temperature", "top_p", "top_k", "min_p", "top_a", "typical_p", "frequency_penalty",
@@ -150,8 +150,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             so that the client may insert bytes of an earlier call. None: it never does.
         why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
             None if it may.
-        mark_prefill: `(model, body)`: a body that ends with the prefix (`force_prepend`), with
-            what makes the server continue it in place of beginning anew.
+        mark_prefill: `(model, body)`: the body, which ends with the prefix (`force_prepend`), with
+            the keys that make the server continue it instead of beginning anew.
         why_no_schema: `(model, response_format)`: why a model is not held to a schema, or None
             if it is. With `expecting`, the prompt then states the schema.
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
@@ -167,8 +167,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         app_url_header: The header for the address of the calling program, if there is one.
         app_title_header: The header for its name.
         stream_accept: The `Accept` header of a request for a stream.
-        is_any_server: Whether the provider is one for many servers, so that only the address says
-            which of them made an answer.
+        is_generic: Whether the provider is for any number of servers, so that only the address
+            says which of them made an answer.
     """
 
     messages_key: str | None = None
@@ -186,7 +186,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     app_url_header: str | None = None
     app_title_header: str | None = None
     stream_accept: str = "text/event-stream"
-    is_any_server: bool = False
+    is_generic: bool = False
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""
@@ -212,7 +212,7 @@ class Billing(msgspec.Struct, frozen=True, kw_only=True):
             cost of a request is not known before it is sent.
         stated_cost: `(headers, record)`: the USD that a gateway states for an answer, by its
             headers and its record of counts, and the name of the field or header that states them;
-            or None. It stands before the service's own figure and any price.
+            or None. It takes precedence over the service's own figure and any price.
     """
 
     merge_usage: Callable[[UsageUpdate, UsageUpdate], UsageUpdate] = usage.merge_usage

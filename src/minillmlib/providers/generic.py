@@ -30,12 +30,12 @@ class GenericProvider(Provider):
         legacy_token_limit: The key of the limit on the answer. True is `max_tokens`, which nearly
             all servers know, and False `max_completion_tokens`. None, the default, is
             `max_tokens` unless the model is one of OpenAI's that refuse it.
-        marks_prefill: Whether a forced beginning goes with the keys that make vLLM, SGLang and
-            others continue it. False is for a server that continues by itself and refuses keys
-            that it does not know, such as Groq's.
+        marks_prefill: Whether a forced beginning is sent with the keys that make vLLM, SGLang and
+            others continue it. False is for a server that continues by itself and refuses unknown
+            keys, such as Groq's.
     """
 
-    capabilities = Provider.capabilities.replace(is_any_server=True, why_no_prefill=why_no_prefill)
+    capabilities = Provider.capabilities.replace(is_generic=True, why_no_prefill=why_no_prefill)
 
     def __init__(
         self, *, legacy_token_limit: bool | None = None, marks_prefill: bool = True
