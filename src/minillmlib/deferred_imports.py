@@ -1,4 +1,4 @@
-"""The door to asyncio, which is imported on first use: it takes half as long as all the rest."""
+"""Imports asyncio on first use: it takes half as long as everything else together."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def asyncio_module() -> ModuleType:
 
 
 def no_loop_error() -> InvalidParameterError:
-    """Return the error for a coroutine that no event loop of asyncio runs."""
+    """Return the error for a call outside of an event loop of asyncio."""
     return InvalidParameterError(
-        "no event loop of asyncio runs here, and minillmlib needs one. Plain code calls "
+        "no event loop of asyncio runs here, and minillmlib needs one. In plain code, call "
         "minillmlib.run(...). Under trio, call that in a thread, as in "
         "`await trio.to_thread.run_sync(run, node.chat(...))`, or run asyncio inside trio with "
         "trio-asyncio; under anyio, choose its backend asyncio"

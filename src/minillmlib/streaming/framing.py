@@ -1,4 +1,4 @@
-"""Finds how a body is framed by its first bytes: events, lines of JSON, or one document."""
+"""Finds the framing of a body by its first bytes: events, lines of JSON, or one document."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class JsonDecoder:
         self.limit_error: LimitExceededError | None = None  # raised by the next `feed`
         self._limits = limits
         self._rest = bytearray()
-        self._searched = 0  # bytes of the rest that nothing more is to be found in
+        self._searched = 0  # bytes of the rest that need no further search
         self._line_end = -1  # of the first line
         self.is_stream = False  # until a second line shows that it is one
         self._is_decided = is_document
@@ -95,8 +95,8 @@ def trim_start(data: bytes) -> bytes:
 def choose_decoder(start: bytes, limits: Limits, *, is_declared: bool = False) -> Decoder | None:
     """Return the decoder for a body with this trimmed start, or None if it is too short to tell.
 
-    They outrank the declared content type, which proxies change. A body that is neither events
-    nor JSON is read as events if it `is_declared` as such, else it is a document.
+    The first bytes outrank the declared content type, which proxies change. A body that is neither
+    events nor JSON is read as events if it `is_declared` as such, else it is a document.
     """
     if BYTE_ORDER_MARK.startswith(start):
         return None
@@ -112,7 +112,7 @@ def choose_decoder(start: bytes, limits: Limits, *, is_declared: bool = False) -
 
 
 def events_of(body: bytes, limits: Limits) -> tuple[list[SseEvent], bytes] | None:
-    """Return the events of a whole body and the start of what is beside them.
+    """Return the events of a whole body, and the start of the text beside them.
 
     None if the body is one document.
     """

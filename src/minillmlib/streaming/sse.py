@@ -2,8 +2,8 @@
 
 import msgspec
 
-from minillmlib.errors import LimitExceededError, MalformedResponseError
-from minillmlib.json_value import decode_json
+from minillmlib.errors import LimitExceededError
+from minillmlib.json_value import is_json
 
 LINE_BYTES = 64  # memory that a line takes beside its text
 LARGE_BYTES = 64 * 1024
@@ -41,15 +41,7 @@ def is_whole_event(data: str) -> bool:
     try:
         _raw_decoder.decode(data)  # builds no value, which could take a hundred times as much
     except (ValueError, RecursionError):
-        return len(data) < LARGE_BYTES and _is_nearly_json(data)
-    return True
-
-
-def _is_nearly_json(data: str) -> bool:
-    try:
-        decode_json(data)
-    except MalformedResponseError:
-        return False
+        return len(data) < LARGE_BYTES and is_json(data)
     return True
 
 

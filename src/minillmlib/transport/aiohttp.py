@@ -54,12 +54,12 @@ if TYPE_CHECKING:
 
 LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the loop goes on meanwhile
 
-# As each may be as long as all of them may be, aiohttp holds so many times that.
+# aiohttp limits each header, not all together: this bounds what it holds.
 MAX_HEADERS = 512
 
 
 class _RequestContext(msgspec.Struct):
-    """The request in progress, for the subclasses of aiohttp's parts."""
+    """The state of the request in progress, for the subclasses of aiohttp's parts."""
 
     is_on_new_connection: bool = False
     was_sent: bool = False  # whether aiohttp may have begun to write
@@ -110,7 +110,7 @@ class AiohttpTransport:
         started_at = time.monotonic()
         failure: BaseException
         try:
-            # All of the request in the ordinary arguments, where recorders and mocks look for it.
+            # The whole request is in the ordinary arguments, where recorders and mocks look.
             response = await session.request(
                 request.method,
                 request.url,
@@ -149,7 +149,7 @@ class AiohttpTransport:
 def _abandon_pools(
     pools: "dict[asyncio.AbstractEventLoop, _Pool]", *, only_closed: bool = False
 ) -> None:
-    """Let the pools of loops that have ended go in silence, though nobody shut them down."""
+    """Close the pools of loops that ended without a shutdown, and log nothing."""
     for loop in list(pools):
         if loop.is_closed() or not (only_closed or loop.is_running()):
             pool = pools.pop(loop, None)
@@ -183,7 +183,7 @@ def _refuse_socks(proxy: Proxy) -> None:
 
 
 def _is_tunnelled(request: HttpRequest) -> bool:
-    """Whether a proxy cannot read `request`, so that a CONNECT before it tells it who asks."""
+    """Whether a proxy cannot read `request`; its header then goes with the CONNECT."""
     return request.url.startswith("https:")
 
 
@@ -208,9 +208,9 @@ def _is_stale(error: BaseException) -> bool:
 
 
 class _Protocol(ResponseHandler):
-    """Tells the response in progress when its connection ends.
+    """Notifies the response in progress when its connection ends.
 
-    aiohttp's own future for that would log how a kept connection ended, if nobody asked.
+    aiohttp's own future for that logs the end of a kept connection, if nobody awaited it.
     """
 
     response: "_AiohttpResponse | None" = None
@@ -225,11 +225,11 @@ class _Connector(aiohttp.TCPConnector):
     """Records on the request in progress when it has a connection, and whether that is new."""
 
     def __init__(self, *, force_close: bool) -> None:
-        # The system's resolver, which knows its hosts file, VPN and containers; where aiodns is
-        # installed, aiohttp would take that.
+        # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
+        # aiodns where that is installed.
         resolver = aiohttp.ThreadedResolver()
         super().__init__(limit=0, force_close=force_close, resolver=resolver)
-        # There is no other way to it.
+        # aiohttp has no public way to set it.
         self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
 
     async def connect(
@@ -283,12 +283,12 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _close_without_loop(transport: asyncio.Transport) -> None:
-    """Close a transport of asyncio's at once; what it offers for that takes a turn of the loop."""
+    """Close a transport at once: asyncio's own way needs a running loop."""
     tls = getattr(transport, "_ssl_protocol", None)
     bottom = transport if tls is None else getattr(tls, "_transport", None)
     with contextlib.suppress(RuntimeError):  # the loop is closed
         transport.abort()
-    finish = getattr(bottom, "_call_connection_lost", None)  # uvloop's close with their loop
+    finish = getattr(bottom, "_call_connection_lost", None)  # those of uvloop close with their loop
     if finish is not None:
         with contextlib.suppress(RuntimeError, AttributeError):
             finish(None)
@@ -335,7 +335,7 @@ class _Request(aiohttp.ClientRequest):
     tenth of the time of a request.
     """
 
-    own_body = b""  # empty if aiohttp writes it
+    own_body = b""  # the body that we write; empty if aiohttp does
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Add none."""
@@ -344,7 +344,7 @@ class _Request(aiohttp.ClientRequest):
         """Send the body without waiting, even if a header asks to (RFC 9110, 10.1.1)."""
 
     def update_body_from_data(self, body: object, _stacklevel: int = 3) -> None:
-        """Take the body, as bytes that we write, or that aiohttp writes piece by piece."""
+        """Take the body. We write a small one ourselves; aiohttp writes a large one in pieces."""
         if isinstance(body, bytes) and 0 < len(body) < LARGE_BYTES:
             self.own_body = body
             self.headers["Content-Length"] = str(len(body))
@@ -375,7 +375,7 @@ class _Pool:
         """Close everything after the loop has ended."""
         for session in (self.session, self.single_use):
             connector = session.connector
-            session.detach()  # it would warn
+            session.detach()  # it would warn of an open connector
             if isinstance(connector, _Connector):
                 connector.abandon()
 
@@ -464,13 +464,13 @@ class _AiohttpResponse:
     def close(self) -> None:
         protocol, self._protocol = self._protocol, None
         if protocol is not None and protocol.response is self:
-            protocol.response = None  # the connection may live on, and would hold this for ever
+            protocol.response = None  # a kept connection would hold this response
         if not self._response.closed:
             self._response.close()
 
 
 def _explain(error: BaseException, request: HttpRequest, proxy: Proxy | None) -> MiniLLMError:
-    """Return our error for one that came before the headers of the response."""
+    """Return our error for a failure before the headers of the response."""
     via = "" if proxy is None else proxy.url
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return refuse_by_proxy(error.status, request.url, via)

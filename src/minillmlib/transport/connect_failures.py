@@ -1,12 +1,12 @@
-"""Names what refused a connection: a certificate, TLS, or a guard of this program."""
+"""Finds the cause of a refused connection: a certificate, TLS, or a guard of this program."""
 
 import ssl
 from urllib.parse import urlsplit
 
 from minillmlib.errors import ConnectError, TlsError
 
-# The numbers are OpenSSL's (X509_V_ERR_...).
-_OF_THE_NAME, _OF_THE_TIME = (62, 63, 64), (9, 10)
+# OpenSSL's numbers (X509_V_ERR_...): the host does not match; not yet valid, or expired.
+_MISMATCH_CODES, _VALIDITY_CODES = (62, 63, 64), (9, 10)
 _SHUTDOWN_WORDS = ("event loop", "shutdown", "closed")
 
 
@@ -37,9 +37,9 @@ def tls_error(failure: ssl.SSLError, url: str, via: str = "") -> TlsError:
     if not isinstance(failure, ssl.SSLCertVerificationError):
         return TlsError(f"TLS failed (is it an http address?) at {origin} ({reason})")
     code = getattr(failure, "verify_code", None)
-    if code in _OF_THE_NAME:
+    if code in _MISMATCH_CODES:
         advice = "is the address right?"
-    elif code in _OF_THE_TIME:
+    elif code in _VALIDITY_CODES:
         advice = "the certificate or the clock of this machine is out of date"
     else:
         advice = (
@@ -52,7 +52,7 @@ def tls_error(failure: ssl.SSLError, url: str, via: str = "") -> TlsError:
 def blocked_error(error: BaseException, url: str) -> ConnectError | None:
     """Return the error for a connection that a guard of this program forbids, or None.
 
-    Guards of tests, as pytest-socket, raise a `RuntimeError` in the place of a socket.
+    Guards such as pytest-socket raise a `RuntimeError` in place of opening a socket.
     """
     text = str(error)
     if not isinstance(error, RuntimeError) or any(word in text.lower() for word in _SHUTDOWN_WORDS):

@@ -50,7 +50,7 @@ class Exchange:
         self.headers: Mapping[str, str] = {}
         self.was_sent = self.is_closed = self.is_stream = False
         self.document: bytes | None = None
-        self._decoder: Decoder | None = None  # until the first bytes show the frame
+        self._decoder: Decoder | None = None  # None until the first bytes show the framing
         self._start = b""
         self._transport = transport
         self._request: HttpRequest | None = request
@@ -126,11 +126,11 @@ class Exchange:
         return events
 
     def _finish(self) -> list[SseEvent] | None:
-        """Return what the end of the body completes, or None if nothing, or if it is closed."""
+        """Return the events that the end of the body completes, or None if there are none."""
         if self._read is _read_nothing:
             return None
         self._read = _read_nothing
-        if self._decoder is None:  # hardly a byte has come
+        if self._decoder is None:  # too short to have shown its framing
             if self.is_stream:
                 return None
             self._decoder = JsonDecoder(self._limits, is_document=True)
@@ -145,7 +145,7 @@ class Exchange:
 
     @property
     def unread(self) -> bytes:
-        """The start of what the stream sent beside its events."""
+        """The start of the text that the stream sent beside its events."""
         return b"" if self._decoder is None else self._decoder.unread
 
     async def drain(self, secs: float) -> None:

@@ -61,7 +61,7 @@ class HttpxTransport:
                 f"HttpxTransport takes an httpx2.AsyncClient, not {type(client).__name__}"
             )
         self._client = client
-        self._tells_steps = False  # whether the client ever said how far it had come
+        self._reports_progress = False  # whether the client ever reported its progress
         self._proxied: dict[asyncio.AbstractEventLoop, _ProxyClients] = {}
 
     async def send(self, request: HttpRequest) -> "_HttpxResponse":
@@ -109,15 +109,15 @@ class HttpxTransport:
             via = "" if proxy is None else proxy.url  # the client may have one of its own
             failure = refuse_by_proxy(response.status_code, request.url, via)
             context.was_sent = False
-        self._tells_steps = self._tells_steps or context.has_begun
-        # A transport that tells no steps, as of a test, may have sent it.
-        if not context.was_sent and (self._tells_steps or type(failure) in _BEFORE_SENDING):
+        self._reports_progress = self._reports_progress or context.has_begun
+        # A transport that reports no progress, such as a mock, may have sent it.
+        if not context.was_sent and (self._reports_progress or type(failure) in _BEFORE_SENDING):
             note_not_sent(failure)
         # Not inside `except`, and without httpx2's frames: those hold the headers in plain text.
         raise failure
 
     async def _client_through(self, proxy: ProxySetting) -> httpx2.AsyncClient:
-        """Return a client of our own through `proxy`, or without any; its loop closes it."""
+        """Return a client of our own for `proxy`, or for none. It is closed with its loop."""
         loop = asyncio.get_running_loop()
         clients = self._proxied.get(loop)
         if clients is None:
@@ -185,7 +185,7 @@ class _HttpxResponse:
             name.lower(): value for name, value in response.headers.items()
         }
         self._response = response
-        # A response of a mock, or one that a hook has read, is there already.
+        # The response of a mock, or one that a hook has read, is complete already.
         is_read = response.is_stream_consumed
         self._pieces = _yield_once(response.content) if is_read else response.aiter_raw()
         self._is_over = False
@@ -242,7 +242,7 @@ _ERRORS: ErrorTable = [
 ]  # fmt: skip
 
 
-_FOREIGN = (  # a task group is that of anyio, which tries several addresses
+_FOREIGN = (  # a group comes from anyio, which tries several addresses
     httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError, ExceptionGroup,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Proxies: which one a request goes through, and what it is told."""
+"""Proxies: the choice of one for a request, and the header that it demands."""
 
 import base64
 import ipaddress
@@ -22,7 +22,7 @@ AUTHORIZATION = "Proxy-Authorization"
 
 
 class Proxy(NamedTuple):
-    """A proxy without its password in the address, and the header that it wants."""
+    """A proxy: its address without a password, and the header that it demands."""
 
     url: str
     authorization: Secret | None = None
@@ -34,7 +34,7 @@ class Proxy(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that tells the proxy who asks, in plain text."""
+        """The header that identifies the caller to the proxy, in plain text."""
         secret = self.authorization
         return {} if secret is None else {AUTHORIZATION: secret.expose_secret()}
 
@@ -85,7 +85,7 @@ def show_proxy(proxy: ProxySetting) -> str:
 
 
 def secrets_of(proxy: ProxySetting) -> tuple[Secret, ...]:
-    """Return what of a setting must be redacted in what a server answers."""
+    """Return the secrets of a setting that must be redacted in answers."""
     if not isinstance(proxy, Secret):
         return ()
     parts = _split(proxy.expose_secret())
@@ -119,11 +119,11 @@ _SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 def find_environment_proxy(url: str) -> Proxy | None:
     """Return the proxy that the environment, or else the system, names for `url`.
 
-    Reads the names of the environment each time, so that a change counts at once. Raises
-    `InvalidParameterError` if the address is none.
+    Reads the environment each time, so that a change counts at once. Raises
+    `InvalidParameterError` for a value that is not an address.
     """
-    # What os.environ wraps: it would take a microsecond for each name, together a hundredth of a
-    # call, to say that there is none.
+    # The mapping within os.environ, which itself takes a microsecond for each name: together a
+    # hundredth of a call, to find that there is none.
     variables = getattr(os.environ, "_data", None)
     is_named = variables is None or not variables.keys().isdisjoint(_NAMES)
     del variables  # they may hold keys, and tracebacks show local variables
@@ -141,8 +141,8 @@ _HAS_SYSTEM_PROXIES = sys.platform in ("win32", "darwin")
 
 
 def _find(url: str) -> Proxy | None:
-    # With it come the rules of all Python programs: lower case first, HTTP_PROXY not in CGI
-    # scripts (where a client's header sets it), the system's settings without any of the names.
+    # urllib has the rules of all Python programs: names in lower case first, no HTTP_PROXY in CGI
+    # scripts (where a client's header sets it), the system's settings if no name is set.
     from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - slow; aiohttp imports it
 
     proxies, target = getproxies(), urlsplit(url)
@@ -164,7 +164,7 @@ def _find(url: str) -> Proxy | None:
             "a proxy; it must look like http://host:port, or with_proxy(None) goes without"
         )
     proxy = parse_proxy(setting)
-    # No proxy elsewhere can reach this machine by such a name, and it would be told the key.
+    # No proxy elsewhere can reach this machine by such a name, and it would learn the key.
     is_useless = is_loopback(host) and not is_loopback(urlsplit(proxy.url).hostname)
     return None if is_useless else proxy
 
@@ -173,7 +173,7 @@ _find_system_proxy = lru_cache(maxsize=256)(_find)
 
 
 def _is_exempt(host: str, proxies: dict[str, str]) -> bool:
-    """Whether NO_PROXY names a network that `host` is in; urllib knows no networks."""
+    """Whether NO_PROXY names a network of `host`, which urllib does not check."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
