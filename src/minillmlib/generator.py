@@ -99,8 +99,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def preset(cls, name: str, model: str) -> Self:
         """Return a model at a service that is known by name; an error lists the names.
 
-        `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` name another address of
-        that service's presets, with its key; they are read now.
+        `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` replace the address of
+        their service's presets; the key stays the same. They are read now.
         """
         row = PRESETS.get(str(name))
         if row is None:
@@ -330,7 +330,7 @@ def _base_url_of(row: Preset) -> str:
     raise InvalidParameterError(problem)
 
 
-# A URL, whose port and path hold no further colon, and a model, whose name may hold some.
+# A URL, with no further colon in its port and path, and a model, whose name may have some.
 _CUSTOM = re.compile(
     r"(?i:https?)://(?:\[[^\]]*\]|[^/:\[\]]*)(?>(?::\d+(?=[:/]|$))?)(?:/[^:]*)?(?=:.)"
 )

@@ -178,7 +178,10 @@ WRONG = [
     ),
     ('[{"role":"user","content":[{"type":"file","file":{"file_id":"f"}}]}]', "neither text nor"),
     ('[{"role":"user","content":"a","reasoning":"x"}]', "not known here: reasoning"),
-    ('[{"role":"assistant","content":"a","reasoning":5}]', r"the list\[0\] has odd reasoning"),
+    (
+        '[{"role":"assistant","content":"a","reasoning":5}]',
+        r"the list\[0\] has reasoning that cannot be read",
+    ),
     ('[{"role":"assistant","content":"a","refusal":"b"}]', "not known here: refusal"),
     ('[{"role":"assistant","content":"a","audio":{"id":"x"}}]', "not known here: audio"),
     ('[{"role":"user","content":0}]', r"content is 0"),

@@ -131,7 +131,7 @@ class Command(NamedTuple):
 def run_chat_loop(session: ChatSession, first: str | None) -> None:
     """Answer `first`, if any, and then message by message until the end of the input.
 
-    A command is one line. A message of several was pasted, and is sent as it is.
+    A command is one line. Several lines were pasted, and are sent as they are.
     """
     if first and first.strip():
         session.say(first)

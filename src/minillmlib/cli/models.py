@@ -1,4 +1,4 @@
-"""Chooses the model of a command by its options."""
+"""Chooses the generator of a command by its options."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DEMO_LINE = (
 def choose_generator(
     model: str | None, *, base_url: str | None, key_env: str | None, price: str | None
 ) -> GeneratorInfo:
-    """Return the generator that the options name; without any, that of the demo model."""
+    """Return the generator that the options name, by default that of the demo model."""
     if model is None and base_url is None:
         check_engine()
         terminal.show_line(DEMO_LINE, DIM)
         return GeneratorInfo.local()
-    generator = _find_model(model, base_url)
+    generator = _find_generator(model, base_url)
     if key_env is not None:
         generator = _with_key(generator, key_env)
     if price is not None:
@@ -35,7 +35,7 @@ def choose_generator(
     return generator if generator.token_price is not None else _with_listed_price(generator)
 
 
-def _find_model(model: str | None, base_url: str | None) -> GeneratorInfo:
+def _find_generator(model: str | None, base_url: str | None) -> GeneratorInfo:
     if model is None:
         raise InvalidParameterError(
             "--base-url needs the name of a model at that server; name it with --model"
@@ -45,7 +45,7 @@ def _find_model(model: str | None, base_url: str | None) -> GeneratorInfo:
     name = model.partition(":")[0]
     if name in ("local", "custom") and (model == name or ":" in model):
         raise InvalidParameterError(
-            f"--base-url does not fit --model {name}:..., which names its own place; omit one"
+            f"--base-url does not fit --model {name}:..., which has its own address; omit one"
         )
     if name in PRESETS and ":" in model:
         return GeneratorInfo.from_spec(model).with_base_url(base_url)
@@ -73,7 +73,7 @@ def _parse_price(price: str) -> TokenPrice:
 
 
 def _with_listed_price(generator: GeneratorInfo) -> GeneratorInfo:
-    """Return a copy with the price of the table, if that is installed and has one."""
+    """Return a copy with the published price, if the table is installed and has one."""
     with suppress(MissingExtraError, NoPublishedPriceError):
         return generator.with_token_price(find_price(generator.base_url, generator.model))
     return generator

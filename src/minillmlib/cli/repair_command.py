@@ -1,4 +1,4 @@
-"""Repairs JSON: one text, or JSON lines one by one. No value is lost without a word."""
+"""Repairs JSON: one text, or JSON lines one by one. Reports every value that it does not write."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from minillmlib.cli.terminal import decode_lines, show_error, show_line
 from minillmlib.cli.tree_view import DIM
 from minillmlib.json_repair.changes import MAX_CHANGES
 
-AROUND = {JsonChangeKind.SURROUNDINGS, JsonChangeKind.FENCE, JsonChangeKind.JUNK}
+OUTSIDE_CHANGES = {JsonChangeKind.SURROUNDINGS, JsonChangeKind.FENCE, JsonChangeKind.JUNK}
 
 
 _RECORD_START = re.compile(r"\{\s*[\"']")
 
 
 class _Text(NamedTuple):
-    """A text to repair, after its place in the input, if it is not the whole of that."""
+    """A text to repair, and its place in the input, or `""` if it is the whole input."""
 
     place: str
     text: str
 
 
 class _Repaired(NamedTuple):
-    """The values of a text as JSON, and what is wrong with them.
+    """The values of a text as JSON.
 
-    `lost` is the place of a value that is not among them; `is_cut_off` is that the text ended
-    within the last one.
+    `lost` is the place of a value that is not among them. `is_cut_off`: the text ended within the
+    last one.
     """
 
     written: list[str]
@@ -149,13 +149,13 @@ def _repair(text: str, place: str, *, is_strict: bool, shows_changes: bool) -> _
     lost = _first_unused(result)
     if lost is None:
         return _Repaired([_encode(result.value)], is_cut_off=not result.complete)
-    if AROUND.isdisjoint(change.kind for change in result.changes):
+    if OUTSIDE_CHANGES.isdisjoint(change.kind for change in result.changes):
         return _Repaired(list(map(_encode, result.candidates)), is_cut_off=not result.complete)
     return _Repaired([_encode(result.value)], lost=lost)
 
 
 def _first_unused(result: RepairResult) -> int | None:
-    """Return the place of the first value that is not part of the result, or None without one."""
+    """Return the place of the first value that is not part of the result, or None."""
     unused = (c.position for c in result.changes if c.kind is JsonChangeKind.OTHER_VALUES)
     is_listed = len(result.changes) < MAX_CHANGES or len(result.candidates) < 2
     return next(unused, None if is_listed else result.changes[-1].position)

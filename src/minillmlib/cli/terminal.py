@@ -23,8 +23,8 @@ from minillmlib.cli.format import name_options, one_line, visible
 from minillmlib.cli.tree_view import DIM, render_tree, summary
 
 PROMPT = "> "
-PASTE_SECS = 0.05  # a pasted line follows the one before it sooner, and a typed one later
-NOTICE_SECS = 3.0  # of waiting for the end of an input, after which a note says so
+PASTE_SECS = 0.05  # a pasted line follows the previous one sooner, a typed one later
+NOTICE_SECS = 3.0  # the wait for the end of an input after which a note is shown
 WAITING_LINE = "waiting for the end of the piped input; if there is none, add < /dev/null"
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -117,8 +117,8 @@ class AnswerPrinter:
 def decode(data: bytes) -> str:
     """Decode the text of another program; what cannot be decoded becomes U+FFFD.
 
-    That is UTF-8, or what a byte order mark says (PowerShell writes UTF-16), or else what the
-    locale says.
+    A byte order mark decides (PowerShell writes UTF-16), else UTF-8 is tried, then the encoding of
+    the locale.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):
@@ -135,7 +135,7 @@ def decode_argument(text: str | None) -> str | None:
 
 
 def read_piped() -> str:
-    """Read the piped input to its end; if that takes long, a note says what is waited for."""
+    """Read the piped input to its end. Show a note if that takes long."""
     notice = threading.Timer(NOTICE_SECS, show_line, [WAITING_LINE, DIM])
     notice.daemon = True
     notice.start()
@@ -158,8 +158,8 @@ def decode_lines(source: IO[bytes]) -> Iterator[str]:
 def read_messages() -> Iterator[str]:
     """Yield the messages of the input until its end, without blank ones.
 
-    Of another program each line is one. At a terminal, lines that are pasted together are one
-    message, lines can be edited, and Ctrl-C cancels a message instead of the program.
+    Each line of piped input is a message. At a terminal, lines that are pasted together are one
+    message, lines can be edited, and Ctrl-C cancels the message instead of the program.
     """
     texts = decode_lines(sys.stdin.buffer)
     if sys.stdin.isatty():
@@ -173,7 +173,7 @@ class _Keyboard:
     """The terminal as an input."""
 
     def __init__(self) -> None:
-        self._unread = b""  # lines that came together with the one that was read
+        self._unread = b""  # lines read together with the last one
 
     def read_message(self) -> str:
         """Return a message with its line end, or "" at the end of the input."""
@@ -222,7 +222,7 @@ else:
     import termios
 
     def _is_input_waiting(terminal: int, secs: float) -> bool:
-        """Whether there is input, be it an unfinished line, or is within a time."""
+        """Whether input comes within `secs`, even an unfinished line."""
         try:
             mode = termios.tcgetattr(terminal)
             unlined = [*mode[:3], mode[3] & ~termios.ICANON, *mode[4:]]
@@ -237,7 +237,7 @@ else:
 
 @functools.cache
 def _edits_lines() -> bool:
-    """Whether `input` edits lines. If so, what is pasted is marked, where the terminal can."""
+    """Whether `input` edits lines. If so, enable bracketed paste where the terminal has it."""
     try:
         readline = importlib.import_module("readline")
     except ImportError:

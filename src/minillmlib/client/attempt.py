@@ -193,7 +193,9 @@ class PendingAttempt:
         for name in names:
             if name in headers:
                 text = headers[name]
-                is_cut = len(text) > EXCERPT_CHARS  # a part of an echo could not be found again
+                is_cut = (
+                    len(text) > EXCERPT_CHARS
+                )  # a truncated echo of a secret would not be found
                 if is_cut or any(secret.expose_token() in text for secret in self._secrets):
                     text = self._redactor.redact(text)
                 return excerpt(text)
@@ -216,7 +218,7 @@ def cost_of_response(call: Call, response: CompletionResponse) -> CostOutcome:
 
 
 def unknown_cost(call: Call, usage: Usage | None, record: JsonObject | None) -> CostOutcome:
-    """Return an unknown cost that is at least the cost of the counts that came."""
+    """Return an unknown cost, with the cost of the counts so far as its minimum."""
     least = None if usage is None else cost_of_usage(call, usage)
     return CostOutcome.unknown(
         minimum_usage=usage, minimum_cost=least.cost if least else Decimal(0), record=record
@@ -227,7 +229,7 @@ def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     if isinstance(error, ConnectError) or not exchange.was_sent:
         return AttemptOutcome.NOT_SENT
     status = exchange.status or 0
-    # A 503 and a 529 say no before any work is done, like a 4xx; a 408 and a 424 may come after it.
+    # 503 and 529 come before any work is done, like other 4xx; 408 and 424 may come after it.
     if isinstance(error, ApiError) and (status in (503, 529) or 300 <= status < 500):
         return AttemptOutcome.FAILED if status in (408, 424) else AttemptOutcome.DENIED
     return AttemptOutcome.FAILED

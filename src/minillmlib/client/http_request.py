@@ -131,7 +131,7 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
-    """Return what the provider omits, and the reasoning that its wire does not take back."""
+    """Return the parts that the provider omits, and reasoning that its wire does not take back."""
     model, provider = call.generator.model, call.generator.provider
     omitted = provider.capabilities.omitted(model, messages, call.settings.params)
     if any(map(attrgetter("reasoning"), messages)):
@@ -183,7 +183,7 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
 
 
 def _count_settled(messages: tuple[Message, ...]) -> int:
-    """Return how many messages no later one belongs to: tool results stay with their calls."""
+    """Return the number of messages before the last turn; tool results stay with their calls."""
     count = len(messages) - 1
     while count > 0 and messages[count].role is TOOL:
         count -= 1
@@ -233,7 +233,7 @@ def _check_destination(url: str, generator: GeneratorInfo) -> None:
     """Refuse to send a secret to another host, or over plain HTTP beyond loopback."""
     via, allows_http = generator.proxy, generator.allow_http
     if isinstance(via, Secret):
-        via = show_proxy(via)  # whose password no cache shall keep
+        via = show_proxy(via)  # the cache must not keep its password
     _check_target(url, generator.base_url, via, allows_http=allows_http)
 
 

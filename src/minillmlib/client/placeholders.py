@@ -13,7 +13,7 @@ _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 PLACEHOLDER = re.compile(rf"\{{({_NAME})\}}")
 _PLACEHOLDER_OR_LITERAL = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
 
-# A model's and a tool's words stay as they were said: nobody wrote them as templates.
+# The texts of models and tools stay as they are: nobody wrote them as templates.
 TEMPLATE_ROLES = (Role.SYSTEM, Role.USER)
 
 Values = Mapping[str, str | int | float]
@@ -46,7 +46,7 @@ def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Mess
 
 
 def find_placeholders(message: Message) -> list[str]:
-    """Return the names of the placeholders in a message, in order; none of a model or a tool."""
+    """Return the names of the placeholders in a message, in order. Models and tools have none."""
     if message.role not in TEMPLATE_ROLES:
         return []
     texts = (part.text for part in parts_of(message) if isinstance(part, TextPart))

@@ -53,7 +53,7 @@ class StreamReader:
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
         self._grace_secs = USAGE_GRACE_SECS if has_usage else DRAIN_SECS
-        self._body_secs = 0.0  # waited for a body that is no stream, or not yet known to be one
+        self._body_secs = 0.0  # spent waiting for a body that is not known to be a stream
 
     @property
     def partial(self) -> str:
@@ -85,7 +85,7 @@ class StreamReader:
         return self._read_pending()
 
     def read_all(self, events: list[SseEvent], unread: bytes) -> CompletionResponse:
-        """Return the answer in all events of a body; `unread` is what is beside them."""
+        """Return the answer in all events of a body; `unread` is the text beside them."""
         self._pending.extend(events)
         response = None
         while self._pending and response is None:
@@ -130,7 +130,7 @@ class StreamReader:
         self._exchange.close()
 
     def close_threadsafe(self) -> None:
-        """Do the same soon, from a destructor in any thread."""
+        """Close the stream soon, from a destructor in any thread."""
         if not self._exchange.is_closed:
             self.record_partial()
         self._exchange.close_threadsafe()

@@ -53,7 +53,7 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
 
 
 def find_price(base_url: str, model: str) -> TokenPrice:
-    """Return what `published_price` does. Raises `NoPublishedPriceError` if there is no price."""
+    """Return the published price of a model. Raises `NoPublishedPriceError` without one."""
     try:
         from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
     except ImportError:

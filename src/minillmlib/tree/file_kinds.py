@@ -1,4 +1,4 @@
-"""Which kind of document a file holds, for the errors of a loader of another kind."""
+"""Recognizes the kind of a document, for the errors of loaders of other kinds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ START_CHARS = 300
 
 
 class FileKind(Enum):
-    """A kind of document, with what it is and what to do with it."""
+    """A kind of document. The value says how to load it."""
 
     TREE = "it is a tree file; load it with ChatNode.load_tree"
     THREAD = "it is a thread file; load it with ChatNode.from_thread_file"
@@ -30,7 +30,7 @@ _BEGINNINGS = (
 
 
 def kind_of(document: object) -> FileKind | None:
-    """Return the kind of a document by its beginning, or None if that is of no known kind."""
+    """Return the kind of a document by its beginning, or None if it is of no known kind."""
     start = document[:START_CHARS] if isinstance(document, str | bytes | bytearray) else b""
     text = start if isinstance(start, str) else start.decode(errors="replace")
     text = text.lstrip("\ufeff \t\r\n")

@@ -65,7 +65,7 @@ class ChatNode:
 
     @classmethod
     def root(cls, system_prompt: str = "") -> Self:
-        """Start a conversation; the root is the system prompt, which is not sent if it is empty."""
+        """Start a conversation. The root is the system prompt; an empty one is not sent."""
         return cls._from_thread([Message.system(system_prompt)])[0]
 
     @classmethod
@@ -801,8 +801,8 @@ class ChatNode:
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
-            "a node is one of a tree and cannot be pickled or copied alone; save_tree or "
-            "save_thread it and load it there, or graft a copy of it onto another node"
+            "a node belongs to a tree and cannot be pickled or copied alone; save_tree or "
+            "save_thread it and load the file there, or graft a copy of it onto another node"
         )
 
     def __eq__(self, other: object) -> bool:

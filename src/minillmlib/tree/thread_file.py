@@ -139,14 +139,16 @@ def _parse_message(raw: JsonValue, where: str) -> Message:
 
 
 def _parse_reasoning(raw: JsonObject, where: str) -> Reasoning | None:
-    """Return the reasoning of a message. It is of no known model, so it is sent to none."""
+    """Return the reasoning of a message. Its model is unknown, so it is sent to none."""
     texts = {key: raw[key] for key in REASONING_TEXTS if raw.get(key)}
     blocks = {key: raw[key] for key in BLOCK_KEYS if raw.get(key)}
     try:
         text = next(iter(msgspec.convert(texts, dict[str, str]).values()), "")
         fields = next(iter(msgspec.convert(blocks, dict[str, list[JsonObject]]).values()), [])
     except ValueError as error:
-        raise StorageError(f"{where} has odd reasoning: {excerpt(str(error))}") from None
+        raise StorageError(
+            f"{where} has reasoning that cannot be read: {excerpt(str(error))}"
+        ) from None
     key = next(iter({**blocks, **texts}), None)
     kept = tuple(ReasoningBlock(fields=block) for block in fields)
     return None if key is None else Reasoning(text=text, blocks=kept, key=key)
@@ -178,7 +180,7 @@ def _parse_content(raw: JsonValue, where: str) -> str | tuple[ContentPart, ...]:
 
 def _parse_part(raw: JsonValue, where: str, *, is_last: bool) -> ContentPart:
     if not isinstance(raw, dict) or not isinstance(kind := raw.get("type"), str):
-        raise StorageError(f"{where} is no part of a message: {excerpt_of(raw, 60)}")
+        raise StorageError(f"{where} is not a part of a message: {excerpt_of(raw, 60)}")
     content, rest = raw.get(kind), dict[object, object]()
     part: ContentPart
     match kind, content:
@@ -194,7 +196,7 @@ def _parse_part(raw: JsonValue, where: str, *, is_last: bool) -> ContentPart:
             part = replace(DocumentPart.from_url(url), filename=rest.pop("filename", None))
         case _:
             raise StorageError(
-                f"{where} is neither text nor media that is known here: {excerpt_of(raw, 60)}"
+                f"{where} is neither text nor a known kind of media: {excerpt_of(raw, 60)}"
             )
     has_ttl = is_last and _parse_cache_ttl([raw]) is not None
     _refuse_unknown(raw, {"type", kind, *(("cache_control",) if has_ttl else ())}, where)
@@ -231,7 +233,7 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
 
 
 def _refuse_unknown(raw: Mapping[object, JsonValue], known: set[str], where: str) -> None:
-    """Refuse members that are not known, unless they are empty, as dumped messages have them."""
+    """Refuse unknown members, unless they are empty, as in messages that packages dump."""
     unknown = sorted(str(name) for name in raw if name not in known and not _is_empty(raw[name]))
     if unknown:
         raise StorageError(f"{where} has what is not known here: {excerpt(', '.join(unknown))}")

@@ -32,7 +32,7 @@ _SIGNATURES: tuple[_Signature, ...] = (
     (0, b"%PDF-", "application/pdf"),
     (0, b"\xef\xbb\xbf%PDF-", "application/pdf"),
 )
-# They may hold sound or pictures, or a tag before either; a label says which.
+# These may hold sound, images or both; the label decides.
 _CONTAINERS: tuple[_Signature, ...] = (
     (0, b"ID3", "audio/mp3"),
     (0, b"OggS", "audio/ogg"),
@@ -41,7 +41,7 @@ _CONTAINERS: tuple[_Signature, ...] = (
     (0, b"\x1aE\xdf\xa3", "video/webm"),
     (0, b"\x00\x00\x01\xba", "video/mpeg"),
 )
-# Too short to prove anything about media of another kind.
+# Too short to prove that media is of another kind than its part.
 _SHORT: tuple[_Signature, ...] = (
     (0, b"BM", "image/bmp"),
     (0, b"\xff\xfb", "audio/mp3"),
@@ -49,10 +49,10 @@ _SHORT: tuple[_Signature, ...] = (
     (0, b"\xff\xf1", "audio/aac"),
     (0, b"\xff\xf9", "audio/aac"),
 )
-HEADER_BYTES = 1024  # a PDF begins within these, and an SVG has its first element there
+HEADER_BYTES = 1024  # a PDF and the first element of an SVG begin within these
 
 _SYNONYMS = {"image/jpg": "image/jpeg", "application/x-pdf": "application/pdf"}
-# Other names of types that are detected; a caller's own name is kept.
+# Other names of detected types; the caller's own name is kept.
 _SAME_TYPES = {
     "audio/mpeg": "audio/mp3",
     "audio/wave": "audio/wav",
@@ -61,7 +61,7 @@ _SAME_TYPES = {
 }
 _RAW_SAMPLES = ("audio/pcm", "audio/l16", "audio/basic")  # any bytes, without a signature
 
-# Of a part with media of the first kind, the kinds that it cannot be.
+# For each kind of part, the types that its media cannot have.
 _FOREIGN_TYPES = {
     "image/": ("audio/", "video/", "application/", "text/"),
     "audio/": ("image/", "application/pdf"),
@@ -97,7 +97,7 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "media_type", self._find_type())
 
     def _find_type(self) -> str:
-        """Return the type that the bytes prove, else that of the label."""
+        """Return the type that the bytes prove, else the label."""
         named: object = self.media_type
         if named is not None and not (isinstance(named, str) and "/" in named):
             raise InvalidParameterError(

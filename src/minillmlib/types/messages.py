@@ -156,7 +156,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     @property
     def is_blank(self) -> bool:
-        """Whether it is a system prompt without a word, which is not sent."""
+        """Whether this is an empty system prompt, which is not sent."""
         return self.role is SYSTEM and self.content == ""
 
     @property

@@ -31,7 +31,7 @@ class FinishReason(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-# After these the model may have had more to write; after `_UNKNOWN_ENDS` what breaks off was cut.
+# After these, JSON and tool arguments that break off count as truncated.
 _UNKNOWN_ENDS = (None, FinishReason.UNKNOWN, FinishReason.ERROR)
 _TRUNCATED = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
 

@@ -70,7 +70,7 @@ def _strict_form(name: str, schema: JsonObject) -> JsonObject:
     except (AttributeError, KeyError, TypeError):
         problem = "it is no JSON schema"
     raise InvalidParameterError(
-        f"the parameters of {name} do not fit strict mode: {problem}; leave strict out"
+        f"the parameters of {name} do not fit strict mode: {problem}; omit strict"
     )
 
 
@@ -151,16 +151,16 @@ def as_tool_choice(choice: object) -> ToolChoice:
     )
 
 
-# Every wire that we know takes such an id, but those that say so in `tool_id_chars` (Mistral's).
+# Every known wire takes such an id, except those with a shorter `tool_id_chars` (Mistral's).
 _PORTABLE_ID = re.compile(r"[a-zA-Z0-9_-]{1,40}")
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call that the model asks for. `arguments` is the JSON text exactly as it wrote it.
 
-    `extra` are the other keys that the server gave the call, such as Gemini's signature; those of
-    the object within that has its name are under `"function"`. They go back unchanged, as does an
-    id of any form, but only to `origin`, the model that made the call. Without an origin, `extra`
+    `extra` holds the further keys that the server gave the call, such as Gemini's signature; those
+    within its `function` object are under `"function"`. They go back unchanged, as does an id of
+    any form, but only to `origin`, the model that made the call. Without an origin, `extra`
     is the caller's own and goes to every model.
     """
 
@@ -182,7 +182,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "extra", dict(self.extra))
 
     def with_origin(self, origin: str) -> Self:
-        """Return the call as made by this model; one that every wire takes needs no origin."""
+        """Return the call with its origin, which a call that every wire takes does not need."""
         is_portable = not self.extra and _PORTABLE_ID.fullmatch(self.id)
         return self if is_portable else msgspec.structs.replace(self, origin=origin)
 
@@ -190,7 +190,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return hash((self.id, self.name, self.arguments))
 
     def arguments_json(self) -> JsonObject:
-        """Return the arguments as an object, or raise `MalformedResponseError` if they are none.
+        """Return the arguments as an object. Raises `MalformedResponseError` for anything else.
 
         No text and `null` mean no arguments. An object that was encoded twice, as some servers
         do, is decoded twice (FoundationAgents/OpenManus#989, vllm-project/vllm#54964).

@@ -47,7 +47,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `native_cost_source` the field or header that states it.
     `non_token_charges` names charges that a price per token does not cover: several models, or
     fees for the vendor's tools. `service_tier` is the tier that served the request, None for the
-    standard one. `surcharges` names what may make these tokens dearer than plain ones: "audio
+    standard one. `surcharges` names the facts that may make these tokens more expensive: "audio
     tokens", "image tokens", "video tokens", "inference_geo us".
     """
 

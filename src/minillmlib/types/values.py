@@ -31,7 +31,7 @@ def check_fields(
 ) -> None:
     """Check the fields of a new value that are set, and make their numbers plain ones.
 
-    numpy's numbers, for example, and those of enums are none that JSON and our sums know.
+    Neither JSON nor our sums know the numbers of numpy and of enums, for example.
     """
     for name, check in checks.items():
         field = getattr(value, name)
