@@ -1,4 +1,4 @@
-"""Reads from an answer what makes its tokens dearer or cheaper than the standard price."""
+"""Reads the facts of an answer that make its tokens more or less expensive than usual."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STANDARD: dict[str, tuple[JsonValue, ...]] = {
     "speed": (None, "", "standard"),
 }
 _MEDIA_TOKENS = re.compile(r"(audio|image|video)_(?:tokens|seconds|count)")
-# Counts of a vendor's tools, whose use costs a fee; fetches of pages cost tokens only.
+# Counts of a vendor's tools, whose use costs a fee. Fetched pages cost tokens only.
 _FEES = re.compile(r"tool_us|search|sources|requests|_calls|fees?$|grounding")
 _FREE = ("web_fetch_requests", "search_context_size")
 _FEE_NAMES = {"num_search_queries": "searches", "num_sources_used": "sources"}
