@@ -62,7 +62,7 @@ class RepairResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         value: The value.
         changes: The first thousand changes in the order of the text; none if it was JSON.
-        complete: Whether the end of the value was seen, and no part of its JSON outside of it.
+        complete: Whether the end of the value was seen, and none of its JSON is outside of it.
         candidates: Every object or array of the text that is not inside another, in order;
             `value` is one of them, or the list of those that commas join.
         alternatives: The other values that the text may mean, the likeliest first: the list of

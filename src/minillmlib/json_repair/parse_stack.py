@@ -47,7 +47,7 @@ _PERHAPS_AFTER_STRING = f"{_SPACES},`{{}}[]()"
 
 
 class StringEnd(NamedTuple):
-    """The brackets after a string without a closing quote, and all after the string."""
+    """The brackets after a string without a closing quote, and the whole text after it."""
 
     closers: str
     opens_object: bool
@@ -57,7 +57,7 @@ class StringEnd(NamedTuple):
 def split_end(text: str, closers: str) -> StringEnd:
     """Find the brackets at the end of a string that close open containers.
 
-    These are brackets that the string does not open itself, and perhaps a comma and a brace after.
+    The string itself does not open these. A comma and an opening brace may follow them.
     """
     kept = text.rstrip(_SPACES)
     opens_object = kept.endswith("{")

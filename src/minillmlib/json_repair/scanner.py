@@ -508,7 +508,7 @@ class Scanner:
         buffer.pos = end
 
     def _read_gap(self, text: str, end: int) -> None:
-        """Record what follows a candidate: brackets and a comma join it to the next."""
+        """Record the text after a candidate: brackets and a comma join it to the next."""
         rest = text if self._rest else text.lstrip(_NO_COMMA)
         if self._gap == "" and rest:
             self._gap = "," if rest[0] == "," else None

@@ -22,7 +22,7 @@ class Candidate(msgspec.Struct, eq=False, kw_only=True):
     is_weak: bool  # perhaps a remark in brackets
     end: int | None = None  # None until it is known
     is_complete: bool = False  # its end was seen
-    is_part: bool = False  # of JSON whose other parts could not be read
+    is_part: bool = False  # whether other parts of its JSON could not be read
 
     @property
     def merit(self) -> Merit:
@@ -31,7 +31,7 @@ class Candidate(msgspec.Struct, eq=False, kw_only=True):
 
 
 def row_of(candidates: list[Candidate], place: int, *, is_joined: bool) -> slice:
-    """Return where the candidates are that stand in a row with this one, or that commas join."""
+    """Return the slice of candidates that stand in a row with this one, or are joined by commas."""
     name = "is_joined" if is_joined else "is_listed"
     first, end = place, place + 1
     while getattr(candidates[first], name):

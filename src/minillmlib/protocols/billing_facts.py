@@ -1,4 +1,4 @@
-"""Reads from an answer what makes its tokens dearer or cheaper than the standard price."""
+"""Reads the facts of an answer that make its tokens more or less expensive than usual."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ TICKS_PER_USD = Decimal(10**10)  # xAI's unit
 
 
 def parse_usd(amount: JsonValue) -> Decimal | None:
-    """Return USD that a server states, or None for what is no possible cost.
+    """Return USD that a server states, or None for an impossible cost.
 
     That includes 0: none of these servers is free, and LiteLLM states 0 for a model whose price it
     does not know (BerriAI/litellm#36561).
@@ -30,7 +30,7 @@ def parse_usd(amount: JsonValue) -> Decimal | None:
 
 
 def cost_in_record(record: JsonObject) -> StatedCost | None:
-    """Return the cost in a record of counts whose unit the record itself tells.
+    """Return the cost in a record of counts, if the record also states its unit.
 
     A plain `cost` may be in any unit.
     """

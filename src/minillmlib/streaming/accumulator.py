@@ -41,7 +41,7 @@ def add_pieces(pieces: dict[str, list[JsonValue]], extra: JsonObject) -> None:
 def join_pieces(pieces: dict[str, list[JsonValue]]) -> JsonObject:
     """Return one value for each key: texts and lists concatenated, objects merged by the same rule.
 
-    Of any other values the last one counts. A text that is the same each time is no piece.
+    Of any other values the last one counts, as of a text that is the same each time.
     """
     return {key: _join_values(values) for key, values in pieces.items()}
 

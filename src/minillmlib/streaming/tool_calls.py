@@ -66,7 +66,7 @@ class ToolCallAccumulator:
 
     def __init__(self) -> None:
         self._calls: list[_PendingCall] = []
-        self._open: list[_PendingCall] = []  # perhaps closed by now
+        self._open: list[_PendingCall] = []  # some may be closed by now
         self._by_id: dict[str, _PendingCall] = {}
         self._by_index: dict[int, _PendingCall] = {}
 
@@ -114,7 +114,7 @@ class ToolCallAccumulator:
         return len(self._calls)
 
     def check_names(self) -> None:
-        """Raise `MalformedResponseError` if a call has no name, so that nobody can run it."""
+        """Raise `MalformedResponseError` if a call has no name."""
         for number, call in enumerate(self._calls, start=1):
             if not call.name:
                 raise MalformedResponseError(

@@ -39,7 +39,7 @@ DELTA_FIELDS = {
 
 # The key that is read of each kind of delta. A miss is kept in `extra`, under its kind.
 _DELTA_KEYS = {"text_delta": "text", "input_json_delta": "partial_json", **DELTA_FIELDS}
-# Events that are no content of their own. A miss is kept in `extra`, under its type.
+# Events without content of their own. A miss is kept in `extra`, under its type.
 _KNOWN_EVENTS = ("message_stop", "content_block_stop", "ping")
 
 
@@ -77,7 +77,7 @@ class _DeltaEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     index: JsonValue = 0
 
 
-# An event without a type but with one of these may hold a part of an answer, on whichever wire.
+# An event without a type but with one of these may hold a part of an answer of some wire.
 _KEYS_OF_EVENTS = frozenset(
     (
         "candidates", "choices", "content", "content_block", "delta", "event", "id", "index",

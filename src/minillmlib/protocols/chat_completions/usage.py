@@ -99,7 +99,7 @@ class _Usage(msgspec.Struct):
         return [part for part in parts if part is not None]
 
     @property
-    def is_of_perplexity(self) -> bool:
+    def is_perplexity(self) -> bool:
         return self.search_context_size is not None or self.citation_tokens is not None
 
 
@@ -108,7 +108,7 @@ class _ContradictionError(ValueError):
 
 
 def parse_usage(raw: JsonValue) -> Usage | None:
-    """Return the usage of a body or chunk in disjoint buckets, or None if it has none to trust.
+    """Return the usage of a body or chunk in disjoint buckets, or None if there is none to trust.
 
     Cached tokens, read and written, are part of `prompt_tokens` on this wire, unless they have
     Anthropic's names and the total says otherwise. A record that contradicts itself is not used,
@@ -214,7 +214,7 @@ def _buckets(counts: _Usage) -> Usage:
         raise _ContradictionError
     completion, reasoning = _output_tokens(counts), _reasoning_tokens(counts)
     total = counts.total_tokens
-    if counts.is_of_perplexity and total in (None, prompt + (completion or 0)):
+    if counts.is_perplexity and total in (None, prompt + (completion or 0)):
         completion, total = (completion or 0) + reasoning, None  # reasoning is in neither
     read, written = _cache_tokens(counts)
     prompt += _tokens_outside(counts, prompt, completion or 0, total)
@@ -236,11 +236,11 @@ def _buckets(counts: _Usage) -> Usage:
 
 
 def _single_count(*counts: int | None) -> int | None:
-    """Return the one count that several fields tell, None if none does."""
-    told = {count for count in counts if count is not None}
-    if len(told) > 1:
+    """Return the count that several fields agree on, or None if none has it."""
+    given = {count for count in counts if count is not None}
+    if len(given) > 1:
         raise _ContradictionError
-    return told.pop() if told else None
+    return given.pop() if given else None
 
 
 def _cache_tokens(counts: _Usage) -> tuple[int, int]:
@@ -253,7 +253,7 @@ def _cache_tokens(counts: _Usage) -> tuple[int, int]:
 
 
 def _cache_tokens_inside(counts: _Usage) -> tuple[int | None, int | None]:
-    """Return the same by the names of this wire, which are parts of the input."""
+    """Return the counts under the names of this wire, which are parts of the input."""
     parts = counts.input_parts
     read = _single_count(
         counts.prompt_cache_hit_tokens,
@@ -276,10 +276,10 @@ def _tokens_for_1h(counts: _Usage, written: int) -> int:
         *(part.cache_creation for part in parts),
         *(part.cache_creation_token_details for part in parts),
     ]
-    told = [split for split in splits if split is not None]
-    for_5m = _single_count(*(split.ephemeral_5m_input_tokens or 0 for split in told)) or 0
-    for_1h = _single_count(*(split.ephemeral_1h_input_tokens or 0 for split in told)) or 0
-    if told and for_5m + for_1h != written:
+    given = [split for split in splits if split is not None]
+    for_5m = _single_count(*(split.ephemeral_5m_input_tokens or 0 for split in given)) or 0
+    for_1h = _single_count(*(split.ephemeral_1h_input_tokens or 0 for split in given)) or 0
+    if given and for_5m + for_1h != written:
         raise _ContradictionError
     return for_1h
 
@@ -288,7 +288,7 @@ def _tokens_outside(counts: _Usage, prompt: int, completion: int, total: int | N
     """Return the tokens of the cache, by Anthropic's names, that `prompt` does not include.
 
     A gateway may have left them outside, as Anthropic does, or counted them in; only the total
-    tells, or the same counts by OpenAI's names.
+    shows it, or the same counts under OpenAI's names.
     """
     named = (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)
     if not named:
@@ -307,12 +307,12 @@ def _tokens_outside(counts: _Usage, prompt: int, completion: int, total: int | N
 
 
 def _output_tokens(counts: _Usage) -> int | None:
-    """Return the tokens of the output as they are told."""
+    """Return the tokens of the output under either name."""
     completion = counts.completion_tokens or counts.output_tokens
     return counts.completion_tokens if completion is None else completion
 
 
 def _reasoning_tokens(counts: _Usage) -> int:
     parts = (counts.completion_tokens_details, counts.output_tokens_details)
-    told = (part.reasoning_tokens for part in parts if part is not None)
-    return _single_count(counts.reasoning_tokens, *told) or 0
+    given = (part.reasoning_tokens for part in parts if part is not None)
+    return _single_count(counts.reasoning_tokens, *given) or 0
