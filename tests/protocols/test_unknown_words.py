@@ -15,7 +15,8 @@ import pkgutil
 import re
 import string
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -868,7 +869,7 @@ NOT_FED = {
 def is_table(value: object) -> bool:
     if get_origin(value) is Literal or (inspect.isclass(value) and issubclass(value, enum.Enum)):
         return True
-    return isinstance(value, Mapping | Set | tuple | list | re.Pattern)
+    return isinstance(value, Mapping | AbstractSet | tuple | list | re.Pattern)
 
 
 def find_tables(room: str) -> dict[str, object]:
@@ -909,7 +910,7 @@ def words_of(table: object) -> Iterator[str]:
         table = get_args(table)
     if isinstance(table, Mapping):
         table = [*table, *table.values()]
-    for item in table if isinstance(table, Set | tuple | list | type(enum.Enum)) else ():
+    for item in table if isinstance(table, AbstractSet | tuple | list | type(enum.Enum)) else ():
         if isinstance(item, str):
             yield from item.lower().split()
         yield from words_of(item)
