@@ -15,7 +15,8 @@ import pkgutil
 import re
 import string
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -125,9 +126,9 @@ def ask(wire: str, reply: ScriptedReply, *, streams: bool) -> CompletionResponse
             return minillmlib.run(ChatNode.root("s").chat("u", generator, ONCE)).response
         stream = ChatNode.root("s").chat_streaming("u", generator, ONCE)
         list(minillmlib.iterate(stream))
-        return stream.node.response
     except MiniLLMError as error:
         return error
+    return stream.node.response
 
 
 def outcomes(
@@ -706,7 +707,7 @@ def feed_media(word: str) -> None:
             part.from_bytes(data)
         with pytest.raises(InvalidParameterError, match=re.escape(word)):
             part.from_bytes(data, word)
-    with pytest.raises(InvalidParameterError, match=re.escape(word)):
+    with pytest.raises(InvalidParameterError, match=re.escape(word.lower())):
         DocumentPart.from_bytes(data, f"application/{word}")
     sent = [
         ImagePart.from_bytes(data, f"image/{word}"),
@@ -715,10 +716,12 @@ def feed_media(word: str) -> None:
     for provider in (OpenAiProvider(), OpenRouterProvider(), CLAUDE_WIRE):
         for part in sent:
             with pytest.raises(InvalidParameterError, match=f"{re.escape(word.lower())}|no audio"):
-                body_of(provider, asked("u", part))
+                body_of(provider, asked(TextPart(text="u"), part))
     for provider in (OpenAiProvider(), CLAUDE_WIRE):
         with pytest.raises(InvalidParameterError, match="video"):
-            body_of(provider, asked("u", VideoPart.from_bytes(data, f"video/{word}")))
+            body_of(
+                provider, asked(VideoPart.from_bytes(data, f"video/{word}"), TextPart(text="u"))
+            )
     # Of an answer's image the type is kept.
     url = ImagePart.from_bytes(data, f"image/{word}").data_url
     message = {"content": "a", "images": [{"image_url": {"url": url}}]}
@@ -805,6 +808,26 @@ def load_text(text: str) -> ChatNode:
         return ChatNode.load_tree(f"{folder}/tree.jsonl")
 
 
+@settings(max_examples=10, deadline=None)  # the machine may be busy
+@given(st.text(string.ascii_lowercase, min_size=3).map("q{}x".format))
+def test_an_unknown_word_of_a_thread_file_or_a_template_is_refused_or_reported(word):
+    call = {"id": "1", "type": word, "function": {"name": "f", "arguments": "{}"}}
+    for message in (
+        {"role": word, "content": "a"}, {"role": "user", "content": "a", word: 1},
+        {"role": "user", "content": [{"type": word, word: "a"}]},
+        {"role": "user", "content": [TEXT | {"cache_control": {"type": "ephemeral", "ttl": word}}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ):  # fmt: skip
+        with pytest.raises(StorageError):
+            ChatNode.from_thread_json(msgspec.json.encode([message]))
+    with pytest.raises(StorageError):
+        ChatNode.from_thread_json(msgspec.json.encode({"prompts": [], word: 1}))
+    leaf = ChatNode.root("s").add_user(f"{{{word}}}")
+    assert leaf.missing_format_kwargs() == [word]
+    body = body_of(OpenAiProvider(), leaf)
+    assert body["messages"][-1]["content"] == f"{{{word}}}"
+
+
 # Tables that no word of a server or of a caller is looked up in, with the reason.
 
 MODEL_FACTS = (
@@ -846,7 +869,7 @@ NOT_FED = {
 def is_table(value: object) -> bool:
     if get_origin(value) is Literal or (inspect.isclass(value) and issubclass(value, enum.Enum)):
         return True
-    return isinstance(value, Mapping | Set | tuple | list | re.Pattern)
+    return isinstance(value, Mapping | AbstractSet | tuple | list | re.Pattern)
 
 
 def find_tables(room: str) -> dict[str, object]:
@@ -887,7 +910,7 @@ def words_of(table: object) -> Iterator[str]:
         table = get_args(table)
     if isinstance(table, Mapping):
         table = [*table, *table.values()]
-    for item in table if isinstance(table, Set | tuple | list | type(enum.Enum)) else ():
+    for item in table if isinstance(table, AbstractSet | tuple | list | type(enum.Enum)) else ():
         if isinstance(item, str):
             yield from item.lower().split()
         yield from words_of(item)
