@@ -372,6 +372,18 @@ NUMBERS = {
     "seed": st.integers(-(2**63), 2**63 - 1),
     "logprobs": st.integers(0, 20),
 }
+STRICT_SCHEMAS = (
+    {"type": "object", "properties": {}, "required": [], "additionalProperties": False},
+    {
+        "type": "object",
+        "properties": {
+            "a": {"type": "string"},
+            "b": {"type": "array", "items": {"type": "number"}},
+        },
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    },
+)
 TOOLS = st.one_of(
     st.just(get_weather),
     st.builds(
@@ -379,7 +391,14 @@ TOOLS = st.one_of(
         name=NAMES,
         description=st.none() | TEXTS,
         parameters=SCHEMAS | st.just({}),
-        strict=st.none() | st.booleans(),
+        strict=st.none() | st.just(False),
+    ),
+    st.builds(  # strict mode takes some schemas only
+        ToolDefinition,
+        name=NAMES,
+        description=st.none() | TEXTS,
+        parameters=st.sampled_from(STRICT_SCHEMAS),
+        strict=st.just(True),
     ),
     st.builds(
         lambda name, schema: {"type": "function", "function": {"name": name, "parameters": schema}},
