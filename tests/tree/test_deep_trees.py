@@ -9,7 +9,7 @@ import pytest
 from short_answers import ANSWER
 
 import minillmlib
-from minillmlib import ChatNode, CostTotal, GeneratorInfo, Message
+from minillmlib import ChatNode, CostTotal, GeneratorInfo, InvalidParameterError, Message
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 pytestmark = pytest.mark.long
@@ -18,7 +18,8 @@ DEPTH = 100_000
 
 # What a call costs grows with the thread, so these are tried at a depth of a thousand.
 ASKS_A_MODEL = {
-    "chat", "chat_streaming", "chat_tracked", "collapse_thread", "complete", "complete_streaming",
+    "chat", "chat_streaming", "chat_streaming_tracked", "chat_tracked", "collapse_thread",
+    "complete", "complete_streaming",
     "complete_streaming_tracked", "complete_tracked", "ensure_cached",
 }  # fmt: skip
 MAKES_A_TREE = {"from_messages", "from_thread_file", "from_thread_json", "load_tree", "root"}
@@ -52,6 +53,13 @@ def _little_stack():
     sys.setrecursionlimit(limit)
 
 
+def refuses_result(leaf: ChatNode) -> bool:
+    """A result of no call, which is looked for up to the root."""
+    with pytest.raises(InvalidParameterError, match="its calls are none"):
+        leaf.add_tool_result("c", "x")
+    return True
+
+
 def document(leaf: ChatNode, path) -> bytes:
     leaf.save_thread(path)
     return path.read_bytes()
@@ -70,7 +78,7 @@ def refusal(leaf: ChatNode) -> Exception:
 
 USES = {
     "add_assistant": lambda leaf, _: leaf.add_assistant("x").depth == DEPTH + 1,
-    "add_tool_result": lambda leaf, _: leaf.add_tool_result("c", "x").depth == DEPTH + 1,
+    "add_tool_result": lambda leaf, _: refuses_result(leaf),
     "add_user": lambda leaf, _: leaf.add_user("x").depth == DEPTH + 1,
     "in_insertion_order": lambda leaf, _: len(leaf.root_node.in_insertion_order())
         == leaf.root_node.node_count(),
@@ -124,6 +132,7 @@ USES = {
     "subtree_cost": lambda leaf, _: leaf.root_node.subtree_cost() == CostTotal(),
     "text": lambda leaf, _: leaf.text == "a",
     "thread": lambda leaf, _: len(leaf.thread()) == DEPTH + 1,
+    "to_openai": lambda leaf, _: len(leaf.to_openai()) == DEPTH + 1,
     "to_sharegpt": lambda leaf, _: leaf.to_sharegpt().count('"from":') >= DEPTH,
     "to_markdown": lambda leaf, _: leaf.to_markdown().count("## ") == DEPTH + 1,
     "tool_calls": lambda leaf, _: leaf.tool_calls == (),

@@ -177,8 +177,9 @@ class _Keyboard:
 
     def read_message(self) -> str:
         """Return a message with its line end, or "" at the end of the input."""
-        text, was_typed_ahead = "", self._is_more_waiting(0)
+        text = ""
         try:
+            was_typed_ahead = self._is_more_waiting(0)
             while not text or (not was_typed_ahead and self._is_more_waiting(PASTE_SECS)):
                 line = self._read_line("" if text else PROMPT)
                 text += line
@@ -186,7 +187,8 @@ class _Keyboard:
                     break
         except KeyboardInterrupt:
             self._unread = b""
-            show_hint("\n(Ctrl-D leaves)")
+            with contextlib.suppress(KeyboardInterrupt):  # pressed twice
+                show_hint("\n(Ctrl-D leaves)")
             return "\n"
         if not text:
             show_hint("")
