@@ -6,7 +6,8 @@ or compiles meanwhile, beside the file that it was given to read.
 
 from __future__ import annotations
 
-import hashlib  # noqa: F401 - the library imports it when it is needed, which is no harm
+import asyncio  # noqa: F401 - the library imports these when it needs them, which is no harm
+import hashlib  # noqa: F401
 import json
 import logging
 import random
