@@ -222,7 +222,10 @@ class Terminal:
         """Ctrl-C at a prompt. One that comes while readline still echoes takes effect at the next."""
         for _ in range(20):
             self.type(CTRL_C)
-            if self._read(1) and "(Ctrl-D leaves)" in self._unread:
+            deadline = time.monotonic() + 1  # its echo comes at once, and is not the answer
+            while "(Ctrl-D leaves)" not in self._unread and time.monotonic() < deadline:
+                self._read(0.1)
+            if "(Ctrl-D leaves)" in self._unread:
                 break
         self.until(r"\(Ctrl-D leaves\)")
 
