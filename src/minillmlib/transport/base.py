@@ -116,11 +116,16 @@ def translate_error(
 
     `via` is the address of the proxy, if there is one.
     """
-    parts = urlsplit(url)
     ours, text = next((ours, text) for theirs, ours, text in table if isinstance(error, theirs))
     suffix = f" through the proxy {via}" if via else ""
     suffix += f" ({reason})" if reason else ""
-    return ours(f"{text} {parts.scheme}://{parts.netloc}{suffix}")
+    return ours(f"{text} {origin_of(url)}{suffix}")
+
+
+def origin_of(url: str) -> str:
+    """Return the server of an address, as errors name it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def refuse_by_proxy(status: int, url: str, via: str) -> ConnectError:
@@ -128,7 +133,6 @@ def refuse_by_proxy(status: int, url: str, via: str) -> ConnectError:
 
     `via` is its address, or `""` if only the caller's client knows it.
     """
-    parts = urlsplit(url)
     hint = (
         "; give its user name and password, as http://user:password@host:port, in with_proxy "
         "or in the environment"
@@ -136,7 +140,7 @@ def refuse_by_proxy(status: int, url: str, via: str) -> ConnectError:
         else ""
     )
     failure = ConnectError(
-        f"the proxy {via}{' ' if via else ''}refused to connect to {parts.scheme}://{parts.netloc} "
+        f"the proxy {via}{' ' if via else ''}refused to connect to {origin_of(url)} "
         f"(status {status}){hint}"
     )
     failure.is_retryable = status >= 500

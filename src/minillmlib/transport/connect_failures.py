@@ -1,9 +1,9 @@
 """Finds the cause of a refused connection: a certificate, TLS, or a guard of this program."""
 
 import ssl
-from urllib.parse import urlsplit
 
 from minillmlib.errors import ConnectError, TlsError
+from minillmlib.transport.base import origin_of
 
 # OpenSSL's numbers (X509_V_ERR_...): the host does not match; not yet valid, or expired.
 _MISMATCH_CODES, _VALIDITY_CODES = (62, 63, 64), (9, 10)
@@ -32,7 +32,7 @@ def describe_tls_failure(failure: ssl.SSLError) -> str:
 
 def tls_error(failure: ssl.SSLError, url: str, via: str = "") -> TlsError:
     """Return the error for a connection that TLS refused, perhaps through the proxy `via`."""
-    reason, origin = describe_tls_failure(failure), _origin_of(url)
+    reason, origin = describe_tls_failure(failure), origin_of(url)
     origin += f" through the proxy {via}" if via else ""
     if not isinstance(failure, ssl.SSLCertVerificationError):
         return TlsError(f"TLS failed (is it an http address?) at {origin} ({reason})")
@@ -58,14 +58,9 @@ def blocked_error(error: BaseException, url: str) -> ConnectError | None:
     if not isinstance(error, RuntimeError) or any(word in text.lower() for word in _SHUTDOWN_WORDS):
         return None
     blocked = ConnectError(
-        f"this program blocked the connection to {_origin_of(url)} "
+        f"this program blocked the connection to {origin_of(url)} "
         f"({type(error).__name__}: {text}); allow this address, or give the generator a "
         "ScriptedTransport"
     )
     blocked.is_retryable = False
     return blocked
-
-
-def _origin_of(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
