@@ -29,7 +29,6 @@ from cli_program import (
     environment,
     needs_terminal,
     run,
-    serving,
 )
 
 from minillmlib import CompletionResponse, CostOutcome, FinishReason, Usage, __version__
@@ -38,18 +37,6 @@ pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
 from minillmlib.cli.format import closing_line, name_options, one_line, visible
-
-
-@pytest.fixture(scope="module")
-def running():
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running):
-    return running.forget()
-
 
 # ask, between programs
 

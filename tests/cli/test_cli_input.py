@@ -16,7 +16,6 @@ from cli_program import (
     environment,
     needs_terminal,
     run,
-    serving,
 )
 
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
@@ -25,17 +24,6 @@ pytest.importorskip("rich", reason="the extra `cli` is not installed")
 ANSWERED = r"It is Paris\."
 CODE = "fix this:\n\tfirst line\n\n  second line"
 BEGIN, END = "\x1b[200~", "\x1b[201~"
-
-
-@pytest.fixture(scope="module")
-def running():
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running):
-    return running.forget()
 
 
 def asked(service) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_program import run, serving
+from cli_program import run
 
 import minillmlib
 
@@ -21,17 +21,6 @@ from minillmlib.providers.presets import PRESETS
 
 NOWHERE = "http://127.0.0.1:1/v1"
 ANSWER = "It is Paris.\n"
-
-
-@pytest.fixture(scope="module")
-def running():
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running):
-    return running.forget()
 
 
 def chosen(model=None, base_url=None, key_env=None, price=None) -> GeneratorInfo:

@@ -24,7 +24,6 @@ from cli_program import (
     environment,
     needs_terminal,
     run,
-    serving,
 )  # fmt: skip
 
 from minillmlib import ChatNode, CostTotal, StorageError
@@ -36,17 +35,6 @@ pytestmark = pytest.mark.long
 CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u061c]"
 STYLES = r"\x1b\[\d*m"  # what rich itself sends
 PARIS = "It is Paris.\n"
-
-
-@pytest.fixture(scope="module")
-def running():
-    with serving() as service:
-        yield service
-
-
-@pytest.fixture
-def service(running):
-    return running.forget()
 
 
 @pytest.fixture
