@@ -173,6 +173,10 @@ SAMPLE = {"text": 'say "hi"', "more": [1, {"a": [True, None]}, "it's"], "n": {"x
 SPLIT = [case[1] for case in BROKEN + CUT if case[0] != "thoughts that began in the prompt"]
 SPLIT += [one.text for one in broken_texts()]
 SPLIT += [text for text, _ in documents(SAMPLE, {}, 1, 70)]
+# A string that ends before a key which is known a piece later.
+SPLIT += [
+    '{"": [[null, -401],\n\u201d  2.225e-309,\n1e999  10702558102)44\n ],\n "a</think>": -401\n}'
+]
 
 
 @pytest.mark.parametrize("text", SPLIT)

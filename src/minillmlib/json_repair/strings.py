@@ -200,9 +200,10 @@ class StringReader:
     def _end_before_key(self) -> None:
         """End the string before the next key or item, or before brackets before that."""
         stack, buffer = self._stack, self._buffer
+        # First, since it may need more of the text, and then all of this is done again.
+        end = brackets_before_key(buffer, buffer.pos, stack, self._last_text)
         self._log.add(Kind.MISSING_QUOTE)
         text = stack.string_text()
-        end = brackets_before_key(buffer, buffer.pos, stack, self._last_text)
         if not end or not text.endswith(end.tail):
             stack.finish_unclosed_string(text)
             return
