@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -14,6 +18,9 @@ from minillmlib.errors import StorageError
 FilePath: TypeAlias = str | os.PathLike[str]
 
 BATCH_BYTES = 1_000_000
+TAIL_BYTES = 60_000
+LOCK_SECS = 60.0
+LOCK_POLL_SECS = 0.005
 
 
 def read_small_file(path: FilePath, max_bytes: int) -> bytes:
@@ -93,40 +100,180 @@ def file_name(path: FilePath) -> str:
     return Path(os.fsdecode(path)).name
 
 
+class _Forks:
+    """How often this process was forked from another one, and a lock that no fork can hold."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.lock = threading.Lock()
+
+    def note(self) -> None:
+        self.count += 1
+        self.lock = threading.Lock()
+
+
+FORKS = _Forks()
+_journals: weakref.WeakSet[FileJournal] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    """Close the files of the parent's journals: a lock belongs to all processes that hold one."""
+    FORKS.note()
+    for journal in list(_journals):
+        journal.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_inherited)
+
+
 class FileJournal:
-    """A file opened for appending; everything is on disk when `write` returns."""
+    """A file that any number of processes append to; what `append` wrote is on disk.
+
+    Everything happens within `locked`, which opens the file anew if another one is at its path by
+    now. A lock is held for one write, or while a file is read before the first one.
+    """
+
+    _descriptor = -1
 
     def __init__(self, path: FilePath) -> None:
-        self._path = path
+        self.name = str(path)
+        self._path = os.path.abspath(os.fsdecode(path))
+        self._identity: tuple[int, int] | None = None  # device and inode of the open file
+        self._own: tuple[int, int] | None = None  # of the one that was appended to
+        self._size = 0  # when it was
+        _journals.add(self)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Lock the file, and say whether it is still the one that was appended to.
+
+        Raises `StorageError` if another process holds the lock for a minute, and `OSError`.
+        """
+        try:
+            while not self._lock_if_at_path():
+                self._open()
+            size = os.fstat(self._descriptor).st_size
+            yield self._identity == self._own and size >= self._size
+        finally:
+            if self._descriptor >= 0:
+                _unlock(self._descriptor)
+
+    def is_at(self, path: FilePath) -> bool:
+        """Whether the file is the one at a path."""
+        try:
+            there = os.stat(path)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == self._identity
+
+    def _lock_if_at_path(self) -> bool:
+        """Lock the open file, if it is still the one at its path."""
+        if self._descriptor < 0:
+            return False
+        self._wait_for_lock()
+        return self.is_at(self._path)
+
+    def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
-        self._descriptor = os.open(path, flags, 0o666)
-        _check_regular(self._descriptor)
-        _sync_folder(Path(os.path.realpath(os.fsdecode(path))).parent)
+        descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
+        if self._descriptor >= 0:  # and not after a fork
+            self._own = None  # whose inode number another file can get from now on
+        self.close()
+        self._descriptor = descriptor
+        _check_regular(descriptor)
+        found = os.fstat(descriptor)
+        self._identity = (found.st_dev, found.st_ino)
+        _sync_folder(Path(os.path.realpath(self._path)).parent)
 
-    def read(self) -> bytes:
-        with open(self._descriptor, "rb", closefd=False) as file:
-            return file.read()
+    def _wait_for_lock(self) -> None:
+        deadline = time.monotonic() + LOCK_SECS
+        while not _try_lock(self._descriptor):
+            if time.monotonic() > deadline:
+                raise StorageError(
+                    f"{self.name!r} cannot be written: another program has locked it for "
+                    f"{LOCK_SECS:.0f} s; end that program, or record to another file"
+                )
+            time.sleep(LOCK_POLL_SECS)
 
-    def truncate(self, size: int) -> None:
-        """Cut the file off after `size` bytes, to remove a line that was never finished."""
+    def open_to_read(self) -> IO[bytes]:
+        """Return the file, from its beginning."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return open(self._descriptor, "rb", closefd=False)
+
+    def cut(self, size: int) -> None:
+        """Remove everything after the first `size` bytes."""
         os.ftruncate(self._descriptor, size)
 
-    def write(self, lines: bytes) -> None:
-        """Append lines, or remove what was written of them and raise `StorageError`."""
-        size = os.fstat(self._descriptor).st_size
+    def cut_unfinished_line(self) -> int:
+        """Remove a last line without an end, which a process that died left; return the size."""
+        end = size = os.fstat(self._descriptor).st_size
+        while size:
+            start = max(0, size - TAIL_BYTES)
+            os.lseek(self._descriptor, start, os.SEEK_SET)
+            newline = os.read(self._descriptor, size - start).rfind(b"\n")
+            size = start + newline + 1
+            if newline >= 0:
+                break
+        if size != end:
+            self.cut(size)
+        return size
+
+    def append(self, lines: Iterable[bytes]) -> None:
+        """Append whole lines. All of them are on disk then, or none, with the exception raised."""
+        size = self.cut_unfinished_line()
         try:
-            remaining = memoryview(lines)
-            while remaining:
-                remaining = remaining[os.write(self._descriptor, remaining) :]
+            for batch in _batches(lines):
+                remaining = memoryview(batch)
+                while remaining:
+                    remaining = remaining[os.write(self._descriptor, remaining) :]
             os.fsync(self._descriptor)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # the reader ignores a line without an end
-                os.ftruncate(self._descriptor, size)
-            raise StorageError(
-                f"{str(self._path)!r} cannot be written ({error.strerror}); the new nodes are in "
-                "memory only: make room and attach the journal again"
-            ) from None
+        except BaseException:
+            with contextlib.suppress(OSError):  # else the next writer cuts an unfinished line
+                self.cut(size)
+            raise
+        self._own = self._identity
+        self._size = os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """Close the file. The next use opens it again."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __del__(self) -> None:
-        if getattr(self, "_descriptor", -1) >= 0:
-            os.close(self._descriptor)
+        self.close()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    LOCKED_BYTE = 2**30  # beyond what is written, since others could not read a locked byte
+
+    def _try_lock(descriptor: int) -> bool:
+        """Lock a file for this process alone, or return False if another one has it."""
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+        with contextlib.suppress(OSError):  # it was not locked
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        """Lock a file for this process alone, or return False if another one has it."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import chain
 from numbers import Integral, Real
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,14 +23,26 @@ EXCERPT_CHARS = 200
 PIECE_BYTES = 1024 * 1024
 MAX_REPAIRS = 10_000
 MAX_REPAIRED_BYTES = 16 * 1024 * 1024  # a repair holds the text in memory three times
+# Far more than any API nests, and little enough to be read and written at any depth of calls.
+MAX_DEPTH = 200
 
 
 def decode_json(data: bytes | str) -> JsonValue:
     """Return the value of a JSON text, or raise `MalformedResponseError`.
 
     Accepts three mistakes of servers: half a surrogate pair, from texts cut by UTF-16 units,
-    becomes U+FFFD, NaN and Infinity become null, and a byte order mark is skipped.
+    becomes U+FFFD, NaN and Infinity become null, and a byte order mark is skipped. Refuses what is
+    nested more than `MAX_DEPTH` deep.
     """
+    value = _decode_tolerantly(data)
+    if has_many_brackets(data) and is_too_deep(value, MAX_DEPTH):
+        raise MalformedResponseError(
+            f"the server sent JSON that is nested more than {MAX_DEPTH} deep: {excerpt(data)}"
+        )
+    return value
+
+
+def _decode_tolerantly(data: bytes | str) -> JsonValue:
     try:
         return msgspec.json.decode(data)
     except (ValueError, RecursionError) as error:
@@ -92,6 +105,24 @@ _NOT_A_NUMBER = rb"-?(?:NaN|Infinity)"
 _STRING = rb'"(?:[^"\\]++|\\(?s:.))*+"'
 _OTHER_LITERAL = rb"(?!" + _NOT_A_NUMBER + rb")[NI-]"
 _NO_STRING = rb"[^\"NI-]++"
+
+
+def has_many_brackets(data: bytes | str) -> bool:
+    """Whether a JSON text has so many brackets that it may be nested too deeply."""
+    if isinstance(data, str):
+        return data.count("[") + data.count("{") > MAX_DEPTH
+    return data.count(b"[") + data.count(b"{") > MAX_DEPTH
+
+
+def is_too_deep(value: JsonValue, max_depth: int) -> bool:
+    """Whether a decoded value is nested more than `max_depth` deep. O(values)."""
+    level: list[dict[str, JsonValue] | list[JsonValue]] = [[value]]
+    for _ in range(max_depth + 1):
+        values = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for each in chain.from_iterable(values) if isinstance(each, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def exceeds_value_count(data: bytes | str, limit: int) -> bool:

@@ -2,7 +2,8 @@
 
 Run it by its path. The first argument says what it does: `step` saves once for each line of JSON on
 its input, in a fork that kills itself at a given step between the calls of the system; `journal` grows
-a journal and prints the id of each node that is kept; `save` saves the same tree many times.
+a journal and prints the id of each node that is kept; `save` saves the same tree many times;
+`writer` shares a journal with others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -101,7 +103,38 @@ def save_often(path: str, name: str, times: str) -> None:
         root.save_tree(Path(path))
 
 
+def write_among_others(path: str, seed: str) -> None:
+    """Do all that writes to one journal, at random; print the id of each node that is kept."""
+    chance = random.Random(seed)
+    root = ChatNode.root("s")
+    root.attach_journal(path)
+    nodes = root.in_insertion_order()
+    while True:
+        match chance.randrange(12):
+            case 0:
+                root.attach_journal(path)
+            case 1:
+                root.save_tree(path)
+            case 2:
+                assert root.id == ChatNode.load_tree(path).id
+            case 3:
+                chance.choice(nodes).set_format_kwarg("x", chance.randrange(9))
+            case 4:
+                chance.choice(nodes).cache_breakpoint("1h")
+            case 5:
+                root = ChatNode.load_tree(path)
+                root.attach_journal(path)
+                nodes = root.in_insertion_order()
+            case _:
+                node = chance.choice(nodes).add_user(f"{seed} {chance.random()}" + "x" * 500)
+                nodes.append(node)
+                os.write(1, node.id.encode() + b"\n")
+
+
 if __name__ == "__main__":
-    {"step": die_at_steps, "journal": grow_a_journal, "save": save_often}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    {
+        "step": die_at_steps,
+        "journal": grow_a_journal,
+        "save": save_often,
+        "writer": write_among_others,
+    }[sys.argv[1]](*sys.argv[2:])

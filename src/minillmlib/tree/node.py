@@ -21,12 +21,13 @@ from minillmlib.json_value import JsonObject, excerpt
 from minillmlib.protocols.chat_completions.request import encode_messages
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.tree.compaction import compact_thread
+from minillmlib.tree.journal import attach_journal
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, encode_lossy, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
 from minillmlib.tree.thread_file import as_message, thread_from_json, thread_json
 from minillmlib.tree.tree import NO_NODE, Tree
-from minillmlib.tree.tree_file import as_storage_error, attach_journal, load_tree, save_tree
+from minillmlib.tree.tree_file import as_storage_error, load_tree, save_tree
 from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
@@ -751,13 +752,25 @@ class ChatNode:
         """Append this tree to a file as it grows: a new node is on disk before its call returns.
 
         The file and the tree are merged first, so a restarted program can load the file and
-        continue. A crash loses at most the line being written. Only the root takes a journal. If
-        the disk refuses a line, the call raises `StorageError`; its nodes are in the tree, and
-        the journal is attached no more.
+        continue. A crash loses at most the line being written. Only the root takes a journal.
+
+        Several processes may append to one file, each with its own tree: no line is lost, and
+        each sees the nodes of the others when it attaches or loads the file. A file that was
+        removed or replaced meanwhile is written anew, unless it is of something else by then.
+
+        A call whose lines cannot be written raises `StorageError`. Its nodes are in the tree, and
+        the next change writes them, too. `detach_journal` ends that.
         """
+        attach_journal(self._tree, self._root_index("attached to"), path)
+
+    def detach_journal(self) -> None:
+        """Stop appending this tree to the file of `attach_journal`, if it is."""
+        self._tree.remove_journal(self._root_index("detached from"))
+
+    def _root_index(self, done: str) -> int:
         if not self.is_root:
-            raise InvalidParameterError("a journal is attached to the root: see root_node")
-        attach_journal(self._tree, self._index, path)
+            raise InvalidParameterError(f"a journal is {done} the root: see root_node")
+        return self._index
 
     def pretty(self, max_chars: int | None = None) -> str:
         """Render the conversation from the root to here as text for people and logs.

@@ -10,7 +10,13 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import excerpt_of, replace_surrogates
+from minillmlib.json_value import (
+    MAX_DEPTH,
+    excerpt_of,
+    has_many_brackets,
+    is_too_deep,
+    replace_surrogates,
+)
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -21,6 +27,7 @@ except ImportError:
 
 VERSION = 1
 ID_BYTES = 16
+MAX_RECORD_DEPTH = MAX_DEPTH + 20  # what a server nests, within our own records
 
 FormatValue: TypeAlias = str | int | float | bool | None
 
@@ -98,7 +105,15 @@ def node_content(message: Message, response: CompletionResponse | None) -> bytes
         content = encode(message)
     except (TypeError, ValueError, RecursionError):
         content = encode_lossy(message)
-    return content if response is None else content + b',"response":' + encode_lossy(response)
+    if response is not None:
+        content += b',"response":' + encode_lossy(response)
+    if has_many_brackets(content):
+        whole = msgspec.json.decode(b'{"message":%b}' % content)
+        if is_too_deep(whole, MAX_RECORD_DEPTH):
+            raise InvalidParameterError(
+                f"a message is nested more than {MAX_DEPTH} deep, so no file can keep it"
+            )
+    return content
 
 
 def encode_lossy(value: object) -> bytes:

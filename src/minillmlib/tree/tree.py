@@ -8,13 +8,14 @@ from binascii import hexlify
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain, filterfalse, repeat
+from itertools import repeat
+from typing import NamedTuple, Protocol, Self
 
 from msgspec.structs import replace
 
 from minillmlib.client.prefix_cache import EncodedPrefixCache
 from minillmlib.errors import InvalidParameterError
-from minillmlib.files import FileJournal
+from minillmlib.files import FORKS, FilePath
 from minillmlib.tree.records import (
     ID_BYTES,
     BreakpointRecord,
@@ -45,29 +46,62 @@ class NodeStore:
     """
 
     __slots__ = (
-        "first_child", "last_child", "lock", "messages", "next_sibling", "parents", "responses",
+        "_lock", "_lock_forks", "end", "first_child", "last_child", "messages", "next_sibling",
+        "parents", "responses",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
+        self._lock_forks = FORKS.count
         self.messages: list[Message] = []
         self.parents = array("i")
         self.first_child = array("i")
         self.last_child = array("i")
         self.next_sibling = array("i")
         self.responses: dict[int, CompletionResponse] = {}
+        self.end = 0  # nodes from here on belong to an append that was interrupted
 
     def __len__(self) -> int:
-        return len(self.messages)
+        return self.end
 
-    def append(self, parent: int, messages: Sequence[Message]) -> int:
+    @property
+    def lock(self) -> threading.RLock:
+        """The lock of writers. A forked child has one of its own: nobody frees the parent's."""
+        if self._lock_forks != FORKS.count:
+            with FORKS.lock:
+                if self._lock_forks != FORKS.count:
+                    self._lock = threading.RLock()
+                    self._lock_forks = FORKS.count
+        return self._lock
+
+    def copy(self) -> Self:
+        """Return a copy with the same lock."""
+        copy = type(self)()
+        copy._lock, copy._lock_forks = self._lock, self._lock_forks
+        end = copy.end = self.end
+        copy.messages = self.messages[:end]
+        copy.parents, copy.first_child = self.parents[:end], self.first_child[:end]
+        copy.last_child, copy.next_sibling = self.last_child[:end], self.next_sibling[:end]
+        copy.responses = dict(self.responses)
+        return copy
+
+    def append(
+        self, parent: int, messages: Sequence[Message], response: CompletionResponse | None = None
+    ) -> int:
         """Append a chain of messages below `parent` and return the index of the last. O(1) each.
 
-        `NodeIds.append_plain` inlines this for one message.
+        `response` is that of the last message. `NodeIds.append_plain` inlines this.
+
+        A signal can interrupt this at any line. The messages come first, so that the next append
+        sees it, then the other columns, then the link that makes the nodes visible.
         """
-        first = len(self.messages)
+        if self.end != len(self.messages):
+            self.recover()
+        first = self.end
         last = first + len(messages) - 1
         self.messages.extend(messages)
+        if response is not None:
+            self.responses[last] = response
         self.parents.append(parent)
         self.parents.extend(range(first, last))
         following = (*range(first + 1, last + 1), NO_NODE)
@@ -81,24 +115,44 @@ class NodeStore:
             else:
                 self.next_sibling[before] = first
             self.last_child[parent] = first
+        self.end = last + 1
         return last
 
-    def detach(self, index: int) -> None:
-        """Turn a node that has a parent into a root. O(siblings)."""
-        parent, before = self.parents[index], NO_NODE
+    def recover(self) -> None:
+        """Complete an append that was interrupted if its nodes are visible, else remove them."""
+        first = self.end
+        parent = self.parents[first] if len(self.parents) > first else NO_NODE
+        if parent != NO_NODE and self._is_linked(parent, first):
+            self.last_child[parent] = first
+            self.end = len(self.messages)
+            return
+        for index in range(first, len(self.messages)):
+            self.responses.pop(index, None)
+        for column in (self.next_sibling, self.last_child, self.first_child, self.parents):
+            del column[first:]
+        del self.messages[first:]  # last, as long as there is more to remove
+
+    def _is_linked(self, parent: int, child: int) -> bool:
+        before = self.last_child[parent]
+        if before == NO_NODE:
+            return self.first_child[parent] == child
+        return before == child or self.next_sibling[before] == child
+
+    def detach(self, index: int, parent: int) -> None:
+        """Turn a child of `parent` into a root. O(siblings). May be repeated after a signal."""
+        before = last = NO_NODE
         for child in self.children(parent):
             if child == index:
-                break
-            before = child
-        after = self.next_sibling[index]
-        if before == NO_NODE:
-            self.first_child[parent] = after
-        else:
-            self.next_sibling[before] = after
-        if after == NO_NODE:
-            self.last_child[parent] = before
-        self.next_sibling[index] = NO_NODE
+                before = last
+            else:
+                last = child
+        if self.first_child[parent] == index:
+            self.first_child[parent] = self.next_sibling[index]
+        elif before != NO_NODE:
+            self.next_sibling[before] = self.next_sibling[index]
+        self.last_child[parent] = last
         self.parents[index] = NO_NODE
+        self.next_sibling[index] = NO_NODE
 
     def children(self, index: int) -> Iterator[int]:
         """Yield the children, oldest first."""
@@ -152,17 +206,28 @@ class NodeIds:
     """The ids of the nodes in a store, derived when they are first needed."""
 
     __slots__ = (
-        "_by_id", "_ids", "_next_duplicates", "_siblings", "_store", "duplicates", "former_parents",
+        "_by_id", "_ids", "_last_duplicates", "_siblings", "_store", "duplicates", "former_parents",
     )  # fmt: skip
 
     def __init__(self, store: NodeStore) -> None:
         self._store = store
         self._ids = bytearray()  # of the first nodes, as far as they were needed
-        self._siblings: dict[int, set[bytes]] = {}  # ids below a node that has several children
+        # the ids below a node that has several children, and whose they are
+        self._siblings: dict[int, dict[bytes, int]] = {}
         self._by_id: dict[bytes, int] = {}
         self.duplicates: dict[int, int] = {}  # `duplicate_index` of nodes with equal older siblings
-        self._next_duplicates: dict[bytes, int] = {}  # the index after that, by the eldest's id
+        self._last_duplicates: dict[bytes, int] = {}  # the highest of them, by the eldest's id
         self.former_parents: dict[int, bytes] = {}  # ids of the former parents of detached nodes
+
+    def copy(self, store: NodeStore) -> Self:
+        """Return a copy for a copy of the store."""
+        copy = type(self)(store)
+        copy._ids = self._ids[: len(store) * ID_BYTES]
+        copy._siblings = {parent: dict(ids) for parent, ids in self._siblings.items()}
+        copy._by_id, copy.duplicates = dict(self._by_id), dict(self.duplicates)
+        copy._last_duplicates = dict(self._last_duplicates)
+        copy.former_parents = dict(self.former_parents)
+        return copy
 
     def append_record(self, parent: int, record: NodeRecord) -> int:
         """Append a node of a file and return its index. All nodes of the store must have ids.
@@ -174,16 +239,14 @@ class NodeIds:
         node_id = derive_id(parent_id, node_content(message, response), duplicate_index)
         if node_id.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
-        index = self._store.append(parent, (message,))
+        index = self._store.append(parent, (message,), response)
         self._ids += node_id
-        if response is not None:
-            self._store.responses[index] = response
         if duplicate_index:
             self.duplicates[index] = duplicate_index
         if parent == NO_NODE and parent_id:
             self.former_parents[index] = parent_id
         if parent in self._siblings:
-            self._siblings[parent].add(node_id)
+            self._siblings[parent][node_id] = index
         return index
 
     def append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
@@ -192,6 +255,13 @@ class NodeIds:
         That is one which is no node, is `known` (indexes by id), or needs `append_record`. A file
         may have a million nodes, so `append_record` and `NodeStore.append` are inlined here.
         """
+        store = self._store
+        try:
+            return self._append_plain(records, start, known)
+        finally:
+            store.end = len(store.messages)
+
+    def _append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
         store, ids = self._store, self._ids
         messages, parents, first_child = store.messages, store.parents, store.first_child
         last_child, next_sibling = store.last_child, store.next_sibling
@@ -280,23 +350,23 @@ class NodeIds:
         self, index: int, first: bytes, parent_id: bytearray, content: bytes
     ) -> bytes:
         """Return the id of a node with older siblings, some of which may have the same content."""
+        # A signal can interrupt this; the next call finds its own entry and takes it again.
         siblings = self.reserve_siblings(self._store.parents[index])
-        node_id, duplicate_index = first, self._next_duplicates.get(first, 0)
-        while node_id in siblings:
+        node_id, duplicate_index = first, self._last_duplicates.get(first, 0)
+        while siblings.get(node_id, index) != index:
             node_id = derive_id(parent_id, content, duplicate_index)
             duplicate_index += 1
-        siblings.add(node_id)
+        siblings[node_id] = index
         if node_id != first:
-            self.duplicates[index] = duplicate_index - 1
-            self._next_duplicates[first] = duplicate_index
+            self.duplicates[index] = self._last_duplicates[first] = duplicate_index - 1
         return node_id
 
-    def reserve_siblings(self, parent: int) -> set[bytes]:
+    def reserve_siblings(self, parent: int) -> dict[bytes, int]:
         """Return the ids assigned below a node; they stay taken when their nodes are detached."""
         if parent not in self._siblings:
             end = len(self._ids) // ID_BYTES
             children = (child for child in self._store.children(parent) if child < end)
-            self._siblings[parent] = set(map(self.get, children))
+            self._siblings[parent] = {self.get(child): child for child in children}
         return self._siblings[parent]
 
     def find(self, node_id: bytes, near: int) -> int:
@@ -311,22 +381,74 @@ class NodeIds:
             return index if self._store.root(index) == self._store.root(near) else NO_NODE
 
 
+class TreeJournal(Protocol):
+    """A file that keeps what changes in a tree."""
+
+    def write(self, tree: Tree) -> None:
+        """Write what the file lacks. Raises `StorageError`; the next call then writes it all."""
+
+    def note_change(self, kind: type[Record], index: int) -> None:
+        """Note that a node will change as this kind of record tells."""
+
+    def keeps(self, root: int, path: FilePath) -> bool:
+        """Whether this is the journal of that tree, in that file."""
+
+    def attach(self, tree: Tree) -> None:
+        """Merge the tree with the file."""
+
+
+class _Nodes(NamedTuple):
+    """All that a file can add to, in one place, so that it is replaced at once or not at all."""
+
+    store: NodeStore
+    ids: NodeIds
+    breakpoints: dict[int, CacheTtl | None]  # override those of the messages
+    format_kwargs: dict[int, dict[str, FormatValue]]
+
+
 class Tree:
     """All nodes of one conversation and the values set on them.
 
     Every change is also written to the journal. If the journal fails, the change is made all the
-    same, and the journal's error is raised.
+    same, and the journal's error is raised; the next change writes what is missing.
     """
 
-    __slots__ = ("_breakpoints", "_format_kwargs", "_journals", "_prefix_cache", "ids", "store")
+    __slots__ = ("_detaching", "_journals", "_nodes", "_prefix_cache")
 
     def __init__(self) -> None:
-        self.store = NodeStore()
-        self.ids = NodeIds(self.store)
-        self._breakpoints: dict[int, CacheTtl | None] = {}  # override those of the messages
-        self._format_kwargs: dict[int, dict[str, FormatValue]] = {}
-        self._journals: dict[int, FileJournal] = {}  # by the root of the tree that they record
+        store = NodeStore()
+        self._nodes = _Nodes(store, NodeIds(store), {}, {})
+        self._journals: dict[int, TreeJournal] = {}  # by the root of the tree that they record
         self._prefix_cache = EncodedPrefixCache()
+        self._detaching: tuple[int, int] | None = None  # a node and its parent, until all is done
+
+    @property
+    def store(self) -> NodeStore:
+        return self._nodes.store
+
+    @property
+    def ids(self) -> NodeIds:
+        return self._nodes.ids
+
+    def copy(self) -> Tree:
+        """Return a copy without journals, to which a file can be added. O(nodes)."""
+        nodes, copy = self._nodes, Tree()
+        store = nodes.store.copy()
+        kwargs = {index: dict(values) for index, values in nodes.format_kwargs.items()}
+        copy._nodes = _Nodes(store, nodes.ids.copy(store), dict(nodes.breakpoints), kwargs)
+        return copy
+
+    def adopt(self, other: Tree, root: int, journal: TreeJournal) -> None:
+        """Take over the nodes of a copy that was added to, and record changes of `root`'s tree."""
+        self._nodes = other._nodes
+        self._prefix_cache = EncodedPrefixCache()
+        self._journals[root] = journal
+
+    def begin_change(self) -> NodeStore:
+        """Complete what a signal interrupted, and return the store. The caller holds its lock."""
+        if self._detaching is not None:
+            self._complete_detach(*self._detaching)
+        return self._nodes.store
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -335,50 +457,52 @@ class Tree:
 
         `response` is that of the last message.
         """
-        store = self.store
-        with store.lock:
-            first = len(store)
-            last = store.append(parent, messages)
-            if response is not None:
-                store.responses[last] = response
+        with self.store.lock:
+            last = self.begin_change().append(parent, messages, response)
             if self._journals:
-                self._append_to_journal(last, *map(self._record, range(first, len(store))))
+                self._write_journal(last)
         return last
 
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
-        source, store = other.store, self.store
-        with source.lock:
+        with other.store.lock:
+            source, _, breakpoints, format_kwargs = other._nodes
             parents = {index: source.parents[index] for index in source.depth_first(root)}
-        with store.lock:
+        with self.store.lock:
+            store = self.begin_change()
             copies = {parents[root]: parent}
             for index, above in parents.items():
-                copy = copies[index] = store.append(copies[above], (source.messages[index],))
-                if index in source.responses:
-                    store.responses[copy] = source.responses[index].without_cost()
-            if self._journals:
-                self._append_to_journal(parent, *(self._record(copies[index]) for index in parents))
-            for index in parents:
-                if index in other._format_kwargs:
-                    self.set_format_kwargs(copies[index], other._format_kwargs[index])
-                if index in other._breakpoints:
-                    self.set_breakpoint(copies[index], other._breakpoints[index])
+                response = source.responses.get(index)
+                copy = copies[index] = store.append(
+                    copies[above],
+                    (source.messages[index],),
+                    None if response is None else response.without_cost(),
+                )
+                if index in format_kwargs:
+                    self._set_format_kwargs(copy, format_kwargs[index])
+                if index in breakpoints:
+                    self._set_breakpoint(copy, breakpoints[index])
+            self._write_journal(parent)
         return copies[root]
 
     def detach(self, index: int) -> None:
         """Turn a node into a root. O(siblings) after a first O(nodes) pass for the ids."""
         with self.store.lock:
-            parent = self.store.parents[index]
+            parent = self.begin_change().parents[index]
             if parent == NO_NODE:
                 return
-            node_id = self.ids.hex(index)  # derived from the parent's, so while it has one
+            self.ids.hex(index)  # derived from the parent's, so while it has one
             self.ids.reserve_siblings(parent)
-            try:
-                self._append_to_journal(index, DetachRecord(node=node_id))
-            finally:  # also if the journal fails
-                self._prefix_cache = EncodedPrefixCache()  # it counts messages from the root
-                self.ids.former_parents[index] = self.ids.get(parent)
-                self.store.detach(index)
+            self._detaching = (index, parent)
+            self._complete_detach(index, parent)
+            self._write_journal(parent)
+
+    def _complete_detach(self, index: int, parent: int) -> None:
+        self._prefix_cache = EncodedPrefixCache()  # it counts messages from the root
+        self._note_change(DetachRecord, index, parent)
+        self.ids.former_parents[index] = self.ids.get(parent)
+        self.store.detach(index, parent)
+        self._detaching = None
 
     def cost(self, indexes: Iterable[int]) -> CostTotal:
         """Return the sum of the costs of these nodes."""
@@ -388,56 +512,73 @@ class Tree:
     @property
     def prefix_cache(self) -> EncodedPrefixCache | None:
         """The encoded messages of long conversations, or None if breakpoints change them."""
-        return None if self._breakpoints else self._prefix_cache
+        return None if self._nodes.breakpoints else self._prefix_cache
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
-        if not self._breakpoints:
-            return self.store.thread(index)
-        ttls, messages = self._breakpoints, self.store.messages
+        store, _, ttls, _ = self._nodes
+        if not ttls:
+            return store.thread(index)
+        messages = store.messages
         thread = [
             replace(messages[node], cache_ttl=ttls[node]) if node in ttls else messages[node]
-            for node in self.store.path(index)
+            for node in store.path(index)
         ]
         return thread[::-1]
 
     def set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
         """Set the cache breakpoint of a node, or remove it if `ttl` is None."""
         with self.store.lock:
-            if ttl == self.store.messages[index].cache_ttl:
-                self._breakpoints.pop(index, None)
-            else:
-                self._breakpoints[index] = ttl
-            if self._journals:
-                record = BreakpointRecord(node=self.ids.hex(index), ttl=ttl)
-                self._append_to_journal(index, record)
+            self.begin_change()
+            self._set_breakpoint(index, ttl)
+            self._write_journal(index)
 
     def clear_breakpoints(self, root: int) -> None:
         """Remove all cache breakpoints of a node and all below it. O(nodes)."""
         with self.store.lock:
-            for index in self.store.depth_first(root):
-                if index in self._breakpoints or self.store.messages[index].cache_ttl:
-                    self.set_breakpoint(index, None)
+            store = self.begin_change()
+            for index in store.depth_first(root):
+                if self.breakpoint(index) is not None:
+                    self._set_breakpoint(index, None)
+            self._write_journal(root)
+
+    def breakpoint(self, index: int) -> CacheTtl | None:
+        """Return the cache breakpoint of a node: the one set on it, else its message's."""
+        return self._nodes.breakpoints.get(index, self.store.messages[index].cache_ttl)
+
+    def _set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
+        self._note_change(BreakpointRecord, index, index)
+        if ttl == self.store.messages[index].cache_ttl:
+            self._nodes.breakpoints.pop(index, None)
+        else:
+            self._nodes.breakpoints[index] = ttl
+
+    def own_format_kwargs(self, index: int) -> dict[str, FormatValue]:
+        """Return the placeholders set at a node itself."""
+        return dict(self._nodes.format_kwargs.get(index, {}))
 
     def format_kwargs(self, index: int) -> dict[str, FormatValue]:
         """Return the placeholders set from the root to a node; the nearest wins. O(depth)."""
         values: dict[str, FormatValue] = {}
-        if self._format_kwargs:
+        if self._nodes.format_kwargs:
             for node in self.store.path(index):
-                values = {**self._format_kwargs.get(node, {}), **values}
+                values = {**self._nodes.format_kwargs.get(node, {}), **values}
         return values
 
     def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
         with self.store.lock:
-            self.set_format_kwargs(index, {**self._format_kwargs.get(index, {}), name: value})
+            self.set_format_kwargs(index, {**self.own_format_kwargs(index), name: value})
 
     def set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         """Replace all placeholders set at a node."""
         with self.store.lock:
-            self._format_kwargs[index] = dict(values)
-            if self._journals:
-                record = KwargsRecord(node=self.ids.hex(index), values=dict(values))
-                self._append_to_journal(index, record)
+            self.begin_change()
+            self._set_format_kwargs(index, values)
+            self._write_journal(index)
+
+    def _set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
+        self._note_change(KwargsRecord, index, index)
+        self._nodes.format_kwargs[index] = dict(values)
 
     def lines(self, root: int, existing: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """Yield a subtree as lines of a file, parents first, without the nodes `existing` there.
@@ -445,45 +586,36 @@ class Tree:
         Nodes that are added later are not included.
         """
         with self.store.lock:
-            end, digits = len(self.store), self.ids.all_hex()
-            breakpoints, format_kwargs = dict(self._breakpoints), dict(self._format_kwargs)
+            store, ids = self.begin_change(), self.ids
+            end, digits = len(store), ids.all_hex()
+            breakpoints, format_kwargs = dict(self._nodes[2]), dict(self._nodes[3])
         size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
-            parent = self.store.parents[index]
+            parent = store.parents[index]
             if index != root and (parent == NO_NODE or not is_inside[parent]):
                 continue
             is_inside[index] = 1
             node_id = digits[index * size : (index + 1) * size]
             parent_id = b"" if parent == NO_NODE else digits[parent * size : (parent + 1) * size]
             if not existing or node_id.decode() not in existing:
-                yield b"[%b]\n" % self.ids.encode_node(index, node_id, parent_id)
+                yield b"[%b]\n" % ids.encode_node(index, node_id, parent_id)
             if index in breakpoints:
                 yield encode_line(BreakpointRecord(node=node_id.decode(), ttl=breakpoints[index]))
             if index in format_kwargs:
                 yield encode_line(KwargsRecord(node=node_id.decode(), values=format_kwargs[index]))
 
-    def _record(self, index: int) -> bytes:
-        parent = self.store.parents[index]
-        parent_id = b"" if parent == NO_NODE else self.ids.hex(parent).encode()
-        return self.ids.encode_node(index, self.ids.hex(index).encode(), parent_id)
-
-    def attach_journal(
-        self, journal: FileJournal, root: int, existing: AbstractSet[str], lines: AbstractSet[bytes]
-    ) -> None:
-        """Write the tree of `root` to a journal, and every change of it from now on.
-
-        `existing` are the ids of the nodes that the journal has, `lines` its other lines.
-        """
-        with self.store.lock:
-            gone = (self.ids.hex(index) for index in self.ids.former_parents if index != root)
-            detached = (encode_line(DetachRecord(node=one)) for one in gone if one in existing)
-            all_lines = chain(detached, self.lines(root, existing))
-            journal.write(b"".join(filterfalse(lines.__contains__, all_lines)))
-            self._journals[root] = journal
-
-    def _append_to_journal(self, index: int, *records: bytes | Record) -> None:
+    def journal(self, index: int) -> TreeJournal | None:
+        """Return the journal of the tree that a node is in."""
         root = self.store.root(index) if self.ids.former_parents else 0
-        journal = self._journals.pop(root, None)  # a journal that fails is not used again
-        if journal is not None:
-            journal.write(encode_line(*records))
-            self._journals[root] = journal
+        return self._journals.get(root)
+
+    def remove_journal(self, root: int) -> None:
+        self._journals.pop(root, None)
+
+    def _note_change(self, kind: type[Record], index: int, near: int) -> None:
+        if self._journals and (journal := self.journal(near)) is not None:
+            journal.note_change(kind, index)
+
+    def _write_journal(self, index: int) -> None:
+        if self._journals and (journal := self.journal(index)) is not None:
+            journal.write(self)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import os
+import threading
 from bisect import bisect
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import accumulate, chain
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 
 from minillmlib.deferred_imports import logger
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FileJournal, FilePath, open_regular, write_whole
+from minillmlib.files import FilePath, open_regular, write_whole
 from minillmlib.json_value import excerpt
 from minillmlib.tree.file_kinds import FileKind, kind_of
 from minillmlib.tree.records import (
@@ -31,7 +31,12 @@ from minillmlib.tree.records import (
 )
 from minillmlib.tree.tree import NO_NODE, Tree
 
+T = TypeVar("T")
+
 BLOCK_BYTES = 60_000
+PIECE_BYTES = 1_000_000
+MAX_LINE_BYTES = 1_000_000_000
+MAX_HOLE_BYTES = 16_000_000  # at the end of a file: a crash can leave zeros there
 INVALID = (ValueError, TypeError, RecursionError, MiniLLMError)
 
 OTHER_KINDS = set(FileKind) - {FileKind.TREE}
@@ -40,36 +45,59 @@ _decode_lines = msgspec.json.Decoder(list[Record]).decode_lines
 
 
 def save_tree(tree: Tree, root: int, path: FilePath) -> None:
-    """Write a subtree to a file, whole or not at all. O(nodes)."""
+    """Write a subtree to a file, whole or not at all. O(nodes).
+
+    The file that the subtree is recorded to is not replaced: it may hold what other processes
+    wrote. It is merged with the tree instead.
+    """
+    journal = tree.journal(root)
     with as_storage_error("written", path):
-        write_whole(path, chain([HEADER], tree.lines(root)))
+        if journal is not None and journal.keeps(root, path):
+            journal.attach(tree)
+        else:
+            write_whole(path, chain([HEADER], tree.lines(root)))
 
 
 def load_tree(path: FilePath, *more: FilePath) -> Tree:
     """Load the tree of a file, and merge into it what diverged copies of the file add. O(nodes)."""
+    return on_deep_stack(lambda: _load_tree(path, *more))
+
+
+def _load_tree(*paths: FilePath) -> Tree:
     reader = TreeReader(Tree())
-    for one in (path, *more):
-        with as_storage_error("read", one), open_regular(one) as file:
-            reader.read(file, os.fsdecode(one))
+    for path in paths:
+        with as_storage_error("read", path), open_regular(path) as file:
+            reader.read(file, os.fsdecode(path))
     return reader.tree
 
 
-def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
-    """Merge a tree and a file, and append every later change of the tree to the file."""
-    with as_storage_error("kept", path), tree.store.lock:
-        journal = FileJournal(path)
-        content, old_nodes = journal.read(), len(tree.store)
-        reader = TreeReader(tree)
-        if HEADER.startswith(
-            content.removeprefix(BOM_UTF8)
-        ):  # a new file, or one that a crash left without its header
-            journal.truncate(0)
-            journal.write(HEADER)
-        else:
-            reader.read(io.BytesIO(content), os.fsdecode(path))
-            journal.truncate(content.rfind(b"\n") + 1)
-        loaded = map(tree.ids.hex, range(old_nodes, len(tree.store)))
-        tree.attach_journal(journal, root, reader.shared_ids.union(loaded), reader.change_lines)
+def on_deep_stack(function: Callable[[], T]) -> T:
+    """Call a function; if the caller left too little of the stack, call it in a thread of its own.
+
+    So a file can be loaded at any depth of calls.
+    """
+    try:
+        return function()
+    except RecursionError:
+        pass
+    except StorageError as error:
+        if not isinstance(error.__cause__, RecursionError):
+            raise
+    results: list[T] = []
+    problems: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            problems.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    for problem in problems:
+        raise problem from None
+    return results[0]
 
 
 @contextmanager
@@ -77,10 +105,10 @@ def as_storage_error(done: str, path: FilePath) -> Iterator[None]:
     """Raise errors of the system as `StorageError`: the path "cannot be `done`"."""
     try:
         yield
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError, MemoryError) as error:
         if isinstance(error, MiniLLMError):
             raise
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
         raise StorageError(f"{str(path)!r} cannot be {done} ({reason})") from None
 
 
@@ -102,11 +130,13 @@ class TreeReader:
         """Read the lines of a file. A last line without its end was never finished."""
         self._has_header = False
         number = 1
-        while lines := file.readlines(BLOCK_BYTES):
+        while block := _read_lines(file, name, number):
             if number == 1:
-                lines[0] = lines[0].removeprefix(BOM_UTF8)  # of Windows editors
-            unfinished = b"" if lines[-1].endswith(b"\n") else lines.pop()
-            self._read_block(lines, name, number)
+                block = block.removeprefix(BOM_UTF8)  # of Windows editors
+            lines = block.split(b"\n")
+            unfinished = lines.pop()
+            if lines:
+                self._read_block([line + b"\n" for line in lines], name, number)
             number += len(lines)
             if unfinished and not self._has_header:
                 if (kind := kind_of(unfinished)) in OTHER_KINDS:
@@ -127,7 +157,7 @@ class TreeReader:
             if not self._has_header and (kind := kind_of(b"".join(lines))) in OTHER_KINDS:
                 raise StorageError(f"{name!r}: {kind.value}") from None
             if len(lines) == 1:
-                raise _line_error(name, number, str(error), lines[0]) from None
+                raise _line_error(name, number, str(error), lines[0]) from _cause(error)
             for at, line in enumerate(lines):
                 self._read_block([line], name, number + at)
             return
@@ -138,7 +168,7 @@ class TreeReader:
                 place = self.tree.ids.append_plain(records, place + 1, self._known)
         except INVALID as error:
             at = bisect(list(accumulate(map(len, decoded))), place)
-            raise _line_error(name, number + at, str(error), lines[at]) from None
+            raise _line_error(name, number + at, str(error), lines[at]) from _cause(error)
 
     def _apply(self, record: Record) -> None:
         if isinstance(record, HeaderRecord):
@@ -178,6 +208,32 @@ class TreeReader:
                 self.tree.set_format_kwargs(index, values)
             case DetachRecord():
                 self.tree.detach(index)
+
+
+def _read_lines(file: IO[bytes], name: str, number: int) -> bytes:
+    """Read some lines, the first of which has this number; only the last of a file may be cut."""
+    block, size, has_hole = bytearray(), 0, False
+    piece = file.read(BLOCK_BYTES)
+    while piece:
+        if not has_hole:
+            block += piece
+        elif piece.endswith(b"\n"):
+            block += b"\n"
+        has_hole = has_hole or b"\0" in piece  # no JSON has a zero, but a sparse file has many
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+        if size > (MAX_HOLE_BYTES if has_hole else MAX_LINE_BYTES):
+            start = block.rfind(b"\n") + 1
+            problem = "it has zero bytes" if has_hole else f"it exceeds {MAX_LINE_BYTES:,} bytes"
+            number += block.count(b"\n")
+            raise _line_error(name, number, problem, bytes(block[start : start + 100]))
+        piece = file.readline(PIECE_BYTES)
+    return bytes(block)
+
+
+def _cause(error: Exception) -> RecursionError | None:
+    return error if isinstance(error, RecursionError) else None
 
 
 def _line_error(name: str, number: int, problem: str, line: bytes) -> StorageError:
