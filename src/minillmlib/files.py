@@ -138,7 +138,7 @@ class FileJournal:
 
     def __init__(self, path: FilePath) -> None:
         self.name = str(path)
-        self._path = os.path.abspath(os.fsdecode(path))
+        self._path = Path(os.fsdecode(path)).absolute()
         self._identity: tuple[int, int] | None = None  # device and inode of the open file
         self._own: tuple[int, int] | None = None  # of the one that was appended to
         self._size = 0  # when it was
@@ -157,12 +157,15 @@ class FileJournal:
             yield self._identity == self._own and size >= self._size
         finally:
             if self._descriptor >= 0:
-                _unlock(self._descriptor)
+                if sys.platform == "win32":
+                    _unlock(self._descriptor)
+                else:  # without a call of Python, so that no signal comes between
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def is_at(self, path: FilePath) -> bool:
         """Whether the file is the one at a path."""
         try:
-            there = os.stat(path)
+            there = Path(os.fsdecode(path)).stat()
         except OSError:
             return False
         return (there.st_dev, there.st_ino) == self._identity
@@ -274,6 +277,3 @@ else:
         except BlockingIOError:
             return False
         return True
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)

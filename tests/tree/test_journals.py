@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -12,7 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-from short_answers import ANSWER
 from tree_child import grown
 
 from minillmlib import (
@@ -336,25 +336,22 @@ def test_children_forked_while_a_tree_grows_go_on_with_it(root, path):
 # What cannot be written, and what is nested deeply.
 
 
-def answering(**more: object) -> GeneratorInfo:
+def nested_answer(depth: int) -> GeneratorInfo:
+    """A model whose answer has a part that is nested so deeply."""
+    body = b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}],"usage":{"a":%b}}' % (
+        b"[" * depth + b"]" * depth
+    )
     generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
-    return generator.with_transport(ScriptedTransport([ScriptedReply.json(ANSWER | more)]))
-
-
-def nested(depth: int) -> list:
-    value: list = []
-    for _ in range(depth - 1):
-        value = [value]
-    return value
+    return generator.with_transport(ScriptedTransport([ScriptedReply.json(body)]))
 
 
 def test_an_answer_that_is_nested_too_deeply_is_refused_and_the_journal_stays_whole(root, path):
     for depth in (150, 198):  # below the two objects of the answer
-        node = run(root.chat("q", answering(usage={"a": nested(depth)})))
+        node = run(root.chat("q", nested_answer(depth)))
         node.add_user("goes on")
     for depth in (199, 500, 900, 980):
         with pytest.raises(MiniLLMError, match="nested|recursion"):
-            run(root.chat("q", answering(usage={"a": nested(depth)})))
+            run(root.chat("q", nested_answer(depth)))
     root.add_user("goes on")
     assert loaded_ids(path) == ids(root)
 
@@ -364,7 +361,7 @@ def at_depth(depth: int, function):
 
 
 def test_what_can_be_saved_can_be_loaded_at_any_depth_of_calls(root, path, tmp_path):
-    run(root.chat("q", answering(usage={"a": nested(198)})))
+    run(root.chat("q", nested_answer(198)))
     room = sys.getrecursionlimit() - len(list(iter_frames()))
     kept = ids(root)
     for depth in range(0, room - 60, 37):
@@ -387,10 +384,8 @@ def test_a_change_at_the_end_of_the_stack_is_written_with_the_next_one(path):
     root.attach_journal(path)
     room = sys.getrecursionlimit() - len(list(iter_frames()))
     for left in range(60):
-        try:
+        with contextlib.suppress(RecursionError, MiniLLMError):
             at_depth(room - left, lambda: root.add_user("deep"))
-        except (RecursionError, MiniLLMError):
-            pass
         node = root.add_user("shallow")
         assert node.id in loaded_ids(path)
         assert ids(root) == loaded_ids(path)

@@ -26,8 +26,11 @@ def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
 
     Both stay as they were if that fails.
     """
+    journal = tree.journal(root)
     with as_storage_error("kept", path):
-        Journal(FileJournal(path), root).attach(tree)
+        if journal is None or not journal.keeps(root, path):
+            journal = Journal(FileJournal(path), root)
+        journal.attach(tree)
 
 
 class Journal:

@@ -8,6 +8,7 @@ from binascii import hexlify
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from copy import copy as shallow_copy
 from itertools import repeat
 from typing import NamedTuple, Protocol, Self
 
@@ -76,9 +77,7 @@ class NodeStore:
 
     def copy(self) -> Self:
         """Return a copy with the same lock."""
-        copy = type(self)()
-        copy._lock, copy._lock_forks = self._lock, self._lock_forks
-        end = copy.end = self.end
+        copy, end = shallow_copy(self), self.end
         copy.messages = self.messages[:end]
         copy.parents, copy.first_child = self.parents[:end], self.first_child[:end]
         copy.last_child, copy.next_sibling = self.last_child[:end], self.next_sibling[:end]
@@ -221,12 +220,12 @@ class NodeIds:
 
     def copy(self, store: NodeStore) -> Self:
         """Return a copy for a copy of the store."""
-        copy = type(self)(store)
-        copy._ids = self._ids[: len(store) * ID_BYTES]
-        copy._siblings = {parent: dict(ids) for parent, ids in self._siblings.items()}
-        copy._by_id, copy.duplicates = dict(self._by_id), dict(self.duplicates)
-        copy._last_duplicates = dict(self._last_duplicates)
-        copy.former_parents = dict(self.former_parents)
+        copy = shallow_copy(self)
+        copy._store, copy._ids = store, self._ids[: len(store) * ID_BYTES]  # noqa: SLF001 - own
+        siblings = {parent: dict(ids) for parent, ids in self._siblings.items()}
+        copy._siblings, copy._by_id = siblings, dict(self._by_id)  # noqa: SLF001
+        copy._last_duplicates = dict(self._last_duplicates)  # noqa: SLF001
+        copy.duplicates, copy.former_parents = dict(self.duplicates), dict(self.former_parents)
         return copy
 
     def append_record(self, parent: int, record: NodeRecord) -> int:
@@ -413,34 +412,34 @@ class Tree:
     same, and the journal's error is raised; the next change writes what is missing.
     """
 
-    __slots__ = ("_detaching", "_journals", "_nodes", "_prefix_cache")
+    __slots__ = ("_detaching", "_journals", "_prefix_cache", "nodes")
 
     def __init__(self) -> None:
         store = NodeStore()
-        self._nodes = _Nodes(store, NodeIds(store), {}, {})
+        self.nodes = _Nodes(store, NodeIds(store), {}, {})
         self._journals: dict[int, TreeJournal] = {}  # by the root of the tree that they record
         self._prefix_cache = EncodedPrefixCache()
         self._detaching: tuple[int, int] | None = None  # a node and its parent, until all is done
 
     @property
     def store(self) -> NodeStore:
-        return self._nodes.store
+        return self.nodes.store
 
     @property
     def ids(self) -> NodeIds:
-        return self._nodes.ids
+        return self.nodes.ids
 
     def copy(self) -> Tree:
         """Return a copy without journals, to which a file can be added. O(nodes)."""
-        nodes, copy = self._nodes, Tree()
+        nodes, copy = self.nodes, Tree()
         store = nodes.store.copy()
         kwargs = {index: dict(values) for index, values in nodes.format_kwargs.items()}
-        copy._nodes = _Nodes(store, nodes.ids.copy(store), dict(nodes.breakpoints), kwargs)
+        copy.nodes = _Nodes(store, nodes.ids.copy(store), dict(nodes.breakpoints), kwargs)
         return copy
 
     def adopt(self, other: Tree, root: int, journal: TreeJournal) -> None:
         """Take over the nodes of a copy that was added to, and record changes of `root`'s tree."""
-        self._nodes = other._nodes
+        self.nodes = other.nodes
         self._prefix_cache = EncodedPrefixCache()
         self._journals[root] = journal
 
@@ -448,7 +447,7 @@ class Tree:
         """Complete what a signal interrupted, and return the store. The caller holds its lock."""
         if self._detaching is not None:
             self._complete_detach(*self._detaching)
-        return self._nodes.store
+        return self.nodes.store
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -466,7 +465,7 @@ class Tree:
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
         with other.store.lock:
-            source, _, breakpoints, format_kwargs = other._nodes
+            source, _, breakpoints, format_kwargs = other.nodes
             parents = {index: source.parents[index] for index in source.depth_first(root)}
         with self.store.lock:
             store = self.begin_change()
@@ -512,11 +511,11 @@ class Tree:
     @property
     def prefix_cache(self) -> EncodedPrefixCache | None:
         """The encoded messages of long conversations, or None if breakpoints change them."""
-        return None if self._nodes.breakpoints else self._prefix_cache
+        return None if self.nodes.breakpoints else self._prefix_cache
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
-        store, _, ttls, _ = self._nodes
+        store, _, ttls, _ = self.nodes
         if not ttls:
             return store.thread(index)
         messages = store.messages
@@ -544,25 +543,25 @@ class Tree:
 
     def breakpoint(self, index: int) -> CacheTtl | None:
         """Return the cache breakpoint of a node: the one set on it, else its message's."""
-        return self._nodes.breakpoints.get(index, self.store.messages[index].cache_ttl)
+        return self.nodes.breakpoints.get(index, self.store.messages[index].cache_ttl)
 
     def _set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
         self._note_change(BreakpointRecord, index, index)
         if ttl == self.store.messages[index].cache_ttl:
-            self._nodes.breakpoints.pop(index, None)
+            self.nodes.breakpoints.pop(index, None)
         else:
-            self._nodes.breakpoints[index] = ttl
+            self.nodes.breakpoints[index] = ttl
 
     def own_format_kwargs(self, index: int) -> dict[str, FormatValue]:
         """Return the placeholders set at a node itself."""
-        return dict(self._nodes.format_kwargs.get(index, {}))
+        return dict(self.nodes.format_kwargs.get(index, {}))
 
     def format_kwargs(self, index: int) -> dict[str, FormatValue]:
         """Return the placeholders set from the root to a node; the nearest wins. O(depth)."""
         values: dict[str, FormatValue] = {}
-        if self._nodes.format_kwargs:
+        if self.nodes.format_kwargs:
             for node in self.store.path(index):
-                values = {**self._nodes.format_kwargs.get(node, {}), **values}
+                values = {**self.nodes.format_kwargs.get(node, {}), **values}
         return values
 
     def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
@@ -578,7 +577,7 @@ class Tree:
 
     def _set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         self._note_change(KwargsRecord, index, index)
-        self._nodes.format_kwargs[index] = dict(values)
+        self.nodes.format_kwargs[index] = dict(values)
 
     def lines(self, root: int, existing: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """Yield a subtree as lines of a file, parents first, without the nodes `existing` there.
@@ -588,7 +587,7 @@ class Tree:
         with self.store.lock:
             store, ids = self.begin_change(), self.ids
             end, digits = len(store), ids.all_hex()
-            breakpoints, format_kwargs = dict(self._nodes[2]), dict(self._nodes[3])
+            breakpoints, format_kwargs = dict(self.nodes[2]), dict(self.nodes[3])
         size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
             parent = store.parents[index]
