@@ -130,7 +130,7 @@ if hasattr(os, "register_at_fork"):
 class FileJournal:
     """A file that any number of processes append to; what `append` wrote is on disk.
 
-    Everything happens within `locked`, which opens the file anew if another one is at its path by
+    Everything happens within `lock`, which opens the file anew if another one is at its path by
     now. A lock is held for one write, or while a file is read before the first one.
     """
 
@@ -145,7 +145,7 @@ class FileJournal:
         _journals.add(self)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[bool]:
+    def lock(self) -> Iterator[bool]:
         """Lock the file, and say whether it is still the one that was appended to.
 
         Raises `StorageError` if another process holds the lock for a minute, and `OSError`.

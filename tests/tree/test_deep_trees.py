@@ -94,6 +94,7 @@ USES = {
     "cost": lambda leaf, _: leaf.cost == CostTotal(),
     "depth": lambda leaf, _: leaf.depth == DEPTH,
     "depth_first": lambda leaf, _: sum(1 for _ in leaf.root_node.depth_first()) > DEPTH,
+    "detach_journal": lambda leaf, _: leaf.root_node.detach_journal() is None,
     "detach": lambda leaf, path: (
         copy := copied(leaf, path).children()[1]).detach().node_count() >= DEPTH and copy.is_root,
     "estimate_cost": lambda leaf, _: leaf.estimate_cost(answering()) is not None,

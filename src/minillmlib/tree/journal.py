@@ -58,7 +58,7 @@ class Journal:
         with tree.store.lock:
             tree.begin_change()
             merged = tree.copy()
-            with self._file.locked():
+            with self._file.lock():
                 self._write_missing(merged, merged)
             self._end = len(merged.store)
             self._changes.clear()
@@ -74,7 +74,7 @@ class Journal:
         if end == self._end and not changes:
             return
         try:
-            with self._file.locked() as is_same_file:
+            with self._file.lock() as is_same_file:
                 if is_same_file:
                     self._file.append([encode_line(*self._missing_records(tree))])
                 else:
