@@ -8,7 +8,6 @@ from typing import NoReturn, Self
 from minillmlib.errors import InvalidParameterError
 
 HIDDEN = "[hidden]"
-SCHEME = "Bearer "
 # A header whose name contains one of these words holds a secret.
 SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -63,10 +62,6 @@ class Secret:
         """Return the text. Meant for writing a header, at the moment of sending."""
         return self._text
 
-    def expose_token(self) -> str:
-        """Return the text without a scheme such as `Bearer`, as servers echo it."""
-        return self._text.removeprefix(SCHEME)
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
@@ -82,6 +77,9 @@ class Secret:
 
     def __format__(self, _spec: str) -> str:
         return HIDDEN
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name != "_text"]  # tools print them all
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(

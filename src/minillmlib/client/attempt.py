@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +26,7 @@ from minillmlib.json_value import (
 )
 from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
+from minillmlib.transport.proxy import ENVIRONMENT, find_environment_proxy
 from minillmlib.types.budgets import Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome
 from minillmlib.types.responses import CompletionResponse
@@ -32,6 +34,13 @@ from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
 ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-litellm-call-id")
+
+# The fields of an answer that are the model's own words. What is said about it is in the others.
+WORDS_OF_THE_MODEL = frozenset((
+    "content", "refusal", "refusal_reason", "tool_calls", "media", "reasoning", "reasoning_blocks",
+    "logprobs",
+))  # fmt: skip
+MIN_KEY_CHARS = 16  # a shorter key, such as "ollama", may be a common word of good answers
 
 
 class PendingAttempt:
@@ -79,7 +88,8 @@ class PendingAttempt:
             response = _with_prefill(call.settings.force_prepend, response)
         record = raw.get("usage") if isinstance(raw, dict) else None
         response = self.with_stated_cost(response, record)
-        return self.with_call_metadata(response, cost_of_response(call, response))
+        response = self.with_call_metadata(response, cost_of_response(call, response))
+        return self.redact_record(response) if self.shows_secret(body) else response
 
     def with_stated_cost(
         self, response: CompletionResponse, record: JsonValue
@@ -132,7 +142,12 @@ class PendingAttempt:
 
     @property
     def _redactor(self) -> Redactor:
-        return Redactor(*self._secrets)
+        generator = self.call.generator
+        secrets = self._secrets
+        with contextlib.suppress(MiniLLMError):
+            if generator.proxy == ENVIRONMENT and (proxy := find_environment_proxy(self._url)):
+                secrets += (proxy.authorization,) if proxy.authorization else ()
+        return Redactor(*secrets, known=f"{urlsplit(self._url).hostname} {generator.model}")
 
     def cost_of_failed(self, body: bytes) -> CostOutcome | None:
         """Return the cost of a failed answer, if its body has usable token counts."""
@@ -152,9 +167,8 @@ class PendingAttempt:
         cost = cost or self.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
+        error.request_id = self._id_in_headers(*ID_HEADERS) or error.request_id
         attempt = self.record(outcome, cost, error)
-        request_id = attempt.request_id or error.request_id
-        error.request_id = request_id and self._redactor.redact(request_id)
         return msgspec.structs.replace(attempt, request_id=error.request_id)
 
     def record_abandoned(self) -> Attempt:
@@ -170,9 +184,9 @@ class PendingAttempt:
         error: MiniLLMError | None = None,
         response_id: str = "",
     ) -> Attempt:
-        """Return the record of the attempt."""
+        """Return the record of the attempt, in which, as in its `error`, no secret is left."""
         generation_id = self._id_in_headers("x-generation-id")
-        return Attempt(
+        attempt = Attempt(
             number=self._number,
             url=self._url,
             model=self.call.generator.model,
@@ -186,17 +200,38 @@ class PendingAttempt:
             error=None if error is None else type(error).__name__,
             cost=cost,
         )
+        if error is not None:
+            self._redactor.redact_error(error)
+        ids = f"{attempt.url} {attempt.request_id} {attempt.response_id}"
+        if outcome is AttemptOutcome.ANSWERED and not self.shows_secret(ids.encode()):
+            return attempt  # its cost was looked through with the answer
+        return self._redactor.redact_value(attempt)
+
+    def redact_record(self, response: CompletionResponse) -> CompletionResponse:
+        """Return an answer without secrets in what the server says about it.
+
+        The words of the model stay as they came: they belong to the caller.
+        """
+        fields = {name: getattr(response, name) for name in response.__struct_fields__}
+        record = {name: field for name, field in fields.items() if name not in WORDS_OF_THE_MODEL}
+        return msgspec.structs.replace(response, **self._redactor.redact_value(record))
+
+    def shows_secret(self, text: bytes) -> bool:
+        """Whether a text shows a long secret as it is. Quick, for answers that are no failure."""
+        for secret in self._secrets:
+            token = secret.expose_secret()
+            token = token[token.rfind(" ") + 1 :]  # without a scheme
+            if len(token) >= MIN_KEY_CHARS and token.encode() in text:
+                return True
+        return False
 
     def _id_in_headers(self, *names: str) -> str | None:
-        """Return the first of these ids that the server sent, as one line without secrets."""
+        """Return the first of these ids that the server sent, as one line."""
         headers = self.exchange.headers
         for name in names:
             if name in headers:
                 text = headers[name]
-                is_cut = (
-                    len(text) > EXCERPT_CHARS
-                )  # a truncated echo of a secret would not be found
-                if is_cut or any(secret.expose_token() in text for secret in self._secrets):
+                if len(text) > EXCERPT_CHARS:  # the rest of a secret that is cut is not found
                     text = self._redactor.redact(text)
                 return excerpt(text)
         return None

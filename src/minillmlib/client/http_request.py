@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.secret import Auth, Secret, header_problem
+from minillmlib.auth.secret import Auth, Secret, header_problem, protect_header
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
@@ -67,7 +67,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         max_header_bytes=generator.limits.header_bytes,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
-    values = (auth.secret(), *(value for _, value in generator.headers))
+    values = (auth.secret(), *[value for _, value in request.headers])
     secrets = tuple([value for value in values if isinstance(value, Secret)])
     if secrets:
         _check_destination(request.url, generator)
@@ -90,11 +90,12 @@ def build_cost_query(call: Call, url: str) -> HttpRequest:
     """Return the request that asks the generator's server what an earlier request cost."""
     generator = call.generator
     auth = generator.credential.resolve()
-    if auth.secret() is not None:
+    headers = _merge_headers(call, auth)
+    if any(isinstance(value, Secret) for _, value in headers):
         _check_destination(url, generator)
     return HttpRequest(
         url=url,
-        headers=_merge_headers(call, auth),
+        headers=headers,
         body=b"",
         method="GET",
         proxy=generator.proxy,
@@ -222,11 +223,17 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
 
 
 def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue]]:
-    """Return the provider's headers; a value that holds the credential stays a secret."""
+    """Return the provider's headers; a value that holds the credential stays a secret.
+
+    So does one under a name that says so, such as a token that the provider made of its own.
+    """
     secret = auth.secret()
     text = secret and secret.expose_secret()
     headers = provider.auth_headers(auth)
-    return [(name, Secret(value) if text and text in value else value) for name, value in headers]
+    return [
+        (name, Secret(value) if text and text in value else protect_header(name, value))
+        for name, value in headers
+    ]
 
 
 def _check_destination(url: str, generator: GeneratorInfo) -> None:

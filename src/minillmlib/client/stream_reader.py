@@ -12,12 +12,13 @@ from minillmlib.client.attempt import PendingAttempt, cost_of_response, unknown_
 from minillmlib.client.prefill import Prefill
 from minillmlib.errors import (
     IncompleteStreamError,
+    InvalidParameterError,
     LimitExceededError,
     MalformedResponseError,
     MiniLLMError,
     TransportError,
 )
-from minillmlib.json_value import decode_json, excerpt
+from minillmlib.json_value import decode_json, encode_json, excerpt
 from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
@@ -207,7 +208,15 @@ class StreamReader:
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
         self._attempt.cost = cost
         self._accumulator.check()
-        return self._attempt.with_call_metadata(self._response(), cost)
+        response = self._attempt.with_call_metadata(self._response(), cost)
+        try:
+            record = encode_json(
+                (response.id, response.model, response.usage_record, response.extra)
+            )
+        except InvalidParameterError:  # the provider may be the caller's own
+            return self._attempt.redact_record(response)
+        shows_secret = self._attempt.shows_secret(record)
+        return self._attempt.redact_record(response) if shows_secret else response
 
 
 def read_events(
