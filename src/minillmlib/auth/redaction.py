@@ -131,13 +131,16 @@ class Redactor:
         return [needle for text in texts for needle in _needles_of(text)]
 
 
-class _Needle(msgspec.Struct, frozen=True):
+class _Needle:
     """A form of a secret, and the least of its start that is removed at the end and elsewhere."""
 
-    data: bytes
-    view: str  # in which it is looked for
-    min_bytes: int
-    stem: bytes
+    __slots__ = ("data", "min_bytes", "stem", "view")
+
+    def __init__(self, data: bytes, view: str, min_bytes: int, min_stem: int) -> None:
+        self.data = data
+        self.view = view  # in which it is looked for
+        self.stem = data[: max(min_stem, (len(data) + 1) // 2)]
+        self.min_bytes = min(min_bytes, len(self.stem))
 
 
 def _needles_of(text: str) -> Iterator[_Needle]:
@@ -147,16 +150,11 @@ def _needles_of(text: str) -> Iterator[_Needle]:
         forms.append(data.replace(b" ", b"+"))  # as in the query of a URL
     for form in dict.fromkeys(forms):
         if len(form) >= MIN_SECRET_CHARS:
-            yield _needle(form, "text", MIN_SECRET_CHARS, MIN_STEM_CHARS)
+            yield _Needle(form, "text", MIN_SECRET_CHARS, MIN_STEM_CHARS)
     for encoded in _base64_forms(data):
         if len(encoded) >= MIN_SECRET_CHARS:
-            yield _needle(encoded, "base64", 8, MIN_STEM_CHARS * 4 // 3)
-    yield _needle(data.hex().encode(), "hex", 2 * MIN_SECRET_CHARS, 2 * MIN_STEM_CHARS)
-
-
-def _needle(data: bytes, view: str, min_bytes: int, min_stem: int) -> _Needle:
-    stem = data[: max(min_stem, (len(data) + 1) // 2)]
-    return _Needle(data, view, min(min_bytes, len(stem)), stem)
+            yield _Needle(encoded, "base64", 8, MIN_STEM_CHARS * 4 // 3)
+    yield _Needle(data.hex().encode(), "hex", 2 * MIN_SECRET_CHARS, 2 * MIN_STEM_CHARS)
 
 
 def _base64_forms(data: bytes) -> Iterator[bytes]:
@@ -374,7 +372,7 @@ _TOO_DEEP: dict[type, JsonValue] = {
 def _walk(value: object, needles: list[_Needle]) -> object:
     match value:
         case Enum():
-            return value
+            pass
         case str():
             return _redact(value, needles)
         case bytes():
@@ -386,9 +384,8 @@ def _walk(value: object, needles: list[_Needle]) -> object:
             return value if is_same else dict(zip(names, items, strict=True))
         case list() | tuple():
             items = [_redact_value(item, needles) for item in value]
-            if all(map(is_, items, value)):
-                return value
-            return value._make(items) if hasattr(value, "_make") else type(value)(items)
+            make = getattr(value, "_make", type(value))  # of a named tuple
+            return value if all(map(is_, items, value)) else make(items)
         case msgspec.Struct():
             fields = msgspec.structs.asdict(value)
             redacted = _redact_value(fields, needles)

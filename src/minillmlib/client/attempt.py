@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from minillmlib.auth.redaction import Redactor
+from minillmlib.auth.secret import Secret, protect_header
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
@@ -48,6 +49,7 @@ class PendingAttempt:
 
     response_id = ""
     cost: CostOutcome | None = None
+    _has_echo = False  # whether an answer that is no failure shows a secret
 
     def __init__(
         self, number: int, call: Call, prepared: PreparedRequest, reservation: Reservation | None
@@ -57,6 +59,7 @@ class PendingAttempt:
         self.prefix = prepared.prefix
         self.reservation = reservation
         self._secrets = prepared.secrets
+        self._headers = request.headers
         self._report = prepared.report
         self.call = call
         self._number = number
@@ -143,10 +146,15 @@ class PendingAttempt:
     @property
     def _redactor(self) -> Redactor:
         generator = self.call.generator
-        secrets = self._secrets
+        secrets = list(self._secrets)
+        for name, value in self._headers:
+            with contextlib.suppress(MiniLLMError):  # no header can carry it
+                secret = protect_header(name, value)
+                secrets += [secret] if isinstance(secret, Secret) else []
         with contextlib.suppress(MiniLLMError):
-            if generator.proxy == ENVIRONMENT and (proxy := find_environment_proxy(self._url)):
-                secrets += (proxy.authorization,) if proxy.authorization else ()
+            proxy = find_environment_proxy(self._url) if generator.proxy == ENVIRONMENT else None
+            if proxy is not None and proxy.authorization is not None:
+                secrets.append(proxy.authorization)
         return Redactor(*secrets, known=f"{urlsplit(self._url).hostname} {generator.model}")
 
     def cost_of_failed(self, body: bytes) -> CostOutcome | None:
@@ -202,9 +210,8 @@ class PendingAttempt:
         )
         if error is not None:
             self._redactor.redact_error(error)
-        ids = f"{attempt.url} {attempt.request_id} {attempt.response_id}"
-        if outcome is AttemptOutcome.ANSWERED and not self.shows_secret(ids.encode()):
-            return attempt  # its cost was looked through with the answer
+        if outcome is AttemptOutcome.ANSWERED and not self._has_echo and "?" not in self._url:
+            return attempt
         return self._redactor.redact_value(attempt)
 
     def redact_record(self, response: CompletionResponse) -> CompletionResponse:
@@ -212,16 +219,16 @@ class PendingAttempt:
 
         The words of the model stay as they came: they belong to the caller.
         """
-        fields = {name: getattr(response, name) for name in response.__struct_fields__}
+        self._has_echo = True
+        fields = msgspec.structs.asdict(response)
         record = {name: field for name, field in fields.items() if name not in WORDS_OF_THE_MODEL}
         return msgspec.structs.replace(response, **self._redactor.redact_value(record))
 
     def shows_secret(self, text: bytes) -> bool:
-        """Whether a text shows a long secret as it is. Quick, for answers that are no failure."""
+        """Whether a text shows a long key as it is. Quick, for answers that are no failure."""
         for secret in self._secrets:
-            token = secret.expose_secret()
-            token = token[token.rfind(" ") + 1 :]  # without a scheme
-            if len(token) >= MIN_KEY_CHARS and token.encode() in text:
+            key = secret.expose_secret()
+            if len(key) >= MIN_KEY_CHARS and key[key.rfind(" ") + 1 :].encode() in text:
                 return True
         return False
 
@@ -231,7 +238,8 @@ class PendingAttempt:
         for name in names:
             if name in headers:
                 text = headers[name]
-                if len(text) > EXCERPT_CHARS:  # the rest of a secret that is cut is not found
+                # The rest of a secret that is cut is not found.
+                if len(text) > EXCERPT_CHARS or self.shows_secret(text.encode()):
                     text = self._redactor.redact(text)
                 return excerpt(text)
         return None

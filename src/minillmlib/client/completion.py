@@ -237,6 +237,7 @@ class Completion:
         if self.pending is not None:
             self._settle(self.pending.record_abandoned())
         if self._report is None:
+            self._auth = None  # a task or an error may keep this completion
             self._report = DONE  # so that a callback which leads here again is not called again
             self._report = self._start_report()
         return self._report

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.secret import Auth, Secret, header_problem, protect_header
+from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
@@ -67,8 +67,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         max_header_bytes=generator.limits.header_bytes,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
-    values = (auth.secret(), *[value for _, value in request.headers])
-    secrets = tuple([value for value in values if isinstance(value, Secret)])
+    secrets = _secrets_for(generator, auth)
     if secrets:
         _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
@@ -90,12 +89,11 @@ def build_cost_query(call: Call, url: str) -> HttpRequest:
     """Return the request that asks the generator's server what an earlier request cost."""
     generator = call.generator
     auth = generator.credential.resolve()
-    headers = _merge_headers(call, auth)
-    if any(isinstance(value, Secret) for _, value in headers):
+    if _secrets_for(generator, auth):
         _check_destination(url, generator)
     return HttpRequest(
         url=url,
-        headers=headers,
+        headers=_merge_headers(call, auth),
         body=b"",
         method="GET",
         proxy=generator.proxy,
@@ -223,17 +221,17 @@ def _join(first: HeaderValue, second: HeaderValue) -> HeaderValue:
 
 
 def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue]]:
-    """Return the provider's headers; a value that holds the credential stays a secret.
-
-    So does one under a name that says so, such as a token that the provider made of its own.
-    """
+    """Return the provider's headers; a value that holds the credential stays a secret."""
     secret = auth.secret()
     text = secret and secret.expose_secret()
     headers = provider.auth_headers(auth)
-    return [
-        (name, Secret(value) if text and text in value else protect_header(name, value))
-        for name, value in headers
-    ]
+    return [(name, Secret(value) if text and text in value else value) for name, value in headers]
+
+
+def _secrets_for(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
+    """Return what goes to the generator's own server only."""
+    values = (auth.secret(), *(value for _, value in generator.headers))
+    return tuple([value for value in values if isinstance(value, Secret)])
 
 
 def _check_destination(url: str, generator: GeneratorInfo) -> None:

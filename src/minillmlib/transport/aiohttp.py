@@ -190,12 +190,15 @@ def _is_tunnelled(request: HttpRequest) -> bool:
 def _expose_headers(request: HttpRequest, proxy: Proxy | None) -> list[tuple[str, str]]:
     headers = request.expose_headers()
     if proxy is not None and not _is_tunnelled(request):
-        headers.extend(proxy.headers.items())
+        headers.extend(proxy.expose_headers().items())
     return headers
 
 
 def _proxy_options(request: HttpRequest, proxy: Proxy) -> dict[str, Any]:
-    return {"proxy": proxy.url, "proxy_headers": proxy.headers if _is_tunnelled(request) else None}
+    return {
+        "proxy": proxy.url,
+        "proxy_headers": proxy.expose_headers() if _is_tunnelled(request) else None,
+    }
 
 
 def _is_stale(error: BaseException) -> bool:

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.secret import Secret
+from minillmlib.auth.secret import HIDDEN, Secret
 from minillmlib.errors import ConnectError, MiniLLMError
+from minillmlib.json_value import JsonValue
 from minillmlib.transport.proxy import ENVIRONMENT, ProxySetting
 from minillmlib.types.limits import Limits
 
@@ -50,7 +51,15 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def __repr__(self) -> str:
-        return f"HttpRequest(url={self.url!r}, body={len(self.body)} bytes)"
+        return f"HttpRequest(url={self._shown_url!r}, body={len(self.body)} bytes)"
+
+    def __rich_repr__(self) -> list[tuple[str, JsonValue]]:
+        return [("url", self._shown_url), ("headers", self.headers), ("bytes", len(self.body))]
+
+    @property
+    def _shown_url(self) -> str:
+        path, mark, _ = self.url.partition("?")  # some services want their key behind it
+        return f"{path}?{HIDDEN}" if mark else path
 
 
 class HttpResponse(Protocol):

@@ -32,9 +32,8 @@ class Proxy(NamedTuple):
         """The protocol that is spoken with it."""
         return urlsplit(self.url).scheme
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The header that identifies the caller to the proxy, in plain text."""
+    def expose_headers(self) -> dict[str, str]:
+        """Return the header that identifies the caller to the proxy, in plain text."""
         secret = self.authorization
         return {} if secret is None else {AUTHORIZATION: secret.expose_secret()}
 
