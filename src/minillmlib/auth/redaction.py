@@ -37,7 +37,7 @@ Locate = Callable[[int, int], Span]
 
 _DIVIDER = r"[\s=:]"
 _SCHEME = r"[A-Za-z][\w.+-]*\s+(?=\S)"
-_LOGIN = r"([^\s:/@{}\"]*):(\S*)"
+_LOGIN = r"([^\s:/{}\"]*):(\S*)"
 _ADDRESS = r"[A-Za-z][\w.+-]*://([^/?#\s]*)@"
 
 
@@ -59,6 +59,8 @@ def _divide(text: str) -> Iterator[str]:
     yield token
     for pair in re.split(r"[;,&\s]+", token):
         yield pair.partition("=")[2].strip("\"'")
+    if address:
+        yield base64.b64encode(unquote(address[1]).encode()).decode()  # as it is sent
     for login in (address[1] if address else token, _decode_login(token)):
         found = re.fullmatch(_LOGIN, login)
         if found is not None:
@@ -80,9 +82,9 @@ class Redactor:
 
     Each character may be written as it is, as an escape of JSON, Python or JavaScript, as an
     entity of HTML or as in a URL, in several layers; the whole also in base64 or hexadecimal. Of
-    a secret that is cut, the start is removed: at the end of a text all but a few characters,
-    elsewhere if it is half of the secret. A short key that is a part of `known`, such as a name
-    of the host or of the model, is none.
+    a secret that is cut, the start is removed: at the end of a text and before an ellipsis all but
+    a few characters, elsewhere if it is half of the secret. A short key that is a part of `known`,
+    such as a name of the host or of the model, is none.
 
     Keeps no text of a secret.
     """
@@ -144,6 +146,8 @@ class _Needle:
 
 
 def _needles_of(text: str) -> Iterator[_Needle]:
+    if len(text) < MIN_SECRET_CHARS:
+        return
     data = text.encode()
     forms = [data, *(view for view, _ in _layers(data))]
     if " " in text:
@@ -181,19 +185,18 @@ def _redact(text: TextT, needles: list[_Needle]) -> TextT:
 def _redact_bytes(data: bytes, needles: list[_Needle]) -> bytes:
     longest = max((len(needle.data) for needle in needles), default=0)
     overlap = max(OVERLAP_BYTES, MAX_FORM_BYTES * longest)
-    spans: list[Span] = []
+    redacted, position = bytearray(), 0
     for start in range(0, max(1, len(data) - overlap), WINDOW_BYTES):
         window = data[start : start + WINDOW_BYTES + overlap]
-        found = _find_all(window, needles, is_end=start + len(window) == len(data))
-        spans += [(start + first, start + last) for first, last in found]
-    if not spans:
-        return data
-    parts, position = [], 0
-    for first, last in sorted(spans):
-        if first >= position:
-            parts += [data[position:first], HIDDEN.encode()]
-        position = max(position, last)
-    return b"".join([*parts, data[position:]])
+        is_end = start + len(window) == len(data)
+        for first, last in sorted(_find_all(window, needles, is_end=is_end)):
+            if first >= WINDOW_BYTES and not is_end:
+                break  # the next window has it whole
+            if start + first >= position:
+                redacted += data[position : start + first]
+                redacted += HIDDEN.encode()
+            position = max(position, start + last)
+    return bytes(redacted + data[position:]) if redacted else data
 
 
 def _find_all(data: bytes, needles: list[_Needle], *, is_end: bool) -> Iterator[Span]:
@@ -224,26 +227,33 @@ _VIEWS: tuple[tuple[str, bytes | None, bytes], ...] = (
 
 
 def _find(data: bytes, needle: _Needle, *, is_end: bool) -> Iterator[Span]:
-    start = data.find(needle.stem)
+    shortest = needle.data[: needle.min_bytes]
+    start = data.find(shortest)
     while start >= 0:
-        end = start + len(needle.stem)
-        if data.startswith(needle.data, start):
-            end = start + len(needle.data)
+        end = start + _common_start(needle.data, data, start)
+        is_cut = data.startswith(_CUT_MARKS, end) or (is_end and end == len(data))
+        if is_cut or end - start >= len(needle.stem):
+            yield start, end
         else:
-            for byte in needle.data[len(needle.stem) :]:
-                if end == len(data) or data[end] != byte:
-                    break
-                end += 1
-        yield start, end
-        start = data.find(needle.stem, end)
-    if not is_end:
-        return
-    first = max(0, len(data) - len(needle.stem) + 1)
-    while (first := data.find(needle.data[: needle.min_bytes], first)) >= 0:
-        if needle.data.startswith(data[first:]):
-            yield first, len(data)
-            return
-        first += 1
+            end = start + 1
+        start = data.find(shortest, end)
+
+
+_CUT_MARKS = ("\N{HORIZONTAL ELLIPSIS}".encode(), b"...")
+
+
+def _common_start(needle: bytes, data: bytes, start: int) -> int:
+    """Return how many bytes of the needle are at `start`."""
+    if data.startswith(needle, start):
+        return len(needle)
+    low, high = 0, min(len(needle), len(data) - start)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if data.startswith(needle[:middle], start):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _same(first: int, last: int) -> Span:

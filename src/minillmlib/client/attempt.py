@@ -151,7 +151,7 @@ class PendingAttempt:
             with contextlib.suppress(MiniLLMError):  # no header can carry it
                 secret = protect_header(name, value)
                 secrets += [secret] if isinstance(secret, Secret) else []
-        with contextlib.suppress(MiniLLMError):
+        with contextlib.suppress(MiniLLMError, ImportError):  # the program may be at its end
             proxy = find_environment_proxy(self._url) if generator.proxy == ENVIRONMENT else None
             if proxy is not None and proxy.authorization is not None:
                 secrets.append(proxy.authorization)
