@@ -35,6 +35,7 @@ from minillmlib import (
     Secret,
 )
 from minillmlib.auth.redaction import Redactor
+from minillmlib.local.process import Settings
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 from minillmlib.transport.proxy import parse_proxy
 
@@ -147,7 +148,7 @@ async def test_of_a_secret_that_breaks_off_a_few_characters_are_left(where, form
     generator, whole = OWN.with_api_key(KEY), FORMS[form](KEY)
     start = FORMS[form](KEY[:FEW])
     start = start[: -(len(start) - len(FORMS[form](KEY[: FEW - 1]))) // 2 or None]
-    for length in range(len(FORMS[form](KEY[:FEW])) + 2, len(whole) + 1, 1 + len(whole) // 40):
+    for length in range(len(FORMS[form](KEY[:FEW])) + 2, len(whole) + 1, 1 + len(whole) // 12):
         reply = CUT[where](whole[:length]), where == "an event", NodeCompletionParameters(retry=0)
         found = traces(await fail(generator, reply), FORMS[form](KEY[:FEW]))
         assert not found, (length, found)
@@ -279,8 +280,9 @@ async def test_no_tool_that_prints_every_field_shows_a_secret():
         parse_proxy(generator.proxy), parse_proxy(generator.proxy).authorization,
         msgspec.structs.replace(request, url=f"https://own.example/v1?key={KEY}", headers=()),
     ]  # fmt: skip
+    shown.insert(0, Settings(model="m", alias="m", key=KEY))
     login = base64.b64encode(f"carol:{PASSWORD}".encode()).decode()
-    for value in shown[:-1]:
+    for value in shown[1:-1]:
         for name, show in PRINTERS.items():
             try:
                 text = show(value)
@@ -288,7 +290,8 @@ async def test_no_tool_that_prints_every_field_shows_a_secret():
                 text = str(error)
             for word in (KEY, PASSWORD, login):
                 assert word not in text, (name, type(value))
-    assert KEY not in pretty_repr(shown[-1]) + repr(shown[-1])
+    for value in (shown[0], shown[-1]):  # their fields hold it as it is, to be sent
+        assert KEY not in pretty_repr(value) + repr(value)
 
 
 # Later questions, and what is left of a call.
@@ -370,19 +373,20 @@ async def test_nothing_of_a_call_is_alive_after_it(way):
             with suppress(ApiError):
                 await root.chat(prompt, generator, NodeCompletionParameters(retry=0))
             return
-        async with root.chat_streaming(prompt, generator) as stream:
-            async for _ in stream:
-                if way == "left":
-                    break
-                if way == "cancelled":
-                    asyncio.current_task().cancel()
-                    await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            async with root.chat_streaming(prompt, generator) as stream:
+                async for _ in stream:
+                    if way == "left":
+                        break
+                    if way == "cancelled":
+                        asyncio.current_task().cancel()
+                        await asyncio.sleep(0)
 
     if way == "run":
         await asyncio.to_thread(minillmlib.run, call())
     else:
         task = asyncio.create_task(call())  # kept, with its coroutine and its context
         await asyncio.wait([task])
-        assert task.cancelled() or task.result() is None
+        assert task.result() is None
     left = [each for each in alive(*map("".join, parts)) if not each.startswith("list: ")]
     assert left == []

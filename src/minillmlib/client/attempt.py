@@ -210,7 +210,8 @@ class PendingAttempt:
         )
         if error is not None:
             self._redactor.redact_error(error)
-        if outcome is AttemptOutcome.ANSWERED and not self._has_echo and "?" not in self._url:
+        has_echo = self._has_echo or ("?" in self._url and self.shows_secret(self._url.encode()))
+        if outcome is AttemptOutcome.ANSWERED and not has_echo:
             return attempt
         return self._redactor.redact_value(attempt)
 

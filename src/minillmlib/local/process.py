@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from minillmlib.errors import LocalModelError, MissingExtraError
-from minillmlib.json_value import excerpt
+from minillmlib.json_value import JsonValue, excerpt
 
 CHILD = Path(__file__).with_name("child.py")
 LOADING_SECS = 300.0
@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Settings(model={self.model!r}, alias={self.alias!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, JsonValue]]:
+        return [("model", self.model), ("alias", self.alias)]
 
 
 class _Reply(msgspec.Struct, frozen=True, kw_only=True):
