@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from itertools import chain
 from numbers import Integral, Real
 from typing import Any, TypeAlias, TypeVar
@@ -21,7 +22,9 @@ TextT = TypeVar("TextT", str, bytes)
 
 EXCERPT_CHARS = 200
 PIECE_BYTES = 1024 * 1024
+COUNTED_BYTES = 64 * 1024  # at once: a pattern takes a hundred bytes for each string in them
 MAX_REPAIRS = 10_000
+LARGE_CHARS = 64 * 1024  # of a text whose values are not built only to check it
 MAX_REPAIRED_BYTES = 16 * 1024 * 1024  # a repair holds the text in memory three times
 # Far more than any API nests, and little enough to be read and written at any depth of calls.
 MAX_DEPTH = 200
@@ -55,12 +58,43 @@ def _decode_tolerantly(data: bytes | str) -> JsonValue:
 
 
 def is_json(text: str) -> bool:
-    """Whether the text is one JSON value, as `decode_json` reads it."""
+    """Whether the text is one JSON value, as `decode_json` reads it.
+
+    Of a large text no value is built, because it could take twenty times as much.
+    """
+    if len(text) < LARGE_CHARS:
+        try:
+            decode_json(text)
+        except MalformedResponseError:
+            return False
+        return True
     try:
-        decode_json(text)
-    except MalformedResponseError:
-        return False
+        _raw_decoder.decode(text)
+    except (ValueError, RecursionError):
+        try:
+            _raw_decoder.decode(_repair_encoding(text))
+        except (ValueError, RecursionError):
+            return False
     return True
+
+
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)  # builds no value
+
+
+def memory_of(value: JsonValue) -> int:
+    """Return about how many bytes a value takes, with all that is in it. O(values)."""
+    total, pending = 0, [value]
+    while pending:
+        one = pending.pop()
+        total += sys.getsizeof(one)
+        if isinstance(one, dict):
+            pending += one
+            pending += one.values()
+        elif isinstance(one, list | tuple):
+            pending += one
+        elif isinstance(one, msgspec.Struct):
+            pending += [getattr(one, name) for name in one.__struct_fields__]
+    return total
 
 
 def _repair_encoding(data: bytes | str) -> bytes:
@@ -128,7 +162,7 @@ def is_too_deep(value: JsonValue, max_depth: int) -> bool:
 def exceeds_value_count(data: bytes | str, limit: int) -> bool:
     """Whether a JSON text has more than `limit` values, judged by its commas and brackets.
 
-    Takes a few MiB besides `data`, so that it can run before decoding.
+    Takes little besides `data`, so that it can run before decoding.
     """
     if len(data) <= limit or _count_separators(data) <= limit:
         return False
@@ -142,7 +176,7 @@ def _exceeds(
     data: TextT, limit: int, string: re.Pattern[TextT], complete: re.Pattern[TextT]
 ) -> bool:
     """Count the separators outside strings, in pieces that `complete` ends between strings."""
-    separators, strings, start, size = 0, 0, 0, PIECE_BYTES
+    separators, strings, start, size = 0, 0, 0, COUNTED_BYTES
     while start < len(data) and (found := complete.match(data, start, start + size)):
         rest, count = string.subn(data[:0], found[0])
         separators, strings = separators + _count_separators(rest), strings + count
@@ -150,7 +184,7 @@ def _exceeds(
             return True
         if found.end() == start and start + size >= len(data):
             return False  # the last string has no end
-        size = PIECE_BYTES if found.end() > start else 2 * size
+        size = COUNTED_BYTES if found.end() > start else 2 * size
         start = found.end()
     return False
 

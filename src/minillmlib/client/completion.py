@@ -153,6 +153,7 @@ class Completion:
         try:
             response = self._parse(pending, body)
         except MiniLLMError as error:
+            hide_frames(error)  # they hold the decoded body, which is decoded once more
             self.record_failure(error, pending.cost_of_failed(body))
             raise
         return self.accept(response)

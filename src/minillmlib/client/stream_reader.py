@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Iterator
 from typing import NoReturn
 
 import msgspec
@@ -22,6 +23,7 @@ from minillmlib.json_value import decode_json, encode_json, excerpt
 from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.framing import Decoder
 from minillmlib.streaming.sse import SseEvent
 from minillmlib.streaming.surrogates import SurrogateJoiner
 from minillmlib.transport.timeout import TimeoutBudget
@@ -51,6 +53,7 @@ class StreamReader:
         self._prefill = Prefill(text) if text else None
         self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
+        self._max_bytes = call.generator.limits.stream_bytes
         self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
         has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
         self._grace_secs = USAGE_GRACE_SECS if has_usage else DRAIN_SECS
@@ -85,13 +88,16 @@ class StreamReader:
             self._pending.extend(events)
         return self._read_pending()
 
-    def read_all(self, events: list[SseEvent], unread: bytes) -> CompletionResponse:
-        """Return the answer in all events of a body; `unread` is the text beside them."""
-        self._pending.extend(events)
-        response = None
-        while self._pending and response is None:
-            response = self._read_pending()
-        return response or self._finish(unread)
+    def read_all(self, batches: Iterator[list[SseEvent]], decoder: Decoder) -> CompletionResponse:
+        """Return the answer in all events of a body."""
+        for events in batches:
+            self._pending.extend(events)
+            while self._pending:
+                response = self._read_pending()
+                if response is not None:
+                    return response
+                self._chunks.clear()
+        return self._finish(decoder.unread)
 
     def record_partial(self) -> None:
         """Remember the stream's id and cost so far, in case it breaks before it ends."""
@@ -113,6 +119,8 @@ class StreamReader:
                 return self._finish()
             if chunk.delta and chunk.finish_reason is not None:  # it may say so with each chunk
                 self._grace_secs = USAGE_GRACE_SECS
+        self._accumulator.join_pieces()
+        self._check_memory()
         return None
 
     async def drain(self) -> None:
@@ -193,7 +201,7 @@ class StreamReader:
         except MalformedResponseError as error:
             error.is_retryable = True
             raise
-        if max(accumulator.chars, accumulator.extra_chars) > self._max_chars:
+        if accumulator.chars + accumulator.extra_chars > self._max_chars:
             raise LimitExceededError(
                 f"the answer holds more than {self._max_chars:,} characters; "
                 "raise text_chars of the generator's limits if that is right"
@@ -202,7 +210,15 @@ class StreamReader:
         if has_content or (is_at_end and (chunk.finish_reason or chunk.usage_record is not None)):
             self._chunks.append(chunk)
 
+    def _check_memory(self) -> None:
+        if self._accumulator.memory_bytes > self._max_bytes:
+            raise LimitExceededError(
+                f"the answer takes more than {self._max_bytes:,} bytes of memory; "
+                "raise stream_bytes of the generator's limits if that is right"
+            )
+
     def _finish(self, unread: bytes = b"") -> CompletionResponse:
+        self._check_memory()
         if not self._accumulator.is_complete:
             self._attempt.parse_redacted(_raise_incomplete, unread or self._exchange.unread)
         cost = self._attempt.parse_redacted(lambda _: self._cost(), "") or CostOutcome.unknown()
@@ -220,12 +236,15 @@ class StreamReader:
 
 
 def read_events(
-    attempt: PendingAttempt, timeouts: TimeoutBudget, events: list[SseEvent], unread: bytes
+    attempt: PendingAttempt,
+    timeouts: TimeoutBudget,
+    batches: Iterator[list[SseEvent]],
+    decoder: Decoder,
 ) -> CompletionResponse:
     """Return the answer in the events of a whole body; a failure has the text so far."""
     reader = StreamReader(attempt, timeouts, deque())
     try:
-        return reader.read_all(events, unread)
+        return reader.read_all(batches, decoder)
     except MiniLLMError as error:
         error.partial = reader.partial + error.partial
         reader.record_partial()

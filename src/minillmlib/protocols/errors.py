@@ -174,7 +174,8 @@ def _error(
     # A failure inside a success without a known cause is a failure of the server.
     kind = _kind(body, status, headers) or errors.ServerError
     advice = explain() if explain and kind is BadRequestError else _ADVICE.get(kind)
-    is_subscription = any(words in body.message.lower() for words in SUBSCRIPTION_WORDS)
+    start = body.message[:READ_CHARS].lower()  # of a long text it would take twelve times as much
+    is_subscription = any(words in start for words in SUBSCRIPTION_WORDS)
     if is_subscription and kind in (errors.AuthenticationError, BillingError):
         advice = SUBSCRIPTION_ADVICE
     message = excerpt(body.message, MESSAGE_CHARS)

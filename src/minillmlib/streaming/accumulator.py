@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue, is_json, json_text
+from minillmlib.json_value import JsonObject, JsonValue, is_json, memory_of
 from minillmlib.streaming.reasoning_blocks import ReasoningAccumulator
-from minillmlib.streaming.tool_calls import ToolCallAccumulator
+from minillmlib.streaming.tool_calls import MAX_PIECES, ToolCallAccumulator, append_piece
 from minillmlib.types.media import AudioPart, Media
 from minillmlib.types.reasoning import REASONING_KEYS, ReasoningDelta
 from minillmlib.types.responses import (
@@ -19,6 +19,9 @@ from minillmlib.types.responses import (
 )
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 from minillmlib.types.usage import Usage, UsageUpdate
+
+OBJECT_BYTES = 320  # memory of a call, a medium or an unread key, beside its content
+PIECE_BYTES = 72  # of a piece of a text that is not joined before the end
 
 
 def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
@@ -75,10 +78,7 @@ def _concatenate(values: list[JsonValue]) -> JsonValue:
 
 
 def _size(value: JsonValue) -> int:
-    try:
-        return len(value if isinstance(value, str) else repr(value))
-    except (RecursionError, ValueError):  # nested too deeply, or a number too long
-        return 0
+    return len(value) if isinstance(value, str) else memory_of(value)
 
 
 class _Rule(NamedTuple):
@@ -94,7 +94,9 @@ _FACTS = ("id", "model", "finish_reason", "raw_finish_reason", "usage", "usage_r
 _OWN_CODE = (*_FACTS, "tool_calls", "reasoning_blocks", "reasoning_key")
 _RULES: dict[str, _Rule] = {
     "refusal_reason": _Rule(lambda reasons: reasons[-1]),
-    "media": _Rule(_join_media, lambda parts: sum(len(part.data or b"") for part in parts)),
+    "media": _Rule(
+        _join_media, lambda parts: sum(len(part.data or b"") + OBJECT_BYTES for part in parts)
+    ),
 }
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
 
@@ -123,9 +125,11 @@ class ResponseAccumulator:
         self._extra: JsonObject = {}  # the last value of each key
         self._extra_pieces: dict[str, list[JsonValue]] = {}
         self.is_finish_refuted = False  # whether content ever followed a finish reason
-        self.chars = 0  # of all content; of media, bytes
-        self.extra_chars = 0  # of the unread keys
+        self.chars = 0  # of all texts, and about the memory of all other content
+        self.extra_chars = 0  # the same of the unread keys
         self._other_chars = 0  # of all content but the text
+        self._piece_bytes = 0  # memory of pieces beside their characters
+        self._is_ascii = True  # whether all texts are
 
     def add(self, chunk: StreamChunk) -> bool:
         """Add the next chunk, in the order of arrival. Return whether it holds content."""
@@ -136,6 +140,8 @@ class ResponseAccumulator:
             self._deltas.append(delta)
             self.chars += len(delta)
             self._is_counted = False
+            if not delta.isascii():
+                self._is_ascii = False
         if chunk.extra:
             self._add_extra(chunk)
         if has_content and self.finish_reason is not None:
@@ -163,11 +169,14 @@ class ResponseAccumulator:
         grown = 0
         for key, value in chunk.extra.items():
             if key in chunk.extra_pieces:
+                if key not in self._extra_pieces:
+                    grown += OBJECT_BYTES + len(key)
                 add_pieces(self._extra_pieces, {key: value})
-                grown += len(key) + _size(value)
+                grown += _size(value)
+                self._piece_bytes += PIECE_BYTES
             elif key not in self._extra:
                 self._extra[key] = value
-                grown += len(key) + _size(value)
+                grown += OBJECT_BYTES + len(key) + _size(value)
             elif not _is_equal(self._extra[key], value):
                 grown += _size(value) - _size(self._extra[key])
                 self._extra[key] = value
@@ -177,11 +186,16 @@ class ResponseAccumulator:
         """Add pieces of blocks. Return the numbers of those whose `input` grew."""
         calls_before = 0 if self._tool_calls is None else len(self._tool_calls)
         grown = []
+        size = 0 if self._blocks is None else self._blocks.size
         for block in blocks:
             self._blocks = self._blocks or ReasoningAccumulator()
             is_known = self._blocks.add(block, self.chars - self._other_chars, calls_before)
             if is_known and "input" in block.fields:
                 grown.append(block.index)
+        if self._blocks is not None:
+            self.chars += self._blocks.size - size
+            self._other_chars += self._blocks.size - size
+            self._is_ascii = self._is_ascii and self._blocks.is_ascii
         return grown
 
     def _add_content(self, chunk: StreamChunk) -> bool:
@@ -196,14 +210,23 @@ class ResponseAccumulator:
             if call.index in inputs and not call.name:
                 continue  # the input of a tool that runs at the vendor
             self._tool_calls = self._tool_calls or ToolCallAccumulator()
+            count = len(self._tool_calls)
             self._tool_calls.add(call)
             chars += len(call.arguments) + len(call.name) + len(call.id)
+            if len(self._tool_calls) > count:
+                chars += OBJECT_BYTES
             if call.extra:
-                chars += len(json_text(call.extra))
+                chars += memory_of(call.extra)
+            self._is_ascii = self._is_ascii and call.arguments.isascii()
         for name, rule in _CONTENT.items():
             if value := getattr(chunk, name):
                 has_content = True
-                self._content.setdefault(name, []).append(value)
+                values = self._content.setdefault(name, [])
+                if isinstance(value, str):
+                    append_piece(values, value)
+                    self._is_ascii = self._is_ascii and value.isascii()
+                else:
+                    values.append(value)
                 chars += rule.size(value)
         self.chars += chars
         self._other_chars += chars
@@ -218,6 +241,21 @@ class ResponseAccumulator:
         if self._update is not None and self._merge is not None:
             update = self._merge(self._update, update)
         self._update = update
+
+    def join_pieces(self) -> None:
+        """Join the pieces of the text before their number takes memory. Amortized O(text)."""
+        deltas = self._deltas
+        if len(deltas) >= MAX_PIECES and len(deltas) >= len(deltas[0]) // 256:
+            self._deltas = ["".join(deltas)]
+
+    @property
+    def memory_bytes(self) -> int:
+        """About the memory of what was added, or of the response.
+
+        A character that is not ASCII may make each of a joined text take four bytes.
+        """
+        char_bytes = 1 if self._is_ascii else 4
+        return (self.chars + self.extra_chars) * char_bytes + self._piece_bytes
 
     @property
     def text(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TypeAlias
 
 from minillmlib.errors import LimitExceededError
@@ -60,6 +61,7 @@ class JsonDecoder:
         """Return the last line, at the end of the body, if its JSON is whole."""
         if not self.is_stream:
             self.document = bytes(self._rest)
+            self._rest.clear()  # what follows takes memory of its own
             return []
         self._rest += b"\n"
         events = self._take_lines()
@@ -111,8 +113,8 @@ def choose_decoder(start: bytes, limits: Limits, *, is_declared: bool = False) -
     return JsonDecoder(limits, is_document=True)
 
 
-def events_of(body: bytes, limits: Limits) -> tuple[list[SseEvent], bytes] | None:
-    """Return the events of a whole body, and the start of the text beside them.
+def events_of(body: bytes, limits: Limits) -> tuple[Iterator[list[SseEvent]], Decoder] | None:
+    """Return the events of a whole body, some at a time, and the decoder that makes them.
 
     None if the body is one document.
     """
@@ -120,11 +122,13 @@ def events_of(body: bytes, limits: Limits) -> tuple[list[SseEvent], bytes] | Non
     decoder = choose_decoder(body, limits)
     if decoder is None or not (decoder.is_stream or _has_json_lines(body, limits.event_bytes)):
         return None
-    events: list[SseEvent] = []
+    return _decode(body, decoder), decoder
+
+
+def _decode(body: bytes, decoder: Decoder) -> Iterator[list[SseEvent]]:
     for start in range(0, len(body), PIECE_BYTES):  # a large body is not split at once
-        events += decoder.feed(body[start : start + PIECE_BYTES])
-    events += decoder.finish()
-    return events, decoder.unread
+        yield decoder.feed(body[start : start + PIECE_BYTES])
+    yield decoder.finish()
 
 
 def _has_json_lines(body: bytes, max_bytes: int) -> bool:

@@ -1,28 +1,44 @@
 """Assembles reasoning blocks from the pieces of a stream."""
 
 from minillmlib.errors import MalformedResponseError
-from minillmlib.json_value import JsonObject, JsonValue, decode_json
+from minillmlib.json_value import JsonObject, JsonValue, decode_json, memory_of
+from minillmlib.streaming.tool_calls import append_piece
 from minillmlib.types.reasoning import ReasoningBlock, ReasoningDelta
 
 # Later texts of these fields are appended; those of any other field replace the earlier value.
 APPENDED_FIELDS = ("thinking", "signature", "text", "summary", "data", "content", "input")
 
 
+BLOCK_BYTES = 256  # memory of a block beside its fields
+FIELD_BYTES = 128  # memory of a field beside its value
+
+
 class _PendingBlock:
     """A block whose fields may still grow."""
+
+    __slots__ = ("calls_before", "pieces", "text_before")
 
     def __init__(self, text_before: int, calls_before: int) -> None:
         self.pieces: dict[str, list[object]] = {}
         self.text_before = text_before
         self.calls_before = calls_before
 
-    def add(self, fields: JsonObject) -> None:
+    def add(self, fields: JsonObject) -> int:
+        """Add a piece of some fields. Return by how much the block grew."""
+        grown = 0
         for name, value in fields.items():
-            is_appended = isinstance(value, str) and name in APPENDED_FIELDS
-            if is_appended and self.pieces.get(name) != [None]:
-                self.pieces.setdefault(name, []).append(value)
-            elif value is not None or name not in self.pieces:
+            pieces = self.pieces.get(name)
+            is_text = isinstance(value, str) and name in APPENDED_FIELDS
+            if is_text and pieces not in (None, [None]):
+                append_piece(pieces, value)
+                grown += len(value)
+            elif pieces is None:
                 self.pieces[name] = [value]
+                grown += FIELD_BYTES + (len(value) if is_text else memory_of(value))
+            elif value is not None:
+                grown += memory_of(value) - memory_of(pieces)
+                self.pieces[name] = [value]
+        return grown
 
     def is_over(self, kind: JsonValue, fields: JsonObject) -> bool:
         """Whether a piece of this type, with these fields, belongs to another block."""
@@ -48,6 +64,8 @@ class ReasoningAccumulator:
     def __init__(self) -> None:
         self._blocks: list[_PendingBlock] = []
         self._by_index: dict[int, _PendingBlock] = {}
+        self.size = 0  # characters of the texts, and about the memory of all else
+        self.is_ascii = True  # whether all texts are
 
     def add(self, delta: ReasoningDelta, text_before: int, calls_before: int) -> bool:
         """Add the next piece. Return False for an input of a call, which is no block.
@@ -61,7 +79,10 @@ class ReasoningAccumulator:
         if block is None or (kind is not None and block.is_over(kind, delta.fields)):
             block = self._by_index[delta.index] = _PendingBlock(text_before, calls_before)
             self._blocks.append(block)
-        block.add(delta.fields)
+            self.size += BLOCK_BYTES
+        self.size += block.add(delta.fields)
+        texts = (value for value in delta.fields.values() if isinstance(value, str))
+        self.is_ascii = self.is_ascii and all(map(str.isascii, texts))
         return True
 
     def blocks(self) -> tuple[ReasoningBlock, ...]:

@@ -11,6 +11,7 @@ from minillmlib.types.reasoning import ReasoningDelta
 from minillmlib.types.responses import StreamChunk
 from minillmlib.types.tools import ToolCallDelta
 
+MAX_HELD = 1000  # halves of as many texts; a half of one more is replaced at once
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 # No JSON decoder takes half a pair. It goes through the parser as one of the last 2048 characters
@@ -93,7 +94,7 @@ class SurrogateJoiner:
         if not text and not is_last:
             return text
         text = self._held.pop(place, "") + _restore_halves(text)
-        if not is_last and "\ud800" <= text[-1:] <= "\udbff":
+        if not is_last and "\ud800" <= text[-1:] <= "\udbff" and len(self._held) < MAX_HELD:
             self._held[place] = text[-1]
             text = text[:-1]
         return str(replace_surrogates(text))

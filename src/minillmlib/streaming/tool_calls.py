@@ -1,27 +1,49 @@
 """Assembles tool calls from the fragments of a stream."""
 
-from itertools import pairwise
 from uuid import uuid4
 
 from minillmlib.errors import MalformedResponseError
-from minillmlib.json_value import JsonObject, is_json
+from minillmlib.json_value import JsonObject, JsonValue, is_json
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 
 EMPTY: tuple[object, ...] = (None, "", [], {})
+MAX_PIECES = 1024  # of a text, before they are joined
+
+
+def append_piece(pieces: list[JsonValue], piece: str) -> None:
+    """Append to a text in pieces, which are joined before their number takes memory.
+
+    The first piece may be a value of another kind. Amortized O(piece).
+    """
+    pieces.append(piece)
+    if len(pieces) >= MAX_PIECES:
+        start = 0 if isinstance(pieces[0], str) else 1
+        if len(pieces) >= len(pieces[start]) // 256:
+            pieces[start:] = ["".join(pieces[start:])]
 
 
 class _PendingCall:
     """A call whose arguments may still grow."""
 
+    __slots__ = (
+        "_depth", "_in_string", "_is_cumulative", "_is_escaped", "_last", "_name_chars", "_names",
+        "_offset", "_scanned", "_scanned_chars", "extras", "id", "pieces",
+    )  # fmt: skip
+
     def __init__(self, delta: ToolCallDelta) -> None:
         self.id = delta.id
         self._names = [delta.name]
         self._name_chars = len(delta.name)
-        self.pieces = [delta.arguments] if delta.arguments else []
+        self.pieces: list[str] = []
         self.extras = [delta.extra] if delta.extra else []
-        self._scanned = 0  # pieces that `is_closed` has seen
+        self._last = ""  # the last piece
+        self._is_cumulative = True  # whether each piece repeats the one before it
+        self._scanned = self._scanned_chars = 0  # pieces that `is_closed` has seen
+        self._offset = 0  # characters that it has seen of the first other piece
         self._depth = 0
         self._in_string = self._is_escaped = False
+        if delta.arguments:
+            self.add_arguments(delta.arguments)
 
     @property
     def name(self) -> str:
@@ -32,13 +54,23 @@ class _PendingCall:
     def add_name(self, piece: str) -> None:
         """Append a piece of the name. Some servers repeat the whole name with each fragment."""
         if len(piece) != self._name_chars or piece != self.name:
-            self._names.append(piece)
+            append_piece(self._names, piece)
             self._name_chars += len(piece)
+
+    def add_arguments(self, piece: str) -> None:
+        """Append a piece of the arguments."""
+        self._is_cumulative = self._is_cumulative and piece.startswith(self._last)
+        self._last = piece
+        count = len(self.pieces)
+        append_piece(self.pieces, piece)
+        if len(self.pieces) <= count:  # they were joined
+            self._scanned, self._offset = 0, self._scanned_chars
 
     def is_closed(self) -> bool:
         """Whether every bracket of the arguments so far is closed. Reads each character once."""
         for piece in self.pieces[self._scanned :]:
-            for char in piece:
+            self._scanned_chars += len(piece) - self._offset
+            for char in piece[self._offset :]:
                 if self._in_string:
                     self._in_string = self._is_escaped or char != '"'
                     self._is_escaped = char == "\\" and not self._is_escaped
@@ -48,17 +80,20 @@ class _PendingCall:
                     self._depth += 1
                 elif char in "}]":
                     self._depth -= 1
+            self._offset = 0
         self._scanned = len(self.pieces)
         return bool(self.pieces) and self._depth == 0 and not self._in_string
 
     @property
     def arguments(self) -> str:
         """The concatenated pieces. Some relays repeat all earlier text with each piece."""
-        text = "".join(self.pieces)
-        if len(self.pieces) < 2 or is_json(text):
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+            self._scanned, self._offset = 0, self._scanned_chars
+        text = self.pieces[0] if self.pieces else ""
+        if not self._is_cumulative or len(text) == len(self._last) or is_json(text):
             return text
-        is_cumulative = all(later.startswith(sooner) for sooner, later in pairwise(self.pieces))
-        return self.pieces[-1] if is_cumulative and is_json(self.pieces[-1]) else text
+        return self._last if is_json(self._last) else text
 
 
 class ToolCallAccumulator:
@@ -87,7 +122,7 @@ class ToolCallAccumulator:
             if delta.name and not call.pieces:
                 call.add_name(delta.name)
             if delta.arguments:
-                call.pieces.append(delta.arguments)
+                call.add_arguments(delta.arguments)
             if delta.extra:
                 call.extras.append(delta.extra)
         if delta.index is not None:

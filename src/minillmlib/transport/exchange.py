@@ -77,6 +77,7 @@ class Exchange:
         finally:
             self.close()
         data = bytes(body)
+        body.clear()  # what follows takes memory of its own
         self._check_value_count(data, "a response")
         return data
 

@@ -14,10 +14,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         header_bytes: All headers together, with their names.
         body_bytes: A whole answer, or the body of an error.
         event_bytes: One event of a stream, and one line of it.
-        stream_bytes: A whole stream, including everything that is not text.
+        stream_bytes: A whole stream, including everything that is not text, and the memory of
+            what is kept of it.
         text_chars: Text, reasoning, refusals, tool calls and other content of a stream together.
+            A call, a block and an image count some 300 more; what is no text counts its memory.
         json_values: Values in the JSON of one body or event. A value of two bytes on the wire
-            takes a hundred in memory.
+            takes some hundred in memory.
     """
 
     header_bytes: int = 64 * 1024

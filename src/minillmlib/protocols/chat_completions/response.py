@@ -192,22 +192,19 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
         raise error_without_key(raw) or no_choices
     position = itertools.count()  # a whole answer numbers its calls by their place
     for message in messages:
-        if message.tool_calls:
-            calls = message.tool_calls
-            message.tool_calls = [{**call, "index": next(position)} for call in calls]
+        for call in message.tool_calls or ():  # a copy of what `raw` holds
+            call["index"] = next(position)
+    fields = _content_fields(body, raw)
+    # Nothing to put together, though some may share a number.
+    blocks = tuple(ReasoningBlock(fields=one.fields) for one in fields.pop("reasoning_blocks", ()))
     chunk = StreamChunk(
         id=string_or_empty(body.id),
         model=string_or_empty(body.model),
         **_usage_fields(raw, parse_usage),
-        **_content_fields(body, raw),
+        **fields,
     )
     response = whole_response([chunk], raw)
-    if not chunk.reasoning_blocks:
-        return response
-    # Nothing to put together, though some may share a number.
-    details = (detail for message in messages for detail in _reasoning_details(message))
-    blocks = tuple(ReasoningBlock(fields=detail) for detail in details)
-    return msgspec.structs.replace(response, reasoning_blocks=blocks)
+    return msgspec.structs.replace(response, reasoning_blocks=blocks) if blocks else response
 
 
 def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
