@@ -77,6 +77,7 @@ File = Annotated[
 Output = Annotated[
     Path | None, Option("--output", "-o", metavar="FILE", help="The page; by default beside FILE.")
 ]
+Force = Annotated[bool, Option("--force", help="Replace a file that is no page of this program.")]
 Open = Annotated[bool, Option("--open", help="Show the page in the browser.")]
 BrokenFile = Annotated[
     Path | None,
@@ -119,7 +120,14 @@ def _exit_codes() -> Iterator[None]:
 def run_app() -> None:
     """Run the command that the arguments name and exit with its code."""
     terminal.prepare_streams()
+    sys.argv[1:] = map(_visible_option, sys.argv[1:])
     app()
+
+
+def _visible_option(argument: str) -> str:
+    """Return an option whose name is safe to show: an unknown one is shown by typer."""
+    name, sign, value = argument.partition("=")
+    return visible(name) + sign + value if argument.startswith("-") else argument
 
 
 def _show_version(is_asked: bool) -> None:
@@ -189,9 +197,9 @@ def tree(file: File) -> None:
 
 @app.command()
 @_exit_codes()
-def view(file: File, output: Output = None, open_it: Open = False) -> None:
+def view(file: File, output: Output = None, force: Force = False, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
-    page = page_path(file, output)
+    page = page_path(file, output, is_forced=force)
     write_text(page, load_root(file).to_html(title=file.name))
     printed = visible(str(page)) if sys.stdout.isatty() else page
     sys.stdout.write(f"{printed}\n")

@@ -20,7 +20,7 @@ from minillmlib import (
     iterate,
 )
 from minillmlib.cli import terminal
-from minillmlib.cli.conversation_files import export, is_same_file
+from minillmlib.cli.conversation_files import FileId, export, identify_file, is_same_file
 from minillmlib.cli.format import closing_line, one_line, truncation_notice, visible
 from minillmlib.cli.terminal import show_error, show_hint, show_line
 from minillmlib.cli.tree_view import DIM, excerpt, summary
@@ -73,6 +73,7 @@ class ChatSession:
         self.journal = journal  # the file that records the tree
         self._generator = generator
         self._params = params
+        self.written = set[FileId | None]()  # the files of /save, as they were then
         self._is_recorded = True
         self._unanswered: tuple[ChatNode, OpenStream] | None = None  # the question to retry, where
 
@@ -97,14 +98,17 @@ class ChatSession:
     def _take_turn(self, open_stream: OpenStream) -> None:
         self._resume_journal()
         self._unanswered = (self.node, open_stream)
+        count = self.node.root_node.node_count()
         try:
             self.node = print_answer(open_stream())
             self._unanswered = None
         except KeyboardInterrupt:
             show_hint("(stopped)")
-        except StorageError as error:  # the answer is in the tree nevertheless
-            self.node = self.node.root_node.in_insertion_order()[-1]
-            self._unanswered = None
+        except StorageError as error:
+            nodes = self.node.root_node.in_insertion_order()
+            if len(nodes) > count:  # the answer is in the tree nevertheless
+                self.node = nodes[-1]
+                self._unanswered = None
             self._is_recorded = False
             show_error(error)
         except MiniLLMError as error:
@@ -222,14 +226,20 @@ def _find_node(root: ChatNode, name: str) -> ChatNode:
     raise InvalidParameterError(f"{problem} {name!r:.60}; /tree shows all")
 
 
-def _save(session: ChatSession, words: str) -> None:
+def _save(session: ChatSession, words: str, *, is_forced: bool = False) -> None:
     if not words:
         where = f"; --save keeps all in {str(session.journal)!r} already" if session.journal else ""
         raise InvalidParameterError(f"/save takes the name of a file{where}")
     path = Path(os.path.expanduser(words))  # noqa: PTH111 - the other raises for unknown users
     if session.journal and is_same_file(path, session.journal):
         raise InvalidParameterError(f"all is kept in {words!r} already; name another file")
+    found = identify_file(path)
+    if not is_forced and found is not None and found not in session.written:
+        raise InvalidParameterError(
+            f"{words!r} exists already; name another file, or replace it: /save! {words}"
+        )
     show_line(one_line(f"Wrote {export(session.node, path)}, to {path}"))
+    session.written.add(identify_file(path))
 
 
 def _cost(session: ChatSession, _words: str) -> None:
@@ -263,6 +273,11 @@ COMMANDS = {
             "/save FILE",
             _save,
             f"write this branch (.json), an export ({', '.join(EXPORTS)}) or the whole tree (else)",
+        ),
+        Command(
+            "/save! FILE",
+            lambda session, words: _save(session, words, is_forced=True),
+            "the same, in place of a file that exists",
         ),
         Command("/cost", _cost, "show the cost of this answer, this branch and the whole tree"),
         Command("/help", _help, "show this list"),

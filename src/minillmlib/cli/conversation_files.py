@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
+from typing import TypeAlias
 
 from minillmlib import ChatNode, InvalidParameterError
 from minillmlib.files import open_regular, write_whole
 from minillmlib.tree.file_kinds import START_CHARS, FileKind, kind_of
 from minillmlib.tree.node import EXPORTS
+from minillmlib.tree.page import PAGE_START
 from minillmlib.tree.tree_file import as_storage_error
 
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -46,6 +49,23 @@ def _has_nodes(path: Path) -> bool:
         return file.readline().endswith(b"\n")
 
 
+FileId: TypeAlias = tuple[int, ...]
+
+
+def identify_file(path: Path) -> FileId | None:
+    """Return what tells a file from any other and from later versions.
+
+    None if there is none that could be replaced.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # writing it says why, if that fails too
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def export(node: ChatNode, path: Path) -> str:
     """Write the format that the file's name asks for, and return what was written."""
     name = path.name.lower()
@@ -60,14 +80,30 @@ def export(node: ChatNode, path: Path) -> str:
     return "the whole tree"
 
 
-def page_path(path: Path, output: Path | None) -> Path:
-    """Return where the page of a file goes; never onto the file itself."""
+def page_path(path: Path, output: Path | None, *, is_forced: bool) -> Path:
+    """Return where the page of a file goes.
+
+    Never onto the file itself, and only if `is_forced` onto a file that is no page of ours.
+    """
     page = path.with_suffix(".html") if output is None else output
     if is_same_file(page, path):
         raise InvalidParameterError(
             f"{str(path)!r} would be overwritten; name another file in --output"
         )
+    if not is_forced and identify_file(page) is not None and not _is_our_page(page):
+        raise InvalidParameterError(
+            f"{str(page)!r} exists and is no page of this program; name another file in --output, "
+            "or replace it with --force"
+        )
     return page
+
+
+def _is_our_page(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(PAGE_START)) == PAGE_START
+    except OSError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -141,11 +141,11 @@ def _check_file(path: Path) -> None:
             magic = file.read(len(GGUF_MAGIC))
     except OSError as error:
         raise LocalModelError(
-            f"the model file {path} cannot be read ({error.strerror}); name a GGUF file"
+            f"the model file {str(path)!r} cannot be read ({error.strerror}); name a GGUF file"
         ) from error
     if magic != GGUF_MAGIC:
         raise LocalModelError(
-            f"the model file {path} is not in the GGUF format; "
+            f"the model file {str(path)!r} is not in the GGUF format; "
             "convert it with llama.cpp's tools, or name another file"
         )
 

@@ -143,7 +143,7 @@ class TreeReader:
                     raise StorageError(f"{name!r}: {kind.value}")
                 raise _line_error(name, number, "it is no tree file", unfinished)
             if unfinished:
-                logger().warning("%s: line %d is cut off and left out", name, number)
+                logger().warning("%r: line %d is cut off and left out", name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
 
