@@ -65,7 +65,7 @@ def test_names_within_a_conversation_are_written_out(service, tmp_path):
         terminal.process.stdin.write("\n".join(lines).encode())
         terminal.process.stdin.close()
         text = terminal.end()[1]
-    assert text.count(r"\x1b]0;owned\x07\x9b2J\u202egnp") == 4, text
+    assert text.count(r"\x1b]0;owned\x07\x9b2J\u202egnp") == 3, text
     assert not RAW.search(text), text
 
 

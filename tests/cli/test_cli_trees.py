@@ -445,7 +445,7 @@ def test_help_names_every_command(service):
     _, out, err = run(service, "chat", given=b"/help\n")
     assert out == ""
     assert re.findall(r"(?m)^/\w+", err) == [
-        "/branch", "/tree", "/goto", "/retry", "/save", "/cost", "/help",
+        "/branch", "/tree", "/goto", "/retry", "/save", "/save!", "/cost", "/help",
     ]  # fmt: skip
 
 

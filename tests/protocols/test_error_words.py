@@ -446,7 +446,7 @@ def test_googles_delay_is_read_and_nonsense_is_not(delay, secs):
 @pytest.mark.parametrize(
     ("headers", "secs"),
     [({"retry-after": "6m0s"}, 360), ({"retry-after": "20s"}, 20), ({"retry-after-ms": "1.5"}, 0.0015),
-     ({"retry-after": "7"}, 7), ({"retry-after": "nan"}, 2), ({"retry-after": "1e30"}, 366 * 86400)],
+     ({"retry-after": "7"}, 7), ({"retry-after": "nan"}, 2), ({"retry-after": "1e30"}, 2), ({"retry-after": "9" * 30}, 366 * 86400)],
 )  # fmt: skip
 def test_a_header_says_more_than_the_message(headers, secs):
     reply = refused(429, said("try again in 2s"), headers)

@@ -111,12 +111,14 @@ def build_body(call: Call) -> BuiltBody:
 
 
 def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
-    generator = call.generator
+    generator, params = call.generator, call.settings.params
+    if params.extra:  # a provider may change what it is given, and an attempt may follow
+        params = params.replace(extra=params.extra)
     try:
         body = generator.provider.build_request(
             generator.model,
             messages,
-            call.settings.params,
+            params,
             stream=call.stream,
             include_usage=call.wants_usage,
         )

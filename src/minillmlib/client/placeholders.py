@@ -13,6 +13,8 @@ _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 PLACEHOLDER = re.compile(rf"\{{({_NAME})\}}")
 _PLACEHOLDER_OR_LITERAL = re.compile(rf"\{{\{{({_NAME})\}}\}}|\{{({_NAME})\}}")
 
+_WITHIN_PLACEHOLDER = re.compile(rf"(?<=\{{)(?={_NAME}\}})")
+
 # The texts of models and tools stay as they are: nobody wrote them as templates.
 TEMPLATE_ROLES = (Role.SYSTEM, Role.USER)
 
@@ -33,6 +35,12 @@ def fill_text(text: str, values: Values) -> str:
         return f"{{{literal}}}" if literal in values else found[0]
 
     return _PLACEHOLDER_OR_LITERAL.sub(fill, text)
+
+
+def without_placeholders(text: str) -> str | tuple[TextPart, ...]:
+    """Return a text that nobody wrote as a template, as content in which nothing is filled."""
+    parts = _WITHIN_PLACEHOLDER.split(text)
+    return text if len(parts) == 1 else tuple(TextPart(text=part) for part in parts)
 
 
 def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Message, ...]:

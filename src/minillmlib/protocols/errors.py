@@ -369,7 +369,7 @@ def _words(*places: JsonObject) -> Iterator[str]:
 
 def _number(code: JsonValue) -> int | None:
     """Return a code that is the status of a failure."""
-    if isinstance(code, str) and code.isdecimal() and len(code) == 3:
+    if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdecimal():
         code = int(code)
     return code if isinstance(code, int) and 400 <= code < 600 else None
 

@@ -114,11 +114,10 @@ def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float |
     A number that is not above zero says nothing; more than a year is a year.
     """
     candidates: tuple[Callable[[], float], ...] = (
-        lambda: float(headers["retry-after-ms"]) / 1000,
-        lambda: float(headers["retry-after"]),
+        lambda: _plain_number(headers["retry-after-ms"]) / 1000,
+        lambda: _duration(headers["retry-after"].strip(" \t")),
         lambda: _timestamp(headers["retry-after"]) - time.time(),
-        lambda: _duration(headers["retry-after"]),
-        lambda: float(in_body),
+        lambda: _plain_number(in_body) if isinstance(in_body, str) else _json_number(in_body),
         lambda: _duration(in_body),
     )
     for candidate in candidates:
@@ -129,6 +128,19 @@ def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float |
         if math.isfinite(secs) and secs > 0:
             return min(secs, MAX_WAIT_SECS)
     return None
+
+
+def _plain_number(text: str) -> float:
+    """Return a number of ASCII digits. Raises `ValueError` for anything else."""
+    if len(text) > MAX_CHARS or not re.fullmatch(_NUMBER, text.strip(" \t"), re.ASCII):
+        raise ValueError(text)
+    return float(text)
+
+
+def _json_number(value: JsonValue) -> float:
+    if type(value) not in (int, float):  # such as True
+        raise TypeError
+    return float(value)
 
 
 def _timestamp(date: str) -> float:

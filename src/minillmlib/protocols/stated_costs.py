@@ -22,6 +22,8 @@ def parse_usd(amount: JsonValue) -> Decimal | None:
     """
     if isinstance(amount, bool) or not isinstance(amount, int | float | str | Decimal):
         return None
+    if isinstance(amount, str) and (not amount.isascii() or "_" in amount):  # `Decimal` reads more
+        return None
     try:
         value = Decimal(str(amount))
     except (InvalidOperation, ValueError):

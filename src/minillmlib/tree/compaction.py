@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minillmlib.client.completion import complete
+from minillmlib.client.placeholders import fill_placeholders, without_placeholders
 from minillmlib.client.prepare import prepare
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.render import as_text
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.types.messages import Message, Role
-from minillmlib.types.parameters import ParametersLike
+from minillmlib.types.parameters import ParametersLike, node_parameters
 
 OMITTED = "[{count} earlier messages were left out here]"
 SUMMARIZED = "[{count} earlier messages, summed up:]\n{summary}"
@@ -44,8 +45,11 @@ async def compact_thread(
     response = None
     note = OMITTED.format(count=len(middle))
     if generator is not None:
-        prompt = [Message.system(INSTRUCTION), Message.user(as_text(middle))]
-        response = (await complete(prepare(prompt, generator, params, stream=False))).response
+        settings = node_parameters(params)
+        text = as_text(fill_placeholders(middle, settings.format_kwargs))
+        prompt = [Message.system(INSTRUCTION), Message.user(without_placeholders(text))]
+        response = (await complete(prepare(prompt, generator, settings, stream=False))).response
         note = SUMMARIZED.format(count=len(middle), summary=response.text)
-    leaf = tree.append(NO_NODE, *messages[:head], Message.user(note), response=response)
+    summary = Message.user(without_placeholders(note))
+    leaf = tree.append(NO_NODE, *messages[:head], summary, response=response)
     return tree, tree.append(leaf, *messages[tail:]) if tail < len(messages) else leaf

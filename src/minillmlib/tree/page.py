@@ -22,9 +22,7 @@ from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse, FinishReason
 
-PAGE_START = (  # by which our pages are known
-    b'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta name="generator" content="minillmlib">\n'
-)
+PAGE_START = b'<!DOCTYPE html>\n<html lang="en">\n<!-- minillmlib -->\n'  # of our pages only
 MAX_MEDIA_BYTES = 2_000_000  # of one image or sound; larger ones are only named
 MAX_TOTAL_MEDIA_BYTES = 20_000_000
 

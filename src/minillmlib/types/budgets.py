@@ -98,7 +98,8 @@ class Budget:
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
             "a budget cannot be pickled or copied, because its copies would spend the same money "
-            "again; give each process its share: Budget(limit / processes)"
+            "again; parameters that hold it are copied by replace(), and pickled after "
+            "replace(budget=None): give each process its share, Budget(limit / processes)"
         )
 
     def __repr__(self) -> str:

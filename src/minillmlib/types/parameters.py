@@ -16,7 +16,7 @@ from minillmlib.types.costs import CostInfo, TokenPrice
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
-from minillmlib.types.values import check_fields, check_kind, check_number, replace
+from minillmlib.types.values import check_fields, check_kind, check_number, copy_nested, replace
 
 T = TypeVar("T")
 
@@ -173,7 +173,8 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         self._normalize_tools()
         if not isinstance(self.extra, Mapping):
             raise InvalidParameterError("extra must be a mapping of body keys to JSON values")
-        msgspec.structs.force_setattr(self, "extra", dict(self.extra))
+        if self.extra:
+            msgspec.structs.force_setattr(self, "extra", copy_nested("extra", self.extra))
 
     def _normalize_tools(self) -> None:
         if self.tools is not None:

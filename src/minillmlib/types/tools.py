@@ -13,7 +13,7 @@ from minillmlib.structured.readers import MisfitError
 from minillmlib.structured.result_type import PROBLEM_CHARS
 from minillmlib.structured.schemas import NotStrictError, is_strict, strict_schema
 from minillmlib.structured.signature import Signature
-from minillmlib.types.values import check_choice, check_kind
+from minillmlib.types.values import check_choice, check_kind, copy_nested
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -179,7 +179,9 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             )
         if self.extra:
             check_kind("the extra of a ToolCall", self.extra, Mapping)
-            msgspec.structs.force_setattr(self, "extra", dict(self.extra))
+            msgspec.structs.force_setattr(
+                self, "extra", copy_nested("the extra of a ToolCall", self.extra)
+            )
 
     def with_origin(self, origin: str) -> Self:
         """Return the call with its origin, which a call that every wire takes does not need."""

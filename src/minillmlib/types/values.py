@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError
+from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.json_value import JsonValue, plain_value
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
@@ -40,6 +41,18 @@ def check_fields(
         check(name, field)
         if type(field) not in _PLAIN and isinstance(field, Real):
             msgspec.structs.force_setattr(value, name, plain_value(field))
+
+
+def copy_nested(name: str, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a deep copy of a mapping of the caller, who may change it later."""
+    try:
+        return copy.deepcopy(dict(values))
+    except MiniLLMError:
+        raise
+    except Exception as error:
+        raise InvalidParameterError(
+            f"{name} must hold JSON values, and one cannot be copied ({type(error).__name__})"
+        ) from error
 
 
 _PLAIN = (int, float, bool, str)
