@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+import time
 
 import pytest
-from cli_program import Terminal, needs_terminal, run
+from cli_program import PATIENCE_SECS, PROGRAM, Terminal, environment, needs_terminal, run
 
 from minillmlib import ChatNode
 
@@ -112,3 +114,52 @@ def test_view_replaces_only_pages_of_its_own_without_being_told(service, tmp_pat
         assert re.search(r"it.html' exists and is no page .*--output.*--force\n", err)
     assert run(service, "view", str(file), "--force")[0] == 0
     assert page.read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+def replaced_by_another(file):
+    file.unlink()
+    ChatNode.root("other").save_tree(file)
+
+
+def replaced_by_a_note(file):
+    file.unlink()
+    file.write_text("a note\n")
+
+
+def replaced_by_a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+CHANGES = {
+    "removed": (lambda file: file.unlink(), ""),
+    "renamed": (lambda file: file.rename(file.with_name("moved.tree")), ""),
+    "replaced by another conversation": (replaced_by_another, "was replaced.*move that one away"),
+    "replaced by a note": (replaced_by_a_note, "was replaced.*move that one away"),
+    "replaced by a folder": (replaced_by_a_folder, "cannot be written.*/save it elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_conversation_goes_on_whatever_happens_to_its_file(service, tmp_path, name):
+    change, problem = CHANGES[name]
+    file, copy = tmp_path / "kept.tree", tmp_path / "copy.tree"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "chat", "--save", str(file)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment(service),
+    )  # fmt: skip
+    process.stdin.write(b"one\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"It is Paris.\n"
+    while not (file.exists() and ChatNode.load_tree(file).node_count() == 3):
+        time.sleep(0.02)
+    change(file)
+    out, err = process.communicate(f"two\n/save {copy}\nthree\n".encode(), PATIENCE_SECS)
+    assert (process.returncode, out) == (0, b"It is Paris.\n" * 2)
+    errors = [line for line in err.decode().splitlines() if line.startswith("error")]
+    assert len(errors) == (2 if problem else 0), errors  # one for each answer
+    assert all(re.search(problem, line) for line in errors)
+    assert ChatNode.load_tree(copy).node_count() == 5
+    if not problem:
+        assert ChatNode.load_tree(file).node_count() == 7

@@ -74,7 +74,6 @@ class ChatSession:
         self._generator = generator
         self._params = params
         self.written = set[FileId | None]()  # the files of /save, as they were then
-        self._is_recorded = True
         self._unanswered: tuple[ChatNode, OpenStream] | None = None  # the question to retry, where
 
     def say(self, text: str) -> None:
@@ -96,7 +95,6 @@ class ChatSession:
         self._take_turn(lambda: question.complete_streaming(self._generator, self._params))
 
     def _take_turn(self, open_stream: OpenStream) -> None:
-        self._resume_journal()
         self._unanswered = (self.node, open_stream)
         count = self.node.root_node.node_count()
         try:
@@ -109,19 +107,9 @@ class ChatSession:
             if len(nodes) > count:  # the answer is in the tree nevertheless
                 self.node = nodes[-1]
                 self._unanswered = None
-            self._is_recorded = False
             show_error(error)
         except MiniLLMError as error:
             show_error(error)
-
-    def _resume_journal(self) -> None:
-        """Write the nodes that the journal lacks since the disk refused one."""
-        if self.journal is not None and not self._is_recorded:
-            try:
-                self.node.root_node.attach_journal(self.journal)
-                self._is_recorded = True
-            except StorageError as error:
-                show_error(error)
 
 
 class Command(NamedTuple):

@@ -33,9 +33,10 @@ _ADVICE = (
     (re.compile(r"\b(and the|set|that) base_url\b"), r"\1 --base-url"),
     (re.compile(r"\bthe base_url must\b"), "the base URL must"),
     (re.compile(r", or, [\w ,]+, replace\(allow_http=True\)"), ", or a tunnel to this machine"),
+    (re.compile(r": make room, or attach another file"), ": make room, or /save it elsewhere"),
     (
-        re.compile(r": make room and attach the journal again"),
-        ": make room; the next turn writes them",
+        re.compile(r": attach another file, or move that one away"),
+        ": move that one away, or /save it elsewhere",
     ),
     (re.compile(r", or with_proxy\(None\) goes without"), ", or be unset"),
     (re.compile(r", in with_proxy or in the environment"), ", in the environment"),
