@@ -130,7 +130,9 @@ class PendingAttempt:
         try:
             try:
                 return parse(text)
-            except Exception:
+            except Exception as error:
+                if isinstance(error, MiniLLMError):
+                    error.__traceback__ = None  # its frames hold the text once more, decoded
                 redacted = self._redactor.redact(text)
                 if redacted == text:
                     raise
