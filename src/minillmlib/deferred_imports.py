@@ -7,8 +7,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.locks import delay_forks_over_imports, import_lock
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from logging import Logger
 
 
@@ -18,8 +20,17 @@ def asyncio_module() -> ModuleType:
     return _import()[0]
 
 
-def no_loop_error() -> InvalidParameterError:
-    """Return the error for a call outside of an event loop of asyncio."""
+def running_loop() -> AbstractEventLoop:
+    """Return the event loop that runs here. Raises `InvalidParameterError` where none does."""
+    try:
+        return asyncio_module().get_running_loop()  # type: ignore[no-any-return] # of a module
+    except RecursionError:  # a RuntimeError, too
+        raise
+    except RuntimeError:
+        raise _no_loop_error() from None
+
+
+def _no_loop_error() -> InvalidParameterError:
     return InvalidParameterError(
         "no event loop of asyncio runs here, and minillmlib needs one. In plain code, call "
         "minillmlib.run(...). Under trio, call that in a thread, as in "
@@ -36,7 +47,10 @@ def logger() -> Logger:
 
 @cache
 def _import() -> tuple[ModuleType, Logger]:
-    import asyncio  # noqa: PLC0415 - see above
     import logging  # noqa: PLC0415 - see above
+
+    delay_forks_over_imports()
+    with import_lock:
+        import asyncio  # noqa: PLC0415 - see above
 
     return asyncio, logging.getLogger("minillmlib")

@@ -98,6 +98,9 @@ def test_a_coroutine_that_exits_the_program_does_not_hang_it():
     assert run(asyncio.sleep(0, "still here")) == "still here"
 
 
+TASKS = []
+
+
 class MyExit(SystemExit):
     pass
 
@@ -111,7 +114,7 @@ def leave_now(kind, *_):
 
 
 async def in_a_task(kind):
-    asyncio.create_task(leave(kind))
+    TASKS.append(asyncio.create_task(leave(kind)))
     await asyncio.Event().wait()
 
 
@@ -125,7 +128,7 @@ async def in_a_callback_of_the_loop(kind):
 
 
 async def in_a_task_while_it_refuses_to_be_cancelled(kind):
-    asyncio.create_task(leave(kind))
+    TASKS.append(asyncio.create_task(leave(kind)))
     for _ in range(100):
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(1)
@@ -251,6 +254,90 @@ def test_a_forked_process_gets_a_loop_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+FORKS = """
+import os, signal, sys, threading, time, warnings, minillmlib as m
+from minillmlib.testing import ScriptedReply, ScriptedTransport, without_retries
+warnings.simplefilter("ignore")  # that the process has threads
+body = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
+price = m.TokenPrice("1", "1")
+generator = m.GeneratorInfo.custom("t", "https://t.example/v1", "m").with_token_price(price)
+root, budget, stopped = m.ChatNode.root("s"), m.Budget(1000), []
+
+def call(status=200):
+    replies = [ScriptedReply.json(body, status=status)]
+    settings = m.NodeCompletionParameters(
+        params=m.CompletionParameters(max_tokens=9), budget=budget, retry=0)
+    scripted = generator.with_transport(ScriptedTransport(replies))
+    return m.run(m.ChatNode.root("s").chat("u", scripted, settings)).text
+
+def go_on():
+    while not stopped: call()
+
+def fork(work):
+    child = os.fork()
+    if not child:
+        signal.alarm(5)
+        work()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+"""
+
+IN_THE_MIDDLE_OF_CALLS = """
+for _ in range(4): threading.Thread(target=go_on, daemon=True).start()
+time.sleep(0.3)
+print(sum(fork(call) for _ in range(30)), call())
+stopped.append(1)
+"""
+
+IN_THE_MIDDLE_OF_IMPORTS = """
+import logging
+def first_call():
+    try: m.run(m.ChatNode.root("s").chat("u", m.GeneratorInfo.custom("t", "http://127.0.0.1:9", "m")))
+    except m.ConnectError: pass
+with without_retries():
+    thread = threading.Thread(target=first_call)
+    thread.start()
+    print(sum(fork(first_call) for _ in range(8)))
+    thread.join()
+"""
+
+OF_A_STREAM_IN_PROGRESS = """
+import asyncio
+class Slow:
+    status, headers, sent = 200, {"content-type": "text/event-stream"}, 0
+    async def send(self, request): return self
+    async def read(self):
+        await asyncio.sleep(0.01)
+        self.sent += 1
+        return b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":%s}]}\\n\\n' % (
+            b"null" if self.sent < 9 else b'"stop"') if self.sent < 10 else b""
+    def close(self): pass
+stream = root.chat_streaming("u", generator.with_transport(Slow()))
+chunks = m.iterate(stream)
+next(chunks)
+def use():
+    try: next(chunks)
+    except m.InvalidParameterError: chunks.close()
+    else: os._exit(1)
+    call()
+print(fork(use), "".join(chunk.delta for chunk in chunks), stream.node.text)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    ("program", "out"),
+    [
+        (IN_THE_MIDDLE_OF_CALLS, "0 ok\n"),
+        (IN_THE_MIDDLE_OF_IMPORTS, "0\n"),
+        (OF_A_STREAM_IN_PROGRESS, "0 aaaaaaaa aaaaaaaaa\n"),
+    ],
+    ids=["calls", "imports", "stream"],
+)
+def test_a_child_forked_at_any_moment_does_not_hang(program, out):
+    assert in_new_process("-c", FORKS + program) == (out, 0, "")
+
+
 SERVER = """
 import http.server, threading, minillmlib as m
 body = b'{"choices":[{"index":0,"message":{"content":"ok"}}]}'
@@ -316,15 +403,13 @@ def test_daemon_threads_in_the_middle_of_calls_end_with_the_program_without_a_wo
 
 
 def test_what_main_code_runs_after_the_end_is_refused():
-    program = (
-        "import atexit, asyncio, minillmlib as m\n"
-        + """if 1:
+    program = """if 1:
+        import atexit, asyncio, minillmlib as m
         def late():
             try: m.run(asyncio.sleep(0))
             except m.InvalidParameterError as error: print(error)
         atexit.register(late)
         m.run(asyncio.sleep(0))
     """
-    )
     out = "run() cannot be used after the program has ended\n"
     assert in_new_process("-c", program) == (out, 0, "")

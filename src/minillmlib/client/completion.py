@@ -21,7 +21,7 @@ from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
 from minillmlib.client.stream_reader import read_events
 from minillmlib.client.validate import NOT_PARSED, validate, with_correction
-from minillmlib.deferred_imports import asyncio_module, logger, no_loop_error
+from minillmlib.deferred_imports import asyncio_module, logger, running_loop
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -86,10 +86,7 @@ class Completion:
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
-        try:
-            self.loop = asyncio_module().get_running_loop()
-        except RuntimeError:
-            raise no_loop_error() from None
+        self.loop = running_loop()
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
 
     async def __aenter__(self) -> Self:
@@ -246,7 +243,9 @@ class Completion:
         """Abandon the completion soon, from a destructor in any thread."""
         try:
             self.loop.call_soon_threadsafe(self.abandon)
-        except RuntimeError:  # the loop is closed
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
             self.abandon()
 
     def _settle(self, attempt: Attempt) -> None:

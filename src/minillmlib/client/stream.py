@@ -10,7 +10,7 @@ from typing import Generic, NoReturn, Self, TypeVar
 from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
-from minillmlib.deferred_imports import asyncio_module, no_loop_error
+from minillmlib.deferred_imports import running_loop
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -239,10 +239,7 @@ class StreamingCompletion(Generic[NodeT_co]):
             self._is_over = True
 
     def _check_reader(self) -> None:
-        try:
-            loop, completion = asyncio_module().get_running_loop(), self._completion
-        except RuntimeError:
-            raise no_loop_error() from None
+        loop, completion = running_loop(), self._completion
         if self._is_busy or (completion is not None and completion.loop is not loop):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 

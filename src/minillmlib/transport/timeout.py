@@ -132,16 +132,11 @@ class _LoopTimer:
             self._set(max(due_at, now + TICK_SECS))
 
 
-_timers: dict[AbstractEventLoop, _LoopTimer] = {}
-
-
 def _timer_of(loop: AbstractEventLoop) -> _LoopTimer:
-    timer = _timers.get(loop)
+    """Return the timer of `loop`, kept on it: a table would keep a dropped loop alive."""
+    timer: _LoopTimer | None = vars(loop).get("_minillmlib_timer")
     if timer is None:
-        for other in list(_timers):
-            if other.is_closed():
-                _timers.pop(other, None)
-        timer = _timers[loop] = _LoopTimer(loop)
+        timer = vars(loop)["_minillmlib_timer"] = _LoopTimer(loop)
     return timer
 
 

@@ -1,6 +1,5 @@
 """Budgets: limits on the cost of many requests together, with a queue of those that wait."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
@@ -8,6 +7,7 @@ from operator import attrgetter
 from typing import NoReturn
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import (
     EXACT,
     ZERO,
@@ -168,6 +168,8 @@ class Reservation:
         try:
             if self._wake is not None:
                 self._wake()
+        except RecursionError:  # a RuntimeError, too
+            raise
         except RuntimeError:
             return False
         return True
@@ -223,7 +225,7 @@ class _Queue:
     """The reservations that wait for a budget, its parents or its children, first come first."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # guards all of these budgets
+        self.lock = fork_safe_lock()  # guards all of these budgets
         self.held: dict[object, set[Reservation]] = {}  # by the tasks that made them
         self._waiting: deque[Reservation] = deque()
 
