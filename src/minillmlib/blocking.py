@@ -67,11 +67,13 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
 class _Chunks(Generator[T, None, None]):
     """The generator of `iterate`. One by `yield` would end at Ctrl-C as after a whole answer."""
 
+    _stream: Readable[T] | None = None  # also if Ctrl-C ends the constructor
+
     def __init__(self, stream: Readable[T]) -> None:
-        self._stream: Readable[T] | None = stream
         self._is_ours = True
         self._arrived: deque[T] = deque()  # here an interrupt between two threads loses nothing
         self._process_id = os.getpid()
+        self._stream = stream
 
     def send(self, _value: None) -> T:
         if not self._arrived and self._stream is not None:
@@ -97,9 +99,9 @@ class _Chunks(Generator[T, None, None]):
 
     def close(self) -> None:
         stream, self._stream = self._stream, None
-        self._arrived.clear()
         if stream is None or not self._is_ours or self._process_id != os.getpid():
             return  # a forked child: the stream is the parent's
+        self._arrived.clear()
         try:
             _run_in_background(stream.aclose)
         except InvalidParameterError:
@@ -120,22 +122,19 @@ def _run_in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:
     """
     job = _Job(make)
     try:
-        try:
-            background = _background_loop(job)
-        except BaseException:
-            make().close()
-            raise
-        try:
-            background.loop.call_soon_threadsafe(job.start, background)
-            job.done.wait()
-        except BaseException:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                background.loop.call_soon_threadsafe(job.cancel)
-                job.done.wait(END_SECS)  # lets the coroutine clean up
-            raise
-        return job.result(background)
-    finally:
-        job.leave()
+        background = _background_loop(job)
+    except BaseException:
+        make().close()
+        raise
+    try:
+        background.loop.call_soon_threadsafe(job.start, background)
+        job.done.wait()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            background.loop.call_soon_threadsafe(job.cancel)
+            job.done.wait(END_SECS)  # lets the coroutine clean up
+        raise
+    return job.result(background)
 
 
 _PROGRAM_END = "the program has ended"
@@ -154,17 +153,9 @@ class _Job(Generic[T_co]):
         self.done = threading.Event()
         self.thread = threading.current_thread()
         self._make = make
-        self._background: _BackgroundLoop | None = None
-        self._failure: BaseException | None = None  # raised instead of the result
+        self._outcome: tuple[T_co] | BaseException | None = None
+        self._failure: BaseException | None = None  # raised instead of the outcome
         self._task: asyncio.Task[tuple[T_co] | BaseException] | None = None
-
-    def join(self, background: _BackgroundLoop) -> None:
-        self._background = background
-        background.jobs[self] = None
-
-    def leave(self) -> None:
-        if self._background is not None:
-            self._background.jobs.pop(self, None)
 
     def start(self, background: _BackgroundLoop) -> None:
         self._task = background.loop.create_task(self._run())
@@ -173,6 +164,12 @@ class _Job(Generic[T_co]):
 
     def _finish(self, task: asyncio.Task[tuple[T_co] | BaseException]) -> None:
         del threads_of_tasks[task]
+        self._task = None  # its error's traceback may lead back here
+        if task.cancelled():  # before its first step
+            self._make().close()
+            self._outcome = asyncio_module().CancelledError()
+        else:
+            self._outcome = task.result()
         self.done.set()
 
     async def _run(self) -> tuple[T_co] | BaseException:
@@ -181,12 +178,13 @@ class _Job(Generic[T_co]):
         try:
             return (await self._make(),)
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
-            return error
+            # Without this frame, a job that is left is not part of a cycle, and ends at once.
+            return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
 
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        else:
+        elif not self.done.is_set():
             self._make().close()
             self.done.set()
 
@@ -202,15 +200,17 @@ class _Job(Generic[T_co]):
         self.done.set()
 
     def result(self, background: _BackgroundLoop) -> T_co:
-        if self._failure is not None:
-            raise self._failure
-        assert self._task
-        outcome = self._task.result()  # raises CancelledError if it was cancelled before it ran
-        if isinstance(outcome, BaseException):
-            if background.is_ending and self.thread.daemon:
-                _refuse_after_end()  # whatever it is, it comes of the end
-            raise outcome
-        return outcome[0]
+        outcome = self._failure or self._outcome
+        self._failure = self._outcome = None
+        assert outcome
+        try:
+            if isinstance(outcome, BaseException):
+                if background.is_ending and self.thread.daemon:
+                    _refuse_after_end()  # whatever it is, it comes of the end
+                raise outcome
+            return outcome[0]
+        finally:
+            del outcome  # the error's traceback has this frame
 
 
 # The run() whose coroutine, or a task of it, is executed.
@@ -227,7 +227,8 @@ class _BackgroundLoop:
     def __init__(self) -> None:
         self.process_id = os.getpid()
         self.is_ending = self.is_dead = False
-        self.jobs: dict[_Job[object], None] = {}  # in progress, oldest first
+        # By their ids, as long as anybody waits for them; iterated over in another thread.
+        self.jobs: weakref.WeakValueDictionary[int, _Job[object]] = weakref.WeakValueDictionary()
         self.loop: asyncio.AbstractEventLoop = asyncio_module().new_event_loop()
         self.thread = threading.Thread(target=self._serve, name="minillmlib", daemon=True)
         self.thread.start()
@@ -245,7 +246,7 @@ class _BackgroundLoop:
 
     def _deliver(self, error: BaseException) -> None:
         """Raise `error` in the `run` it comes from, else in the main thread's, else in any."""
-        jobs = [job for job in list(self.jobs) if not job.done.is_set()]
+        jobs = self._running_jobs()
         owner = _owner_of(error)
         jobs.sort(key=lambda job: (job is not owner, job.thread is not threading.main_thread()))
         if jobs:
@@ -257,11 +258,15 @@ class _BackgroundLoop:
                 exc_info=error,
             )
 
+    def _running_jobs(self) -> list[_Job[object]]:
+        jobs = [reference() for reference in self.jobs.valuerefs()]
+        return [job for job in jobs if job is not None and not job.done.is_set()]
+
     def _die(self, error: BaseException) -> None:
         """Raise a typed error in every `run`; the next one starts a new loop."""
         with _start_lock:
             self.is_dead = True
-        for job in list(self.jobs):
+        for job in self._running_jobs():
             job.fail(
                 ReadError(
                     f"the background event loop has ended ({type(error).__name__}: {error}), and "
@@ -322,7 +327,7 @@ def _background_loop(job: _Job[T]) -> _BackgroundLoop:
             )
         if _current.is_ending:
             _refuse_after_end()
-        job.join(_current)
+        _current.jobs[id(job)] = job
         return _current
 
 

@@ -226,19 +226,24 @@ class Completion:
 
     def abandon(self) -> Report:
         """Settle the open attempt and report, once, without waiting."""
-        if self._reservation is not None:
-            self._reservation.settle(None)
-            self._reservation = None
-        if self.pending is not None:
-            self._settle(self.pending.record_abandoned())
+        self._settle_open()
         if self._report is None:
             self._auth = None  # a task or an error may keep this completion
             self._report = DONE  # so that a callback which leads here again is not called again
             self._report = self._start_report()
         return self._report
 
+    def _settle_open(self) -> None:
+        if self._reservation is not None:
+            self._reservation.settle(None)
+            self._reservation = None
+        if self.pending is not None:
+            self._settle(self.pending.record_abandoned())
+
     def abandon_threadsafe(self) -> None:
         """Abandon the completion soon, from a destructor in any thread."""
+        if not self.loop.is_running():  # and it may not run again
+            self._settle_open()
         try:
             self.loop.call_soon_threadsafe(self.abandon)
         except RuntimeError:
