@@ -72,9 +72,14 @@ class StreamingCompletion(Generic[NodeT_co]):
         return () if self._completion is None else self._completion.attempts
 
     async def __aenter__(self) -> Self:
-        if self._completion is None and not self._is_over:
-            await self._advance()
-        return self
+        try:
+            if self._completion is None and not self._is_over:
+                await self._advance()
+            return self
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: there will be no `__aexit__`
+                self._interrupt()
+            raise
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, Exception):
