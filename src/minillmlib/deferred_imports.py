@@ -10,7 +10,6 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import delay_forks_over_imports, import_lock
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from logging import Logger
 
 
@@ -20,17 +19,10 @@ def asyncio_module() -> ModuleType:
     return _import()[0]
 
 
-def running_loop() -> AbstractEventLoop:
-    """Return the event loop that runs here. Raises `InvalidParameterError` where none does."""
-    try:
-        return asyncio_module().get_running_loop()  # type: ignore[no-any-return] # of a module
-    except RecursionError:  # a RuntimeError, too
-        raise
-    except RuntimeError:
-        raise _no_loop_error() from None
-
-
-def _no_loop_error() -> InvalidParameterError:
+def no_loop_error(error: RuntimeError) -> Exception:
+    """Return the error to raise where `get_running_loop` has raised `error`."""
+    if isinstance(error, RecursionError):
+        return error
     return InvalidParameterError(
         "no event loop of asyncio runs here, and minillmlib needs one. In plain code, call "
         "minillmlib.run(...). Under trio, call that in a thread, as in "

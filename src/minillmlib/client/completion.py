@@ -21,7 +21,7 @@ from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
 from minillmlib.client.stream_reader import read_events
 from minillmlib.client.validate import NOT_PARSED, validate, with_correction
-from minillmlib.deferred_imports import asyncio_module, logger, running_loop
+from minillmlib.deferred_imports import asyncio_module, logger, no_loop_error
 from minillmlib.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -86,7 +86,10 @@ class Completion:
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
-        self.loop = running_loop()
+        try:
+            self.loop = asyncio_module().get_running_loop()
+        except RuntimeError as error:
+            raise no_loop_error(error) from None
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
 
     async def __aenter__(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minillmlib.deferred_imports import asyncio_module, logger, running_loop
+from minillmlib.deferred_imports import asyncio_module, logger, no_loop_error
 from minillmlib.types.costs import CostInfo
 from minillmlib.types.parameters import CostCallback
 
@@ -142,6 +142,9 @@ def _spawn(
 
 async def flush() -> None:
     """Wait for all callbacks that now run in this event loop."""
-    loop = running_loop()
+    try:
+        loop = asyncio_module().get_running_loop()
+    except RuntimeError as error:
+        raise no_loop_error(error) from None
     await asyncio_module().sleep(0)  # lets a stream that was just dropped start its own
     await Report(*(end for end in _running if end.get_loop() is loop))

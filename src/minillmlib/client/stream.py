@@ -10,7 +10,7 @@ from typing import Generic, NoReturn, Self, TypeVar
 from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
-from minillmlib.deferred_imports import running_loop
+from minillmlib.deferred_imports import asyncio_module, no_loop_error
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -75,7 +75,7 @@ class StreamingCompletion(Generic[NodeT_co]):
         try:
             if self._completion is None and not self._is_over:
                 await self._advance()
-            return self
+            return self  # noqa: TRY300 - interrupts are caught here, too
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C: there will be no `__aexit__`
                 self._interrupt()
@@ -244,7 +244,10 @@ class StreamingCompletion(Generic[NodeT_co]):
             self._is_over = True
 
     def _check_reader(self) -> None:
-        loop, completion = running_loop(), self._completion
+        try:
+            loop, completion = asyncio_module().get_running_loop(), self._completion
+        except RuntimeError as error:
+            raise no_loop_error(error) from None
         if self._is_busy or (completion is not None and completion.loop is not loop):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 

@@ -112,15 +112,15 @@ class _LoopTimer:
 
     def add(self, scope: TimeoutScope) -> None:
         """Expire `scope` when it is due, unless it is removed from `scopes` before."""
-        self.scopes.add(scope)
         if scope.due_at < self._due_at:
             self._set(scope.due_at)
+        self.scopes.add(scope)  # last: a scope that was not entered must not cancel its task
 
     def _set(self, when: float) -> None:
+        handle = self._loop.call_at(when, self._on_timer)
         if self._handle is not None:
             self._handle.cancel()
-        self._due_at = when
-        self._handle = self._loop.call_at(when, self._on_timer)
+        self._handle, self._due_at = handle, when
 
     def _on_timer(self) -> None:
         self._handle, self._due_at = None, math.inf
