@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.locks import delay_forks_over_imports, import_lock
 
 if TYPE_CHECKING:
     from logging import Logger
@@ -18,8 +19,10 @@ def asyncio_module() -> ModuleType:
     return _import()[0]
 
 
-def no_loop_error() -> InvalidParameterError:
-    """Return the error for a call outside of an event loop of asyncio."""
+def no_loop_error(error: RuntimeError) -> Exception:
+    """Return the error to raise where `get_running_loop` has raised `error`."""
+    if isinstance(error, RecursionError):
+        return error
     return InvalidParameterError(
         "no event loop of asyncio runs here, and minillmlib needs one. In plain code, call "
         "minillmlib.run(...). Under trio, call that in a thread, as in "
@@ -36,7 +39,10 @@ def logger() -> Logger:
 
 @cache
 def _import() -> tuple[ModuleType, Logger]:
-    import asyncio  # noqa: PLC0415 - see above
     import logging  # noqa: PLC0415 - see above
+
+    delay_forks_over_imports()
+    with import_lock:
+        import asyncio  # noqa: PLC0415 - see above
 
     return asyncio, logging.getLogger("minillmlib")

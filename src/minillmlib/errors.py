@@ -397,7 +397,10 @@ class MaxRetriesExceededError(MiniLLMError):
 
 
 class IncompleteStreamError(MiniLLMError):
-    """The stream stopped without the wire's end marker. `partial` is the text so far."""
+    """The stream stopped without the wire's end marker. `partial` is the text so far.
+
+    Also raised when a stream is read on that has failed or whose reader was cancelled.
+    """
 
     is_retryable = True
 

@@ -12,6 +12,7 @@ import msgspec
 from minillmlib.auth.credentials import CredentialSource, EnvironmentKey, FixedCredential
 from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
+from minillmlib.locks import import_lock
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset
@@ -154,7 +155,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         The first call starts the model's server, which ends with this process; the very first
         also downloads SmolLM2-135M (93 MB), a tiny demo model. Needs `minillmlib[local]`.
         """
-        from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
+        with import_lock:
+            from minillmlib.local import LocalTransport  # noqa: PLC0415 - few programs need it
 
         try:
             path = None if model_file is None else Path(model_file).absolute()

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from short_answers import said, scripted, streamed
 
-from minillmlib import ChatNode, InvalidParameterError, iterate, run
+from minillmlib import (
+    ChatNode,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    ReadError,
+    iterate,
+    run,
+)
 
 
 def test_run_returns_the_result_and_raises_the_error_of_a_coroutine():
@@ -87,6 +98,133 @@ def test_a_coroutine_that_exits_the_program_does_not_hang_it():
     assert run(asyncio.sleep(0, "still here")) == "still here"
 
 
+TASKS = []
+
+
+class MyExit(SystemExit):
+    pass
+
+
+async def leave(kind, *_):
+    raise kind
+
+
+def leave_now(kind, *_):
+    raise kind
+
+
+async def in_a_task(kind):
+    TASKS.append(asyncio.create_task(leave(kind)))
+    await asyncio.Event().wait()
+
+
+async def in_a_task_that_is_awaited(kind):
+    await asyncio.create_task(leave(kind))
+
+
+async def in_a_callback_of_the_loop(kind):
+    asyncio.get_running_loop().call_soon(leave_now, kind)
+    await asyncio.Event().wait()
+
+
+async def in_a_task_while_it_refuses_to_be_cancelled(kind):
+    TASKS.append(asyncio.create_task(leave(kind)))
+    for _ in range(100):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1)
+
+
+async def in_a_cost_callback(kind):
+    await call_with(functools.partial(leave_now, kind))
+
+
+async def in_an_async_cost_callback(kind):
+    await call_with(functools.partial(leave, kind))
+
+
+async def in_the_callback_of_a_stream_that_is_dropped(kind):
+    await anext(ROOT.chat_streaming("u", scripted(streamed("a", "b")), calling(kind)))
+    await asyncio.Event().wait()
+
+
+ROOT = ChatNode.root("s")
+
+
+def calling(kind):
+    return NodeCompletionParameters(cost_callback=functools.partial(leave_now, kind))
+
+
+async def call_with(callback):
+    settings = NodeCompletionParameters(cost_callback=callback)
+    await ROOT.chat("u", scripted(said("ok")), settings)
+
+
+EXITS = (
+    in_a_task, in_a_task_that_is_awaited, in_a_callback_of_the_loop, in_a_cost_callback,
+    in_an_async_cost_callback, in_the_callback_of_a_stream_that_is_dropped,
+)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:a completion stream was dropped:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("exit_", EXITS, ids=lambda it: it.__name__)
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, MyExit])
+def test_an_exit_anywhere_in_a_run_is_raised_by_it_and_the_next_run_works(exit_, kind):
+    other = ThreadPoolExecutor(1)
+    waiting = other.submit(lambda: run(asyncio.sleep(0.05, "not mine")))
+    with pytest.raises(kind):
+        run(exit_(kind))
+    assert run(ROOT.chat("u", scripted(said("ok")))).text == "ok"
+    assert waiting.result(5) == "not mine"
+    gc.collect()
+
+
+def test_an_exit_is_raised_though_the_coroutine_refuses_to_end(monkeypatch):
+    monkeypatch.setattr("minillmlib.blocking.END_SECS", 0.05)
+    with pytest.raises(SystemExit):
+        run(in_a_task_while_it_refuses_to_be_cancelled(SystemExit))
+    assert run(asyncio.sleep(0, "next")) == "next"
+
+
+def test_an_exit_after_its_run_has_ended_is_logged_and_ends_nothing(caplog):
+    async def start() -> None:
+        asyncio.get_running_loop().call_later(0.01, leave_now, SystemExit)
+
+    run(start())
+    end = time.monotonic() + 5
+    while not caplog.records and time.monotonic() < end:
+        time.sleep(0.005)
+    assert "SystemExit" in caplog.text
+    assert run(asyncio.sleep(0, "next")) == "next"
+
+
+async def stop_the_loop():
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    return "goes on"
+
+
+def test_a_coroutine_cannot_stop_the_loop_of_all_others():
+    assert run(stop_the_loop()) == run(stop_the_loop()) == "goes on"
+
+
+def test_when_the_loop_dies_every_run_gets_an_error_and_the_next_one_a_new_loop():
+    async def break_the_loop() -> None:
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop()._selector.close()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(run, asyncio.sleep(600)) for _ in range(3)]
+        waiting.append(pool.submit(run, break_the_loop()))
+        for one in waiting:
+            with pytest.raises(ReadError, match="call them again"):
+                one.result(5)
+    assert run(ROOT.chat("u", scripted(said("ok")))).text == "ok"
+    stream = ROOT.chat_streaming("u", scripted(streamed("a")))
+    assert [chunk.delta for chunk in iterate(stream) if chunk.delta] == ["a"]
+
+
 @pytest.mark.parametrize("wrong", [42, None, "x"])
 def test_run_takes_coroutines_and_iterate_takes_streams(wrong):
     with pytest.raises(InvalidParameterError, match="coroutine"):
@@ -114,6 +252,90 @@ def test_a_forked_process_gets_a_loop_of_its_own():
         text = run(ChatNode.root("s").chat("u", scripted(said("ok")))).text
         os._exit(0 if text == "ok" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FORKS = """
+import os, signal, sys, threading, time, warnings, minillmlib as m
+from minillmlib.testing import ScriptedReply, ScriptedTransport, without_retries
+warnings.simplefilter("ignore")  # that the process has threads
+body = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
+price = m.TokenPrice("1", "1")
+generator = m.GeneratorInfo.custom("t", "https://t.example/v1", "m").with_token_price(price)
+root, budget, stopped = m.ChatNode.root("s"), m.Budget(1000), []
+
+def call(status=200):
+    replies = [ScriptedReply.json(body, status=status)]
+    settings = m.NodeCompletionParameters(
+        params=m.CompletionParameters(max_tokens=9), budget=budget, retry=0)
+    scripted = generator.with_transport(ScriptedTransport(replies))
+    return m.run(m.ChatNode.root("s").chat("u", scripted, settings)).text
+
+def go_on():
+    while not stopped: call()
+
+def fork(work):
+    child = os.fork()
+    if not child:
+        signal.alarm(5)
+        work()
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+"""
+
+IN_THE_MIDDLE_OF_CALLS = """
+for _ in range(4): threading.Thread(target=go_on, daemon=True).start()
+time.sleep(0.3)
+print(sum(fork(call) for _ in range(30)), call())
+stopped.append(1)
+"""
+
+IN_THE_MIDDLE_OF_IMPORTS = """
+import logging
+def first_call():
+    try: m.run(m.ChatNode.root("s").chat("u", m.GeneratorInfo.custom("t", "http://127.0.0.1:9", "m")))
+    except m.ConnectError: pass
+with without_retries():
+    thread = threading.Thread(target=first_call)
+    thread.start()
+    print(sum(fork(first_call) for _ in range(8)))
+    thread.join()
+"""
+
+OF_A_STREAM_IN_PROGRESS = """
+import asyncio
+class Slow:
+    status, headers, sent = 200, {"content-type": "text/event-stream"}, 0
+    async def send(self, request): return self
+    async def read(self):
+        await asyncio.sleep(0.01)
+        self.sent += 1
+        return b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":%s}]}\\n\\n' % (
+            b"null" if self.sent < 9 else b'"stop"') if self.sent < 10 else b""
+    def close(self): pass
+stream = root.chat_streaming("u", generator.with_transport(Slow()))
+chunks = m.iterate(stream)
+next(chunks)
+def use():
+    try: next(chunks)
+    except m.InvalidParameterError: chunks.close()
+    else: os._exit(1)
+    call()
+print(fork(use), "".join(chunk.delta for chunk in chunks), stream.node.text)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(
+    ("program", "out"),
+    [
+        (IN_THE_MIDDLE_OF_CALLS, "0 ok\n"),
+        (IN_THE_MIDDLE_OF_IMPORTS, "0\n"),
+        (OF_A_STREAM_IN_PROGRESS, "0 aaaaaaaa aaaaaaaaa\n"),
+    ],
+    ids=["calls", "imports", "stream"],
+)
+def test_a_child_forked_at_any_moment_does_not_hang(program, out):
+    assert in_new_process("-c", FORKS + program) == (out, 0, "")
 
 
 SERVER = """
@@ -153,3 +375,41 @@ def test_a_program_that_used_run_leaves_nothing_open():
 def test_a_program_that_leaves_a_stream_half_read_ends_without_a_word():
     program = SERVER + "left = m.iterate(root.chat_streaming('u', generator)); next(left)"
     assert in_new_process("-c", program) == ("", 0, "")
+
+
+DAEMONS = """
+import itertools, time
+server.handle_error = lambda *_: None
+def call():
+    while True: m.run(root.chat('u', generator))
+def read():
+    while True:
+        for _ in m.iterate(root.chat_streaming('u', generator)): has_begun.set()
+def wait():
+    import asyncio
+    m.run(asyncio.sleep(600))
+def leave():
+    for number in itertools.count():
+        for _ in m.iterate(root.chat_streaming('u', generator)): break
+has_begun = threading.Event()
+for work in (call, call, read, read, wait, leave): threading.Thread(target=work, daemon=True).start()
+has_begun.wait()
+time.sleep(0.05)
+"""
+
+
+def test_daemon_threads_in_the_middle_of_calls_end_with_the_program_without_a_word():
+    assert in_new_process("-c", SERVER + DAEMONS) == ("", 0, "")
+
+
+def test_what_main_code_runs_after_the_end_is_refused():
+    program = """if 1:
+        import atexit, asyncio, minillmlib as m
+        def late():
+            try: m.run(asyncio.sleep(0))
+            except m.InvalidParameterError as error: print(error)
+        atexit.register(late)
+        m.run(asyncio.sleep(0))
+    """
+    out = "run() cannot be used after the program has ended\n"
+    assert in_new_process("-c", program) == (out, 0, "")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from minillmlib import (
     iterate,
     run,
 )
+from minillmlib.transport.aiohttp import AiohttpTransport
 
 WIRES = ("openai", "anthropic")
 
@@ -97,6 +99,76 @@ def test_three_loops_in_a_row_share_a_generator_and_each_closes_its_connections(
             assert asyncio.run(both_texts(generator)) == [TEXT, TEXT]
             wait_until(lambda: not server.open_connections())
             assert len(server.connections) == number
+
+
+async def half_read(generator) -> None:
+    await anext(ChatNode.root("s").chat_streaming("u", generator))
+
+
+async def through_a_proxy_of_its_own(generator) -> None:
+    httpx2 = pytest.importorskip("httpx2", reason="httpx2 is not installed")
+    from minillmlib.httpx import HttpxTransport
+
+    async with httpx2.AsyncClient() as client:
+        generator = generator.with_transport(HttpxTransport(client)).with_proxy(None)
+        assert await both_texts(generator) == [TEXT, TEXT]
+
+
+DROPPED = (both_texts, half_read, through_a_proxy_of_its_own)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:a completion stream was dropped:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
+@pytest.mark.parametrize("call", DROPPED, ids=lambda it: it.__name__)
+def test_loops_that_are_dropped_without_a_word_keep_no_connections(call, caplog):
+    loops = []
+    with ThreadedServer(either("openai")) as server:
+        generator = generator_at(server, "openai")
+        asyncio.run(both_texts(generator))  # imports the engine
+        gc.collect()
+        wait_until(lambda: not server.open_connections())
+        before = open_files()
+        for _ in range(20):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(call(generator))
+            loops.append(weakref.ref(loop))
+            del loop
+        gc.collect()
+        assert [each for each in loops if each() is not None] == []
+        wait_until(lambda: not server.open_connections())
+        assert open_files() <= before
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_loop_that_is_closed_closes_its_connections_at_once(caplog):
+    with ThreadedServer(either("openai")) as server:
+        generator = generator_at(server, "openai")
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(both_texts(generator)) == [TEXT, TEXT]
+        loop.close()
+        wait_until(lambda: not server.open_connections())
+        assert loop.is_closed()
+        loop.close()  # may be closed again
+    gc.collect()
+    assert caplog.records == []
+
+
+def test_a_dropped_transport_leaves_its_loop_to_close_what_it_opened():
+    async def main() -> None:
+        generator = generator_at(server, "openai").with_transport(AiohttpTransport())
+        assert await both_texts(generator) == [TEXT, TEXT]
+        del generator
+        gc.collect()
+        await asyncio.sleep(0.01)
+
+    with ThreadedServer(either("openai")) as server:
+        asyncio.run(main())
+        wait_until(lambda: not server.open_connections())
+
+
+def open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 def test_a_loop_in_each_of_many_threads_at_once_has_connections_of_its_own():

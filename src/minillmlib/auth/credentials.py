@@ -91,6 +91,8 @@ def _credential_path() -> Path:
     folder = os.environ.get("CLAUDE_CONFIG_DIR")
     try:
         return (Path(folder) if folder else Path.home() / ".claude") / ".credentials.json"
+    except RecursionError:  # a RuntimeError, too
+        raise
     except RuntimeError:
         raise _no_token("the home folder is unknown") from None
 

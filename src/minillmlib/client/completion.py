@@ -81,15 +81,15 @@ class Completion:
     _is_deferred = False  # whether the report waits for costs that come later
     _report: Report | None = None
     _reservations: tuple[Reservation, ...] = ()
-    _waiting_reservation: Reservation | None = None
+    _reservation: Reservation | None = None  # of the attempt that is being started
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
         try:
             self.loop = asyncio_module().get_running_loop()
-        except RuntimeError:
-            raise no_loop_error() from None
+        except RuntimeError as error:
+            raise no_loop_error(error) from None
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
 
     async def __aenter__(self) -> Self:
@@ -113,28 +113,25 @@ class Completion:
         self._auth = prepared.auth
         number = len(self.attempts) + 1
         self.pending = PendingAttempt(number, call, prepared, reservation)
+        self._reservation = None
         return self.pending
 
     async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
         """Reserve the ceiling of a request, or queue for it as long as an answer may take."""
         asyncio = asyncio_module()
         task = asyncio.current_task()
-        reservation = budget.enqueue(estimate, threads_of_tasks.get(task, task))
+        reservation = budget.new_reservation(estimate, threads_of_tasks.get(task, task))
+        self._reservation = reservation  # before it holds anything, so that no way out forgets it
+        reservation.join()
         if reservation.is_waiting:
             decided, secs = asyncio.Event(), self.timeouts.response_timeout().secs
             reservation.when_decided(partial(self.loop.call_soon_threadsafe, decided.set))
-            self._waiting_reservation = reservation
             try:
                 async with asyncio.timeout(secs):
                     await decided.wait()
             except TimeoutError:
                 if reservation.is_waiting:
                     reservation.settle(None)
-            except BaseException:
-                reservation.settle(None)
-                raise
-            finally:
-                self._waiting_reservation = None
         reservation.check()
         if self._report is not None:  # closed just when the money was there
             reservation.settle(None)
@@ -233,21 +230,29 @@ class Completion:
 
     def abandon(self) -> Report:
         """Settle the open attempt and report, once, without waiting."""
-        if self._waiting_reservation is not None:
-            self._waiting_reservation.settle(None)
-        if self.pending is not None:
-            self._settle(self.pending.record_abandoned())
+        self._settle_open()
         if self._report is None:
             self._auth = None  # a task or an error may keep this completion
             self._report = DONE  # so that a callback which leads here again is not called again
             self._report = self._start_report()
         return self._report
 
+    def _settle_open(self) -> None:
+        if self._reservation is not None:
+            self._reservation.settle(None)
+            self._reservation = None
+        if self.pending is not None:
+            self._settle(self.pending.record_abandoned())
+
     def abandon_threadsafe(self) -> None:
         """Abandon the completion soon, from a destructor in any thread."""
+        if not self.loop.is_running():  # and it may not run again
+            self._settle_open()
         try:
             self.loop.call_soon_threadsafe(self.abandon)
-        except RuntimeError:  # the loop is closed
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
             self.abandon()
 
     def _settle(self, attempt: Attempt) -> None:

@@ -106,6 +106,8 @@ def _spawn(
     """
     try:
         loop = asyncio_module().get_running_loop()
+    except RecursionError:  # a RuntimeError, too
+        raise
     except RuntimeError:
         return on_not_started()
     end: Future[None] = loop.create_future()
@@ -142,7 +144,7 @@ async def flush() -> None:
     """Wait for all callbacks that now run in this event loop."""
     try:
         loop = asyncio_module().get_running_loop()
-    except RuntimeError:
-        raise no_loop_error() from None
+    except RuntimeError as error:
+        raise no_loop_error(error) from None
     await asyncio_module().sleep(0)  # lets a stream that was just dropped start its own
     await Report(*(end for end in _running if end.get_loop() is loop))

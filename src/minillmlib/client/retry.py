@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-import threading
 from collections import OrderedDict
 
 from minillmlib.errors import ApiError, MiniLLMError, RateLimitError
+from minillmlib.locks import fork_safe_lock
 from minillmlib.types.parameters import NodeCompletionParameters
 
 DEFAULT_RETRIES = 2
@@ -58,7 +58,7 @@ class RetryQuota:
     MAX_SERVERS = 1000
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._remaining: OrderedDict[str, int] = OrderedDict()
         self.is_used = False  # whether any server may need something back
 

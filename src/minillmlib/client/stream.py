@@ -11,7 +11,12 @@ from minillmlib.client.completion import Completed, Completion, hide_frames
 from minillmlib.client.prepare import Call
 from minillmlib.client.stream_reader import StreamReader
 from minillmlib.deferred_imports import asyncio_module, no_loop_error
-from minillmlib.errors import InvalidParameterError, MiniLLMError, RejectedResponseError
+from minillmlib.errors import (
+    IncompleteStreamError,
+    InvalidParameterError,
+    MiniLLMError,
+    RejectedResponseError,
+)
 from minillmlib.streaming.accumulator import chunk_of
 from minillmlib.streaming.partial_json import PartialJsonStream
 from minillmlib.types.costs import Attempt, CostInfo
@@ -29,7 +34,8 @@ class StreamingCompletion(Generic[NodeT_co]):
 
     A failure before the first chunk was taken is retried as the settings allow; after that
     nothing is. A stream belongs to one task and one event loop at a time:
-    `InvalidParameterError` for others.
+    `InvalidParameterError` for others. After a failure, or when its reader was cancelled, it
+    cannot be read on: `IncompleteStreamError`, so that a part never passes for the whole.
     """
 
     def __init__(self, call: Call, on_answer: Callable[[Completed], NodeT_co]) -> None:
@@ -43,6 +49,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._held_back: MiniLLMError | None = None  # until the chunks before it were taken
         self._completed: Completed | None = None
         self._node: NodeT_co | None = None
+        self._why_broken: str | None = None  # why it ended before its end, unless it was closed
+        self._partial = ""  # the text that had arrived by then
 
     @property
     def response(self) -> CompletionResponse:
@@ -64,15 +72,20 @@ class StreamingCompletion(Generic[NodeT_co]):
         return () if self._completion is None else self._completion.attempts
 
     async def __aenter__(self) -> Self:
-        if self._completion is None and not self._is_over:
-            await self._advance()
-        return self
+        try:
+            if self._completion is None and not self._is_over:
+                await self._advance()
+            return self  # noqa: TRY300 - interrupts are caught here, too
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C: there will be no `__aexit__`
+                self._interrupt()
+            raise
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None or isinstance(error, Exception):
             await self.aclose()
         else:  # cancelled, or Ctrl-C: wait for nothing
-            self._abandon()
+            self._interrupt()
 
     async def aclose(self) -> None:
         """End the stream and its connection at once. May be called again."""
@@ -104,19 +117,18 @@ class StreamingCompletion(Generic[NodeT_co]):
             self._check_reader()
         while not self._chunks:
             if self._is_over:
+                self._check_whole()
                 raise StopAsyncIteration
             await self._advance()
         self._delivered += 1
         return self._chunks.popleft()
 
-    async def text(self) -> AsyncIterator[str]:
+    def text(self) -> AsyncIterator[str]:
         """Yield the text of the answer as it grows, piece by piece, and no empty piece.
 
         Reads the stream, so read it in no other way beside this one.
         """
-        async for chunk in self:
-            if chunk.delta:
-                yield chunk.delta
+        return _TextPieces(self)
 
     def partial_json(self) -> PartialJsonStream:
         """Return the JSON of the answer as it grows, by `async for`: a value for each change.
@@ -166,11 +178,13 @@ class StreamingCompletion(Generic[NodeT_co]):
                     await self._finish(completion, self._reader)
             except MiniLLMError as error:
                 await self._recover(completion, error)
-        except MiniLLMError:
+        except MiniLLMError as error:
+            self._why_broken = f"it failed ({type(error).__name__}: {error})"
+            self._partial = error.partial
             await self.aclose()
             raise
         except BaseException as error:
-            self._abandon()
+            self._interrupt()
             hide_frames(error)
             raise
         finally:
@@ -232,8 +246,8 @@ class StreamingCompletion(Generic[NodeT_co]):
     def _check_reader(self) -> None:
         try:
             loop, completion = asyncio_module().get_running_loop(), self._completion
-        except RuntimeError:
-            raise no_loop_error() from None
+        except RuntimeError as error:
+            raise no_loop_error(error) from None
         if self._is_busy or (completion is not None and completion.loop is not loop):
             raise InvalidParameterError("a stream is read by one task of one event loop at a time")
 
@@ -241,13 +255,32 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._is_over = True
         self._chunks.clear()
         if self._reader is not None:
+            self._partial = self._reader.partial
             self._reader.close()
             self._reader = None
 
-    def _abandon(self) -> None:
+    def _interrupt(self) -> None:
+        """Abandon the stream, whose reader was cancelled or interrupted."""
+        if not self._is_over:
+            self._why_broken = (
+                "its reader was cancelled or interrupted. To wait for a chunk only so long, set "
+                "timeout_secs or progress_timeout_secs, or keep the task of "
+                "`anext(stream)` and give it to asyncio.wait(..., timeout=...)"
+            )
         self._close()
         if self._completion is not None:
             self._completion.abandon()
+
+    def _check_whole(self) -> None:
+        """Raise if the stream is over because of a failure or an interruption."""
+        if self._why_broken is None:
+            return
+        error = IncompleteStreamError(
+            f"the stream cannot be read on, and what was read is not the whole: {self._why_broken}",
+            partial=self._partial,
+        )
+        error.attempts = self.attempts
+        raise error
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
@@ -272,6 +305,21 @@ class StreamingCompletion(Generic[NodeT_co]):
     def __repr__(self) -> str:
         state = "over" if self._is_over else "reading" if self._completion else "new"
         return f"<StreamingCompletion of {self._call.generator.model}: {state}>"
+
+
+class _TextPieces:
+    """The pieces of `StreamingCompletion.text`. A generator would end when it is cancelled."""
+
+    def __init__(self, stream: StreamingCompletion[object]) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while not (delta := (await self._stream.__anext__()).delta):
+            pass
+        return delta
 
 
 TrackedStream = StreamingCompletion  # the name of the guide: every stream settles its cost

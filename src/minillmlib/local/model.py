@@ -71,6 +71,8 @@ def _cache_folder() -> Path:
     named = os.environ.get("MINILLMLIB_CACHE_DIR")
     try:
         return Path(named).expanduser() if named else _user_cache() / "minillmlib"
+    except RecursionError:  # a RuntimeError, too
+        raise
     except RuntimeError as error:
         raise LocalModelError(
             f"there is no cache folder for the built-in model ({error}); set MINILLMLIB_CACHE_DIR"

@@ -6,13 +6,13 @@ import atexit
 import os
 import secrets
 import sys
-import threading
 from pathlib import Path
 from typing import Self
 
 from minillmlib.errors import LocalModelError
 from minillmlib.local.model import MODEL_NAME, default_model_path
 from minillmlib.local.process import ServerProcess, Settings, check_engine
+from minillmlib.locks import fork_safe_lock
 
 GGUF_MAGIC = b"GGUF"
 
@@ -31,7 +31,7 @@ class LocalServer:
         # Symbolic links stay unresolved: the parts of a split model are found by their names.
         self._model = None if model is None else Path(model).expanduser().absolute()
         self.key = secrets.token_urlsafe(32)
-        self._lock = threading.Lock()
+        self._lock = fork_safe_lock()
         self._process: ServerProcess | None = None
 
     def __repr__(self) -> str:

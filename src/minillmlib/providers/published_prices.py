@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from minillmlib.deferred_imports import logger
 from minillmlib.errors import MissingExtraError
 from minillmlib.json_value import JsonValue
+from minillmlib.locks import import_lock
 from minillmlib.types.costs import RATES, TokenPrice
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def published_price(base_url: str, model: str) -> TokenPrice | None:
 def find_price(base_url: str, model: str) -> TokenPrice:
     """Return the published price of a model. Raises `NoPublishedPriceError` without one."""
     try:
-        from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - only when asked for
+        with import_lock:
+            from genai_prices import __version__, data_snapshot  # noqa: PLC0415 - when asked for
     except ImportError:
         raise MissingExtraError(
             'published prices need genai-prices: pip install "minillmlib[prices]"'

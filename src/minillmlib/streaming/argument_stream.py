@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -231,8 +230,11 @@ async def _wait(waiters: set[Future[None]]) -> None:
 def _wake(waiters: set[Future[None]]) -> None:
     """Wake the waiting tasks. Runs in any thread, because `__del__` may."""
     for waiter in tuple(waiters):
-        with contextlib.suppress(RuntimeError):  # its loop is closed
+        try:
             waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
+        except RuntimeError:
+            if not waiter.get_loop().is_closed():
+                raise
     waiters.clear()
 
 

@@ -90,17 +90,19 @@ class AiohttpTransport:
     """Sends through aiohttp, with one connection pool per event loop and process.
 
     A pool needs no closing: it ends with the asynchronous generators of its loop, which
-    `asyncio.run` and every other well-behaved runner shuts down.
+    `asyncio.run` and every other well-behaved runner shuts down. It belongs to its loop, so that
+    one that is dropped without a shutdown is collected, with its connections.
     """
 
     def __init__(self) -> None:
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        # By the ids of their loops, which hold them.
+        self._pools: weakref.WeakValueDictionary[int, _Pool] = weakref.WeakValueDictionary()
         weakref.finalize(self, _abandon_pools, self._pools)  # at the latest when Python ends
 
     async def send(self, request: HttpRequest) -> "_AiohttpResponse":
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
+        pool = self._pools.get(id(loop))
         if pool is None or pool.process_id != os.getpid() or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
@@ -121,6 +123,8 @@ class AiohttpTransport:
                 max_field_size=request.max_header_bytes,
                 **({} if proxy is None else _proxy_options(request, proxy)),
             )
+        except RecursionError as error:  # a RuntimeError, too
+            failure = error.with_traceback(None)
         except _FOREIGN as error:
             failure = _explain(error, request, proxy)
             is_kept = context.was_sent and not context.is_on_new_connection
@@ -140,21 +144,45 @@ class AiohttpTransport:
         raise failure
 
     async def _new_pool(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
-        _abandon_pools(self._pools, only_closed=True)
-        pool = self._pools[loop] = _Pool()
+        pool = self._pools[id(loop)] = _Pool(loop)
+        _LoopClose.of(loop).pools.append(pool)
         await anext(pool.closer)  # which the loop, now that it has started, ends at shutdown
         return pool
 
 
-def _abandon_pools(
-    pools: "dict[asyncio.AbstractEventLoop, _Pool]", *, only_closed: bool = False
-) -> None:
-    """Close the pools of loops that ended without a shutdown, and log nothing."""
-    for loop in list(pools):
-        if loop.is_closed() or not (only_closed or loop.is_running()):
-            pool = pools.pop(loop, None)
-            if pool is not None and pool.process_id == os.getpid():
-                pool.abandon()
+def _abandon_pools(pools: "weakref.WeakValueDictionary[int, _Pool]") -> None:
+    """Close the pools of loops that do not run, and log nothing."""
+    for reference in pools.valuerefs():
+        pool = reference()
+        if pool is not None and not pool.loop.is_running():
+            pool.abandon()
+
+
+class _LoopClose:
+    """The `close` of an event loop with pools: closes them, too.
+
+    It is what holds the pools. Connections refer to their loop, so whatever else held them would
+    keep a loop alive that was dropped without being closed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._close = loop.close
+        self.pools: list[_Pool] = []
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> "_LoopClose":
+        """Return the one of `loop`, put in place of its method on the first call."""
+        close = vars(loop).get("close")
+        if not isinstance(close, cls):
+            close = vars(loop)["close"] = cls(loop)
+        close.pools = [pool for pool in close.pools if not pool.session.closed]
+        return close
+
+    def __call__(self) -> None:
+        self._close()
+        pools, self.pools = self.pools, []
+        for pool in pools:
+            pool.abandon()
 
 
 def _find_proxy(request: HttpRequest) -> Proxy | None:
@@ -227,7 +255,11 @@ class _Protocol(ResponseHandler):
 class _Connector(aiohttp.TCPConnector):
     """Records on the request in progress when it has a connection, and whether that is new."""
 
-    def __init__(self, *, force_close: bool) -> None:
+    def __init__(
+        self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
+    ) -> None:
+        self._process_id = os.getpid()
+        self._loop_end = loop_end
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
         resolver = aiohttp.ThreadedResolver()
@@ -272,6 +304,16 @@ class _Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         _context.get().is_on_new_connection = True
         return await super()._create_connection(req, traces, timeout)
+
+    def __del__(self, *_: object) -> None:
+        """Close what is open; aiohttp would log it. The loop is being collected, too."""
+        if self._process_id == os.getpid():  # in a forked child, the connections are the parent's
+            self.abandon()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent. Then the destructor of the session logs nothing."""
+        return self._closed or not self._loop_end.alive
 
     def abandon(self) -> None:
         """Close what is open, after the loop has ended."""
@@ -365,17 +407,27 @@ class _Request(aiohttp.ClientRequest):
         return response
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class _Pool:
     """A session that ends with the event loop it was made in."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.process_id = os.getpid()
-        self.session = _new_session(force_close=False)
-        self.single_use = _new_session(force_close=True)
+        self.loop = loop
+        # Called when the loop is collected, before any destructor of what is collected with it.
+        loop_end = weakref.finalize(loop, _do_nothing)
+        loop_end.atexit = False
+        self.session = _new_session(_Connector(loop_end, force_close=False))
+        self.single_use = _new_session(_Connector(loop_end, force_close=True))
         self.closer = self._close_at_shutdown()
 
     def abandon(self) -> None:
         """Close everything after the loop has ended."""
+        if self.process_id != os.getpid():
+            return  # a forked child: the connections are the parent's
         for session in (self.session, self.single_use):
             connector = session.connector
             session.detach()  # it would warn of an open connector
@@ -397,9 +449,9 @@ _MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none
 )
 
 
-def _new_session(*, force_close: bool) -> aiohttp.ClientSession:
+def _new_session(connector: _Connector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=_Connector(force_close=force_close),
+        connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -446,6 +498,8 @@ class _AiohttpResponse:
             return b""
         try:
             return await content.readany()
+        except RecursionError:  # a RuntimeError, too
+            raise
         except _FOREIGN as error:
             error.__traceback__ = None  # aiohttp keeps one such error for ever, and so this frame
             if rest := self._take_buffered(error):

@@ -6,6 +6,7 @@ from functools import cache
 
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import ConnectError
+from minillmlib.locks import import_lock
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
 
 _override: Transport | None = None
@@ -58,6 +59,7 @@ def _engine() -> Transport:
 
 
 def _import_engine() -> type[Transport]:
-    from minillmlib.transport.aiohttp import AiohttpTransport  # noqa: PLC0415 - see above
+    with import_lock:
+        from minillmlib.transport.aiohttp import AiohttpTransport  # noqa: PLC0415 - see above
 
     return AiohttpTransport

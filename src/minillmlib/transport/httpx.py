@@ -5,6 +5,7 @@ import contextlib
 import re
 import socket
 import time
+import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,9 @@ class HttpxTransport:
             )
         self._client = client
         self._reports_progress = False  # whether the client ever reported its progress
-        self._proxied: dict[asyncio.AbstractEventLoop, _ProxyClients] = {}
+        self._proxied: weakref.WeakValueDictionary[int, _ProxyClients] = (
+            weakref.WeakValueDictionary()  # by the ids of their loops, which hold them
+        )
 
     async def send(self, request: HttpRequest) -> "_HttpxResponse":
         """Send `request` once. See `Transport.send`.
@@ -91,6 +94,9 @@ class HttpxTransport:
                 auth=None,
                 follow_redirects=False,
             )
+        except RecursionError as error:  # a RuntimeError, too
+            context.abandon()
+            failure = error.with_traceback(None)
         except _FOREIGN as error:
             failure = _translate(error, request.url, "" if proxy is None else proxy.url)
             is_kept = context.was_sent and not context.is_on_new_connection
@@ -119,11 +125,10 @@ class HttpxTransport:
     async def _client_through(self, proxy: ProxySetting) -> httpx2.AsyncClient:
         """Return a client of our own for `proxy`, or for none. It is closed with its loop."""
         loop = asyncio.get_running_loop()
-        clients = self._proxied.get(loop)
+        clients = self._proxied.get(id(loop))
         if clients is None:
-            for other in [each for each in self._proxied if each.is_closed()]:
-                self._proxied.pop(other, None)
-            clients = self._proxied[loop] = _ProxyClients()
+            clients = self._proxied[id(loop)] = _ProxyClients()
+            vars(loop)[f"_minillmlib_clients_{id(clients)}"] = clients
             await anext(clients.closer)
         return clients.get(proxy)
 
@@ -196,6 +201,8 @@ class _HttpxResponse:
             async for piece in self._pieces:
                 if piece:
                     return piece
+        except RecursionError:  # a RuntimeError, too
+            raise
         except (httpx2.HTTPError, httpx2.StreamError, OSError, RuntimeError) as error:
             failure = _translate(error, self._url, "")
         else:

@@ -112,15 +112,15 @@ class _LoopTimer:
 
     def add(self, scope: TimeoutScope) -> None:
         """Expire `scope` when it is due, unless it is removed from `scopes` before."""
-        self.scopes.add(scope)
         if scope.due_at < self._due_at:
             self._set(scope.due_at)
+        self.scopes.add(scope)  # last: a scope that was not entered must not cancel its task
 
     def _set(self, when: float) -> None:
+        handle = self._loop.call_at(when, self._on_timer)
         if self._handle is not None:
             self._handle.cancel()
-        self._due_at = when
-        self._handle = self._loop.call_at(when, self._on_timer)
+        self._handle, self._due_at = handle, when
 
     def _on_timer(self) -> None:
         self._handle, self._due_at = None, math.inf
@@ -132,16 +132,11 @@ class _LoopTimer:
             self._set(max(due_at, now + TICK_SECS))
 
 
-_timers: dict[AbstractEventLoop, _LoopTimer] = {}
-
-
 def _timer_of(loop: AbstractEventLoop) -> _LoopTimer:
-    timer = _timers.get(loop)
+    """Return the timer of `loop`, kept on it: a table would keep a dropped loop alive."""
+    timer: _LoopTimer | None = vars(loop).get("_minillmlib_timer")
     if timer is None:
-        for other in list(_timers):
-            if other.is_closed():
-                _timers.pop(other, None)
-        timer = _timers[loop] = _LoopTimer(loop)
+        timer = vars(loop)["_minillmlib_timer"] = _LoopTimer(loop)
     return timer
 
 

@@ -1,13 +1,13 @@
 """Budgets: limits on the cost of many requests together, with a queue of those that wait."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from operator import attrgetter
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import (
     EXACT,
     ZERO,
@@ -51,12 +51,12 @@ class Budget:
     @property
     def spent(self) -> Decimal:
         """The known costs, and the ceilings of the unknown ones."""
-        return self._account.spent
+        return self._account.sums.spent
 
     @property
     def reserved(self) -> Decimal:
         """The sum reserved for requests in progress."""
-        return self._account.reserved
+        return self._account.sums.reserved
 
     @property
     def remaining(self) -> Decimal:
@@ -81,7 +81,13 @@ class Budget:
         return reservation
 
     def enqueue(self, estimate: CostEstimate, owner: object = None) -> "Reservation":
-        """Reserve the ceiling, or queue for it: then the reservation `is_waiting`.
+        """Reserve the ceiling, or queue for it: then the reservation `is_waiting`."""
+        reservation = self.new_reservation(estimate, owner)
+        reservation.join()
+        return reservation
+
+    def new_reservation(self, estimate: CostEstimate, owner: object = None) -> "Reservation":
+        """Return a reservation that holds nothing and is not in line: `join` it.
 
         `owner` is the task that would wait: its own reservations are not released meanwhile.
         Raises `BudgetExceededError` if the ceiling is unknown.
@@ -91,9 +97,7 @@ class Budget:
                 "a budget needs the maximum cost of a request, and this is missing for it: "
                 f"{'; '.join(estimate.missing)}; the request was not sent"
             )
-        reservation = Reservation(self._queue, self._accounts, estimate.ceiling, owner)
-        self._queue.join(reservation)
-        return reservation
+        return Reservation(self._queue, self._accounts, estimate.ceiling, owner)
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
@@ -130,6 +134,10 @@ class Reservation:
         self._reserved = self._spent = ZERO
         self._is_final = self._is_in_progress = False
 
+    def join(self) -> None:
+        """Reserve the ceiling, or queue for it."""
+        self._queue.join(self)
+
     def check(self) -> None:
         """Raise the error with which the reservation was refused."""
         if self.error is not None:
@@ -144,31 +152,41 @@ class Reservation:
 
     def hold(self) -> None:
         """Take the ceiling from the accounts."""
-        self.is_waiting, self._is_in_progress, self._reserved = False, True, self.ceiling
-        if self.owner is not None:
-            self._queue.held.setdefault(self.owner, set()).add(self)
-        for account in self.accounts:
-            account.book(self.ceiling, ZERO, 1)
+        before = [account.sums for account in self.accounts]
+        try:
+            for account in self.accounts:
+                account.book(self.ceiling, ZERO, 1)
+            self.is_waiting, self._is_in_progress, self._reserved = False, True, self.ceiling
+            if self.owner is not None:
+                self._queue.held.setdefault(self.owner, set()).add(self)
+        except BaseException:  # Ctrl-C: all of it, or nothing
+            self._restore(before)
+            self.is_waiting, self._is_in_progress, self._reserved = True, False, ZERO
+            self._queue.held.get(self.owner, set()).discard(self)
+            raise
 
     def refuse(self) -> None:
         """Leave the queue without a sum; the error lists what is spent and reserved."""
         account = min(self.accounts, key=attrgetter("remaining"))
-        self.is_waiting, self._is_final = False, True
         remaining = f"only ${account.remaining:f}"
         if self.ceiling <= account.remaining:
             remaining = f"others came before it in line, and ${account.remaining:f}"
         self.error = BudgetExceededError(
             f"the request may cost ${self.ceiling:f}, but {remaining} of the "
-            f"budget of ${account.limit:f} remain: ${account.spent:f} are spent, and "
-            f"${account.reserved:f} are set aside for {account.requests} requests in progress; "
+            f"budget of ${account.limit:f} remain: ${account.sums.spent:f} are spent, and "
+            f"${account.sums.reserved:f} are set aside for {account.sums.requests} requests in "
+            "progress; "
             "it was not sent"
         )
+        self.is_waiting, self._is_final = False, True
 
     def wake(self) -> bool:
         """Wake the task that waits. Return False if its event loop is closed."""
         try:
             if self._wake is not None:
                 self._wake()
+        except RecursionError:  # a RuntimeError, too
+            raise
         except RuntimeError:
             return False
         return True
@@ -190,41 +208,64 @@ class Reservation:
             self.wake()
         if self._is_final:
             return
-        self._is_final = cost is None or cost.resolution is CostResolution.RESOLVED
+        is_final = cost is None or cost.resolution is CostResolution.RESOLVED
         known = ZERO if cost is None else cost.cost
-        spent = known if self._is_final else self.ceiling
-        for account in self.accounts:
-            released = self._reserved.copy_negate()  # a minus sign alone would round
-            account.book(released, EXACT.subtract(spent, self._spent), -self._is_in_progress)
-        self._is_in_progress, self._reserved, self._spent = False, ZERO, spent
+        spent = known if is_final else self.ceiling
+        released = self._reserved.copy_negate()  # a minus sign alone would round
+        before = [account.sums for account in self.accounts]
+        own = self._is_in_progress, self._reserved, self._spent
+        try:
+            for account in self.accounts:
+                account.book(released, EXACT.subtract(spent, self._spent), -self._is_in_progress)
+            self._is_in_progress, self._reserved, self._spent = False, ZERO, spent
+            self._is_final = is_final
+        except BaseException:  # Ctrl-C: all of it, or nothing
+            self._restore(before)
+            self._is_in_progress, self._reserved, self._spent = own
+            self._is_final = False
+            raise
         self._queue.forget(self)
+
+    def _restore(self, sums: "list[_Sums]") -> None:
+        for account, before in zip(self.accounts, sums, strict=True):
+            account.sums = before
+
+
+class _Sums(NamedTuple):
+    """One value, so that no interrupt changes half of it."""
+
+    spent: Decimal = ZERO
+    reserved: Decimal = ZERO
+    requests: int = 0  # in progress
 
 
 class _Account:
     """The sums of one budget. Changed under the lock of its queue only."""
 
-    __slots__ = ("limit", "requests", "reserved", "spent")
+    __slots__ = ("limit", "sums")
 
     def __init__(self, limit: Decimal) -> None:
         self.limit = limit
-        self.spent = self.reserved = ZERO
-        self.requests = 0  # in progress
+        self.sums = _Sums()
 
     @property
     def remaining(self) -> Decimal:
-        return EXACT.subtract(self.limit, EXACT.add(self.spent, self.reserved))
+        return EXACT.subtract(self.limit, EXACT.add(self.sums.spent, self.sums.reserved))
 
     def book(self, reserved: Decimal, spent: Decimal, requests: int) -> None:
-        self.reserved = EXACT.add(self.reserved, reserved)
-        self.spent = EXACT.add(self.spent, spent)
-        self.requests += requests
+        sums = self.sums
+        self.sums = _Sums(
+            EXACT.add(sums.spent, spent),
+            EXACT.add(sums.reserved, reserved),
+            sums.requests + requests,
+        )
 
 
 class _Queue:
     """The reservations that wait for a budget, its parents or its children, first come first."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # guards all of these budgets
+        self.lock = fork_safe_lock()  # guards all of these budgets
         self.held: dict[object, set[Reservation]] = {}  # by the tasks that made them
         self._waiting: deque[Reservation] = deque()
 
@@ -244,29 +285,34 @@ class _Queue:
     def _decide(self) -> list[Reservation]:
         decided, passed = [], []
         short: set[_Account] = set()  # accounts for which earlier ones wait
-        while self._waiting:
-            reservation = self._waiting.popleft()
-            accounts, ceiling = reservation.accounts, reservation.ceiling
-            if not reservation.is_waiting:  # it has left
-                continue
-            if any(ceiling > self._available(account, reservation.owner) for account in accounts):
-                reservation.refuse()
-            elif short.isdisjoint(accounts) and all(ceiling <= one.remaining for one in accounts):
-                reservation.hold()
-            else:
-                passed.append(reservation)
-                short.update(one for one in accounts if ceiling > one.remaining)
-                if accounts[-1] in short:  # the root, for which all others would wait too
-                    break
-                continue
-            decided.append(reservation)
-        self._waiting.extendleft(reversed(passed))
+        try:
+            while self._waiting:
+                reservation = self._waiting[0]
+                accounts, ceiling = reservation.accounts, reservation.ceiling
+                if not reservation.is_waiting:  # it has left
+                    self._waiting.popleft()
+                    continue
+                if any(ceiling > self._available(one, reservation.owner) for one in accounts):
+                    reservation.refuse()
+                elif short.isdisjoint(accounts) and all(ceiling <= x.remaining for x in accounts):
+                    reservation.hold()
+                else:
+                    passed.append(reservation)
+                    self._waiting.popleft()
+                    short.update(one for one in accounts if ceiling > one.remaining)
+                    if accounts[-1] in short:  # the root, for which all others would wait too
+                        break
+                    continue
+                decided.append(reservation)
+                self._waiting.popleft()
+        finally:  # also at Ctrl-C, so that none that waits is lost
+            self._waiting.extendleft(reversed(passed))
         return decided
 
     def _available(self, account: _Account, owner: object) -> Decimal:
         """Return the sum that an account has if the requests of all other owners cost nothing."""
         own = (one.ceiling for one in self.held.get(owner, ()) if account in one.accounts)
-        return EXACT.subtract(account.limit, exact_sum((account.spent, *own)))
+        return EXACT.subtract(account.limit, exact_sum((account.sums.spent, *own)))
 
     def forget(self, reservation: Reservation) -> None:
         """Remove a settled reservation from those that its owner holds."""

@@ -1,0 +1,51 @@
+"""Locks that do not hang a forked child, whatever other threads did at the time of the fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+
+IMPORT_SECS = 10.0  # how long a fork waits for an import of ours
+
+_locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
+
+
+def fork_safe_lock() -> threading.RLock:
+    """Return a lock that is free in a forked child: no thread that may hold it exists there."""
+    lock = threading.RLock()
+    _locks.add(lock)
+    return lock
+
+
+# Held over the imports on first use. A child would wait for ever for a module that another thread
+# was importing at the fork, so forks wait for the import.
+import_lock = fork_safe_lock()
+
+
+def delay_forks_over_imports() -> None:
+    """Let forks wait for `import_lock`, from now on.
+
+    To be called after the import of logging, whose lock the imports need: a fork takes the locks
+    that were registered last first.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_wait_for_imports, after_in_parent=_go_on)
+
+
+def _wait_for_imports() -> None:
+    import_lock.acquire(timeout=IMPORT_SECS)
+
+
+def _go_on() -> None:
+    if import_lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - as in `Condition`
+        import_lock.release()
+
+
+def _free_all() -> None:
+    for lock in _locks:
+        lock._at_fork_reinit()  # type: ignore[attr-defined] # noqa: SLF001 - as in `threading`
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_free_all)

@@ -1,0 +1,80 @@
+"""Calls at the end of Python's stack: a RecursionError stays one, and nothing is left half done."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+
+import pytest
+from answer_pieces import TEXT, generator_at, whole
+from short_answers import said, scripted, streamed
+from threaded_server import ThreadedServer
+
+from minillmlib import (
+    Budget,
+    ChatNode,
+    CompletionParameters,
+    MiniLLMError,
+    NodeCompletionParameters,
+    TokenPrice,
+    run,
+)
+
+
+async def collect(root, generator, settings):
+    return await root.chat_streaming("u", generator, settings).collect()
+
+
+async def chat(root, generator, settings):
+    return await root.chat("u", generator, settings)
+
+
+async def at_depth(frames: int, call, *args):
+    return await (at_depth(frames - 1, call, *args) if frames else call(*args))
+
+
+def frames_left() -> int:
+    depth, frame = 0, sys._getframe()
+    while frame := frame.f_back:
+        depth += 1
+    return sys.getrecursionlimit() - depth
+
+
+async def outcomes(call, make_generator, settings, step: int) -> list[str]:
+    """The outcome of the call at each of the last depths of the stack."""
+    seen = []
+    for depth in range(frames_left() - 150, frames_left() + 1, step):
+        try:
+            node = await at_depth(depth, call, ChatNode.root("s"), make_generator(), settings)
+            seen.append(node.text)
+        except (RecursionError, MiniLLMError) as error:
+            seen.append(type(error).__name__)
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:a completion stream was dropped:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("call", "reply"), [(chat, said("ok")), (collect, streamed("ok"))])
+def test_a_call_at_the_end_of_the_stack_works_or_raises_recursion_error(call, reply):
+    budget = Budget(1000)
+    settings = NodeCompletionParameters(
+        params=CompletionParameters(max_tokens=9), budget=budget, retry=0
+    )
+    price = TokenPrice("1", "1")
+    seen = asyncio.run(outcomes(call, lambda: scripted(reply).with_token_price(price), settings, 1))
+    assert set(seen) == {"ok", "RecursionError"}
+    assert budget.reserved == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of what aiohttp itself loses there
+def test_the_engine_does_not_take_the_end_of_the_stack_for_that_of_the_loop():
+    with ThreadedServer(whole("openai")) as server:
+        settings = NodeCompletionParameters(retry=0, timeout_secs=0.5)
+        generator = generator_at(server, "openai")
+        run(ChatNode.root("s").chat("u", generator))  # imports the engine
+        seen = asyncio.run(outcomes(chat, lambda: generator, settings, 2))
+        gc.collect()
+    assert {TEXT, "RecursionError"} <= set(seen)
+    assert not {"ReadError", "ConnectError"} & set(seen)
