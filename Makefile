@@ -66,12 +66,16 @@ sbom: dist  ## Write what is installed with the package into dist/minillmlib.cdx
 	$(PYTHON) -m venv --clear --without-pip $(VENV)/trial
 	$(VENV)/tools/bin/python -m pip --python $(VENV)/trial/bin/python install --quiet \
 	  --disable-pip-version-check dist/*.whl
-	$(VENV)/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
-	  --validate --output-file dist/minillmlib.cdx.json $(VENV)/trial/bin/python
+	@# cyclonedx-py reads no version that is dynamic.
+	version=$$($(VENV)/trial/bin/python -c "import minillmlib; print(minillmlib.__version__)") && \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(VENV)/trial/pyproject.toml
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject $(VENV)/trial/pyproject.toml \
+	  --output-reproducible --validate --output-file dist/minillmlib.cdx.json $(VENV)/trial/bin/python
 
 audit: $(VENV)/tools/installed  ## Look all pinned versions up among known vulnerabilities
 	for file in dev tools; do \
-	  $(VENV)/tools/bin/pip-audit --require-hashes --disable-pip -r requirements/$$file.txt || exit 1; \
+	  $(VENV)/tools/bin/pip-audit --strict --require-hashes --disable-pip \
+	  -r requirements/$$file.txt || exit 1; \
 	done
 
 workflows: $(VENV)/tools/installed  ## Check the workflows, without a network

@@ -21,9 +21,11 @@ def build(source: Path, target: Path, epoch: str) -> list[Path]:
     """Build both forms of the package from the folder `source`."""
     environment = {**os.environ, "SOURCE_DATE_EPOCH": epoch}
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(target)]
-    subprocess.run(  # noqa: S603 - our own arguments
-        command, cwd=source, env=environment, check=True, stdout=subprocess.DEVNULL
+    done = subprocess.run(  # noqa: S603 - our own arguments
+        command, cwd=source, env=environment, capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        raise SystemExit(done.stderr)
     return sorted(target.iterdir())
 
 
