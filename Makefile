@@ -34,9 +34,10 @@ lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyprojec
 
 newest:  ## Test with the newest aiohttp and msgspec, also those that are not final
 	$(PYTHON) -m venv --clear $(VENV)/newest
-	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --pre aiohttp msgspec
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) \
 	  --editable '.[cli,httpx,prices]'
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
+	  aiohttp msgspec
 	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \
 	  -m "not long" $(LOWEST_TESTS)
 

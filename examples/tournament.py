@@ -17,7 +17,7 @@ from minillmlib import (
     NodeCompletionParameters,
 )
 
-WRITER = CompletionParameters(max_tokens=30, temperature=1.0)
+WRITER = CompletionParameters(max_tokens=20, temperature=1.0)
 
 
 @dataclass
