@@ -46,6 +46,12 @@ def test_a_workflow_runs_what_the_makefile_has(file):
     assert wanted - {"docs"} <= TARGETS
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "examples/README.md", "tests/README.md"])
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (TOP / page).read_text(encoding="utf-8"))
+    assert [link for link in links if not (TOP / page).parent.joinpath(link).exists()] == []
+
+
 def test_the_citation_names_this_version():
     text = (TOP / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {minillmlib.__version__}\n" in text
