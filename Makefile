@@ -7,11 +7,15 @@ WORKERS ?= auto
 
 # What meets the libraries below ours: the engines, the decoding, the command line.
 LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py \
-  tests/transport/test_proxies.py tests/transport/test_engine.py tests/streaming \
+  tests/transport/test_proxies.py tests/transport/test_engine.py \
+  tests/transport/test_aiohttp_names.py tests/streaming \
   tests/providers/test_generators.py tests/cli/test_cli.py
 
+TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+
 .DEFAULT_GOAL := help
-.PHONY: help install chat test lowest check soak bench format map requirements
+.PHONY: help install chat test lowest newest check types dist trial sbom audit workflows soak bench \
+  format map requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -28,12 +32,55 @@ lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyprojec
 	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
 	  $(LOWEST_TESTS)
 
+newest:  ## Test with the newest aiohttp and msgspec, also those that are not final
+	$(PYTHON) -m venv --clear $(VENV)/newest
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) \
+	  --editable '.[cli,httpx,prices]'
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
+	  aiohttp msgspec
+	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \
+	  -m "not long" $(LOWEST_TESTS)
+
 check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
+
+types: $(VENV)/develop $(VENV)/tools/installed  ## The types that users see, with pyright
+	$(BIN)/python tools/check_types.py $(VENV)/tools/bin/basedpyright
+
+dist: $(VENV)/tools/installed  ## Build the sdist and the wheel twice, compare and check them
+	$(VENV)/tools/bin/python tools/build_dist.py
+	$(VENV)/tools/bin/twine check --strict dist/*.whl dist/*.tar.gz
+
+trial: dist  ## Install each form of the package, with its newest and lowest versions, and use it
+	for form in dist/*.whl dist/*.tar.gz; do for versions in '' '-c requirements/lowest.txt'; do \
+	  $(PYTHON) -m venv --clear $(VENV)/trial && \
+	  $(VENV)/trial/bin/pip install --quiet --disable-pip-version-check $$versions $$form && \
+	  $(VENV)/trial/bin/python -I tools/try_package.py && \
+	  $(VENV)/trial/bin/python -I examples/agent.py && \
+	  $(VENV)/trial/bin/python -I examples/custom_wire.py || exit 1; done; done
+
+sbom: dist  ## Write what is installed with the package into dist/minillmlib.cdx.json
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/trial
+	$(VENV)/tools/bin/python -m pip --python $(VENV)/trial/bin/python install --quiet \
+	  --disable-pip-version-check dist/*.whl
+	@# cyclonedx-py reads no version that is dynamic.
+	version=$$($(VENV)/trial/bin/python -c "import minillmlib; print(minillmlib.__version__)") && \
+	  sed "s/^dynamic = .*/version = \"$$version\"/" pyproject.toml > $(VENV)/trial/pyproject.toml
+	$(VENV)/tools/bin/cyclonedx-py environment --pyproject $(VENV)/trial/pyproject.toml \
+	  --output-reproducible --validate --output-file dist/minillmlib.cdx.json $(VENV)/trial/bin/python
+
+audit: $(VENV)/tools/installed  ## Look all pinned versions up among known vulnerabilities
+	for file in dev tools; do \
+	  $(VENV)/tools/bin/pip-audit --strict --require-hashes --disable-pip \
+	  -r requirements/$$file.txt || exit 1; \
+	done
+
+workflows: $(VENV)/tools/installed  ## Check the workflows, without a network
+	$(VENV)/tools/bin/zizmor --offline --persona pedantic .github
 
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py
@@ -54,6 +101,9 @@ requirements: $(VENV)/develop  ## Pin the development tools anew
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements/dev.txt requirements/dev.in
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --output-file requirements/tools.txt requirements/tools.in
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +116,12 @@ $(VENV)/lowest/installed: $(VENV)/pyvenv.cfg pyproject.toml requirements/lowest.
 	$(PYTHON) -m venv --clear $(VENV)/lowest
 	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -r requirements/lowest.txt \
 	  --editable '.[cli,httpx,prices]'
+	@touch $@
+
+$(VENV)/tools/installed: $(VENV)/pyvenv.cfg requirements/tools.txt
+	$(PYTHON) -m venv --clear $(VENV)/tools
+	$(VENV)/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements/tools.txt
 	@touch $@
 
 $(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt

@@ -204,7 +204,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
     def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
         super().__init__(message, partial=partial)
         self.clock = clock
-        self.is_retryable = clock != "deadline"
+        self.is_retryable: bool = clock != "deadline"
 
 
 class ApiError(MiniLLMError):

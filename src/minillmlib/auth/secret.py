@@ -3,7 +3,7 @@
 import enum
 import re
 from functools import lru_cache
-from typing import NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 from minillmlib.errors import InvalidParameterError
 
@@ -67,7 +67,7 @@ class Secret:
             return NotImplemented
         return self._text == other._text  # both are this program's own: nobody times it
 
-    __hash__ = None  # type: ignore[assignment]  # a hash would let the text be guessed
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # a hash would let the text be guessed
 
     def __repr__(self) -> str:
         return f"Secret({HIDDEN})"
@@ -117,7 +117,7 @@ class Auth:
     __slots__ = ("_secret", "kind")
 
     def __init__(self, kind: AuthKind, secret: Secret | None = None) -> None:
-        self.kind = kind
+        self.kind: AuthKind = kind
         self._secret = secret
 
     @classmethod

@@ -48,7 +48,7 @@ class CompletionContext:
         if not callable(callback):
             raise InvalidParameterError("the callback of a CompletionContext must be a function")
         app = {"app_url": app_url, "app_title": app_title}
-        self.generator = generator.replace(
+        self.generator: GeneratorInfo = generator.replace(
             **{name: value for name, value in app.items() if value is not None}
         )
         self.meta = meta

@@ -30,7 +30,7 @@ class LocalServer:
     def __init__(self, model: str | os.PathLike[str] | None = None) -> None:
         # Symbolic links stay unresolved: the parts of a split model are found by their names.
         self._model = None if model is None else Path(model).expanduser().absolute()
-        self.key = secrets.token_urlsafe(32)
+        self.key: str = secrets.token_urlsafe(32)
         self._lock = fork_safe_lock()
         self._process: ServerProcess | None = None
 

@@ -65,7 +65,7 @@ def _max_output_tokens(body: JsonObject, params: CompletionParameters) -> int | 
 class AnthropicProvider(Provider):
     """The native `/v1/messages` wire, with an API key or a subscription's token."""
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         messages_key="messages",
         why_no_prefill=claude.why_no_prefill,
         why_no_schema=claude.why_no_schema,
@@ -75,7 +75,7 @@ class AnthropicProvider(Provider):
         explain_refusal=claude.explain_refusal,
         mergeable_headers=("anthropic-beta",),
     )
-    billing = Billing(
+    billing: Billing = Billing(
         merge_usage=usage.merge_usage,
         is_billed=_is_billed,
         max_media_tokens=claude.max_media_tokens,

@@ -6,7 +6,7 @@ from minillmlib.json_value import JsonObject
 from minillmlib.protocols.chat_completions.dialect import ALL_FIELDS, ChatDialect
 from minillmlib.protocols.chat_completions.request import build_body
 from minillmlib.protocols.fields import trim_last_turn
-from minillmlib.providers.base import Provider, leave_unmarked
+from minillmlib.providers.base import Capabilities, Provider, leave_unmarked
 from minillmlib.providers.models import claude, openai
 from minillmlib.providers.models.claude import Claude
 from minillmlib.types.messages import ASSISTANT, Message
@@ -35,7 +35,9 @@ class GenericProvider(Provider):
             keys, such as Groq's.
     """
 
-    capabilities = Provider.capabilities.replace(is_generic=True, why_no_prefill=why_no_prefill)
+    capabilities: Capabilities = Provider.capabilities.replace(
+        is_generic=True, why_no_prefill=why_no_prefill
+    )
 
     def __init__(
         self, *, legacy_token_limit: bool | None = None, marks_prefill: bool = True
@@ -44,7 +46,7 @@ class GenericProvider(Provider):
         self.marks_prefill = marks_prefill
         if not marks_prefill:
             self.capabilities = self.capabilities.replace(mark_prefill=leave_unmarked)
-        self.dialect = _NEW_LIMIT if legacy_token_limit is False else _DIALECT
+        self.dialect: ChatDialect = _NEW_LIMIT if legacy_token_limit is False else _DIALECT
 
     def build_request(
         self,

@@ -6,7 +6,7 @@ from minillmlib.protocols.chat_completions.dialect import (
     ChatDialect,
     MessageCapabilities,
 )
-from minillmlib.providers.base import Provider
+from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.models import openai as models
 
 
@@ -18,15 +18,15 @@ def _why_no_prefill(model: str) -> str:
 class OpenAiProvider(Provider):
     """OpenAI, which refuses keys it does not know."""
 
-    dialect = ChatDialect(
+    dialect: ChatDialect = ChatDialect(
         name="OpenAI",
         fields=OPENAI_FIELDS,
         messages=MessageCapabilities(images=IMAGE_TYPES),
         reasoning_echo=None,
     )
-    capabilities = Provider.capabilities.replace(
+    capabilities: Capabilities = Provider.capabilities.replace(
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,
         explain_refusal=models.explain_refusal,
     )
-    billing = Provider.billing.replace(max_media_tokens=models.max_media_tokens)
+    billing: Billing = Provider.billing.replace(max_media_tokens=models.max_media_tokens)

@@ -143,7 +143,7 @@ def _is_usage_pending(raw: JsonValue) -> bool:
 class OpenRouterProvider(Provider):
     """OpenRouter, which reports the cost of each request and always sends usage."""
 
-    dialect = ChatDialect(
+    dialect: ChatDialect = ChatDialect(
         name="OpenRouter",
         fields=ALL_FIELDS,
         has_stream_options=False,
@@ -159,7 +159,7 @@ class OpenRouterProvider(Provider):
             has_answer_images=True,
         ),
     )
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         messages_key="messages",
         why_no_prefill=why_no_prefill,
         why_no_schema=_why_no_schema,
@@ -170,7 +170,7 @@ class OpenRouterProvider(Provider):
         app_url_header="HTTP-Referer",
         app_title_header="X-OpenRouter-Title",
     )
-    billing = Billing(
+    billing: Billing = Billing(
         parse_deferred_usage=_parse_deferred_usage,
         is_usage_pending=_is_usage_pending,
         max_media_tokens=_max_media_tokens,

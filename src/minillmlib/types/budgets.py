@@ -38,7 +38,9 @@ class Budget:
     """
 
     def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:
-        self.limit = parse_usd("a budget such as Budget('0.50')", limit, Decimal | str | int)
+        self.limit: Decimal = parse_usd(
+            "a budget such as Budget('0.50')", limit, Decimal | str | int
+        )
         check_kind("the parent of a budget", parent, Budget)
         self.parent = parent
         self._account = account = _Account(self.limit)

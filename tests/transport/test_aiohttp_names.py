@@ -1,0 +1,180 @@
+"""aiohttp's non-public names that the engine uses, in one list, as they are in the installed version.
+
+Fails when a new version of aiohttp renames one of them or calls it in another way, and when the
+engine begins to use one that is not listed here. `make newest` runs it on what is released next.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from collections import deque
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from server import serving
+from yarl import URL
+
+from minillmlib import ChatNode, GeneratorInfo
+from minillmlib.transport import aiohttp as engine
+
+# A method that is overridden or called, with its parameters; those after `*` go by keyword.
+METHODS = {
+    ResponseHandler: {
+        "connection_lost": ["exc"],
+        "abort": [],
+        "is_connected": [],
+    },
+    aiohttp.TCPConnector: {
+        "connect": ["req", "traces", "timeout"],
+        "_create_connection": ["req", "traces", "timeout"],
+        "_release": ["key", "protocol", "*", "should_close"],
+        "_close": ["*", "abort_ssl"],
+    },
+    aiohttp.ClientRequest: {
+        "update_auto_headers": ["skip_auto_headers"],
+        "update_expect_continue": ["expect"],
+        "update_body_from_data": ["body", "_stacklevel"],
+        "send": ["conn"],
+        "_on_chunk_request_sent": ["method", "url", "chunk"],
+    },
+    aiohttp.StreamReader: {
+        "is_eof": [],
+        "at_eof": [],
+        "exception": [],
+        "set_exception": ["exc", "exc_cause"],
+        "read_nowait": ["n"],
+        "readany": [],
+    },
+    aiohttp.ClientSession: {"detach": []},
+}
+PROPERTIES = {
+    ResponseHandler: ["should_close", "writing_paused"],
+    Connection: ["protocol", "transport"],
+    aiohttp.ClientResponse: ["connection", "closed"],
+}
+# What instances have, with its type; seen on a connection in use by the last tests below.
+ATTRIBUTES = ["_factory", "_loop", "_conns", "_acquired", "_traces"]
+# Of asyncio, only to close what is open when its loop has ended; looked for with `getattr`.
+OF_ASYNCIO = ["_ssl_protocol", "_transport", "_call_connection_lost"]
+MODULES = {
+    "aiohttp.client_proto": {"ResponseHandler"},
+    "aiohttp.http_exceptions": {"LineTooLong"},
+    "aiohttp.client_reqrep": {"ConnectionKey"},
+    "aiohttp.connector": {"Connection"},
+    "aiohttp.tracing": {"Trace"},
+}
+TREE = ast.parse(Path(engine.__file__).read_text(encoding="utf-8"))
+SUBCLASSES = (engine._Protocol, engine._Connector, engine._Request)
+
+
+def parameters_of(method) -> list[str]:
+    """The names of a method's parameters, without `self`."""
+    names = []
+    for name, parameter in list(inspect.signature(method).parameters.items())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in names:
+            names.append("*")
+        names.append(name)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, names in METHODS.items() for name in names]
+)
+def test_a_method_is_there_and_is_called_as_before(owner, name):
+    method = inspect.getattr_static(owner, name)
+    assert parameters_of(method) == METHODS[owner][name]
+
+
+@pytest.mark.parametrize(("owner", "names"), PROPERTIES.items())
+def test_a_property_is_there(owner, names):
+    assert all(inspect.isdatadescriptor(inspect.getattr_static(owner, name)) for name in names)
+
+
+@pytest.mark.parametrize("subclass", SUBCLASSES)
+def test_every_method_that_we_override_is_listed(subclass):
+    base = subclass.__mro__[1]
+    ours = {
+        name for name, value in vars(subclass).items()
+        if inspect.isfunction(value) and not name.startswith("__") and hasattr(base, name)
+    }  # fmt: skip
+    assert ours <= METHODS[base].keys()
+    for name in ours:
+        expected = [one for one in METHODS[base][name] if not one.startswith("_stack")]
+        given = [one for one in parameters_of(vars(subclass)[name]) if not one.startswith("_stack")]
+        assert given == expected
+
+
+def test_every_other_private_name_in_the_engine_is_its_own():
+    theirs = {name for names in METHODS.values() for name in names} | {*ATTRIBUTES, *OF_ASYNCIO}
+    own = set()
+    for node in TREE.body:
+        is_own = isinstance(node, ast.ClassDef) and node.name not in {
+            one.__name__ for one in SUBCLASSES
+        }
+        for inner in ast.walk(node) if is_own else ():
+            if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+                own.add(inner.name)
+            elif isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
+                own.add(inner.attr)
+    used = {node.attr for node in ast.walk(TREE) if isinstance(node, ast.Attribute)}
+    looked_for = {
+        node.args[1].value for node in ast.walk(TREE)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr"
+    }  # fmt: skip
+    private = {name for name in used | looked_for if name.startswith("_") and name[1] != "_"}
+    assert private - theirs - own == set()
+    unused = {name for name in theirs if name.startswith("_")} - private
+    assert unused - {"_create_connection", "_release"} == set(), "no longer used"
+
+
+def test_every_module_that_aiohttp_does_not_document_is_listed():
+    imports = [node for node in ast.walk(TREE) if isinstance(node, ast.ImportFrom)]
+    found = {
+        node.module: {alias.name for alias in node.names}
+        for node in imports
+        if node.module.startswith("aiohttp.")
+    }
+    assert found == MODULES
+
+
+async def test_a_connection_in_use_is_kept_where_the_engine_looks():
+    """On one real request: the attributes of instances, and what the containers hold."""
+    seen = []
+
+    async def answer(exchange):
+        (pool,) = generator.transport._pools.values()
+        seen.append((len(pool.session.connector._acquired), pool.session.connector))
+        await exchange.answer(b'{"choices": [{"message": {"content": "ok"}}]}')
+
+    async with serving(answer) as (url, _):
+        generator = GeneratorInfo.custom("names", url, "m")
+        generator = generator.with_transport(engine.AiohttpTransport())
+        await ChatNode.root("s").chat("u", generator)
+        ((in_use, connector),) = seen
+        assert in_use == 1
+        assert not connector._acquired
+        assert connector._loop is asyncio.get_running_loop()
+        (kept,) = connector._conns.values()
+        assert isinstance(kept, deque)
+        ((protocol, *_),) = kept
+        assert type(protocol) is engine._Protocol
+        assert protocol.transport.get_extra_info("socket") is not None
+        await generator.transport._pools.popitem()[1].closer.aclose()
+
+
+async def test_a_request_has_the_traces_of_its_session():
+    async with aiohttp.ClientSession() as session:
+        loop = asyncio.get_running_loop()
+        address = URL("http://127.0.0.1/")
+        request = engine._Request("POST", address, loop=loop, session=session, data=b"x")
+        assert list(request._traces) == []
+        assert request.own_body == b"x"
+
+
+def test_the_error_of_a_connection_that_ended_before_an_answer_holds_text():
+    assert isinstance(aiohttp.ServerDisconnectedError().message, str)
