@@ -11,7 +11,7 @@ LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py
   tests/providers/test_generators.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test lowest check soak bench format map requirements
+.PHONY: help install chat test lowest check docs soak bench format map requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -35,6 +35,9 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
 
+docs: $(VENV)/docs/installed  ## Build the site into site/, strictly; it is read without a network
+	$(VENV)/docs/bin/python tools/build_docs.py
+
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
@@ -54,6 +57,9 @@ requirements: $(VENV)/develop  ## Pin the development tools anew
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements/dev.txt requirements/dev.in
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --output-file requirements/docs.txt requirements/docs.in
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +72,12 @@ $(VENV)/lowest/installed: $(VENV)/pyvenv.cfg pyproject.toml requirements/lowest.
 	$(PYTHON) -m venv --clear $(VENV)/lowest
 	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -r requirements/lowest.txt \
 	  --editable '.[cli,httpx,prices]'
+	@touch $@
+
+$(VENV)/docs/installed: $(VENV)/pyvenv.cfg requirements/docs.txt
+	$(PYTHON) -m venv --clear $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements/docs.txt
 	@touch $@
 
 $(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt

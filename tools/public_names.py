@@ -1,0 +1,192 @@
+"""A griffe extension: the reference shows what is public, under the names it is imported by.
+
+The source is divided into rooms, and `minillmlib` re-exports from them. Here every public object
+moves to the door that exports it, so that no path of a room is shown; signatures spell out the
+type aliases that have no public name; a Struct gets the signature of its fields; and an enum lists
+its values.
+"""
+
+import copy
+import dataclasses
+
+import griffe
+
+DOORS = ("", ".testing", ".local", ".httpx")
+
+
+class PublicNames(griffe.Extension):
+    """Rewrites the tree that griffe has read, once it is complete."""
+
+    def on_package(self, *, pkg: griffe.Module, loader: griffe.GriffeLoader, **_: object) -> None:
+        """Move each public object to its door, and complete its signature."""
+        if pkg.name != "minillmlib":
+            return
+        loader.expand_exports(pkg)
+        loader.expand_wildcards(pkg)
+        moved: dict[str, str] = {}
+        public: list[griffe.Object] = []
+        for door in (pkg[part[1:]] if part else pkg for part in DOORS):
+            for name in map(str, door.exports or ()):
+                member = door.members.get(name)
+                if member is not None:
+                    target = member.final_target if member.is_alias else member
+                    moved[target.path] = f"{door.path}.{name}"
+                    public.append(target)
+        for target in public:
+            complete(target, moved)
+        for target in public:
+            door, _, name = moved[target.path].rpartition(".")
+            place = pkg if door == pkg.path else pkg[door.removeprefix(f"{pkg.path}.")]
+            place.members[name] = target
+            target.parent = place
+        for alias in aliases_in(pkg):
+            alias.target_path = moved.get(alias.target_path, alias.target_path)
+
+
+def complete(target: griffe.Object, moved: dict[str, str]) -> None:
+    """Give a public object a signature of public names."""
+    if isinstance(target, griffe.Function):
+        spell_out(target, moved)
+    elif isinstance(target, griffe.Attribute):
+        target.value = public_form(target.value, moved)
+    elif isinstance(target, griffe.Class):
+        names = {base.canonical_path for base in target.bases if isinstance(base, griffe.Expr)}
+        lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
+        if any("Struct" in str(base) for cls in lineage for base in cls.bases):
+            add_init(target, lineage, moved)
+        if any("Enum" in name for name in names):
+            list_values(target)
+        if target.name in ("ChatNode", "ParsedNode"):  # made by their class methods only
+            target.members.pop("__init__", None)
+        for base in lineage[1:]:
+            if base.path not in moved:  # a private base: its members are the class's own
+                for name, member in base.members.items():
+                    if not name.startswith("_"):
+                        target.members.setdefault(name, member)
+        target.bases = [base for base in target.bases if path_of(base) in moved]
+        for member in target.members.values():
+            if isinstance(member, griffe.Function):
+                spell_out(member, moved)
+            elif isinstance(member, griffe.Attribute):
+                member.annotation = public_form(member.annotation, moved)
+
+
+def path_of(expression: griffe.Expr | str) -> str:
+    """Return the path of a base class, without its type arguments."""
+    if isinstance(expression, griffe.ExprSubscript):
+        return path_of(expression.left)
+    return expression.canonical_path if isinstance(expression, griffe.Expr) else expression
+
+
+def arguments_of(base: griffe.Class, target: griffe.Class) -> dict[str, griffe.Expr | str]:
+    """Return the types that a class gives the type variables of its base."""
+    given = next((each for each in target.bases if path_of(each) == base.path), None)
+    generic = next((each for each in base.bases if path_of(each) == "typing.Generic"), None)
+    if not isinstance(given, griffe.ExprSubscript) or not isinstance(generic, griffe.ExprSubscript):
+        return {}
+    return dict(zip(map(str, parts_of(generic)), parts_of(given), strict=True))
+
+
+def parts_of(subscript: griffe.ExprSubscript) -> list[griffe.Expr | str]:
+    """Return the expressions in the brackets."""
+    inner = subscript.slice
+    return list(inner.elements) if isinstance(inner, griffe.ExprTuple) else [inner]
+
+
+def add_init(
+    target: griffe.Class, lineage: list[griffe.Class], moved: dict[str, str]
+) -> None:
+    """Add the constructor that msgspec makes from the fields, those of bases first."""
+    fields: dict[str, griffe.Attribute] = {}
+    types: dict[str, griffe.Expr | str | None] = {}
+    for cls in reversed(lineage):
+        for name, member in cls.members.items():
+            if not name.startswith("_") and isinstance(member, griffe.Attribute):
+                if member.annotation is not None and "property" not in member.labels:
+                    fields[name] = member
+                    types[name] = public_form(member.annotation, moved, arguments_of(cls, target))
+    is_keyword_only = any("kw_only" in cls.keywords for cls in lineage)
+    kind = griffe.ParameterKind
+    parameters = [
+        griffe.Parameter("self", kind=kind.positional_or_keyword),
+        *(
+            griffe.Parameter(
+                name,
+                annotation=types[name],
+                kind=kind.keyword_only if is_keyword_only else kind.positional_or_keyword,
+                default=field.value,
+            )
+            for name, field in fields.items()
+        ),
+    ]
+    target.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters)))
+
+
+def list_values(target: griffe.Class) -> None:
+    """Add the values of an enum to its docstring."""
+    values = [
+        f"`{name}`" for name, member in target.members.items()
+        if isinstance(member, griffe.Attribute) and not name.startswith("_")
+    ]  # fmt: skip
+    if target.docstring is not None:
+        target.docstring.value += f"\n\nValues: {', '.join(values)}."
+
+
+def spell_out(function: griffe.Function, moved: dict[str, str]) -> None:
+    """Replace private aliases in the signature of a function."""
+    function.returns = public_form(function.returns, moved)
+    for parameter in function.parameters:
+        parameter.annotation = public_form(parameter.annotation, moved)
+    for overload in function.overloads or ():
+        spell_out(overload, moved)
+
+
+def public_form(
+    expression: griffe.Expr | str | None,
+    moved: dict[str, str],
+    arguments: dict[str, griffe.Expr | str] | None = None,
+) -> griffe.Expr | str | None:
+    """Return an annotation in which the values of private aliases stand for their names.
+
+    `arguments` are the values of type variables.
+    """
+    if not isinstance(expression, griffe.Expr):
+        return expression
+    if isinstance(expression, griffe.ExprName):
+        if arguments and expression.name in arguments:
+            return arguments[expression.name]
+        value = private_alias(expression, moved)
+        return expression if value is None else public_form(value, moved)
+    changed = copy.copy(expression)
+    for field in dataclasses.fields(expression):
+        name, part = field.name, getattr(expression, field.name)
+        if isinstance(part, griffe.Expr):
+            setattr(changed, name, public_form(part, moved, arguments))
+        elif isinstance(part, list):
+            setattr(changed, name, [public_form(each, moved, arguments) for each in part])
+    return changed
+
+
+def private_alias(name: griffe.ExprName, moved: dict[str, str]) -> griffe.Expr | str | None:
+    """Return the value of a type alias that is not public, or None for any other name."""
+    path = name.canonical_path
+    if path in moved or not path.startswith("minillmlib."):
+        return None
+    scope = name.parent
+    while scope is not None and scope.parent is not None:
+        scope = scope.parent  # the package
+    target = scope[path.removeprefix("minillmlib.")]
+    if not isinstance(target, griffe.Attribute) or "TypeAlias" not in str(target.annotation):
+        return None
+    return target.value
+
+
+def aliases_in(module: griffe.Module, seen: set[int] | None = None) -> list[griffe.Alias]:
+    """List every import of every module below."""
+    found = []
+    for member in module.members.values():
+        if member.is_alias:
+            found.append(member)
+        elif isinstance(member, griffe.Module):
+            found += aliases_in(member)
+    return found
