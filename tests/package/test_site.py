@@ -1,0 +1,93 @@
+"""What can be said of the site without building it (`make docs` builds it, strictly)."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import minillmlib
+import minillmlib.httpx
+import minillmlib.local
+import minillmlib.testing
+
+TOP = Path(__file__).parents[2]
+DOCS = TOP / "docs"
+CHAPTERS = sorted(DOCS.glob("*.md"))
+REFERENCE = sorted(DOCS.glob("reference/*.md"))
+PAGES = [*CHAPTERS, *REFERENCE, *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"))]  # fmt: skip
+DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx)
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+MAX_WORDS = 1500
+LONGER: dict[str, str] = {}  # page: reason
+
+
+def directives(page: Path) -> list[str]:
+    return re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+
+
+def test_every_public_name_is_on_one_page_of_the_reference():
+    shown = [name for page in REFERENCE for name in directives(page)]
+    public = [f"{door.__name__}.{name}" for door in DOORS for name in door.__all__]
+    assert sorted(shown) == sorted(public)
+
+
+def test_the_index_of_the_reference_lists_the_names_of_each_page():
+    rows = re.findall(r"^\| \[.*?\]\((\S+)\) \| (.*) \|$", (DOCS / "reference/index.md").read_text(), re.M)
+    listed = {page: re.findall(r"`(\w+)`", names) for page, names in rows}
+    assert listed == {
+        page.name: [name.rpartition(".")[2] for name in directives(page)]
+        for page in REFERENCE if page.name != "index.md"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_public_name_is_in_a_chapter(door):
+    text = "\n".join(page.read_text() for page in CHAPTERS)
+    assert [name for name in door.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_every_page_has_its_place_in_the_site():
+    nav = re.findall(r"- (\S+\.md)$", (TOP / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(nav) == sorted(str(page.relative_to(DOCS)) for page in [*CHAPTERS, *REFERENCE])
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page as Python-Markdown, and the hosts of repositories, make them."""
+    anchors: set[str] = set(directives(page))
+    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE):
+        plain = re.sub(r"[`*]|\]\(.*?\)|\[", "", heading)
+        anchors.add(re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower()))
+    return anchors
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_every_link_and_picture_leads_somewhere(page):
+    dead = []
+    for target in LINK.findall(FENCE.sub("", page.read_text())):
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            if not there.exists() or (anchor and anchor not in anchors_of(there.resolve())):
+                dead.append(target)
+            if page.is_relative_to(DOCS) and not there.resolve().is_relative_to(DOCS):
+                dead.append(f"{target} is not part of the site")
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.name)
+def test_no_page_is_long_without_a_reason(page):
+    words = len(page.read_text().split())
+    assert (words > MAX_WORDS) == (page.name in LONGER), f"{words} words"
+
+
+def test_the_pins_of_the_site_name_no_host_and_have_hashes():
+    text = (TOP / "requirements/docs.txt").read_text()
+    pins = re.findall(r"^\S+==\S+", text, re.MULTILINE)
+    assert len(pins) > 10
+    assert all(f"{pin} \\\n    --hash=sha256:" in text for pin in pins)
+    assert "://" not in text
