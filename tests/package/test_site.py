@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import minillmlib
+import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.testing
@@ -91,3 +92,13 @@ def test_the_pins_of_the_site_name_no_host_and_have_hashes():
     assert len(pins) > 10
     assert all(f"{pin} \\\n    --hash=sha256:" in text for pin in pins)
     assert "://" not in text
+
+
+def test_the_catalogue_has_a_row_for_every_error_with_its_base_and_whether_it_is_retried():
+    text = (DOCS / "error-catalogue.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .+ \| .+ \| (yes|no) \|$", text, re.MULTILINE)
+    errors = [getattr(minillmlib.errors, name) for name in minillmlib.errors.__all__]
+    assert sorted(rows) == sorted(
+        (error.__name__, error.__bases__[0].__name__, "yes" if error("x").is_retryable else "no")
+        for error in errors
+    )
