@@ -93,9 +93,7 @@ def parts_of(subscript: griffe.ExprSubscript) -> list[griffe.Expr | str]:
     return list(inner.elements) if isinstance(inner, griffe.ExprTuple) else [inner]
 
 
-def add_init(
-    target: griffe.Class, lineage: list[griffe.Class], moved: dict[str, str]
-) -> None:
+def add_init(target: griffe.Class, lineage: list[griffe.Class], moved: dict[str, str]) -> None:
     """Add the constructor that msgspec makes from the fields, those of bases first."""
     fields: dict[str, griffe.Attribute] = {}
     types: dict[str, griffe.Expr | str | None] = {}
@@ -119,7 +117,9 @@ def add_init(
             for name, field in fields.items()
         ),
     ]
-    target.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters)))
+    target.set_member(
+        "__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters))
+    )
 
 
 def list_values(target: griffe.Class) -> None:

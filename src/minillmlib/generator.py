@@ -49,6 +49,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds the
     size of an answer. A secret is sent over `http://` to this machine only, unless `allow_http`
     says that the network between is trusted. `proxy` is set by `with_proxy`.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
+        >>> generator.replace(model="gpt-4o").model
+        'gpt-4o'
     """
 
     name: str
@@ -101,6 +106,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` replace the address of
         their service's presets; the key stays the same. They are read now.
+
+        Examples:
+            >>> GeneratorInfo.preset("groq", "openai/gpt-oss-20b").base_url
+            'https://api.groq.com/openai/v1'
         """
         row = PRESETS.get(str(name))
         if row is None:
@@ -144,6 +153,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Return a server that speaks the OpenAI wire; no key is sent unless you add one.
 
         `base_url` is everything before `/chat/completions`.
+
+        Examples:
+            >>> server = GeneratorInfo.custom("mine", "http://localhost:8000/v1", "llama3:8b")
+            >>> run(ChatNode.root("Be brief.").chat("The capital of France?", server)).text
+            'Paris.'
         """
         return cls(name=name, base_url=base_url, model=model, provider=GenericProvider())
 
@@ -178,6 +192,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"` or
         `"ollama:llama3:8b"`; `"local"`, or `"local:path/to/model.gguf"`; or, for any compatible
         server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`.
+
+        Examples:
+            >>> GeneratorInfo.from_spec("anthropic:claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
         """
         name, _, model = str(spec).partition(":")
         if spec == "local":

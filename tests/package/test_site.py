@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,9 @@ def test_every_public_name_is_on_one_page_of_the_reference():
 
 
 def test_the_index_of_the_reference_lists_the_names_of_each_page():
-    rows = re.findall(r"^\| \[.*?\]\((\S+)\) \| (.*) \|$", (DOCS / "reference/index.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| \[.*?\]\((\S+)\) \| (.*) \|$", (DOCS / "reference/index.md").read_text(), re.MULTILINE
+    )
     listed = {page: re.findall(r"`(\w+)`", names) for page, names in rows}
     assert listed == {
         page.name: [name.rpartition(".")[2] for name in directives(page)]
@@ -102,3 +105,19 @@ def test_the_catalogue_has_a_row_for_every_error_with_its_base_and_whether_it_is
         (error.__name__, error.__bases__[0].__name__, "yes" if error("x").is_retryable else "no")
         for error in errors
     )
+
+
+def readme_links():
+    spec = importlib.util.spec_from_file_location("readme_links", TOP / "tools/readme_links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_of_the_package_has_absolute_links_once_the_repository_has_an_address():
+    text = (TOP / "README.md").read_text()
+    absolute = readme_links().absolute_links(text, "https://code.example/us/minillmlib/")
+    assert [target for target in LINK.findall(absolute) if not target.startswith("https://")] == []
+    assert "](https://code.example/us/minillmlib/blob/HEAD/docs/faq.md)" in absolute
+    assert "](https://code.example/us/minillmlib/raw/HEAD/docs/pictures/" in absolute
+    assert readme_links().absolute_links(text, None) == text

@@ -30,6 +30,16 @@ class StreamingCompletion(Generic[NodeT_co]):
     A failure before the first chunk was taken is retried as the settings allow; after that
     nothing is. A stream belongs to one task and one event loop at a time:
     `InvalidParameterError` for others.
+
+    Examples:
+        >>> async def read():
+        ...     generator = GeneratorInfo.openai("gpt-4o-mini")
+        ...     async with ChatNode.root().chat_streaming("Hello", generator) as stream:
+        ...         async for chunk in stream:
+        ...             print(chunk.delta, end="")
+        ...     return stream.response.finish_reason
+        >>> run(read())
+        Paris.<FinishReason.STOP: 'stop'>
     """
 
     def __init__(self, call: Call, on_answer: Callable[[Completed], NodeT_co]) -> None:
