@@ -16,10 +16,14 @@ from pathlib import Path
 
 TOP = Path(__file__).parents[1]
 VERSION = re.compile(r'^__version__ = "(\d+\.\d+)', re.MULTILINE)
-EXTERNAL = re.compile(r"""<(?:script|img|iframe)[^>]*\ssrc=["']?https?:[^ >]*|"""
-                      r"""<link[^>]*rel=["']?(?:stylesheet|preconnect)[^>]*https?:[^ >]*""")  # fmt: skip
-ROOM = re.compile(r"minillmlib\.(?!testing\b|local\b|httpx\b)[a-z_]+\.[\w.]+"
-                  r"|minillmlib\.(?:testing|local|httpx)\.[a-z_]+\.[\w.]+")  # fmt: skip
+EXTERNAL = re.compile(
+    r"""<(?:script|img|iframe)[^>]*\ssrc=["']?https?:[^ >]*"""
+    r"""|<link[^>]*rel=["']?(?:stylesheet|preconnect)[^>]*https?:[^ >]*"""
+)
+ROOM = re.compile(
+    r"minillmlib\.(?!testing\b|local\b|httpx\b)[a-z_]+\.[\w.]+"
+    r"|minillmlib\.(?:testing|local|httpx)\.[a-z_]+\.[\w.]+"
+)
 
 
 def current_version() -> str:

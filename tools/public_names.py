@@ -50,25 +50,31 @@ def complete(target: griffe.Object, moved: dict[str, str]) -> None:
     elif isinstance(target, griffe.Attribute):
         target.value = public_form(target.value, moved)
     elif isinstance(target, griffe.Class):
-        names = {base.canonical_path for base in target.bases if isinstance(base, griffe.Expr)}
-        lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
-        if any("Struct" in str(base) for cls in lineage for base in cls.bases):
-            add_init(target, lineage, moved)
-        if any("Enum" in name for name in names):
-            list_values(target)
-        if target.name in ("ChatNode", "ParsedNode"):  # made by their class methods only
-            target.members.pop("__init__", None)
-        for base in lineage[1:]:
-            if base.path not in moved:  # a private base: its members are the class's own
-                for name, member in base.members.items():
-                    if not name.startswith("_"):
-                        target.members.setdefault(name, member)
-        target.bases = [base for base in target.bases if path_of(base) in moved]
+        complete_class(target, moved)
         for member in target.members.values():
             if isinstance(member, griffe.Function):
                 spell_out(member, moved)
             elif isinstance(member, griffe.Attribute):
                 member.annotation = public_form(member.annotation, moved)
+
+
+def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
+    """Add what is not written in the class itself: fields, values, members of private bases."""
+    lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
+    if any("Struct" in str(base) for cls in lineage for base in cls.bases):
+        add_init(target, lineage, moved)
+    if any("Enum" in path_of(base) for base in target.bases):
+        list_values(target)
+    if target.name in ("ChatNode", "ParsedNode"):  # made by their class methods only
+        target.members.pop("__init__", None)
+    for base in lineage[1:]:
+        if base.path not in moved:  # a private base: its members are the class's own
+            for name, member in base.members.items():
+                if not name.startswith("_"):
+                    target.members.setdefault(name, member)
+    target.bases = [  # those that a caller can catch or import
+        base for base in target.bases if path_of(base) in moved or path_of(base).endswith("Error")
+    ]
 
 
 def path_of(expression: griffe.Expr | str) -> str:
@@ -99,10 +105,10 @@ def add_init(target: griffe.Class, lineage: list[griffe.Class], moved: dict[str,
     types: dict[str, griffe.Expr | str | None] = {}
     for cls in reversed(lineage):
         for name, member in cls.members.items():
-            if not name.startswith("_") and isinstance(member, griffe.Attribute):
-                if member.annotation is not None and "property" not in member.labels:
-                    fields[name] = member
-                    types[name] = public_form(member.annotation, moved, arguments_of(cls, target))
+            is_field = isinstance(member, griffe.Attribute) and "property" not in member.labels
+            if is_field and member.annotation is not None and not name.startswith("_"):
+                fields[name] = member
+                types[name] = public_form(member.annotation, moved, arguments_of(cls, target))
     is_keyword_only = any("kw_only" in cls.keywords for cls in lineage)
     kind = griffe.ParameterKind
     parameters = [
@@ -181,7 +187,7 @@ def private_alias(name: griffe.ExprName, moved: dict[str, str]) -> griffe.Expr |
     return target.value
 
 
-def aliases_in(module: griffe.Module, seen: set[int] | None = None) -> list[griffe.Alias]:
+def aliases_in(module: griffe.Module) -> list[griffe.Alias]:
     """List every import of every module below."""
     found = []
     for member in module.members.values():

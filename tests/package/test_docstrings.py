@@ -19,7 +19,41 @@ DOORS = (minillmlib, minillmlib.testing)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 1}
 
 # What a reader looks up first must have an example.
-IMPORTANT = ["Budget", "ChatNode", "ChatNode.chat", "ChatNode.chat_streaming", "ChatNode.complete", "CompletionContext", "CompletionParameters", "CostInfo", "CostTotal", "GeneratorInfo", "GeneratorInfo.custom", "GeneratorInfo.from_spec", "GeneratorInfo.preset", "Message", "MiniLLMError", "NodeCompletionParameters", "NodeCompletionParameters.expecting", "ScriptedTransport", "Secret", "StreamingCompletion", "TokenPrice", "ToolCall.bind", "ToolChoice", "ToolDefinition.from_function", "ArgumentStream", "check_provider", "estimate_cost", "iterate", "loads", "repair", "repair_json", "run", "use_transport"]
+IMPORTANT = [
+    "Budget",
+    "ChatNode",
+    "ChatNode.chat",
+    "ChatNode.chat_streaming",
+    "ChatNode.complete",
+    "CompletionContext",
+    "CompletionParameters",
+    "CostInfo",
+    "CostTotal",
+    "GeneratorInfo",
+    "GeneratorInfo.custom",
+    "GeneratorInfo.from_spec",
+    "GeneratorInfo.preset",
+    "Message",
+    "MiniLLMError",
+    "NodeCompletionParameters",
+    "NodeCompletionParameters.expecting",
+    "ScriptedTransport",
+    "Secret",
+    "StreamingCompletion",
+    "TokenPrice",
+    "ToolCall.bind",
+    "ToolChoice",
+    "ToolDefinition.from_function",
+    "ArgumentStream",
+    "check_provider",
+    "estimate_cost",
+    "iterate",
+    "loads",
+    "repair",
+    "repair_json",
+    "run",
+    "use_transport",
+]
 
 
 class Server:
@@ -46,9 +80,9 @@ def documented():
                 yield name, value.__doc__
             if inspect.isclass(value):
                 for member_name, member in vars(value).items():
-                    member = getattr(member, "__func__", member)
-                    if inspect.isfunction(member) or isinstance(member, property):
-                        yield f"{name}.{member_name}", member.__doc__
+                    function = getattr(member, "__func__", member)
+                    if inspect.isfunction(function) or isinstance(function, property):
+                        yield f"{name}.{member_name}", function.__doc__
 
 
 DOCSTRINGS = dict(documented())

@@ -578,7 +578,7 @@ class ChatNode:
 
         Examples:
             >>> generator = GeneratorInfo.openai("gpt-4o-mini")
-            >>> stream = ChatNode.root("Be brief.").chat_streaming("The capital of France?", generator)
+            >>> stream = ChatNode.root().chat_streaming("The capital of France?", generator)
             >>> "".join(chunk.delta for chunk in iterate(stream))
             'Paris.'
         """
