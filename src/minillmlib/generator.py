@@ -126,17 +126,32 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
-        """Return a model at OpenRouter, with the key in `OPENROUTER_API_KEY`."""
+        """Return a model at OpenRouter, with the key in `OPENROUTER_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.openrouter("google/gemini-2.5-flash-lite").base_url
+            'https://openrouter.ai/api/v1'
+        """
         return cls.preset("openrouter", model)
 
     @classmethod
     def openai(cls, model: str) -> Self:
-        """Return a model at OpenAI, with the key in `OPENAI_API_KEY`."""
+        """Return a model at OpenAI, with the key in `OPENAI_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.openai("gpt-4o-mini").base_url
+            'https://api.openai.com/v1'
+        """
         return cls.preset("openai", model)
 
     @classmethod
     def anthropic(cls, model: str) -> Self:
-        """Return a model at Anthropic on its native wire, with the key in `ANTHROPIC_API_KEY`."""
+        """Return a model at Anthropic on its native wire, with the key in `ANTHROPIC_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.anthropic("claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
+        """
         return cls.preset("anthropic", model)
 
     @classmethod
@@ -145,6 +160,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The token comes from `ANTHROPIC_AUTH_TOKEN`, else from Claude Code's file. Anthropic may
         refuse such tokens to other programs; the error then says so.
+
+        Examples:
+            >>> GeneratorInfo.claude_subscription("claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
         """
         return cls.preset("claude_subscription", model)
 
@@ -167,6 +186,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The first call starts the model's server, which ends with this process; the very first
         also downloads SmolLM2-135M (93 MB), a tiny demo model. Needs `minillmlib[local]`.
+
+        Examples:
+            >>> GeneratorInfo.local().model
+            'SmolLM2-135M-Instruct'
         """
         from minillmlib.local import LocalTransport  # noqa: PLC0415 - most programs never need it
 
@@ -267,6 +290,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         or not priced per token, gets none, and a warning is logged: its costs are `UNPRICED`
         unless a price was set by hand. The price is the vendor's for a standard request; `source`
         on each cost names the table and the day.
+
+        Examples:
+            >>> priced = GeneratorInfo.openai("gpt-4o-mini").with_published_price()
+            >>> price = priced.token_price  # None if the model is not listed
         """
         price = published_price(self.base_url, self.model)
         if price is None and not is_published(self.token_price):
