@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -113,8 +114,8 @@ def test_the_catalogue_has_every_error_with_its_base_and_whether_it_is_retried()
     )
 
 
-def readme_links():
-    spec = importlib.util.spec_from_file_location("readme_links", TOP / "tools/readme_links.py")
+def tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, TOP / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -122,8 +123,37 @@ def readme_links():
 
 def test_the_readme_of_the_package_has_absolute_links_once_the_repository_has_an_address():
     text = (TOP / "README.md").read_text()
-    absolute = readme_links().absolute_links(text, "https://code.example/us/minillmlib/")
+    absolute_links = tool("readme_links").absolute_links
+    absolute = absolute_links(text, "https://code.example/us/minillmlib/")
     assert [target for target in LINK.findall(absolute) if not target.startswith("https://")] == []
     assert "](https://code.example/us/minillmlib/blob/HEAD/docs/faq.md)" in absolute
     assert "](https://code.example/us/minillmlib/raw/HEAD/docs/pictures/" in absolute
-    assert readme_links().absolute_links(text, None) == text
+    assert absolute_links(text, None) == text
+
+
+def test_the_site_lists_the_versions_that_are_there_and_opens_the_newest(tmp_path):
+    for version in ("0.9", "0.10", "0.1"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "index.html").touch()
+    assert tool("build_docs").write_versions(tmp_path) == "0.10"
+    rows = json.loads((tmp_path / "versions.json").read_text())
+    assert [row["version"] for row in rows] == ["0.10", "0.9", "0.1"]
+    assert "url=0.10/index.html" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        '<script src="https://cdn.example/x.js">',
+        '<link rel="stylesheet" href="https://fonts.example/x.css">',
+        "<code>minillmlib.tree.node.ChatNode</code>",
+        "<code>minillmlib.testing.scripted.ScriptedReply</code>",
+    ],
+)
+def test_the_build_fails_over_what_another_host_serves_and_over_internal_names(tmp_path, shown):
+    page = tmp_path / "reference" / "x.html"
+    page.parent.mkdir()
+    page.write_text("<a href='https://example.org'>minillmlib.testing.ScriptedReply</a>")
+    assert tool("build_docs").problems_of(tmp_path) == []
+    page.write_text(shown)
+    assert len(tool("build_docs").problems_of(tmp_path)) == 1
