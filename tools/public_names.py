@@ -8,10 +8,23 @@ its values.
 
 import copy
 import dataclasses
+from collections.abc import Callable
 
 import griffe
 
 DOORS = ("", ".testing", ".local", ".httpx")
+
+# Internal classes in public signatures, and what a caller may take them for.
+PUBLIC_FORMS = {
+    "PartialJsonStream": "AsyncIterator[Any]",
+    "Readable": "AsyncIterable",
+    "_HttpxResponse": "HttpResponse",
+}
+PLUMBING = {"Budget": ("reserve", "enqueue")}  # the library's own use of a public class
+
+
+class InternalNameError(griffe.GriffeError):
+    """A signature shows a class that has no public name: export it, or add it above."""
 
 
 class PublicNames(griffe.Extension):
@@ -51,22 +64,29 @@ def complete(target: griffe.Object, moved: dict[str, str]) -> None:
         target.value = public_form(target.value, moved)
     elif isinstance(target, griffe.Class):
         complete_class(target, moved)
-        for member in target.members.values():
-            if isinstance(member, griffe.Function):
+        for name, member in list(target.members.items()):
+            if isinstance(member, griffe.Attribute):
+                member.value = public_default(member.value, moved)
+                if not name.startswith("_") and member.docstring is not None:
+                    member.annotation = public_form(member.annotation, moved)
+            elif isinstance(member, griffe.Function) and name == "__init__":
+                try:
+                    spell_out(member, moved)
+                except InternalNameError:  # the library makes its objects, never the caller
+                    del target.members[name]
+            elif isinstance(member, griffe.Function) and not name.startswith("_"):
                 spell_out(member, moved)
-            elif isinstance(member, griffe.Attribute):
-                member.annotation = public_form(member.annotation, moved)
 
 
 def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
     """Add what is not written in the class itself: fields, values, members of private bases."""
     lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
     if any("Struct" in str(base) for cls in lineage for base in cls.bases):
-        add_init(target, lineage, moved)
+        add_init(target, lineage)
     if any("Enum" in path_of(base) for base in target.bases):
         list_values(target)
-    if target.name in ("ChatNode", "ParsedNode"):  # made by their class methods only
-        target.members.pop("__init__", None)
+    for name in PLUMBING.get(target.name, ()):
+        del target.members[name]
     for base in lineage[1:]:
         if base.path not in moved:  # a private base: its members are the class's own
             for name, member in base.members.items():
@@ -99,7 +119,7 @@ def parts_of(subscript: griffe.ExprSubscript) -> list[griffe.Expr | str]:
     return list(inner.elements) if isinstance(inner, griffe.ExprTuple) else [inner]
 
 
-def add_init(target: griffe.Class, lineage: list[griffe.Class], moved: dict[str, str]) -> None:
+def add_init(target: griffe.Class, lineage: list[griffe.Class]) -> None:
     """Add the constructor that msgspec makes from the fields, those of bases first."""
     fields: dict[str, griffe.Attribute] = {}
     types: dict[str, griffe.Expr | str | None] = {}
@@ -108,7 +128,7 @@ def add_init(target: griffe.Class, lineage: list[griffe.Class], moved: dict[str,
             is_field = isinstance(member, griffe.Attribute) and "property" not in member.labels
             if is_field and member.annotation is not None and not name.startswith("_"):
                 fields[name] = member
-                types[name] = public_form(member.annotation, moved, arguments_of(cls, target))
+                types[name] = with_arguments(member.annotation, arguments_of(cls, target))
     is_keyword_only = any("kw_only" in cls.keywords for cls in lineage)
     kind = griffe.ParameterKind
     parameters = [
@@ -143,48 +163,81 @@ def spell_out(function: griffe.Function, moved: dict[str, str]) -> None:
     function.returns = public_form(function.returns, moved)
     for parameter in function.parameters:
         parameter.annotation = public_form(parameter.annotation, moved)
+        parameter.default = public_default(parameter.default, moved)
     for overload in function.overloads or ():
         spell_out(overload, moved)
 
 
-def public_form(
+def replace_names(
     expression: griffe.Expr | str | None,
-    moved: dict[str, str],
-    arguments: dict[str, griffe.Expr | str] | None = None,
+    of: Callable[[griffe.ExprName], griffe.Expr | str],
 ) -> griffe.Expr | str | None:
-    """Return an annotation in which the values of private aliases stand for their names.
-
-    `arguments` are the values of type variables.
-    """
+    """Return an expression whose names are replaced by what `of` returns for them."""
+    if isinstance(expression, griffe.ExprName):
+        return of(expression)
     if not isinstance(expression, griffe.Expr):
         return expression
-    if isinstance(expression, griffe.ExprName):
-        if arguments and expression.name in arguments:
-            return arguments[expression.name]
-        value = private_alias(expression, moved)
-        return expression if value is None else public_form(value, moved)
     changed = copy.copy(expression)
     for field in dataclasses.fields(expression):
-        name, part = field.name, getattr(expression, field.name)
+        part = getattr(expression, field.name)
         if isinstance(part, griffe.Expr):
-            setattr(changed, name, public_form(part, moved, arguments))
+            setattr(changed, field.name, replace_names(part, of))
         elif isinstance(part, list):
-            setattr(changed, name, [public_form(each, moved, arguments) for each in part])
+            setattr(changed, field.name, [replace_names(each, of) for each in part])
     return changed
 
 
-def private_alias(name: griffe.ExprName, moved: dict[str, str]) -> griffe.Expr | str | None:
-    """Return the value of a type alias that is not public, or None for any other name."""
+def with_arguments(
+    annotation: griffe.Expr | str | None, arguments: dict[str, griffe.Expr | str]
+) -> griffe.Expr | str | None:
+    """Return an annotation with the values of its type variables."""
+    return replace_names(annotation, lambda name: arguments.get(name.name, name))
+
+
+def public_form(
+    annotation: griffe.Expr | str | None, moved: dict[str, str]
+) -> griffe.Expr | str | None:
+    """Return an annotation of public names: a private alias is replaced by its value."""
+
+    def form(name: griffe.ExprName) -> griffe.Expr | str:
+        target = internal(name, moved)
+        if isinstance(target, griffe.Attribute) and "TypeAlias" in str(target.annotation):
+            return public_form(target.value, moved) or name
+        if isinstance(target, griffe.Class) and target.name not in PUBLIC_FORMS:
+            raise InternalNameError(f"{target.path} is in a public signature")
+        return name if target is None else PUBLIC_FORMS.get(target.name, name)
+
+    return replace_names(annotation, form)
+
+
+def public_default(
+    value: griffe.Expr | str | None, moved: dict[str, str]
+) -> griffe.Expr | str | None:
+    """Return a value as written, a private constant's literal, or "..." for anything internal."""
+    if isinstance(value, griffe.ExprName):
+        constant = internal(value, moved)
+        is_literal = isinstance(constant, griffe.Attribute) and isinstance(constant.value, str)
+        return value if constant is None else constant.value if is_literal else "..."
+    found: list[griffe.Object] = []
+
+    def note(name: griffe.ExprName) -> griffe.ExprName:
+        found.extend(filter(None, [internal(name, moved)]))
+        return name
+
+    replace_names(value, note)
+    return "..." if found else value
+
+
+def internal(name: griffe.ExprName, moved: dict[str, str]) -> griffe.Object | None:
+    """Return the object of this library that a name stands for, unless it is public."""
     path = name.canonical_path
-    if path in moved or not path.startswith("minillmlib."):
+    is_ours = path.startswith("minillmlib.") and "(" not in path  # as that of a parameter has
+    if not is_ours or any(f"{path}.".startswith(f"{public}.") for public in moved):
         return None
     scope = name.parent
     while scope is not None and scope.parent is not None:
         scope = scope.parent  # the package
-    target = scope[path.removeprefix("minillmlib.")]
-    if not isinstance(target, griffe.Attribute) or "TypeAlias" not in str(target.annotation):
-        return None
-    return target.value
+    return scope[path.removeprefix("minillmlib.")]
 
 
 def aliases_in(module: griffe.Module) -> list[griffe.Alias]:

@@ -84,6 +84,10 @@ def test_every_link_and_picture_leads_somewhere(page):
     assert dead == []
 
 
+def test_no_table_escapes_a_bar_which_the_site_would_show():
+    assert [page.name for page in CHAPTERS if "\\|" in page.read_text()] == []
+
+
 @pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.name)
 def test_no_page_is_long_without_a_reason(page):
     words = len(page.read_text().split())
