@@ -14,7 +14,7 @@ LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py
 TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test lowest newest check types dist trial sbom audit workflows soak bench \
+.PHONY: help install chat test lowest newest check types docs dist trial sbom audit workflows soak bench \
   format map requirements
 
 help:  ## Show what can be made
@@ -82,6 +82,9 @@ audit: $(VENV)/tools/installed  ## Look all pinned versions up among known vulne
 workflows: $(VENV)/tools/installed  ## Check the workflows, without a network
 	$(VENV)/tools/bin/zizmor --offline --persona pedantic .github
 
+docs: $(VENV)/docs/installed  ## Build the site into site/, strictly; it is read without a network
+	$(VENV)/docs/bin/python tools/build_docs.py
+
 soak: $(VENV)/develop  ## Long runs: ten thousand open streams, a million calls with faults
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
@@ -104,6 +107,9 @@ requirements: $(VENV)/develop  ## Pin the development tools anew
 	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements/tools.txt requirements/tools.in
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --generate-hashes --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --output-file requirements/docs.txt requirements/docs.in
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
@@ -122,6 +128,12 @@ $(VENV)/tools/installed: $(VENV)/pyvenv.cfg requirements/tools.txt
 	$(PYTHON) -m venv --clear $(VENV)/tools
 	$(VENV)/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes \
 	  -r requirements/tools.txt
+	@touch $@
+
+$(VENV)/docs/installed: $(VENV)/pyvenv.cfg requirements/docs.txt
+	$(PYTHON) -m venv --clear $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements/docs.txt
 	@touch $@
 
 $(VENV)/develop: $(VENV)/pyvenv.cfg pyproject.toml requirements/dev.txt

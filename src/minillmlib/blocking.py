@@ -42,6 +42,11 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     cancels the coroutine. `SystemExit` and `KeyboardInterrupt` in the coroutine, its tasks or
     callbacks end this call only and are raised by it. Raises `InvalidParameterError` when called
     from that loop itself.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+        >>> run(ChatNode.root().chat("The capital of France?", generator)).text
+        'Paris.'
     """
     if not isinstance(coroutine, Coroutine):
         raise InvalidParameterError(
@@ -55,6 +60,12 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
     """Yield the chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
 
     Also takes `stream.partial_json()` and yields its values.
+
+    Examples:
+        >>> stream = ChatNode.root().chat_streaming("Hello", GeneratorInfo.openai("gpt-4o-mini"))
+        >>> for chunk in iterate(stream):
+        ...     print(chunk.delta, end="")
+        Paris.
     """
     if not isinstance(stream, StreamingCompletion | PartialJsonStream):
         raise InvalidParameterError(

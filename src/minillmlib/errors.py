@@ -106,6 +106,14 @@ class MiniLLMError(Exception):
         partial: The text received before a stream failed, else `""`.
         request_id: The server's id of the exchange, which its support may ask for, or None.
         attempts: Every request of the completion, the failed one last. Empty if there was none.
+
+    Examples:
+        >>> generator = GeneratorInfo.anthropic("claude-haiku-4-5")
+        >>> try:
+        ...     run(ChatNode.root().chat("Hello", generator, CompletionParameters(seed=1)))
+        ... except MiniLLMError as error:
+        ...     print(type(error).__name__, error.was_sent)
+        InvalidParameterError False
     """
 
     is_retryable: bool = False

@@ -50,6 +50,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds the
     size of an answer. A secret is sent over `http://` to this machine only, unless `allow_http`
     says that the network between is trusted. `proxy` is set by `with_proxy`.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
+        >>> generator.replace(model="gpt-4o").model
+        'gpt-4o'
     """
 
     name: str
@@ -102,6 +107,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` replace the address of
         their service's presets; the key stays the same. They are read now.
+
+        Examples:
+            >>> GeneratorInfo.preset("groq", "openai/gpt-oss-20b").base_url
+            'https://api.groq.com/openai/v1'
         """
         row = PRESETS.get(str(name))
         if row is None:
@@ -118,17 +127,32 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def openrouter(cls, model: str) -> Self:
-        """Return a model at OpenRouter, with the key in `OPENROUTER_API_KEY`."""
+        """Return a model at OpenRouter, with the key in `OPENROUTER_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.openrouter("google/gemini-2.5-flash-lite").base_url
+            'https://openrouter.ai/api/v1'
+        """
         return cls.preset("openrouter", model)
 
     @classmethod
     def openai(cls, model: str) -> Self:
-        """Return a model at OpenAI, with the key in `OPENAI_API_KEY`."""
+        """Return a model at OpenAI, with the key in `OPENAI_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.openai("gpt-4o-mini").base_url
+            'https://api.openai.com/v1'
+        """
         return cls.preset("openai", model)
 
     @classmethod
     def anthropic(cls, model: str) -> Self:
-        """Return a model at Anthropic on its native wire, with the key in `ANTHROPIC_API_KEY`."""
+        """Return a model at Anthropic on its native wire, with the key in `ANTHROPIC_API_KEY`.
+
+        Examples:
+            >>> GeneratorInfo.anthropic("claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
+        """
         return cls.preset("anthropic", model)
 
     @classmethod
@@ -137,6 +161,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The token comes from `ANTHROPIC_AUTH_TOKEN`, else from Claude Code's file. Anthropic may
         refuse such tokens to other programs; the error then says so.
+
+        Examples:
+            >>> GeneratorInfo.claude_subscription("claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
         """
         return cls.preset("claude_subscription", model)
 
@@ -145,6 +173,11 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         """Return a server that speaks the OpenAI wire; no key is sent unless you add one.
 
         `base_url` is everything before `/chat/completions`.
+
+        Examples:
+            >>> server = GeneratorInfo.custom("mine", "http://localhost:8000/v1", "llama3:8b")
+            >>> run(ChatNode.root("Be brief.").chat("The capital of France?", server)).text
+            'Paris.'
         """
         return cls(name=name, base_url=base_url, model=model, provider=GenericProvider())
 
@@ -154,6 +187,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The first call starts the model's server, which ends with this process; the very first
         also downloads SmolLM2-135M (93 MB), a tiny demo model. Needs `minillmlib[local]`.
+
+        Examples:
+            >>> GeneratorInfo.local().model
+            'SmolLM2-135M-Instruct'
         """
         with import_lock:
             from minillmlib.local import LocalTransport  # noqa: PLC0415 - few programs need it
@@ -180,6 +217,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"` or
         `"ollama:llama3:8b"`; `"local"`, or `"local:path/to/model.gguf"`; or, for any compatible
         server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`.
+
+        Examples:
+            >>> GeneratorInfo.from_spec("anthropic:claude-haiku-4-5").base_url
+            'https://api.anthropic.com'
         """
         name, _, model = str(spec).partition(":")
         if spec == "local":
@@ -251,6 +292,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         or not priced per token, gets none, and a warning is logged: its costs are `UNPRICED`
         unless a price was set by hand. The price is the vendor's for a standard request; `source`
         on each cost names the table and the day.
+
+        Examples:
+            >>> priced = GeneratorInfo.openai("gpt-4o-mini").with_published_price()
+            >>> price = priced.token_price  # None if the model is not listed
         """
         price = published_price(self.base_url, self.model)
         if price is None and not is_published(self.token_price):

@@ -47,6 +47,11 @@ class Secret:
     Surrounding white space is dropped, since keys are often read from files. Raises
     `InvalidParameterError` if nothing remains or if a character cannot stand in a header; the
     message names the position, never the text.
+
+    Examples:
+        >>> key = Secret("sk-123")
+        >>> print(key, key.expose_secret())
+        [hidden] sk-123
     """
 
     __slots__ = ("_text",)

@@ -31,6 +31,14 @@ class CompletionContext:
         callback: A plain function or a coroutine function.
         app_url: The program's address, for OpenRouter's statistics.
         app_title: The program's name, likewise.
+
+    Examples:
+        >>> async def ask():
+        ...     generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(1, 5))
+        ...     async with CompletionContext(generator, {"user": 7}, print) as context:
+        ...         await ChatNode.root().chat_tracked("Hello", context)
+        >>> run(ask())
+        $0.000015 in 1 attempt {'user': 7}
     """
 
     def __init__(

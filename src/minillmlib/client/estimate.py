@@ -41,6 +41,10 @@ def estimate_cost(
     """Return the most that one attempt to answer these messages can cost.
 
     Nothing is sent. If something is missing to say so, the estimate names it: see `CostEstimate`.
+
+    Examples:
+        >>> estimate_cost([Message.user("Hello")], GeneratorInfo.openai("gpt-4o-mini")).missing
+        ('a price (with_token_price)', 'max_tokens')
     """
     call = prepare(messages, generator, params, stream=False)
     body, _, _ = build_body(call)

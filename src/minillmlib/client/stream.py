@@ -36,6 +36,16 @@ class StreamingCompletion(Generic[NodeT_co]):
     nothing is. A stream belongs to one task and one event loop at a time:
     `InvalidParameterError` for others. After a failure, or when its reader was cancelled, it
     cannot be read on: `IncompleteStreamError`, so that a part never passes for the whole.
+
+    Examples:
+        >>> async def read():
+        ...     generator = GeneratorInfo.openai("gpt-4o-mini")
+        ...     async with ChatNode.root().chat_streaming("Hello", generator) as stream:
+        ...         async for chunk in stream:
+        ...             print(chunk.delta, end="")
+        ...     return stream.response.finish_reason
+        >>> run(read())
+        Paris.<FinishReason.STOP: 'stop'>
     """
 
     def __init__(self, call: Call, on_answer: Callable[[Completed], NodeT_co]) -> None:

@@ -41,6 +41,10 @@ def loads(text: str) -> Any:
 
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
+
+    Examples:
+        >>> loads("Sure! {city: 'Oslo',}")
+        {'city': 'Oslo'}
     """
     try:
         return _DECODER.decode(text)
@@ -53,6 +57,10 @@ def repair_json(text: str) -> str:
 
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
+
+    Examples:
+        >>> repair_json("[1, 2,")
+        '[1, 2]'
     """
     with contextlib.suppress(ValueError, RecursionError):
         _DECODER.decode(text)
@@ -68,6 +76,11 @@ def repair(text: str) -> RepairResult:
 
     Raises:
         JsonRepairError: Nothing in the text could be JSON.
+
+    Examples:
+        >>> found = repair('{"city": "Os')
+        >>> found.value, found.complete
+        ({'city': 'Os'}, False)
     """
     try:
         value = _DECODER.decode(text)

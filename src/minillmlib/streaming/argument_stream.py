@@ -35,6 +35,14 @@ class ArgumentStream:
     Args:
         strict: Whether invalid JSON raises `JsonRepairError`. Otherwise it is repaired as by
             `repair`, including a text that ends within a value.
+
+    Examples:
+        >>> async def read():
+        ...     with ArgumentStream() as arguments:
+        ...         arguments.feed('{"path": "a.txt", "text": "Hi')
+        ...         return await arguments.field("path").wait()
+        >>> run(read())
+        'a.txt'
     """
 
     def __init__(self, *, strict: bool = False) -> None:

@@ -83,6 +83,10 @@ def check_provider(
     content is sent or refused, whether a message is encoded alike whatever follows it, the
     recorded cases whole, streamed and cut, and costs with and without a price. Nothing is sent
     over a network.
+
+    Examples:
+        >>> body = b'{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}'
+        >>> check_provider(GenericProvider(), [ProviderCase(name="plain", body=body, text="Hi")])
     """
     if not cases:
         raise InvalidParameterError("check_provider needs at least one recorded case")

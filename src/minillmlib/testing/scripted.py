@@ -46,6 +46,15 @@ class ScriptedTransport:
     """Returns prepared responses in order and records the `requests` it is sent.
 
     Raises `InvalidParameterError` for more requests than it has responses.
+
+    Examples:
+        >>> message = {"message": {"content": "Paris."}, "finish_reason": "stop"}
+        >>> transport = ScriptedTransport([ScriptedReply.json({"choices": [message]})])
+        >>> generator = GeneratorInfo.custom("mine", "https://llm.example/v1", "m")
+        >>> run(ChatNode.root().chat("Hello", generator.with_transport(transport))).text
+        'Paris.'
+        >>> len(transport.requests)
+        1
     """
 
     def __init__(self, replies: Iterable[ScriptedReply]) -> None:
@@ -65,7 +74,15 @@ class ScriptedTransport:
 
 @contextmanager
 def use_transport(transport: Transport) -> Iterator[None]:
-    """Send the requests of all generators without a transport of their own through this one."""
+    """Send the requests of all generators without a transport of their own through this one.
+
+    Examples:
+        >>> with use_transport(ScriptedTransport([ScriptedReply.json({"error": "x"}, status=400)])):
+        ...     run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
+        Traceback (most recent call last):
+        ...
+        minillmlib.BadRequestError: ...
+    """
     previous = set_default_transport(transport)
     try:
         yield

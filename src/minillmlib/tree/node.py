@@ -56,6 +56,12 @@ class ChatNode:
     to every other handle of the same node, and enough to keep its whole tree alive. Nodes are
     added and never changed, so any number of tasks may branch from one node at once. No walk
     recurses, so a thread may be as long as memory allows.
+
+    Examples:
+        >>> root = ChatNode.root("Be brief.")
+        >>> leaf = root.add_user("The capital of France?").add_assistant("Paris.")
+        >>> leaf.depth, [message.role.value for message in leaf.thread()]
+        (2, ['system', 'user', 'assistant'])
     """
 
     __slots__ = ("_index", "_tree")
@@ -75,6 +81,11 @@ class ChatNode:
 
         A message is a `Message`, or a dictionary as OpenAI's chat completions take it and as
         `to_openai` returns it. Raises `EmptyThreadError` for an empty list.
+
+        Examples:
+            >>> root, leaf = ChatNode.from_messages([{"role": "user", "content": "Hello"}])
+            >>> leaf.text
+            'Hello'
         """
         given: object = messages
         if isinstance(given, str | bytes) or not isinstance(given, Sequence):
@@ -413,6 +424,11 @@ class ChatNode:
         child of this node. On any error, and when cancelled, the tree stays as it was.
 
         The keywords are fields of the parameters, for this call; they win over those in `params`.
+
+        Examples:
+            >>> question = ChatNode.root("Be brief.").add_user("The capital of France?")
+            >>> run(question.complete(GeneratorInfo.openai("gpt-4o-mini"))).text
+            'Paris.'
         """
         fields = (temperature, max_tokens, tools, retry, timeout_secs)
         call, on_answer = self._prepare(generator, params, fields, stream=False)
@@ -465,6 +481,12 @@ class ChatNode:
         `complete`.
 
             answer = await node.chat("Hello", generator, max_tokens=100, temperature=0)
+
+        Examples:
+            >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+            >>> answer = run(ChatNode.root("Be brief.").chat("The capital of France?", generator))
+            >>> answer.text
+            'Paris.'
         """
         fields = (temperature, max_tokens, tools, retry, timeout_secs)
         message = Message.user(content)
@@ -552,7 +574,14 @@ class ChatNode:
         retry: int | None = None,
         timeout_secs: float | None = None,
     ) -> "StreamingCompletion[ChatNode]":
-        """Stream what `chat` returns; the request is sent when reading begins."""
+        """Stream what `chat` returns; the request is sent when reading begins.
+
+        Examples:
+            >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+            >>> stream = ChatNode.root().chat_streaming("The capital of France?", generator)
+            >>> "".join(chunk.delta for chunk in iterate(stream))
+            'Paris.'
+        """
         fields = (temperature, max_tokens, tools, retry, timeout_secs)
         message = Message.user(content)
         return StreamingCompletion(*self._prepare(generator, params, fields, message, stream=True))

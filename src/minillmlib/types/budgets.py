@@ -35,6 +35,14 @@ class Budget:
     Args:
         limit: USD, as a text, a `Decimal` or a whole number.
         parent: Another budget that must cover everything as well.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
+        >>> budget = Budget("0.50")
+        >>> params = NodeCompletionParameters(budget=budget)
+        >>> answer = run(ChatNode.root().chat("Hello", generator, params, max_tokens=100))
+        >>> budget.spent == answer.response.cost.cost
+        True
     """
 
     def __init__(self, limit: Decimal | str | int, *, parent: "Budget | None" = None) -> None:

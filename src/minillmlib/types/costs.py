@@ -91,6 +91,10 @@ class TokenPrice(msgspec.Struct, frozen=True):
             one. A request that another tier served is `UNPRICED`.
         covers: The surcharges (`Usage.surcharges`) for which the rates hold too, such as
             "audio tokens". A request with any other is `UNPRICED`.
+
+    Examples:
+        >>> TokenPrice(1.0, 5.0).cost_of(Usage(uncached_input_tokens=1000, completion_tokens=100))
+        Decimal('0.0015')
     """
 
     input: Decimal
@@ -256,6 +260,10 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost` is the sum of the known costs and of the minimum costs of unknown ones; `unpriced` and
     `unknown` count the requests that may have cost more.
+
+    Examples:
+        >>> print(CostTotal.of([CostOutcome.unknown()]))
+        at least $0 (1 unknown)
     """
 
     cost: Decimal = Decimal(0)
@@ -357,6 +365,12 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
     `cost` and the counts are sums of the known parts, lower bounds included. They are complete
     only if `resolution` is `RESOLVED`; check it first. `attempts` lists every request, including
     failed and rejected ones.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
+        >>> params = NodeCompletionParameters().with_cost_callback(print)
+        >>> answer = run(ChatNode.root().chat("Hello", generator, params))
+        $0.0000021 in 1 attempt
     """
 
     cost: Decimal

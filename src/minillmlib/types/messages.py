@@ -65,6 +65,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     assistant's message may have `tool_calls`, generated `media`, and the `reasoning` before it. A
     message of the role `tool` is the result of the call `tool_call_id`, with `is_error` if the tool
     failed. `cache_ttl` sets a cache breakpoint at its end, for five minutes or an hour.
+
+    Examples:
+        >>> Message.user("Hello").role
+        <Role.USER: 'user'>
     """
 
     role: Role

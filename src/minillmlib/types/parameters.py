@@ -146,6 +146,11 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         parallel_tool_calls: Whether it may make several calls at once.
         openrouter_routing: OpenRouter's choice of a provider; other providers ignore it.
         extra: Further keys of the request body. A key that a field also writes is an error.
+
+    Examples:
+        >>> params = CompletionParameters(max_tokens=100, stop=["END"])
+        >>> params.with_temperature(0).temperature
+        0
     """
 
     max_tokens: int | None = None
@@ -265,6 +270,11 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         progress_timeout_secs: When streaming, maximum seconds without new content, for servers
             that only keep the connection alive. None is five times `timeout_secs`, 0 no bound.
         deadline_secs: Maximum seconds for the completion with its retries. None is no bound.
+
+    Examples:
+        >>> settings = NodeCompletionParameters(retry=0, timeout_secs=30)
+        >>> settings.with_system_prompt("Be brief.").system_prompt
+        'Be brief.'
     """
 
     params: CompletionParameters = CompletionParameters()
@@ -348,6 +358,12 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         sent as the response format where the wire can enforce it, and otherwise in the prompt. A
         wrong answer goes back to the model with the problem, as often as `retry` allows; see
         `ResponseValidationError`. This takes some milliseconds, once for any number of calls.
+
+        Examples:
+            >>> params = NodeCompletionParameters().expecting(int)
+            >>> question = ChatNode.root().add_user("How many legs has a spider?")
+            >>> run(question.complete(GeneratorInfo.openai("gpt-4o-mini"), params)).parsed
+            8
         """
         return TypedParameters(**{**msgspec.structs.asdict(self), "result_type": ResultType(kind)})
 

@@ -101,6 +101,12 @@ class CompletionResponse(
     else reads, such as `citations` and `annotations`, also those of a stream. `request_report`
     lists what was sent and omitted, and `attempts` every request made for the answer, including
     failed ones.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+        >>> response = run(ChatNode.root().chat("Hello", generator)).response
+        >>> response.finish_reason, response.usage.prompt_tokens, response.is_truncated
+        (<FinishReason.STOP: 'stop'>, 10, False)
     """
 
     content: str = ""

@@ -55,6 +55,12 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
         `Annotated`. Methods, partials and callable objects are functions as well; what a partial
         gives by name is no parameter. Raises `InvalidParameterError` for a parameter without a
         type that JSON can represent.
+
+        Examples:
+            >>> def weather(city: str) -> str:
+            ...     "Tell the weather."
+            >>> ToolDefinition.from_function(weather).parameters["required"]
+            ['city']
         """
         signature = Signature(function)
         return cls(
@@ -101,7 +107,12 @@ ToolMode: TypeAlias = Literal["auto", "none", "required", "tool"]
 
 
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The choice of a tool: the model may, must or must not call one, or must call this one."""
+    """The choice of a tool: the model may, must or must not call one, or must call this one.
+
+    Examples:
+        >>> ToolChoice.tool("weather").name
+        'weather'
+    """
 
     mode: ToolMode
     name: str | None = None
@@ -218,6 +229,12 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         A null reads as absent if the parameter has a default. Raises `ToolArgumentError`, with a
         text for the model, if the arguments do not fit.
+
+        Examples:
+            >>> def remind(day: date, note: str = "") -> None: ...
+            >>> call = ToolCall(id="1", name="remind", arguments='{"day": "2026-02-10"}')
+            >>> call.bind(remind)
+            {'day': datetime.date(2026, 2, 10)}
         """
         signature = Signature(function)
         try:
