@@ -6,7 +6,6 @@ import contextlib
 import os
 import stat
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -100,25 +99,11 @@ def file_name(path: FilePath) -> str:
     return Path(os.fsdecode(path)).name
 
 
-class _Forks:
-    """How often this process was forked from another one, and a lock that no fork can hold."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.lock = threading.Lock()
-
-    def note(self) -> None:
-        self.count += 1
-        self.lock = threading.Lock()
-
-
-FORKS = _Forks()
 _journals: weakref.WeakSet[FileJournal] = weakref.WeakSet()
 
 
 def _close_inherited() -> None:
     """Close the files of the parent's journals: a lock belongs to all processes that hold one."""
-    FORKS.note()
     for journal in list(_journals):
         journal.close()
 

@@ -155,3 +155,18 @@ def test_a_blocking_loop_goes_on_after_ctrl_c_with_an_error(slow):
     assert next(chunks, None) is None
     with pytest.raises(IncompleteStreamError):
         run(stream.collect())
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_the_text_in_that_error_has_no_key(wire):
+    key = "sk-proj-" + "Ab12Cd34Ef56"
+    with ThreadedServer((*begun(), word(wire, f"Your key is {key}."))) as server:
+        stream = ChatNode.root().chat_streaming(
+            "u", generator_at(server, wire).with_api_key(key), ONCE
+        )
+        assert key in (await anext(stream)).delta  # the words of the model
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.03)
+        with pytest.raises(IncompleteStreamError) as caught:
+            await anext(stream)
+    assert caught.value.partial == "Your key is [hidden]."

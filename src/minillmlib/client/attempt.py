@@ -217,6 +217,10 @@ class PendingAttempt:
             return attempt
         return self._redactor.redact_value(attempt)
 
+    def redact(self, text: str) -> str:
+        """Return a text of the server without the secrets of the request."""
+        return self._redactor.redact(text)
+
     def redact_record(self, response: CompletionResponse) -> CompletionResponse:
         """Return an answer without secrets in what the server says about it.
 

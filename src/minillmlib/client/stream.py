@@ -265,7 +265,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         self._is_over = True
         self._chunks.clear()
         if self._reader is not None:
-            self._partial = self._reader.partial
+            if self._why_broken is not None:
+                self._partial = self._reader.redacted_partial()
             self._reader.close()
             self._reader = None
 

@@ -64,6 +64,10 @@ class StreamReader:
         """The text so far."""
         return self._accumulator.text + (self._prefill.held if self._prefill else "")
 
+    def redacted_partial(self) -> str:
+        """Return the text so far as an error keeps it."""
+        return self._attempt.redact(self.partial)
+
     async def open(self) -> bytes | None:
         """Send the request and wait for the headers. Return the body of an error."""
         exchange, accept = self._exchange, self._provider.capabilities.stream_accept

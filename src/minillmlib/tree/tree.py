@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from binascii import hexlify
 from collections import deque
@@ -16,7 +15,8 @@ from msgspec.structs import replace
 
 from minillmlib.client.prefix_cache import EncodedPrefixCache
 from minillmlib.errors import InvalidParameterError
-from minillmlib.files import FORKS, FilePath
+from minillmlib.files import FilePath
+from minillmlib.locks import fork_safe_lock
 from minillmlib.tree.records import (
     ID_BYTES,
     BreakpointRecord,
@@ -47,13 +47,12 @@ class NodeStore:
     """
 
     __slots__ = (
-        "_lock", "_lock_forks", "end", "first_child", "last_child", "messages", "next_sibling",
-        "parents", "responses",
+        "end", "first_child", "last_child", "lock", "messages", "next_sibling", "parents",
+        "responses",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._lock_forks = FORKS.count
+        self.lock = fork_safe_lock()
         self.messages: list[Message] = []
         self.parents = array("i")
         self.first_child = array("i")
@@ -64,16 +63,6 @@ class NodeStore:
 
     def __len__(self) -> int:
         return self.end
-
-    @property
-    def lock(self) -> threading.RLock:
-        """The lock of writers. A forked child has one of its own: nobody frees the parent's."""
-        if self._lock_forks != FORKS.count:
-            with FORKS.lock:
-                if self._lock_forks != FORKS.count:
-                    self._lock = threading.RLock()
-                    self._lock_forks = FORKS.count
-        return self._lock
 
     def copy(self) -> Self:
         """Return a copy with the same lock."""
