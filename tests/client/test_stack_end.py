@@ -22,6 +22,12 @@ from minillmlib import (
 )
 
 
+@pytest.fixture(autouse=True)
+def no_hook_of_pytest(monkeypatch):
+    """What aiohttp and asyncio lose at the end of the stack; pytest's hook has no stack there."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+
 async def collect(root, generator, settings):
     return await root.chat_streaming("u", generator, settings).collect()
 
@@ -55,7 +61,6 @@ async def outcomes(call, make_generator, settings, step: int) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore:a completion stream was dropped:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("call", "reply"), [(chat, said("ok")), (collect, streamed("ok"))])
 def test_a_call_at_the_end_of_the_stack_works_or_raises_recursion_error(call, reply):
     budget = Budget(1000)
