@@ -21,6 +21,7 @@ from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
+from minillmlib.tree.tool_loop import Tool, ToolEvent, ToolLoop, ToolRun
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import (
     Attempt,
@@ -165,14 +166,19 @@ __all__ = [
     "TlsError",
     "TokenLogprob",
     "TokenPrice",
+    "Tool",
     "ToolArgumentError",
     "ToolCall",
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolEvent",
+    "ToolLoop",
+    "ToolRun",
     "TrackedStream",
     "Transport",
     "TransportError",
+    "TurnLimitError",
     "TypedParameters",
     "Usage",
     "UsageUpdate",

@@ -38,6 +38,7 @@
     │   └── ResponseValidationError  its JSON does not fit the expected type
     ├── JsonRepairError              a text contains no JSON (also a ValueError)
     ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
+    ├── TurnLimitError               the model still asks for tools after `max_turns`
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
     ├── CostCallbackError            a callback of a `CompletionContext` raised
     ├── StorageError                 a conversation could not be read from or written to a file
@@ -96,6 +97,7 @@ __all__ = [
     "TlsError",
     "ToolArgumentError",
     "TransportError",
+    "TurnLimitError",
 ]
 
 
@@ -374,6 +376,10 @@ class ToolArgumentError(MiniLLMError, ValueError):
     def __init__(self, message: str, *, path: str = "$") -> None:
         super().__init__(message)
         self.path = path
+
+
+class TurnLimitError(MiniLLMError):
+    """The model still asks for tools after `max_turns` turns. Its last results are in the tree."""
 
 
 class MissingFieldError(MiniLLMError, LookupError):

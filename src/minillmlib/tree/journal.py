@@ -14,6 +14,7 @@ from minillmlib.tree.records import (
     BreakpointRecord,
     DetachRecord,
     KwargsRecord,
+    NotesRecord,
     Record,
     encode_line,
 )
@@ -147,4 +148,6 @@ def _value_record(tree: Tree, kind: type[Record], index: int) -> Record:
     node = tree.ids.hex(index)
     if kind is BreakpointRecord:
         return BreakpointRecord(node=node, ttl=tree.breakpoint(index))
+    if kind is NotesRecord:
+        return NotesRecord(node=node, values=tree.notes(index))
     return KwargsRecord(node=node, values=tree.own_format_kwargs(index))

@@ -26,6 +26,7 @@ from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, encode_lossy, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
 from minillmlib.tree.thread_file import as_message, thread_from_json, thread_json
+from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, load_tree, save_tree
 from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
@@ -45,6 +46,7 @@ ContentLike: TypeAlias = str | Iterable[ContentPart]
 
 OPENAI = OpenAiProvider.dialect
 NO_FIELDS = (None,) * len(CALL_FIELDS)
+DEFAULT_LOOP = ToolLoop()
 MAX_STR_CHARS = 2000
 MAX_FILE_BYTES = 1_000_000_000
 
@@ -358,6 +360,23 @@ class ChatNode:
     def _given_kwargs(self) -> dict[str, str | int | float]:
         return {name: value for name, value in self.format_kwargs.items() if value is not None}
 
+    def note(self, name: str, value: FormatValue) -> Self:
+        """Write a note on this node, such as a label or a score; None removes it.
+
+        Notes are kept in files and shown with the tree. No model sees them. Returns the node.
+
+            best = max(root.leaves(), key=lambda node: node.note("score", judge(node)).notes["score"])
+        """
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise InvalidParameterError(f"the name of a note is a line of text, not {name!r}")
+        self._tree.set_note(self._index, name, plain_value(name, value))
+        return self
+
+    @property
+    def notes(self) -> dict[str, FormatValue]:
+        """The notes on this node, by name."""
+        return self._tree.notes(self._index)
+
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
         """Set a cache breakpoint: the prompt up to and with this node is cached; return the node.
 
@@ -587,6 +606,68 @@ class ChatNode:
         return StreamingCompletion(*self._prepare(generator, params, fields, message, stream=True))
 
     @overload
+    async def run_tools(
+        self,
+        generator: GeneratorInfo,
+        tools: Sequence[ToolLike | Tool],
+        params: TypedParameters[T],
+        loop: ToolLoop = ...,
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    async def run_tools(
+        self,
+        generator: GeneratorInfo,
+        tools: Sequence[ToolLike | Tool],
+        params: ParametersLike = None,
+        loop: ToolLoop = ...,
+    ) -> Self: ...
+
+    async def run_tools(
+        self,
+        generator: GeneratorInfo,
+        tools: Sequence[ToolLike | Tool],
+        params: ParametersLike = None,
+        loop: ToolLoop = DEFAULT_LOOP,
+    ) -> "ChatNode":
+        """Complete this node, run the tools that the model calls, and go on until it answers.
+
+        Tools are typed functions, run in threads, or coroutine functions; `Tool` and
+        `ToolDefinition` are for others. The calls of one answer run at the same time. An unknown
+        tool, wrong arguments, an exception or a time-out become an error result for the model.
+        Each answer and each result is a node; the last node is returned. If `loop.approve` says
+        "not now", or a call is of a `ToolDefinition`, which has no function, that is the node
+        with the calls: add results yourself, or call `run_tools` on it later, also after loading
+        it from a file. A tool that a crash interrupted is not run again if the tree has a journal.
+
+            answer = await root.add_user("How warm is it in Oslo?").run_tools(generator, [weather])
+
+        On an error of the model, everything before it stays in the tree, so `run_tools` on the
+        newest node goes on. When cancelled, calls without a result get one that says so. Raises
+        `TurnLimitError` after `loop.max_turns` calls of the model.
+        """
+        run: ToolRun[ChatNode] = ToolRun(self, generator, tools, params, loop, is_streamed=False)
+        async with run:
+            return await run.collect()
+
+    def run_tools_streaming(
+        self,
+        generator: GeneratorInfo,
+        tools: Sequence[ToolLike | Tool],
+        params: ParametersLike = None,
+        loop: ToolLoop = DEFAULT_LOOP,
+    ) -> ToolRun[Self]:
+        """Do as `run_tools`, and yield each `ToolEvent`: chunks, answers, calls and results.
+
+        async with node.run_tools_streaming(generator, [weather]) as run:
+            async for event in run:
+                if event.chunk is not None:
+                    print(event.chunk.delta, end="")
+        print(run.node.text)
+        """
+        return ToolRun(self, generator, tools, params, loop, is_streamed=True)
+
+    @overload
     async def complete_tracked(
         self, context: CompletionContext, params: TypedParameters[T]
     ) -> "ParsedNode[T]": ...
@@ -791,6 +872,11 @@ class ChatNode:
         the next change writes them, too. `detach_journal` ends that.
         """
         attach_journal(self._tree, self._root_index("attached to"), path)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the tree is being recorded to a file; see `attach_journal`. O(depth)."""
+        return self._tree.journal(self._index) is not None
 
     def detach_journal(self) -> None:
         """Stop appending this tree to the file of `attach_journal`, if it is."""

@@ -66,13 +66,21 @@ class KwargsRecord(_Record, frozen=True, tag="kwargs", tag_field="kind"):
     values: dict[str, FormatValue]
 
 
+class NotesRecord(_Record, frozen=True, tag="notes", tag_field="kind"):
+    """All notes on a node."""
+
+    node: str
+    values: dict[str, FormatValue]
+
+
 class DetachRecord(_Record, frozen=True, tag="detached", tag_field="kind"):
     """A node that left this tree, with everything below it."""
 
     node: str
 
 
-Record: TypeAlias = HeaderRecord | NodeRecord | BreakpointRecord | KwargsRecord | DetachRecord
+ValueRecord: TypeAlias = BreakpointRecord | KwargsRecord | NotesRecord
+Record: TypeAlias = HeaderRecord | NodeRecord | ValueRecord | DetachRecord
 
 encode = msgspec.json.Encoder().encode
 new_hasher = blake2b(digest_size=ID_BYTES).copy  # faster than a call of blake2b

@@ -24,6 +24,7 @@ from minillmlib.tree.records import (
     FormatValue,
     KwargsRecord,
     NodeRecord,
+    NotesRecord,
     Record,
     derive_id,
     encode,
@@ -392,6 +393,7 @@ class _Nodes(NamedTuple):
     ids: NodeIds
     breakpoints: dict[int, CacheTtl | None]  # override those of the messages
     format_kwargs: dict[int, dict[str, FormatValue]]
+    notes: dict[int, dict[str, FormatValue]]
 
 
 class Tree:
@@ -405,7 +407,7 @@ class Tree:
 
     def __init__(self) -> None:
         store = NodeStore()
-        self.nodes = _Nodes(store, NodeIds(store), {}, {})
+        self.nodes = _Nodes(store, NodeIds(store), {}, {}, {})
         self._journals: dict[int, TreeJournal] = {}  # by the root of the tree that they record
         self._prefix_cache = EncodedPrefixCache()
         self._detaching: tuple[int, int] | None = None  # a node and its parent, until all is done
@@ -422,8 +424,9 @@ class Tree:
         """Return a copy without journals, to which a file can be added. O(nodes)."""
         nodes, copy = self.nodes, Tree()
         store = nodes.store.copy()
-        kwargs = {index: dict(values) for index, values in nodes.format_kwargs.items()}
-        copy.nodes = _Nodes(store, nodes.ids.copy(store), dict(nodes.breakpoints), kwargs)
+        # The inner dictionaries are replaced and never changed.
+        values = (dict(nodes.breakpoints), dict(nodes.format_kwargs), dict(nodes.notes))
+        copy.nodes = _Nodes(store, nodes.ids.copy(store), *values)
         return copy
 
     def adopt(self, other: Tree, root: int, journal: TreeJournal) -> None:
@@ -454,7 +457,7 @@ class Tree:
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
         with other.store.lock:
-            source, _, breakpoints, format_kwargs = other.nodes
+            source, _, breakpoints, format_kwargs, notes = other.nodes
             parents = {index: source.parents[index] for index in source.depth_first(root)}
         with self.store.lock:
             store = self.begin_change()
@@ -468,6 +471,8 @@ class Tree:
                 )
                 if index in format_kwargs:
                     self._set_format_kwargs(copy, format_kwargs[index])
+                if index in notes:
+                    self._set_notes(copy, notes[index])
                 if index in breakpoints:
                     self._set_breakpoint(copy, breakpoints[index])
             self._write_journal(parent)
@@ -504,7 +509,7 @@ class Tree:
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
-        store, _, ttls, _ = self.nodes
+        store, ttls = self.store, self.nodes.breakpoints
         if not ttls:
             return store.thread(index)
         messages = store.messages
@@ -568,6 +573,29 @@ class Tree:
         self._note_change(KwargsRecord, index, index)
         self.nodes.format_kwargs[index] = dict(values)
 
+    def notes(self, index: int) -> dict[str, FormatValue]:
+        """Return the notes on a node."""
+        return dict(self.nodes.notes.get(index, {}))
+
+    def set_note(self, index: int, name: str, value: FormatValue) -> None:
+        """Set a note on a node, or remove it if the value is None."""
+        with self.store.lock:
+            notes = {**self.notes(index), name: value}
+            if value is None:
+                del notes[name]
+            self.set_notes(index, notes)
+
+    def set_notes(self, index: int, values: Mapping[str, FormatValue]) -> None:
+        """Replace all notes on a node."""
+        with self.store.lock:
+            self.begin_change()
+            self._set_notes(index, values)
+            self._write_journal(index)
+
+    def _set_notes(self, index: int, values: Mapping[str, FormatValue]) -> None:
+        self._note_change(NotesRecord, index, index)
+        self.nodes.notes[index] = dict(values)
+
     def lines(self, root: int, existing: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """Yield a subtree as lines of a file, parents first, without the nodes `existing` there.
 
@@ -576,7 +604,7 @@ class Tree:
         with self.store.lock:
             store, ids = self.begin_change(), self.ids
             end, digits = len(store), ids.all_hex()
-            breakpoints, format_kwargs = dict(self.nodes[2]), dict(self.nodes[3])
+            breakpoints, format_kwargs, notes = map(dict, self.nodes[2:])
         size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
             parent = store.parents[index]
@@ -591,6 +619,8 @@ class Tree:
                 yield encode_line(BreakpointRecord(node=node_id.decode(), ttl=breakpoints[index]))
             if index in format_kwargs:
                 yield encode_line(KwargsRecord(node=node_id.decode(), values=format_kwargs[index]))
+            if index in notes:
+                yield encode_line(NotesRecord(node=node_id.decode(), values=notes[index]))
 
     def journal(self, index: int) -> TreeJournal | None:
         """Return the journal of the tree that a node is in."""

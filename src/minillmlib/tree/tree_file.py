@@ -26,7 +26,9 @@ from minillmlib.tree.records import (
     HeaderRecord,
     KwargsRecord,
     NodeRecord,
+    NotesRecord,
     Record,
+    ValueRecord,
     encode_line,
 )
 from minillmlib.tree.tree import NO_NODE, Tree
@@ -196,7 +198,7 @@ class TreeReader:
             raise InvalidParameterError(f"its parent {record.parent} is not before it")
         known[record.id] = self.tree.ids.append_record(parent, record)
 
-    def _apply_change(self, record: BreakpointRecord | KwargsRecord | DetachRecord) -> None:
+    def _apply_change(self, record: ValueRecord | DetachRecord) -> None:
         index = self._known.get(record.node)
         if index is None:
             raise InvalidParameterError(f"the node {record.node} is not before it")
@@ -206,6 +208,8 @@ class TreeReader:
                 self.tree.set_breakpoint(index, ttl)
             case KwargsRecord(values=values):
                 self.tree.set_format_kwargs(index, values)
+            case NotesRecord(values=values):
+                self.tree.set_notes(index, values)
             case DetachRecord():
                 self.tree.detach(index)
 
