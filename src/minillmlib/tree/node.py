@@ -365,9 +365,10 @@ class ChatNode:
 
         Notes are kept in files and shown with the tree. No model sees them. Returns the node.
 
-            best = max(root.leaves(), key=lambda node: node.note("score", judge(node)).notes["score"])
+            leaf.note("score", 0.9).note("label", "polite")
+            best = max(root.leaves(), key=lambda leaf: leaf.notes.get("score", 0))
         """
-        if not isinstance(name, str) or not name.isprintable() or not name:
+        if not name or not str(name).isprintable():
             raise InvalidParameterError(f"the name of a note is a line of text, not {name!r}")
         self._tree.set_note(self._index, name, plain_value(name, value))
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -19,13 +19,13 @@ from minillmlib.errors import (
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.types.messages import PARTS, ContentPart, MessageContent, TextPart
-from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
+from minillmlib.types.parameters import ParametersLike, node_parameters
 from minillmlib.types.responses import StreamChunk
-from minillmlib.types.tools import ToolCall, ToolDefinition, ToolLike, as_tool
+from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, ToolLike, as_tool
 from minillmlib.types.values import check_choice, check_kind, check_number
 
 if TYPE_CHECKING:
-    import asyncio
+    from asyncio import Semaphore, Task
 
     from minillmlib.tree.node import ChatNode
 
@@ -138,8 +138,8 @@ class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Result(msgspec.Struct, frozen=True):
     content: MessageContent
-    error: BaseException | None = None
     is_error: bool = False
+    error: Exception | None = None
 
 
 def open_calls(node: ChatNode) -> tuple[ToolCall, ...]:
@@ -165,7 +165,7 @@ class ToolRun(Generic[NodeT]):
     or the one whose calls wait for an approval or have no function.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made by ChatNode only
         self,
         node: NodeT,
         generator: GeneratorInfo,
@@ -179,16 +179,18 @@ class ToolRun(Generic[NodeT]):
         self._tools = _by_name(tools)
         definitions = [_definition_of(tool) for tool in self._tools.values()]
         settings = node_parameters(params)
-        if settings.params.tools is not None:
-            raise InvalidParameterError("give the tools to run_tools, and leave them out of params")
-        # A choice that forces a call would force one in every turn, for ever.
+        for tool in settings.params.tools or ():
+            if as_tool(tool).name not in self._tools:
+                raise InvalidParameterError(
+                    f"the parameters have a tool {as_tool(tool).name!r} that run_tools was not "
+                    "given; give all tools to run_tools"
+                )
         choice = settings.params.tool_choice
         self._settings = settings.with_params(settings.params.replace(tools=definitions))
-        self._free = (
-            self._settings.with_params(self._settings.params.replace(tool_choice=None))
-            if choice is not None and choice.mode in ("required", "tool")
-            else self._settings
-        )
+        self._later_settings = self._settings
+        if isinstance(choice, ToolChoice) and choice.mode in ("required", "tool"):
+            free = self._settings.params.replace(tool_choice=None)  # else it would never answer
+            self._later_settings = self._settings.with_params(free)
         self._node = self._asking = node
         self._generator = generator
         self._loop = loop
@@ -226,7 +228,7 @@ class ToolRun(Generic[NodeT]):
             pass
         return self._node
 
-    async def _play(self) -> AsyncIterator[ToolEvent]:
+    async def _play(self) -> AsyncGenerator[ToolEvent]:
         turns = 0
         if self._loop.deadline_secs is not None:
             self._ends = time.monotonic() + self._loop.deadline_secs
@@ -249,8 +251,8 @@ class ToolRun(Generic[NodeT]):
                 yield event
             turns += 1
 
-    async def _ask_model(self, *, is_first: bool) -> AsyncIterator[ToolEvent]:
-        settings = self._settings if is_first else self._free
+    async def _ask_model(self, *, is_first: bool) -> AsyncGenerator[ToolEvent]:
+        settings = self._settings if is_first else self._later_settings
         if self._ends is not None:
             limits = [settings.deadline_secs, self._remaining()]
             settings = settings.replace(deadline_secs=min(x for x in limits if x is not None))
@@ -300,14 +302,14 @@ class ToolRun(Generic[NodeT]):
 
     async def _run_calls(
         self, calls: Sequence[ToolCall], approvals: Sequence[bool | str]
-    ) -> AsyncIterator[ToolEvent]:
+    ) -> AsyncGenerator[ToolEvent]:
         """Run the tools at once and add their results in the order of the calls."""
         asyncio = asyncio_module()
         asking = self._asking = _asking_node(self._node)
         width = asyncio.Semaphore(self._loop.max_parallel)
-        tasks: list[asyncio.Task[_Result]] = []
+        tasks: list[Task[_Result]] = []
         done = 0
-        problem: BaseException | None = None
+        problem: Exception | None = None
         try:
             for call in calls:
                 yield ToolEvent(kind="call", node=asking, call=call)
@@ -326,11 +328,8 @@ class ToolRun(Generic[NodeT]):
         finally:
             for task in tasks:
                 task.cancel()
-            for call, task in zip(
-                calls[done:], (*tasks[done:], *[None] * len(calls)), strict=False
-            ):
-                is_done = task is not None and task.done() and not task.cancelled()
-                self._add_result(call, task.result() if is_done else _Result(CANCELLED, None, True))
+            for number, call in enumerate(calls[done:], start=done):
+                self._add_result(call, _result_of(tasks[number : number + 1]))
         if problem is not None and self._loop.on_error == "raise":
             raise problem
 
@@ -344,34 +343,41 @@ class ToolRun(Generic[NodeT]):
         name = STARTED + call.id
         if name in self._asking.notes:
             return False
-        self._asking.note(name, True)
+        self._asking.note(name, value=True)
         return True
 
-    async def _run_call(
-        self, call: ToolCall, approval: bool | str, width: asyncio.Semaphore
-    ) -> _Result:
-        tool = self._tools.get(call.name)
-        if not isinstance(tool, Tool):
+    def _why_not(self, call: ToolCall, approval: bool | str) -> str | None:  # noqa: FBT001
+        """Return what the model is told about a call that does not run, or None."""
+        if not isinstance(self._tools.get(call.name), Tool):
             names = ", ".join(self._tools) or "none"
-            return _failed(f"there is no tool {call.name!r:.80}; the tools are {names}")
+            return f"there is no tool {call.name!r:.80}; the tools are {names}"
         if approval is not True:
-            return _failed(approval if isinstance(approval, str) else NOT_ALLOWED)
-        asyncio, limit = asyncio_module(), self._loop.tool_timeout_secs
+            return approval if isinstance(approval, str) else NOT_ALLOWED
+        return None if self._mark_started(call) else INTERRUPTED
+
+    async def _run_call(
+        self,
+        call: ToolCall,
+        approval: bool | str,  # noqa: FBT001
+        width: Semaphore,
+    ) -> _Result:
+        limit = self._loop.tool_timeout_secs
         async with width:
-            if not self._mark_started(call):
-                return _failed(INTERRUPTED)
+            problem = self._why_not(call, approval)
+            tool = self._tools.get(call.name)
+            if problem is not None or not isinstance(tool, Tool):
+                return _failed(problem or "")
+            clock = asyncio_module().timeout(limit)
             try:
-                async with asyncio.timeout(limit) as clock:
+                async with clock:
                     value = tool.run(call)
                     if inspect.isawaitable(value):
                         value = await value
             except ToolArgumentError as error:
                 return _failed(str(error))
-            except TimeoutError as error:
-                if clock.expired():
-                    return _failed(f"{call.name} did not end within {limit} s")
-                return _failed(_describe(error), error)
             except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
+                if isinstance(error, TimeoutError) and clock.expired():
+                    return _failed(f"{call.name} did not end within {limit} s")
                 return _failed(_describe(error), error)
         return _Result(_as_content(value, self._loop.max_result_chars))
 
@@ -400,8 +406,16 @@ def _definition_of(tool: Tool | ToolDefinition) -> ToolDefinition:
     return tool.definition if isinstance(tool, Tool) else tool
 
 
-def _failed(text: str, error: BaseException | None = None) -> _Result:
-    return _Result(text, error, is_error=True)
+def _result_of(tasks: Sequence[Task[_Result]]) -> _Result:
+    """Return the result of the one task, or that of a call that did not end."""
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            return task.result()
+    return _failed(CANCELLED)
+
+
+def _failed(text: str, error: Exception | None = None) -> _Result:
+    return _Result(text, is_error=True, error=error)
 
 
 def _describe(error: BaseException) -> str:

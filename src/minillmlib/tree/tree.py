@@ -604,7 +604,8 @@ class Tree:
         with self.store.lock:
             store, ids = self.begin_change(), self.ids
             end, digits = len(store), ids.all_hex()
-            breakpoints, format_kwargs, notes = map(dict, self.nodes[2:])
+            breakpoints, notes = dict(self.nodes.breakpoints), dict(self.nodes.notes)
+            format_kwargs = dict(self.nodes.format_kwargs)
         size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
             parent = store.parents[index]
