@@ -229,9 +229,20 @@ class ToolRun(Generic[NodeT]):
         return self._node
 
     async def _play(self) -> AsyncGenerator[ToolEvent]:
-        turns = 0
         if self._loop.deadline_secs is not None:
             self._ends = time.monotonic() + self._loop.deadline_secs
+        try:
+            async for event in self._take_turns():
+                yield event
+        except Exception:
+            raise
+        except BaseException:  # left early, or cancelled
+            for call in open_calls(self._node):
+                self._add_result(call, _failed(CANCELLED))
+            raise
+
+    async def _take_turns(self) -> AsyncGenerator[ToolEvent]:
+        turns = 0
         while True:
             calls = open_calls(self._node)
             if calls:
