@@ -17,6 +17,7 @@ from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import InvalidParameterError, ReadError
 from minillmlib.streaming.partial_json import PartialJsonStream
+from minillmlib.tree.tool_loop import ToolRun
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +60,7 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
 def iterate(stream: Readable[T]) -> Generator[T, None, None]:
     """Yield the chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
 
-    Also takes `stream.partial_json()` and yields its values.
+    Also takes `stream.partial_json()` and `run_tools_streaming`, and yields their values.
 
     Examples:
         >>> stream = ChatNode.root().chat_streaming("Hello", GeneratorInfo.openai("gpt-4o-mini"))
@@ -67,7 +68,7 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
         ...     print(chunk.delta, end="")
         Paris.
     """
-    if not isinstance(stream, StreamingCompletion | PartialJsonStream):
+    if not isinstance(stream, StreamingCompletion | PartialJsonStream | ToolRun):
         raise InvalidParameterError(
             "iterate() takes a stream, as from node.chat_streaming(...), "
             f"not {type(stream).__name__}"

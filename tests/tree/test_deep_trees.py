@@ -20,7 +20,8 @@ DEPTH = 100_000
 ASKS_A_MODEL = {
     "chat", "chat_streaming", "chat_streaming_tracked", "chat_tracked", "collapse_thread",
     "complete", "complete_streaming",
-    "complete_streaming_tracked", "complete_tracked", "ensure_cached",
+    "complete_streaming_tracked", "complete_tracked", "ensure_cached", "run_tools",
+    "run_tools_streaming",
 }  # fmt: skip
 MAKES_A_TREE = {"from_messages", "from_thread_file", "from_thread_json", "load_tree", "root"}
 
@@ -94,6 +95,9 @@ USES = {
     "cost": lambda leaf, _: leaf.cost == CostTotal(),
     "depth": lambda leaf, _: leaf.depth == DEPTH,
     "depth_first": lambda leaf, _: sum(1 for _ in leaf.root_node.depth_first()) > DEPTH,
+    "is_recorded": lambda leaf, _: (leaf.root_node.detach_journal(), not leaf.is_recorded)[1],
+    "note": lambda leaf, _: leaf.note("score", 1).notes == {"score": 1},
+    "notes": lambda leaf, _: leaf.parent.notes == {},
     "detach_journal": lambda leaf, _: leaf.root_node.detach_journal() is None,
     "detach": lambda leaf, path: (
         copy := copied(leaf, path).children()[1]).detach().node_count() >= DEPTH and copy.is_root,

@@ -487,3 +487,11 @@ def test_notes_are_kept_with_their_nodes(tmp_path):
 def test_a_note_that_a_file_cannot_keep_is_refused(name, value):
     with pytest.raises(InvalidParameterError):
         ChatNode.root().note(name, value)
+
+
+def test_notes_are_shown_in_the_page_and_not_those_of_the_library():
+    root = ChatNode.root("s")
+    root.add_user("u").note("score", 0.5).note("_started call_1", value=True)
+    page = root.to_html()
+    assert '"notes":[["score","0.5"]]' in page
+    assert "_started" not in page

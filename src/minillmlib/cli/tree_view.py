@@ -13,7 +13,7 @@ from rich.text import Text
 
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line, total_words
-from minillmlib.tree.render import message_text
+from minillmlib.tree.render import message_text, visible_notes
 
 DIM = "dim"
 ROLE_STYLES = {
@@ -73,6 +73,8 @@ def _render_node(node: ChatNode, margin: str, strokes: str, width: int) -> Text:
     if node.is_generated:
         known = one_line(node.response.model[:MAX_CHARS]), total_words(node.cost)
         facts = "".join(f" · {fact}" for fact in known if fact)
+    for name, value in visible_notes(node.notes):
+        facts += f" · {one_line(f'{name}: {value}'[:MAX_CHARS])}"
     taken = cell_len(margin + strokes + node.role) + 2
     if width - taken - cell_len(facts) < MIN_WORDS:
         facts = ""

@@ -15,7 +15,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.tree.records import encode
-from minillmlib.tree.render import escape_html
+from minillmlib.tree.render import escape_html, visible_notes
 from minillmlib.tree.tree import Tree
 from minillmlib.types.costs import CostTotal
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
@@ -76,7 +76,8 @@ def _rows(tree: Tree, root: int) -> Iterator[JsonObject]:
     for number, node in enumerate(nodes):
         row = {"id": str(number), "parent": parents[number]}
         costs = {"path": str(paths[number]), "branch": str(branches[number])}
-        yield row | _content(store.messages[node], store.responses.get(node), media) | costs
+        notes: JsonObject = {"notes": [[*note] for note in visible_notes(tree.notes(node))]}
+        yield row | _content(store.messages[node], store.responses.get(node), media) | costs | notes
 
 
 def _sum_costs(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import json_text
-from minillmlib.tree.records import encode_lossy
+from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.messages import Message, Role, TextPart
 
 # The module `html` loads a table of 2,231 entities, 3 % of our import.
 HTML_ENTITIES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"}
 )
+
+
+def visible_notes(notes: Mapping[str, FormatValue]) -> list[tuple[str, str]]:
+    """Return the notes that are shown, as text. A name that begins with `_` is the library's."""
+    return [(name, str(value)) for name, value in notes.items() if not name.startswith("_")]
 
 
 def as_text(messages: Iterable[Message], max_chars: int | None = None) -> str:

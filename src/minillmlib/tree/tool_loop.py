@@ -1,7 +1,5 @@
 """The tool loop: run the tools that a model calls, until it answers without a call."""
 
-from __future__ import annotations
-
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -82,6 +80,24 @@ def _code_of(function: Callable[..., object]) -> Callable[..., object]:
     return function if hasattr(function, "__name__") else type(function).__call__
 
 
+class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a tool loop.
+
+    Attributes:
+        kind: `"chunk"`, a piece of an answer that is streamed; `"answer"`, a whole answer;
+            `"call"`, a tool that is about to run; `"result"`, what it returned.
+        node: The node of the answer or the result; for a call, the node that asks for it; for a
+            chunk, the node that the answer will follow.
+        chunk: The piece of the answer.
+        call: The call that is run, or whose result this is.
+    """
+
+    kind: Literal["chunk", "answer", "call", "result"]
+    node: "ChatNode"
+    chunk: StreamChunk | None = None
+    call: ToolCall | None = None
+
+
 class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of `run_tools`.
 
@@ -118,31 +134,13 @@ class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
         check_choice("on_error", self.on_error, ("tell", "raise"))
 
 
-class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a tool loop.
-
-    Attributes:
-        kind: `"chunk"`, a piece of an answer that is streamed; `"answer"`, a whole answer;
-            `"call"`, a tool that is about to run; `"result"`, what it returned.
-        node: The node of the answer or the result; for a call, the node that asks for it; for a
-            chunk, the node that the answer will follow.
-        chunk: The piece of the answer.
-        call: The call that is run, or whose result this is.
-    """
-
-    kind: Literal["chunk", "answer", "call", "result"]
-    node: ChatNode
-    chunk: StreamChunk | None = None
-    call: ToolCall | None = None
-
-
 class _Result(msgspec.Struct, frozen=True):
     content: MessageContent
     is_error: bool = False
     error: Exception | None = None
 
 
-def open_calls(node: ChatNode) -> tuple[ToolCall, ...]:
+def open_calls(node: "ChatNode") -> tuple[ToolCall, ...]:
     """Return the calls that a node leaves without a result, in order."""
     answered = set()
     while node.message.tool_call_id is not None and node.parent is not None:
@@ -238,7 +236,7 @@ class ToolRun(Generic[NodeT]):
             raise
         except BaseException:  # left early, or cancelled
             for call in open_calls(self._node):
-                self._add_result(call, _failed(CANCELLED))
+                self._add_result(call, _failure(CANCELLED))
             raise
 
     async def _take_turns(self) -> AsyncGenerator[ToolEvent]:
@@ -370,14 +368,14 @@ class ToolRun(Generic[NodeT]):
         self,
         call: ToolCall,
         approval: bool | str,  # noqa: FBT001
-        width: Semaphore,
+        width: "Semaphore",
     ) -> _Result:
         limit = self._loop.tool_timeout_secs
         async with width:
             problem = self._why_not(call, approval)
             tool = self._tools.get(call.name)
             if problem is not None or not isinstance(tool, Tool):
-                return _failed(problem or "")
+                return _failure(problem or "")
             clock = asyncio_module().timeout(limit)
             try:
                 async with clock:
@@ -385,11 +383,11 @@ class ToolRun(Generic[NodeT]):
                     if inspect.isawaitable(value):
                         value = await value
             except ToolArgumentError as error:
-                return _failed(str(error))
+                return _failure(str(error))
             except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
                 if isinstance(error, TimeoutError) and clock.expired():
-                    return _failed(f"{call.name} did not end within {limit} s")
-                return _failed(_describe(error), error)
+                    return _failure(f"{call.name} did not end within {limit} s")
+                return _failure(_describe(error), error)
         return _Result(_as_content(value, self._loop.max_result_chars))
 
 
@@ -417,15 +415,15 @@ def _definition_of(tool: Tool | ToolDefinition) -> ToolDefinition:
     return tool.definition if isinstance(tool, Tool) else tool
 
 
-def _result_of(tasks: Sequence[Task[_Result]]) -> _Result:
+def _result_of(tasks: "Sequence[Task[_Result]]") -> _Result:
     """Return the result of the one task, or that of a call that did not end."""
     for task in tasks:
         if task.done() and not task.cancelled():
             return task.result()
-    return _failed(CANCELLED)
+    return _failure(CANCELLED)
 
 
-def _failed(text: str, error: Exception | None = None) -> _Result:
+def _failure(text: str, error: Exception | None = None) -> _Result:
     return _Result(text, is_error=True, error=error)
 
 
