@@ -454,12 +454,13 @@ class Tree:
 
     def lock_to_change(self) -> threading.RLock:
         """Return the lock of writers. Raises `InvalidParameterError` in the middle of a change."""
-        if self._is_interrupted(2):
+        lock = self.nodes.store.lock
+        if lock._is_owned() and self._is_interrupted(2):  # type: ignore[attr-defined] # noqa: SLF001 - as in `Condition`
             raise InvalidParameterError(
                 "a signal handler or __del__ cannot change the tree whose change it interrupts; "
                 "set a flag there, and change the tree where you read the flag"
             )
-        return self.store.lock
+        return lock
 
     def _is_interrupted(self, depth: int) -> bool:
         """Whether a signal handler or `__del__`, so many calls below, interrupts a change."""
