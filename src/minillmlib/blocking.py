@@ -158,11 +158,32 @@ def _refuse_after_end() -> NoReturn:
     raise InvalidParameterError("run() cannot be used after the program has ended")
 
 
+class _Event:
+    """An event for one waiting thread. `set` must be called in the loop's thread.
+
+    It is one lock, because Ctrl-C in the Python code of `threading.Event` leaves that locked.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        if not self.is_set:
+            self.is_set = True
+            self._lock.release()
+
+    def wait(self, timeout_secs: float = -1) -> None:
+        if not self.is_set:
+            self._lock.acquire(timeout=timeout_secs)
+
+
 class _Job(Generic[T_co]):
     """One coroutine in the background loop. `start` and `cancel` must be called in that loop."""
 
     def __init__(self, make: Callable[[], Coroutine[object, object, T_co]]) -> None:
-        self.done = threading.Event()
+        self.done = _Event()
         self.thread = threading.current_thread()
         self._make = make
         self._outcome: tuple[T_co] | BaseException | None = None
@@ -196,7 +217,7 @@ class _Job(Generic[T_co]):
     def cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        elif not self.done.is_set():
+        elif not self.done.is_set:
             self._make().close()
             self.done.set()
 
@@ -272,7 +293,7 @@ class _BackgroundLoop:
 
     def _running_jobs(self) -> list[_Job[object]]:
         jobs = [reference() for reference in self.jobs.valuerefs()]
-        return [job for job in jobs if job is not None and not job.done.is_set()]
+        return [job for job in jobs if job is not None and not job.done.is_set]
 
     def _die(self, error: BaseException) -> None:
         """Raise a typed error in every `run`; the next one starts a new loop."""

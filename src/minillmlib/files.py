@@ -17,7 +17,8 @@ from minillmlib.errors import StorageError
 FilePath: TypeAlias = str | os.PathLike[str]
 
 BATCH_BYTES = 1_000_000
-TAIL_BYTES = 60_000
+BLOCK_BYTES = 60_000
+TAIL_BYTES = 4_000
 LOCK_SECS = 60.0
 LOCK_POLL_SECS = 0.005
 
@@ -116,7 +117,8 @@ class FileJournal:
     """A file that any number of processes append to; what `append` wrote is on disk.
 
     Everything happens within `lock`, which opens the file anew if another one is at its path by
-    now. A lock is held for one write, or while a file is read before the first one.
+    now, and notices another content. A lock is held for one write, or while a file is read before
+    the first one.
     """
 
     _descriptor = -1
@@ -127,19 +129,19 @@ class FileJournal:
         self._identity: tuple[int, int] | None = None  # device and inode of the open file
         self._own: tuple[int, int] | None = None  # of the one that was appended to
         self._size = 0  # when it was
+        self._tail = b""  # the end of it, then
         _journals.add(self)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Lock the file, and say whether it is still the one that was appended to.
+        """Lock the file, and say whether it still has what was appended to it.
 
         Raises `StorageError` if another process holds the lock for a minute, and `OSError`.
         """
         try:
             while not self._lock_if_at_path():
                 self._open()
-            size = os.fstat(self._descriptor).st_size
-            yield self._identity == self._own and size >= self._size
+            yield self._identity == self._own and self._read_tail(self._size) == self._tail
         finally:
             if self._descriptor >= 0:
                 if sys.platform == "win32":
@@ -165,11 +167,15 @@ class FileJournal:
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
         descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            _check_regular(descriptor)
+        except OSError:
+            os.close(descriptor)
+            raise
         if self._descriptor >= 0:  # and not after a fork
             self._own = None  # whose inode number another file can get from now on
         self.close()
         self._descriptor = descriptor
-        _check_regular(descriptor)
         found = os.fstat(descriptor)
         self._identity = (found.st_dev, found.st_ino)
         _sync_folder(Path(os.path.realpath(self._path)).parent)
@@ -197,7 +203,7 @@ class FileJournal:
         """Remove a last line without an end, which a process that died left; return the size."""
         end = size = os.fstat(self._descriptor).st_size
         while size:
-            start = max(0, size - TAIL_BYTES)
+            start = max(0, size - BLOCK_BYTES)
             os.lseek(self._descriptor, start, os.SEEK_SET)
             newline = os.read(self._descriptor, size - start).rfind(b"\n")
             size = start + newline + 1
@@ -206,6 +212,12 @@ class FileJournal:
         if size != end:
             self.cut(size)
         return size
+
+    def _read_tail(self, size: int) -> bytes:
+        """Return the end of the first `size` bytes: no two files have the same there."""
+        start = max(0, size - TAIL_BYTES)
+        os.lseek(self._descriptor, start, os.SEEK_SET)
+        return os.read(self._descriptor, size - start)
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Append whole lines. All of them are on disk then, or none, with the exception raised."""
@@ -222,6 +234,7 @@ class FileJournal:
             raise
         self._own = self._identity
         self._size = os.fstat(self._descriptor).st_size
+        self._tail = self._read_tail(self._size)
 
     def close(self) -> None:
         """Close the file. The next use opens it again."""

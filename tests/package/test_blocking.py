@@ -22,6 +22,7 @@ from minillmlib import (
     InvalidParameterError,
     NodeCompletionParameters,
     ReadError,
+    blocking,
     iterate,
     run,
 )
@@ -31,6 +32,37 @@ def test_run_returns_the_result_and_raises_the_error_of_a_coroutine():
     assert run(ChatNode.root("s").chat("u", scripted(said("ok")))).text == "ok"
     with pytest.raises(InvalidParameterError):
         run(ChatNode.root("s").chat("u", scripted()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the alarm of POSIX")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_ctrl_c_at_the_return_of_any_call_of_a_wait_leaves_no_lock_behind():
+    run(asyncio.sleep(0))  # the loop has started
+    number = count = 0
+    former = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(20)
+    try:
+        while count == number:  # else the call has ended without an interrupt
+            number, count = number + 1, 0
+
+            def trace(frame, event, _, number=number):
+                nonlocal count
+                if frame.f_code.co_filename in (threading.__file__, blocking.__file__):
+                    count += event == "return"
+                    if event == "return" and count == number:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                return trace
+
+            sys.settrace(trace)
+            with contextlib.suppress(KeyboardInterrupt):
+                run(asyncio.sleep(0.001))
+            sys.settrace(None)
+            run(asyncio.sleep(0))
+    finally:
+        sys.settrace(None)
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_iterate_gives_the_chunks_and_then_the_node():

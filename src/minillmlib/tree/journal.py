@@ -19,7 +19,7 @@ from minillmlib.tree.records import (
     encode_line,
 )
 from minillmlib.tree.tree import NO_NODE, Tree
-from minillmlib.tree.tree_file import TreeReader, as_storage_error, on_deep_stack
+from minillmlib.tree.tree_file import BLOCK_BYTES, TreeReader, as_storage_error, on_deep_stack
 
 
 def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
@@ -53,17 +53,15 @@ class Journal:
 
     def attach(self, tree: Tree) -> None:
         """Merge the tree with the file, and become its journal."""
-        on_deep_stack(lambda: self._attach(tree))
+        on_deep_stack(lambda: tree.attach(lambda: self._merge(tree)))
 
-    def _attach(self, tree: Tree) -> None:
-        with tree.store.lock:
-            tree.begin_change()
-            merged = tree.copy()
-            with self._file.lock():
-                self._write_missing(merged, merged)
-            self._end = len(merged.store)
-            self._changes.clear()
-            tree.adopt(merged, self._root, self)
+    def _merge(self, tree: Tree) -> None:
+        merged = tree.copy()
+        with self._file.lock():
+            self._write_missing(merged, self._read(merged))
+        self._end = len(merged.store)
+        self._changes.clear()
+        tree.adopt(merged, self._root, self)
 
     def note_change(self, kind: type[Record], index: int) -> None:
         """Note that a node will change as this kind of record tells."""
@@ -92,7 +90,9 @@ class Journal:
     def _write_anew(self, tree: Tree) -> None:
         """Write to a file that is in the place of the former one. Leave the tree as it is."""
         try:
-            on_deep_stack(lambda: self._write_missing(tree, Tree()))
+            # The thread that it may take does not get the lock of the tree.
+            reading = on_deep_stack(lambda: self._read(Tree()))
+            self._write_missing(tree, reading)
         except StorageError as error:
             raise StorageError(
                 f"the journal {self._file.name!r} was replaced by another file, which stays as it "
@@ -104,34 +104,44 @@ class Journal:
         ids, store = tree.ids, tree.store
         # A part that was detached since the last write belongs to the file until it has that.
         roots = {self._root, *(index for kind, index in self._changes if kind is DetachRecord)}
+        unwritten: set[int] = set()  # what left such a part before it was written
         for index in range(self._end, len(store)):
-            if not ids.former_parents or store.root(index) in roots:
-                parent = store.parents[index]
-                parent_id = b"" if parent == NO_NODE else ids.hex(parent).encode()
-                yield ids.encode_node(index, ids.hex(index).encode(), parent_id)
+            if ids.former_parents and store.root(index) not in roots:
+                unwritten.add(index)
+                continue
+            parent = store.parents[index]
+            parent_id = b"" if parent == NO_NODE else ids.hex(parent).encode()
+            yield ids.encode_node(index, ids.hex(index).encode(), parent_id)
         for kind, index in self._changes:
             if kind is DetachRecord:
                 yield DetachRecord(node=ids.hex(index))
-            else:
+            elif index not in unwritten:
                 yield _value_record(tree, kind, index)
 
-    def _write_missing(self, tree: Tree, reading: Tree) -> None:
-        """Read the file into a tree, and append what it lacks of `tree`."""
-        reader, old_nodes = TreeReader(reading), len(reading.store)
+    def _read(self, tree: Tree) -> TreeReader:
+        """Add what the file has to a tree."""
+        reader = TreeReader(tree)
         with self._file.open_to_read() as file:
-            start = file.read(len(BOM_UTF8 + HEADER) + 1).removeprefix(BOM_UTF8)
-            is_new = HEADER.startswith(start)  # or a crash left it without its header
-            if not is_new:
+            start = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)
+            start += file.readline(len(HEADER)) + file.readline(BLOCK_BYTES)
+            # It is new, or a crash left it without its header or without a whole node.
+            is_cut = len(start) < BLOCK_BYTES and not start.endswith(b"\n")
+            is_empty = (is_cut and start.startswith(HEADER)) or HEADER.startswith(start)
+            if not is_empty:
                 file.seek(0)
                 reader.read(file, self._file.name)
-        if is_new:
+        return reader
+
+    def _write_missing(self, tree: Tree, reader: TreeReader) -> None:
+        """Append what the file, which was read, lacks of `tree`."""
+        existing = reader.file_ids()
+        lines = self._lines(tree, reader, existing)
+        if not existing:
             self._file.cut(0)
-            self._file.append(chain([HEADER], self._lines(tree, reader, frozenset())))
-            return
-        if old_nodes == 0 and reading.ids.hex(0) != tree.ids.hex(self._root):
+            lines = chain([HEADER], lines)
+        elif reader.tree is not tree and reader.tree.ids.hex(0) != tree.ids.hex(self._root):
             raise StorageError("it is of another conversation")
-        loaded = map(reading.ids.hex, range(old_nodes, len(reading.store)))
-        self._file.append(self._lines(tree, reader, reader.shared_ids.union(loaded)))
+        self._file.append(lines)
 
     def _lines(self, tree: Tree, reader: TreeReader, existing: AbstractSet[str]) -> Iterator[bytes]:
         gone = (tree.ids.hex(index) for index in tree.ids.former_parents if index != self._root)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from array import array
 from binascii import hexlify
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from copy import copy as shallow_copy
 from itertools import repeat
+from types import FrameType
 from typing import NamedTuple, Protocol, Self
 
 from msgspec.structs import replace
@@ -66,13 +69,18 @@ class NodeStore:
         return self.end
 
     def copy(self) -> Self:
-        """Return a copy with the same lock."""
+        """Return a copy with a lock of its own."""
         copy, end = shallow_copy(self), self.end
+        copy.lock = fork_safe_lock()
         copy.messages = self.messages[:end]
         copy.parents, copy.first_child = self.parents[:end], self.first_child[:end]
         copy.last_child, copy.next_sibling = self.last_child[:end], self.next_sibling[:end]
         copy.responses = dict(self.responses)
         return copy
+
+    def share_lock(self, other: NodeStore) -> None:
+        """Take over the lock of the store that this one replaces."""
+        self.lock = other.lock
 
     def append(
         self, parent: int, messages: Sequence[Message], response: CompletionResponse | None = None
@@ -333,7 +341,8 @@ class NodeIds:
                 is_eldest = parent == NO_NODE or first_child[parent] == index
                 if not is_eldest or parent in siblings:
                     node_id = self._disambiguate(index, node_id, parent_id, content)
-                ids += node_id
+                # Not appended: a signal handler may have saved the tree, and with that assigned it.
+                ids[index * ID_BYTES : (index + 1) * ID_BYTES] = node_id
 
     def _disambiguate(
         self, index: int, first: bytes, parent_id: bytearray, content: bytes
@@ -431,9 +440,35 @@ class Tree:
 
     def adopt(self, other: Tree, root: int, journal: TreeJournal) -> None:
         """Take over the nodes of a copy that was added to, and record changes of `root`'s tree."""
+        other.store.share_lock(self.store)
         self.nodes = other.nodes
         self._prefix_cache = EncodedPrefixCache()
         self._journals[root] = journal
+
+    def lock_to_change(self) -> threading.RLock:
+        """Return the lock of writers. Raises `InvalidParameterError` in the middle of a change."""
+        lock = self.nodes.store.lock
+        if lock._is_owned() and self._is_interrupted(2):  # type: ignore[attr-defined] # noqa: SLF001 - as in `Condition`
+            raise InvalidParameterError(
+                "a signal handler or __del__ cannot change the tree whose change it interrupts; "
+                "set a flag there, and change the tree where you read the flag"
+            )
+        return lock
+
+    def _is_interrupted(self, depth: int) -> bool:
+        """Whether a signal handler or `__del__`, so many calls below, interrupts a change."""
+        if not self.store.lock._is_owned():  # type: ignore[attr-defined] # noqa: SLF001 - as in `Condition`
+            return False
+        frame: FrameType | None = sys._getframe(depth + 1)  # noqa: SLF001 - as in `inspect`
+        while frame is not None and frame.f_locals.get("self") is not self:
+            frame = frame.f_back
+        return frame is not None
+
+    def attach(self, merge: Callable[[], None]) -> None:
+        """Call a function that merges this tree with a file, as one change."""
+        with self.lock_to_change():
+            self.begin_change()
+            merge()
 
     def begin_change(self) -> NodeStore:
         """Complete what a signal interrupted, and return the store. The caller holds its lock."""
@@ -448,7 +483,7 @@ class Tree:
 
         `response` is that of the last message.
         """
-        with self.store.lock:
+        with self.lock_to_change():
             last = self.begin_change().append(parent, messages, response)
             if self._journals:
                 self._write_journal(last)
@@ -459,7 +494,7 @@ class Tree:
         with other.store.lock:
             source, _, breakpoints, format_kwargs, notes = other.nodes
             parents = {index: source.parents[index] for index in source.depth_first(root)}
-        with self.store.lock:
+        with self.lock_to_change():
             store = self.begin_change()
             copies = {parents[root]: parent}
             for index, above in parents.items():
@@ -480,7 +515,7 @@ class Tree:
 
     def detach(self, index: int) -> None:
         """Turn a node into a root. O(siblings) after a first O(nodes) pass for the ids."""
-        with self.store.lock:
+        with self.lock_to_change():
             parent = self.begin_change().parents[index]
             if parent == NO_NODE:
                 return
@@ -521,14 +556,14 @@ class Tree:
 
     def set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
         """Set the cache breakpoint of a node, or remove it if `ttl` is None."""
-        with self.store.lock:
+        with self.lock_to_change():
             self.begin_change()
             self._set_breakpoint(index, ttl)
             self._write_journal(index)
 
     def clear_breakpoints(self, root: int) -> None:
         """Remove all cache breakpoints of a node and all below it. O(nodes)."""
-        with self.store.lock:
+        with self.lock_to_change():
             store = self.begin_change()
             for index in store.depth_first(root):
                 if self.breakpoint(index) is not None:
@@ -559,12 +594,14 @@ class Tree:
         return values
 
     def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
-        with self.store.lock:
-            self.set_format_kwargs(index, {**self.own_format_kwargs(index), name: value})
+        with self.lock_to_change():
+            self.begin_change()
+            self._set_format_kwargs(index, {**self.own_format_kwargs(index), name: value})
+            self._write_journal(index)
 
     def set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         """Replace all placeholders set at a node."""
-        with self.store.lock:
+        with self.lock_to_change():
             self.begin_change()
             self._set_format_kwargs(index, values)
             self._write_journal(index)
@@ -579,15 +616,17 @@ class Tree:
 
     def set_note(self, index: int, name: str, value: FormatValue) -> None:
         """Set a note on a node, or remove it if the value is None."""
-        with self.store.lock:
+        with self.lock_to_change():
+            self.begin_change()
             notes = {**self.notes(index), name: value}
             if value is None:
                 del notes[name]
-            self.set_notes(index, notes)
+            self._set_notes(index, notes)
+            self._write_journal(index)
 
     def set_notes(self, index: int, values: Mapping[str, FormatValue]) -> None:
         """Replace all notes on a node."""
-        with self.store.lock:
+        with self.lock_to_change():
             self.begin_change()
             self._set_notes(index, values)
             self._write_journal(index)
@@ -601,8 +640,9 @@ class Tree:
 
         Nodes that are added later are not included.
         """
+        is_interrupted = self._is_interrupted(1)
         with self.store.lock:
-            store, ids = self.begin_change(), self.ids
+            store, ids = self.store if is_interrupted else self.begin_change(), self.ids
             end, digits = len(store), ids.all_hex()
             breakpoints, notes = dict(self.nodes.breakpoints), dict(self.nodes.notes)
             format_kwargs = dict(self.nodes.format_kwargs)

@@ -123,10 +123,16 @@ class TreeReader:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.shared_ids: set[str] = set()  # of nodes in the tree that were read once more
+        self._shared_ids: set[str] = set()  # of nodes in the tree that were read once more
         self.change_lines: set[bytes] = set()  # all lines that are no nodes
+        self._old_nodes = len(tree.store)
         self._known = {tree.ids.hex(index): index for index in range(len(tree.store))}
         self._has_header = False
+
+    def file_ids(self) -> set[str]:
+        """Return the ids of all nodes of the files."""
+        added = range(self._old_nodes, len(self.tree.store))
+        return self._shared_ids.union(map(self.tree.ids.hex, added))
 
     def read(self, file: IO[bytes], name: str) -> None:
         """Read the lines of a file. A last line without its end was never finished."""
@@ -189,7 +195,7 @@ class TreeReader:
     def _add_node(self, record: NodeRecord) -> None:
         known = self._known
         if record.id in known:
-            self.shared_ids.add(record.id)
+            self._shared_ids.add(record.id)
             return
         parent = NO_NODE if record.parent is None else known.get(record.parent, NO_NODE)
         if known and record.parent is None:
