@@ -20,7 +20,7 @@ PUBLIC_FORMS = {
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
 }
-PLUMBING = {"Budget": ("reserve", "enqueue")}  # the library's own use of a public class
+PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}  # the library's own use of a public class
 
 
 class InternalNameError(griffe.GriffeError):
