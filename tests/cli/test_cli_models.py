@@ -139,8 +139,9 @@ PYTHON = re.compile(
 UNREACHABLE = (
     "a secret cannot be pickled", "a CompletionContext needs", "a price (with_token_price)",
     "the generator must be a GeneratorInfo", "headers are (name, value) pairs",
-    "with_api_key_from_env takes", "raise deadline_secs", "a journal is attached to the root",
-    "params must be", "partial_json() needs", "tuple[Call", "<ChatNode", "a node belongs to a tree",
+    "with_api_key_from_env takes", "raise deadline_secs", "attached to",
+    "a budget cannot be pickled", "its reader was cancelled", "params must be",
+    "partial_json() needs", "tuple[Call", "<ChatNode", "a node belongs to a tree",
     "against max_tokens", "no event loop of asyncio runs here", "the content of a message must be",
 )  # fmt: skip
 
