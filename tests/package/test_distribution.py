@@ -94,7 +94,7 @@ def test_the_sdist_has_all_that_building_and_testing_need_and_no_more(built):
     assert all(member.isfile() for member in members)
     assert {file.parts[0] for file in files} == {
         "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO",
-        "README.md", "SECURITY.md", ".gitignore", "pyproject.toml",
+        "README.md", "SECURITY.md", ".gitignore", "mkdocs.yml", "pyproject.toml",
         "benchmarks", "docs", "examples", "requirements", "src", "tests", "tools",
     }  # fmt: skip
     assert not [file for file in files if "__pycache__" in file.parts or file.suffix == ".pyc"]
