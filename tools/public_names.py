@@ -20,7 +20,8 @@ PUBLIC_FORMS = {
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
 }
-PLUMBING = {"Budget": ("reserve", "enqueue")}  # the library's own use of a public class
+# Methods of public classes that only the library uses.
+PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}
 
 
 class InternalNameError(griffe.GriffeError):

@@ -303,7 +303,7 @@ class _BackgroundLoop:
             job.fail(
                 ReadError(
                     f"the background event loop has ended ({type(error).__name__}: {error}), and "
-                    "with it all that run() and iterate() ran; call them again: they start anew"
+                    "with it all that run() and iterate() ran; call them again to start a new loop"
                 )
             )
 

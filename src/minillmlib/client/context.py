@@ -19,7 +19,7 @@ ContextCallback: TypeAlias = Callable[[CostInfo, CompletionMeta], Awaitable[None
 class CompletionContext:
     """A generator whose every completion is reported, however it ends.
 
-    `callback` is called once for each completion of `complete_tracked` and its kin, with its
+    `callback` is called once for each completion of `complete_tracked` and the like, with its
     `CostInfo` and with `meta`. Where the provider publishes a cost only later (OpenRouter, for an
     abandoned stream), the report waits for it, at most half a minute. An error of the callback
     loses neither record nor answer: it is logged, and `aclose`, or leaving `async with`, raises

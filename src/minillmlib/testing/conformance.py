@@ -136,7 +136,10 @@ class _Subject:
             if urlsplit(url)[:2] != urlsplit(BASE_URL)[:2]:
                 yield f"request_url leads to another server: {url}"
             if same != url:
-                yield "request_url depends on a slash at the end of the base URL"
+                yield (
+                    f"request_url(stream={stream}) depends on a slash at the end of the base URL: "
+                    "use base.rstrip('/')"
+                )
         for auth in (Auth.api_key(Secret(SECRET)), Auth.bearer_token(Secret(SECRET))):
             if not any(SECRET in value for _, value in self._provider.auth_headers(auth)):
                 yield f"auth_headers does not send the secret of {auth!r}"

@@ -28,7 +28,7 @@ def attach_journal(tree: Tree, root: int, path: FilePath) -> None:
     Both stay as they were if that fails.
     """
     journal = tree.journal(root)
-    with as_storage_error("kept", path):
+    with as_storage_error("used as a journal", path):
         if journal is None or not journal.keeps(root, path):
             journal = Journal(FileJournal(path), root)
         journal.attach(tree)

@@ -54,10 +54,10 @@ MAX_FILE_BYTES = 1_000_000_000
 class ChatNode:
     """One message in a conversation tree.
 
-    Made by `ChatNode.root` and its kin, never directly. A node is a handle: cheap to make, equal
-    to every other handle of the same node, and enough to keep its whole tree alive. Nodes are
-    added and never changed, so any number of tasks may branch from one node at once. No walk
-    recurses, so a thread may be as long as memory allows.
+    Made by `ChatNode.root` or `from_messages`, never directly. A node is a handle: cheap to
+    make, equal to every other handle of the same node, and enough to keep its whole tree alive.
+    Nodes are added and never changed, so any number of tasks may branch from one node at once. No
+    walk recurses, so a thread may be as long as memory allows.
 
     Examples:
         >>> root = ChatNode.root("Be brief.")
@@ -867,10 +867,10 @@ class ChatNode:
 
         Several processes may append to one file, each with its own tree: no line is lost, and
         each sees the nodes of the others when it attaches or loads the file. A file that was
-        removed or replaced meanwhile is written anew, unless it is of something else by then.
+        removed or replaced meanwhile is written again, unless what replaced it is no journal.
 
-        A call whose lines cannot be written raises `StorageError`. Its nodes are in the tree, and
-        the next change writes them, too. `detach_journal` ends that.
+        A call whose lines cannot be written raises `StorageError`. Its nodes stay in the tree,
+        and the next change writes them too. `detach_journal` stops recording.
         """
         attach_journal(self._tree, self._root_index("attached to"), path)
 

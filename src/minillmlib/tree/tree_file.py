@@ -111,7 +111,9 @@ def as_storage_error(done: str, path: FilePath) -> Iterator[None]:
         if isinstance(error, MiniLLMError):
             raise
         reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
-        raise StorageError(f"{str(path)!r} cannot be {done} ({reason})") from None
+        is_new = done != "read" and isinstance(error, FileNotFoundError)
+        hint = "; make its folder first" if is_new else ""
+        raise StorageError(f"{str(path)!r} cannot be {done} ({reason}){hint}") from None
 
 
 class TreeReader:

@@ -1,4 +1,4 @@
-"""The reasoning of a model: how much of it, its text, and its sealed blocks."""
+"""The reasoning of a model: how much of it, its text, and its blocks."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -41,7 +41,7 @@ class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One block that only its provider can read: signed, sealed, or of a tool at the vendor.
+    """One block that only its provider can read: signed, encrypted, or of a tool at the vendor.
 
     `fields` is the block as it was sent. It follows the first `text_before` characters of the
     message's text and the first `calls_before` of its tool calls.

@@ -91,8 +91,8 @@ class CompletionResponse(
     `refusal_reason`: why, in the words of the vendor or of this library. `finish_reason` is then
     `CONTENT_FILTER`; it is `TOOL_CALLS` whenever there are `tool_calls`. `media` are the generated
     images and audio. `reasoning` is the visible text of the reasoning, `reasoning_key` the key
-    under which a chat-completions server sent it, and `reasoning_blocks` the sealed blocks, which
-    only the model `origin` can read. `logprobs` are the tokens of the answer
+    under which a chat-completions server sent it, and `reasoning_blocks` the signed or
+    encrypted parts, which only the model `origin` can read. `logprobs` are the tokens of the answer
     with their probabilities, if the parameter of that name asked for them.
 
     `raw_finish_reason` is the wire's word, and `raw_response` the decoded body (None for a
@@ -178,7 +178,7 @@ class CompletionResponse(
     def to_assistant_message(self) -> Message:
         """Return the answer as a message of a conversation.
 
-        The message of a refused answer has no sealed blocks.
+        The message of a refused answer has no reasoning blocks.
         """
         blocks = () if self.refusal else self.reasoning_blocks
         reasoning = Reasoning(
