@@ -9,7 +9,13 @@ from pathlib import Path
 
 from golden_expected import ANSWERS, BROKEN_STREAMS
 
-from minillmlib import AnthropicProvider, GeneratorInfo, OpenAiProvider, OpenRouterProvider
+from minillmlib import (
+    AnthropicProvider,
+    AzureProvider,
+    GeneratorInfo,
+    OpenAiProvider,
+    OpenRouterProvider,
+)
 from minillmlib.testing import ScriptedReply
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -18,10 +24,12 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 def golden_generator(name: str) -> GeneratorInfo:
     """The generator whose wire a golden file is in, which the name of the file gives."""
     generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
-    if name.startswith("anthropic") or "anthropic_skin" in name:
+    if name.startswith("anthropic") or "_anthropic_" in name or "vertex_claude" in name:
         return generator.with_provider(AnthropicProvider())
     if name.startswith("openrouter"):
         return generator.with_provider(OpenRouterProvider())
+    if name.startswith("azure"):
+        return generator.with_provider(AzureProvider())
     if name.startswith(("openai", "sse")):
         return generator.with_provider(OpenAiProvider())
     return generator

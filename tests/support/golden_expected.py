@@ -27,6 +27,7 @@ TOOLS, FILTER, PAUSE = FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER, Fin
 
 CLAUDE_ID = "msg_01Wk9TqLZ4hR7nVbQm2XcA8d"
 ROUTER_ID = "gen-1795000100-Sm4plEgEnErAtIoN01"
+AZURE_ID, AZURE_STREAM_ID = "chatcmpl-CkSampleAzure01", "chatcmpl-CkSampleAzure02"
 WHOLE_ID, STREAM_ID = "chatcmpl-CkSample0001", "chatcmpl-CkSample0002"
 
 
@@ -171,6 +172,71 @@ ANSWERS = {
         id="chatcmpl-77", model="m", content="ok",
         finish_reason=STOP, raw_finish_reason="stop", reasoning="hm",
         reasoning_key="reasoning", usage=usage(9, 0, 0, 3)),
+    # What was written before the filter is kept, and billed.
+    "azure_chat_output_filtered.json": CompletionResponse(
+        id=AZURE_ID, model="gpt-4.1-2025-04-14", content="To begin",
+        finish_reason=FILTER, raw_finish_reason="content_filter", usage=usage(27, 0, 0, 2)),
+    "azure_chat_text.json": CompletionResponse(
+        id=AZURE_ID, model="gpt-4.1-2025-04-14", content="Two high waters on Tuesday.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
+    "azure_stream_prompt_filter_first_chunk.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="Two high waters.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
+    # An event about the filter comes after the end.
+    "azure_stream_async_filter.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="Two high waters.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    "azure_stream_async_filter_blocked.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="To begin",
+        finish_reason=FILTER, raw_finish_reason="content_filter", usage=None),
+    "compat_alibaba_usage_explicit_cache.json": CompletionResponse(
+        id="chatcmpl-fake02", model="qwen3.5-plus", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning_key="reasoning_content",
+        usage=usage(95, 1024, 1900, 104, 90)),
+    "compat_cerebras_stream_reasoning.sse": CompletionResponse(
+        id="chatcmpl-fake01", model="gpt-oss-120b", content="ok",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="One word.",
+        reasoning_key="reasoning", usage=usage(70, 0, 0, 14, 8)),
+    "compat_databricks_content_reasoning_list.json": CompletionResponse(
+        id="chatcmpl-fake02", model="databricks-claude-sonnet-4-5", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop",
+        reasoning="The log lists three keepers.", usage=usage(30, 0, 0, 44)),
+    "compat_deepseek_anthropic_message.json": CompletionResponse(
+        id="fake-uuid-0001", model="deepseek-v4-pro", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="end_turn", reasoning="Three names.",
+        reasoning_blocks=(
+            block(0, 0, type="thinking", thinking="Three names.", signature="fake-uuid-0001"),
+        ),
+        usage=usage(20, 128, 0, 24)),
+    "compat_minimax_reasoning_split.json": CompletionResponse(
+        id="chatcmpl-fake02", model="MiniMax-M3", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop",
+        reasoning="I count them.", reasoning_key="reasoning_details",
+        reasoning_blocks=(
+            block(0, 0, type="reasoning.text", id="reasoning-text-1", format="MiniMax-response-v1",
+                  index=0, text="I count them."),
+        ),
+        usage=usage(47, 0, 0, 24, 18)),
+    "compat_mistral_usage_num_cached.json": CompletionResponse(
+        id="chatcmpl-fake02", model="mistral-large-latest", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(152, 2048, 0, 5)),
+    # The counts stand in the choice.
+    "compat_moonshot_stream_choice_usage.sse": CompletionResponse(
+        id="chatcmpl-fake01", model="kimi-k2.6", content="3.1 m",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="One gauge.",
+        reasoning_key="reasoning_content", usage=usage(186, 1024, 0, 19)),
+    "compat_perplexity_usage_cost.json": CompletionResponse(
+        id="chatcmpl-fake02", model="sonar-deep-research", content="The pier opened in 1904 [1].",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(
+            12, 0, 0, 258, 240, "0.01781", source="usage.cost.total_cost",
+            beside="searches: 3, search_queries_cost: 0.015")),
+    # 199 + 26 + 285 = 510: reasoning is in the total only. A tick is 1e-10 USD.
+    "compat_xai_usage_ticks.json": CompletionResponse(
+        id="chatcmpl-fake02", model="grok-4.6", content="",
+        finish_reason=TOOLS, raw_finish_reason=None, reasoning="I call the tool.",
+        reasoning_key="reasoning_content",
+        tool_calls=(call("call_fake01", "read_gauge", '{"station":"north pier"}'),),
+        usage=usage(71, 128, 0, 311, 285, "0.0003157", source="usage.cost_in_usd_ticks")),
     "openai_text.json": CompletionResponse(
         id=WHOLE_ID, model="gpt-5.6-terra", content="Two high waters on Tuesday.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
@@ -261,7 +327,48 @@ OPENAI_WHOLE, OPENAI_STREAM = (
 LLAMA = {"system_fingerprint": "b9999-sample"}
 LLAMA_TIMINGS = {"timings": {"cache_n": 22, "prompt_n": 9, "predicted_n": 7}}
 PORTKEY = Path(__file__).parents[1] / "golden" / "compat_portkey_anthropic_skin_stream_flagged.sse"
+SAFE = {"filtered": False, "severity": "safe"}
+UNSEEN = {"filtered": False, "detected": False}
+CATEGORIES = dict.fromkeys(("hate", "self_harm", "sexual", "violence"), SAFE)
+PROMPT = [{"prompt_index": 0, "content_filter_results": {**CATEGORIES, "jailbreak": UNSEEN}}]
+AZURE = {"system_fingerprint": "fp_sample0001"}
+FAKE = {"created": 1795000000}  # of the files that the vendors' packages make up
 EXTRA = {
+    "azure_chat_output_filtered.json": {
+        "created": 1795000300, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "violence": {"filtered": True, "severity": "medium"}}},
+    "azure_chat_text.json": {
+        "created": 1795000300, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "protected_material_code": UNSEEN, "protected_material_text": UNSEEN}},
+    "azure_stream_prompt_filter_first_chunk.sse": {
+        "created": 1795000301, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": CATEGORIES},
+    "azure_stream_async_filter.sse": {
+        "created": 1795000301, **AZURE, "prompt_annotations": PROMPT,
+        "content_filter_results": CATEGORIES,
+        "content_filter_offsets": {"check_offset": 12, "start_offset": 12, "end_offset": 16}},
+    "azure_stream_async_filter_blocked.sse": {
+        "created": 1795000301, **AZURE, "prompt_annotations": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "violence": {"filtered": True, "severity": "high"}},
+        "content_filter_offsets": {"check_offset": 0, "start_offset": 0, "end_offset": 8}},
+    "compat_alibaba_usage_explicit_cache.json": FAKE,
+    "compat_cerebras_stream_reasoning.sse": {**FAKE, "time_info": {
+        "queue_time": 0.0002, "prompt_time": 0.002, "completion_time": 0.01, "total_time": 0.02,
+        "created": 1795000000.5}},
+    "compat_databricks_content_reasoning_list.json": {
+        **FAKE, "signature": "ZmFrZS1kYXRhYnJpY2tz"},
+    "compat_minimax_reasoning_split.json": {
+        **FAKE, "base_resp": {"status_code": 0, "status_msg": ""}},
+    "compat_mistral_usage_num_cached.json": FAKE,
+    "compat_moonshot_stream_choice_usage.sse": FAKE,
+    "compat_perplexity_usage_cost.json": {
+        **FAKE, "citations": ["https://example.org/pier"], "search_results": [{
+            "title": "The pier", "url": "https://example.org/pier", "date": "2026-01-01",
+            "last_updated": None}]},
+    "compat_xai_usage_ticks.json": {**FAKE, "system_fingerprint": "fp_fake"},
     PORTKEY.name: json.loads(PORTKEY.read_text().splitlines()[1].removeprefix("data: ")),
     "compat_deepseek_usage.json": {"created": 1795000204},
     "compat_llamacpp_anthropic_skin.json": {"stop_sequence": "gamma"},
@@ -329,6 +436,16 @@ FAILURES = {
         "This request would exceed the rate limit for your organization of "
         "400,000 input tokens per minute.",
         request_id="req_011CTsampleRate00000000001"),
+    "azure_error_401.json": Failure(
+        "AuthenticationError", 401, None,
+        "Access denied due to invalid subscription key or wrong API endpoint."),
+    "azure_error_content_filter.json": Failure(
+        "ContentFilterError", 400, "content_filter",
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+        "policy."),
+    "azure_error_deployment_not_found_404.json": Failure(
+        "NotFoundError", 404, "DeploymentNotFound",
+        "The API deployment for this resource does not exist."),
     "azure_error_rate_limit_429.json": Failure(
         "RateLimitError", 429, "RateLimitReached", "exceeded token rate limit",
         retry_after_secs=22),
@@ -336,6 +453,16 @@ FAILURES = {
         "AuthenticationError", 401, "wrong_api_key", "Wrong API Key"),
     "compat_cloudflare_error_v4.json": Failure(
         "AuthenticationError", 401, None, "status 401: Authentication error"),
+    "compat_deepseek_error_json_schema.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "This response_format type is unavailable now"),
+    "compat_litellm_error_code_string.json": Failure(
+        "RateLimitError", 429, "throttling_error", "litellm.RateLimitError: AnthropicException"),
+    "compat_together_error.json": Failure(
+        "NotFoundError", 404, "model_not_available", "Unable to access model acme/none."),
+    "compat_vertex_claude_stream_error_429.json": Failure(
+        "RateLimitError", 429, "RESOURCE_EXHAUSTED",
+        "Quota exceeded for aiplatform.googleapis.com/"),
     "compat_minimax_base_resp_200.json": Failure(
         "BillingError", 200, None, "response: insufficient balance"),
     "compat_moonshot_error_balance_429.json": Failure(

@@ -267,8 +267,14 @@ def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -
 
 
 def _tool_call_id(call_id: str, dialect: ChatDialect, own_ids: Collection[str]) -> str:
-    """Return the id, or a digest of one that another provider made too long for this wire."""
+    """Return the id, or a digest of one that another provider made and this wire refuses."""
     max_chars = dialect.messages.tool_id_chars
-    if len(call_id) <= max_chars or call_id in own_ids:
+    if call_id in own_ids:
+        return call_id
+    if dialect.messages.has_exact_tool_ids:
+        fits = len(call_id) == max_chars and call_id.isascii() and call_id.isalnum()
+    else:
+        fits = len(call_id) <= max_chars
+    if fits:
         return call_id
     return fields.normalize_tool_call_id(call_id, "call_", max_chars)
