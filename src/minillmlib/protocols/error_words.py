@@ -196,6 +196,7 @@ WORDS = _by_word(
         ConflictError: "conflict_error",
         RateLimitError: (
             "rate_limit_exceeded rate_limit_error capacity_exhausted ratelimitreached "
+            "too_many_requests "  # Azure, also inside a stream (openai-dotnet#881)
             "throttlingexception throttling throttling.ratequota throttling.allocationquota"
         ),
         ModelLoadingError: "modelnotreadyexception",
