@@ -79,7 +79,7 @@ FORMS = {
     "async": lambda tokens: tokens.waiting,
     "object": lambda tokens: tokens,
     "partial": lambda tokens: functools.partial(tokens.blocking),
-    "lambda of a coroutine": lambda tokens: lambda: tokens.waiting(),
+    "wrapped": lambda tokens: functools.partial(lambda get: get(), tokens.waiting),
 }
 
 

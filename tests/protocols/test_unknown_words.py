@@ -203,8 +203,14 @@ def feed_a_finish_reason(word: str) -> None:
                 found.json()
 
 
-@door("protocols.chat_completions.response._PLAIN_ENDS")
+@door("streaming.accumulator.PLAIN_ENDS")
 def feed_an_end_beside_a_plain_one(word: str) -> None:
+    # One after the other, as Azure's late filter ends an answer again.
+    for ends in (("stop", word), (word, "stop")):
+        late = [{"choices": [{"index": 0, "delta": {}, "finish_reason": end}]} for end in ends]
+        events = as_events([*chat_events(content="a")[:-1], *late])
+        found = ask("chat", events, streams=True)
+        assert (found.finish_reason, found.raw_finish_reason) == (FinishReason.UNKNOWN, word)
     for ends in (("stop", word), (word, "stop")):
         body, events = chat_body(content="a"), chat_events(content="a")
         for answer, key in ((body, "message"), (events[-1], "delta")):
@@ -739,6 +745,17 @@ def feed_a_detail_a_lifetime_and_a_part(word: str) -> None:
         Message(role="user", content=({"type": word},))
 
 
+@door("providers.azure._DATED")
+def feed_a_version_of_azures_api(word: str) -> None:
+    try:
+        generator = GeneratorInfo.azure("m", "https://r.openai.azure.com", word)
+    except InvalidParameterError as error:
+        assert repr(word) in str(error)
+        return
+    url = generator.provider.request_url(generator.base_url, "m", stream=False)
+    assert url == f"https://r.openai.azure.com/openai/v1/chat/completions?api-version={word}"
+
+
 @door("providers.presets.PRESETS")
 def feed_the_name_of_a_service(word: str) -> None:
     for make in (lambda: GeneratorInfo.preset(word, "m"), lambda: GeneratorInfo.from_spec(word),
@@ -838,11 +855,15 @@ NOT_FED = {
     "protocols.chat_completions.request._CONTINUE": "keys that are sent, not looked up",
     "protocols.chat_completions.request._PREFILL_MARKS": MODEL_FACTS,
     "protocols.chat_completions.request.mark_prefill": "looks at our own body",
+    "providers.models.hosts.CONDITIONS": "names of our own, all of which a test uses",
+    "providers.models.hosts.REFUSALS": MODEL_FACTS,
+    "providers.models.hosts._mark": "looks at our own body",
     "providers.models.openai._DEFAULTS": "names of our own parameters",
     "providers.models.openai._FAMILIES": MODEL_FACTS,
     "providers.models.openai._NAME": MODEL_FACTS,
     "providers.models.openai._NEW_LIMIT": MODEL_FACTS,
     "providers.models.openai._WITHOUT_SCHEMAS": MODEL_FACTS,
+    "providers.published_prices.NAMED_BY_USERS": "vendors that are refused though the table has them",
     "providers.published_prices.MORE_THAN_TEXT": "models that are refused though the table has them",
     "streaming.accumulator._CONTENT": OUR_FIELDS,
     "streaming.accumulator._FACTS": OUR_FIELDS,

@@ -73,7 +73,7 @@ ENVIRONMENTS = [
 @pytest.mark.parametrize(
     "endpoint", [ENDPOINT, f"{ENDPOINT}/", "https://tides.services.ai.azure.com"]
 )
-@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda names: "+".join(names))
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids="+".join)
 def test_a_dated_request_goes_where_the_vendors_client_sends_it(endpoint, environment, monkeypatch):
     environment = environment | {
         "AZURE_OPENAI_ENDPOINT": endpoint, "OPENAI_API_VERSION": "2024-10-21"}  # fmt: skip
