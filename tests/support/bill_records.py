@@ -471,6 +471,58 @@ HOSTS = {
         completion_tokens_details=thought(10)),
         # 30 x 1 + 15 x 5
         PLAIN, usage(30, 0, 0, 15, 10), "0.000105"),
+    "Cerebras with its clocks": Bill("openai", chat(70, 14, 84, prompt_tokens_details=cached(0),
+        completion_tokens_details=thought(8), time_info={"queue_time": 0.1, "total_time": 0.02}),
+        # 70 x 1 + 14 x 5 = 70 + 70
+        PLAIN, usage(70, 0, 0, 14, 8), "0.00014"),
+    "Databricks": Bill("openai", chat(30, 44, 74),
+        # 30 x 3 + 44 x 15 = 90 + 660
+        SONNET, usage(30, 0, 0, 44), "0.00075"),
+    "MiniMax counts characters, too": Bill("deepseek", chat(47, 24, 71, total_characters=0,
+        completion_tokens_details={"reasoning_tokens": 18}),
+        # 47 x 1 + 24 x 5 = 47 + 120
+        PLAIN, usage(47, 0, 0, 24, 18), "0.000167"),
+    "SambaNova with floats beside the counts": Bill("deepseek", chat(30, 5, 35,
+        completion_tokens_per_sec=512.34, time_to_first_token=0.05, total_latency=0.2),
+        # 30 x 1 + 5 x 5
+        PLAIN, usage(30, 0, 0, 5), "0.000055"),
+    "Azure": Bill("openai", chat(27, 6, 33, prompt_tokens_details=cached(0),
+        completion_tokens_details=thought(0) | {"rejected_prediction_tokens": 0}),
+        # 27 x 1.25 + 6 x 10 = 33.75 + 60
+        GPT, usage(27, 0, 0, 6), "0.00009375"),
+    "Azure's filter stopped the answer": Bill("openai", chat(27, 2, 29,
+        prompt_tokens_details=cached(16), completion_tokens_details=thought(0)),
+        # 11 x 1.25 + 16 x 0.125 + 2 x 10 = 13.75 + 2 + 20
+        GPT, usage(11, 16, 0, 2), "0.00003575"),
+    "Moonshot without a cache": Bill("moonshot", chat(50, 5, 55, cached_tokens=0),
+        # 50 x 3 + 5 x 15 = 150 + 75
+        SONNET, usage(50, 0, 0, 5), "0.000225"),
+    "Moonshot reads all from its cache": Bill("moonshot", chat(1024, 19, 1043, cached_tokens=1024),
+        # 1024 x 0.3 + 19 x 15 = 307.2 + 285
+        SONNET, usage(0, 1024, 0, 19), "0.0005922"),
+    "Alibaba reads a cache and writes none": Bill("openai", chat(3019, 104, 3123,
+        prompt_tokens_details={"cached_tokens": 2924, "cache_creation_input_tokens": 0,
+            "cache_type": "ephemeral"}),
+        # 95 x 3 + 2924 x 0.3 + 104 x 15 = 285 + 877.2 + 1560
+        SONNET, usage(95, 2924, 0, 104), "0.0027222"),
+    "Alibaba writes the whole prompt": Bill("openai", chat(1900, 10, 1910,
+        prompt_tokens_details={"cached_tokens": 0, "cache_creation_input_tokens": 1900,
+            "cache_creation": {"ephemeral_5m_input_tokens": 1900}}),
+        # 1900 x 3.75 + 10 x 15 = 7125 + 150
+        SONNET, usage(0, 0, 1900, 10), "0.007275"),
+    "Mistral's cache under its older name": Bill("mistral", chat(2200, 5, 2205,
+        prompt_token_details={"cached_tokens": 2048}),
+        # As under both names.
+        MISTRAL, usage(152, 2048, 0, 5), "0.00443"),
+    "xAI's ticks win over a price": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=5_000_000),
+        PLAIN, usage(30, 0, 0, 5, cost="0.0005", source="usage.cost_in_usd_ticks"), "0.0005"),
+    "DeepSeek on Anthropic's wire": Bill("anthropic", claude(20, 24, 128),
+        # 20 x 0.28 + 128 x 0.028 + 24 x 0.42 = 5.6 + 3.584 + 10.08
+        DEEPSEEK, usage(20, 128, 0, 24), "0.000019264"),
+    "llama.cpp's skin of Anthropic's wire": Bill("llama.cpp as anthropic", {
+        "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
+        # 8 x 3 + 19 x 0.3 + 4 x 15 = 24 + 5.7 + 60
+        SONNET, usage(8, 19, 0, 4), "0.0000897"),
     "a cost in a unit that nobody knows": Bill("deepseek", chat(30, 5, 35, cost=0.42),
         None, usage(30, 0, 0, 5), None),
     "a cost in another currency": Bill("deepseek", chat(30, 5, 35, cost={"currency": "CNY",

@@ -234,7 +234,7 @@ PRESETS: dict[str, Preset] = {
         "https://integrate.api.nvidia.com/v1",
         _MAX_TOKENS,
         _key("NVIDIA_API_KEY", "NVIDIA_NIM_API_KEY"),
-        also=("nvidia_nim", "nim"),
+        also=("nvidia_nim",),
     ),
     # p
     "ollama-cloud": Preset("https://ollama.com/v1", _MAX_TOKENS, _key("OLLAMA_API_KEY")),
@@ -272,7 +272,7 @@ PRESETS: dict[str, Preset] = {
             ),
         ),
         _key("ZAI_API_KEY"),
-        also=("z.ai", "glm", "zhipu"),
+        also=("z.ai", "glm"),
     ),
     # Anthropic's wire at other hosts (l, v, d). DeepSeek answers an unknown model's name with a
     # model of its own; the response names it.
