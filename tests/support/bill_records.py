@@ -229,6 +229,9 @@ ITERATIONS = {
 }  # fmt: skip
 
 LOCAL = {
+    "DeepSeek on Anthropic's wire": Bill("anthropic", claude(20, 24, 128),
+        # 20 x 0.28 + 128 x 0.028 + 24 x 0.42 = 5.6 + 3.584 + 10.08
+        DEEPSEEK, usage(20, 128, 0, 24), "0.000019264"),
     "llama.cpp speaks like Anthropic": Bill("llama.cpp as anthropic", {
         "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
         FREE, usage(8, 19, 0, 4), "0"),
@@ -516,13 +519,6 @@ HOSTS = {
         MISTRAL, usage(152, 2048, 0, 5), "0.00443"),
     "xAI's ticks win over a price": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=5_000_000),
         PLAIN, usage(30, 0, 0, 5, cost="0.0005", source="usage.cost_in_usd_ticks"), "0.0005"),
-    "DeepSeek on Anthropic's wire": Bill("anthropic", claude(20, 24, 128),
-        # 20 x 0.28 + 128 x 0.028 + 24 x 0.42 = 5.6 + 3.584 + 10.08
-        DEEPSEEK, usage(20, 128, 0, 24), "0.000019264"),
-    "llama.cpp's skin of Anthropic's wire": Bill("llama.cpp as anthropic", {
-        "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
-        # 8 x 3 + 19 x 0.3 + 4 x 15 = 24 + 5.7 + 60
-        SONNET, usage(8, 19, 0, 4), "0.0000897"),
     "a cost in a unit that nobody knows": Bill("deepseek", chat(30, 5, 35, cost=0.42),
         None, usage(30, 0, 0, 5), None),
     "a cost in another currency": Bill("deepseek", chat(30, 5, 35, cost={"currency": "CNY",
