@@ -275,7 +275,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
     code = fields.get("code")
     return _ErrorBody(
-        message=_message(fields, metadata) + _filtered(fields),
+        message=_message(fields, metadata) + _filter_note(fields),
         words=(*_words(fields, metadata, availability), *_detail_words(details)),
         number=_number(code) or _number(fields.get("status")),
         kind=_vendors_kind(payload, code),
@@ -286,7 +286,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     )
 
 
-def _filtered(fields: JsonObject) -> str:
+def _filter_note(fields: JsonObject) -> str:
     """Return what Azure's filter found in a prompt."""
     inner = _object(fields.get("innererror"))
     results = _object(inner.get("content_filter_result") or inner.get("content_filter_results"))

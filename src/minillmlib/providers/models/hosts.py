@@ -70,7 +70,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class HostRefusals(msgspec.Struct, frozen=True):
-    """What is known of the refusals of one host, as a value for `Capabilities.explain_refusal`."""
+    """The known refusals of one host, as a value for `Capabilities.explain_refusal`."""
 
     host: str
 
