@@ -9,6 +9,7 @@ import pytest
 from golden import GOLDEN
 from minillmlib import (
     AnthropicProvider,
+    AzureProvider,
     ChatDialect,
     CostOutcome,
     FinishReason,
@@ -21,6 +22,7 @@ from minillmlib import (
     ToolCall,
     Usage,
 )
+from minillmlib.providers.presets import PRESETS
 from minillmlib.testing import ProviderCase, check_provider
 
 
@@ -77,7 +79,10 @@ MESSAGES = [
 @pytest.mark.parametrize(
     ("provider", "cases"),
     [(OpenAiProvider(), CHAT), (OpenRouterProvider(), CHAT), (GenericProvider(), CHAT),
-     (GenericProvider(legacy_token_limit=True), CHAT), (AnthropicProvider(), MESSAGES)],
+     (GenericProvider(legacy_token_limit=True), CHAT), (AnthropicProvider(), MESSAGES),
+     (AzureProvider(), CHAT), (AzureProvider("2024-10-21"), CHAT),
+     *((PRESETS[name].provider, CHAT) for name in ("mistral", "deepseek", "moonshot", "zai")),
+     *((PRESETS[name].provider, MESSAGES) for name in ("kimi-anthropic", "zai-anthropic"))],
     ids=repr,
 )  # fmt: skip
 def test_our_own_providers_keep_the_contract(provider, cases):

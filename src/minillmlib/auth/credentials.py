@@ -6,7 +6,6 @@ import os
 import time
 from codecs import BOM_UTF8
 from collections.abc import Callable
-from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, TypeAlias, runtime_checkable
 
@@ -197,6 +196,8 @@ def token_credential(source: CredentialSource) -> TokenCredential | None:
 
 async def _call(get_token: TokenProvider) -> JsonValue:
     """Return the token, without blocking the event loop."""
+    from inspect import isawaitable, iscoroutinefunction  # noqa: PLC0415 - slow to import
+
     is_async = iscoroutinefunction(get_token) or iscoroutinefunction(type(get_token).__call__)
     got = get_token() if is_async else await asyncio_module().to_thread(get_token)
     return await got if isawaitable(got) else got
