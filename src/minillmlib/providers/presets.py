@@ -1,5 +1,7 @@
 """The services that can be chosen by name. A compatible service is one more row."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from minillmlib.auth.credentials import (
@@ -12,23 +14,35 @@ from minillmlib.auth.secret import Auth
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
+from minillmlib.providers.models.openai import needs_responses
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.providers.responses import ResponsesProvider
 
 NO_CREDENTIAL = FixedCredential(Auth.none())
+
+
+def _never(model: str) -> bool:
+    del model
+    return False
 
 
 class Preset(msgspec.Struct, frozen=True):
     """One service: its address, its wire, and the source of its key.
 
     `base_url_variable` is the environment variable that the vendor's own package reads for another
-    address.
+    address. `needs_responses` is asked whether a model needs the Responses wire instead.
     """
 
     base_url: str
     provider: Provider
     credential: CredentialSource = NO_CREDENTIAL
     base_url_variable: str | None = None
+    needs_responses: Callable[[str], bool] = _never
+
+    def provider_for(self, model: str) -> Provider:
+        """Return the provider that speaks the wire for a model."""
+        return ResponsesProvider() if self.needs_responses(model) else self.provider
 
 
 PRESETS: dict[str, Preset] = {
@@ -41,6 +55,13 @@ PRESETS: dict[str, Preset] = {
     "openai": Preset(
         "https://api.openai.com/v1",
         OpenAiProvider(),
+        EnvironmentKey(("OPENAI_API_KEY",)),
+        "OPENAI_BASE_URL",
+        needs_responses,
+    ),
+    "openai-responses": Preset(
+        "https://api.openai.com/v1",
+        ResponsesProvider(),
         EnvironmentKey(("OPENAI_API_KEY",)),
         "OPENAI_BASE_URL",
     ),
