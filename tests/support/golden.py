@@ -9,7 +9,13 @@ from pathlib import Path
 
 from golden_expected import ANSWERS, BROKEN_STREAMS
 
-from minillmlib import AnthropicProvider, GeneratorInfo, OpenAiProvider, OpenRouterProvider
+from minillmlib import (
+    AnthropicProvider,
+    GeneratorInfo,
+    OpenAiProvider,
+    OpenRouterProvider,
+    ResponsesProvider,
+)
 from minillmlib.testing import ScriptedReply
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -20,6 +26,8 @@ def golden_generator(name: str) -> GeneratorInfo:
     generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
     if name.startswith("anthropic") or "anthropic_skin" in name:
         return generator.with_provider(AnthropicProvider())
+    if name.startswith("responses"):
+        return generator.with_provider(ResponsesProvider())
     if name.startswith("openrouter"):
         return generator.with_provider(OpenRouterProvider())
     if name.startswith(("openai", "sse")):
@@ -28,6 +36,13 @@ def golden_generator(name: str) -> GeneratorInfo:
 
 
 STREAMS = [name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse")]
+# Those of the Responses wire are long, since each event repeats what came before: where each byte
+# costs a call, a few of them stand for all.
+LONG_STREAMS = [
+    name
+    for name in STREAMS
+    if name.startswith("responses") and name != "responses_llamacpp_stream_no_index.sse"
+]
 
 
 def reply_of(name: str, status: int = 200) -> ScriptedReply:

@@ -37,9 +37,21 @@ from minillmlib.types.tools import ToolCallDelta
 
 # The items that are calls of the caller's tools, and the key of their arguments.
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
-# The items after which the server waits for something other than the result of a tool.
-_AWAITING = (
-    "mcp_approval_request", "computer_call", "local_shell_call", "apply_patch_call",
+# Why the model stopped, by the last item of a whole answer. A miss is `UNKNOWN`: it may be a call
+# that the server waits for, as it does after those of the second kind.
+_LAST_ITEMS = dict.fromkeys(
+    (
+        MESSAGE, "reasoning", *_CALLS, "web_search_call", "file_search_call",
+        "code_interpreter_call", "image_generation_call", "mcp_call", "mcp_list_tools",
+        "tool_search_output", "compaction",
+    ),
+    FinishReason.STOP,
+) | dict.fromkeys(
+    (
+        "mcp_approval_request", "computer_call", "local_shell_call", "shell_call",
+        "apply_patch_call", "tool_search_call",
+    ),
+    FinishReason.PAUSE,
 )  # fmt: skip
 _READ_OF_CALL = frozenset(("type", "id", "status", "call_id", "name", *_CALLS.values()))
 _READ_OF_MESSAGE = frozenset(("type", "id", "status", "role", "content", "phase"))
@@ -264,10 +276,9 @@ class EventReader:
             reason = parse_finish_reason(word) if isinstance(word, str) else None
             is_cut = reason in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
             return reason if is_cut else FinishReason.PAUSE, string_or_empty(word) or "incomplete"
-        last = self._items[max(self._items)].kind if self._items else ""
         if status == "completed":
-            is_awaiting = last in _AWAITING
-            return FinishReason.PAUSE if is_awaiting else FinishReason.STOP, "completed"
+            last = self._items[max(self._items)].kind if self._items else MESSAGE
+            return _LAST_ITEMS.get(last, FinishReason.UNKNOWN), "completed"
         return FinishReason.UNKNOWN, excerpt_of(status)
 
     def _start(self, raw: JsonObject) -> StreamChunk | None:
