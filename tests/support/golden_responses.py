@@ -76,7 +76,7 @@ def blocks_of(name: str, kinds: tuple[str, ...]) -> tuple[ReasoningBlock, ...]:
     return tuple(ReasoningBlock(fields=fields) for fields in found)
 
 
-def answer(  # noqa: PLR0913 - the facts of an answer
+def answer(
     name: str,
     content: str,
     kinds: tuple[str, ...],

@@ -43,7 +43,8 @@ _LAST_ITEMS = dict.fromkeys(
     (
         MESSAGE, "reasoning", *_CALLS, "web_search_call", "file_search_call",
         "code_interpreter_call", "image_generation_call", "mcp_call", "mcp_list_tools",
-        "tool_search_output", "compaction",
+        "tool_search_output",
+        "shell_call_output", "compaction",
     ),
     FinishReason.STOP,
 ) | dict.fromkeys(

@@ -17,6 +17,7 @@ _WITHOUT_FEE = frozenset((
     "message", "reasoning", "compaction", "function_call", "custom_tool_call", "computer_call",
     "local_shell_call", "apply_patch_call", "tool_search_call", "tool_search_output", "mcp_call",
     "mcp_list_tools", "mcp_approval_request", "program", "program_output", "configuration_update",
+        "shell_call_output",
 ))  # fmt: skip
 # The items whose number, or tokens, `tool_usage` states under another name.
 _STATED_AS = {"web_search_call": "web_search", "image_generation_call": "image_gen"}
