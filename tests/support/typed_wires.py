@@ -42,7 +42,7 @@ class Chat(Wire):
     model = "gpt-6"
 
     def bare(self) -> GeneratorInfo:
-        return GeneratorInfo.openai(self.model)
+        return GeneratorInfo.openai(self.model, wire="chat")
 
     @staticmethod
     def whole(text: str | None, finish: str = "", **said) -> ScriptedReply:

@@ -59,12 +59,6 @@ PRESETS: dict[str, Preset] = {
         "OPENAI_BASE_URL",
         needs_responses,
     ),
-    "openai-responses": Preset(
-        "https://api.openai.com/v1",
-        ResponsesProvider(),
-        EnvironmentKey(("OPENAI_API_KEY",)),
-        "OPENAI_BASE_URL",
-    ),
     "anthropic": Preset(
         "https://api.anthropic.com",
         AnthropicProvider(),
@@ -77,6 +71,12 @@ PRESETS: dict[str, Preset] = {
         AnthropicProvider(),
         ClaudeSubscriptionToken(),
         "ANTHROPIC_BASE_URL",
+    ),
+    "openai-responses": Preset(
+        "https://api.openai.com/v1",
+        ResponsesProvider(),
+        EnvironmentKey(("OPENAI_API_KEY",)),
+        "OPENAI_BASE_URL",
     ),
     "groq": Preset(
         "https://api.groq.com/openai/v1",
