@@ -158,12 +158,15 @@ def parse_response(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespon
     """Return a whole answer. Raises an `ApiError` for one that failed, which has status 200 too."""
     if is_error_payload(raw):
         raise error_from_payload(raw)
-    if not isinstance(raw, dict) or not isinstance(raw.get("output", ...), list | None):
+    output = _object(raw).get("output")
+    if output is None and _object(raw).get("status") in ("incomplete", "failed"):
+        output = []  # as some send it
+    if not isinstance(output, list):
         no_output = MalformedResponseError(f"the answer has no output: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_output
     reader = EventReader(parse_usage)
     head = StreamChunk(id=string_or_empty(raw.get("id")), model=string_or_empty(raw.get("model")))
-    chunks = [reader.read_item(index, item) for index, item in enumerate(raw["output"] or ())]
+    chunks = [reader.read_item(index, item) for index, item in enumerate(output)]
     return whole_response([head, *filter(None, chunks), reader.read_end(raw, "")], raw)
 
 

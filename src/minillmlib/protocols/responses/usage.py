@@ -54,7 +54,8 @@ def _tool_charges(body: JsonObject) -> Iterator[str]:
             ):
                 yield excerpt(f"{name} {fact}: {count}")
     output = body.get("output")
-    kinds = [item.get("type") for item in output or () if isinstance(item, dict)]
+    items = output if isinstance(output, list) else ()
+    kinds = [item.get("type") for item in items if isinstance(item, dict)]
     for kind, count in Counter(map(str, kinds)).items():
         if kind not in _WITHOUT_FEE and _STATED_AS.get(kind) not in stated:
             yield excerpt(f"{kind}: {count}")
