@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -504,30 +504,35 @@ class EventReader:
         `extra`.
         """
         items = list(map(_object, output if isinstance(output, list) else ()))
+        kinds = [string_or_empty(item.get("type")) for item in items]
         if not self._items:
-            has_content = is_mixed = False
-            for index, item in enumerate(items):
-                self._finish_item(chunk, index, item)
-                is_sealed = item.get("type") not in _CALLS and "reasoning_blocks" in chunk.fields
-                is_mixed = is_mixed or (has_content and is_sealed)
-                has_content = bool({"delta", "refusal", "tool_calls"} & chunk.fields.keys())
-            if is_mixed:
-                del chunk.fields["reasoning_blocks"]
-                add_pieces(chunk.pieces, {"output": items})
+            self._add_all(chunk, items)
             return
         for index, begun in self._items.items():
-            if not begun.is_done and index < len(items) and items[index].get("type") == begun.kind:
+            if not begun.is_done and kinds[index : index + 1] == [begun.kind]:
                 self._finish_item(chunk, index, items[index])
-        kinds = [begun.kind for begun in self._items.values()]
-        calls = [item for item in items if item.get("type") in _CALLS]
-        if len(calls) > sum(kind in _CALLS for kind in kinds):
-            missing = [item for item in calls if item.get("call_id") not in self._call_ids]
-        else:
-            missing = []
-        if MESSAGE not in kinds:
-            missing += [item for item in items if item.get("type") == MESSAGE]
-        for item in missing:
-            self._finish_item(chunk, max(self._items) + 1, item)
+        known = [begun.kind for begun in self._items.values()]
+        has_more_calls = sum(kind in _CALLS for kind in kinds) > sum(
+            kind in _CALLS for kind in known
+        )
+        for item, kind in zip(items, kinds, strict=True):
+            call_id = string_or_empty(item.get("call_id"))
+            is_missing = has_more_calls and kind in _CALLS and call_id not in self._call_ids
+            if is_missing or (kind == MESSAGE and MESSAGE not in known):
+                self._finish_item(chunk, max(self._items) + 1, item)
+
+    def _add_all(self, chunk: _Chunk, items: Sequence[JsonObject]) -> None:
+        """Add the items of an answer of which nothing was streamed."""
+        has_content = is_mixed = False
+        for index, item in enumerate(items):
+            count = len(chunk.fields.get("reasoning_blocks", ()))
+            self._finish_item(chunk, index, item)
+            is_sealed = len(chunk.fields.get("reasoning_blocks", ())) > count
+            is_mixed = is_mixed or (has_content and is_sealed)
+            has_content = not chunk.fields.keys().isdisjoint(("delta", "refusal", "tool_calls"))
+        if is_mixed:
+            del chunk.fields["reasoning_blocks"]
+            add_pieces(chunk.pieces, {"output": items})
 
     def _index(self, raw: JsonObject) -> int:
         index = raw.get("output_index")
