@@ -474,7 +474,8 @@ def test_an_item_whose_end_did_not_come_is_taken_from_the_last_event():
 @pytest.mark.parametrize(
     "event",
     [{"type": "response.debug", "debug": {"x": 1}}, {"type": "response.fusion_call.queued", "x": 1},
-     {"type": "codex.rate_limits", "limits": []}],
+     {"type": "codex.rate_limits", "limits": []}, {"type": "completed", "x": 1},
+     {"type": "my.response.completed", "x": 1}],
 )  # fmt: skip
 def test_an_unknown_event_of_no_item_is_kept(event):
     response = read([CREATED, event, ADDED, DELTA, event, ended("completed")])
@@ -556,6 +557,25 @@ def test_probabilities_are_those_of_the_tokens_once():
         (found,) = response.logprobs
         assert (found.token, found.logprob, found.bytes) == ("a", -0.5, b"a")
         assert [top.token for top in found.top] == ["b"]
+
+
+def test_half_a_character_at_the_end_of_a_piece_waits_for_the_other():
+    pieces = [b"\\ud83c", b"\\udf0a and ", b"\\ud83c"]
+    data = b"data: " + msgspec.json.encode(DELTA | {"delta": "MARK"}) + b"\n\n"
+    deltas = [data.replace(b"MARK", piece) for piece in pieces]
+    start, end = as_events([CREATED, ADDED]).pieces, as_events([ended("completed")]).pieces
+    node = node_of(ScriptedReply.events(*start, *deltas, *end), streams=True)
+    assert node.text == "\N{WATER WAVE} and \N{REPLACEMENT CHARACTER}"
+
+
+def test_a_prefix_can_be_written_to_the_cache_before_it_is_used():
+    reply = ScriptedReply.json(OK | {"usage": USAGE})
+    generator = generator_of(reply)
+    root = ChatNode.root("s").add_user("u")
+    cost = minillmlib.run(root.ensure_cached(generator))
+    assert cost.cache_read_tokens == 8
+    (request,) = generator.transport.requests
+    assert msgspec.json.decode(request.body)["max_output_tokens"] == 16
 
 
 def test_an_image_that_is_none_is_an_error():

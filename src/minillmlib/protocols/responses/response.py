@@ -165,9 +165,11 @@ def parse_response(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespon
         no_output = MalformedResponseError(f"the answer has no output: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_output
     reader = EventReader(parse_usage)
-    head = StreamChunk(id=string_or_empty(raw.get("id")), model=string_or_empty(raw.get("model")))
     chunks = [reader.read_item(index, item) for index, item in enumerate(output)]
-    return whole_response([head, *filter(None, chunks), reader.read_end(raw, "")], raw)
+    said, end = list(filter(None, chunks)), reader.read_end(raw, "")
+    if len(said) == 1 and said[0].has_only_text and not said[0].extra:  # saves half of the steps
+        return whole_response([msgspec.structs.replace(end, delta=said[0].delta)], raw)
+    return whole_response([*said, end], raw)
 
 
 class EventReader:
@@ -211,7 +213,7 @@ class EventReader:
         if not isinstance(kind, str):
             no_type = MalformedResponseError(f"a stream event has no type: {excerpt(data)}")
             raise error_without_key(raw) or no_type
-        name = kind.removeprefix("response.")
+        name = kind.removeprefix("response.") if kind.startswith("response.") else ""
         if name in _ENDS:
             return self.read_end(_object(raw.get("response")), name)
         read = _READERS.get(name)
