@@ -501,6 +501,8 @@ def test_an_unknown_event_of_an_item_is_repeated_by_the_end_of_the_item(kind):
         {"type": "response.output_text.delta", "output_index": 0, "delta": {"x": 1}},
         {"type": "response.function_call_arguments.delta", "output_index": 7, "delta": "{"},
         {"type": "response.output_item.done", "output_index": 0, "item": call_item()},
+        ADDED | {"item": {"type": "reasoning"}},
+        {"type": "response.reasoning_text.delta", "output_index": 0, "delta": "hm"},
         {"type": "response.content_part.done", "output_index": 0, "part": {"type": "output_hologram"}},
     ],
 )  # fmt: skip
@@ -508,6 +510,18 @@ def test_what_cannot_be_a_part_of_the_answer_is_an_error(event):
     with pytest.raises(MalformedResponseError) as caught:
         read([CREATED, ADDED, DELTA, event, ended("completed")])
     assert caught.value.partial == "a"
+
+
+def test_a_beginning_that_is_sent_again_changes_nothing():
+    response = read([CREATED, ADDED, ADDED, DELTA, ADDED, DELTA, ended("completed")])
+    assert (response.content, response.reasoning_blocks) == ("aa", ())
+
+
+def test_arguments_may_be_the_object_itself():
+    for response in (whole(output=[call_item(arguments={"x": 1})]),
+                     read([CREATED, ended("completed") | {"response": OK | {
+                         "output": [call_item(arguments={"x": 1})]}}])):  # fmt: skip
+        assert [call.arguments for call in response.tool_calls] == ['{"x":1}']
 
 
 def test_text_of_an_earlier_message_after_a_later_one_is_an_error():

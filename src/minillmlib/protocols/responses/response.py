@@ -22,6 +22,7 @@ from minillmlib.json_value import (
     decode_json,
     excerpt,
     excerpt_of,
+    json_text,
     string_or_empty,
 )
 from minillmlib.protocols.chat_completions.response import is_error_payload, unread_keys
@@ -186,6 +187,8 @@ class EventReader:
         self._indexes: dict[str, int] = {}  # by the ids of items
         self._call_ids: set[str] = set()
         self._last = -1  # the index of the item that began last
+        self._next = 0  # the index after all others
+        self._has_output = False  # whether a message or a call began
         self._place = (-1, -1)  # of the message and the part that the text is in
         self._reasoning_place: tuple[int, Place] | None = None
 
@@ -283,7 +286,7 @@ class EventReader:
             is_cut = reason in (FinishReason.LENGTH, FinishReason.CONTENT_FILTER)
             return reason if is_cut else FinishReason.PAUSE, string_or_empty(word) or "incomplete"
         if status == "completed":
-            last = self._items[max(self._items)].kind if self._items else MESSAGE
+            last = self._items[self._next - 1].kind if self._items else MESSAGE
             return _LAST_ITEMS.get(last, FinishReason.UNKNOWN), "completed"
         return FinishReason.UNKNOWN, excerpt_of(status)
 
@@ -299,8 +302,14 @@ class EventReader:
 
     def _begin_item(self, raw: JsonObject) -> StreamChunk | None:
         item = _object(raw.get("item"))
-        chunk = _Chunk()
-        self._begin(chunk, self._new_index(raw, item), item)
+        chunk, index = _Chunk(), self._new_index(raw, item)
+        earlier = self._items.get(index)
+        if earlier is None:
+            self._begin(chunk, index, item)
+        elif earlier.is_done or earlier.kind != item.get("type"):
+            raise MalformedResponseError(
+                f"item {index} of the answer begins twice: {excerpt_of(raw)}"
+            )
         return chunk.chunk()
 
     def _begin(self, chunk: _Chunk, index: int, raw: JsonObject) -> _Item:
@@ -308,11 +317,9 @@ class EventReader:
         kind = raw.get("type")
         if not isinstance(kind, str):
             raise MalformedResponseError(f"an item of the answer has no type: {excerpt_of(raw)}")
-        has_output = any(
-            item.kind == MESSAGE or item.kind in _CALLS for item in self._items.values()
-        )
         item = self._items[index] = _Item(kind)
-        self._last = index
+        self._last, self._next = index, max(self._next, index + 1)
+        has_output, self._has_output = self._has_output, self._has_output or _is_output(kind)
         if kind == MESSAGE:
             phase = raw.get("phase")
             if phase is not None or has_output:
@@ -340,8 +347,8 @@ class EventReader:
 
     def _finish(self, raw: JsonObject) -> StreamChunk | None:
         item = _object(raw.get("item"))
-        index = raw.get("output_index")
-        if type(index) is not int:
+        index = _number(raw.get("output_index"), -1)
+        if index < 0:
             index = self._indexes.get(string_or_empty(item.get("id")), -1)
         if index < 0:
             last = self._items.get(self._last)
@@ -387,8 +394,8 @@ class EventReader:
         place = (_CALLS[item.kind], 0)
         if value and not (is_whole and place in item.parts):
             item.parts.add(place)
-            call = ToolCallDelta(index=index, arguments=_text(value))
-            chunk.add("tool_calls", (call,))
+            text = value if isinstance(value, str) else json_text(value)  # some send the object
+            chunk.add("tool_calls", (ToolCallDelta(index=index, arguments=text),))
 
     def _read_arguments(self, raw: JsonObject) -> StreamChunk | None:
         index = self._index(raw)
@@ -469,10 +476,14 @@ class EventReader:
         """Read an event with a piece of text, or with the whole of it."""
         kind, key = _TEXT_EVENTS[raw["type"].rpartition(".")[0].removeprefix("response.")]
         index, chunk = self._index(raw), _Chunk()
+        wanted = MESSAGE if kind in ("output_text", "refusal") else "reasoning"
         item = self._items.get(index)
         if item is None:  # a relay that omits the beginnings of items
-            is_text = kind in ("output_text", "refusal")
-            item = self._begin(chunk, index, {"type": MESSAGE if is_text else "reasoning"})
+            item = self._begin(chunk, index, {"type": wanted})
+        elif item.kind != wanted:
+            raise MalformedResponseError(
+                f"item {index} of the answer is {excerpt(item.kind)} and has {excerpt_of(raw)}"
+            )
         place = (key, _number(raw.get("summary_index" if key == "summary" else "content_index")))
         is_whole = "delta" not in raw
         value = raw.get(_PARTS[kind]) if is_whole else raw["delta"]
@@ -521,7 +532,7 @@ class EventReader:
             call_id = string_or_empty(item.get("call_id"))
             is_missing = has_more_calls and kind in _CALLS and call_id not in self._call_ids
             if is_missing or (kind == MESSAGE and MESSAGE not in known):
-                self._finish_item(chunk, max(self._items) + 1, item)
+                self._finish_item(chunk, self._next, item)
 
     def _add_all(self, chunk: _Chunk, items: Sequence[JsonObject]) -> None:
         """Add the items of an answer of which nothing was streamed."""
@@ -537,14 +548,13 @@ class EventReader:
             add_pieces(chunk.pieces, {"output": items})
 
     def _index(self, raw: JsonObject) -> int:
-        index = raw.get("output_index")
-        if type(index) is int:
+        index = _number(raw.get("output_index"), -1)
+        if index >= 0:
             return index
         return self._indexes.get(string_or_empty(raw.get("item_id")), max(self._last, 0))
 
     def _new_index(self, raw: JsonObject, item: JsonObject) -> int:
-        index = raw.get("output_index")
-        index = index if type(index) is int else max(self._items, default=-1) + 1
+        index = _number(raw.get("output_index"), self._next)
         if name := string_or_empty(item.get("id")):
             self._indexes[name] = index
         return index
@@ -588,12 +598,16 @@ def _failure(raw: JsonObject, status: str) -> Exception:
     )
 
 
+def _is_output(kind: str) -> bool:
+    return kind == MESSAGE or kind in _CALLS
+
+
 def _object(value: JsonValue) -> JsonObject:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: JsonValue) -> int:
-    return value if type(value) is int else 0
+def _number(value: JsonValue, default: int = 0) -> int:
+    return value if type(value) is int and value >= 0 else default
 
 
 def _text(value: JsonValue) -> str:
