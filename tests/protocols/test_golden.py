@@ -216,6 +216,17 @@ def test_no_byte_before_the_end_of_a_long_stream_completes_it(name):
         assert of_the_wire(accumulator.response()) == expected_of(name)
 
 
+@pytest.mark.parametrize("name", LONG_STREAMS)
+def test_a_long_stream_is_the_same_in_any_two_pieces(name):
+    data = (GOLDEN / name).read_bytes()
+    whole = SseDecoder().feed(data)
+    ends = [found.end() for found in re.finditer(rb"\n", data)]
+    places = {end + step for end in ends for step in range(-2, 3)} | {*range(0, len(data), 97)}
+    for place in places:
+        decoder = SseDecoder()
+        assert [*decoder.feed(data[:place]), *decoder.feed(data[place:])] == whole
+
+
 FLAGGED = "compat_portkey_anthropic_skin_stream_flagged.sse"
 GATEWAYS = [
     b'{"hook_results":{"verdict":false}}',

@@ -202,6 +202,8 @@ class Parser(NamedTuple):
 
     corpus: str
     readers: tuple[Callable[[bytes], object], ...]
+    share: int = 1
+    """It gets one in so many of the inputs that others get: its answers are long."""
 
 
 PARSERS = {
@@ -210,8 +212,8 @@ PARSERS = {
     "chat chunk": Parser("chat_chunk", (chunk_reader(GENERIC), chunk_reader(ROUTER))),
     "claude message": Parser("claude_whole", (whole_reader(CLAUDE),)),
     "claude event": Parser("claude_chunk", (chunk_reader(CLAUDE),)),
-    "response": Parser("responses_whole", (whole_reader(RESPONSES),)),
-    "response event": Parser("responses_chunk", (stream_reader(RESPONSES),)),
+    "response": Parser("responses_whole", (whole_reader(RESPONSES),), share=4),
+    "response event": Parser("responses_chunk", (stream_reader(RESPONSES),), share=4),
     "failure": Parser("failures", (read_failure, read_failure_inside_success)),
     "usage": Parser("counts", tuple(map(usage_reader, (GENERIC, ROUTER, CLAUDE, RESPONSES)))),
 }
