@@ -19,6 +19,7 @@ from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
@@ -156,6 +157,7 @@ __all__ = [
     "RequestTooLargeError",
     "ResponseFormat",
     "ResponseValidationError",
+    "ResponsesProvider",
     "Role",
     "Secret",
     "ServerError",

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,7 +28,7 @@ from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
-from minillmlib.types.values import replace
+from minillmlib.types.values import check_choice, replace
 
 Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
 
@@ -130,7 +130,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         name, row = found, PRESETS[found]
         base_url = _base_url_of(row)
         return cls(
-            name=name, model=model, base_url=base_url, provider=row.provider,
+            name=name, model=model, base_url=base_url, provider=row.provider_for(str(model)),
             credential=row.credential,
         )  # fmt: skip
 
@@ -145,14 +145,24 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         return cls.preset("openrouter", model)
 
     @classmethod
-    def openai(cls, model: str) -> Self:
+    def openai(cls, model: str, *, wire: Literal["chat", "responses"] | None = None) -> Self:
         """Return a model at OpenAI, with the key in `OPENAI_API_KEY`.
+
+        Without a `wire`, a model that refuses tools on chat completions (gpt-5.6, gpt-6) speaks
+        Responses, and any other one chat completions.
 
         Examples:
             >>> GeneratorInfo.openai("gpt-4o-mini").base_url
             'https://api.openai.com/v1'
+            >>> GeneratorInfo.openai("gpt-5.6-terra").provider
+            ResponsesProvider()
+            >>> GeneratorInfo.openai("gpt-5.6-terra", wire="chat").provider
+            OpenAiProvider()
         """
-        return cls.preset("openai", model)
+        check_choice("the wire", wire, ("chat", "responses"))
+        if wire == "chat":
+            return cls.preset("openai", model).with_provider(PRESETS["openai"].provider)
+        return cls.preset("openai" if wire is None else "openai-responses", model)
 
     @classmethod
     def anthropic(cls, model: str) -> Self:

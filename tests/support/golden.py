@@ -15,6 +15,7 @@ from minillmlib import (
     GeneratorInfo,
     OpenAiProvider,
     OpenRouterProvider,
+    ResponsesProvider,
 )
 from minillmlib.testing import ScriptedReply
 
@@ -26,6 +27,8 @@ def golden_generator(name: str) -> GeneratorInfo:
     generator = GeneratorInfo.custom("golden", "https://golden.example/v1", "model")
     if name.startswith("anthropic") or "_anthropic_" in name or "vertex_claude" in name:
         return generator.with_provider(AnthropicProvider())
+    if name.startswith("responses"):
+        return generator.with_provider(ResponsesProvider())
     if name.startswith("openrouter"):
         return generator.with_provider(OpenRouterProvider())
     if name.startswith("azure"):
@@ -36,6 +39,13 @@ def golden_generator(name: str) -> GeneratorInfo:
 
 
 STREAMS = [name for name in ANSWERS | BROKEN_STREAMS if name.endswith(".sse")]
+# Those of the Responses wire are long, since each event repeats what came before: where each byte
+# costs a call, a few of them stand for all.
+LONG_STREAMS = [
+    name
+    for name in STREAMS
+    if name.startswith("responses") and name != "responses_llamacpp_stream_no_index.sse"
+]
 
 
 def reply_of(name: str, status: int = 200) -> ScriptedReply:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+import golden_responses
 import msgspec
 
 from minillmlib import (
@@ -316,6 +317,7 @@ ANSWERS = {
     "sse_framing_edge_cases.sse": CompletionResponse(
         id=STREAM_ID, model="gpt-5.6-terra", content="Aline\u2028sep\x85end",
         finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    **golden_responses.ANSWERS,
 }  # fmt: skip
 
 
@@ -397,6 +399,7 @@ EXTRA = {
             "url": "https://example.org/tides", "title": "Tide tables",
             "content": "Tuesday 12:31", "start_index": 23, "end_index": 36}}]},
     "sse_framing_edge_cases.sse": OPENAI_STREAM,
+    **golden_responses.EXTRA,
 }  # fmt: skip
 
 
@@ -531,6 +534,41 @@ FAILURES = {
     "openrouter_http200_top_level_error.json": Failure(
         "ServerError", 200, "provider_unavailable",
         "Provider returned error (upstream: upstream connect error)"),
+    "responses_error_context_length.json": Failure(
+        "ContextLengthError", 400, "context_length_exceeded",
+        "Your input exceeds the context window of this model."),
+    "responses_error_encrypted_content.json": Failure(
+        "BadRequestError", 400, "invalid_encrypted_content",
+        "Reason: Encrypted content could not be decrypted or parsed."),
+    "responses_error_item_id_prefix.json": Failure(
+        "BadRequestError", 400, "invalid_value",
+        "Invalid 'input[2].id': 'call_N1'. Expected an ID that begins with 'fc'."),
+    "responses_error_item_not_persisted_404.json": Failure(
+        "NotFoundError", 404, "invalid_request_error",
+        "not found. Items are not persisted when `store` is set to false."),
+    "responses_error_min_output_tokens.json": Failure(
+        "BadRequestError", 400, "integer_below_min_value",
+        "integer below minimum value. Expected a value >= 16, but got 5 instead."),
+    "responses_error_no_tool_output.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "No tool output found for function call call_N1."),
+    "responses_error_orphan_function_call.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "of type 'function_call' was provided without its required 'reasoning' item"),
+    "responses_error_orphan_reasoning.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "of type 'reasoning' was provided without its required following item."),
+    "responses_error_unsupported_parameter.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "Unsupported parameter: 'temperature' is not supported with this model."),
+    "responses_failed.json": Failure(
+        "ServerError", 200, "server_error",
+        "The server had an error processing your request. Sorry about that!"),
+    "responses_llamacpp_error_previous_response_id.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "llama.cpp does not support 'previous_response_id'."),
+    "responses_openrouter_error_prompt.json": Failure(
+        "BadRequestError", 400, "invalid_prompt", "Model openai/gpt-none is not available"),
 }  # fmt: skip
 
 BROKEN_STREAMS = {
@@ -554,4 +592,18 @@ BROKEN_STREAMS = {
         "RateLimitError", 200, "rate_limit_exceeded", "Rate limit exceeded", partial="The first"),
     "openrouter_midstream_error_empty_choices.sse": Failure(
         "ServerError", 200, "provider_unavailable", "Upstream worker at capacity"),
+    "responses_stream_error_flat.sse": Failure(
+        "ServerError", 200, "server_error",
+        "The server had an error while processing your request. Sorry about that!",
+        partial="High water"),
+    "responses_stream_error_nested_then_failed.sse": Failure(
+        "BillingError", 200, "insufficient_quota", "You exceeded your current quota"),
+    "responses_stream_failed_midway.sse": Failure(
+        "RateLimitError", 200, "rate_limit_exceeded", "Rate limit reached for gpt-5.6-terra",
+        retry_after_secs=1.8, partial="High water"),
+    "responses_stream_truncated.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Two high wat"),
+    "responses_stream_truncated_after_item_done.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Two high waters."),
+    "responses_stream_truncated_in_arguments.sse": Failure("IncompleteStreamError", None, None, ""),
 }  # fmt: skip

@@ -5,6 +5,8 @@ vercel/ai of November 2026 (v), litellm 1.110 (l), any-llm 1.40 (a), ruby_llm (r
 documentation or package (d).
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from minillmlib.auth.credentials import (
@@ -30,10 +32,17 @@ from minillmlib.providers.models.hosts import (
     mark_prefix,
     takes_no_schema,
 )
+from minillmlib.providers.models.openai import needs_responses
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.providers.responses import ResponsesProvider
 
 NO_CREDENTIAL = FixedCredential(Auth.none())
+
+
+def _never(model: str) -> bool:
+    del model
+    return False
 
 
 class Preset(msgspec.Struct, frozen=True):
@@ -44,6 +53,7 @@ class Preset(msgspec.Struct, frozen=True):
             variables that is set: a region, an account, a host.
         base_url_variable: The environment variable that the vendor's own package reads for another
             address.
+        needs_responses: `(model)`: whether a model needs the Responses wire instead.
         also: The names that other packages give to the service.
     """
 
@@ -51,7 +61,12 @@ class Preset(msgspec.Struct, frozen=True):
     provider: Provider
     credential: CredentialSource = NO_CREDENTIAL
     base_url_variable: str | None = None
+    needs_responses: Callable[[str], bool] = _never
     also: tuple[str, ...] = ()
+
+    def provider_for(self, model: str) -> Provider:
+        """Return the provider that speaks the wire for a model."""
+        return ResponsesProvider() if self.needs_responses(model) else self.provider
 
 
 def _key(*variables: str) -> EnvironmentKey:
@@ -91,7 +106,11 @@ PRESETS: dict[str, Preset] = {
         "OPENROUTER_BASE_URL",
     ),
     "openai": Preset(
-        "https://api.openai.com/v1", OpenAiProvider(), _key("OPENAI_API_KEY"), "OPENAI_BASE_URL"
+        "https://api.openai.com/v1",
+        OpenAiProvider(),
+        _key("OPENAI_API_KEY"),
+        "OPENAI_BASE_URL",
+        needs_responses,
     ),
     "anthropic": Preset(
         "https://api.anthropic.com",
@@ -105,6 +124,12 @@ PRESETS: dict[str, Preset] = {
         AnthropicProvider(),
         ClaudeSubscriptionToken(),
         "ANTHROPIC_BASE_URL",
+    ),
+    "openai-responses": Preset(
+        "https://api.openai.com/v1",
+        ResponsesProvider(),
+        _key("OPENAI_API_KEY"),
+        "OPENAI_BASE_URL",
     ),
     # d: the variables of the package openai. GeneratorInfo.azure reads the address.
     "azure": Preset(

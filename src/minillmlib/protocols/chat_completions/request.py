@@ -43,7 +43,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     Raises `InvalidParameterError` for a field or a message that the wire cannot carry.
     """
     if params.response_format is not None and params.response_format.schema is None:
-        messages = _ensure_json_keyword(messages)
+        messages = ensure_json_keyword(messages)
     body: JsonObject = {"model": model, "messages": encode_messages(dialect, messages)}
     if stream:
         body["stream"] = True
@@ -173,7 +173,7 @@ def omitted_reasoning(dialect: ChatDialect, messages: Sequence[Message]) -> dict
     return {}
 
 
-def _ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
+def ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
     """Return messages of which one has the word JSON, which OpenAI demands for its JSON mode.
 
     If none has it, add it to the last message of the system or the user.
