@@ -14,7 +14,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
-from minillmlib.providers.azure import AzureProvider
+from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider
 from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
@@ -78,6 +78,7 @@ __all__ = [
     "AuthKind",
     "AuthenticationError",
     "AzureProvider",
+    "AzureResponsesProvider",
     "BadRequestError",
     "Billing",
     "BillingError",

@@ -19,7 +19,7 @@ from minillmlib.auth.credentials import (
 from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import import_lock
-from minillmlib.providers.azure import AzureProvider
+from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider, is_dated
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset, find_preset
@@ -189,17 +189,31 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def azure(
-        cls, deployment: str, endpoint: str | None = None, api_version: str | None = None
+        cls,
+        deployment: str,
+        endpoint: str | None = None,
+        api_version: str | None = None,
+        *,
+        wire: Literal["chat", "responses"] = "chat",
     ) -> Self:
         """Return a deployment of Azure OpenAI, with the key in `AZURE_OPENAI_API_KEY`.
 
         A token in `AZURE_OPENAI_AD_TOKEN` comes before the key; `with_token_provider` gets one when
         it is needed. `endpoint` is `https://NAME.openai.azure.com`, by default the one in
         `AZURE_OPENAI_ENDPOINT`, and `api_version` the one in `OPENAI_API_VERSION`; both are read
-        now. A date is for addresses with the deployment in them; without a version, the address is
-        that of version 1.
+        now. A date is for the addresses before v1; without a version, the address is that of v1.
+
+        Examples:
+            >>> GeneratorInfo.azure("my-deployment", "https://tides.openai.azure.com").base_url
+            'https://tides.openai.azure.com/openai/v1'
         """
-        provider, base_url = _azure_address(endpoint, api_version)
+        check_choice("the wire", wire, ("chat", "responses"))
+        version, base_url = _azure_address(endpoint, api_version)
+        provider: Provider = PRESETS["azure"].provider
+        if wire == "responses":
+            provider = AzureResponsesProvider(version)
+        elif version is not None:
+            provider = AzureProvider(version)
         return cls(
             name="azure",
             model=deployment,
@@ -459,21 +473,18 @@ def _value_of_place(place: re.Match[str]) -> str:
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 
 
-def _azure_address(endpoint: str | None, version: str | None) -> tuple[Provider, str]:
-    """Return the provider and the base URL for an endpoint and a version of the API."""
+def _azure_address(endpoint: str | None, given: str | None) -> tuple[str | None, str]:
+    """Return the version of the API and the base URL for an endpoint and a version."""
     root, is_v1 = _azure_endpoint(endpoint)
-    provider = AzureProvider(version or os.environ.get("OPENAI_API_VERSION", "").strip() or None)
-    if is_v1 and provider.is_dated:
-        if version is not None:
+    version = given or os.environ.get("OPENAI_API_VERSION", "").strip() or None
+    if is_v1 and is_dated(version):
+        if given is not None:
             raise InvalidParameterError(
-                f"an endpoint that ends in /openai/v1 has no api_version {version}; "
+                f"an endpoint that ends in /openai/v1 has no api_version {given}; "
                 "leave one of them out"
             )
-        provider = AzureProvider()  # the variable is for other programs
-    if provider.is_dated:
-        return provider, f"{root}/openai"
-    is_plain = provider.api_version is None
-    return PRESETS["azure"].provider if is_plain else provider, f"{root}/openai/v1"
+        version = None  # the variable is for other programs
+    return version, f"{root}/openai" if is_dated(version) else f"{root}/openai/v1"
 
 
 def _azure_endpoint(endpoint: str | None) -> tuple[str, bool]:

@@ -17,6 +17,8 @@ from golden import GOLDEN, reply_of
 from minillmlib import (
     AuthenticationError,
     AzureProvider,
+    AzureResponsesProvider,
+    BadRequestError,
     ChatNode,
     CompletionParameters,
     ContentFilterError,
@@ -28,6 +30,7 @@ from minillmlib import (
     OpenAiProvider,
     RateLimitError,
     ReasoningConfig,
+    ResponsesProvider,
     ToolDefinition,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -38,21 +41,26 @@ ROOT = ChatNode.root("s")
 
 
 def sent_by_us(generator: GeneratorInfo, params=None):
-    transport = ScriptedTransport([ScriptedReply.json(ANSWER)])
+    is_chat = isinstance(generator.provider, OpenAiProvider)
+    reply = ScriptedReply.json(ANSWER) if is_chat else reply_of("responses_azure_text.json")
+    transport = ScriptedTransport([reply])
     minillmlib.run(ROOT.chat("u", generator.with_transport(transport), params))
     (request,) = transport.requests
     headers = {name.lower(): value for name, value in request.expose_headers()}
     return request.url, headers, msgspec.json.decode(request.body)
 
 
-def sent_by_the_vendor():
+def sent_by_the_vendor(wire):
     """The address and the credential of the vendor's own client, for the deployment `tide`."""
     seen = []
     transport = httpx2.MockTransport(
         lambda request: seen.append(request) or httpx2.Response(200, json=ANSWER)
     )
     client = openai.AzureOpenAI(http_client=httpx2.Client(transport=transport), max_retries=0)
-    client.chat.completions.create(model="tide", messages=[{"role": "user", "content": "u"}])
+    if wire == "chat":
+        client.chat.completions.create(model="tide", messages=[{"role": "user", "content": "u"}])
+    else:
+        client.responses.create(model="tide", input="u")
     return str(seen[0].url), seen[0].headers
 
 
@@ -74,13 +82,16 @@ ENVIRONMENTS = [
     "endpoint", [ENDPOINT, f"{ENDPOINT}/", "https://tides.services.ai.azure.com"]
 )
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids="+".join)
-def test_a_dated_request_goes_where_the_vendors_client_sends_it(endpoint, environment, monkeypatch):
+@pytest.mark.parametrize("wire", ["chat", "responses"])
+def test_a_dated_request_goes_where_the_vendors_client_sends_it(
+    wire, endpoint, environment, monkeypatch
+):
     environment = environment | {
         "AZURE_OPENAI_ENDPOINT": endpoint, "OPENAI_API_VERSION": "2024-10-21"}  # fmt: skip
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    url, theirs = sent_by_the_vendor()
-    ours, headers, body = sent_by_us(GeneratorInfo.azure("tide"))
+    url, theirs = sent_by_the_vendor(wire)
+    ours, headers, body = sent_by_us(GeneratorInfo.azure("tide", wire=wire))
     assert ours == url.replace("azure.com//", "azure.com/")
     for name in ("api-key", "authorization"):
         assert headers.get(name) == theirs.get(name), name
@@ -114,6 +125,37 @@ def test_the_version_chooses_the_address(endpoint, version, url):
     assert KEY not in repr(generator)
     plain = generator.replace(credential=GeneratorInfo.azure("m", ENDPOINT).credential)
     assert pickle.loads(pickle.dumps(plain)) == plain
+
+
+@pytest.mark.parametrize(
+    ("version", "url"),
+    [(None, "/openai/v1/responses"), ("preview", "/openai/v1/responses?api-version=preview"),
+     ("2025-04-01-preview", "/openai/responses?api-version=2025-04-01-preview")],
+)  # fmt: skip
+def test_on_the_responses_wire_the_deployment_is_in_the_body_alone(version, url):
+    generator = GeneratorInfo.azure("tide", ENDPOINT, version, wire="responses").with_api_key(KEY)
+    sent_to, headers, body = sent_by_us(generator)
+    assert sent_to == ENDPOINT + url
+    assert (headers["api-key"], body["model"], body["store"]) == (KEY, "tide", False)
+    assert "authorization" not in headers
+    assert sent_by_us(generator.with_provider(ResponsesProvider()))[2] == body
+    assert AzureResponsesProvider(version) == generator.provider
+
+
+def test_sealed_reasoning_is_not_asked_for_where_it_is_said_that_the_model_has_none():
+    azure = GeneratorInfo.azure("tide", ENDPOINT, wire="responses").with_api_key(KEY)
+    assert sent_by_us(azure)[2]["include"] == ["reasoning.encrypted_content"]
+    plain = azure.with_provider(AzureResponsesProvider(seals_reasoning=False))
+    assert "include" not in sent_by_us(plain)[2]
+    error = {"error": {"message": "Encrypted content is not supported with this model."}}
+    transport = ScriptedTransport([ScriptedReply.json(error, status=400)])
+    with pytest.raises(BadRequestError, match="seals_reasoning=False"):
+        minillmlib.run(ROOT.chat("u", azure.with_transport(transport)))
+
+
+def test_a_wire_that_azure_has_not_is_refused():
+    with pytest.raises(InvalidParameterError, match="the wire must be 'chat' or 'responses'"):
+        GeneratorInfo.azure("tide", ENDPOINT, wire="anthropic")
 
 
 def test_a_version_in_the_environment_does_not_change_an_endpoint_of_version_1(monkeypatch):

@@ -105,7 +105,15 @@ SKINS = {
     "llamacpp-anthropic": ("http://127.0.0.1:8080/v1/messages", "", X_API_KEY),
     "vllm-anthropic": ("http://127.0.0.1:8000/v1/messages", "VLLM_API_KEY", X_API_KEY),
 }  # fmt: skip
-ELSEWHERE = {"openrouter", "openai", "anthropic", "claude_subscription", "azure", "local"}
+ELSEWHERE = {
+    "openrouter",
+    "openai",
+    "openai-responses",
+    "anthropic",
+    "claude_subscription",
+    "azure",
+    "local",
+}
 PLACES = {"AWS_REGION": "eu-west-1", "CLOUDFLARE_ACCOUNT_ID": "0a1b",
           "DATABRICKS_HOST": "https://dbc-1.cloud.databricks.com/"}  # fmt: skip
 

@@ -193,6 +193,9 @@ _ROWS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "stream_content_filter.sse": (("To begin", (SEALED, FINAL), usage(40, 68, 64)), FILTERED),
     # With `background` it is as any other, once it ends.
     "stream_background.sse": (("Two high waters.", (SEALED, FINAL), usage(27, 69, 64)), {}),
+    # With what the filter said, as `content_filters`.
+    "azure_text.json": ((TWO, (SEALED,), usage(27, 70, 64)), {}),
+    "azure_stream_content_filter.sse": (("To begin", (), usage(40, 4)), FILTERED),
     "openrouter_stream.sse": (("Two high waters.", (SEALED,), usage(
         74, 19, 8, service_tier="auto")), {"reasoning": "They want the tide."}),
     "lmstudio_stream_arguments_done_only.sse": (
