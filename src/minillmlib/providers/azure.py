@@ -29,7 +29,7 @@ def is_dated(api_version: str | None) -> bool:
 
 
 class _AtAzure(Provider):
-    """What both wires have in common at Azure."""
+    """The addresses and headers of Azure, for both wires."""
 
     def __init__(self, api_version: str | None = None) -> None:
         if api_version is not None and not re.fullmatch(r"[\w.-]+", api_version, re.ASCII):
