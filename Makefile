@@ -15,7 +15,7 @@ TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 
 .DEFAULT_GOAL := help
 .PHONY: help install chat test lowest newest check types docs dist trial sbom audit workflows soak bench \
-  format map requirements
+  format map presets requirements
 
 help:  ## Show what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -98,6 +98,9 @@ format: $(VENV)/develop  ## Format the code
 
 map:  ## Draw the map of the rooms in CONTRIBUTING.md from the imports
 	$(PYTHON) tools/room_map.py
+
+presets: $(VENV)/develop  ## Write the table of presets into docs/providers.md
+	$(BIN)/python tools/preset_table.py
 
 requirements: $(VENV)/develop  ## Pin the development tools anew
 	$(BIN)/pip install --quiet pip-tools

@@ -14,10 +14,12 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
+from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider
 from minillmlib.providers.base import Billing, Capabilities, Provider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
+from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
@@ -75,6 +77,8 @@ __all__ = [
     "Auth",
     "AuthKind",
     "AuthenticationError",
+    "AzureProvider",
+    "AzureResponsesProvider",
     "BadRequestError",
     "Billing",
     "BillingError",
@@ -154,6 +158,7 @@ __all__ = [
     "RequestTooLargeError",
     "ResponseFormat",
     "ResponseValidationError",
+    "ResponsesProvider",
     "Role",
     "Secret",
     "ServerError",

@@ -4,24 +4,31 @@ import os
 import re
 from pathlib import Path
 from types import UnionType
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.credentials import CredentialSource, EnvironmentKey, FixedCredential
+from minillmlib.auth.credentials import (
+    CredentialSource,
+    EnvironmentKey,
+    FixedCredential,
+    TokenCredential,
+    TokenProvider,
+)
 from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import import_lock
+from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider, is_dated
 from minillmlib.providers.base import Provider
 from minillmlib.providers.generic import GenericProvider
-from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset
+from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset, find_preset
 from minillmlib.providers.published_prices import is_published, published_price
 from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
 from minillmlib.types.limits import Limits
-from minillmlib.types.values import replace
+from minillmlib.types.values import check_choice, replace
 
 Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
 
@@ -103,25 +110,27 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def preset(cls, name: str, model: str) -> Self:
-        """Return a model at a service that is known by name; an error lists the names.
+        """Return a model at a service that is known by name; the guide's table lists the names.
 
         `OPENAI_BASE_URL`, `ANTHROPIC_BASE_URL` and `OPENROUTER_BASE_URL` replace the address of
-        their service's presets; the key stays the same. They are read now.
+        their service's presets; the key stays the same. They are read now, and so are the regions
+        and accounts in the addresses of some services.
 
         Examples:
             >>> GeneratorInfo.preset("groq", "openai/gpt-oss-20b").base_url
             'https://api.groq.com/openai/v1'
         """
-        row = PRESETS.get(str(name))
-        if row is None:
-            raise InvalidParameterError(
-                f"{name!r} is not a preset; the presets are {', '.join(PRESETS)}"
-            )
-        if name == "local":
+        found = find_preset(str(name))
+        if found is None:
+            raise InvalidParameterError(f"{name!r} is not a preset; {_suggest(str(name))}")
+        if found == "local":
             return cls.local(model)
+        if found == "azure":
+            return cls.azure(model)
+        name, row = found, PRESETS[found]
         base_url = _base_url_of(row)
         return cls(
-            name=name, model=model, base_url=base_url, provider=row.provider,
+            name=name, model=model, base_url=base_url, provider=row.provider_for(str(model)),
             credential=row.credential,
         )  # fmt: skip
 
@@ -136,14 +145,24 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         return cls.preset("openrouter", model)
 
     @classmethod
-    def openai(cls, model: str) -> Self:
+    def openai(cls, model: str, *, wire: Literal["chat", "responses"] | None = None) -> Self:
         """Return a model at OpenAI, with the key in `OPENAI_API_KEY`.
+
+        Without a `wire`, a model that refuses tools on chat completions (gpt-5.6, gpt-6) speaks
+        Responses, and any other one chat completions.
 
         Examples:
             >>> GeneratorInfo.openai("gpt-4o-mini").base_url
             'https://api.openai.com/v1'
+            >>> GeneratorInfo.openai("gpt-5.6-terra").provider
+            ResponsesProvider()
+            >>> GeneratorInfo.openai("gpt-5.6-terra", wire="chat").provider
+            OpenAiProvider()
         """
-        return cls.preset("openai", model)
+        check_choice("the wire", wire, ("chat", "responses"))
+        if wire == "chat":
+            return cls.preset("openai", model).with_provider(PRESETS["openai"].provider)
+        return cls.preset("openai" if wire is None else "openai-responses", model)
 
     @classmethod
     def anthropic(cls, model: str) -> Self:
@@ -167,6 +186,41 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             'https://api.anthropic.com'
         """
         return cls.preset("claude_subscription", model)
+
+    @classmethod
+    def azure(
+        cls,
+        deployment: str,
+        endpoint: str | None = None,
+        api_version: str | None = None,
+        *,
+        wire: Literal["chat", "responses"] = "chat",
+    ) -> Self:
+        """Return a deployment of Azure OpenAI, with the key in `AZURE_OPENAI_API_KEY`.
+
+        A token in `AZURE_OPENAI_AD_TOKEN` comes before the key; `with_token_provider` gets one when
+        it is needed. `endpoint` is `https://NAME.openai.azure.com`, by default the one in
+        `AZURE_OPENAI_ENDPOINT`, and `api_version` the one in `OPENAI_API_VERSION`; both are read
+        now. A date is for the addresses before v1; without a version, the address is that of v1.
+
+        Examples:
+            >>> GeneratorInfo.azure("my-deployment", "https://tides.openai.azure.com").base_url
+            'https://tides.openai.azure.com/openai/v1'
+        """
+        check_choice("the wire", wire, ("chat", "responses"))
+        version, base_url = _azure_address(endpoint, api_version)
+        provider: Provider = PRESETS["azure"].provider
+        if wire == "responses":
+            provider = AzureResponsesProvider(version)
+        elif version is not None:
+            provider = AzureProvider(version)
+        return cls(
+            name="azure",
+            model=deployment,
+            base_url=base_url,
+            provider=provider,
+            credential=PRESETS["azure"].credential,
+        )
 
     @classmethod
     def custom(cls, name: str, base_url: str, model: str) -> Self:
@@ -227,10 +281,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return cls.local()
         if name == "custom":
             return cls.custom("custom", *_split_custom(model))
-        if name not in PRESETS or not model:
+        if find_preset(name) is None or not model:
             raise InvalidParameterError(
-                f"{spec!r} is not a model; write provider:model with one of the providers "
-                f"{', '.join(PRESETS)}, or just local, or custom:URL:model for any other server"
+                f"{spec!r} is not a model; write provider:model, or just local, or "
+                f"custom:URL:model for any other server; {_suggest(name)}"
             )
         return cls.preset(name, model)
 
@@ -268,6 +322,23 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         finally:
             del token  # see with_api_key
         return self.replace(credential=FixedCredential(auth))
+
+    def with_token_provider(self, get_token: TokenProvider) -> Self:
+        """Return a copy that calls a function for its `Authorization: Bearer` tokens.
+
+        The function takes nothing and may be async; one that is not runs in a thread. It returns
+        the token, or a value with `token` and `expires_on`, as the credentials of azure-identity
+        do; that one is used until shortly before its end, and a text for one request, so that the
+        function may keep it. Requests that wait for a token share one call.
+        """
+        if not callable(get_token):
+            given = type(get_token).__name__
+            del get_token  # it may be the token itself, and tracebacks show local variables
+            raise InvalidParameterError(
+                f"with_token_provider takes a function that returns a token, not {given}; "
+                "a token itself is given with with_bearer_token"
+            )
+        return self.replace(credential=TokenCredential(get_token))
 
     def with_header(self, name: str, value: str | Secret) -> Self:
         """Return a copy that sends one more header, in place of any other of that name.
@@ -367,7 +438,7 @@ def _base_url_of(row: Preset) -> str:
     variable = row.base_url_variable or ""
     url = os.environ.get(variable, "").strip()
     if not url:
-        return row.base_url
+        return _PLACE.sub(_value_of_place, row.base_url)
     try:
         return _check_base_url(url)
     except InvalidParameterError as error:
@@ -375,6 +446,85 @@ def _base_url_of(row: Preset) -> str:
     finally:
         del url  # it may hold a password; see with_api_key
     raise InvalidParameterError(problem)
+
+
+_PLACE = re.compile(r"\{([A-Z0-9_|]+)\}")
+_VALUE = re.compile(r"[\w.-]+(?::\d+)?", re.ASCII)
+
+
+def _value_of_place(place: re.Match[str]) -> str:
+    """Return the region, account or host that the environment has for a place in an address."""
+    variables = place[1].split("|")
+    for variable in variables:
+        value = os.environ.get(variable, "").strip().removeprefix("https://").rstrip("/")
+        if value and _VALUE.fullmatch(value) is None:
+            del value  # it may be a key
+            raise InvalidParameterError(
+                f"the environment variable {variable} does not hold a part of an address"
+            )
+        if value:
+            return value
+    raise InvalidParameterError(
+        f"the address has a part that depends on you: set the environment variable "
+        f"{' or '.join(variables)}"
+    )
+
+
+_ENDPOINT = "AZURE_OPENAI_ENDPOINT"
+
+
+def _azure_address(endpoint: str | None, given: str | None) -> tuple[str | None, str]:
+    """Return the version of the API and the base URL for an endpoint and a version."""
+    root, is_v1 = _azure_endpoint(endpoint)
+    version = given or os.environ.get("OPENAI_API_VERSION", "").strip() or None
+    if is_v1 and is_dated(version):
+        if given is not None:
+            raise InvalidParameterError(
+                f"an endpoint that ends in /openai/v1 has no api_version {given}; "
+                "leave one of them out"
+            )
+        version = None  # the variable is for other programs
+    return version, f"{root}/openai" if is_dated(version) else f"{root}/openai/v1"
+
+
+def _azure_endpoint(endpoint: str | None) -> tuple[str, bool]:
+    """Return the address of a resource, and whether it was given with `/openai/v1`."""
+    where, url = "the endpoint of Azure", endpoint
+    if endpoint is None:
+        where = f"the environment variable {_ENDPOINT}"
+        url = os.environ.get(_ENDPOINT, "").strip()
+    try:
+        if not url:
+            problem = "it is not set"
+        elif "?" in url or "/deployments/" in url:
+            problem = "the deployment and the api_version do not belong in it"
+        else:
+            url = _check_base_url(url).rstrip("/")
+            root = url.removesuffix("/v1") if url.endswith("/openai/v1") else url
+            return root.removesuffix("/openai"), root != url
+    except InvalidParameterError as error:
+        problem = str(error)
+    finally:
+        del endpoint, url  # they may hold a password; see with_api_key
+    raise InvalidParameterError(
+        f"{where} must be the address of your resource, like https://NAME.openai.azure.com: "
+        f"{problem}"
+    )
+
+
+def _suggest(name: str) -> str:
+    """Return the preset that a wrong name may mean, else all of them, a few on each line."""
+    import difflib  # noqa: PLC0415 - for wrong names only
+    import textwrap  # noqa: PLC0415
+
+    names = [*PRESETS, *(name for row in PRESETS.values() for name in row.also)]
+    close = difflib.get_close_matches(name.lower(), names, 1)
+    if close and close[0] != name:
+        return f"did you mean {find_preset(close[0])}?"
+    listed = textwrap.fill(
+        ", ".join(PRESETS), 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    return f"the presets are\n{listed}"
 
 
 # A URL, with no further colon in its port and path, and a model, whose name may have some.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from typing import Any
 
 import msgspec
 import pytest
 from server import serving
 from strict_hosts import STYLES, StrictHost
+from strict_responses import StrictResponses
 
 from minillmlib import (
     AnthropicProvider,
@@ -19,7 +22,9 @@ from minillmlib import (
     GenericProvider,
     NodeCompletionParameters,
     Provider,
+    ResponsesProvider,
 )
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 
 def read_gauge(station: str) -> str:
@@ -206,3 +211,131 @@ async def test_a_strict_host_is_strict(advance):
 def without_extra(message):
     calls = tuple(msgspec.structs.replace(call, extra={}) for call in message.tool_calls)
     return msgspec.structs.replace(message, tool_calls=calls)
+
+
+# The Responses wire: three calls in each turn, with sealed reasoning before the first and the last.
+
+
+@contextlib.asynccontextmanager
+async def responding(turns: int = 5):
+    host = StrictResponses(turns)
+    async with serving(host) as (url, _):
+        generator = GeneratorInfo.custom("host", url, "m").with_provider(ResponsesProvider())
+        yield host, generator
+
+
+@pytest.mark.parametrize("between", [None, through_thread_file, through_tree_file])
+async def test_sealed_reasoning_comes_back_before_the_calls_it_led_to(between, advance, tmp_path):
+    keep = between(tmp_path) if between else lambda node: node
+    async with responding() as (host, generator):
+        node = await loop(question(), generator, advance, keep)
+        assert node.text == "All read."
+        assert node.response.request_report.omitted == {}
+        assert len(host.sealed) == 11
+    kinds = [item["type"] for item in host.bodies[-1]["input"][2:]]
+    turn = ["reasoning", "function_call", "function_call", "reasoning", "message", "function_call"]
+    assert kinds == 5 * [*turn, *3 * ["function_call_output"]]
+
+
+async def test_a_loop_that_forgets_its_reasoning_is_refused(advance):
+    def forget(node):
+        *thread, said, one, two, three = (step.message for step in node.path())
+        phases = [one for one in said.reasoning.blocks if one.fields["type"] == "message"]
+        reasoning = msgspec.structs.replace(said.reasoning, blocks=tuple(phases))
+        bare = msgspec.structs.replace(said, reasoning=reasoning)
+        return ChatNode.from_messages([*thread, bare, one, two, three])[1]
+
+    async with responding() as (_, generator):
+        with pytest.raises(BadRequestError, match="without its required 'reasoning' item"):
+            await loop(question(), generator, advance, forget)
+
+
+# From one vendor's wire to another's in the middle of a conversation.
+
+
+def chat_answer(number: int, **more: Any) -> dict[str, Any]:
+    """Calls at first, then a text."""
+    function = {"name": "read_gauge", "arguments": '{"station": "mole"}'}
+    calls = [{"id": f"call_{number}_{n}", "type": "function", "function": function} for n in "ab"]
+    message = {"content": "Well.", **more} if number % 2 else {"tool_calls": calls, **more}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def router_answer(number: int) -> dict[str, Any]:
+    detail = {"type": "reasoning.encrypted", "data": f"ROUTER{number}", "index": 0}
+    return chat_answer(number, reasoning_details=[detail])
+
+
+def claude_answer(number: int) -> dict[str, Any]:
+    use = {"type": "tool_use", "name": "read_gauge", "input": {"station": "mole"}}
+    uses = [use | {"id": f"toolu_{number}_{n}"} for n in "ab"]
+    said = [{"type": "text", "text": "Well."}] if number % 2 else uses
+    seal = {"type": "thinking", "thinking": "Hm.", "signature": f"CLAUDE{number}"}
+    return {"content": [seal, *said], "stop_reason": "end_turn" if number % 2 else "tool_use"}
+
+
+class Vendor:
+    """One vendor, asked again and again, and what it was sent."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.count, self.host = name, 0, StrictResponses(name="OPENAI")
+        self.bodies: list[bytes] = []
+        presets = {
+            "chat": GeneratorInfo.openai("gpt-5.5", wire="chat"),
+            "responses": GeneratorInfo.openai("gpt-5.5", wire="responses"),
+            "anthropic": GeneratorInfo.anthropic("claude-haiku-4-5"),
+            "openrouter": GeneratorInfo.openrouter("openai/gpt-5.5"),
+        }
+        self.generator = presets[name].with_api_key("k")
+
+    @property
+    def mark(self) -> bytes:
+        marks = {"responses": b"gAAAAOPENAI", "anthropic": b"CLAUDE", "openrouter": b"ROUTER"}
+        return marks.get(self.name, b"(none)")
+
+    def reply(self) -> dict[str, Any]:
+        number, self.count = self.count, self.count + 1
+        match self.name:
+            case "responses":
+                return self.host.answer(is_last=bool(number % 2))
+            case "anthropic":
+                return claude_answer(number)
+            case "openrouter":
+                return router_answer(number)
+        return chat_answer(number)
+
+    async def advance(self, node: ChatNode) -> ChatNode:
+        transport = ScriptedTransport([ScriptedReply.json(self.reply())])
+        node = await node.complete(self.generator.with_transport(transport), PARAMS)
+        self.bodies.append(transport.requests[0].body)
+        return node
+
+
+VENDORS = ("chat", "responses", "anthropic", "openrouter")
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(VENDORS)), ids="-".join)
+async def test_a_conversation_goes_from_vendor_to_vendor_and_back(order):
+    vendors = {name: Vendor(name) for name in order}
+    node, seen = ChatNode.root("You watch the tides."), []
+    for name in (*order, *order):
+        vendor = vendors[name]
+        node = node.add_user("How high is the water?")
+        node = await vendor.advance(node)
+        assert node.tool_calls
+        node = await vendor.advance(add_results(node))
+        assert node.text
+        others = [vendors[other] for other in seen if other != name]
+        foreign = {other.mark for other in others} - {b"(none)"}
+        for body in vendor.bodies[-2:]:
+            assert not any(mark in body for mark in foreign)
+        # Its own reasoning of the first visit goes back, and of the others' the report tells.
+        if name in seen and name != "chat":
+            assert vendor.bodies[-1].count(vendor.mark) > vendor.bodies[1].count(vendor.mark)
+        omitted = node.response.request_report.omitted
+        assert ("reasoning of earlier turns" in omitted) == bool(foreign)
+        seen.append(name)
+    host = vendors["responses"].host
+    assert all(
+        host.problem(msgspec.json.decode(body)) is None for body in vendors["responses"].bodies
+    )

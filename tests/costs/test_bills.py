@@ -8,8 +8,29 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from bill_records import BILLS, COMPACTED, LOOPED, PLAIN, SONNET, Bill, chat, claude
-from bill_wires import WIRES, Record, generator_of, read_stream, stream_of, streamed, whole
+from bill_records import (
+    BILLS,
+    COMPACTED,
+    FEES,
+    LOOPED,
+    PLAIN,
+    SONNET,
+    Bill,
+    answered,
+    chat,
+    claude,
+)
+from bill_wires import (
+    WIRES,
+    Record,
+    generator_of,
+    read_stream,
+    response_with,
+    responses_events,
+    stream_of,
+    streamed,
+    whole,
+)
 
 import minillmlib
 from minillmlib import (
@@ -96,6 +117,26 @@ def test_a_bill_is_what_it_comes_to_by_hand(bill, way):
         assert node.cost == CostTotal(cost=Decimal(bill.cost))
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", FEES)
+def test_fees_and_tiers_decide_whether_there_is_a_bill(name, way):
+    fee, record = FEES[name], answered(100, 20)
+    if way == "whole":
+        reply = ScriptedReply.json(response_with(record, **fee.facts))
+        generator = generator_of("responses", fee.price, reply)
+        node = minillmlib.run(ChatNode.root("Be brief.").chat("Hi", generator))
+    else:
+        reply = stream_of(responses_events([record], **fee.facts))
+        node = read_stream(generator_of("responses", fee.price, reply))
+    usage, cost = node.response.usage, node.response.cost
+    assert (usage.prompt_tokens, usage.completion_tokens) == (100, 20)
+    assert (usage.non_token_charges, usage.service_tier) == (fee.charges, fee.tier)
+    if fee.cost is None:
+        assert cost.resolution is CostResolution.UNPRICED
+    else:
+        assert (cost.resolution, cost.cost) == (CostResolution.RESOLVED, Decimal(fee.cost))
+
+
 def test_the_corpus_has_every_style_of_every_wire():
     assert len(BILLS) >= 40
     assert {bill.wire for bill in BILLS.values()} == WIRES.keys()
@@ -141,6 +182,9 @@ def contradictions(record: Record) -> Iterator[tuple[str, Record]]:
         yield from chat_contradictions(record)
         yield from deepseek_contradictions(record)
         return
+    if "input_tokens_details" in record or "total_tokens" in record:
+        yield from responses_contradictions(record)
+        return
     parts = record.get("iterations") or ()
     for label, wrong in claude_contradictions(record):
         yield f"Claude{', beside iterations' if parts else ''}: {label}", wrong
@@ -168,6 +212,17 @@ def chat_contradictions(record: Record) -> Iterator[tuple[str, Record]]:
         written = max(completion, (total or 0) - prompt)
         wrong = {"reasoning_tokens": written + 1}
         yield "more thought than written", record | {"completion_tokens_details": wrong}
+
+
+def responses_contradictions(record: Record) -> Iterator[tuple[str, Record]]:
+    came, written = record["input_tokens"], record["output_tokens"]
+    total = record.get("total_tokens", came + written)
+    yield "no input_tokens", changed(record, ("input_tokens",), None)
+    yield "a total below its parts", record | {"total_tokens": came + written - 1}
+    wrong = {"input_tokens_details": {"cached_tokens": came, "cache_write_tokens": 1}}
+    yield "more read and written than came in", record | wrong
+    wrong = {"output_tokens_details": {"reasoning_tokens": total - came + 1}}
+    yield "more thought than written", record | wrong
 
 
 def deepseek_contradictions(record: Record) -> Iterator[tuple[str, Record]]:

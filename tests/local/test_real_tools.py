@@ -1,4 +1,4 @@
-"""Calls, schemas and thoughts of a real model over two wires.
+"""Calls, schemas and thoughts of a real model over its wires.
 
 The built-in model was taught neither tools nor thinking. A chat template of our own, a grammar
 on the server's side and a forced beginning bring it to both: what it says is of no worth, but
@@ -20,11 +20,13 @@ from minillmlib import (
     CompletionParameters,
     FinishReason,
     GeneratorInfo,
+    Message,
     NodeCompletionParameters,
     Provider,
     ReasoningConfig,
     ResponseFormat,
     ServerError,
+    ToolCall,
     iterate,
     loads,
     run,
@@ -195,7 +197,7 @@ def thinking(wire: str) -> CompletionParameters:
     return GREEDY.replace(extra={"thinking_budget_tokens": 4})
 
 
-@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("wire", [*WIRES, "responses"])
 def test_thoughts_come_before_the_answer_and_are_no_part_of_it(wire, thinking_url):
     whole = run(asked(QUESTION).complete(over(wire, thinking_url), thinking(wire)))
     stream, chunks = streamed(asked(QUESTION), over(wire, thinking_url), thinking(wire))
@@ -237,6 +239,29 @@ def test_thoughts_go_back_where_the_wire_takes_them_and_nowhere_else(thinking_ur
             read["as another's"] = other.response.usage.prompt_tokens
             assert list(other.response.request_report.omitted) == ["reasoning of earlier turns"]
     assert read["left out"] == read["as another's"] < read["as text"] == read["as blocks"]
+
+
+def test_items_of_thoughts_and_calls_go_back_on_the_responses_wire(thinking_url, tools_url):
+    generator, short = over("responses", thinking_url), thinking("responses").with_max_tokens(16)
+    for first in (
+        run(asked(QUESTION).complete(generator, thinking("responses"))),
+        streamed(asked(QUESTION), generator, thinking("responses"))[0],
+    ):
+        second = first.add_user("And of Italy?")
+        again = run(second.complete(generator, short))
+        assert again.response.request_report.omitted == {}
+        other = run(second.complete(generator.replace(model="another"), short))
+        read = [node.response.usage.prompt_tokens for node in (other, again)]
+        assert read[0] < read[1]
+    # Calls of another vendor, and what they gave, are read by the template.
+    call = ToolCall(id="toolu_1", name="get_weather", arguments='{"city": "Paris"}')
+    thread = [*(node.message for node in asked(WEATHER).path()), Message.assistant("", [call])]
+    leaf = ChatNode.from_messages(thread)[1].add_tool_result("toolu_1", get_weather("Paris"))
+    for generator in (over("responses", tools_url), over("chat completions", tools_url)):
+        answer = run(leaf.complete(generator, MUST_ANSWER))
+        assert answer.text
+        read.append(answer.response.usage.prompt_tokens)
+    assert read[-2] == read[-1] > RESULT_TOKENS
 
 
 class Capital(msgspec.Struct, forbid_unknown_fields=True):

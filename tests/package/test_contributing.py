@@ -29,6 +29,14 @@ def test_the_map_of_the_rooms_is_that_of_the_code():
     assert room_map().updated(PAGE) == PAGE, "run `make map`"
 
 
+def test_the_guides_table_of_presets_is_that_of_the_code():
+    table = load("preset_table")
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert table.updated(page) == page, "run `make presets`"
+    with pytest.raises(ValueError, match="no table"):
+        table.updated("")
+
+
 def test_imports_of_rooms_have_no_circle():
     assert "-->" in room_map().draw(room_map().rooms())  # raises CycleError over a circle
 

@@ -38,17 +38,27 @@ CHAT_ANSWER = {
     "id": "c", "model": "m", "usage": USAGE["usage"],
     "choices": [{"index": 0, "message": {"content": "word"}, "finish_reason": "stop"}],
 }  # fmt: skip
+RESPONSE = {
+    "id": "resp_1", "object": "response", "model": "m", "status": "completed",
+    "usage": {"input_tokens": 9, "output_tokens": 1, "total_tokens": 10},
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "word"}]}],
+}  # fmt: skip
+RESPONSE_DELTA = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0,
+                  "content_index": 0, "delta": "w ", "logprobs": [], "obfuscation": "x"}  # fmt: skip
 
 
 def generator(wire: str, reply: ScriptedReply) -> GeneratorInfo:
     made = GeneratorInfo.custom("hot", "https://hot.example/v1", "m")
     if wire == "anthropic":
         made = GeneratorInfo.anthropic("claude-haiku-4-5")
+    elif wire == "responses":
+        made = GeneratorInfo.openai("gpt-5.6", wire="responses")
     return made.with_api_key("none").with_transport(ScriptedTransport([reply] * 2))
 
 
 def whole(wire: str) -> ScriptedReply:
-    return ScriptedReply.json(CLAUDE_ANSWER if wire == "anthropic" else CHAT_ANSWER)
+    answers = {"anthropic": CLAUDE_ANSWER, "responses": RESPONSE}
+    return ScriptedReply.json(answers.get(wire, CHAT_ANSWER))
 
 
 def thread(messages: int) -> ChatNode:
@@ -66,6 +76,13 @@ def streamed(wire: str, words: int) -> list[bytes]:
     if wire == "openai":
         word, *end = [b"data: %s\n\n" % json.dumps(one).encode() for one in (WORD, END, USAGE)]
         return [*[word] * words, *end, b"data: [DONE]\n\n"]
+    if wire == "responses":
+        return named([
+            {"type": "response.created", "response": {"id": "resp_1", "model": "m"}},
+            {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}},
+            *[RESPONSE_DELTA] * words,
+            {"type": "response.completed", "response": RESPONSE | {"output": []}},
+        ])  # fmt: skip
     start = {
         "type": "message_start",
         "message": {**CLAUDE_ANSWER, "content": [], "stop_reason": None},
@@ -80,8 +97,11 @@ def streamed(wire: str, words: int) -> list[bytes]:
         "delta": {"stop_reason": "end_turn"},
         "usage": {"output_tokens": 9},
     }
-    told = [start, block, *[TEXT_DELTA] * words, end, {"type": "message_stop"}]
-    return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in told]
+    return named([start, block, *[TEXT_DELTA] * words, end, {"type": "message_stop"}])
+
+
+def named(events: list[dict]) -> list[bytes]:
+    return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events]
 
 
 def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
@@ -95,17 +115,21 @@ def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
     return steps_of(lambda: asyncio.run(read()))
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 3371), ("anthropic", 3664)])
+@pytest.mark.parametrize(
+    ("wire", "steps"), [("openai", 3371), ("anthropic", 3664), ("responses", 5582)]
+)
 def test_a_call(wire, steps):
     assert steps_of_call(wire, 2) <= MOST * steps
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])
 def test_a_message_that_an_earlier_call_has_written(wire):
     assert (steps_of_call(wire, 302) - steps_of_call(wire, 102)) / 200 <= MOST * 16
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 57), ("anthropic", 100)])
+@pytest.mark.parametrize(
+    ("wire", "steps"), [("openai", 57), ("anthropic", 100), ("responses", 109)]
+)
 def test_a_message_that_is_written_first(wire, steps):
     def steps_of_first(messages: int) -> int:
         info, leaves = generator(wire, whole(wire)), iter([thread(messages), thread(messages)])
@@ -120,13 +144,17 @@ def steps_of_chunk(wire: str, reply_of) -> float:
     return (long - short) / 200
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 433), ("anthropic", 336)])
+@pytest.mark.parametrize(
+    ("wire", "steps"), [("openai", 433), ("anthropic", 336), ("responses", 345)]
+)
 def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
     at_once = steps_of_chunk(wire, lambda events: ScriptedReply.events(b"".join(events)))
     assert at_once <= MOST * steps
 
 
-@pytest.mark.parametrize(("wire", "steps"), [("openai", 863), ("anthropic", 766)])
+@pytest.mark.parametrize(
+    ("wire", "steps"), [("openai", 863), ("anthropic", 766), ("responses", 820)]
+)
 def test_a_chunk_of_a_stream_that_is_waited_for(wire, steps):
     assert steps_of_chunk(wire, lambda events: ScriptedReply.events(*events)) <= MOST * steps
 

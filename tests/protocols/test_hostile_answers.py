@@ -6,9 +6,20 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from fuzz_inputs import FACTOR, SEED, Corpus, pieces_of, recorded
-from fuzz_parsers import CLAUDE, PARSERS, ROUTER, check_error, check_response, fed, outcome_of
+from fuzz_parsers import (
+    CLAUDE,
+    PARSERS,
+    RESPONSES,
+    ROUTER,
+    check_error,
+    check_response,
+    fed,
+    outcome_of,
+)
+from short_answers import RESPONSE
 
 from minillmlib import (
     ChatNode,
@@ -28,6 +39,8 @@ ANSWERS = 1_000 * FACTOR  # for each wire, whole and streamed
 CHAT_END = b"data: [DONE]\n\n"
 CLAUDE_END = b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}\n\n'
 GOOD_CHAT = b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}'
+RESPONSES_END = b'data: {"type":"response.completed","response":{"status":"completed"}}\n\n'
+GOOD_RESPONSE = msgspec.json.encode(RESPONSE)
 GOOD_CLAUDE = b'{"content":[{"type":"text","text":"ok"}],"stop_reason":"end_turn"}'
 
 
@@ -48,12 +61,15 @@ class Wire(NamedTuple):
         return generator.with_transport(ScriptedTransport(replies))
 
 
-@pytest.fixture(scope="module", params=["chat", "claude"])
+@pytest.fixture(scope="module", params=["chat", "claude", "responses"])
 def wire(request) -> Wire:
     known = recorded()
     if request.param == "chat":
         return Wire(ROUTER, known.chat_whole, known.chat_chunk, known.chat_streams, CHAT_END,
                     GOOD_CHAT)  # fmt: skip
+    if request.param == "responses":
+        return Wire(RESPONSES, known.responses_whole, known.responses_chunk,
+                    known.responses_streams, RESPONSES_END, GOOD_RESPONSE)  # fmt: skip
     return Wire(CLAUDE, known.claude_whole, known.claude_chunk, known.claude_streams, CLAUDE_END,
                 GOOD_CLAUDE)  # fmt: skip
 

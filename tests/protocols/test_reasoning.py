@@ -53,7 +53,12 @@ def test_a_reasoning_that_is_no_choice_is_refused(wrong):
         ReasoningConfig(**wrong)
 
 
-THOUGHTFUL = [name for name, said in ANSWERS.items() if said.reasoning or said.reasoning_blocks]
+# What a model refused leaves no sealed blocks.
+THOUGHTFUL = [
+    name
+    for name, said in ANSWERS.items()
+    if said.reasoning or (said.reasoning_blocks and not said.refusal)
+]
 
 
 async def answer_of(name: str) -> ChatNode:

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sent_bodies import CHAT, CLAUDE_WIRE, PNG, asked, body_of
+from sent_bodies import CHAT, CLAUDE_WIRE, PNG, RESPONSES_WIRE, asked, body_of
 
 import minillmlib
 from minillmlib import (
@@ -69,6 +69,8 @@ PRICE = TokenPrice(1, 2)
 def generator_of(wire: str, *replies: ScriptedReply) -> GeneratorInfo:
     if wire == "claude":
         generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
+    elif wire == "responses":
+        generator = GeneratorInfo.openai("m", wire="responses").with_api_key("k")
     else:
         generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
     return generator.with_token_price(PRICE).with_transport(ScriptedTransport(replies))
@@ -106,6 +108,27 @@ def claude_events(*blocks: dict, stop: str | None = "end_turn") -> list[dict]:
     ]
 
 
+def responses_body(*items: dict, status: str = "completed", **more: object) -> dict:
+    return {"id": "resp_1", "status": status, "output": list(items), **more}
+
+
+def responses_events(*items: dict, status: str = "completed", **more: object) -> list[dict]:
+    """The same answer, with each item in one event."""
+    done = [
+        {"type": "response.output_item.done", "output_index": place, "item": item}
+        for place, item in enumerate(items)
+    ]
+    end = responses_body(*items, status=status, **more)
+    return [{"type": "response.created", "response": {"id": "resp_1"}}, *done,
+            {"type": "response.completed", "response": end}]  # fmt: skip
+
+
+def said(*parts: dict, **more: object) -> dict:
+    """A message of the Responses wire."""
+    return {"type": "message", "role": "assistant", "content": list(parts or (PART,)), **more}
+
+
+PART = {"type": "output_text", "text": "a"}
 TEXT = {"type": "text", "text": "a"}
 
 
@@ -203,8 +226,14 @@ def feed_a_finish_reason(word: str) -> None:
                 found.json()
 
 
-@door("protocols.chat_completions.response._PLAIN_ENDS")
+@door("streaming.accumulator.PLAIN_ENDS")
 def feed_an_end_beside_a_plain_one(word: str) -> None:
+    # One after the other, as Azure's late filter ends an answer again.
+    for ends in (("stop", word), (word, "stop")):
+        late = [{"choices": [{"index": 0, "delta": {}, "finish_reason": end}]} for end in ends]
+        events = as_events([*chat_events(content="a")[:-1], *late])
+        found = ask("chat", events, streams=True)
+        assert (found.finish_reason, found.raw_finish_reason) == (FinishReason.UNKNOWN, word)
     for ends in (("stop", word), (word, "stop")):
         body, events = chat_body(content="a"), chat_events(content="a")
         for answer, key in ((body, "message"), (events[-1], "delta")):
@@ -410,6 +439,95 @@ def feed_a_delta_of_a_block_that_never_began(word: str) -> None:
         assert "9" in str(found)
 
 
+@door(
+    "protocols.responses.response._READ_OF_RESPONSE",
+    "protocols.responses.response._ECHOES",
+    "protocols.responses.response._KEPT_NOWHERE",
+)
+def feed_a_key_of_a_response(word: str) -> None:
+    more = {word: [1]}
+    check_kept("responses", responses_body(said(), **more), responses_events(said(), **more), word)
+
+
+@door(
+    "protocols.responses.response._READ_OF_MESSAGE",
+    "protocols.responses.response._READ_OF_PART",
+)
+def feed_a_key_of_a_message_of_responses(word: str) -> None:
+    for item in (said(**{word: [1]}), said(PART | {word: [1]})):
+        check_kept("responses", responses_body(item), responses_events(item), word)
+
+
+@door("protocols.responses.response._PARTS")
+def feed_a_part_of_a_message_of_responses(word: str) -> None:
+    for item in (
+        said({"type": word, word: "x"}),
+        {"type": "reasoning", "content": [{"type": word}]},
+    ):
+        for found in outcomes("responses", responses_body(item), responses_events(item)):
+            assert isinstance(found, MalformedResponseError)
+            assert word in str(found)
+
+
+@door("protocols.responses.response._CALLS", "protocols.responses.response._LAST_ITEMS")
+def feed_a_kind_of_item(word: str) -> None:
+    item = {"type": word, "id": "x", word: "x", "arguments": "{}"}
+    for found in outcomes(
+        "responses", responses_body(said(), item), responses_events(said(), item)
+    ):
+        assert [block.fields for block in found.reasoning_blocks] == [item]
+        assert found.finish_reason is FinishReason.UNKNOWN
+
+
+@door("protocols.responses.response._READ_OF_CALL")
+def feed_a_key_of_a_call_of_responses(word: str) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", word: 1}
+    check_call(outcomes("responses", responses_body(call), responses_events(call)), word)
+
+
+@door("protocols.responses.response._ENDS", "protocols.responses.response._UNFINISHED")
+def feed_a_status_and_a_reason(word: str) -> None:
+    body, events = responses_body(said(), status=word), responses_events(said(), status=word)
+    for found in outcomes("responses", body, events):
+        assert not found.is_end_known
+    events[-1]["type"] = f"response.{word}"
+    found = ask("responses", as_events(events), streams=True)
+    assert isinstance(found, minillmlib.IncompleteStreamError)
+    end = {"status": "incomplete", "incomplete_details": {"reason": word}}
+    body, events = responses_body(said(), **end), responses_events(said(), **end)
+    for found in outcomes("responses", body, events):
+        assert (found.is_truncated, found.raw_finish_reason) == (True, word)
+
+
+@door(
+    "protocols.responses.response._READERS",
+    "protocols.responses.response._SILENT",
+    "protocols.responses.response._TEXT_EVENTS",
+)
+def feed_an_event_of_responses(word: str) -> None:
+    start, *rest = responses_events(said())
+    for kind in (word, f"response.{word}", f"response.{word}.delta"):
+        event = {"type": kind, word: "x"}
+        found = ask("responses", as_events([start, event, *rest]), streams=True)
+        assert holds(found.extra, word)
+        # The end of an item repeats what is said of it.
+        place = {"output_index": 0, "delta": "b"}
+        found = ask("responses", as_events([start, event | place, *rest]), streams=True)
+        assert (found.content, found.extra) == ("a", {})
+
+
+@door("protocols.responses.usage._WITHOUT_FEE", "protocols.responses.usage._STATED_AS")
+def feed_a_tool_at_the_vendor(word: str) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 2}
+    for more in ({"tool_usage": {word: {"count": 1}}}, {"tool_usage": {word: 1}}, {}):
+        items = (said(),) if more else (said(), {"type": word})
+        body = responses_body(*items, usage=usage, **more)
+        events = responses_events(*items, usage=usage, **more)
+        for found in outcomes("responses", body, events):
+            assert word in found.usage.non_token_charges
+            assert found.cost.resolution is CostResolution.UNPRICED
+
+
 # Errors.
 
 
@@ -569,9 +687,10 @@ def check_no_bound(
     assert not transport.requests
 
 
-@door("providers.base.PRICED_EXTRA", "providers.anthropic.PRICED_EXTRA", "providers.base._UNPRICED")
+@door("providers.base.PRICED_EXTRA", "providers.anthropic.PRICED_EXTRA",
+      "providers.responses.PRICED_EXTRA", "providers.base._UNPRICED")  # fmt: skip
 def feed_a_key_that_may_cost_more(word: str) -> None:
-    for provider in (*CHAT, CLAUDE_WIRE):
+    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE):
         check_no_bound(provider, {word: 1})
         check_no_bound(provider, {"service_tier": word})
         check_no_bound(provider, {"speed": word})
@@ -580,7 +699,7 @@ def feed_a_key_that_may_cost_more(word: str) -> None:
 @door("providers.models.openai._TILES", "providers.models.openai._PATCHES",
       "providers.models.claude._NAME")  # fmt: skip
 def feed_a_model_to_the_tables_of_images(word: str) -> None:
-    for provider in (*CHAT, CLAUDE_WIRE):
+    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE):
         for model in (word, f"openai/{word}", f"anthropic/{word}"):
             check_no_bound(provider, {}, TextPart(text="u"), ImagePart.from_bytes(PNG), model=model)
 
@@ -614,6 +733,8 @@ def feed_a_fact_of_a_dialect(word: str) -> None:
     "protocols.anthropic.request._FIELDS",
     "protocols.anthropic.request._ENCODED",
     "protocols.chat_completions.request._ENCODED",
+    "protocols.responses.request._ENCODED",
+    "protocols.responses.request._FIELDS",
     "protocols.fields.COMMON",
     "types.parameters._PARAMETER_CHECKS",
     "types.parameters._SETTING_CHECKS",
@@ -634,11 +755,18 @@ def feed_a_parameter(word: str) -> None:
     # A parameter that a wire has no key for is refused by its name.
     with pytest.raises(InvalidParameterError, match="logprobs"):
         body_of(CLAUDE_WIRE, asked("u"), CompletionParameters(logprobs=1))
+    with pytest.raises(InvalidParameterError, match="seed"):
+        body_of(RESPONSES_WIRE, asked("u"), CompletionParameters(seed=1))
 
 
-@door("protocols.fields.RESERVED")
+@door(
+    "protocols.fields.RESERVED",
+    "protocols.responses.request._STATEFUL",
+    "protocols.responses.request._JOINED_LISTS",
+    "protocols.responses.request._JOINED_OBJECTS",
+)
 def feed_an_extra_key(word: str) -> None:
-    for provider in (*CHAT, CLAUDE_WIRE):
+    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE):
         assert body_of(provider, asked("u"), CompletionParameters(extra={word: 1}))[word] == 1
 
 
@@ -699,6 +827,8 @@ def feed_a_name_and_an_id_of_another_form(word: str) -> None:
     "protocols.anthropic.request.IMAGE_TYPES",
     "protocols.chat_completions.dialect.IMAGE_TYPES",
     "protocols.chat_completions.request._part",
+    "protocols.responses.request.AUDIO_FORMATS",
+    "protocols.responses.request._part",
 )
 def feed_media(word: str) -> None:
     data = b"\0" + word.encode()
@@ -717,7 +847,9 @@ def feed_media(word: str) -> None:
         for part in sent:
             with pytest.raises(InvalidParameterError, match=f"{re.escape(word.lower())}|no audio"):
                 body_of(provider, asked(TextPart(text="u"), part))
-    for provider in (OpenAiProvider(), CLAUDE_WIRE):
+    with pytest.raises(InvalidParameterError, match=re.escape(word.lower())):
+        body_of(RESPONSES_WIRE, asked(TextPart(text="u"), sent[1]))
+    for provider in (OpenAiProvider(), CLAUDE_WIRE, RESPONSES_WIRE):
         with pytest.raises(InvalidParameterError, match="video"):
             body_of(
                 provider, asked(VideoPart.from_bytes(data, f"video/{word}"), TextPart(text="u"))
@@ -737,6 +869,17 @@ def feed_a_detail_a_lifetime_and_a_part(word: str) -> None:
         Message(role="user", content="a", cache_ttl=word)
     with pytest.raises(InvalidParameterError):
         Message(role="user", content=({"type": word},))
+
+
+@door("providers.azure._DATED")
+def feed_a_version_of_azures_api(word: str) -> None:
+    try:
+        generator = GeneratorInfo.azure("m", "https://r.openai.azure.com", word)
+    except InvalidParameterError as error:
+        assert repr(word) in str(error)
+        return
+    url = generator.provider.request_url(generator.base_url, "m", stream=False)
+    assert url == f"https://r.openai.azure.com/openai/v1/chat/completions?api-version={word}"
 
 
 @door("providers.presets.PRESETS")
@@ -838,11 +981,16 @@ NOT_FED = {
     "protocols.chat_completions.request._CONTINUE": "keys that are sent, not looked up",
     "protocols.chat_completions.request._PREFILL_MARKS": MODEL_FACTS,
     "protocols.chat_completions.request.mark_prefill": "looks at our own body",
+    "providers.models.hosts.CONDITIONS": "names of our own, all of which a test uses",
+    "providers.models.hosts.REFUSALS": MODEL_FACTS,
+    "providers.models.hosts._mark": "looks at our own body",
     "providers.models.openai._DEFAULTS": "names of our own parameters",
     "providers.models.openai._FAMILIES": MODEL_FACTS,
     "providers.models.openai._NAME": MODEL_FACTS,
     "providers.models.openai._NEW_LIMIT": MODEL_FACTS,
+    "providers.models.openai._WITHOUT_REASONING": MODEL_FACTS,
     "providers.models.openai._WITHOUT_SCHEMAS": MODEL_FACTS,
+    "providers.published_prices.NAMED_BY_USERS": "vendors that are refused though the table has them",
     "providers.published_prices.MORE_THAN_TEXT": "models that are refused though the table has them",
     "streaming.accumulator._CONTENT": OUR_FIELDS,
     "streaming.accumulator._FACTS": OUR_FIELDS,

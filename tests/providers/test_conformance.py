@@ -9,6 +9,7 @@ import pytest
 from golden import GOLDEN
 from minillmlib import (
     AnthropicProvider,
+    AzureProvider,
     ChatDialect,
     CostOutcome,
     FinishReason,
@@ -18,9 +19,11 @@ from minillmlib import (
     OpenAiProvider,
     OpenRouterProvider,
     Provider,
+    ResponsesProvider,
     ToolCall,
     Usage,
 )
+from minillmlib.providers.presets import PRESETS
 from minillmlib.testing import ProviderCase, check_provider
 
 
@@ -72,12 +75,38 @@ MESSAGES = [
         usage=Usage(uncached_input_tokens=25, cache_read_tokens=4096, completion_tokens=9),
     ),
 ]
+RESPONSES = [
+    ProviderCase(
+        name="text",
+        body=body("responses_text.json"),
+        text="Two high waters on Tuesday.",
+        usage=Usage(uncached_input_tokens=27, completion_tokens=70, reasoning_tokens=64),
+    ),
+    ProviderCase(
+        name="calls",
+        events=events("responses_stream_tool_call.sse"),
+        text="",
+        finish_reason=FinishReason.TOOL_CALLS,
+        tool_calls=(ToolCall(id="", name="read_gauge", arguments='{"station":"north pier"}'),),
+        usage=Usage(uncached_input_tokens=96, completion_tokens=84, reasoning_tokens=64),
+    ),
+    ProviderCase(
+        name="llama.cpp",
+        events=events("responses_llamacpp_stream_no_index.sse"),
+        text="Two high waters\u2028\N{WATER WAVE}.",
+        usage=Usage(uncached_input_tokens=1, cache_read_tokens=32, completion_tokens=7),
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("provider", "cases"),
     [(OpenAiProvider(), CHAT), (OpenRouterProvider(), CHAT), (GenericProvider(), CHAT),
-     (GenericProvider(legacy_token_limit=True), CHAT), (AnthropicProvider(), MESSAGES)],
+     (GenericProvider(legacy_token_limit=True), CHAT), (AnthropicProvider(), MESSAGES),
+     (AzureProvider(), CHAT), (AzureProvider("2024-10-21"), CHAT),
+     *((PRESETS[name].provider, CHAT) for name in ("mistral", "deepseek", "moonshot", "zai")),
+     *((PRESETS[name].provider, MESSAGES) for name in ("kimi-anthropic", "zai-anthropic")),
+     (ResponsesProvider(), RESPONSES)],
     ids=repr,
 )  # fmt: skip
 def test_our_own_providers_keep_the_contract(provider, cases):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
-from short_answers import ANSWER, CLAUDE
+from short_answers import CLAUDE, answer_to
 
 import minillmlib
 from minillmlib import (
@@ -35,8 +35,7 @@ CANARY = "sk-canary-0123456789"
 
 def request_of(generator: GeneratorInfo, params: CompletionParameters | None = None):
     """What a chat sends: address, headers by lower-case name, decoded body."""
-    claude = isinstance(generator.provider, AnthropicProvider)
-    transport = ScriptedTransport([ScriptedReply.json(CLAUDE if claude else ANSWER)])
+    transport = ScriptedTransport([ScriptedReply.json(answer_to(generator.provider))])
     minillmlib.run(ChatNode.root("s").chat("u", generator.with_transport(transport), params))
     (request,) = transport.requests
     headers = {name.lower(): value for name, value in request.expose_headers()}
@@ -50,6 +49,8 @@ def request_of(generator: GeneratorInfo, params: CompletionParameters | None = N
         ("openrouter", "OPENROUTER_API_KEY", "https://openrouter.ai/api/v1/chat/completions",
          "authorization", f"Bearer {CANARY}"),
         ("openai", "OPENAI_API_KEY", "https://api.openai.com/v1/chat/completions",
+         "authorization", f"Bearer {CANARY}"),
+        ("openai-responses", "OPENAI_API_KEY", "https://api.openai.com/v1/responses",
          "authorization", f"Bearer {CANARY}"),
         ("anthropic", "ANTHROPIC_API_KEY", "https://api.anthropic.com/v1/messages",
          "x-api-key", CANARY),
@@ -238,7 +239,7 @@ def test_the_address_in_a_spec_is_checked_and_shows_no_password(spec):
 
 
 VARIABLES = {
-    "openai": "OPENAI_BASE_URL", "openrouter": "OPENROUTER_BASE_URL",
+    "openai": "OPENAI_BASE_URL", "openai-responses": "OPENAI_BASE_URL", "openrouter": "OPENROUTER_BASE_URL",
     "anthropic": "ANTHROPIC_BASE_URL", "claude_subscription": "ANTHROPIC_BASE_URL",
 }  # fmt: skip
 
@@ -247,11 +248,7 @@ VARIABLES = {
 async def test_an_address_in_the_environment_is_where_a_preset_leads(name, variable, monkeypatch):
     monkeypatch.setenv(variable, " http://127.0.0.1:9999/here/v1/\n")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", CANARY)
-    answer = (
-        CLAUDE
-        if "/messages" in GeneratorInfo.preset(name, "m").provider.endpoint_url("")
-        else ANSWER
-    )
+    answer = answer_to(GeneratorInfo.preset(name, "m").provider)
     transport = ScriptedTransport([ScriptedReply.json(answer)])
     generator = GeneratorInfo.from_spec(f"{name}:m").with_transport(transport)
     monkeypatch.delenv(variable)
@@ -291,7 +288,7 @@ def test_a_blank_address_in_the_environment_is_none(monkeypatch):
     assert GeneratorInfo.openai("m").base_url == "https://api.openai.com/v1"
 
 
-@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "azure:m", ":m", "local:", None, 3])
+@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "zzz:m", ":m", "local:", None, 3])
 def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
     with pytest.raises(InvalidParameterError, match="openrouter, openai, anthropic"):
         GeneratorInfo.from_spec(spec)

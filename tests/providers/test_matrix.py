@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from short_answers import ANSWER, CLAUDE
+from short_answers import answer_to
 
 import minillmlib
 from minillmlib import (
@@ -27,13 +27,17 @@ from minillmlib import (
     ProviderSettings,
     ReasoningConfig,
     ResponseFormat,
+    ResponsesProvider,
     ToolChoice,
     ToolDefinition,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 GUIDE = Path(__file__).parents[2] / "docs" / "parameters.md"
-PROVIDERS = [OpenAiProvider(), OpenRouterProvider(), GenericProvider(), AnthropicProvider()]
+PROVIDERS = [
+    OpenAiProvider(), ResponsesProvider(), OpenRouterProvider(), GenericProvider(),
+    AnthropicProvider(),
+]  # fmt: skip
 TOOLS = [ToolDefinition(name="f"), ToolDefinition(name="g")]
 SCHEMA = {"type": "object", "properties": {}}
 
@@ -71,15 +75,14 @@ def table() -> dict[tuple[str, str], list[str]]:
     rows = {}
     for line in GUIDE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 6 and cells[0].startswith("`"):
+        if len(cells) == 2 + len(PROVIDERS) and cells[0].startswith("`"):
             rows[cells[0].strip("`"), cells[1]] = cells[2:]
     return rows
 
 
 def sent(provider, params, model="m", leaf=None):
     """The body and the receipt of a call with these parameters."""
-    answer = CLAUDE if isinstance(provider, AnthropicProvider) else ANSWER
-    transport = ScriptedTransport([ScriptedReply.json(answer)])
+    transport = ScriptedTransport([ScriptedReply.json(answer_to(provider))])
     generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
         provider=provider, transport=transport
     )
@@ -95,7 +98,7 @@ def test_the_guide_tells_of_every_field():
 
 
 @pytest.mark.parametrize("row", VALUES, ids=" - ".join)
-@pytest.mark.parametrize("column", range(4), ids=[type(p).__name__ for p in PROVIDERS])
+@pytest.mark.parametrize("column", range(len(PROVIDERS)), ids=[type(p).__name__ for p in PROVIDERS])
 def test_a_field_does_what_the_guide_says(row, column):
     field, cell, provider = row[0], table()[row][column], PROVIDERS[column]
     first, second = VALUES[row]
@@ -189,22 +192,44 @@ TAKEN = {
 }  # fmt: skip
 
 
+# What a model refuses on the Responses wire; with tools it thinks there.
+REFUSED_BY_RESPONSES = {
+    "gpt-5.6": [{"max_tokens": 5}, {"temperature": 0}, effort("minimal")],
+    "gpt-6-astra": [effort("none"), {"top_p": 0.5}],
+    "gpt-4o": [{"max_tokens": 15}],
+}
+TAKEN_BY_RESPONSES = {
+    "gpt-5.6": [{"tools": TOOLS}, {"tools": TOOLS, **effort("low")}, {"max_tokens": 16}],
+    "gpt-6-astra": [{"tools": TOOLS}],
+    "gpt-4o": [{"temperature": 0, "top_p": 0.5}],
+}
+RESPONSES = ResponsesProvider()
+
+
+def cases_of(table, responses):
+    """Each model with each of its cases, and with the wire that has them."""
+    return [
+        (provider_of(model) if wire is None else wire, model, fields)
+        for rows, wire in ((table, None), (responses, RESPONSES))
+        for model in rows
+        for fields in rows[model]
+    ]
+
+
 def provider_of(model: str):
     is_openai = model.startswith(("gpt", "o3", "o4"))
     return OpenAiProvider() if is_openai else AnthropicProvider()
 
 
-@pytest.mark.parametrize(
-    ("model", "fields"), [(model, fields) for model in REFUSED for fields in REFUSED[model]]
-)
+@pytest.mark.parametrize(("provider", "model", "fields"), cases_of(REFUSED, REFUSED_BY_RESPONSES))
 @pytest.mark.parametrize("status", [400, 422])
 def test_what_a_model_is_known_to_refuse_is_sent_and_explains_the_servers_refusal(
-    model, fields, status
+    provider, model, fields, status
 ):
     refusal = {"error": {"message": "not supported", "type": "invalid_request_error"}}
     transport = ScriptedTransport([ScriptedReply.json(refusal, status=status)])
     generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
-        provider=provider_of(model), transport=transport
+        provider=provider, transport=transport
     )
     with pytest.raises(BadRequestError, match=rf"not supported \({model} ") as caught:
         call = ChatNode.root("s").chat("u", generator, CompletionParameters(**fields))
@@ -213,11 +238,9 @@ def test_what_a_model_is_known_to_refuse_is_sent_and_explains_the_servers_refusa
     assert len(transport.requests) == 1
 
 
-@pytest.mark.parametrize(
-    ("model", "fields"), [(model, fields) for model in TAKEN for fields in TAKEN[model]]
-)
-def test_what_a_model_takes_is_sent_and_explains_no_refusal(model, fields):
-    provider, params = provider_of(model), CompletionParameters(**fields)
+@pytest.mark.parametrize(("provider", "model", "fields"), cases_of(TAKEN, TAKEN_BY_RESPONSES))
+def test_what_a_model_takes_is_sent_and_explains_no_refusal(provider, model, fields):
+    params = CompletionParameters(**fields)
     body, _ = sent(provider, params, model)
     assert body["model"] == model
     assert provider.capabilities.explain_refusal(model, params) is None
@@ -237,7 +260,8 @@ def test_an_effort_is_a_budget_for_models_that_know_only_budgets():
 @pytest.mark.parametrize(
     ("provider", "model"),
     [(AnthropicProvider(), "claude-opus-4-6"), (AnthropicProvider(), "claude-haiku-5-5"),
-     (OpenRouterProvider(), "anthropic/claude-opus-4.8"), (OpenAiProvider(), "gpt-4o")],
+     (OpenRouterProvider(), "anthropic/claude-opus-4.8"), (OpenAiProvider(), "gpt-4o"),
+     (ResponsesProvider(), "any")],
 )  # fmt: skip
 def test_a_model_that_refuses_a_beginning_is_told_by_name(provider, model):
     with pytest.raises(InvalidParameterError, match=r"beginning|begins"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from typed_wires import Chat, Claude
+from typed_wires import Chat, Claude, Responses
 
 from minillmlib import (
     ChatNode,
@@ -23,7 +23,7 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedTransport
 
-WIRES = pytest.mark.parametrize("wire", [Chat, Claude])
+WIRES = pytest.mark.parametrize("wire", [Chat, Claude, Responses])
 FENCED = "Sure!\n```json\n{'city': 'Oslo',}\n```"
 REPAIRED = '{"city": "Oslo"}'
 PARSING = NodeCompletionParameters().with_parse_json(True)
@@ -102,6 +102,8 @@ def test_expecting_json_asks_for_it_and_repairs_it(wire):
     assert asked(scripted, NodeCompletionParameters().expecting_json()).text == REPAIRED
     if wire is Chat:
         assert scripted.bodies[0]["response_format"] == {"type": "json_object"}
+    elif wire is Responses:
+        assert scripted.bodies[0]["text"] == {"format": {"type": "json_object"}}
     else:
         assert "JSON" in scripted.bodies[0]["system"]
 
@@ -204,12 +206,7 @@ def test_calls_of_tools_are_neither_refused_nor_repaired(wire):
     answer = asked(wire(wire.calls()), params)
     assert answer.tool_calls
     assert answer.text == "Let me look."
-    silent = (
-        Chat.whole(None, "tool_calls", tool_calls=[{"id": "c", "function": {"name": "look", "arguments": "{}"}}])
-        if wire is Chat
-        else Claude.whole("", "tool_use", {"type": "tool_use", "id": "c", "name": "look", "input": {}})
-    )  # fmt: skip
-    assert asked(wire(silent), params).tool_calls
+    assert asked(wire(wire.calls("")), params).tool_calls
 
 
 REFUSALS = [

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 import msgspec
 import pydantic
 import pytest
-from typed_wires import Chat, Claude
+from typed_wires import Chat, Claude, Responses
 
 from minillmlib import (
     Budget,
@@ -38,7 +38,7 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
-WIRES = pytest.mark.parametrize("wire", [Chat, Claude])
+WIRES = pytest.mark.parametrize("wire", [Chat, Claude, Responses])
 
 
 @dataclass

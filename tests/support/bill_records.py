@@ -75,6 +75,21 @@ def thought(tokens: int) -> Record:
     return {"reasoning_tokens": tokens, "audio_tokens": 0, "accepted_prediction_tokens": 0}
 
 
+def answered(
+    fresh: int, output: int, read: int = 0, written: int | None = None, thoughts: int = 0, **more
+) -> Record:
+    """OpenAI's record on the Responses wire: the input holds what the cache read and wrote."""
+    details = {"cached_tokens": read} | ({} if written is None else {"cache_write_tokens": written})
+    total = fresh + read + (written or 0)
+    return {
+        "input_tokens": total,
+        "input_tokens_details": details,
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": thoughts},
+        "total_tokens": total + output,
+    } | more
+
+
 ANTHROPIC = {
     "Claude without a cache": Bill("anthropic", {"input_tokens": 41, "output_tokens": 12},
         # 41 x 3 + 12 x 15 = 123 + 180
@@ -229,6 +244,9 @@ ITERATIONS = {
 }  # fmt: skip
 
 LOCAL = {
+    "DeepSeek on Anthropic's wire": Bill("anthropic", claude(20, 24, 128),
+        # 20 x 0.28 + 128 x 0.028 + 24 x 0.42 = 5.6 + 3.584 + 10.08
+        DEEPSEEK, usage(20, 128, 0, 24), "0.000019264"),
     "llama.cpp speaks like Anthropic": Bill("llama.cpp as anthropic", {
         "cache_read_input_tokens": 19, "input_tokens": 8, "output_tokens": 4},
         FREE, usage(8, 19, 0, 4), "0"),
@@ -471,11 +489,163 @@ HOSTS = {
         completion_tokens_details=thought(10)),
         # 30 x 1 + 15 x 5
         PLAIN, usage(30, 0, 0, 15, 10), "0.000105"),
+    "Cerebras with its clocks": Bill("openai", chat(70, 14, 84, prompt_tokens_details=cached(0),
+        completion_tokens_details=thought(8), time_info={"queue_time": 0.1, "total_time": 0.02}),
+        # 70 x 1 + 14 x 5 = 70 + 70
+        PLAIN, usage(70, 0, 0, 14, 8), "0.00014"),
+    "Databricks": Bill("openai", chat(30, 44, 74),
+        # 30 x 3 + 44 x 15 = 90 + 660
+        SONNET, usage(30, 0, 0, 44), "0.00075"),
+    "MiniMax counts characters, too": Bill("deepseek", chat(47, 24, 71, total_characters=0,
+        completion_tokens_details={"reasoning_tokens": 18}),
+        # 47 x 1 + 24 x 5 = 47 + 120
+        PLAIN, usage(47, 0, 0, 24, 18), "0.000167"),
+    "SambaNova with floats beside the counts": Bill("deepseek", chat(30, 5, 35,
+        completion_tokens_per_sec=512.34, time_to_first_token=0.05, total_latency=0.2),
+        # 30 x 1 + 5 x 5
+        PLAIN, usage(30, 0, 0, 5), "0.000055"),
+    "Azure": Bill("openai", chat(27, 6, 33, prompt_tokens_details=cached(0),
+        completion_tokens_details=thought(0) | {"rejected_prediction_tokens": 0}),
+        # 27 x 1.25 + 6 x 10 = 33.75 + 60
+        GPT, usage(27, 0, 0, 6), "0.00009375"),
+    "Azure's filter stopped the answer": Bill("openai", chat(27, 2, 29,
+        prompt_tokens_details=cached(16), completion_tokens_details=thought(0)),
+        # 11 x 1.25 + 16 x 0.125 + 2 x 10 = 13.75 + 2 + 20
+        GPT, usage(11, 16, 0, 2), "0.00003575"),
+    "Moonshot without a cache": Bill("moonshot", chat(50, 5, 55, cached_tokens=0),
+        # 50 x 3 + 5 x 15 = 150 + 75
+        SONNET, usage(50, 0, 0, 5), "0.000225"),
+    "Moonshot reads all from its cache": Bill("moonshot", chat(1024, 19, 1043, cached_tokens=1024),
+        # 1024 x 0.3 + 19 x 15 = 307.2 + 285
+        SONNET, usage(0, 1024, 0, 19), "0.0005922"),
+    "Alibaba reads a cache and writes none": Bill("openai", chat(3019, 104, 3123,
+        prompt_tokens_details={"cached_tokens": 2924, "cache_creation_input_tokens": 0,
+            "cache_type": "ephemeral"}),
+        # 95 x 3 + 2924 x 0.3 + 104 x 15 = 285 + 877.2 + 1560
+        SONNET, usage(95, 2924, 0, 104), "0.0027222"),
+    "Alibaba writes the whole prompt": Bill("openai", chat(1900, 10, 1910,
+        prompt_tokens_details={"cached_tokens": 0, "cache_creation_input_tokens": 1900,
+            "cache_creation": {"ephemeral_5m_input_tokens": 1900}}),
+        # 1900 x 3.75 + 10 x 15 = 7125 + 150
+        SONNET, usage(0, 0, 1900, 10), "0.007275"),
+    "Mistral's cache under its older name": Bill("mistral", chat(2200, 5, 2205,
+        prompt_token_details={"cached_tokens": 2048}),
+        # As under both names.
+        MISTRAL, usage(152, 2048, 0, 5), "0.00443"),
+    "xAI's ticks win over a price": Bill("xai", chat(30, 5, 35, cost_in_usd_ticks=5_000_000),
+        PLAIN, usage(30, 0, 0, 5, cost="0.0005", source="usage.cost_in_usd_ticks"), "0.0005"),
     "a cost in a unit that nobody knows": Bill("deepseek", chat(30, 5, 35, cost=0.42),
         None, usage(30, 0, 0, 5), None),
     "a cost in another currency": Bill("deepseek", chat(30, 5, 35, cost={"currency": "CNY",
         "input_tokens_cost": 1, "output_tokens_cost": 1, "total_cost": 2}),
         None, usage(30, 0, 0, 5), None),
+}  # fmt: skip
+
+RESPONSES = {
+    "Responses without a cache": Bill("responses", answered(27, 6),
+        # 27 x 1.25 + 6 x 10 = 33.75 + 60
+        GPT, usage(27, 0, 0, 6), "0.00009375"),
+    "Responses with thoughts": Bill("responses", answered(27, 70, 0, 0, 64),
+        # 27 x 1.25 + 70 x 10 = 33.75 + 700; the thoughts are a part of the 70
+        GPT, usage(27, 0, 0, 70, 64), "0.00073375"),
+    "Responses reads and writes a cache": Bill("responses", answered(80, 74, 4096, 1024, 64),
+        # 80 x 1.25 + 4096 x 0.125 + 1024 x 1.5625 + 74 x 10 = 100 + 512 + 1600 + 740
+        GPT, usage(80, 4096, 1024, 74, 64), "0.002952"),
+    "Responses reads a cache only": Bill("responses", answered(64, 88, 256, None, 12),
+        # 64 x 1.25 + 256 x 0.125 + 88 x 10 = 80 + 32 + 880
+        GPT, usage(64, 256, 0, 88, 12), "0.000992"),
+    "Responses writes a cache only": Bill("responses", answered(10, 5, 0, 2048),
+        # 10 x 1.25 + 2048 x 1.5625 + 5 x 10 = 12.5 + 3200 + 50
+        GPT, usage(10, 0, 2048, 5), "0.0032625"),
+    "Responses all from a cache": Bill("responses", answered(0, 1, 1024, 0),
+        # 1024 x 0.125 + 1 x 10 = 128 + 10
+        GPT, usage(0, 1024, 0, 1), "0.000138"),
+    "Responses that only thought": Bill("responses", answered(27, 64, 0, 0, 64),
+        # 27 x 1.25 + 64 x 10 = 33.75 + 640
+        GPT, usage(27, 0, 0, 64, 64), "0.00067375"),
+    "Responses without details": Bill("responses",
+        {"input_tokens": 33, "output_tokens": 7, "total_tokens": 40},
+        # 33 x 1 + 7 x 5
+        PLAIN, usage(33, 0, 0, 7), "0.000068"),
+    "Responses of llama.cpp": Bill("responses", {"input_tokens": 33, "output_tokens": 7,
+        "total_tokens": 40, "input_tokens_details": {"cached_tokens": 32}},
+        # 1 x 1 + 32 x 1 + 7 x 5
+        PLAIN, usage(1, 32, 0, 7), "0.000068"),
+    "Responses with null for each detail": Bill("responses", {"input_tokens": 100,
+        "input_tokens_details": None, "output_tokens": 20, "output_tokens_details": None,
+        "total_tokens": 120},
+        # 100 x 1 + 20 x 5
+        PLAIN, usage(100, 0, 0, 20), "0.0002"),
+    "Responses without a total": Bill("responses", {"input_tokens": 100, "output_tokens": 20},
+        # 100 x 1 + 20 x 5
+        PLAIN, usage(100, 0, 0, 20), "0.0002"),
+    "Responses above a threshold": Bill("responses", answered(150_000, 100, 60_000),
+        # 150000 x 2.5 + 60000 x 0.625 + 100 x 15 = 375000 + 37500 + 1500
+        GEMINI, usage(150_000, 60_000, 0, 100), "0.414"),
+    "Responses of xAI": Bill("responses", answered(12, 61, 128, None, 55,
+        num_sources_used=0, num_server_side_tools_used=0, cost_in_usd_ticks=437_750),
+        # 437750 / 10^10
+        GROK, usage(12, 128, 0, 61, 55, cost="0.000043775",
+            source="usage.cost_in_usd_ticks"), "0.000043775"),
+    "Responses of xAI without its cost": Bill("responses", answered(12, 61, 128, None, 55),
+        # 12 x 0.2 + 128 x 0.05 + 61 x 0.5 = 2.4 + 6.4 + 30.5
+        GROK, usage(12, 128, 0, 61, 55), "0.0000393"),
+    "Responses that write for a lifetime of their own": Bill("responses", answered(10, 5, 0, 2048,
+        cache_write_tokens_details={"ttl_30m_tokens": 0, "ttl_12h_tokens": 2048}),
+        GPT, usage(10, 0, 2048, 5, surcharges=("ttl_12h_tokens",)), None),
+    "Responses of a count of tomorrow": Bill("responses", answered(10, 5, hologram_tokens=3),
+        PLAIN, usage(10, 0, 0, 5, surcharges=("hologram_tokens",)), None),
+    "Responses with audio": Bill("responses", answered(10, 5) | {
+        "input_tokens_details": {"cached_tokens": 0, "audio_tokens": 4}},
+        PLAIN, usage(10, 0, 0, 5, surcharges=("audio tokens",)), None),
+}  # fmt: skip
+
+
+class Fee(NamedTuple):
+    """An answer of the Responses wire whose bill hangs on more than its record of counts."""
+
+    facts: Record
+    price: TokenPrice
+    charges: str | None
+    cost: str | None
+    tier: str | None = None
+
+
+FAST = TokenPrice("2.5", 20, service_tier="priority")
+SEARCHED = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+NO_FEES = {"web_search": {"num_requests": 0},
+           "image_gen": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}}  # fmt: skip
+# Each answer is of 100 tokens in and 20 out.
+FEES = {
+    # 100 x 1.25 + 20 x 10 = 125 + 200
+    "the tier that is the default": Fee({"service_tier": "default"}, GPT, None, "0.000325"),
+    "no tier at all": Fee({"service_tier": None}, GPT, None, "0.000325"),
+    "no fees": Fee({"tool_usage": NO_FEES}, GPT, None, "0.000325"),
+    "a search that was no request": Fee(
+        {"tool_usage": NO_FEES, "output": [SEARCHED]}, GPT, None, "0.000325"),
+    # 100 x 2.5 + 20 x 20 = 250 + 400
+    "a price for the faster tier": Fee(
+        {"service_tier": "priority"}, FAST, None, "0.00065", "priority"),
+    "the faster tier at another price": Fee(
+        {"service_tier": "priority"}, GPT, None, None, "priority"),
+    "the slower tier": Fee({"service_tier": "flex"}, GPT, None, None, "flex"),
+    "the default tier at the faster price": Fee({"service_tier": "default"}, FAST, None, None),
+    "a tier that is not said": Fee({"service_tier": "auto"}, GPT, None, None, "auto"),
+    "a search": Fee({"tool_usage": NO_FEES | {"web_search": {"num_requests": 2}}}, GPT,
+        "web_search num_requests: 2", None),
+    "an image": Fee({"tool_usage": NO_FEES | {"image_gen": {
+        "input_tokens": 61, "output_tokens": 272, "total_tokens": 333}}}, GPT,
+        "image_gen total_tokens: 333", None),
+    "a search that nothing counts": Fee({"output": [SEARCHED, SEARCHED]}, GPT,
+        "web_search_call: 2", None),
+    "a container": Fee({"tool_usage": NO_FEES, "output": [{"type": "code_interpreter_call"}]}, GPT,
+        "code_interpreter_call: 1", None),
+    "a look into files": Fee({"output": [{"type": "file_search_call"}]}, GPT,
+        "file_search_call: 1", None),
+    "a tool of tomorrow": Fee({"tool_usage": {"hologram": {"seconds": 4}}}, GPT,
+        "hologram seconds: 4", None),
+    "the caller's own tools": Fee({"output": [{"type": "function_call", "name": "f"},
+        {"type": "reasoning"}, {"type": "mcp_call"}]}, GPT, None, "0.000325"),
 }  # fmt: skip
 
 CACHED = {"cache_read_input_tokens": 900, "cache_creation_input_tokens": 500}
@@ -504,4 +674,6 @@ CONTRADICTIONS = {
         completion_tokens_details={"reasoning_tokens": 5}),
 }  # fmt: skip
 
-BILLS = ANTHROPIC | ANTHROPIC_STREAMS | ITERATIONS | LOCAL | OPENAI | OPENROUTER | OTHERS
+BILLS = (
+    ANTHROPIC | ANTHROPIC_STREAMS | ITERATIONS | LOCAL | OPENAI | OPENROUTER | OTHERS | RESPONSES
+)

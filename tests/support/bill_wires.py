@@ -19,6 +19,7 @@ from minillmlib import (
     OpenAiProvider,
     OpenRouterProvider,
     Provider,
+    ResponsesProvider,
     TokenPrice,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -103,6 +104,28 @@ def claude_events(records: Sequence[Record]) -> Events:
     ]
 
 
+MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "ok"}]}
+
+
+def response_with(record: Record | None, **facts: Any) -> Record:
+    """An answer of the Responses wire with this record, and other facts about its bill."""
+    return {"id": "resp_1", "model": "m", "status": "completed", "service_tier": "default",
+            "output": [MESSAGE], "usage": record, **facts}  # fmt: skip
+
+
+def responses_events(records: Sequence[Record], **facts: Any) -> Events:
+    (record,) = records
+    start = response_with(None, status="in_progress", service_tier="auto", output=[])
+    place = {"output_index": 0}
+    return [
+        {"type": "response.created", "response": start},
+        {"type": "response.output_item.added", "item": {"type": "message"}, **place},
+        {"type": "response.output_text.delta", "delta": "ok", "content_index": 0, **place},
+        {"type": "response.output_item.done", "item": MESSAGE, **place},
+        {"type": "response.completed", "response": response_with(record, **facts)},
+    ]
+
+
 # What Anthropic's first event tells; the lifetimes are in no other.
 FIRST = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation")
 
@@ -124,6 +147,7 @@ WIRES = {
     "anthropic": Wire(AnthropicProvider(), claude_events, cut_like_claude),
     "llama.cpp as anthropic": Wire(AnthropicProvider(), claude_events, cut_like_llama),
     "openai": Wire(OpenAiProvider(), after_the_finish),
+    "responses": Wire(ResponsesProvider(), responses_events),
     "openrouter": Wire(OpenRouterProvider(), with_a_repeated_choice),
     "deepseek": Wire(GenericProvider(), with_the_finish),
     "xai": Wire(GenericProvider(), after_the_finish),
@@ -141,6 +165,8 @@ def body_of(wire: Wire, record: Record) -> Record:
         said = {"type": "text", "text": "ok"}
         return {"id": "msg_1", "model": "m", "content": [said], "stop_reason": "end_turn",
                 "usage": record}  # fmt: skip
+    if isinstance(wire.provider, ResponsesProvider):
+        return response_with(record)
     choice = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
     return {"id": "1", "model": "m", "choices": [choice], "usage": record}
 

@@ -45,6 +45,7 @@ GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
     "openai": lambda url: GeneratorInfo.openai("gpt-4o-mini").with_base_url(url),
     "openrouter": lambda url: GeneratorInfo.openrouter("a/m").with_base_url(url),
     "anthropic": lambda url: GeneratorInfo.anthropic("claude-haiku-4-5").with_base_url(url),
+    "responses": lambda url: GeneratorInfo.openai("m", wire="responses").with_base_url(url),
     "generic": lambda url: GeneratorInfo.custom("generic", url, "m").with_token_price(PRICE),
 }
 PRICE = TokenPrice(1, 5)

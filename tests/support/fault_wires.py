@@ -9,7 +9,18 @@ import json
 import re
 from dataclasses import dataclass
 
-__all__ = ["CHAT", "COUNTS", "PARTIAL", "PIECES", "TEXT", "WIRES", "Counts", "Wire", "wire_of_path"]
+__all__ = [
+    "CHAT",
+    "COUNTS",
+    "PARTIAL",
+    "PIECES",
+    "RESPONSES",
+    "TEXT",
+    "WIRES",
+    "Counts",
+    "Wire",
+    "wire_of_path",
+]
 
 PIECES = ("Low water", " at 06:12.")
 PARTIAL = PIECES[0]
@@ -228,12 +239,78 @@ class AnthropicWire(Wire):
         return {"id": "msg_01Sample", "type": "message", "role": "assistant", "model": "m"}
 
 
+class ResponsesWire(Wire):
+    """OpenAI's responses, whose last event is the finish, the counts and the end in one."""
+
+    name = "responses"
+
+    def usage(self, counts: Counts = COUNTS) -> dict:
+        prompt = counts.uncached + counts.read
+        return {
+            "input_tokens": prompt,
+            "input_tokens_details": {"cached_tokens": counts.read, "cache_write_tokens": 0},
+            "output_tokens": counts.out,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": prompt + counts.out,
+        }
+
+    def odd_usage(self, count: object) -> dict:
+        return {**self.usage(), "output_tokens": count, "total_tokens": count}
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        body = {**self._names(), "status": "completed", "output": [self._item(text)]}
+        if reason != "stop":
+            details = {"reason": "max_output_tokens" if reason == "length" else reason}
+            body |= {"status": "incomplete", "incomplete_details": details}
+        return self._with_usage({"usage": None} | body, usage)
+
+    def without_content(self, usage: object = ...) -> bytes:
+        return encode(self._with_usage({**self._names(), "status": "completed"}, usage))
+
+    def start(self) -> bytes:
+        begun = {**self._names(), "status": "in_progress", "output": [], "usage": None}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+        return self._event("response.created", response=begun) + self._event(
+            "response.output_item.added", output_index=0, item=item
+        )
+
+    def say(self, text: str) -> bytes:
+        place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+        return self._event("response.output_text.delta", **place, delta=text, logprobs=[])
+
+    def reason(self, reason: str = "stop") -> bytes:
+        return self.ending(reason, None)
+
+    def ending(self, reason: str = "stop", usage: object = ...) -> bytes:
+        body = {**self.message("", reason, usage), "output": []}
+        return self._event(f"response.{body['status']}", response=body)
+
+    def ping(self) -> bytes:
+        return self._event("keepalive", sequence_number=3)
+
+    def error_event(self, status: int = 500) -> bytes:
+        return event({"type": "error", "sequence_number": 2, **self.failure(status)}, "error")
+
+    def _event(self, type: str, **fields: object) -> bytes:  # noqa: A002 - the wire's own word
+        return event({"type": type, **fields}, type)
+
+    def _item(self, text: str) -> dict:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant",
+                "content": [part]}  # fmt: skip
+
+    def _names(self, kind: str = "response") -> dict:
+        return {"id": "resp_01Sample", "object": kind, "created_at": 1795000000, "model": "m"}
+
+
 CHAT = ("openai", "openrouter", "generic")
+RESPONSES = ("responses",)
 WIRES: dict[str, Wire] = {
     "openai": Wire(),
     "openrouter": OpenRouterWire(),
     "anthropic": AnthropicWire(),
     "generic": Wire(),
+    "responses": ResponsesWire(),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fault_cells import Fault, refused, right, wrong
 from fault_plays import answers, completes
-from fault_wires import CHAT, TEXT, Counts, Wire, encode
+from fault_wires import CHAT, RESPONSES, TEXT, Counts, Wire, encode
 
 from minillmlib import (
     AttemptOutcome,
@@ -59,6 +59,15 @@ def failed_choice(wire: Wire) -> bytes:
     return encode(body)
 
 
+def spoiled(name: str, value: Any) -> Any:
+    """An answer in which one of its fields holds something else."""
+    return lambda wire: encode({**wire.message(), name: value})
+
+
+def failed_response(wire: Wire) -> bytes:
+    return encode(wire.message() | {"status": "failed"} | wire.failure(500))
+
+
 INSIDE_A_SUCCESS = [
     Fault(name="an error with status 200", play=answers(failure(500)), expect=wrong(ServerError)),
     Fault(name="a rate limit with status 200", play=answers(failure(429)),
@@ -68,6 +77,10 @@ INSIDE_A_SUCCESS = [
     Fault(name="an error with status 200 that tells of tokens",
           play=answers(failure(500, usage=lambda wire: wire.usage())),
           expect=wrong(ServerError, "R")),
+    Fault(name="an answer that failed", providers=RESPONSES, play=answers(failed_response),
+          expect=wrong(ServerError, "R")),
+    Fault(name="an answer that is in the background", providers=RESPONSES,
+          play=answers(spoiled("status", "queued")), expect=wrong(MalformedResponseError, "R")),
     Fault(name="an error in a choice", play=answers(failed_choice), providers=CHAT,
           expect=wrong(ServerError, "R", "Partial outp")),
     Fault(name="a choice that ends with an error", providers=CHAT,
@@ -76,14 +89,9 @@ INSIDE_A_SUCCESS = [
 ]  # fmt: skip
 
 
-def spoiled(name: str, value: Any) -> Any:
-    """An answer in which one of its fields holds something else."""
-    return lambda wire: encode({**wire.message(), name: value})
-
-
 def without_choices(wire: Wire) -> bytes:
     body = wire.message()
-    body.pop("choices" if "choices" in body else "content")
+    body.pop(next(key for key in ("choices", "content", "output") if key in body))
     return encode(body)
 
 
@@ -117,6 +125,9 @@ NO_ANSWER = [
     *(Fault(name=f"choices that are {value!r}", play=answers(spoiled("choices", value)),
             providers=CHAT, expect=wrong(MalformedResponseError, "R"))
       for value in (None, 5, "ok", {}, [None], [{"index": 0}], [{"message": None}])),
+    *(Fault(name=f"output that is {value!r}", play=answers(spoiled("output", value)),
+            providers=RESPONSES, expect=wrong(MalformedResponseError, "R"))
+      for value in (None, 5, "ok", {}, [None], [{"id": "x"}], [{"type": 3}])),
     *(Fault(name=f"content that is {value!r}", play=answers(spoiled("content", value)),
             providers=("anthropic",), expect=wrong(MalformedResponseError, "R"))
       for value in (None, 5, "ok", {}, [None], [{"type": "text", "text": 5}], [{"text": "ok"}])),

@@ -21,7 +21,7 @@ from fault_plays import (
     streams,
 )
 from fault_server import FaultExchange, Play
-from fault_wires import CHAT, COUNTS, PARTIAL, TEXT, Counts, Wire, encode, event
+from fault_wires import CHAT, COUNTS, PARTIAL, RESPONSES, TEXT, Counts, Wire, encode, event
 
 from minillmlib import (
     IncompleteStreamError,
@@ -40,6 +40,9 @@ __all__ = ["FAULTS"]
 STREAMED = {"modes": ("streamed",)}
 ANTHROPIC = {"modes": ("streamed",), "providers": ("anthropic",)}
 ON_CHAT = {"modes": ("streamed",), "providers": CHAT}
+ON_RESPONSES = {"modes": ("streamed",), "providers": RESPONSES}
+# Wires whose finish, counts and end are events of their own.
+APART = {"modes": ("streamed",), "providers": (*CHAT, "anthropic")}
 WHOLE = (START, SAY, REST, ENDING, DONE)
 SSE_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
@@ -157,6 +160,9 @@ def unknown_events(wire: Wire) -> bytes:
     if wire.name == "anthropic":
         new = {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "x": 1}}
         return event({"type": "news", "x": [1]}, "news") + event(new) + wire.ping()
+    if wire.name == "responses":
+        new = {"type": "response.output_text.news", "output_index": 0, "item_id": "msg_1", "x": 1}
+        return event({"type": "response.news", "x": [1]}) + event(new, new["type"])
     choice = {"index": 0, "delta": {"new": [1]}, "finish_reason": None, "x": {}}
     return event({"object": "chat.completion.news", "x": {"y": 1}, "choices": [choice]})
 
@@ -194,6 +200,11 @@ def broken_choice(wire: Wire) -> bytes:
     return event({"id": "gen-1", "choices": [choice], "error": error})
 
 
+def failed_end(wire: Wire) -> bytes:
+    response = {"status": "failed", **wire.failure(500)}
+    return event({"type": "response.failed", "response": response}, "response.failed")
+
+
 ERRORS = [
     Fault(name="an error event after some text", play=streams(START, SAY, FAILS),
           expect=wrong(ServerError, text=PARTIAL), **STREAMED),
@@ -215,7 +226,9 @@ ERRORS = [
     Fault(name="an error in a chunk that finishes", play=streams(START, SAY, broken_choice),
           expect=wrong(RateLimitError, text=PARTIAL), **ON_CHAT),
     Fault(name="an error event after the counts", play=streams(START, SAY, REST, ENDING, FAILS),
-          expect=wrong(ServerError, "R", TEXT), **STREAMED),
+          expect=wrong(ServerError, "R", TEXT), **APART),
+    Fault(name="an answer that fails after some text", play=streams(START, SAY, failed_end),
+          expect=wrong(ServerError, text=PARTIAL), **ON_RESPONSES),
     Fault(name="an error in one piece for a stream", expect=wrong(ServerError),
           play=answers(lambda wire: encode(wire.failure(500))), **STREAMED),
 ]  # fmt: skip
@@ -236,12 +249,12 @@ ENDED_TWICE = [
     Fault(name="equal counts twice", play=counted_twice(COUNTS, COUNTS), expect=right(),
           **STREAMED),
     Fault(name="counts that grow", play=counted_twice(COUNTS, MORE), expect=right(counts=MORE),
-          **STREAMED),
+          **APART),
     Fault(name="counts that shrink", play=counted_twice(COUNTS, LESS), expect=right(),
           **STREAMED),
     Fault(name="two finish reasons", expect=right(),
           play=streams(START, SAY, REST, REASON, lambda wire: wire.ending("length"), DONE),
-          **STREAMED),
+          **APART),
     Fault(name="an end marker twice", play=streams(*WHOLE, DONE), expect=right(), **STREAMED),
 ]  # fmt: skip
 
@@ -277,7 +290,10 @@ ENDS = [
     Fault(name="only an end marker", play=streams(DONE), expect=wrong(IncompleteStreamError),
           **STREAMED),
     Fault(name="an end marker after text, without a reason", play=streams(START, SAY, REST, DONE),
-          expect=right(cost="U"), **STREAMED),
+          expect=right(cost="U"), **APART),
+    Fault(name="the end marker of another wire, without a reason",
+          play=streams(START, SAY, REST, DONE),
+          expect=wrong(IncompleteStreamError, text=TEXT), **ON_RESPONSES),
     Fault(name="counts and an end marker after text, without a reason", expect=right(),
           play=streams(START, SAY, REST, lambda wire: wire.counted(), DONE), **ON_CHAT),
     Fault(name="the connection ends between two chunks", expect=BROKEN,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from golden_expected import FAILURES
 
-from golden import GOLDEN
+from golden import GOLDEN, LONG_STREAMS
 
 FACTOR = int(os.environ.get("MINILLMLIB_FUZZ_INPUTS", "1"))
 SEED = int(os.environ.get("MINILLMLIB_FUZZ_SEED", "0"))
@@ -199,13 +199,18 @@ class Recorded(NamedTuple):
     chat_chunk: Corpus
     claude_whole: Corpus
     claude_chunk: Corpus
+    responses_streams: Corpus
+    responses_whole: Corpus
+    responses_chunk: Corpus
     failures: Corpus
     counts: Corpus
 
 
-def is_claude(name: str) -> bool:
-    """Whether a golden file is in the wire of Anthropic."""
-    return name.startswith("anthropic") or "anthropic_skin" in name
+def wire_of(name: str) -> str:
+    """The wire that a golden file is in."""
+    if name.startswith("responses"):
+        return "responses"
+    return "claude" if name.startswith("anthropic") or "anthropic_skin" in name else "chat"
 
 
 LINE_END = rb"(?>\r\n|\r|\n)"
@@ -230,7 +235,7 @@ def _counts_in(body: bytes) -> bytes:
     value = json.loads(body) if _is_json(body) else None
     if not isinstance(value, dict):
         return b""
-    message = value.get("message")
+    message = value.get("message", value.get("response"))
     inner = message if isinstance(message, dict) else value
     kept = {"type": value.get("type"), "usage": inner.get("usage")}
     return json.dumps(kept).encode() if inner.get("usage") else b""
@@ -242,16 +247,17 @@ def recorded() -> Recorded:
     files = {path.name: path.read_bytes() for path in sorted(GOLDEN.iterdir())}
     whole = {name: data for name, data in files.items() if name.endswith(".json")}
     streams = {name: data for name, data in files.items() if name.endswith(".sse")}
-    events = [(is_claude(name), event) for name in streams for event in event_data(streams[name])]
+    events = [(wire_of(name), event) for name in streams for event in event_data(streams[name])]
     bodies = [*whole.values(), *(event for _, event in events)]
+    by_wire = {}
+    for wire in ("chat", "claude", "responses"):
+        for kind, found in (("streams", streams), ("whole", whole)):
+            own = [data for name, data in found.items() if wire_of(name) == wire]
+            by_wire[f"{wire}_{kind}"] = Corpus(own)
+        by_wire[f"{wire}_chunk"] = Corpus([event for of, event in events if of == wire])
     return Recorded(
-        streams=Corpus(tuple(streams.values())),
-        chat_streams=Corpus([data for name, data in streams.items() if not is_claude(name)]),
-        claude_streams=Corpus([data for name, data in streams.items() if is_claude(name)]),
-        chat_whole=Corpus([data for name, data in whole.items() if not is_claude(name)]),
-        chat_chunk=Corpus([event for claude, event in events if not claude]),
-        claude_whole=Corpus([data for name, data in whole.items() if is_claude(name)]),
-        claude_chunk=Corpus([event for claude, event in events if claude]),
+        streams=Corpus(tuple(data for name, data in streams.items() if name not in LONG_STREAMS)),
+        **by_wire,
         failures=Corpus([whole[name] for name in FAILURES if name in whole]),
         counts=Corpus([counts for body in bodies if (counts := _counts_in(body))]),
     )

@@ -23,6 +23,7 @@ from minillmlib import (
     MiniLLMError,
     OpenRouterProvider,
     Provider,
+    ResponsesProvider,
     StreamChunk,
     Usage,
 )
@@ -40,7 +41,7 @@ BASE_SECS = 0.020
 SECS_PER_BYTE = 2e-6
 
 
-ROUTER, CLAUDE = OpenRouterProvider(), AnthropicProvider()
+ROUTER, CLAUDE, RESPONSES = OpenRouterProvider(), AnthropicProvider(), ResponsesProvider()
 
 
 GENERIC = minillmlib.GenericProvider()
@@ -158,6 +159,20 @@ def chunk_reader(provider: Provider) -> Callable[[bytes], StreamChunk | None]:
     return lambda data: provider.parse_chunk(text_of(data))
 
 
+def stream_reader(provider: Provider) -> Callable[[bytes], StreamChunk | None]:
+    """Read one event after the other, until an error or an end begins another stream."""
+    readers = [provider.chunk_reader()]
+
+    def read(data: bytes) -> StreamChunk | None:
+        reader = readers.pop() if readers else provider.chunk_reader()
+        chunk = reader(text_of(data))
+        if chunk is None or not chunk.is_end:
+            readers.append(reader)
+        return chunk
+
+    return read
+
+
 def usage_reader(provider: Provider) -> Callable[[bytes], Usage | None]:
     return lambda data: provider.parse_usage(decode_json(data))
 
@@ -187,6 +202,8 @@ class Parser(NamedTuple):
 
     corpus: str
     readers: tuple[Callable[[bytes], object], ...]
+    share: int = 1
+    """It gets one in so many of the inputs that others get: its answers are long."""
 
 
 PARSERS = {
@@ -195,8 +212,10 @@ PARSERS = {
     "chat chunk": Parser("chat_chunk", (chunk_reader(GENERIC), chunk_reader(ROUTER))),
     "claude message": Parser("claude_whole", (whole_reader(CLAUDE),)),
     "claude event": Parser("claude_chunk", (chunk_reader(CLAUDE),)),
+    "response": Parser("responses_whole", (whole_reader(RESPONSES),), share=4),
+    "response event": Parser("responses_chunk", (stream_reader(RESPONSES),), share=4),
     "failure": Parser("failures", (read_failure, read_failure_inside_success)),
-    "usage": Parser("counts", tuple(map(usage_reader, (GENERIC, ROUTER, CLAUDE)))),
+    "usage": Parser("counts", tuple(map(usage_reader, (GENERIC, ROUTER, CLAUDE, RESPONSES)))),
 }
 
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+import golden_responses
 import msgspec
 
 from minillmlib import (
@@ -27,6 +28,7 @@ TOOLS, FILTER, PAUSE = FinishReason.TOOL_CALLS, FinishReason.CONTENT_FILTER, Fin
 
 CLAUDE_ID = "msg_01Wk9TqLZ4hR7nVbQm2XcA8d"
 ROUTER_ID = "gen-1795000100-Sm4plEgEnErAtIoN01"
+AZURE_ID, AZURE_STREAM_ID = "chatcmpl-CkSampleAzure01", "chatcmpl-CkSampleAzure02"
 WHOLE_ID, STREAM_ID = "chatcmpl-CkSample0001", "chatcmpl-CkSample0002"
 
 
@@ -171,6 +173,71 @@ ANSWERS = {
         id="chatcmpl-77", model="m", content="ok",
         finish_reason=STOP, raw_finish_reason="stop", reasoning="hm",
         reasoning_key="reasoning", usage=usage(9, 0, 0, 3)),
+    # What was written before the filter is kept, and billed.
+    "azure_chat_output_filtered.json": CompletionResponse(
+        id=AZURE_ID, model="gpt-4.1-2025-04-14", content="To begin",
+        finish_reason=FILTER, raw_finish_reason="content_filter", usage=usage(27, 0, 0, 2)),
+    "azure_chat_text.json": CompletionResponse(
+        id=AZURE_ID, model="gpt-4.1-2025-04-14", content="Two high waters on Tuesday.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
+    "azure_stream_prompt_filter_first_chunk.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="Two high waters.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
+    # An event about the filter comes after the end.
+    "azure_stream_async_filter.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="Two high waters.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    "azure_stream_async_filter_blocked.sse": CompletionResponse(
+        id=AZURE_STREAM_ID, model="gpt-4.1-2025-04-14", content="To begin",
+        finish_reason=FILTER, raw_finish_reason="content_filter", usage=None),
+    "compat_alibaba_usage_explicit_cache.json": CompletionResponse(
+        id="chatcmpl-fake02", model="qwen3.5-plus", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning_key="reasoning_content",
+        usage=usage(95, 1024, 1900, 104, 90)),
+    "compat_cerebras_stream_reasoning.sse": CompletionResponse(
+        id="chatcmpl-fake01", model="gpt-oss-120b", content="ok",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="One word.",
+        reasoning_key="reasoning", usage=usage(70, 0, 0, 14, 8)),
+    "compat_databricks_content_reasoning_list.json": CompletionResponse(
+        id="chatcmpl-fake02", model="databricks-claude-sonnet-4-5", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop",
+        reasoning="The log lists three keepers.", usage=usage(30, 0, 0, 44)),
+    "compat_deepseek_anthropic_message.json": CompletionResponse(
+        id="fake-uuid-0001", model="deepseek-v4-pro", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="end_turn", reasoning="Three names.",
+        reasoning_blocks=(
+            block(0, 0, type="thinking", thinking="Three names.", signature="fake-uuid-0001"),
+        ),
+        usage=usage(20, 128, 0, 24)),
+    "compat_minimax_reasoning_split.json": CompletionResponse(
+        id="chatcmpl-fake02", model="MiniMax-M3", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop",
+        reasoning="I count them.", reasoning_key="reasoning_details",
+        reasoning_blocks=(
+            block(0, 0, type="reasoning.text", id="reasoning-text-1", format="MiniMax-response-v1",
+                  index=0, text="I count them."),
+        ),
+        usage=usage(47, 0, 0, 24, 18)),
+    "compat_mistral_usage_num_cached.json": CompletionResponse(
+        id="chatcmpl-fake02", model="mistral-large-latest", content="Three keepers.",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(152, 2048, 0, 5)),
+    # The counts stand in the choice.
+    "compat_moonshot_stream_choice_usage.sse": CompletionResponse(
+        id="chatcmpl-fake01", model="kimi-k2.6", content="3.1 m",
+        finish_reason=STOP, raw_finish_reason="stop", reasoning="One gauge.",
+        reasoning_key="reasoning_content", usage=usage(186, 1024, 0, 19)),
+    "compat_perplexity_usage_cost.json": CompletionResponse(
+        id="chatcmpl-fake02", model="sonar-deep-research", content="The pier opened in 1904 [1].",
+        finish_reason=STOP, raw_finish_reason="stop", usage=usage(
+            12, 0, 0, 258, 240, "0.01781", source="usage.cost.total_cost",
+            beside="searches: 3, search_queries_cost: 0.015")),
+    # 199 + 26 + 285 = 510: reasoning is in the total only. A tick is 1e-10 USD.
+    "compat_xai_usage_ticks.json": CompletionResponse(
+        id="chatcmpl-fake02", model="grok-4.6", content="",
+        finish_reason=TOOLS, raw_finish_reason=None, reasoning="I call the tool.",
+        reasoning_key="reasoning_content",
+        tool_calls=(call("call_fake01", "read_gauge", '{"station":"north pier"}'),),
+        usage=usage(71, 128, 0, 311, 285, "0.0003157", source="usage.cost_in_usd_ticks")),
     "openai_text.json": CompletionResponse(
         id=WHOLE_ID, model="gpt-5.6-terra", content="Two high waters on Tuesday.",
         finish_reason=STOP, raw_finish_reason="stop", usage=usage(27, 0, 0, 6)),
@@ -250,6 +317,7 @@ ANSWERS = {
     "sse_framing_edge_cases.sse": CompletionResponse(
         id=STREAM_ID, model="gpt-5.6-terra", content="Aline\u2028sep\x85end",
         finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    **golden_responses.ANSWERS,
 }  # fmt: skip
 
 
@@ -261,7 +329,48 @@ OPENAI_WHOLE, OPENAI_STREAM = (
 LLAMA = {"system_fingerprint": "b9999-sample"}
 LLAMA_TIMINGS = {"timings": {"cache_n": 22, "prompt_n": 9, "predicted_n": 7}}
 PORTKEY = Path(__file__).parents[1] / "golden" / "compat_portkey_anthropic_skin_stream_flagged.sse"
+SAFE = {"filtered": False, "severity": "safe"}
+UNSEEN = {"filtered": False, "detected": False}
+CATEGORIES = dict.fromkeys(("hate", "self_harm", "sexual", "violence"), SAFE)
+PROMPT = [{"prompt_index": 0, "content_filter_results": {**CATEGORIES, "jailbreak": UNSEEN}}]
+AZURE = {"system_fingerprint": "fp_sample0001"}
+FAKE = {"created": 1795000000}  # of the files that the vendors' packages make up
 EXTRA = {
+    "azure_chat_output_filtered.json": {
+        "created": 1795000300, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "violence": {"filtered": True, "severity": "medium"}}},
+    "azure_chat_text.json": {
+        "created": 1795000300, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "protected_material_code": UNSEEN, "protected_material_text": UNSEEN}},
+    "azure_stream_prompt_filter_first_chunk.sse": {
+        "created": 1795000301, **AZURE, "prompt_filter_results": PROMPT,
+        "content_filter_results": CATEGORIES},
+    "azure_stream_async_filter.sse": {
+        "created": 1795000301, **AZURE, "prompt_annotations": PROMPT,
+        "content_filter_results": CATEGORIES,
+        "content_filter_offsets": {"check_offset": 12, "start_offset": 12, "end_offset": 16}},
+    "azure_stream_async_filter_blocked.sse": {
+        "created": 1795000301, **AZURE, "prompt_annotations": PROMPT,
+        "content_filter_results": {
+            **CATEGORIES, "violence": {"filtered": True, "severity": "high"}},
+        "content_filter_offsets": {"check_offset": 0, "start_offset": 0, "end_offset": 8}},
+    "compat_alibaba_usage_explicit_cache.json": FAKE,
+    "compat_cerebras_stream_reasoning.sse": {**FAKE, "time_info": {
+        "queue_time": 0.0002, "prompt_time": 0.002, "completion_time": 0.01, "total_time": 0.02,
+        "created": 1795000000.5}},
+    "compat_databricks_content_reasoning_list.json": {
+        **FAKE, "signature": "ZmFrZS1kYXRhYnJpY2tz"},
+    "compat_minimax_reasoning_split.json": {
+        **FAKE, "base_resp": {"status_code": 0, "status_msg": ""}},
+    "compat_mistral_usage_num_cached.json": FAKE,
+    "compat_moonshot_stream_choice_usage.sse": FAKE,
+    "compat_perplexity_usage_cost.json": {
+        **FAKE, "citations": ["https://example.org/pier"], "search_results": [{
+            "title": "The pier", "url": "https://example.org/pier", "date": "2026-01-01",
+            "last_updated": None}]},
+    "compat_xai_usage_ticks.json": {**FAKE, "system_fingerprint": "fp_fake"},
     PORTKEY.name: json.loads(PORTKEY.read_text().splitlines()[1].removeprefix("data: ")),
     "compat_deepseek_usage.json": {"created": 1795000204},
     "compat_llamacpp_anthropic_skin.json": {"stop_sequence": "gamma"},
@@ -290,6 +399,7 @@ EXTRA = {
             "url": "https://example.org/tides", "title": "Tide tables",
             "content": "Tuesday 12:31", "start_index": 23, "end_index": 36}}]},
     "sse_framing_edge_cases.sse": OPENAI_STREAM,
+    **golden_responses.EXTRA,
 }  # fmt: skip
 
 
@@ -329,6 +439,16 @@ FAILURES = {
         "This request would exceed the rate limit for your organization of "
         "400,000 input tokens per minute.",
         request_id="req_011CTsampleRate00000000001"),
+    "azure_error_401.json": Failure(
+        "AuthenticationError", 401, None,
+        "Access denied due to invalid subscription key or wrong API endpoint."),
+    "azure_error_content_filter.json": Failure(
+        "ContentFilterError", 400, "content_filter",
+        "The response was filtered due to the prompt triggering Azure OpenAI's content management "
+        "policy."),
+    "azure_error_deployment_not_found_404.json": Failure(
+        "NotFoundError", 404, "DeploymentNotFound",
+        "The API deployment for this resource does not exist."),
     "azure_error_rate_limit_429.json": Failure(
         "RateLimitError", 429, "RateLimitReached", "exceeded token rate limit",
         retry_after_secs=22),
@@ -336,6 +456,16 @@ FAILURES = {
         "AuthenticationError", 401, "wrong_api_key", "Wrong API Key"),
     "compat_cloudflare_error_v4.json": Failure(
         "AuthenticationError", 401, None, "status 401: Authentication error"),
+    "compat_deepseek_error_json_schema.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "This response_format type is unavailable now"),
+    "compat_litellm_error_code_string.json": Failure(
+        "RateLimitError", 429, "throttling_error", "litellm.RateLimitError: AnthropicException"),
+    "compat_together_error.json": Failure(
+        "NotFoundError", 404, "model_not_available", "Unable to access model acme/none."),
+    "compat_vertex_claude_stream_error_429.json": Failure(
+        "RateLimitError", 429, "RESOURCE_EXHAUSTED",
+        "Quota exceeded for aiplatform.googleapis.com/"),
     "compat_minimax_base_resp_200.json": Failure(
         "BillingError", 200, None, "response: insufficient balance"),
     "compat_moonshot_error_balance_429.json": Failure(
@@ -404,6 +534,41 @@ FAILURES = {
     "openrouter_http200_top_level_error.json": Failure(
         "ServerError", 200, "provider_unavailable",
         "Provider returned error (upstream: upstream connect error)"),
+    "responses_error_context_length.json": Failure(
+        "ContextLengthError", 400, "context_length_exceeded",
+        "Your input exceeds the context window of this model."),
+    "responses_error_encrypted_content.json": Failure(
+        "BadRequestError", 400, "invalid_encrypted_content",
+        "Reason: Encrypted content could not be decrypted or parsed."),
+    "responses_error_item_id_prefix.json": Failure(
+        "BadRequestError", 400, "invalid_value",
+        "Invalid 'input[2].id': 'call_N1'. Expected an ID that begins with 'fc'."),
+    "responses_error_item_not_persisted_404.json": Failure(
+        "NotFoundError", 404, "invalid_request_error",
+        "not found. Items are not persisted when `store` is set to false."),
+    "responses_error_min_output_tokens.json": Failure(
+        "BadRequestError", 400, "integer_below_min_value",
+        "integer below minimum value. Expected a value >= 16, but got 5 instead."),
+    "responses_error_no_tool_output.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "No tool output found for function call call_N1."),
+    "responses_error_orphan_function_call.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "of type 'function_call' was provided without its required 'reasoning' item"),
+    "responses_error_orphan_reasoning.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "of type 'reasoning' was provided without its required following item."),
+    "responses_error_unsupported_parameter.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "Unsupported parameter: 'temperature' is not supported with this model."),
+    "responses_failed.json": Failure(
+        "ServerError", 200, "server_error",
+        "The server had an error processing your request. Sorry about that!"),
+    "responses_llamacpp_error_previous_response_id.json": Failure(
+        "BadRequestError", 400, "invalid_request_error",
+        "llama.cpp does not support 'previous_response_id'."),
+    "responses_openrouter_error_prompt.json": Failure(
+        "BadRequestError", 400, "invalid_prompt", "Model openai/gpt-none is not available"),
 }  # fmt: skip
 
 BROKEN_STREAMS = {
@@ -427,4 +592,18 @@ BROKEN_STREAMS = {
         "RateLimitError", 200, "rate_limit_exceeded", "Rate limit exceeded", partial="The first"),
     "openrouter_midstream_error_empty_choices.sse": Failure(
         "ServerError", 200, "provider_unavailable", "Upstream worker at capacity"),
+    "responses_stream_error_flat.sse": Failure(
+        "ServerError", 200, "server_error",
+        "The server had an error while processing your request. Sorry about that!",
+        partial="High water"),
+    "responses_stream_error_nested_then_failed.sse": Failure(
+        "BillingError", 200, "insufficient_quota", "You exceeded your current quota"),
+    "responses_stream_failed_midway.sse": Failure(
+        "RateLimitError", 200, "rate_limit_exceeded", "Rate limit reached for gpt-5.6-terra",
+        retry_after_secs=1.8, partial="High water"),
+    "responses_stream_truncated.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Two high wat"),
+    "responses_stream_truncated_after_item_done.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Two high waters."),
+    "responses_stream_truncated_in_arguments.sse": Failure("IncompleteStreamError", None, None, ""),
 }  # fmt: skip

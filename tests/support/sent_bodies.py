@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from short_answers import ANSWER, CLAUDE
+from short_answers import answer_to
 
 import minillmlib
 from minillmlib import (
@@ -19,6 +19,7 @@ from minillmlib import (
     GenericProvider,
     OpenAiProvider,
     OpenRouterProvider,
+    ResponsesProvider,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -26,6 +27,9 @@ CHAT = [OpenAiProvider(), OpenRouterProvider(), GenericProvider()]
 
 
 CLAUDE_WIRE = AnthropicProvider()
+
+
+RESPONSES_WIRE = ResponsesProvider()
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
@@ -41,8 +45,7 @@ PDF = b"%PDF-1.7\n"
 
 
 def body_of(provider, leaf: ChatNode, params: CompletionParameters | None = None):
-    is_claude = isinstance(provider, AnthropicProvider)
-    transport = ScriptedTransport([ScriptedReply.json(CLAUDE if is_claude else ANSWER)])
+    transport = ScriptedTransport([ScriptedReply.json(answer_to(provider))])
     generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(provider)
     minillmlib.run(leaf.complete(generator.with_transport(transport), params))
     return msgspec.json.decode(transport.requests[0].body)

@@ -1,4 +1,4 @@
-"""Short good answers of both wires, and a generator that gets them from a script.
+"""Short good answers of all wires, and a generator that gets them from a script.
 
 Use it where a test is not about the answer. Where attempts, times or failures matter, use
 `scripted_server`.
@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import msgspec
 
-from minillmlib import GeneratorInfo
+from minillmlib import AnthropicProvider, GeneratorInfo, Provider, ResponsesProvider
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 ANSWER = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
 
 
 CLAUDE = {"content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}
+
+
+RESPONSE = {
+    "id": "resp_1",
+    "status": "completed",
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "ok"}]}],
+}
+
+
+def answer_to(provider: Provider) -> dict[str, object]:
+    """The answer in the wire of a provider."""
+    if isinstance(provider, AnthropicProvider):
+        return CLAUDE
+    return RESPONSE if isinstance(provider, ResponsesProvider) else ANSWER
 
 
 def said(text: str) -> ScriptedReply:

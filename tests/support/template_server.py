@@ -1,6 +1,6 @@
 """The built-in model in a process of its own, with a chat template or a schema of a test's choice.
 
-Use it for what only a real server shows: calls, thoughts and grammars on both of its wires. It is
+Use it for what only a real server shows: calls, thoughts and grammars on its wires. It is
 also the program of that process, run by its path. Standard input brings one line of JSON,
 `{"model": ..., "key": ..., "template": ..., "schema": ...}`, of which the last two may be null, and
 then nothing: the server ends when it is closed. A schema holds every answer. Standard output
@@ -35,11 +35,12 @@ def served_with(template: str | None, schema: dict | None = None):
 
 def over(wire: str, url: str, key: str = KEY):
     """Return a generator for one wire of such a server."""
-    from minillmlib import GeneratorInfo
+    from minillmlib import GeneratorInfo, ResponsesProvider
 
     if wire == "messages":
         return GeneratorInfo.anthropic("smollm2").with_base_url(url).with_api_key(key)
-    return GeneratorInfo.custom("real", f"{url}/v1", "smollm2").with_api_key(key)
+    generator = GeneratorInfo.custom("real", f"{url}/v1", "smollm2").with_api_key(key)
+    return generator.with_provider(ResponsesProvider()) if wire == "responses" else generator
 
 
 def main() -> None:

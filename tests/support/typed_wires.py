@@ -1,4 +1,4 @@
-"""Both wires for tests of typed results: answers by script, and the requests for them."""
+"""All wires for tests of typed results: answers by script, and the requests for them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Chat(Wire):
     model = "gpt-6"
 
     def bare(self) -> GeneratorInfo:
-        return GeneratorInfo.openai(self.model)
+        return GeneratorInfo.openai(self.model, wire="chat")
 
     @staticmethod
     def whole(text: str | None, finish: str = "", **said) -> ScriptedReply:
@@ -78,9 +78,63 @@ class Chat(Wire):
     cut = "length"
 
     @staticmethod
-    def calls() -> ScriptedReply:
+    def calls(text: str = "Let me look.") -> ScriptedReply:
         call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-        return Chat.whole("Let me look.", "tool_calls", tool_calls=[call])
+        return Chat.whole(text or None, "tool_calls", tool_calls=[call])
+
+
+class Responses(Wire):
+    """OpenAI's newer one."""
+
+    model = "gpt-6"
+
+    def bare(self) -> GeneratorInfo:
+        return GeneratorInfo.openai(self.model)
+
+    def turns(self, number: int = -1) -> list[tuple[str, str]]:
+        return [(item["role"], item["content"]) for item in self.bodies[number]["input"]]
+
+    @staticmethod
+    def body(output: list[dict], finish: str = "") -> dict:
+        end = {"status": "incomplete", "incomplete_details": {"reason": finish}}
+        return {"id": "1", "output": output, "usage": CLAUDE_COUNTS,
+                **(end if finish else {"status": "completed"})}  # fmt: skip
+
+    @staticmethod
+    def item(text: str, kind: str = "output_text", key: str = "text") -> dict:
+        return {"type": "message", "content": [{"type": kind, key: text}]}
+
+    @staticmethod
+    def whole(text: str, finish: str = "") -> ScriptedReply:
+        return ScriptedReply.json(Responses.body([Responses.item(text)] if text else [], finish))
+
+    @staticmethod
+    def streamed(*texts: str, finish: str = "") -> ScriptedReply:
+        place = {"output_index": 0, "content_index": 0}
+        end = Responses.body([], finish)
+        events = [
+            {"type": "response.created", "response": {"id": "1"}},
+            {"type": "response.output_item.added", "item": {"type": "message"}, **place},
+            *({"type": "response.output_text.delta", "delta": text, **place} for text in texts),
+            {"type": f"response.{end['status']}", "response": end},
+        ]
+        return ScriptedReply.events(
+            *(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+        )
+
+    @staticmethod
+    def form(body: dict) -> dict | None:
+        form = body.get("text")
+        return form and form["format"]["schema"]
+
+    refused_text = "I cannot help with that."
+    refused = ScriptedReply.json(body.__func__([item.__func__(refused_text, "refusal", "refusal")]))
+    cut = "max_output_tokens"
+
+    @staticmethod
+    def calls(text: str = "Let me look.") -> ScriptedReply:
+        call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"}
+        return ScriptedReply.json(Responses.body([Responses.item(text), call]))
 
 
 class Claude(Wire):
@@ -128,6 +182,6 @@ class Claude(Wire):
     cut = "max_tokens"
 
     @staticmethod
-    def calls() -> ScriptedReply:
+    def calls(text: str = "Let me look.") -> ScriptedReply:
         use = {"type": "tool_use", "id": "c", "name": "look", "input": {}}
-        return Claude.whole("Let me look.", "tool_use", use)
+        return Claude.whole(text, "tool_use", use)

@@ -9,7 +9,7 @@ from minillmlib import GeneratorInfo, InvalidParameterError, MissingExtraError, 
 from minillmlib.cli import terminal
 from minillmlib.cli.tree_view import DIM
 from minillmlib.local import check_engine
-from minillmlib.providers.presets import PRESETS
+from minillmlib.providers.presets import find_preset
 from minillmlib.providers.published_prices import NoPublishedPriceError, find_price
 
 MODEL_VARIABLE = "MINILLMLIB_MODEL"
@@ -47,7 +47,7 @@ def _find_generator(model: str | None, base_url: str | None) -> GeneratorInfo:
         raise InvalidParameterError(
             f"--base-url does not fit --model {name}:..., which has its own address; omit one"
         )
-    if name in PRESETS and ":" in model:
+    if find_preset(name) is not None and ":" in model:
         return GeneratorInfo.from_spec(model).with_base_url(base_url)
     return GeneratorInfo.custom("custom", base_url, model)
 

@@ -34,7 +34,9 @@ from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
 # The server's id of an exchange, under any of the vendors' headers.
-ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-litellm-call-id")
+ID_HEADERS = (
+    "x-request-id", "request-id", "x-generation-id", "x-litellm-call-id", "apim-request-id",
+)  # fmt: skip
 
 # The fields of an answer that are the model's own words. What is said about it is in the others.
 WORDS_OF_THE_MODEL = frozenset((

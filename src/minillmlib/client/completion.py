@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from minillmlib.auth.credentials import token_credential
 from minillmlib.auth.secret import Auth
 from minillmlib.client.attempt import PendingAttempt
 from minillmlib.client.cost_reporting import DONE, Report, report, report_deferred
@@ -30,11 +31,12 @@ from minillmlib.errors import (
     MaxRetriesExceededError,
     MiniLLMError,
     RejectedResponseError,
+    RequestTimeoutError,
     StaleConnectionError,
 )
 from minillmlib.json_value import JsonValue
 from minillmlib.streaming.framing import events_of
-from minillmlib.transport.timeout import TimeoutBudget
+from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.responses import CompletionResponse
@@ -105,6 +107,7 @@ class Completion:
     async def start_attempt(self) -> PendingAttempt:
         """Build the next request and reserve its cost. After that it counts as an attempt."""
         call = self.call
+        await self._renew_token()
         prepared = build_http_request(call, on_new_connection=self._is_resending)
         budget, reservation = call.settings.budget, None
         if budget is not None:
@@ -115,6 +118,19 @@ class Completion:
         self.pending = PendingAttempt(number, call, prepared, reservation)
         self._reservation = None
         return self.pending
+
+    async def _renew_token(self, refused: Auth | None = None) -> None:
+        """Get a new token if the credential needs one, within the time that an answer may take."""
+        token = token_credential(self.call.generator.credential)
+        if token is None:
+            return
+        try:
+            with TimeoutScope().within(self.timeouts.response_timeout()):
+                await token.renew(refused)
+        except RequestTimeoutError as error:
+            late = RequestTimeoutError(f"the token provider is late: {error}", clock=error.clock)
+            late.was_sent = False
+            raise late from None
 
     async def _reserve(self, budget: Budget, estimate: CostEstimate) -> Reservation:
         """Reserve the ceiling of a request, or queue for it as long as an answer may take."""
@@ -197,7 +213,7 @@ class Completion:
             self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._is_resending:
             self._is_resending = True  # not a retry: the server had closed an idle connection
-        elif not self._has_new_credential(error):
+        elif not await self._has_new_credential(error):
             delay = self._retry_delay(error)
             if delay is None:
                 self.give_up(error)
@@ -281,13 +297,14 @@ class Completion:
             reservation.settle(attempt.cost)
         return CostInfo.of(self.attempts)
 
-    def _has_new_credential(self, error: MiniLLMError) -> bool:
+    async def _has_new_credential(self, error: MiniLLMError) -> bool:
         """Whether a refused credential was replaced since, as a file's may be. Checked once."""
         is_refused = isinstance(error, AuthenticationError) and error.status == 401
         if not is_refused or self._has_renewed:
             return False
         self._has_renewed = True
         try:
+            await self._renew_token(self._auth)
             return self.call.generator.credential.resolve() != self._auth
         except MiniLLMError:
             return False

@@ -178,7 +178,8 @@ WORDS = _by_word(
         BillingError: (
             "insufficient_quota exceeded_current_quota_error billing_error payment_required "
             "budget_exceeded billing_disabled quota_per_day servicequotaexceededexception "
-            "arrearage"  # Alibaba
+            "arrearage "  # Alibaba
+            "credit_balance_exhausted"  # OpenAI, inside a stream of its Responses
         ),
         PermissionDeniedError: (
             "permission_denied permission_error unsupported_country_region_territory "
@@ -186,7 +187,9 @@ WORDS = _by_word(
         ),
         ContentFilterError: (
             "content_filter content_policy_violation refusal datainspectionfailed "
-            "data_inspection_failed"
+            "data_inspection_failed "
+            "bio_policy misalignment_policy_violation "  # OpenAI's Responses
+            "image_content_policy_violation"
         ),
         NotFoundError: (
             "model_not_found not_found not_found_error model_not_available deploymentnotfound "
@@ -196,6 +199,7 @@ WORDS = _by_word(
         ConflictError: "conflict_error",
         RateLimitError: (
             "rate_limit_exceeded rate_limit_error capacity_exhausted ratelimitreached "
+            "too_many_requests "  # Azure, also inside a stream (openai-dotnet#881)
             "throttlingexception throttling throttling.ratequota throttling.allocationquota"
         ),
         ModelLoadingError: "modelnotreadyexception",
@@ -203,7 +207,7 @@ WORDS = _by_word(
             "overloaded_error provider_overloaded temporarily_unavailable engine_overloaded_error "
             "serviceunavailableexception"
         ),
-        ServerTimeoutError: "modeltimeoutexception",
+        ServerTimeoutError: "modeltimeoutexception vector_store_timeout",
         ServerError: "modelerrorexception modelstreamerrorexception internalserverexception",
     }
 )
@@ -226,7 +230,12 @@ GENERAL_WORDS = _by_word(
             "invalid_value max_tokens_exceeded string_above_max_length string_too_long "
             "unprocessable unsupported_parameter unsupported_value bad_request badrequesterror "
             "bad_request_error invalid_argument failed_precondition invalidparameter "
-            "invalid_parameter_error validationexception"
+            "invalid_parameter_error validationexception "
+            # OpenAI's Responses, inside a success
+            "invalid_encrypted_content data_residency_mismatch invalid_image invalid_image_format "
+            "invalid_base64_image invalid_image_url invalid_image_mode image_too_large "
+            "image_too_small image_parse_error unsupported_image_media_type empty_image_file "
+            "image_file_too_large image_file_not_found failed_to_download_image"
         ),
     }
 )

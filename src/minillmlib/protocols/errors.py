@@ -275,7 +275,7 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
     is_retryable, request_id = availability.get("retryable"), payload.get("request_id")
     code = fields.get("code")
     return _ErrorBody(
-        message=_message(fields, metadata),
+        message=_message(fields, metadata) + _filter_note(fields),
         words=(*_words(fields, metadata, availability), *_detail_words(details)),
         number=_number(code) or _number(fields.get("status")),
         kind=_vendors_kind(payload, code),
@@ -284,6 +284,14 @@ def _parse_error_body(payload: JsonValue) -> _ErrorBody:
         is_retryable=is_retryable if isinstance(is_retryable, bool) else None,
         request_id=excerpt(request_id) if isinstance(request_id, str) and request_id else None,
     )
+
+
+def _filter_note(fields: JsonObject) -> str:
+    """Return what Azure's filter found in a prompt."""
+    inner = _object(fields.get("innererror"))
+    results = _object(inner.get("content_filter_result") or inner.get("content_filter_results"))
+    found = [name for name, result in results.items() if _object(result).get("filtered") is True]
+    return f" (filtered: {', '.join(found)})" if found else ""
 
 
 def base_resp_code(payload: JsonObject) -> int:

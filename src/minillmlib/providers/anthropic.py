@@ -137,3 +137,35 @@ class AnthropicProvider(Provider):
     def limits_of(self, headers: Mapping[str, str]) -> RateLimits:
         """Return the quota in the `anthropic-ratelimit-*` headers."""
         return parse_rate_limits(headers, "anthropic-ratelimit-{of}-{fact}")
+
+
+class AnthropicHost(AnthropicProvider):
+    """Another vendor's or server's `/v1/messages`, without betas.
+
+    Args:
+        is_bearer: Whether a key goes into `Authorization: Bearer`, and not into `x-api-key`.
+        explain_refusal: See `Capabilities`.
+    """
+
+    capabilities = AnthropicProvider.capabilities.replace(is_generic=True)
+
+    def __init__(
+        self,
+        *,
+        is_bearer: bool = False,
+        explain_refusal: Callable[[str, CompletionParameters], str | None] | None = None,
+    ) -> None:
+        self.is_bearer = is_bearer
+        if explain_refusal is not None:
+            self.capabilities = self.capabilities.replace(explain_refusal=explain_refusal)
+
+    def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
+        """Return the header that this host reads; a token is always `Authorization`."""
+        secret = auth.secret()
+        if secret is not None and (self.is_bearer or auth.kind is AuthKind.BEARER_TOKEN):
+            bearer = ("Authorization", f"Bearer {secret.expose_secret()}")
+            return [("anthropic-version", API_VERSION), bearer]
+        return super().auth_headers(auth)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'is_bearer=True' if self.is_bearer else ''})"

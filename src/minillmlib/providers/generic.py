@@ -33,6 +33,9 @@ class GenericProvider(Provider):
         marks_prefill: Whether a forced beginning is sent with the keys that make vLLM, SGLang and
             others continue it. False is for a server that continues by itself and refuses unknown
             keys, such as Groq's.
+        dialect: The facts of one server in place of these arguments, with the key of its limit.
+        capabilities: The abilities of one server in place of `GenericProvider.capabilities`, of
+            which they may be a changed copy (`replace`).
     """
 
     capabilities: Capabilities = Provider.capabilities.replace(
@@ -40,13 +43,24 @@ class GenericProvider(Provider):
     )
 
     def __init__(
-        self, *, legacy_token_limit: bool | None = None, marks_prefill: bool = True
+        self,
+        *,
+        legacy_token_limit: bool | None = None,
+        marks_prefill: bool = True,
+        dialect: ChatDialect | None = None,
+        capabilities: Capabilities | None = None,
     ) -> None:
+        if dialect is not None:
+            legacy_token_limit = dialect.fields.get("max_tokens") != "max_completion_tokens"
         self.legacy_token_limit = legacy_token_limit
         self.marks_prefill = marks_prefill
+        if capabilities is not None:
+            self.capabilities = capabilities
         if not marks_prefill:
             self.capabilities = self.capabilities.replace(mark_prefill=leave_unmarked)
-        self.dialect: ChatDialect = _NEW_LIMIT if legacy_token_limit is False else _DIALECT
+        self.dialect: ChatDialect = dialect or (
+            _NEW_LIMIT if legacy_token_limit is False else _DIALECT
+        )
 
     def build_request(
         self,

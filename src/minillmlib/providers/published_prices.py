@@ -32,6 +32,10 @@ FEES = ("web_searches_kcount", "storage_searches_kcount")
 FEES_ON_DEMAND = ("anthropic", "openai", "openrouter")
 # Models that also bill searches, sounds or images, though the table may not say so.
 MORE_THAN_TEXT = re.compile(r"search|sonar|audio|realtime|image|transcribe|tts")
+# The domain that Moonshot's prices in USD are of; elsewhere it bills in another currency.
+OPEN_DOMAIN = "ai"
+# Where a model has the name that its user gave to a deployment.
+NAMED_BY_USERS = ("azure",)
 # The suffix that a model's name may add to a prefix in the table: a date or a tag.
 SAME_MODEL = re.compile(r"(?:[-@]\d{8}|[-@]\d{4}-\d{2}-\d{2}|-latest|-\d{8}-v\d(?::\d)?)?")
 
@@ -74,6 +78,8 @@ def is_published(price: TokenPrice | None) -> bool:
 def _price_in(snapshot: DataSnapshot, table: str, base_url: str, model: str) -> TokenPrice:
     now = datetime.now(tz=UTC)
     vendor = _vendor_at(snapshot, base_url)
+    if vendor.id in NAMED_BY_USERS:
+        raise NoPublishedPriceError("the name of a deployment does not say which model it is")
     entry = next((entry for entry in vendor.models if _is_named(entry.match, model.lower())), None)
     if entry is None:
         raise NoPublishedPriceError(f"it does not know this model of {vendor.id}")
@@ -89,7 +95,12 @@ def _vendor_at(snapshot: DataSnapshot, base_url: str) -> tables.Provider:
     """Return the vendor at an address. A relay may ask another price, so names do not count."""
     for vendor in snapshot.providers:
         found = re.match(vendor.api_pattern, base_url)
-        if found and (found[0].endswith("/") or base_url[found.end() :][:1] in ("", "/")):
+        if found is None:
+            continue
+        rest = base_url[found.end() :]
+        if found[0].endswith("."):  # the table leaves the top-level domain open
+            rest = rest.removeprefix(OPEN_DOMAIN)
+        if found[0].endswith("/") or rest[:1] in ("", "/"):
             return vendor
     raise NoPublishedPriceError(f"it knows no vendor at {base_url}")
 

@@ -101,6 +101,9 @@ _RULES: dict[str, _Rule] = {
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
 
 
+PLAIN_ENDS = (FinishReason.STOP, FinishReason.TOOL_CALLS)  # of an answer that is whole
+
+
 class ResponseAccumulator:
     """Adds up the chunks of one stream. `response()` costs O(text), `add` O(1)."""
 
@@ -152,12 +155,20 @@ class ResponseAccumulator:
             self.model = chunk.model
         if chunk.is_end:
             self.has_ended = True
-        if chunk.finish_reason is not None and self.finish_reason is None:
-            self.finish_reason = chunk.finish_reason
-            self.raw_finish_reason = chunk.raw_finish_reason
+        if chunk.finish_reason is not None and self.finish_reason in (None, *PLAIN_ENDS):
+            self._end(chunk)
         if chunk.usage is not None or chunk.usage_record is not None:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
+
+    def _end(self, chunk: StreamChunk) -> None:
+        """Note the finish reason. Of several, the first counts, unless a later one is not plain.
+
+        Azure's asynchronous filter blocks an answer after its end.
+        """
+        if self.finish_reason is None or chunk.finish_reason not in PLAIN_ENDS:
+            self.finish_reason = chunk.finish_reason
+            self.raw_finish_reason = chunk.raw_finish_reason
 
     def _refute_finish(self) -> None:
         """Forget a finish reason that content follows; Gemini sent one with each chunk."""

@@ -35,6 +35,7 @@ class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
         has_tool_media: Whether a tool's result may hold more than text.
         tool_id_chars: The length that the id of a tool call may have; a longer one is replaced,
             alike in the call and in its result, unless this server made it.
+        has_exact_tool_ids: Whether such an id must be just so long, of ASCII letters and digits.
         has_null_content: Whether a message with tool calls and no text has the content null, since
             GLM and MiniMax refuse `""` (earendil-works/pi#3365); else it is `""`.
         has_answer_images: Whether images that the model made go back with its message.
@@ -46,6 +47,7 @@ class MessageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     has_document_urls: bool = False
     has_tool_media: bool = False
     tool_id_chars: int = 40
+    has_exact_tool_ids: bool = False
     has_null_content: bool = True
     has_answer_images: bool = False
 

@@ -43,7 +43,7 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
     Raises `InvalidParameterError` for a field or a message that the wire cannot carry.
     """
     if params.response_format is not None and params.response_format.schema is None:
-        messages = _ensure_json_keyword(messages)
+        messages = ensure_json_keyword(messages)
     body: JsonObject = {"model": model, "messages": encode_messages(dialect, messages)}
     if stream:
         body["stream"] = True
@@ -173,7 +173,7 @@ def omitted_reasoning(dialect: ChatDialect, messages: Sequence[Message]) -> dict
     return {}
 
 
-def _ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
+def ensure_json_keyword(messages: Sequence[Message]) -> Sequence[Message]:
     """Return messages of which one has the word JSON, which OpenAI demands for its JSON mode.
 
     If none has it, add it to the last message of the system or the user.
@@ -267,8 +267,14 @@ def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -
 
 
 def _tool_call_id(call_id: str, dialect: ChatDialect, own_ids: Collection[str]) -> str:
-    """Return the id, or a digest of one that another provider made too long for this wire."""
+    """Return the id, or a digest of one that another provider made and this wire refuses."""
     max_chars = dialect.messages.tool_id_chars
-    if len(call_id) <= max_chars or call_id in own_ids:
+    if call_id in own_ids:
+        return call_id
+    if dialect.messages.has_exact_tool_ids:
+        fits = len(call_id) == max_chars and call_id.isascii() and call_id.isalnum()
+    else:
+        fits = len(call_id) <= max_chars
+    if fits:
         return call_id
     return fields.normalize_tool_call_id(call_id, "call_", max_chars)

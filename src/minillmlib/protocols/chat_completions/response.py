@@ -28,7 +28,7 @@ from minillmlib.protocols.finish_reasons import (
     check_finish_reason,
     parse_finish_reason,
 )
-from minillmlib.streaming.accumulator import add_pieces, join_pieces, whole_response
+from minillmlib.streaming.accumulator import PLAIN_ENDS, add_pieces, join_pieces, whole_response
 from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
@@ -310,6 +310,8 @@ def _content_fields(body: _Body, raw: JsonObject) -> JsonObject:
         found = _choice_fields(choice, pieces)
         fields = _join_choices(fields, found) if len(choices) > 1 else found
     extra = unread_keys(raw, _READ_OF_BODY)
+    if extra.get("created") == 0:  # Azure's events about its filter have empty facts
+        del extra["created"]
     for choice in raw["choices"] if choices else ():
         _add_unread(choice, extra, pieces)
     if extra or pieces:
@@ -337,17 +339,14 @@ def _join_choices(fields: JsonObject, more: JsonObject) -> JsonObject:
     names = ("finish_reason", "raw_finish_reason")
     key = fields.get("reasoning_key") or more.get("reasoning_key", "")
     reason, another = fields["finish_reason"], more["finish_reason"]
-    is_later = another is not None and (reason is None or reason in _PLAIN_ENDS)
-    end = more if is_later and (reason is None or another not in _PLAIN_ENDS) else fields
+    is_later = another is not None and (reason is None or reason in PLAIN_ENDS)
+    end = more if is_later and (reason is None or another not in PLAIN_ENDS) else fields
     joined = {name: end.get(name) for name in names} | {"reasoning_key": key}
     for name in (fields | more).keys() - joined.keys():
         values = [found[name] for found in (fields, more) if found.get(name)]
         if values:
             joined[name] = values[0] + values[1] if len(values) > 1 else values[0]
     return joined
-
-
-_PLAIN_ENDS = (FinishReason.STOP, FinishReason.TOOL_CALLS)
 
 
 def unread_keys(raw: JsonObject, read: AbstractSet[str]) -> JsonObject:

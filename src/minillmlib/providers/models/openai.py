@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -44,6 +44,10 @@ _DEFAULTS = {
     "presence_penalty": 0,
     "stop": None,
 }
+
+# See `may_seal_reasoning`.
+_WITHOUT_REASONING = re.compile(r"(?:^|[/.])(?:gpt-[34]|chatgpt-|gpt-5(?:\.\d+)?-chat)")
+MIN_RESPONSES_TOKENS = 16  # 400 integer_below_min_value, of all models
 
 _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o1-(?:mini|preview)")
 
@@ -89,24 +93,67 @@ def why_no_schema(model: str, form: ResponseFormat) -> str | None:
     return f"{model} is older than schemas for answers" if _WITHOUT_SCHEMAS.match(model) else None
 
 
+def needs_responses(model: str) -> bool:
+    """Whether a model refuses tools on chat completions while it thinks, as it does by itself.
+
+    Its 400 names the Responses wire: gpt-5.6 and gpt-6 (litellm#39631, onyx#15008). A model of
+    another name is taken to call tools on either wire.
+    """
+    family = _family(model)
+    return family is not None and family.thinks and not family.thinks_with_tools
+
+
+def may_seal_reasoning(model: str) -> bool:
+    """Whether to ask a model for sealed reasoning. All but OpenAI's that never think are asked.
+
+    Those refuse it: "Encrypted content is not supported with this model."
+    """
+    return _WITHOUT_REASONING.search(model) is None
+
+
 def explain_refusal(model: str, params: CompletionParameters) -> str | None:
-    """Return the known reasons for which the server refuses a request, or None."""
-    family = next((family for family in _FAMILIES if family.names.match(model)), None)
-    reasons = () if family is None else _refusals(family, params)
+    """Return the known reasons for which chat completions refuse a request, or None."""
+    family = _family(model)
+    return _join(model, () if family is None else (*_tool_refusals(family, params),
+                                                   *_refusals(family, params)))  # fmt: skip
+
+
+def explain_responses_refusal(model: str, params: CompletionParameters) -> str | None:
+    """Return the known reasons for which the Responses wire refuses a request, or None."""
+    family = _family(model)
+    reasons = [] if family is None else list(_refusals(family, params))
+    if params.max_tokens is not None and params.max_tokens < MIN_RESPONSES_TOKENS:
+        reasons.append(f"takes no max_tokens below {MIN_RESPONSES_TOKENS} on the Responses wire")
+    return _join(model, reasons)
+
+
+def _family(model: str) -> _Family | None:
+    return next((family for family in _FAMILIES if family.names.match(model)), None)
+
+
+def _join(model: str, reasons: Iterable[str]) -> str | None:
     return "; ".join(f"{model} {reason}" for reason in reasons) or None
+
+
+def _tool_refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
+    if params.tools and not family.has_tools:
+        yield "calls no tools on the chat-completions wire; use the Responses wire for tools"
+    effort = params.reasoning.effort if params.reasoning else None
+    thinks = family.thinks if effort is None else effort != "none"
+    if params.tools and thinks and not family.thinks_with_tools:
+        yield (
+            "calls tools on this wire only without reasoning: use the Responses wire, or set "
+            "reasoning=ReasoningConfig(effort='none')"
+        )
 
 
 def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
     effort = params.reasoning.effort if params.reasoning else None
     if effort in family.refused_efforts:
         yield f"has no reasoning effort {effort}; use another one or leave it out"
-    if params.tools and not family.has_tools:
-        yield "calls no tools on the chat-completions wire; use another model for tools"
     thinks = family.thinks if effort is None else effort != "none"
     if not thinks:
         return
-    if params.tools and not family.thinks_with_tools:
-        yield "calls tools only without reasoning: set reasoning=ReasoningConfig(effort='none')"
     can_stop = "none" not in family.refused_efforts
     advice = "leave it out" + (" or set the reasoning effort to none" if can_stop else "")
     for field, default in _DEFAULTS.items():

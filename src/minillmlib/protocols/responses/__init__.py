@@ -1,0 +1,1 @@
+"""OpenAI's Responses wire, spoken without state at the server."""

@@ -1,0 +1,61 @@
+"""Reads the token counts and fees of the Responses wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from minillmlib.json_value import JsonObject, JsonValue, excerpt
+from minillmlib.protocols.chat_completions.usage import parse_usage as parse_counts
+from minillmlib.types.usage import Usage
+
+# The items whose making costs no fee beyond the tokens (OpenAI's price list, November 2026). The
+# calls of any other kind, also of an unknown one, are named as a charge.
+_WITHOUT_FEE = frozenset((
+    "message", "reasoning", "compaction", "function_call", "custom_tool_call", "computer_call",
+    "local_shell_call", "apply_patch_call", "tool_search_call", "tool_search_output", "mcp_call",
+    "mcp_list_tools", "mcp_approval_request", "program", "program_output", "configuration_update",
+        "shell_call_output",
+))  # fmt: skip
+# The items whose number, or tokens, `tool_usage` states under another name.
+_STATED_AS = {"web_search_call": "web_search", "image_generation_call": "image_gen"}
+
+
+def parse_usage(raw: JsonValue) -> Usage | None:
+    """Return the usage of a body or of an end event, or None if the counts cannot be trusted.
+
+    They are read as those of chat completions, which some servers send under these names. The
+    fees for tools at the vendor stand beside them.
+    """
+    body = raw.get("response", raw) if isinstance(raw, dict) else None
+    if not isinstance(body, dict):
+        return None
+    usage = parse_counts(body)
+    if usage is None:
+        return None
+    charges = [*filter(None, [usage.non_token_charges]), *_tool_charges(body)]
+    if not charges:
+        return usage
+    return msgspec.structs.replace(usage, non_token_charges=", ".join(charges))
+
+
+def _tool_charges(body: JsonObject) -> Iterator[str]:
+    stated = body.get("tool_usage")
+    stated = stated if isinstance(stated, dict) else {}
+    for name, counts in stated.items():
+        facts = counts.items() if isinstance(counts, dict) else [("count", counts)]
+        for fact, count in facts:
+            if (
+                count
+                and not isinstance(count, dict)
+                and fact not in ("input_tokens", "output_tokens")
+            ):
+                yield excerpt(f"{name} {fact}: {count}")
+    output = body.get("output")
+    items = output if isinstance(output, list) else ()
+    kinds = [item.get("type") for item in items if isinstance(item, dict)]
+    for kind, count in Counter(map(str, kinds)).items():
+        if kind not in _WITHOUT_FEE and _STATED_AS.get(kind) not in stated:
+            yield excerpt(f"{kind}: {count}")
