@@ -344,7 +344,8 @@ async def _end_tasks() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-_start_lock = threading.Lock()
+# Held again where the garbage collector closes an unread `iterate` within `_background_loop`.
+_start_lock = threading.RLock()
 _current: _BackgroundLoop | None = None
 
 
@@ -367,7 +368,7 @@ def _background_loop(job: _Job[T]) -> _BackgroundLoop:
 def _forget_loop() -> None:
     """Forget the loop in a forked child: it runs in the parent, whose threads may hold the lock."""
     global _current, _start_lock
-    _current, _start_lock = None, threading.Lock()
+    _current, _start_lock = None, threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -71,6 +71,39 @@ def test_iterate_gives_the_chunks_and_then_the_node():
     assert stream.node.text == "ab"
 
 
+def test_the_collector_may_find_an_unread_stream_while_another_call_starts():
+    class Cycle:
+        pass
+
+    async def nothing() -> None:
+        pass
+
+    def collect_at_many_places() -> None:
+        run(nothing())
+        for allocations in range(400):
+            chunks = iterate(ChatNode.root("s").chat_streaming("u", scripted(streamed("a", "b"))))
+            next(chunks)
+            gc.collect()
+            gc.disable()
+            cycle, job = Cycle(), nothing()
+            cycle.me, cycle.chunks = cycle, chunks
+            del cycle, chunks
+            gc.set_threshold(allocations % 40 + 1, 1, 1)
+            gc.enable()
+            run(job)
+
+    thresholds = gc.get_threshold()
+    # A thread, since what hangs would hang here for ever.
+    thread = threading.Thread(target=collect_at_many_places, daemon=True)
+    try:
+        thread.start()
+        thread.join(60)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    assert not thread.is_alive()
+
+
 def test_leaving_the_loop_of_iterate_ends_the_stream():
     stream = ChatNode.root("s").chat_streaming("u", scripted(streamed("a", "b")))
     chunks = iterate(stream)
