@@ -1,21 +1,17 @@
 """OpenAI's models at Azure: other addresses, and the model is a deployment."""
 
 import re
-from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
 
 from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import JsonObject
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
-from minillmlib.protocols.responses import request
 from minillmlib.providers.base import Capabilities, Provider
 from minillmlib.providers.models import openai as models
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.responses import ResponsesProvider
-from minillmlib.types.messages import Message
 from minillmlib.types.parameters import CompletionParameters
 
 # The version of the API that a deployment has in its address; any other one, such as `preview`,
@@ -103,17 +99,3 @@ class AzureResponsesProvider(_AtAzure, ResponsesProvider):
     def __init__(self, api_version: str | None = None, *, seals_reasoning: bool = True) -> None:
         super().__init__(api_version)
         self.seals_reasoning = seals_reasoning
-
-    def build_request(
-        self,
-        model: str,
-        messages: Sequence[Message],
-        params: CompletionParameters,
-        *,
-        stream: bool,
-        include_usage: bool,
-    ) -> JsonObject:
-        """Return the body; usage is always sent, so it need not be requested."""
-        del include_usage
-        seals = self.seals_reasoning and models.may_seal_reasoning(model)
-        return request.build_body(model, messages, params, stream=stream, seals_reasoning=seals)

@@ -63,6 +63,7 @@ class ResponsesProvider(Provider):
         is_generic=True,
     )
     billing = Billing(max_media_tokens=models.max_media_tokens, priced_extra=PRICED_EXTRA)
+    seals_reasoning: bool = True  # whether to ask a model for it that may give it
 
     def endpoint_url(self, base: str) -> str:
         """Return `/responses` below `base`."""
@@ -79,7 +80,7 @@ class ResponsesProvider(Provider):
     ) -> JsonObject:
         """Return the body; usage is always sent, so it need not be requested."""
         del include_usage
-        seals = models.may_seal_reasoning(model)
+        seals = self.seals_reasoning and models.may_seal_reasoning(model)
         return request.build_body(model, messages, params, stream=stream, seals_reasoning=seals)
 
     def parse_response(self, raw: JsonValue) -> CompletionResponse:
