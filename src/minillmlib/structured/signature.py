@@ -31,8 +31,8 @@ class Signature:
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         inner, fixed = _unwrap(function)
-        is_object = not hasattr(inner, "__name__")  # an instance of a class with `__call__`
-        code = type(inner).__call__ if is_object else inner
+        code = code_of(function)
+        is_object = code is not inner
         self.name: str = type(inner).__name__ if is_object else inner.__name__
         doc = inspect.getdoc(code) or (is_object and inspect.getdoc(type(inner))) or ""
         self.description = summary_of(doc) or None
@@ -80,6 +80,12 @@ def _unwrap(function: Callable[..., object]) -> tuple[Callable[..., object], set
         fixed |= set(function.keywords)
         function = function.func
     return function, fixed
+
+
+def code_of(function: Callable[..., object]) -> Callable[..., object]:
+    """Return the function that a partial, or an instance of a class with `__call__`, runs."""
+    inner, _ = _unwrap(function)
+    return inner if hasattr(inner, "__name__") else type(inner).__call__
 
 
 def _parameters_of(

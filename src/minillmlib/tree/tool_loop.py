@@ -16,6 +16,7 @@ from minillmlib.errors import (
 )
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
+from minillmlib.structured.signature import code_of
 from minillmlib.types.messages import PARTS, ContentPart, MessageContent, TextPart
 from minillmlib.types.parameters import ParametersLike, node_parameters
 from minillmlib.types.responses import StreamChunk
@@ -58,7 +59,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     def from_function(cls, function: Callable[..., object]) -> Self:
         """Return the tool of a typed function, with `ToolDefinition.from_function`."""
         definition = ToolDefinition.from_function(function)
-        if inspect.iscoroutinefunction(inspect.unwrap(_code_of(function))):
+        if inspect.iscoroutinefunction(inspect.unwrap(code_of(function))):
             return cls(definition=definition, run=lambda call: function(**call.bind(function)))
         return cls(definition=definition, run=_InThread(function))
 
@@ -72,12 +73,6 @@ class _InThread:
     async def __call__(self, call: ToolCall) -> object:
         arguments = call.bind(self._function)
         return await asyncio_module().to_thread(self._function, **arguments)
-
-
-def _code_of(function: Callable[..., object]) -> Callable[..., object]:
-    while hasattr(function, "func"):  # a partial
-        function = function.func
-    return function if hasattr(function, "__name__") else type(function).__call__
 
 
 class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
