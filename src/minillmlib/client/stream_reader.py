@@ -205,7 +205,7 @@ class StreamReader:
         except MalformedResponseError as error:
             error.is_retryable = True
             raise
-        if accumulator.chars + accumulator.extra_chars > self._max_chars:
+        if max(accumulator.chars, accumulator.extra_chars) > self._max_chars:
             raise LimitExceededError(
                 f"the answer holds more than {self._max_chars:,} characters; "
                 "raise text_chars of the generator's limits if that is right"

@@ -131,7 +131,7 @@ class ResponseAccumulator:
         self.chars = 0  # of all texts, and about the memory of all other content
         self.extra_chars = 0  # the same of the unread keys
         self._other_chars = 0  # of all content but the text
-        self._piece_bytes = 0  # memory of pieces beside their characters
+        self._object_bytes = 0  # memory of unread keys and their pieces, beside their content
         self._is_ascii = True  # whether all texts are
 
     def add(self, chunk: StreamChunk) -> bool:
@@ -181,13 +181,15 @@ class ResponseAccumulator:
         for key, value in chunk.extra.items():
             if key in chunk.extra_pieces:
                 if key not in self._extra_pieces:
-                    grown += OBJECT_BYTES + len(key)
+                    self._object_bytes += OBJECT_BYTES
+                    grown += len(key)
                 add_pieces(self._extra_pieces, {key: value})
                 grown += _size(value)
-                self._piece_bytes += PIECE_BYTES
+                self._object_bytes += PIECE_BYTES
             elif key not in self._extra:
                 self._extra[key] = value
-                grown += OBJECT_BYTES + len(key) + _size(value)
+                self._object_bytes += OBJECT_BYTES
+                grown += len(key) + _size(value)
             elif not _is_equal(self._extra[key], value):
                 grown += _size(value) - _size(self._extra[key])
                 self._extra[key] = value
@@ -266,7 +268,7 @@ class ResponseAccumulator:
         A character that is not ASCII may make each of a joined text take four bytes.
         """
         char_bytes = 1 if self._is_ascii else 4
-        return (self.chars + self.extra_chars) * char_bytes + self._piece_bytes
+        return (self.chars + self.extra_chars) * char_bytes + self._object_bytes
 
     @property
     def text(self) -> str:
