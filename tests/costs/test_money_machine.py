@@ -44,6 +44,7 @@ from minillmlib import (
     CostCallbackError,
     CostTotal,
     GeneratorInfo,
+    IncompleteStreamError,
     MiniLLMError,
     NodeCompletionParameters,
     StreamingCompletion,
@@ -325,7 +326,10 @@ class MoneyMachine(RuleBasedStateMachine):
             if not call.is_over:
                 self._answer(call, stream.node)
         except MiniLLMError as error:
-            call.fail(error)
+            if call.is_over:  # read on after its failure, when the cost may be known by then
+                assert isinstance(error, IncompleteStreamError)
+            else:
+                call.fail(error)
 
     async def _left(self, call: Call, stream: StreamingCompletion, ways: list[str]) -> None:
         """C1: however often and in whatever order a stream is left, there is one record."""
