@@ -94,6 +94,8 @@ def test_the_collector_may_find_an_unread_stream_while_another_call_starts():
             run(job)
 
     thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # else each of many collections looks at what all tests before this one left
     # A thread, since what hangs would hang here for ever.
     thread = threading.Thread(target=collect_at_many_places, daemon=True)
     try:
@@ -102,6 +104,7 @@ def test_the_collector_may_find_an_unread_stream_while_another_call_starts():
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()
+        gc.unfreeze()
     gc.collect()  # the last of them is not left to another test
     assert not thread.is_alive()
 
