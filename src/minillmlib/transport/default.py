@@ -53,8 +53,14 @@ class _SharedEngine:
         return await self._engine.send(request)
 
 
-@cache
 def _engine() -> Transport:
+    """Return the one engine, also to threads that ask for it at the same time."""
+    with import_lock:
+        return _new_engine()
+
+
+@cache
+def _new_engine() -> Transport:
     return _import_engine()()
 
 
