@@ -135,7 +135,9 @@ class Trees(RuleBasedStateMachine):
         for said in other.walk():
             if said.label not in mine:
                 assert said.parent is not None
-                parent = mine[said.parent.label]
+                parent = mine.get(said.parent.label)
+                if parent is None or said.label in parent.used:
+                    continue  # it was detached here before a restart, with all below it
                 copy = Said(one.group, said.label, said.text, said.node, parent)
                 parent.children.append(copy)
                 parent.used.add(copy.label)
