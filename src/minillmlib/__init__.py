@@ -23,6 +23,7 @@ from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.streaming.argument_stream import ArgumentStream, FieldStream
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
+from minillmlib.tree.siblings import SiblingStreams
 from minillmlib.tree.tool_loop import Tool, ToolEvent, ToolLoop, ToolRun
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import (
@@ -139,6 +140,7 @@ __all__ = [
     "OpenRouterProvider",
     "OverloadedError",
     "ParsedNode",
+    "PartialFailureError",
     "PermissionDeniedError",
     "ProtocolError",
     "Provider",
@@ -163,6 +165,7 @@ __all__ = [
     "Secret",
     "ServerError",
     "ServerTimeoutError",
+    "SiblingStreams",
     "StaleConnectionError",
     "StorageError",
     "StreamChunk",

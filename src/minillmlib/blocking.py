@@ -17,6 +17,7 @@ from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import InvalidParameterError, ReadError
 from minillmlib.streaming.partial_json import PartialJsonStream
+from minillmlib.tree.siblings import SiblingStreams
 from minillmlib.tree.tool_loop import ToolRun
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 END_SECS = 2.0
+STREAMS = (StreamingCompletion, PartialJsonStream, ToolRun, SiblingStreams)
 
 
 class Readable(Protocol[T_co]):
@@ -60,7 +62,8 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
 def iterate(stream: Readable[T]) -> Generator[T, None, None]:
     """Yield the chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
 
-    Also takes `stream.partial_json()` and `run_tools_streaming`, and yields their values.
+    Also takes `stream.partial_json()`, `run_tools_streaming` and `complete_many_streaming`, and
+    yields their values.
 
     Examples:
         >>> stream = ChatNode.root().chat_streaming("Hello", GeneratorInfo.openai("gpt-4o-mini"))
@@ -68,7 +71,7 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
         ...     print(chunk.delta, end="")
         Paris.
     """
-    if not isinstance(stream, StreamingCompletion | PartialJsonStream | ToolRun):
+    if not isinstance(stream, STREAMS):
         raise InvalidParameterError(
             "iterate() takes a stream, as from node.chat_streaming(...), "
             f"not {type(stream).__name__}"

@@ -39,6 +39,7 @@
     ├── JsonRepairError              a text contains no JSON (also a ValueError)
     ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
     ├── TurnLimitError               the model still asks for tools after `max_turns`
+    ├── PartialFailureError          some answers of `complete_many` failed, others did not
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
     ├── CostCallbackError            a callback of a `CompletionContext` raised
     ├── StorageError                 a conversation could not be read from or written to a file
@@ -51,6 +52,9 @@
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minillmlib.tree.node import ChatNode
     from minillmlib.types.costs import Attempt
 
 __all__ = [
@@ -81,6 +85,7 @@ __all__ = [
     "NoJsonFoundError",
     "NotFoundError",
     "OverloadedError",
+    "PartialFailureError",
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
@@ -380,6 +385,31 @@ class ToolArgumentError(MiniLLMError, ValueError):
 
 class TurnLimitError(MiniLLMError):
     """The model still asks for tools after `max_turns` turns. Its last results are in the tree."""
+
+
+class PartialFailureError(MiniLLMError):
+    """Some of the answers of `complete_many` failed; the others are in the tree.
+
+    Attributes:
+        errors: The error of each answer that failed, in order. `attempts` are those of all.
+        nodes: The nodes of the other answers, in order. They are not pickled with the error.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errors: "Sequence[MiniLLMError]" = (),
+        nodes: "Sequence[ChatNode]" = (),
+    ) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)
+        self.nodes = tuple(nodes)
+        self.attempts = tuple(attempt for error in errors for attempt in error.attempts)
+        self.is_retryable = any(error.is_retryable for error in errors)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.args, {**vars(self), "nodes": ()}
 
 
 class MissingFieldError(MiniLLMError, LookupError):

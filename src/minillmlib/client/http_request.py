@@ -122,8 +122,11 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
             stream=call.stream,
             include_usage=call.wants_usage,
         )
-        mark = generator.provider.capabilities.mark_prefill
-        return mark(generator.model, body) if call.settings.force_prepend else body
+        if call.settings.force_prepend:
+            body = generator.provider.capabilities.mark_prefill(generator.model, body)
+        elif call.choices > 1:
+            body = generator.provider.capabilities.ask_choices(body, call.choices)
+        return body  # noqa: TRY300 - the provider may be the caller's own
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own

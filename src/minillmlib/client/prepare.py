@@ -46,14 +46,16 @@ SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one completion needs; the thread is a snapshot.
 
-    `prefix` holds the messages that an earlier call encoded (perhaps none), if the messages are
-    sent unmodified; None if the body must be built whole.
+    `choices` is the number of answers that the one request asks for. `prefix` holds the messages
+    that an earlier call encoded (perhaps none), if the messages are sent unmodified; None if the
+    body must be built whole.
     """
 
     generator: GeneratorInfo
     messages: tuple[Message, ...]
     settings: NodeCompletionParameters
     stream: bool
+    choices: int = 1
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None
     prefix: EncodedPrefix | None = None

@@ -47,7 +47,7 @@ def add_extra(body: JsonObject, extra: Mapping[str, JsonValue]) -> JsonObject:
     if extra.get("n") not in (None, 1):
         raise InvalidParameterError(
             f"extra['n'] asks for {extra['n']} answers, of which all but one would be lost; "
-            "make one call for each answer, with complete() from the same node"
+            "use complete_many(), which adds a node for each"
         )
     for key in extra:
         if key in body or key in RESERVED:

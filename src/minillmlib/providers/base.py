@@ -10,6 +10,7 @@ from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.cache_control import BREAKPOINTS
 from minillmlib.protocols.chat_completions import request, response, usage
+from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.protocols.stated_costs import StatedCost, parse_usd
@@ -157,6 +158,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
         min_output_tokens: `(model, params)`: the smallest `max_tokens` of a request that only
             writes a cache.
+        max_choices: `(model)`: the most answers that one request may ask for, if the counts of its
+            tokens are those of all answers; else 1.
+        ask_choices: `(body, count)`: the body that asks for so many answers.
+        split_choices: `(raw)`: a body with several answers as bodies with one answer each.
         omitted: `(model, messages, params)`: the settings that are not sent though no error says
             so, with the reason for each. The client may ask only for the messages that it encodes
             anew; earlier ones have no cache breakpoint.
@@ -177,6 +182,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     why_no_schema: Callable[[str, ResponseFormat], str | None] = _none
     why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
     min_output_tokens: Callable[[str, CompletionParameters], int] = _one
+    max_choices: Callable[[str], int] = _one
+    ask_choices: Callable[[JsonObject, int], JsonObject] = ask_choices
+    split_choices: Callable[[JsonValue], list[JsonValue]] = split_choices
     omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
         _explain_omissions
     )

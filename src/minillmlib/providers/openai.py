@@ -28,5 +28,6 @@ class OpenAiProvider(Provider):
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,
         explain_refusal=models.explain_refusal,
+        max_choices=models.max_choices,
     )
     billing: Billing = Provider.billing.replace(max_media_tokens=models.max_media_tokens)

@@ -25,6 +25,7 @@ from minillmlib.tree.journal import attach_journal
 from minillmlib.tree.page import html_page
 from minillmlib.tree.records import ID_BYTES, FormatValue, encode_lossy, plain_value
 from minillmlib.tree.render import as_html, as_markdown, as_sharegpt, as_text
+from minillmlib.tree.siblings import SiblingStreams, complete_many
 from minillmlib.tree.thread_file import as_message, thread_from_json, thread_json
 from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
 from minillmlib.tree.tree import NO_NODE, Tree
@@ -607,6 +608,79 @@ class ChatNode:
         return StreamingCompletion(*self._prepare(generator, params, fields, message, stream=True))
 
     @overload
+    async def complete_many(
+        self, n: int, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "list[ParsedNode[T]]": ...
+
+    @overload
+    async def complete_many(
+        self, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> list[Self]: ...
+
+    async def complete_many(
+        self, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "Sequence[ChatNode]":
+        """Ask the model for `n` answers and return their nodes, each a child of this node.
+
+        OpenAI's chat models that do not reason answer one request `n` times, so the prompt is paid
+        once; each node then has an equal share of the cost. Otherwise there are `n` requests at the
+        same time, or, if the call writes a cache (`cache_breakpoint`, `with_cache`), one that goes
+        ahead until its answer begins, so that the others read what it wrote.
+
+        Raises `PartialFailureError` if some answers failed: it has the nodes of the others, which
+        stay in the tree. If all failed, raises the first error. When cancelled, answers that have
+        come stay in the tree.
+
+        Examples:
+            >>> question = ChatNode.root("Be brief.").add_user("The capital of France?")
+            >>> answers = run(question.complete_many(3, GeneratorInfo.openai("gpt-4o-mini")))
+            >>> [answer.text for answer in answers], question.children() == answers
+            (['Paris.', 'Paris.', 'Paris.'], True)
+        """
+        call, on_answer = self._prepare(generator, params, NO_FIELDS, stream=False)
+        return await complete_many(n, call, on_answer)
+
+    @overload
+    async def chat_many(
+        self, content: ContentLike, n: int, generator: GeneratorInfo, params: TypedParameters[T]
+    ) -> "list[ParsedNode[T]]": ...
+
+    @overload
+    async def chat_many(
+        self, content: ContentLike, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> list[Self]: ...
+
+    async def chat_many(
+        self, content: ContentLike, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "Sequence[ChatNode]":
+        """Send a user message and return the nodes of `n` answers, its children.
+
+        The message is added with the first answer. Otherwise as `complete_many`.
+        """
+        message = Message.user(content)
+        call, on_answer = self._prepare(generator, params, NO_FIELDS, message, stream=False)
+        return await complete_many(n, call, on_answer)
+
+    def complete_many_streaming(
+        self, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "SiblingStreams[ChatNode]":
+        """Stream what `complete_many` returns, in a request for each answer.
+
+        async with question.complete_many_streaming(3, generator) as streams:
+            async for index, chunk in streams:
+                texts[index] += chunk.delta
+        best = max(streams.nodes, key=score)
+        """
+        return SiblingStreams(n, *self._prepare(generator, params, NO_FIELDS, stream=True))
+
+    def chat_many_streaming(
+        self, content: ContentLike, n: int, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> "SiblingStreams[ChatNode]":
+        """Stream what `chat_many` returns, in a request for each answer."""
+        message = Message.user(content)
+        return SiblingStreams(n, *self._prepare(generator, params, NO_FIELDS, message, stream=True))
+
+    @overload
     async def run_tools(
         self,
         generator: GeneratorInfo,
@@ -775,7 +849,8 @@ class ChatNode:
     ) -> "tuple[Call, Callable[[Completed], ChatNode]]":
         """Return the call, and a function that adds the new messages and the answer to the tree.
 
-        `fields` are the values of `CALL_FIELDS` that the call gives.
+        It may be called again, with another answer to the same messages. `fields` are the values of
+        `CALL_FIELDS` that the call gives.
         """
         check_generator(generator)
         if fields != NO_FIELDS:
@@ -791,11 +866,15 @@ class ChatNode:
             path = self._tree.store.path(end)
             prefix = cache.find(path, generator.provider, model_key(generator))
         call = prepare(thread, generator, params, stream=stream, prefix=prefix)
+        parent, unsaved = self._index, new
 
         def on_answer(completed: Completed) -> ChatNode:
+            nonlocal parent, unsaved
             response = completed.response
             answer = response.to_assistant_message()
-            index = self._tree.append(self._index, *new, answer, response=response)
+            index = self._tree.append(parent, *unsaved, answer, response=response)
+            if unsaved:
+                parent, unsaved = self._tree.store.parents[index], ()
             if cache is not None and completed.prefix is not None:
                 cache.store(end, completed.prefix)
             if call.result_type is None:

@@ -106,7 +106,7 @@ def _content(
     if response is not None:
         usage, reason, attempts = response.usage, response.finish_reason, len(response.attempts)
         row |= {
-            "cost": str(response.total_cost),
+            "cost": _cost_words(response),
             "model": response.model,
             "tokens": usage and [usage.prompt_tokens, usage.completion_tokens],
             "finish": reason not in NORMAL_FINISHES and reason,
@@ -114,6 +114,11 @@ def _content(
         }
     always = {"role": message.role.value, "text": message.text or ""}
     return always | {key: value for key, value in row.items() if value}
+
+
+def _cost_words(response: CompletionResponse) -> str:
+    count = max((attempt.share_of for attempt in response.attempts), default=1)
+    return f"{response.total_cost}{f' (1/{count} of a request)' if count > 1 else ''}"
 
 
 class _MediaRows:

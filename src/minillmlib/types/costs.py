@@ -5,7 +5,15 @@ An unknown cost never looks like a free request.
 
 import enum
 from collections.abc import Iterable
-from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, localcontext
+from decimal import (
+    ROUND_DOWN,
+    Context,
+    Decimal,
+    DivisionByZero,
+    InvalidOperation,
+    Overflow,
+    localcontext,
+)
 from itertools import chain
 from types import UnionType
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -19,6 +27,7 @@ from minillmlib.types.values import check_kind, check_number
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
+SHARE_DIGITS = 3  # more than the amount has, in a part of it
 MAX_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
@@ -215,6 +224,17 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """Whether it is not known at all what the request cost."""
         return self.resolution is CostResolution.UNKNOWN
 
+    def shares(self, count: int) -> "list[CostOutcome]":
+        """Return `count` outcomes with equal parts of this cost, whose sum is exact.
+
+        `usage` stays that of the whole request: nothing says whose its tokens are.
+        """
+        amounts = zip(_shares(self.cost, count), _shares(self.minimum_cost, count), strict=True)
+        return [
+            msgspec.structs.replace(self, cost=cost, minimum_cost=minimum)
+            for cost, minimum in amounts
+        ]
+
     def __str__(self) -> str:
         if self.resolution is CostResolution.RESOLVED:
             return f"${self.cost:f}"
@@ -247,6 +267,19 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             minimum_cost=minimum_cost,
             record=record,
         )
+
+
+def _shares(amount: Decimal, count: int) -> list[Decimal]:
+    """Return equal parts of an amount; the first has what the division leaves."""
+    unit = Decimal(1).scaleb(min(_exponent(amount), 0) - SHARE_DIGITS)
+    part = EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
+    rest = [part] * (count - 1)
+    return [EXACT.subtract(amount, exact_sum(rest)), *rest]
+
+
+def _exponent(amount: Decimal) -> int:
+    exponent = amount.as_tuple().exponent
+    return exponent if isinstance(exponent, int) else 0
 
 
 def _outcomes_of(value: "CostOutcome | CostInfo | None") -> "list[CostOutcome]":
@@ -337,7 +370,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `number` counts from 1, `started_at` is in seconds since 1970, and `sent_bytes` is the size of
     the body. `status` is None if no response arrived. `error` is the name of the error's class.
-    `cost` is None if nothing can have been billed.
+    `cost` is None if nothing can have been billed. `share_of` is the number of answers that the
+    request was for: with several, `cost` is the share of one, while `usage` counts for all.
     """
 
     number: int
@@ -352,6 +386,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_id: str = ""
     error: str | None = None
     cost: CostOutcome | None = None
+    share_of: int = 1
+
+    def shares(self, count: int) -> "list[Attempt]":
+        """Return the attempt once for each of `count` answers, with equal parts of its cost.
+
+        The parts are exact: their sum is the cost.
+        """
+        costs = [None] * count if self.cost is None else self.cost.shares(count)
+        return [msgspec.structs.replace(self, cost=cost, share_of=count) for cost in costs]
 
     @property
     def was_sent(self) -> bool:

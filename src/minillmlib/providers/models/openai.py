@@ -93,6 +93,15 @@ def why_no_schema(model: str, form: ResponseFormat) -> str | None:
     return f"{model} is older than schemas for answers" if _WITHOUT_SCHEMAS.match(model) else None
 
 
+def max_choices(model: str) -> int:
+    """Return the most answers that one request may ask for with `n`.
+
+    128 by OpenAI's reference. Those of o1 refused more than one, and nothing is said of later
+    models that reason, so they are asked once for each answer.
+    """
+    return 128 if _WITHOUT_REASONING.search(model) else 1
+
+
 def needs_responses(model: str) -> bool:
     """Whether a model refuses tools on chat completions while it thinks, as it does by itself.
 

@@ -1,0 +1,344 @@
+"""Several answers to one prompt: siblings, whose costs add up to what was paid."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import pickle
+from decimal import Decimal
+
+import pytest
+from cache_server import caching
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillmlib import (
+    AuthenticationError,
+    Budget,
+    ChatNode,
+    CompletionParameters,
+    CostInfo,
+    CostOutcome,
+    GeneratorInfo,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    PartialFailureError,
+    RateLimitError,
+    TokenPrice,
+    Usage,
+    iterate,
+    run,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+PRICE = TokenPrice(3, 15).with_cache_rates(0.3, 3.75, 6)
+TINY = NodeCompletionParameters(retry=0)
+
+
+def answers(*texts: str, completion_tokens: int = 2) -> ScriptedReply:
+    """A body with a choice for each text, not in order; it counts the tokens of all."""
+    choices = [
+        {"index": number, "message": {"content": text}, "finish_reason": "stop"}
+        for number, text in enumerate(texts)
+    ]
+    usage = {"prompt_tokens": 10, "completion_tokens": completion_tokens}
+    return ScriptedReply.json({"id": "c-1", "choices": choices[::-1], "usage": usage})
+
+
+def openai(*replies: ScriptedReply, model: str = "gpt-4o") -> GeneratorInfo:
+    generator = GeneratorInfo.openai(model).with_api_key("key").with_token_price(PRICE)
+    return generator.with_transport(ScriptedTransport(replies))
+
+
+def custom(*replies: ScriptedReply) -> GeneratorInfo:
+    return GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(
+        ScriptedTransport(replies)
+    )
+
+
+def anthropic(*texts: str) -> GeneratorInfo:
+    replies = [
+        ScriptedReply.json({
+            "type": "message", "content": [{"type": "text", "text": text}],
+            "stop_reason": "end_turn", "usage": {"input_tokens": 10, "output_tokens": 2},
+        })
+        for text in texts
+    ]  # fmt: skip
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("key")
+    return generator.with_transport(ScriptedTransport(replies))
+
+
+def stream(text: str) -> ScriptedReply:
+    choices = [{"delta": {"content": piece}} for piece in text.split("|")]
+    choices += [{"delta": {}, "finish_reason": "stop"}]
+    events = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
+    return ScriptedReply.events(*events, b"data: [DONE]\n\n")
+
+
+def question() -> ChatNode:
+    return ChatNode.root("Be brief.").add_user("A city?")
+
+
+def bodies(generator: GeneratorInfo) -> list[dict]:
+    return [json.loads(request.body) for request in generator.transport.requests]
+
+
+# By one request.
+
+
+def test_one_request_of_openai_gives_siblings_in_the_order_of_their_index():
+    generator, node = openai(answers("Oslo", "Rome", "Paris")), question()
+    nodes = run(node.complete_many(3, generator))
+    assert [one.text for one in nodes] == ["Oslo", "Rome", "Paris"]
+    assert node.children() == nodes
+    assert [body["n"] for body in bodies(generator)] == [3]
+
+
+def test_the_one_request_is_reported_once_and_its_cost_is_shared_exactly():
+    reports: list[CostInfo] = []
+    params = NodeCompletionParameters().with_cost_callback(reports.append)
+    node = question()
+    nodes = run(node.complete_many(3, openai(answers("a", "b", "c")), params))
+    paid = Decimal(3 * 10 + 15 * 2) / 1_000_000
+    assert [info.cost for info in reports] == [paid]
+    assert node.root_node.subtree_cost().cost == paid
+    assert [one.response.attempts[0].share_of for one in nodes] == [3, 3, 3]
+    assert {one.cost.cost for one in nodes} == {paid / 3}
+    assert all(one.response.usage.completion_tokens == 2 for one in nodes)
+
+
+def test_a_budget_sets_aside_what_all_answers_may_cost():
+    params = NodeCompletionParameters(
+        params=CompletionParameters(max_tokens=1000), budget=Budget("0.02")
+    )
+    with pytest.raises(Exception, match="budget"):  # 3 x $0.015
+        run(question().complete_many(3, openai(answers("a", "b", "c")), params))
+
+
+def test_what_a_failed_attempt_may_have_cost_is_shared_too():
+    node = question()
+    generator = openai(
+        ScriptedReply.json({"error": {"message": "no"}}, status=500), answers("a", "b")
+    )
+    nodes = run(
+        node.complete_many(2, generator, NodeCompletionParameters(retry=1, back_off_time=0))
+    )
+    assert [len(one.response.attempts) for one in nodes] == [2, 2]
+    assert not node.root_node.subtree_cost().is_exact
+
+
+def test_a_server_that_gives_fewer_answers_is_asked_for_the_rest():
+    generator = openai(answers("a", "b"), answers("c"))
+    nodes = run(question().complete_many(3, generator))
+    assert [one.text for one in nodes] == ["a", "b", "c"]
+    assert [body.get("n") for body in bodies(generator)] == [3, None]
+
+
+def test_shared_answers_survive_a_file(tmp_path):
+    node = question()
+    run(node.complete_many(3, openai(answers("a", "b", "c"))))
+    node.root_node.save_tree(tmp_path / "t")
+    loaded = ChatNode.load_tree(tmp_path / "t")
+    assert loaded.subtree_cost() == node.root_node.subtree_cost()
+    assert [leaf.response.attempts[0].share_of for leaf in loaded.leaves()] == [3, 3, 3]
+
+
+# By several requests.
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        custom(answers("a"), answers("b"), answers("c")),
+        openai(answers("a"), answers("b"), answers("c"), model="gpt-5.1"),
+        anthropic("a", "b", "c"),
+    ],
+    ids=["custom", "reasons", "anthropic"],
+)
+def test_other_wires_are_asked_once_for_each_answer(generator):
+    node = question()
+    nodes = run(node.complete_many(3, generator))
+    assert sorted(one.text for one in nodes) == ["a", "b", "c"]
+    assert [body.get("n") for body in bodies(generator)] == [None] * 3
+
+
+def test_answers_that_must_be_parsed_are_asked_for_one_by_one():
+    generator = openai(answers("[1]"), answers("[2]"))
+    params = NodeCompletionParameters().expecting(list[int])
+    nodes = run(question().complete_many(2, generator, params))
+    assert sorted(one.parsed for one in nodes) == [[1], [2]]
+
+
+def test_one_failure_leaves_the_other_answers_and_says_so():
+    generator = custom(
+        answers("a"),
+        ScriptedReply.json({"error": {"message": "slow down"}}, status=429),
+        answers("c"),
+    )
+    node = question()
+    with pytest.raises(PartialFailureError, match="1 of 3 answers failed.*slow down") as caught:
+        run(node.complete_many(3, generator, TINY))
+    assert (
+        [one.text for one in caught.value.nodes]
+        == ["a", "c"]
+        == [one.text for one in node.children()]
+    )
+    assert [type(error) for error in caught.value.errors] == [RateLimitError]
+    assert caught.value.is_retryable
+    assert [attempt.status for attempt in caught.value.attempts] == [429]
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy) == str(caught.value)
+    assert copy.nodes == ()
+    assert [type(error) for error in copy.errors] == [RateLimitError]
+
+
+def test_if_all_fail_the_first_error_comes_with_all_attempts_and_the_tree_is_as_before():
+    denied = ScriptedReply.json({"error": {"message": "bad key"}}, status=401)
+    node = question()
+    with pytest.raises(AuthenticationError) as caught:
+        run(node.chat_many("More?", 2, custom(denied, denied), TINY))
+    assert len(caught.value.attempts) == 2
+    assert node.is_leaf
+
+
+def test_the_answers_to_a_message_share_it():
+    root = ChatNode.root("Be brief.")
+    nodes = run(root.chat_many("A city?", 3, custom(answers("a"), answers("b"), answers("c"))))
+    (asked,) = root.children()
+    assert asked.text == "A city?"
+    assert set(asked.children()) == set(nodes)
+
+
+def test_a_cancelled_call_keeps_the_answers_that_have_come():
+    class Slow:
+        def __init__(self):
+            self.inner = ScriptedTransport([answers("a"), answers("b")])
+            self.count = 0
+
+        async def send(self, request):
+            self.count += 1
+            if self.count == 2:
+                await asyncio.sleep(60)
+            return await self.inner.send(request)
+
+    async def cancel():
+        node = question()
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(Slow())
+        task = asyncio.create_task(node.complete_many(2, generator))
+        while node.is_leaf:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [one.text for one in node.children()] == ["a"]
+        assert len(asyncio.all_tasks()) == 1
+
+    run(cancel())
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "3", None])
+def test_the_number_of_answers_is_a_positive_whole_number(n):
+    with pytest.raises(InvalidParameterError, match="n must"):
+        run(question().complete_many(n, custom()))
+    with pytest.raises(InvalidParameterError, match="n must"):
+        question().complete_many_streaming(n, custom())
+
+
+# A prompt that is cached.
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_sixteen_answers_cost_one_write_and_fifteen_reads(is_streamed):
+    async def ask():
+        async with caching() as server:
+            generator = GeneratorInfo.anthropic("claude-sonnet-4-5").with_base_url(server.url)
+            generator = generator.with_api_key("key").with_token_price(PRICE)
+            root = ChatNode.root("w" * 8000).cache_breakpoint()
+            node = root.add_user("A city?")
+            if is_streamed:
+                async with node.complete_many_streaming(16, generator) as streams:
+                    nodes = await streams.collect()
+            else:
+                nodes = await node.complete_many(16, generator)
+            assert sum(counts.written > 0 for counts in server.counts) == 1
+            assert sum(counts.read > 0 for counts in server.counts) == 15
+            assert set(node.children()) == set(nodes)
+            assert root.subtree_cost().is_exact
+
+    run(ask())
+
+
+# Streams.
+
+
+def test_chunks_come_with_the_index_of_their_answer():
+    node = question()
+    streams = node.complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+    texts = ["", ""]
+    for index, chunk in iterate(streams):
+        texts[index] += chunk.delta
+    assert texts == ["ab", "cd"] == [one.text for one in streams.nodes]
+    assert set(node.children()) == set(streams.nodes)
+
+
+def test_the_nodes_of_streams_are_there_when_all_were_read():
+    with pytest.raises(InvalidParameterError, match="read to their ends"):
+        _ = question().complete_many_streaming(2, custom()).nodes
+
+
+def test_a_failed_stream_is_told_when_the_others_have_ended():
+    root = ChatNode.root()
+    cut = ScriptedReply.events(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+    streams = root.chat_many_streaming(
+        "A city?", 3, custom(stream("a|b"), cut, stream("c|d")), TINY
+    )
+    texts = ["", "", ""]
+    with pytest.raises(PartialFailureError, match="1 of 3"):
+        for index, chunk in iterate(streams):
+            texts[index] += chunk.delta
+    assert texts == ["ab", "x", "cd"]
+    assert [leaf.text for leaf in root.leaves()] == ["ab", "cd"]
+
+
+def test_leaving_early_ends_all_requests():
+    async def leave():
+        node = question()
+        async with node.complete_many_streaming(
+            3, custom(*[stream("a|" * 200 + "b")] * 3)
+        ) as streams:
+            async for _ in streams:
+                break
+        assert len(asyncio.all_tasks()) == 1
+        assert len(node.children()) < 3
+
+    run(leave())
+
+
+# A real model.
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("xllamacpp") is None, reason="the extra `local` is not installed"
+)
+def test_the_local_model_gives_three_siblings():
+    node = ChatNode.root("Be brief.").add_user("Name a city.")
+    nodes = run(node.complete_many(3, GeneratorInfo.local(), CompletionParameters(max_tokens=8)))
+    assert len(nodes) == 3
+    assert set(node.children()) == set(nodes)
+    assert all(one.text for one in nodes)
+
+
+# Shares.
+
+
+@given(
+    st.decimals(0, 10**6, allow_nan=False, allow_infinity=False, places=12),
+    st.integers(1, 500),
+)
+def test_shares_of_a_cost_add_up_to_it(amount, count):
+    cost = CostOutcome.resolved(amount, Usage())
+    shares = [share.cost for share in cost.shares(count)]
+    assert len(shares) == count
+    assert sum(shares) == amount
+    assert max(shares) - min(shares) <= Decimal("1e-12")
