@@ -55,7 +55,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(0)]
 
 # The same runs every time. A longer night is `MINILLMLIB_MONEY_RUNS=20000`.
 RUNS = settings(
-    max_examples=int(os.environ.get("MINILLMLIB_MONEY_RUNS", "500")),
+    max_examples=int(os.environ.get("MINILLMLIB_MONEY_RUNS", "200")),
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -43,7 +43,7 @@ def steps_of(work) -> int:
 MAX_RATIO = 2.6  # times as long, for twice as much
 
 
-MIN_ROUNDS, MAX_ROUNDS = 5, 40  # in turn; the best of each size counts
+MIN_ROUNDS, MAX_ROUNDS = 2, 40  # in turn; the best of each size counts
 
 
 Work = Callable[[int], object]
