@@ -6,6 +6,9 @@ from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
+from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+from minillmlib.bulk.run import BulkRun, map_complete
+from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
@@ -85,6 +88,9 @@ __all__ = [
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "BulkOutcome",
+    "BulkProgress",
+    "BulkRun",
     "Capabilities",
     "ChatDialect",
     "ChatNode",
@@ -191,10 +197,12 @@ __all__ = [
     "Usage",
     "UsageUpdate",
     "VideoPart",
+    "Width",
     "__version__",
     "estimate_cost",
     "iterate",
     "loads",
+    "map_complete",
     "parse_finish_reason",
     "repair",
     "repair_json",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
+from minillmlib.bulk.run import BulkRun
 from minillmlib.client.completion import threads_of_tasks
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module, logger
@@ -27,7 +28,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 END_SECS = 2.0
-STREAMS = (StreamingCompletion, PartialJsonStream, ToolRun, SiblingStreams)
+STREAMS = (StreamingCompletion, PartialJsonStream, ToolRun, SiblingStreams, BulkRun)
 
 
 class Readable(Protocol[T_co]):
@@ -62,8 +63,8 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
 def iterate(stream: Readable[T]) -> Generator[T, None, None]:
     """Yield the chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
 
-    Also takes `stream.partial_json()`, `run_tools_streaming` and `complete_many_streaming`, and
-    yields their values.
+    Also takes `stream.partial_json()`, `run_tools_streaming`, `complete_many_streaming` and
+    `map_complete`, and yields their values.
 
     Examples:
         >>> stream = ChatNode.root().chat_streaming("Hello", GeneratorInfo.openai("gpt-4o-mini"))

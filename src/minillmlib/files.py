@@ -182,7 +182,7 @@ class FileJournal:
 
     def _wait_for_lock(self) -> None:
         deadline = time.monotonic() + LOCK_SECS
-        while not _try_lock(self._descriptor):
+        while not try_lock(self._descriptor):
             if time.monotonic() > deadline:
                 raise StorageError(
                     f"{self.name!r} cannot be written: another program has locked it for "
@@ -251,7 +251,7 @@ if sys.platform == "win32":
 
     LOCKED_BYTE = 2**30  # beyond what is written, since others could not read a locked byte
 
-    def _try_lock(descriptor: int) -> bool:
+    def try_lock(descriptor: int) -> bool:
         """Lock a file for this process alone, or return False if another one has it."""
         os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
         try:
@@ -268,7 +268,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _try_lock(descriptor: int) -> bool:
+    def try_lock(descriptor: int) -> bool:
         """Lock a file for this process alone, or return False if another one has it."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

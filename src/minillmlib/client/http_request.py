@@ -76,6 +76,43 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
+class RequestPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it would be sent, without its secrets.
+
+    Attributes:
+        url: Its address; the method is POST.
+        headers: Its headers; a secret value is "[hidden]". The credential's is left out if it
+            cannot be had.
+        data: Its body.
+    """
+
+    url: str
+    headers: dict[str, str]
+    data: bytes
+
+    @property
+    def body(self) -> JsonObject:
+        """The body, decoded."""
+        body: JsonObject = msgspec.json.decode(self.data)
+        return body
+
+
+def preview_request(call: Call) -> RequestPreview:
+    """Return what `call` would send."""
+    generator = call.generator
+    data = encode_json(build_body(call)[0])
+    try:
+        auth = generator.credential.resolve()
+    except MiniLLMError:
+        auth = Auth.none()
+    headers = _merge_headers(call, auth)
+    return RequestPreview(
+        url=generator.provider.request_url(generator.base_url, generator.model, stream=call.stream),
+        headers={name: str(value) for name, value in headers},
+        data=data,
+    )
+
+
 def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
     """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:

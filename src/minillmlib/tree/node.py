@@ -9,6 +9,7 @@ from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
 from minillmlib.client.context import CompletionContext
 from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.http_request import RequestPreview, preview_request
 from minillmlib.client.placeholders import PLACEHOLDER, fill_placeholders, find_placeholders
 from minillmlib.client.prefix_cache import PREFIX_CACHE_MIN_MESSAGES
 from minillmlib.client.prepare import Call, check_generator, model_key, prepare
@@ -308,6 +309,30 @@ class ChatNode:
             )
         return self._add(Message.tool_result(call_id, content, is_error=is_error))
 
+    @overload
+    def add_response(
+        self, response: CompletionResponse, params: TypedParameters[T]
+    ) -> "ParsedNode[T]": ...
+
+    @overload
+    def add_response(self, response: CompletionResponse, params: ParametersLike = None) -> Self: ...
+
+    def add_response(
+        self, response: CompletionResponse, params: ParametersLike = None
+    ) -> "ChatNode":
+        """Add an answer that was completed elsewhere, with its cost, as a child; return the node.
+
+        With `params` of `expecting` the answer is parsed: raises `ResponseValidationError` if it
+        does not fit.
+        """
+        message = response.to_assistant_message()
+        if isinstance(params, TypedParameters) and not response.tool_calls:
+            parsed = params.result_type.parse(response.content)
+            return ParsedNode(
+                self._tree, self._tree.append(self._index, message, response=response), parsed
+            )
+        return self._at(self._tree.append(self._index, message, response=response))
+
     def _add(self, message: Message) -> Self:
         return self._at(self._tree.append(self._index, message))
 
@@ -321,6 +346,16 @@ class ChatNode:
             raise InvalidParameterError(f"graft takes a node, not {type(other).__name__}")
         tree, index = other._tree, other._index  # noqa: SLF001 - of this class, too
         return self._at(self._tree.graft(self._index, tree, index))
+
+    def copy_thread(self, format_kwargs: Mapping[str, FormatValue] | None = None) -> Self:
+        """Copy the conversation from the root to this node into a tree of its own; return the leaf.
+
+        Cache breakpoints and placeholders come along, with the values in `format_kwargs`. The
+        copy's costs are zero. O(depth).
+        """
+        values = {name: plain_value(name, value) for name, value in (format_kwargs or {}).items()}
+        thread = self._tree.thread_with_breakpoints(self._index)
+        return self._from_thread(thread, self.format_kwargs | values)[1]
 
     def detach(self) -> Self:
         """Turn this node, with all below it, into a separate tree, and return it.
@@ -920,6 +955,19 @@ class ChatNode:
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return estimate_cost(thread, generator, self._with_node_placeholders(params))
+
+    def preview_request(
+        self, generator: GeneratorInfo, params: ParametersLike = None
+    ) -> RequestPreview:
+        """Return the request that `complete` would send. Nothing is sent.
+
+        Examples:
+            >>> question = ChatNode.root("Be brief.").add_user("The capital of France?")
+            >>> request = question.preview_request(GeneratorInfo.openai("gpt-4o-mini"))
+            >>> request.url, [message["role"] for message in request.body["messages"]]
+            ('https://api.openai.com/v1/chat/completions', ['system', 'user'])
+        """
+        return preview_request(self._prepare(generator, params, NO_FIELDS, stream=False)[0])
 
     def save_thread(self, path: FilePath) -> None:
         """Write the conversation from the root to this node as one JSON document.

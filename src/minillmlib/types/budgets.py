@@ -81,6 +81,19 @@ class Budget:
         """Return a smaller budget within this one."""
         return Budget(limit, parent=self)
 
+    def charge(self, amount: Decimal) -> None:
+        """Count an amount as spent, here and in every parent, that was paid elsewhere."""
+        amount = parse_usd("an amount to charge", amount, Decimal | int)
+        with self._queue.lock:
+            before = [account.sums for account in self._accounts]
+            try:
+                for account in self._accounts:
+                    account.book(ZERO, amount, 0)
+            except BaseException:  # Ctrl-C: all of it, or nothing
+                for account, sums in zip(self._accounts, before, strict=True):
+                    account.sums = sums
+                raise
+
     def reserve(self, estimate: CostEstimate) -> "Reservation":
         """Reserve the ceiling at once, here and in every parent, or raise `BudgetExceededError`."""
         with self._queue.lock:

@@ -1,0 +1,206 @@
+"""How one item is asked, and how its outcome is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+import msgspec
+
+from minillmlib.bulk.journal import DoneRecord, Ended, RunJournal, Turn
+from minillmlib.bulk.outcome import BulkOutcome
+from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
+from minillmlib.generator import GeneratorInfo
+from minillmlib.json_value import JsonValue
+from minillmlib.tree.node import ChatNode
+from minillmlib.tree.records import new_hasher
+from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
+from minillmlib.types.costs import CostInfo
+from minillmlib.types.parameters import NodeCompletionParameters
+from minillmlib.types.tools import ToolLike
+
+Item: TypeAlias = str | Mapping[str, JsonValue] | ChatNode
+
+
+class Question(msgspec.Struct, frozen=True):
+    """An item that is to be asked: the node whose answer is wanted."""
+
+    index: int
+    node: ChatNode
+    key: str = ""
+
+
+class ItemCall:
+    """Asks a model about one item at a time, with the settings of a run.
+
+    Attributes:
+        problem: Why the journal could not be written, if it could not.
+    """
+
+    problem: StorageError | None = None
+
+    def __init__(  # noqa: PLR0913 - made by map_complete only
+        self,
+        generator: GeneratorInfo,
+        settings: NodeCompletionParameters,
+        *,
+        prompt: ChatNode | None,
+        tools: Sequence[ToolLike | Tool],
+        loop: ToolLoop,
+        journal: RunJournal | None,
+        key: Callable[[Any], str] | None,
+    ) -> None:
+        if prompt is not None and not isinstance(prompt, ChatNode):
+            raise InvalidParameterError(
+                f"the prompt of a run is a node, not {type(prompt).__name__}: "
+                "ChatNode.root(...).add_user(...)"
+            )
+        self.generator = generator
+        self._settings = settings
+        self._prompt = prompt
+        self._names = [] if prompt is None else prompt.missing_format_kwargs()
+        self._tools = tools
+        self._loop = loop
+        self._journal = journal
+        self._key = key
+
+    def prepare(self, index: int, item: Item) -> Question | BulkOutcome[Any]:
+        """Return what to ask, or the outcome that the item has without asking."""
+        try:
+            node = self._node_of(index, item)
+            if self._journal is None:
+                return Question(index, node)
+            key = self._journal.key_of(self._name_of(item, node))
+            ended = self._journal.find(key)
+            return (
+                Question(index, node, key)
+                if ended is None
+                else _restore(self._settings, Question(index, node, key), ended)
+            )
+        except MiniLLMError as error:
+            return BulkOutcome(index=index, error=error)
+
+    async def ask(self, question: Question) -> BulkOutcome[Any]:
+        """Return the outcome of an item."""
+        index, node, key = question.index, question.node, question.key
+        self._record(lambda journal: journal.record_sent(key, self._ceiling(node)))
+        if self.problem is not None:
+            return BulkOutcome(index=index, key=key, error=self.problem)
+        try:
+            answer = await self._answer(node)
+        except MiniLLMError as error:
+            failure = error
+            self._record(lambda journal: journal.record_failed(key, index, failure))
+            cost = CostInfo.of(error.attempts)
+            return BulkOutcome(index=index, key=key, error=error, cost=cost)
+        self._record(lambda journal: journal.record_done(key, index, _turns(node, answer)))
+        return BulkOutcome(index=index, key=key, node=answer, cost=_cost_since(node, answer))
+
+    async def _answer(self, node: ChatNode) -> ChatNode:
+        if not self._tools:
+            return await node.complete(self.generator, self._settings)
+        run = ToolRun(
+            node, self.generator, self._tools, self._settings, self._loop, is_streamed=False
+        )
+        try:
+            async with run:
+                return await run.collect()
+        except MiniLLMError as error:
+            error.attempts = (*_cost_since(node, run.node).attempts, *error.attempts)
+            raise
+
+    def _node_of(self, index: int, item: Item) -> ChatNode:
+        """Return the node whose answer is asked for. Raises `InvalidParameterError`."""
+        if isinstance(item, ChatNode):
+            return item
+        if isinstance(item, str):
+            before = ChatNode.root() if self._prompt is None else self._prompt.copy_thread()
+            return before.add_user(item)
+        if not isinstance(item, Mapping):
+            raise InvalidParameterError(
+                f"item {index} is {type(item).__name__}; the items of a run are texts, mappings "
+                "for the placeholders of its prompt, or nodes"
+            )
+        if self._prompt is None:
+            raise InvalidParameterError(
+                f"item {index} is a mapping, but the run has no prompt whose placeholders it fills"
+            )
+        missing = [f"{{{name}}}" for name in self._names if item.get(name) is None]
+        if missing:
+            raise InvalidParameterError(f"item {index} has no value for {', '.join(missing)}")
+        values: dict[str, Any] = {name: item[name] for name in self._names}
+        return self._prompt.copy_thread(values)
+
+    def _name_of(self, item: Item, node: ChatNode) -> str:
+        """Return the name of an item: the caller's, or a hash of the request."""
+        if self._key is None:
+            request = node.preview_request(self.generator, self._settings)
+            hasher = new_hasher()
+            hasher.update(request.url.encode())
+            hasher.update(request.data)
+            return hasher.hexdigest()
+        name: object = self._key(item)
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise InvalidParameterError(f"key() returns a line of text, not {name!r:.80}")
+        return name
+
+    def _ceiling(self, node: ChatNode) -> Decimal | None:
+        if self._settings.budget is None:
+            return None
+        return node.estimate_cost(self.generator, self._settings).ceiling
+
+    def _record(self, write: Callable[[RunJournal], None]) -> None:
+        if self._journal is not None and self.problem is None:
+            try:
+                write(self._journal)
+            except StorageError as error:
+                self.problem = error
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
+
+
+def _restore(
+    settings: NodeCompletionParameters, question: Question, ended: Ended
+) -> BulkOutcome[Any]:
+    """Return the outcome that an earlier run recorded."""
+    index, key, node = question.index, question.key, question.node
+    if not isinstance(ended, DoneRecord):
+        error = ended.to_error()
+        cost = CostInfo.of(error.attempts)
+        return BulkOutcome(index=index, key=key, error=error, cost=cost, is_from_journal=True)
+    last = node
+    for turn in ended.turns:
+        if turn.response is not None:
+            last = last.add_response(turn.response, settings)
+        elif turn.message is not None and turn.message.tool_call_id is not None:
+            content, is_error = turn.message.content, turn.message.is_error
+            last = last.add_tool_result(turn.message.tool_call_id, content, is_error=is_error)
+    cost = _cost_since(node, last)
+    return BulkOutcome(index=index, key=key, node=last, cost=cost, is_from_journal=True)
+
+
+def _since(node: ChatNode, last: ChatNode) -> Iterator[ChatNode]:
+    """Yield the nodes after a node, from the last one back."""
+    while last != node and last.parent is not None:
+        yield last
+        last = last.parent
+
+
+def _turns(node: ChatNode, last: ChatNode) -> tuple[Turn, ...]:
+    turns = [
+        Turn(response=msgspec.structs.replace(each.response, raw_response=None))
+        if each.is_generated
+        else Turn(message=each.message)
+        for each in _since(node, last)
+    ]
+    return tuple(reversed(turns))
+
+
+def _cost_since(node: ChatNode, last: ChatNode) -> CostInfo:
+    """Return the cost of the answers after a node."""
+    answers = [each.response for each in _since(node, last) if each.is_generated]
+    return CostInfo.of(tuple(one for answer in reversed(answers) for one in answer.attempts))

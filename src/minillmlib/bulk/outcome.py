@@ -1,0 +1,77 @@
+"""What becomes of the items of a run."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, cast
+
+import msgspec
+
+from minillmlib.errors import InvalidParameterError, MiniLLMError
+from minillmlib.tree.node import ChatNode, ParsedNode
+from minillmlib.types.costs import CostInfo, CostTotal
+
+T = TypeVar("T")
+
+
+class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What became of one item.
+
+    Attributes:
+        index: The place of the item in the input, from 0.
+        key: The text that names the item in the journal; "" without one.
+        node: The node of the answer, or None if it failed. Each item has a conversation of its
+            own, unless it was a node.
+        error: Why it failed, or None.
+        cost: The cost of all its attempts.
+        is_from_journal: Whether an earlier run had the answer, so that nothing was sent.
+    """
+
+    index: int
+    key: str = ""
+    node: ChatNode | None = None
+    error: MiniLLMError | None = None
+    cost: CostInfo = CostInfo.of(())
+    is_from_journal: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """The text of the answer, or None if it failed or has none."""
+        return None if self.node is None else self.node.text
+
+    @property
+    def parsed(self) -> T:
+        """The answer as the type that `params` expected. Raises the error of an item that failed.
+
+        Raises `InvalidParameterError` without an expected type.
+        """
+        if self.error is not None:
+            raise self.error
+        if not isinstance(self.node, ParsedNode):
+            raise InvalidParameterError(
+                "only with params of expecting() does an outcome have a parsed value"
+            )
+        return cast("T", self.node.parsed)
+
+
+class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run has come.
+
+    Attributes:
+        items: The number of items, or None if the input does not say.
+        done: The items that were answered, also by an earlier run.
+        failed: The items that failed.
+        from_journal: The items of `done` and `failed` that an earlier run had asked.
+        in_flight: The items that are being asked.
+        width: The most that may be in flight now.
+        elapsed_secs: Seconds since the run began.
+        cost: The cost of the items so far, without those of earlier runs.
+    """
+
+    items: int | None
+    done: int
+    failed: int
+    from_journal: int
+    in_flight: int
+    width: int
+    elapsed_secs: float
+    cost: CostTotal

@@ -1,0 +1,397 @@
+"""A run over many items: each is asked as there is room, and ends as an outcome."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
+
+from minillmlib.bulk.items import Item, ItemCall, Question
+from minillmlib.bulk.journal import RunJournal
+from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+from minillmlib.bulk.width import Width, width_for
+from minillmlib.client.prepare import check_generator
+from minillmlib.deferred_imports import asyncio_module
+from minillmlib.errors import (
+    AuthenticationError,
+    BillingError,
+    BudgetExceededError,
+    InvalidParameterError,
+    MaxRetriesExceededError,
+    MiniLLMError,
+    NotFoundError,
+    PartialFailureError,
+    PermissionDeniedError,
+)
+from minillmlib.files import FilePath
+from minillmlib.generator import GeneratorInfo
+from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
+from minillmlib.tree.tool_loop import Tool, ToolLoop
+from minillmlib.types.budgets import Budget
+from minillmlib.types.costs import CostTotal
+from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
+from minillmlib.types.tools import ToolLike
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+T = TypeVar("T")
+
+Items: TypeAlias = Iterable[Item] | AsyncIterable[Item]
+
+# With these, every further item would fail as well.
+STOPPING = (
+    AuthenticationError,
+    BillingError,
+    BudgetExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+PROGRESS_SECS = 0.1
+MAX_ERRORS = 100  # kept for `raise_for_failures`
+
+
+class BulkRun(Generic[T]):
+    """The outcomes of `map_complete`, by `async for`, as they come or in the order of the items.
+
+    Use it with `async with`, which ends the calls in flight when left early. `iterate` reads it
+    without async. Items are taken from the input as there is room, and unread outcomes stop the
+    asking.
+
+    Attributes:
+        total: The cost of the run so far, without what earlier runs paid.
+        width: The `Width` of the run.
+    """
+
+    def __init__(
+        self,
+        items: Items,
+        call: ItemCall,
+        *,
+        width: int | Width | None,
+        is_ordered: bool,
+        on_progress: Callable[[BulkProgress], object] | None,
+    ) -> None:
+        if isinstance(items, str | bytes | Mapping | ChatNode) or not isinstance(
+            items, Iterable | AsyncIterable
+        ):
+            raise InvalidParameterError(
+                f"map_complete takes a list or an iterable of items, not {type(items).__name__}"
+            )
+        self._items = items
+        self._call = call
+        self._given_width = width
+        self._is_ordered = is_ordered
+        self._on_progress = on_progress
+        self._count = len(items) if isinstance(items, Sequence) else None
+        self.total = CostTotal()
+        self._counts = {"done": 0, "failed": 0, "from_journal": 0}
+        self._errors: list[MiniLLMError] = []
+        self._ready: deque[BulkOutcome[T]] = deque()
+        self._early: dict[int, BulkOutcome[T]] = {}  # whose turn has not come
+        self._next = 0  # the index of the next outcome, if they are ordered
+        self._unread = 0  # items that were taken and not delivered
+        self._tasks: set[Task[None]] = set()
+        self._feeder: Task[None] | None = None
+        self._is_stopping = False
+        self._problem: BaseException | None = None  # that ended the run
+        self._told_at = 0.0
+
+    @property
+    def width(self) -> Width:
+        """The `Width` of the run, once it has begun."""
+        if self._feeder is None:
+            raise InvalidParameterError("the run has not begun")
+        return self._width
+
+    @property
+    def progress(self) -> BulkProgress:
+        """How far the run has come."""
+        has_begun = self._feeder is not None
+        return BulkProgress(
+            items=self._count,
+            in_flight=len(self._tasks),
+            width=self._width.limit if has_begun else 0,
+            elapsed_secs=time.monotonic() - self._started if has_begun else 0.0,
+            cost=self.total,
+            **self._counts,
+        )
+
+    def stop(self) -> None:
+        """Ask no further item. The outcomes of those in flight still come; then the run ends."""
+        self._is_stopping = True
+        if self._feeder is not None:
+            self._room.set()
+
+    def raise_for_failures(self) -> None:
+        """Raise `PartialFailureError` if items failed, with the first hundred of their errors."""
+        failed = self._counts["failed"]
+        if failed:
+            raise PartialFailureError(
+                f"{failed} of {failed + self._counts['done']} items failed; the first failure: "
+                f"{self._errors[0]}",
+                errors=self._errors,
+            ) from self._errors[0]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End the run and the calls in flight, whose cost then stays unknown."""
+        self.stop()
+        tasks = [*self._tasks, *([] if self._feeder is None else [self._feeder])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio_module().wait(tasks)
+        self._call.close()
+
+    def __aiter__(self) -> AsyncIterator[BulkOutcome[T]]:
+        return self
+
+    async def __anext__(self) -> BulkOutcome[T]:
+        if self._feeder is None:
+            self._begin()
+        while not self._ready:
+            if self._feeder is None or (self._feeder.done() and not self._tasks):
+                await self._end()
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._unread -= 1
+        self._room.set()
+        return self._ready.popleft()
+
+    async def collect(self) -> list[BulkOutcome[T]]:
+        """Run to the end; return all outcomes."""
+        return [outcome async for outcome in self]
+
+    def _begin(self) -> None:
+        asyncio = asyncio_module()
+        self._width = width_for(self._given_width, self._call.generator)
+        self._room, self._arrived = asyncio.Event(), asyncio.Event()
+        self._started = time.monotonic()
+        self._feeder = asyncio.ensure_future(self._feed())
+
+    async def _end(self) -> NoReturn:
+        """Raise what ended the run."""
+        self._call.close()
+        self._tell(is_last=True)
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+        raise StopAsyncIteration
+
+    async def _feed(self) -> None:
+        """Take items as there is room, and begin to ask each."""
+        asyncio = asyncio_module()
+        items = _each(self._items)
+        index = 0
+        try:
+            while await self._has_room():
+                item = await anext(items)
+                self._unread += 1
+                question = self._call.prepare(index, item)
+                if isinstance(question, BulkOutcome):
+                    self._deliver(question)
+                else:
+                    await self._width.acquire()
+                    self._tasks.add(asyncio.ensure_future(self._ask(question)))
+                index += 1
+        except StopAsyncIteration:
+            pass
+        except Exception as error:  # noqa: BLE001 - of the input, for the caller
+            self._problem = self._problem or error
+        finally:
+            await items.aclose()
+            self._arrived.set()
+
+    async def _has_room(self) -> bool:
+        """Wait until few enough outcomes are unread. Return False if the run is to end."""
+        while not self._is_stopping and self._unread >= 2 * self._width.limit:
+            self._room.clear()
+            await self._room.wait()
+        return not self._is_stopping
+
+    async def _ask(self, question: Question) -> None:
+        outcome: BulkOutcome[T] | None = None
+        try:
+            outcome = await self._call.ask(question)
+        except Exception as error:  # noqa: BLE001 - not of the library: for the caller
+            self._problem = self._problem or error
+            self.stop()
+        finally:
+            self._width.release(outcome.cost.attempts if outcome else ())
+            task = asyncio_module().current_task()
+            assert task is not None
+            self._tasks.discard(task)
+            self._arrived.set()
+        if self._call.problem is not None:
+            self._problem = self._problem or self._call.problem
+            self.stop()
+        if outcome is not None:
+            self._deliver(outcome)
+
+    def _deliver(self, outcome: BulkOutcome[T]) -> None:
+        self._counts["done" if outcome.error is None else "failed"] += 1
+        self._counts["from_journal"] += outcome.is_from_journal
+        if not outcome.is_from_journal:
+            self.total += CostTotal.of([outcome.cost])
+        if outcome.error is not None:
+            self._note_failure(outcome.error, is_old=outcome.is_from_journal)
+        if self._is_ordered:
+            self._early[outcome.index] = outcome
+            while (following := self._early.pop(self._next, None)) is not None:
+                self._ready.append(following)
+                self._next += 1
+        else:
+            self._ready.append(outcome)
+        self._arrived.set()
+        self._tell()
+
+    def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
+        if len(self._errors) < MAX_ERRORS:
+            self._errors.append(error)
+        last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
+        if isinstance(last, STOPPING) and not is_old:
+            self._problem = self._problem or error
+            self.stop()
+
+    def _tell(self, *, is_last: bool = False) -> None:
+        if self._on_progress is None:
+            return
+        now = time.monotonic()
+        if is_last or now - self._told_at >= PROGRESS_SECS:
+            self._told_at = now
+            self._on_progress(self.progress)
+
+
+async def _each(items: Items) -> AsyncGenerator[Item]:
+    """Yield the items one by one, and close their generator at the end."""
+    if isinstance(items, AsyncIterable):
+        source = aiter(items)
+        try:
+            async for item in source:
+                yield item
+        finally:
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+    else:
+        for item in items:
+            yield item
+
+
+@overload
+def map_complete(
+    items: Items,
+    generator: GeneratorInfo,
+    params: TypedParameters[T],
+    *,
+    prompt: ChatNode | None = ...,
+    tools: Sequence[ToolLike | Tool] = ...,
+    loop: ToolLoop = ...,
+    journal: FilePath | None = ...,
+    key: Callable[[Any], str] | None = ...,
+    retry_failed: bool = ...,
+    budget: Budget | None = ...,
+    width: int | Width | None = ...,
+    ordered: bool = ...,
+    on_progress: Callable[[BulkProgress], object] | None = ...,
+) -> BulkRun[T]: ...
+
+
+@overload
+def map_complete(
+    items: Items,
+    generator: GeneratorInfo,
+    params: ParametersLike = None,
+    *,
+    prompt: ChatNode | None = ...,
+    tools: Sequence[ToolLike | Tool] = ...,
+    loop: ToolLoop = ...,
+    journal: FilePath | None = ...,
+    key: Callable[[Any], str] | None = ...,
+    retry_failed: bool = ...,
+    budget: Budget | None = ...,
+    width: int | Width | None = ...,
+    ordered: bool = ...,
+    on_progress: Callable[[BulkProgress], object] | None = ...,
+) -> BulkRun[Any]: ...
+
+
+def map_complete(  # noqa: PLR0913 - the settings of a run
+    items: Items,
+    generator: GeneratorInfo,
+    params: ParametersLike = None,
+    *,
+    prompt: ChatNode | None = None,
+    tools: Sequence[ToolLike | Tool] = (),
+    loop: ToolLoop = DEFAULT_LOOP,
+    journal: FilePath | None = None,
+    key: Callable[[Any], str] | None = None,
+    retry_failed: bool = False,
+    budget: Budget | None = None,
+    width: int | Width | None = None,
+    ordered: bool = False,
+    on_progress: Callable[[BulkProgress], object] | None = None,
+) -> BulkRun[Any]:
+    """Ask a model about any number of items; yield the outcome of each as it comes.
+
+    An item that fails is an outcome with its error, and harms no other. The run ends with an error
+    that every further item would meet too (a refused key, no money, no permission, an unknown
+    model, a spent budget), once the outcomes of the items in flight were delivered.
+
+    Args:
+        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. The input may be
+            lazy, also asynchronous, and endless: it is read as there is room.
+        generator: The model.
+        params: The settings of each call.
+        prompt: The conversation before each text, or the one whose `{placeholders}` each mapping
+            fills. Every item gets a copy; the answer to a node is its child.
+        tools: Tools that `run_tools` runs for each item.
+        loop: The settings of `run_tools`.
+        journal: A file that records what was asked and answered, so that the same call, after a
+            crash or an end, asks only what is missing. One run at a time may use it.
+        key: Function of an item that returns its name in the journal. By default that is a hash of
+            the request, so that a changed prompt, model or parameter is asked anew.
+        retry_failed: Whether to ask again what failed in an earlier run for good. What may pass is
+            asked again in any case.
+        budget: The budget that covers the run. It takes precedence over that in `params`.
+        width: The most calls in flight, or a `Width`; by default as many as the server takes.
+        ordered: Whether the outcomes come in the order of the items.
+        on_progress: Function that gets the `BulkProgress`, at most ten times a second, and at the
+            end.
+
+    Examples:
+        >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+        >>> prompt = ChatNode.root("Be brief.").add_user("The capital of {country}?")
+        >>> rows = [{"country": "France"}, {"country": "Italy"}]
+        >>> for outcome in iterate(map_complete(rows, generator, prompt=prompt, ordered=True)):
+        ...     print(outcome.index, outcome.text)
+        0 Paris.
+        1 Paris.
+    """
+    check_generator(generator)
+    settings = node_parameters(params)
+    if budget is not None:
+        settings = settings.replace(budget=budget)
+    record = None
+    if journal is not None:
+        record = RunJournal(journal, retries_failed=retry_failed)
+        if settings.budget is not None:
+            settings.budget.charge(record.committed)
+    call = ItemCall(
+        generator, settings, prompt=prompt, tools=tools, loop=loop, journal=record, key=key
+    )
+    return BulkRun(items, call, width=width, is_ordered=ordered, on_progress=on_progress)

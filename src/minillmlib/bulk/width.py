@@ -1,0 +1,144 @@
+"""How many calls are in flight: as many as the server takes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from minillmlib.deferred_imports import asyncio_module
+from minillmlib.errors import InvalidParameterError
+from minillmlib.generator import GeneratorInfo
+from minillmlib.types.costs import Attempt
+from minillmlib.types.values import check_number
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+START, MAXIMUM = 20, 200
+SLOW_START_FACTOR = 2.0
+GROWTH = 1.05
+CUT = 0.8
+COOLDOWN_SECS = 15.0
+USED = 0.8  # of the width, for it to grow
+MAX_HISTORY = 10_000
+REFUSALS = (429, 503, 529)  # the server has no room
+
+
+class Width:
+    """The number of calls in flight at the same time, adapted to what the server takes.
+
+    It doubles with every round of calls that the server took, until the first refusal (429, 503,
+    529). A refusal makes it a fifth smaller, at most once in 15 seconds; from then on it grows by a
+    twentieth a round. It grows only if it was used, and after other server errors it waits.
+
+    Runs that share a `Width`, and those that name none and ask one server with one key, have their
+    calls in flight together.
+
+    Args:
+        start: The width at the beginning.
+        maximum: The most calls in flight. With `start` as `maximum` the width is fixed.
+
+    Attributes:
+        limit: The width now.
+        in_use: The calls in flight.
+        history: Each change as seconds since the beginning and the width from then on.
+    """
+
+    def __init__(self, start: int = START, maximum: int = MAXIMUM) -> None:
+        for name, value in (("start", start), ("maximum", maximum)):
+            if value is None:
+                raise InvalidParameterError(f"the {name} of a width must be a whole number")
+            check_number(f"the {name} of a width", value, minimum=1, is_whole=True)
+        self.limit = start
+        self.maximum = max(start, maximum)
+        self.in_use = 0
+        self.history: list[tuple[float, int]] = [(0.0, start)]
+        self._started = time.monotonic()
+        self._exact = float(start)  # growth by a twentieth of less than 20 adds up
+        self._is_slow_start = True
+        self._clean = self._peak = 0  # calls that were taken, and the most in flight, of a round
+        self._cut_at = -COOLDOWN_SECS
+        self._waiters: deque[Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Wait until one more call may be in flight. First come, first served."""
+        if self.in_use >= self.limit or self._waiters:
+            future = asyncio_module().get_running_loop().create_future()
+            self._waiters.append(future)
+            try:
+                await future
+            except BaseException:
+                if future.done() and not future.cancelled():
+                    self.release()
+                elif future in self._waiters:
+                    self._waiters.remove(future)
+                raise
+        else:
+            self.in_use += 1
+        self._peak = max(self._peak, self.in_use)
+
+    def release(self, attempts: Sequence[Attempt] = ()) -> None:
+        """Note that a call ended, and what the server said to its attempts."""
+        self.in_use -= 1
+        if attempts:
+            self._learn([attempt.status for attempt in attempts])
+        while self._waiters and self.in_use < self.limit:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self.in_use += 1
+                waiter.set_result(None)
+
+    def _learn(self, statuses: Sequence[int | None]) -> None:
+        now = time.monotonic() - self._started
+        if any(status in REFUSALS for status in statuses):
+            self._is_slow_start = False
+            self._clean = self._peak = 0
+            if now - self._cut_at >= COOLDOWN_SECS:
+                self._cut_at = now
+                self._set(self._exact * CUT, now)
+        elif any(status is None or status >= 500 for status in statuses):
+            self._clean = self._peak = 0
+        elif len(statuses) == 1:
+            self._clean += 1
+            if self._clean >= self.limit:
+                if self._peak >= USED * self.limit:
+                    factor = SLOW_START_FACTOR if self._is_slow_start else GROWTH
+                    self._set(self._exact * factor, now)
+                self._clean = self._peak = 0
+
+    def _set(self, width: float, now: float) -> None:
+        if self.limit == self.maximum == self.history[0][1]:
+            return  # fixed
+        self._exact = min(max(width, 1.0), float(self.maximum))
+        if int(self._exact) != self.limit:
+            self.limit = int(self._exact)
+            if len(self.history) < MAX_HISTORY:
+                self.history.append((now, self.limit))
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a width cannot be pickled or copied: it counts the calls of this process; give each "
+            "process a number"
+        )
+
+    def __repr__(self) -> str:
+        return f"Width(limit={self.limit}, in_use={self.in_use}, maximum={self.maximum})"
+
+
+_shared: WeakKeyDictionary[AbstractEventLoop, dict[object, Width]] = WeakKeyDictionary()
+
+
+def width_for(width: int | Width | None, generator: GeneratorInfo) -> Width:
+    """Return the given width, a fixed one, or that of all runs at this server with this key."""
+    if isinstance(width, Width):
+        return width
+    if width is not None:
+        return Width(width, width)
+    parts = urlsplit(generator.base_url)
+    key = (parts.scheme, parts.netloc, repr(generator.credential))
+    widths = _shared.setdefault(asyncio_module().get_running_loop(), {})
+    return widths.setdefault(key, Width())
