@@ -37,7 +37,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.tool_loop import Tool, ToolLoop
 from minillmlib.types.budgets import Budget
-from minillmlib.types.costs import CostTotal
+from minillmlib.types.costs import Attempt, CostTotal
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
 from minillmlib.types.tools import ToolLike
 
@@ -207,6 +207,9 @@ class BulkRun(Generic[T]):
                     self._deliver(question)
                 else:
                     await self._width.acquire()
+                    if self._is_stopping:
+                        self._width.release()
+                        break
                     self._tasks.add(asyncio.ensure_future(self._ask(question)))
                 index += 1
         except StopAsyncIteration:
@@ -225,23 +228,25 @@ class BulkRun(Generic[T]):
         return not self._is_stopping
 
     async def _ask(self, question: Question) -> None:
-        outcome: BulkOutcome[T] | None = None
+        attempts: Sequence[Attempt] = ()
         try:
-            outcome = await self._call.ask(question)
+            outcome: BulkOutcome[T] = await self._call.ask(question)
+            attempts = outcome.cost.attempts
+            if self._call.problem is not None:
+                self._stop_with(self._call.problem)
+            self._deliver(outcome)
         except Exception as error:  # noqa: BLE001 - not of the library: for the caller
-            self._problem = self._problem or error
-            self.stop()
+            self._stop_with(error)
         finally:
-            self._width.release(outcome.cost.attempts if outcome else ())
             task = asyncio_module().current_task()
             assert task is not None
             self._tasks.discard(task)
+            self._width.release(attempts)  # last, since the next item may wait for it
             self._arrived.set()
-        if self._call.problem is not None:
-            self._problem = self._problem or self._call.problem
-            self.stop()
-        if outcome is not None:
-            self._deliver(outcome)
+
+    def _stop_with(self, problem: BaseException) -> None:
+        self._problem = self._problem or problem
+        self.stop()
 
     def _deliver(self, outcome: BulkOutcome[T]) -> None:
         self._counts["done" if outcome.error is None else "failed"] += 1
@@ -265,8 +270,7 @@ class BulkRun(Generic[T]):
             self._errors.append(error)
         last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
         if isinstance(last, STOPPING) and not is_old:
-            self._problem = self._problem or error
-            self.stop()
+            self._stop_with(error)
 
     def _tell(self, *, is_last: bool = False) -> None:
         if self._on_progress is None:

@@ -1,0 +1,394 @@
+"""Runs over many items: every item has an outcome, and none harms another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+import pytest
+
+from minillmlib import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    Budget,
+    BudgetExceededError,
+    BulkProgress,
+    ChatNode,
+    CompletionParameters,
+    GeneratorInfo,
+    HttpRequest,
+    HttpResponse,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    PartialFailureError,
+    RateLimitError,
+    TokenPrice,
+    ToolLoop,
+    Width,
+    iterate,
+    map_complete,
+    run,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+PROMPT = ChatNode.root("Be brief.").add_user("The capital of {country}?")
+ONCE = NodeCompletionParameters(retry=0)
+
+
+def answer(text: str, *calls: object) -> dict[str, object]:
+    message: dict[str, object] = {"content": text}
+    if calls:
+        message["tool_calls"] = calls
+    choice = {"message": message, "finish_reason": "stop"}
+    return {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
+
+
+class Server:
+    """Answers in memory what `reply` says to the last message; counts what is in flight."""
+
+    def __init__(self, reply: Callable[[str], ScriptedReply] | None = None, secs: float = 0):
+        self._reply = reply or (lambda said: ScriptedReply.json(answer(said.upper())))
+        self._secs = secs
+        self.said: list[str] = []
+        self.in_flight = self.most = 0
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        last = json.loads(request.body)["messages"][-1]
+        said = last["content"]
+        self.said.append(said)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            await asyncio.sleep(self._secs)
+            return await ScriptedTransport([self._reply(said)]).send(request)
+        finally:
+            self.in_flight -= 1
+
+    @property
+    def generator(self) -> GeneratorInfo:
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+        return generator.with_transport(self).with_token_price(TokenPrice(1, 5))
+
+
+def refuses(status: int, *said: str) -> Callable[[str], ScriptedReply]:
+    """A server that refuses some items and answers the others."""
+
+    def reply(text: str) -> ScriptedReply:
+        if text in said:
+            return ScriptedReply.json({"error": {"message": f"no {text}"}}, status=status)
+        return ScriptedReply.json(answer(text.upper()))
+
+    return reply
+
+
+# The items.
+
+
+def test_mappings_fill_the_placeholders_of_the_prompt():
+    server = Server()
+    rows = [{"country": "France", "id": None, "more": [1]}, {"country": "Italy"}]
+    outcomes = run(map_complete(rows, server.generator, prompt=PROMPT, ordered=True).collect())
+    assert [one.text for one in outcomes] == ["THE CAPITAL OF FRANCE?", "THE CAPITAL OF ITALY?"]
+    assert [one.index for one in outcomes] == [0, 1]
+    assert outcomes[0].node is not None
+    assert outcomes[0].node.formatted_thread()[1].text == "The capital of France?"
+    assert PROMPT.is_leaf
+
+
+def test_a_text_of_a_row_is_never_a_template():
+    server = Server()
+    params = NodeCompletionParameters().with_format_kwargs({"secret": "s"})
+    run(map_complete([{"country": "{secret}"}], server.generator, params, prompt=PROMPT).collect())
+    assert server.said == ["The capital of {secret}?"]
+
+
+def test_texts_follow_the_prompt_or_stand_alone():
+    server = Server()
+    outcomes = run(map_complete(["a"], server.generator).collect())
+    assert outcomes[0].text == "A"
+    prompt = ChatNode.root("Translate.")
+    (outcome,) = run(map_complete(["b"], server.generator, prompt=prompt).collect())
+    assert [message.text for message in outcome.node.thread()] == ["Translate.", "b", "B"]
+    assert prompt.is_leaf
+
+
+def test_the_answer_to_a_node_is_its_child():
+    root = ChatNode.root("Be brief.")
+    nodes = [root.add_user(text) for text in "abc"]
+    run(map_complete(nodes, Server().generator).collect())
+    assert [[child.text for child in node.children()] for node in nodes] == [["A"], ["B"], ["C"]]
+
+
+def test_items_may_come_lazily_and_asynchronously():
+    async def rows() -> AsyncIterator[str]:
+        for text in "abc":
+            await asyncio.sleep(0)
+            yield text
+
+    outcomes = run(map_complete(rows(), Server().generator, ordered=True).collect())
+    assert [one.text for one in outcomes] == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(
+    ("item", "problem"),
+    [
+        ({"city": "Paris"}, r"item 1 has no value for \{country\}"),
+        ({"country": None}, r"item 1 has no value for \{country\}"),
+        ({"country": ["a"]}, "a text or a number"),
+        (7, "item 1 is int"),
+    ],
+)
+def test_an_item_that_cannot_be_asked_fails_alone(item, problem):
+    server = Server()
+    rows = [{"country": "France"}, item, {"country": "Italy"}]
+    outcomes = run(map_complete(rows, server.generator, prompt=PROMPT, ordered=True).collect())
+    assert [one.error is None for one in outcomes] == [True, False, True]
+    with pytest.raises(InvalidParameterError, match=problem):
+        raise outcomes[1].error
+    assert len(server.said) == 2
+
+
+def test_a_mapping_needs_a_prompt():
+    (outcome,) = run(map_complete([{"a": 1}], Server().generator).collect())
+    assert "no prompt" in str(outcome.error)
+
+
+@pytest.mark.parametrize("items", ["text", {"a": 1}, 7, None, PROMPT], ids=repr)
+def test_the_items_are_a_list_or_an_iterable(items):
+    with pytest.raises(InvalidParameterError, match="list or an iterable of items"):
+        map_complete(items, Server().generator)
+
+
+def test_what_the_input_raises_ends_the_run_after_the_outcomes_before_it():
+    def rows() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        raise OSError("the disk is gone")
+
+    seen = []
+    with pytest.raises(OSError, match="the disk is gone"):
+        for outcome in iterate(map_complete(rows(), Server().generator)):
+            seen.append(outcome.text)
+    assert sorted(seen) == ["A", "B"]
+
+
+# Outcomes.
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, BadRequestError), (429, RateLimitError), (500, ApiError)]
+)
+def test_a_failure_is_an_outcome_and_harms_no_other(status, kind):
+    server = Server(refuses(status, "b"))
+    bulk = map_complete(["abc", *"abc"], server.generator, ONCE, ordered=True)
+    outcomes = run(bulk.collect())
+    assert [one.text for one in outcomes] == ["ABC", "A", None, "C"]
+    assert isinstance(outcomes[2].error, kind)
+    assert [attempt.status for attempt in outcomes[2].cost.attempts] == [status]
+    with pytest.raises(PartialFailureError, match="1 of 4 items failed; the first failure: .*no b"):
+        bulk.raise_for_failures()
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_an_error_that_all_items_would_meet_ends_the_run(status):
+    server = Server(refuses(status, "b"), secs=0.001)
+    seen = []
+    with pytest.raises(ApiError):
+        seen.extend(iterate(map_complete(list("abcdefgh"), server.generator, ONCE, width=1)))
+    assert [one.text for one in seen] == ["A", None]
+    assert server.said == ["a", "b"]
+
+
+def test_typed_answers_are_parsed():
+    @dataclass
+    class Label:
+        mood: Literal["good", "bad"]
+
+    params = NodeCompletionParameters().expecting(Label)
+    server = Server(lambda said: ScriptedReply.json(answer('{"mood": "good"}')))
+    (outcome,) = run(map_complete(["x"], server.generator, params).collect())
+    assert outcome.parsed == Label("good")
+
+
+def test_parsed_raises_the_error_of_a_failed_item_and_needs_a_type():
+    bad, good = run(
+        map_complete(["b", "a"], Server(refuses(400, "b")).generator, ordered=True).collect()
+    )
+    with pytest.raises(BadRequestError):
+        _ = bad.parsed
+    with pytest.raises(InvalidParameterError, match="expecting"):
+        _ = good.parsed
+
+
+def test_tools_run_for_each_item():
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    call = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a":1,"b":2}'},
+    }
+
+    def reply(said: str) -> ScriptedReply:
+        return ScriptedReply.json(answer("", call) if said == "sum" else answer(f"It is {said}"))
+
+    bulk = map_complete(["sum"] * 3, Server(reply).generator, tools=[add], loop=ToolLoop())
+    outcomes = run(bulk.collect())
+    assert [one.text for one in outcomes] == ["It is 3"] * 3
+    assert [len(one.cost.attempts) for one in outcomes] == [2, 2, 2]
+    assert bulk.total.cost == Decimal("0.0002") * 6
+
+
+def test_ordered_outcomes_come_in_the_order_of_the_items():
+    class Uneven(Server):
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            await asyncio.sleep(0.01 if b'"0"' in request.body else 0)
+            return await super().send(request)
+
+    outcomes = run(map_complete(list("0123456789"), Uneven().generator, ordered=True).collect())
+    assert [one.text for one in outcomes] == list("0123456789")
+    early = run(map_complete(list("0123456789"), Uneven().generator).collect())
+    assert early[-1].text == "0"
+
+
+# Width and room.
+
+
+def test_no_more_calls_are_in_flight_than_the_width():
+    server = Server(secs=0.001)
+    run(map_complete(map(str, range(100)), server.generator, width=7).collect())
+    assert server.most == 7
+
+
+def test_unread_outcomes_stop_the_asking():
+    async def read_slowly() -> None:
+        taken = 0
+
+        def rows() -> Iterator[str]:
+            nonlocal taken
+            for number in range(10_000):
+                taken += 1
+                yield str(number)
+
+        server = Server()
+        async with map_complete(rows(), server.generator, width=4) as bulk:
+            await anext(bulk)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert taken <= 2 * 4 + 1
+
+    run(read_slowly())
+
+
+def test_leaving_early_ends_the_calls_in_flight():
+    async def leave() -> None:
+        server = Server(secs=60)
+        async with map_complete(list("abc"), server.generator) as bulk:
+            task = asyncio.ensure_future(anext(bulk))
+            while server.in_flight < 3:
+                await asyncio.sleep(0)
+            task.cancel()
+        assert server.in_flight == 0
+        assert len(asyncio.all_tasks()) <= 2
+
+    run(leave())
+
+
+def test_a_stopped_run_delivers_what_is_in_flight():
+    async def stop() -> None:
+        server = Server(secs=0.01)
+        bulk = map_complete(map(str, range(1000)), server.generator, width=5)
+        outcomes = []
+        async for outcome in bulk:
+            outcomes.append(outcome)
+            bulk.stop()
+        assert 0 < len(outcomes) <= 10
+        assert len(outcomes) == len(server.said)
+
+    run(stop())
+
+
+def test_runs_share_the_width_of_one_server():
+    async def two() -> None:
+        server = Server(secs=0.001)
+        width = Width(3, 3)
+        runs = [map_complete(map(str, range(30)), server.generator, width=width) for _ in range(2)]
+        await asyncio.gather(*(each.collect() for each in runs))
+        assert server.most == 3
+
+    run(two())
+
+
+def test_the_width_doubles_until_the_first_refusal_and_is_cut_at_most_once_in_a_while():
+    async def grow() -> None:
+        refused = False
+
+        def reply(said: str) -> ScriptedReply:
+            if refused:
+                return ScriptedReply.json({"error": {"message": "slow"}}, status=429)
+            return ScriptedReply.json(answer(said))
+
+        server = Server(reply, secs=0.001)
+        width = Width(4, 64)
+        await map_complete(map(str, range(400)), server.generator, ONCE, width=width).collect()
+        assert [limit for _, limit in width.history] == [4, 8, 16, 32, 64]
+        refused = True
+        await map_complete(map(str, range(200)), server.generator, ONCE, width=width).collect()
+        assert [limit for _, limit in width.history][5:] == [51]
+
+    run(grow())
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "3", True])
+def test_the_width_is_a_positive_whole_number(bad):
+    with pytest.raises(InvalidParameterError, match="of a width must"):
+        run(map_complete(["a"], Server().generator, width=bad).collect())
+
+
+def test_a_width_refuses_to_be_pickled():
+    with pytest.raises(InvalidParameterError, match="give each process a number"):
+        pickle.dumps(Width())
+
+
+# Budget and progress.
+
+
+def test_a_budget_is_spent_up_to_the_dearest_row_and_ends_the_run():
+    budget = Budget("0.01")  # a row costs 0.0002 and at most some 0.0014
+    params = CompletionParameters(max_tokens=20)
+    server = Server(secs=0.001)
+    bulk = map_complete((str(n) for n in range(1000)), server.generator, params, budget=budget)
+
+    async def read() -> int:
+        return sum([one.error is None async for one in bulk])
+
+    with pytest.raises(BudgetExceededError):
+        run(read())
+    ceiling = ChatNode.root().add_user("999").estimate_cost(server.generator, params).ceiling
+    assert Decimal("0.01") - ceiling <= budget.spent <= Decimal("0.01")
+    assert bulk.total.cost == budget.spent == len(server.said) * Decimal("0.0002")
+
+
+def test_progress_counts_and_is_told_at_the_end():
+    told: list[BulkProgress] = []
+    server = Server(refuses(400, "b"))
+    bulk = map_complete(list("abc"), server.generator, on_progress=told.append)
+    run(bulk.collect())
+    last = told[-1]
+    assert (last.items, last.done, last.failed, last.in_flight) == (3, 2, 1, 0)
+    assert last.cost.cost == Decimal("0.0004")
+    assert last == bulk.progress or last.elapsed_secs <= bulk.progress.elapsed_secs
+
+
+def test_a_refused_key_is_the_error_of_the_run():
+    server = Server(refuses(401, "a"))
+    with pytest.raises(AuthenticationError, match="no a"):
+        run(map_complete(["a"], server.generator).collect())
