@@ -16,7 +16,7 @@ from minillmlib.json_value import JsonValue
 from minillmlib.tree.node import ChatNode
 from minillmlib.tree.records import new_hasher
 from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
-from minillmlib.types.costs import CostInfo
+from minillmlib.types.costs import CostInfo, CostTotal
 from minillmlib.types.parameters import NodeCompletionParameters
 from minillmlib.types.tools import ToolLike
 
@@ -35,6 +35,8 @@ class ItemCall:
     """Asks a model about one item at a time, with the settings of a run.
 
     Attributes:
+        earlier: The cost of earlier runs with the same journal.
+        maybe_paid: The number of their requests whose end is not known.
         problem: Why the journal could not be written, if it could not.
     """
 
@@ -64,6 +66,8 @@ class ItemCall:
         self._loop = loop
         self._journal = journal
         self._key = key
+        self.earlier = CostTotal() if journal is None else journal.spent
+        self.maybe_paid = 0 if journal is None else journal.maybe_paid
 
     def prepare(self, index: int, item: Item) -> Question | BulkOutcome[Any]:
         """Return what to ask, or the outcome that the item has without asking."""

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,6 @@ from minillmlib.types.responses import CompletionResponse
 
 VERSION = 1
 SYNC_SECS = 0.2
-MAX_LINE_BYTES = 1_000_000_000
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -87,10 +86,13 @@ class RunJournal:
 
     Attributes:
         spent: The cost of what earlier runs did.
-        maybe_paid: The number of items that an earlier run had sent when it was killed; they may
-            have been billed.
+        maybe_paid: The number of requests that were in flight when earlier runs were killed; they
+            may have been billed.
         committed: USD that count against a budget: `spent`, and the ceilings of what is unknown.
     """
+
+    _descriptor = -1
+    _reader: IO[bytes] | None = None
 
     def __init__(self, path: FilePath, *, retries_failed: bool) -> None:
         self._name = str(path)
@@ -104,16 +106,14 @@ class RunJournal:
         self.committed = Decimal(0)
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise _unusable(self._name, error) from None
-        try:
-            self._lock()
             self._reader = open_regular(self._path)
+            self._lock()
             self._read()
         except BaseException as error:
-            os.close(self._descriptor)
+            self._release()
             if isinstance(error, OSError):
-                raise _unusable(self._name, error) from None
+                problem = f"{self._name!r} cannot be used as a journal"
+                raise StorageError(f"{problem} ({error.strerror or error})") from None
             raise
 
     def _lock(self) -> None:
@@ -126,14 +126,17 @@ class RunJournal:
     def _read(self) -> None:
         """Read what earlier runs did, and cut off a last line that has no end."""
         sent: dict[str, Decimal] = {}
+        lost: list[Decimal] = []
         spent: list[CostTotal] = []
+        assert self._reader is not None
         end = 0
-        lines = iter(lambda: self._reader.readline(MAX_LINE_BYTES), b"")
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self._reader, start=1):
             if not line.endswith(b"\n"):
                 break
             record = self._decode(line, number)
             if isinstance(record, SentRecord):
+                if record.key in sent:  # in flight at a crash, and asked again since
+                    lost.append(sent[record.key])
                 sent[record.key] = record.ceiling or Decimal(0)
             elif isinstance(record, Ended):
                 ceiling = sent.pop(record.key, Decimal(0))
@@ -146,8 +149,9 @@ class RunJournal:
         if end == 0:
             self._append(HeaderRecord(version=VERSION))
         self.spent = sum(spent, CostTotal())
-        self.maybe_paid = len(sent)
-        self.committed += sum(sent.values(), Decimal(0))
+        lost += sent.values()
+        self.maybe_paid = len(lost)
+        self.committed += sum(lost, Decimal(0))
 
     def _decode(self, line: bytes, number: int) -> Record:
         try:
@@ -181,7 +185,7 @@ class RunJournal:
     def find(self, key: str) -> Ended | None:
         """Return what became of an item in an earlier run, if it need not be asked again."""
         place = self._places.get(key)
-        if place is None:
+        if place is None or self._reader is None:
             return None
         start, size = place
         self._reader.seek(start)
@@ -229,17 +233,21 @@ class RunJournal:
 
     def close(self) -> None:
         """Write everything to the disk and unlock the file. May be called again."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            self._reader.close()
+        if self._descriptor >= 0:
             try:
-                os.fsync(descriptor)
+                os.fsync(self._descriptor)
             finally:
-                os.close(descriptor)
+                self._release()
 
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._reader is not None:
+            self._reader.close()
+        if descriptor >= 0:
+            os.close(descriptor)
 
-def _unusable(name: str, error: OSError) -> StorageError:
-    return StorageError(f"{name!r} cannot be used as a journal ({error.strerror or error})")
+    def __del__(self) -> None:
+        self._release()
 
 
 def _cost_of(record: Ended) -> CostTotal:

@@ -69,6 +69,9 @@ class BulkRun(Generic[T]):
 
     Attributes:
         total: The cost of the run so far, without what earlier runs paid.
+        earlier: What earlier runs with the same journal paid.
+        maybe_paid: The number of requests that were in flight when earlier runs were killed. They
+            may have been billed: then `earlier` is less than the truth.
         width: The `Width` of the run.
     """
 
@@ -94,6 +97,7 @@ class BulkRun(Generic[T]):
         self._on_progress = on_progress
         self._count = len(items) if isinstance(items, Sequence) else None
         self.total = CostTotal()
+        self.earlier, self.maybe_paid = call.earlier, call.maybe_paid
         self._counts = {"done": 0, "failed": 0, "from_journal": 0}
         self._errors: list[MiniLLMError] = []
         self._ready: deque[BulkOutcome[T]] = deque()

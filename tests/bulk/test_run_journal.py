@@ -1,0 +1,320 @@
+"""The journal of a run: a rerun asks only what is missing, whatever ended the run before."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from bulk_server import PROMPT, Server, answer, refuses
+from server import Exchange, serving
+
+from minillmlib import (
+    BadRequestError,
+    Budget,
+    BudgetExceededError,
+    ChatNode,
+    CompletionParameters,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    StorageError,
+    iterate,
+    map_complete,
+    run,
+)
+from minillmlib.testing import ScriptedReply
+
+CHILD = str(Path(__file__).parents[1] / "support" / "bulk_child.py")
+ONCE = NodeCompletionParameters(retry=0)
+ROW_USD = Decimal("0.0002")
+
+
+def ask(server: Server, items, journal, **settings):
+    bulk = map_complete(items, server.generator, ONCE, journal=journal, ordered=True, **settings)
+    return run(bulk.collect()), bulk
+
+
+def test_a_rerun_asks_nothing_and_has_the_same_outcomes(tmp_path):
+    server = Server()
+    first, bulk = ask(server, list("abc"), tmp_path / "j")
+    assert bulk.total.cost == 3 * ROW_USD
+    again, rerun = ask(server, list("abc"), tmp_path / "j")
+    assert len(server.said) == 3
+    assert [one.is_from_journal for one in again] == [True] * 3
+    assert [(one.index, one.key, one.text, one.cost) for one in again] == [
+        (one.index, one.key, one.text, one.cost) for one in first
+    ]
+    assert again[0].node.response.finish_reason == first[0].node.response.finish_reason
+    assert (rerun.total.cost, rerun.earlier.cost, rerun.maybe_paid) == (0, 3 * ROW_USD, 0)
+    assert rerun.progress.from_journal == 3
+
+
+def test_only_what_is_new_is_asked(tmp_path):
+    server = Server()
+    ask(server, ["a", "b"], tmp_path / "j")
+    outcomes, _ = ask(server, ["b", "c", "a"], tmp_path / "j")
+    assert [one.text for one in outcomes] == ["B", "C", "A"]
+    assert server.said == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"prompt": ChatNode.root("Be long.").add_user("The capital of {country}?")},
+        {"params": CompletionParameters(temperature=0.5)},
+        {"model": "other"},
+    ],
+    ids=["prompt", "params", "model"],
+)
+def test_a_changed_request_is_asked_anew(tmp_path, changed):
+    server = Server()
+    rows = [{"country": "France"}]
+    for given in ({}, changed):
+        generator = server.generator.replace(model=given.get("model", "m"))
+        prompt, params = given.get("prompt", PROMPT), given.get("params")
+        run(map_complete(rows, generator, params, prompt=prompt, journal=tmp_path / "j").collect())
+    assert len(server.said) == 2
+
+
+def test_equal_items_are_asked_each(tmp_path):
+    server = Server()
+    ask(server, ["a", "a"], tmp_path / "j")
+    assert len(server.said) == 2
+    ask(server, ["a", "a", "a"], tmp_path / "j")
+    assert len(server.said) == 3
+
+
+def test_the_caller_may_name_the_items(tmp_path):
+    server = Server()
+    ask(server, ["1 a"], tmp_path / "j", key=lambda item: item.split()[0])
+    outcomes, _ = ask(server, ["1 b"], tmp_path / "j", key=lambda item: item.split()[0])
+    assert server.said == ["1 a"]
+    assert (outcomes[0].key, outcomes[0].text) == ("1", "1 A")
+    (bad,), _ = ask(server, ["c"], tmp_path / "j", key=lambda item: 7)
+    assert isinstance(bad.error, InvalidParameterError)
+
+
+def test_typed_answers_are_read_from_the_journal(tmp_path):
+    server = Server(lambda said: ScriptedReply.json(answer('{"answer": [1, 2]}')))
+    params = NodeCompletionParameters().expecting(list[int])
+    for _ in range(2):
+        bulk = map_complete(["a"], server.generator, params, journal=tmp_path / "j")
+        (outcome,) = run(bulk.collect())
+        assert outcome.parsed == [1, 2]
+    assert len(server.said) == 1
+
+
+def test_a_tool_loop_is_kept_with_all_its_turns(tmp_path):
+    def add(a: int, b: int) -> int:
+        """Add."""
+        return a + b
+
+    call = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "add", "arguments": '{"a":1,"b":2}'},
+    }
+
+    def reply(said: str) -> ScriptedReply:
+        return ScriptedReply.json(answer("", call) if said == "sum" else answer(f"It is {said}"))
+
+    server = Server(reply)
+    first, _ = ask(server, ["sum"], tmp_path / "j", tools=[add])
+    again, bulk = ask(server, ["sum"], tmp_path / "j", tools=[add])
+    assert len(server.said) == 2
+    assert [m.text for m in again[0].node.thread()] == [m.text for m in first[0].node.thread()]
+    assert again[0].cost == first[0].cost
+    assert bulk.earlier.cost == 2 * ROW_USD
+
+
+# Failures.
+
+
+def test_what_may_pass_is_asked_again_and_what_is_final_is_not(tmp_path):
+    for status, count in ((400, 1), (429, 2), (500, 2)):
+        server = Server(refuses(status, "a"))
+        path = tmp_path / str(status)
+        for _ in range(2):
+            (outcome,), _ = ask(server, ["a"], path)
+            assert "no a" in str(outcome.error)
+        assert len(server.said) == count
+    (outcome,), _ = ask(server, ["a"], tmp_path / "400")
+    assert isinstance(outcome.error, BadRequestError)
+    assert outcome.is_from_journal
+
+
+def test_final_failures_are_asked_again_if_told_to(tmp_path):
+    ask(Server(refuses(400, "a")), ["a"], tmp_path / "j")
+    (outcome,), _ = ask(Server(), ["a"], tmp_path / "j", retry_failed=True)
+    assert outcome.text == "A"
+    (outcome,), _ = ask(Server(refuses(400, "a")), ["a"], tmp_path / "j")
+    assert outcome.text == "A"
+
+
+# The file.
+
+
+def test_a_line_that_a_crash_cut_off_is_asked_again(tmp_path):
+    server = Server()
+    ask(server, list("abc"), tmp_path / "j")
+    whole = (tmp_path / "j").read_bytes()
+    end = whole.rindex(b"\n", 0, -1) + 1
+    for cut in (end + 1, len(whole) - 1):
+        (tmp_path / "j").write_bytes(whole[:cut])
+        server.said.clear()
+        outcomes, bulk = ask(server, list("abc"), tmp_path / "j")
+        assert [one.text for one in outcomes] == ["A", "B", "C"]
+        assert len(server.said) == 1
+        assert bulk.maybe_paid == 1
+
+
+def test_an_interrupted_header_is_written_anew(tmp_path):
+    (tmp_path / "j").write_bytes(b'{"kind":"mini')
+    ask(Server(), ["a"], tmp_path / "j")
+    assert (tmp_path / "j").read_bytes().startswith(b'{"kind":"minillmlib run"')
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        b'{"a": 1}\n',
+        b'[{"kind":"minillmlib tree","version":1}]\n',
+        b'{"kind":"minillmlib run","version":2}\n',
+        b'{"kind":"sent","key":"a"}\n',
+        b'{"kind":"minillmlib run","version":1}\n{"kind":"done","key":"a"}\n',
+        b'{"kind":"minillmlib run","version":1}\n{"kind":"minillmlib run","version":1}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
+    (tmp_path / "j").write_bytes(content)
+    server = Server()
+    with pytest.raises(StorageError, match=r"'.*j': line \d"):
+        ask(server, ["a"], tmp_path / "j")
+    assert (tmp_path / "j").read_bytes() == content
+    assert server.said == []
+
+
+@pytest.mark.parametrize("path", ["", "nowhere/j"])
+def test_a_journal_that_cannot_be_opened_is_named(tmp_path, path):
+    with pytest.raises(StorageError, match="cannot be used as a journal"):
+        ask(Server(), ["a"], tmp_path / path)
+
+
+def test_a_second_run_with_the_same_journal_is_refused(tmp_path):
+    async def two() -> None:
+        server = Server(secs=0.01)
+        async with map_complete(list("ab"), server.generator, journal=tmp_path / "j") as bulk:
+            await anext(bulk)
+            with pytest.raises(StorageError, match="run that is still going on"):
+                map_complete(list("ab"), server.generator, journal=tmp_path / "j")
+        await map_complete(list("ab"), server.generator, journal=tmp_path / "j").collect()
+
+    run(two())
+
+
+def test_a_full_disk_ends_the_run_and_loses_no_answer(tmp_path, monkeypatch):
+    server = Server(secs=0.001)
+    plain, left = os.write, [2000]
+
+    def write(descriptor: int, data: bytes) -> int:
+        room, left[0] = left[0], max(0, left[0] - len(data))
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return plain(descriptor, data[:room])
+
+    bulk = map_complete(map(str, range(100)), server.generator, journal=tmp_path / "j", width=4)
+    monkeypatch.setattr(os, "write", write)
+    outcomes = []
+    with pytest.raises(StorageError, match="No space left on device.*run it again"):
+        outcomes.extend(iterate(bulk))
+    monkeypatch.undo()
+    assert len([one for one in outcomes if one.text]) == len(server.said) < 100
+    asked = len(server.said)
+    again, _ = ask(server, list(map(str, range(100))), tmp_path / "j")
+    assert [one.text for one in again] == list(map(str, range(100)))
+    assert len(server.said) <= 100 + 8
+    assert asked < 20
+
+
+# Money.
+
+
+def test_the_budget_of_a_run_includes_what_earlier_runs_spent(tmp_path):
+    params = CompletionParameters(max_tokens=20)
+    spent = Decimal(0)
+    for _ in range(3):
+        server, budget = Server(secs=0.001), Budget("0.01")
+        bulk = map_complete(
+            (str(n) for n in range(1000)), server.generator, params, budget=budget,
+            journal=tmp_path / "j",
+        )  # fmt: skip
+        with pytest.raises(BudgetExceededError):
+            list(iterate(bulk))
+        spent += len(server.said) * ROW_USD
+        assert budget.spent == spent <= budget.limit
+    assert spent > Decimal("0.008")
+
+
+def test_what_was_in_flight_at_a_crash_counts_with_its_ceiling(tmp_path):
+    params = CompletionParameters(max_tokens=20)
+    server, budget = Server(), Budget("1")
+    with (tmp_path / "j").open("w") as file:
+        file.write('{"kind":"minillmlib run","version":1}\n')
+        file.write('{"kind":"sent","key":"x","ceiling":"0.25"}\n')
+    bulk = map_complete(["a"], server.generator, params, budget=budget, journal=tmp_path / "j")
+    assert (bulk.maybe_paid, budget.spent) == (1, Decimal("0.25"))
+    run(bulk.collect())
+    assert budget.spent == Decimal("0.25") + ROW_USD
+
+
+# Kills.
+
+
+def test_kills_lose_no_row_and_pay_at_most_what_was_in_flight_again(tmp_path):
+    kills = int(os.environ.get("MINILLMLIB_RUN_KILLS", "4"))
+    rows, width = 100 * kills, 16
+    billed: list[str] = []
+
+    async def reply(exchange: Exchange) -> None:
+        said = json.loads(exchange.body)["messages"][-1]["content"]
+        await asyncio.sleep(random.uniform(0, 0.02))
+        billed.append(said)
+        await exchange.answer(json.dumps(answer(said.upper())).encode())
+
+    async def run_child(url: str, *, kill_after: int | None) -> list[object]:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, CHILD, url, str(tmp_path / "j"), str(rows), stdout=subprocess.PIPE
+        )
+        lines: list[object] = []
+        assert child.stdout is not None
+        async for line in child.stdout:
+            lines.append(json.loads(line))
+            if kill_after is not None and len(lines) > kill_after:
+                child.send_signal(signal.SIGKILL)
+                break
+        await child.wait()
+        return lines
+
+    async def main() -> None:
+        async with serving(reply) as (url, _):
+            for kill in range(kills):
+                await run_child(url, kill_after=100 * kill + random.randrange(50))
+            lines = await run_child(url, kill_after=None)
+        outcomes, end = lines[:-1], lines[-1]
+        assert isinstance(end, dict)
+        assert sorted(outcomes) == [[number, f"ROW {number}"] for number in range(rows)]
+        repaid = len(billed) - rows
+        assert repaid == len(billed) - len(set(billed))
+        assert repaid <= end["maybe_paid"] <= kills * width
+
+    asyncio.run(main())
