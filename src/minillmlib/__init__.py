@@ -11,6 +11,7 @@ from minillmlib.bulk.run import BulkRun, map_complete
 from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.http_request import RequestPreview
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
@@ -161,6 +162,7 @@ __all__ = [
     "RedirectError",
     "RejectedResponseError",
     "RepairResult",
+    "RequestPreview",
     "RequestReport",
     "RequestTimeoutError",
     "RequestTooLargeError",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import minillmlib
-from minillmlib import Budget, ChatNode, GeneratorInfo, TokenPrice
+from minillmlib import Budget, ChatNode, GeneratorInfo, TokenPrice, iterate
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 TOP = Path(__file__).parents[2]
@@ -116,18 +116,23 @@ def test_a_tournament_finds_the_best_and_adds_up_all_costs(count, tmp_path):
 def test_extraction_keeps_the_order_and_says_what_failed():
     extraction = load("extraction")
     wrong, right = (json.dumps({"product": "lamp", "stars": stars}) for stars in (9, 5))
-    generator = answering(wrong, right, *["I cannot tell."] * 3, right)
-    found = asyncio.run(extraction.extract(["a", "b", "c"], generator, Budget("1"), 1))
-    assert found[0] == found[2] == extraction.Review("lamp", 5)
-    assert isinstance(found[1], minillmlib.MaxRetriesExceededError)
+    for lines, answers in (("a", [wrong, right]), ("b", ["I cannot tell."] * 3)):
+        run = extraction.extract([lines], answering(*answers), Budget("1"))
+        (outcome,) = iterate(run)
+        if lines == "a":
+            assert outcome.parsed == extraction.Review("lamp", 5)
+        else:
+            assert isinstance(outcome.error, minillmlib.MaxRetriesExceededError)
 
 
 def test_extraction_stops_at_its_budget():
     extraction = load("extraction")
     generator = answering(*['{"product": "lamp", "stars": 5}'] * 99)
     budget = Budget("0.0025")
-    found = asyncio.run(extraction.extract(["a review"] * 99, generator, budget, 4))
-    assert {type(one) for one in found} == {extraction.Review, minillmlib.BudgetExceededError}
+    run = extraction.extract(["a review"] * 99, generator, budget)
+    with pytest.raises(minillmlib.BudgetExceededError):
+        list(iterate(run))
+    assert 0 < run.progress.done < 99
     assert 0 < budget.spent <= budget.limit
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the items of a run."""
+"""The outcomes of a run, and its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What became of one item.
+    """The outcome of one item.
 
     Attributes:
         index: The place of the item in the input, from 0.
