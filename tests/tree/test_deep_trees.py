@@ -18,8 +18,9 @@ DEPTH = 100_000
 
 # What a call costs grows with the thread, so these are tried at a depth of a thousand.
 ASKS_A_MODEL = {
-    "chat", "chat_streaming", "chat_streaming_tracked", "chat_tracked", "collapse_thread",
-    "complete", "complete_streaming",
+    "chat", "chat_many", "chat_many_streaming", "chat_streaming", "chat_streaming_tracked",
+    "chat_tracked", "collapse_thread",
+    "complete", "complete_many", "complete_many_streaming", "complete_streaming",
     "complete_streaming_tracked", "complete_tracked", "ensure_cached", "run_tools",
     "run_tools_streaming",
 }  # fmt: skip
