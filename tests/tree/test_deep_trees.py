@@ -31,6 +31,7 @@ ASKS_A_MODEL = {
     "complete_streaming_tracked", "complete_tracked", "ensure_cached", "run_tools",
     "run_tools_streaming",
 }  # fmt: skip
+FREE = CompletionResponse(content="x").without_cost()
 MAKES_A_TREE = {"from_messages", "from_thread_file", "from_thread_json", "load_tree", "root"}
 
 
@@ -100,7 +101,7 @@ USES = {
     "children": lambda leaf, _: len(leaf.root_node.children()) == 2,
     "clear_all_cache_breakpoints": lambda leaf, _: leaf.clear_all_cache_breakpoints() == leaf,
     "clear_cache_breakpoint": lambda leaf, _: leaf.clear_cache_breakpoint() == leaf,
-    "add_response": lambda leaf, _: leaf.add_response(CompletionResponse(content="x")).depth
+    "add_response": lambda leaf, _: leaf.add_response(FREE).depth
         == DEPTH + 1,
     "copy_thread": lambda leaf, _: leaf.copy_thread().depth == DEPTH,
     "cost": lambda leaf, _: leaf.cost == CostTotal(),
