@@ -204,7 +204,7 @@ def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParamete
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
     values = settings.format_kwargs
     changes = {name: fill_text(text, values) for name, text in texts.items() if text}
-    return msgspec.structs.replace(settings, **changes)
+    return msgspec.structs.replace(settings, **changes) if changes else settings
 
 
 def price_of(call: Call) -> TokenPrice | None:
