@@ -163,7 +163,7 @@ def ask_inspect(url: str, rows: int, folder: str) -> None:
 
     samples = [Sample(input=f"Row {row}", id=row + 1) for row in range(rows)]
     task = Task(dataset=samples, solver=[system_message("You are brief."), generate()])
-    model = get_model("openai/m", base_url=url, api_key="none")
+    model = get_model("openai/m", base_url=url, api_key="none", responses_api=False)
     options = {"log_dir": folder, "display": "none", "fail_on_error": False}
     logs = list(list_eval_logs(folder))
     found = eval_retry(logs[0], **options) if logs else eval(task, model=model, **options)
