@@ -91,8 +91,8 @@ def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
     for base in lineage[1:]:
         if base.path not in moved:  # a private base: its members are the class's own
             for name, member in base.members.items():
-                if not name.startswith("_"):
-                    target.members.setdefault(name, member)
+                if not name.startswith("_") and name not in target.members:
+                    target.set_member(name, copy.copy(member))
     target.bases = [  # those that a caller can catch or import
         base for base in target.bases if path_of(base) in moved or path_of(base).endswith("Error")
     ]

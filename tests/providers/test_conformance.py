@@ -11,6 +11,7 @@ from minillmlib import (
     AnthropicProvider,
     AzureProvider,
     ChatDialect,
+    CompletionParameters,
     CostOutcome,
     FinishReason,
     GenericProvider,
@@ -160,6 +161,18 @@ class Forgetful(GenericProvider):
         return super().build_request(model, messages[-1:], params.replace(seed=None), **how)
 
 
+class Dropping(GenericProvider):
+    """Drops one field."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.fields = [field, *(("tool_choice", "parallel_tool_calls") if field == "tools" else ())]
+
+    def build_request(self, model, messages, params, **how):
+        nothing = {field: getattr(CompletionParameters(), field) for field in self.fields}
+        return super().build_request(model, messages, params.replace(**nothing), **how)
+
+
 class Lenient(GenericProvider):
     """Takes whatever content there is for text."""
 
@@ -209,6 +222,15 @@ def test_a_broken_provider_is_told_what_it_breaks(provider, complaints):
         check_provider(provider, CHAT)
     for complaint in complaints:
         assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [name for name in CompletionParameters.__struct_fields__ if name != "openrouter_routing"],
+)
+def test_no_field_may_be_dropped(field):
+    with pytest.raises(AssertionError, match=f"{field} is neither sent nor refused"):
+        check_provider(Dropping(field), CHAT)
 
 
 @pytest.mark.parametrize("cases", [[], [ProviderCase(name="empty", text="")]])

@@ -81,7 +81,7 @@ def table() -> dict[tuple[str, str], list[str]]:
 
 
 def sent(provider, params, model="m", leaf=None):
-    """The body and the receipt of a call with these parameters."""
+    """The body and the request report of a call with these parameters."""
     transport = ScriptedTransport([ScriptedReply.json(answer_to(provider))])
     generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
         provider=provider, transport=transport

@@ -47,6 +47,9 @@ GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
     "anthropic": lambda url: GeneratorInfo.anthropic("claude-haiku-4-5").with_base_url(url),
     "responses": lambda url: GeneratorInfo.openai("m", wire="responses").with_base_url(url),
     "generic": lambda url: GeneratorInfo.custom("generic", url, "m").with_token_price(PRICE),
+    "azure": lambda url: GeneratorInfo.azure("m", url),
+    "azure-dated": lambda url: GeneratorInfo.azure("m", url, "2024-10-21"),
+    "azure-responses": lambda url: GeneratorInfo.azure("m", url, wire="responses"),
 }
 PRICE = TokenPrice(1, 5)
 

@@ -303,14 +303,56 @@ class ResponsesWire(Wire):
         return {"id": "resp_01Sample", "object": kind, "created_at": 1795000000, "model": "m"}
 
 
-CHAT = ("openai", "openrouter", "generic")
-RESPONSES = ("responses",)
+NAMELESS = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
+UNFILTERED = {"hate": {"filtered": False, "severity": "safe"}}
+
+
+class AzureWire(Wire):
+    """Chat completions at Azure: filters report before and after the text, and errors have no type."""
+
+    name = "azure"
+
+    def start(self) -> bytes:
+        of_prompt = [{"prompt_index": 0, "content_filter_results": UNFILTERED}]
+        return event({**NAMELESS, "prompt_filter_results": of_prompt}) + super().start()
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        body = super().message(text, reason, usage)
+        body["choices"][0]["content_filter_results"] = UNFILTERED
+        return body
+
+    def counted(self, usage: object = ...) -> bytes:
+        late = {"index": 0, "finish_reason": None, "content_filter_results": UNFILTERED}
+        return event({**NAMELESS, "choices": [late]}) + super().counted(usage)
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        return {"error": {"code": str(status), "message": message}}
+
+
+class AzureResponsesWire(ResponsesWire):
+    """Responses at Azure, with its filters and its errors."""
+
+    name = "azure-responses"
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        passed = {"blocked": False, "content_filter_results": UNFILTERED}
+        return {**super().message(text, reason, usage), "content_filters": [passed]}
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        return AzureWire.failure(self, status, message)
+
+
+CHAT = ("openai", "openrouter", "generic", "azure", "azure-dated")
+RESPONSES = ("responses", "azure-responses")
 WIRES: dict[str, Wire] = {
     "openai": Wire(),
     "openrouter": OpenRouterWire(),
     "anthropic": AnthropicWire(),
     "generic": Wire(),
     "responses": ResponsesWire(),
+    "azure": AzureWire(),
+    "azure-dated": AzureWire(),
+    "azure-responses": AzureResponsesWire(),
 }
 
 
