@@ -337,7 +337,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `number` counts from 1, `started_at` is in seconds since 1970, and `sent_bytes` is the size of
     the body. `status` is None if no response arrived. `error` is the name of the error's class.
-    `cost` is None if nothing can have been billed.
+    `cost` is None if nothing can have been billed. `generator` is the name of the generator, which
+    with a fallback tells who was asked.
     """
 
     number: int
@@ -352,6 +353,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_id: str = ""
     error: str | None = None
     cost: CostOutcome | None = None
+    generator: str = ""
 
     @property
     def was_sent(self) -> bool:
