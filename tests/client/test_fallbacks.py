@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
-from openrouter_server import COST, Router, generation_id
+from openrouter_server import COST, PRICE, Router, generation_id, is_stream
 from scripted_server import (
     ANSWER,
     BOTH,
@@ -37,6 +38,7 @@ from virtual_clock import now, run_virtually
 from golden import golden_generator, reply_of
 from minillmlib import (
     Attempt,
+    Auth,
     AuthenticationError,
     BadRequestError,
     Budget,
@@ -56,6 +58,8 @@ from minillmlib import (
     ReadError,
     RejectedResponseError,
     RequestTimeoutError,
+    Secret,
+    StaleConnectionError,
     TokenPrice,
     ToolLoop,
     errors,
@@ -73,8 +77,10 @@ RESOLVED, UNKNOWN = CostResolution.RESOLVED, CostResolution.UNKNOWN
 
 
 @pytest.fixture(autouse=True)
-def _quota(monkeypatch):
-    monkeypatch.setattr("minillmlib.client.completion.retry_quota", RetryQuota())
+def quota(monkeypatch) -> RetryQuota:
+    fresh = RetryQuota()
+    monkeypatch.setattr("minillmlib.client.completion.retry_quota", fresh)
+    return fresh
 
 
 def other(*steps: Step) -> tuple[GeneratorInfo, Server]:
@@ -162,9 +168,10 @@ def run_cell(step: Step, *, streamed: bool, **settings) -> Cell:
 
 
 def check_cured(cell: Cell) -> None:
-    """The other one has answered, at its own price."""
-    last = cell.info.attempts[-1]
-    assert (cell.result.text, len(cell.second.requests)) == (TEXT, 1)
+    """The other one has answered in the form that was asked for, at its own price."""
+    last, (request,) = cell.info.attempts[-1], cell.second.requests
+    assert cell.result.text == TEXT
+    assert is_stream(request) == is_stream(cell.first.requests[0])
     assert cell.result.origin.endswith(":n@other.example")
     assert (last.generator, last.model, last.outcome.value) == ("other", "n", "answered")
     assert last.cost.cost == SECOND
@@ -363,6 +370,50 @@ def test_each_generator_has_all_retries_and_no_wait_comes_before_the_first(strea
     generator = hinted.generator().or_else(fallback)
     run_virtually(tried(hinted, asked(), streamed=streamed, generator=generator))
     assert second.times == [0]
+
+
+@BOTH
+def test_each_generator_has_its_own_second_try_after_a_stale_connection(streamed):
+    fallback, second = other(StaleConnectionError, ANSWER)
+    first = Server([StaleConnectionError, status(503)])
+    generator = first.generator().or_else(fallback)
+    result = run_virtually(tried(first, asked(retry=0), streamed=streamed, generator=generator))
+    assert result.text == "ok"
+    assert [server.requests[1].on_new_connection for server in (first, second)] == [True, True]
+    assert not second.requests[0].on_new_connection
+
+
+class Renewing:
+    """A credential that is another one each time."""
+
+    def __init__(self):
+        self._numbers = itertools.count()
+
+    def resolve(self) -> Auth:
+        return Auth.bearer_token(Secret(f"token-{next(self._numbers)}"))
+
+
+@BOTH
+def test_each_generator_has_its_own_second_try_with_a_renewed_credential(streamed):
+    fallback, _ = other(status(401), ANSWER)
+    first = Server([status(401)] * 2)
+    generator, fallback = (
+        each.replace(credential=Renewing()) for each in (first.generator(), fallback)
+    )
+    generator = generator.or_else(fallback)
+    result = run_virtually(tried(first, asked(retry=0), streamed=streamed, generator=generator))
+    assert [each.generator for each in result.attempts] == ["own", "own", "other", "other"]
+
+
+def test_the_retries_of_one_generator_give_nothing_back_to_the_server_of_another(quota):
+    server, error = "other.example:443", OverloadedError("x")
+    while quota.take(server, error):
+        pass
+    fallback, _ = other(ANSWER)
+    first = Server([status(503)] * 2)
+    generator = first.generator().or_else(fallback)
+    run_virtually(tried(first, asked(retry=1), streamed=False, generator=generator))
+    assert quota.take(server, error) is None
 
 
 # A fallback that cannot be asked, and a first one.
@@ -626,25 +677,26 @@ def test_a_context_reports_all_attempts_and_names_the_program_to_every_generator
     assert "p" in dict(router.requests[0].headers).values()
 
 
-def test_a_cost_that_is_published_later_is_asked_for_where_it_arose():
+def test_a_cost_that_is_published_later_is_asked_for_where_it_arose(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     named = {"id": generation_id(1)}
     broken = events(event(**named), event(usage=None, **named), breaks_off=True)
     router = Router([ScriptedReply(pieces=broken.pieces, headers={
         **broken.headers, "x-generation-id": generation_id(1)}, breaks_off=True)])  # fmt: skip
     fallback, _ = other(ANSWER)
-    told: list[CostInfo] = []
+    told, budget = [], Budget("1")
 
     async def main():
-        settings = asked(retry=0, cost_callback=told.append)
-        generator = router.generator().or_else(fallback)
+        settings = asked(retry=0, cost_callback=told.append, params=LIMITED, budget=budget)
+        generator = router.generator().with_token_price(PRICE).or_else(KEYLESS, fallback)
         stream = ChatNode.root("s").chat_streaming("u", generator, settings)
         await stream.collect()
         return await stream.cancel()
 
     info = run_virtually(main())
     assert told == [info]
-    assert [each.cost.cost for each in info.attempts] == [COST, SECOND]
-    assert info.resolution is RESOLVED
+    assert [each.cost and each.cost.cost for each in info.attempts] == [COST, None, SECOND]
+    assert (info.resolution, budget.spent) == (RESOLVED, COST + SECOND)
     assert set(router.asked) == {generation_id(1)}
 
 
