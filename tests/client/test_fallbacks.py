@@ -65,7 +65,6 @@ from minillmlib import (
     errors,
     estimate_cost,
 )
-from minillmlib.client.retry import RetryQuota
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 FIRST, SECOND = Decimal("0.000005"), Decimal("0.00005")  # what an answer of each costs
@@ -76,11 +75,7 @@ OTHER = GeneratorInfo.custom("other", "https://other.example/v1", "n").with_toke
 RESOLVED, UNKNOWN = CostResolution.RESOLVED, CostResolution.UNKNOWN
 
 
-@pytest.fixture(autouse=True)
-def quota(monkeypatch) -> RetryQuota:
-    fresh = RetryQuota()
-    monkeypatch.setattr("minillmlib.client.completion.retry_quota", fresh)
-    return fresh
+pytestmark = pytest.mark.usefixtures("quota")
 
 
 def other(*steps: Step) -> tuple[GeneratorInfo, Server]:
@@ -596,7 +591,7 @@ async def test_reasoning_that_is_sealed_for_one_model_is_omitted_for_the_other_a
     assert node.response.origin.endswith(":n@other.example")
 
 
-def test_each_wire_gets_the_expected_type_in_its_own_form():
+def test_each_wire_gets_the_expected_type_in_its_own_form_and_corrections_of_its_own():
     @dataclass
     class City:
         name: str
@@ -604,16 +599,17 @@ def test_each_wire_gets_the_expected_type_in_its_own_form():
     refused = {"content": [{"type": "text", "text": "no"}], "stop_reason": "end_turn"}
     transport = ScriptedTransport([ScriptedReply.json(refused)] * 2)
     claude = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k").with_transport(transport)
-    fallback, second = other(says('{"name": "Oslo"}'))
+    fallback, second = other(says("no"), says('{"name": "Oslo"}'))
     settings = asked(retry=1).expecting(City)
     node = run_virtually(ChatNode.root("s").chat("u", claude.or_else(fallback), settings))
     assert node.parsed == City("Oslo")
     first, corrected = (json.loads(request.body) for request in transport.requests)
     assert len(corrected["messages"]) == len(first["messages"]) + 2
-    (request,) = second.requests
-    body = json.loads(request.body)
-    assert body["response_format"]["type"] == "json_schema"
-    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    asking, correcting = (json.loads(request.body) for request in second.requests)
+    assert asking["response_format"]["type"] == "json_schema"
+    assert [message["role"] for message in asking["messages"]] == ["system", "user"]
+    assert correcting["messages"][:2] == asking["messages"]
+    assert len(correcting["messages"]) == 4
 
 
 def test_a_long_conversation_goes_whole_to_a_fallback_and_stays_encoded_for_the_first():

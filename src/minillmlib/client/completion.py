@@ -77,32 +77,27 @@ class Completion:
 
     attempts: tuple[Attempt, ...] = ()
     pending: PendingAttempt | None = None
+    _retries = 0
+    _quota_taken = 0  # by the last retry
+    _auth: Auth | None = None  # of the last attempt; None before the first
+    _is_resending = False
+    _has_renewed = False
     _failures: tuple[str, ...] = ()  # of the generators that were given up
     _is_deferred = False  # whether the report waits for costs that come later
     _report: Report | None = None
-    _calls: tuple[Call, ...] = ()  # of the attempts
-    _reservations: tuple[Reservation | None, ...] = ()  # likewise
+    _origins: tuple[tuple[Call, Reservation | None], ...] = ()  # of the attempts
     _reservation: Reservation | None = None  # of the attempt that is being started
 
     def __init__(self, call: Call) -> None:
-        self._generator = call.generator  # whose call is made, or could not be prepared
+        self.call = call  # with a correction turn, if an answer was rejected
+        self._original = call
+        self._generator = call.generator  # whose call it is, or could not be prepared
         self._fallbacks: Sequence[GeneratorInfo] = call.generator.fallbacks
-        self._begin(call)
         try:
             self.loop = asyncio_module().get_running_loop()
         except RuntimeError as error:
             raise no_loop_error(error) from None
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
-
-    def _begin(self, call: Call) -> None:
-        """Begin with a generator's call, of which nothing was sent or retried yet."""
-        self._original = call
-        self.call = call  # with a correction turn, if an answer was rejected
-        self._retries = 0
-        self._quota_taken = 0  # by the last retry
-        self._auth: Auth | None = None  # of the last attempt; None before the first
-        self._is_resending = False
-        self._has_renewed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,6 +245,13 @@ class Completion:
                 return
         self.give_up(error)
 
+    def _begin(self, call: Call) -> None:
+        """Begin with the call of a fallback, of which nothing was sent or retried yet."""
+        self.call = self._original = call
+        self._retries = self._quota_taken = 0
+        self._auth = None
+        self._is_resending = self._has_renewed = False
+
     def _record_unasked(self, error: MiniLLMError) -> None:
         """Record that no request can be made to this generator.
 
@@ -327,8 +329,7 @@ class Completion:
 
     def _append(self, attempt: Attempt, reservation: Reservation | None = None) -> None:
         self.attempts += (attempt,)
-        self._calls += (self.call,)
-        self._reservations += (reservation,)
+        self._origins += ((self.call, reservation),)
         _log(attempt)
 
     def _start_report(self) -> Report:
@@ -336,15 +337,19 @@ class Completion:
         callback = settings.cost_callback if settings.cost_tracking else None
         if callback is None and settings.budget is None:
             return DONE
-        self._is_deferred = any(map(lookup_url, self._calls, self.attempts))
+        self._is_deferred = any(
+            lookup_url(call, attempt)
+            for (call, _), attempt in zip(self._origins, self.attempts, strict=True)
+        )
         known = CostInfo.of(self.attempts)
         if self._is_deferred:
             return report_deferred(callback, self._fetch_deferred_costs, known)
         return DONE if callback is None else report(callback, known)
 
     async def _fetch_deferred_costs(self) -> CostInfo:
-        self.attempts = await fetch_deferred_costs(self._calls, self.attempts)
-        for reservation, attempt in zip(self._reservations, self.attempts, strict=True):
+        calls = [call for call, _ in self._origins]
+        self.attempts = await fetch_deferred_costs(calls, self.attempts)
+        for (_, reservation), attempt in zip(self._origins, self.attempts, strict=True):
             if reservation is not None:
                 reservation.settle(attempt.cost)
         return CostInfo.of(self.attempts)

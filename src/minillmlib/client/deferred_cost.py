@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -34,7 +35,7 @@ def lookup_url(call: Call, attempt: Attempt) -> str | None:
 
 
 async def fetch_deferred_costs(
-    calls: tuple[Call, ...], attempts: tuple[Attempt, ...]
+    calls: Sequence[Call], attempts: tuple[Attempt, ...]
 ) -> tuple[Attempt, ...]:
     """Return the attempts with the costs their providers publish in time; others stay.
 
