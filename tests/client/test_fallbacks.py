@@ -333,6 +333,17 @@ def test_when_all_fail_the_error_has_all_attempts_and_says_what_each_generator_s
         assert words in said
 
 
+@BOTH
+def test_what_each_generator_said_shows_the_key_of_none(streamed):
+    keys = ["sk-canary-of-the-first", "sk-canary-of-the-second"]
+    fallback, _ = other(status(401, message=f"bad key {keys[1]}"))
+    first = Server([status(401, message=f"bad key {keys[0]}")])
+    generator = first.generator().with_api_key(keys[0]).or_else(fallback.with_api_key(keys[1]))
+    error = run_virtually(tried(first, asked(retry=0), streamed=streamed, generator=generator))
+    assert str(error).count("bad key [hidden]") == 2
+    assert "canary" not in f"{error}{error.last_error}{error.attempts}{generator!r}"
+
+
 def test_without_retries_two_that_fail_are_still_one_error_of_both():
     fallback, _ = other(status(401))
     first = Server([status(503)])

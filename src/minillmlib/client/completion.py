@@ -253,10 +253,9 @@ class Completion:
         self._is_resending = self._has_renewed = False
 
     def _record_unasked(self, error: MiniLLMError) -> None:
-        """Record that no request can be made to this generator.
+        """Record that no request can be made to a fallback, in place of which the next is asked.
 
-        Of the first one, which the caller has set up wrong, that is told at once. In place of a
-        fallback the next one is asked.
+        Of the first generator that is a mistake to tell at once, which a fallback would hide.
         """
         error.allows_fallback = bool(self._failures)
         if self._failures:
