@@ -47,6 +47,7 @@
     └── MissingExtraError            an optional dependency is missing (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
+`allows_fallback`: whether another model may answer the same call. Not unless a class says so.
 """
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -124,6 +125,7 @@ class MiniLLMError(Exception):
     """
 
     is_retryable: bool = False
+    allows_fallback: bool = False
     attempts: "tuple[Attempt, ...]" = ()
     _may_be_sent = False  # when a transport raises it and does not say
 
@@ -168,6 +170,7 @@ class TransportError(MiniLLMError):
     """The exchange with the server failed. The request may have been processed and billed."""
 
     is_retryable = True
+    allows_fallback = True
     _may_be_sent = True
 
 
@@ -219,7 +222,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
     def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
         super().__init__(message, partial=partial)
         self.clock = clock
-        self.is_retryable: bool = clock != "deadline"
+        self.is_retryable = self.allows_fallback = clock != "deadline"
 
 
 class ApiError(MiniLLMError):
@@ -258,6 +261,8 @@ class ContextLengthError(BadRequestError):
     Recognized by the words of some thirty servers and gateways, also with 413, 422 or 500.
     """
 
+    allows_fallback = True
+
 
 class AuthenticationError(ApiError):
     """The credential is missing, wrong, expired, or not meant for this use (401).
@@ -265,47 +270,64 @@ class AuthenticationError(ApiError):
     `status` is None if no credential was found; then nothing was sent.
     """
 
+    allows_fallback = True
+
 
 class BillingError(ApiError):
     """The credit, budget, quota or plan is used up (402, or any status). Waiting does not help."""
+
+    allows_fallback = True
 
 
 class PermissionDeniedError(ApiError):
     """The credential is valid but does not permit this (403)."""
 
+    allows_fallback = True
+
 
 class ContentFilterError(ApiError):
     """Moderation blocked the request."""
+
+    allows_fallback = True
 
 
 class NotFoundError(ApiError):
     """The model or the path does not exist at this address (404)."""
 
+    allows_fallback = True
+
 
 class RequestTooLargeError(ApiError):
     """The body of the request is larger than the server accepts (413)."""
+
+    allows_fallback = True
 
 
 class ConflictError(ApiError):
     """The request conflicts with another change on the server (409)."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class RateLimitError(ApiError):
     """The rate limit is reached (429). `retry_after_secs` may say how long to wait."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class RedirectError(ApiError):
     """The server redirects (3xx). That is not followed, because a key belongs to one origin."""
+
+    allows_fallback = True
 
 
 class ServerError(ApiError):
     """The server failed (5xx)."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class ServerTimeoutError(ServerError):
@@ -323,15 +345,20 @@ class ModelLoadingError(OverloadedError):
 class MalformedResponseError(MiniLLMError):
     """The server reported success, but the body is not a completion."""
 
+    allows_fallback = True
+
 
 class LimitExceededError(MiniLLMError):
     """The server sent more than `GeneratorInfo.limits` allows. The response was discarded."""
+
+    allows_fallback = True
 
 
 class RejectedResponseError(MiniLLMError):
     """The response, in `partial`, is complete and billed, but the call's settings reject it."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class EmptyResponseError(RejectedResponseError):
@@ -425,7 +452,7 @@ class MissingFieldError(MiniLLMError, LookupError):
 
 
 class MaxRetriesExceededError(MiniLLMError):
-    """Every attempt failed, and at least one of them was a retry.
+    """Every attempt failed, and at least one of them was a retry or went to a fallback.
 
     Attributes:
         last_error: The error of the last attempt, also the `__cause__`.
@@ -447,6 +474,7 @@ class IncompleteStreamError(MiniLLMError):
     """
 
     is_retryable = True
+    allows_fallback = True
 
 
 class CostCallbackError(MiniLLMError):
@@ -462,6 +490,8 @@ class StorageError(MiniLLMError):
 
 class LocalModelError(MiniLLMError):
     """The local model could not be downloaded, checked, stored or served."""
+
+    allows_fallback = True
 
 
 class MissingExtraError(MiniLLMError, ImportError):

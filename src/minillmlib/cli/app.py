@@ -44,8 +44,9 @@ Model = Annotated[
         "--model",
         "-m",
         envvar=MODEL_VARIABLE,
-        metavar="PROVIDER:MODEL",
+        metavar="PROVIDER:MODEL,...",
         help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
+        "Each further one, after a comma, is asked if those before it fail. "
         f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL.",
     ),
 ]

@@ -16,6 +16,7 @@ from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
 from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
+from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import (
     EXCERPT_CHARS,
     JsonObject,
@@ -211,6 +212,7 @@ class PendingAttempt:
             response_id=response_id or self.response_id or generation_id or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
+            generator=self.call.generator.name,
         )
         if error is not None:
             self._redactor.redact_error(error)
@@ -252,6 +254,21 @@ class PendingAttempt:
                     text = self._redactor.redact(text)
                 return excerpt(text)
         return None
+
+
+def unsent_attempt(number: int, generator: GeneratorInfo, error: MiniLLMError) -> Attempt:
+    """Return the record of a generator to which no request can be made."""
+    return Attempt(
+        number=number,
+        url=generator.base_url,
+        model=generator.model,
+        sent_bytes=0,
+        started_at=time.time(),
+        elapsed_secs=0.0,
+        outcome=AttemptOutcome.NOT_SENT,
+        error=type(error).__name__,
+        generator=generator.name,
+    )
 
 
 def cost_of_usage(call: Call, usage: Usage) -> CostOutcome:

@@ -48,7 +48,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     `choices` is the number of answers that the one request asks for. `prefix` holds the messages
     that an earlier call encoded (perhaps none), if the messages are sent unmodified; None if the
-    body must be built whole.
+    body must be built whole. `thread` and `params` are what the call was prepared from.
     """
 
     generator: GeneratorInfo
@@ -59,6 +59,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None
     prefix: EncodedPrefix | None = None
+    thread: Sequence[Message] = ()
+    params: ParametersLike = None
 
     @property
     def wants_usage(self) -> bool:
@@ -77,6 +79,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """The transport that carries this call."""
         return self.generator.transport or default_transport()
 
+    def with_generator(self, generator: GeneratorInfo) -> Call:
+        """Return the call with the same thread and settings to another generator."""
+        return prepare(self.thread, generator, self.params, stream=self.stream)
+
 
 def prepare(
     messages: Sequence[Message],
@@ -90,11 +96,17 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
+    thread = messages
     if messages[0].is_blank and len(messages) > 1:
         messages = messages[1:]
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
+    if generator.fallbacks and settings.token_price is not None:
+        raise InvalidParameterError(
+            "a token_price of the call would price the answers of several generators; give each "
+            "its own with with_token_price"
+        )
     form = ResolvedResultType(settings)
     if _changes_messages(settings):
         prefix = None
@@ -122,6 +134,8 @@ def prepare(
         omitted=omitted,
         result_type=form.result_type,
         prefix=prefix,
+        thread=thread,
+        params=params,
     )
 
 

@@ -833,8 +833,8 @@ class ChatNode:
         prompt ends at its last breakpoint; without one, or with `with_cache(True)`, this node gets
         one for the call. Where breakpoints are needed, later calls need the same ones to read the
         cache. The tree stays as it is. The cost is returned, and reported to a `cost_callback`; a
-        prompt that is too short shows as no token read or written. Raises `InvalidParameterError`
-        where no cache can be written.
+        prompt that is too short shows as no token read or written. Fallbacks are not asked. Raises
+        `InvalidParameterError` where no cache can be written.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
