@@ -177,6 +177,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolError",
     "ToolEvent",
     "ToolLoop",
     "ToolRun",

@@ -37,7 +37,8 @@
     │   ├── IncompleteJsonError      it was truncated inside its JSON
     │   └── ResponseValidationError  its JSON does not fit the expected type
     ├── JsonRepairError              a text contains no JSON (also a ValueError)
-    ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
+    ├── ToolError                    a tool did not run, or says that it failed
+    │   └── ToolArgumentError        arguments do not fit the function (also a ValueError)
     ├── TurnLimitError               the model still asks for tools after `max_turns`
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
     ├── CostCallbackError            a callback of a `CompletionContext` raised
@@ -96,6 +97,7 @@ __all__ = [
     "StorageError",
     "TlsError",
     "ToolArgumentError",
+    "ToolError",
     "TransportError",
     "TurnLimitError",
 ]
@@ -366,7 +368,14 @@ class JsonRepairError(MiniLLMError, ValueError):
     """
 
 
-class ToolArgumentError(MiniLLMError, ValueError):
+class ToolError(MiniLLMError):
+    """A tool did not run, did not end in time, or says that it failed.
+
+    The text is written for the model. A tool that raises it tells the model this text and no more.
+    """
+
+
+class ToolArgumentError(ToolError, ValueError):
     """The arguments of a tool call do not fit the function. The text is written for the model.
 
     Attributes:
