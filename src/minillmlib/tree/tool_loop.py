@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import inspect
 import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -286,7 +285,7 @@ class ToolRun(Generic[NodeT]):
     async def _step(self) -> None:
         """Take the next step of the loop, which adds events or ends it."""
         if not self._is_begun and self._loop.deadline_secs is not None:
-            self._ends = time.monotonic() + self._loop.deadline_secs
+            self._ends = _now() + self._loop.deadline_secs
         self._is_begun = self._is_busy = True
         try:
             if self._stream is not None:
@@ -345,7 +344,7 @@ class ToolRun(Generic[NodeT]):
 
     def _remaining(self) -> float | None:
         """Return the seconds until the deadline, if there is one; raise if it has passed."""
-        remaining = None if self._ends is None else self._ends - time.monotonic()
+        remaining = None if self._ends is None else self._ends - _now()
         if remaining is not None and remaining <= 0:
             raise self._late()
         return remaining
@@ -498,6 +497,11 @@ class ToolRun(Generic[NodeT]):
                 stacklevel=2,
                 source=self,
             )
+
+
+def _now() -> float:
+    now: float = asyncio_module().get_running_loop().time()
+    return now
 
 
 def _is_async(function: Callable[..., object]) -> bool:
