@@ -29,7 +29,7 @@ class _Model(Protocol):
 
 
 class McpClient(Protocol):
-    """What `tools_from_mcp` uses of an `mcp.Client`, or of version 1's `mcp.ClientSession`."""
+    """The part of an `mcp.Client` that `tools_from_mcp` uses."""
 
     def list_tools(self, *, cursor: str | None = None) -> Awaitable[_Model]:
         """List a page of the server's tools."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import threading
 import time
@@ -430,6 +431,31 @@ async def test_a_tool_of_a_function_that_blocks_has_a_thread_and_a_time_limit():
         model(says(None, *calls), says("ok")), tools, loop=ToolLoop(tool_timeout_secs=0.2)
     )
     assert texts(answer)[1:-1] == ["False", "True", "True", "blocks did not end within 0.2 s"]
+
+
+class Worker:
+    async def __call__(self, name: str) -> str:
+        """Work in the loop."""
+        return f"{name} {threading.current_thread() is threading.main_thread()}"
+
+
+async def test_coroutines_run_in_the_loop_in_whatever_they_are_wrapped():
+    async def base(name: str, place: str) -> str:
+        """Work in the loop."""
+        return f"{name} {threading.current_thread() is threading.main_thread()}"
+
+    @functools.wraps(base)
+    def wrapped(*args, **kwargs):
+        return base(*args, **kwargs)
+
+    wrapped.__name__ = "wrapped"
+    tools = [Worker(), functools.partial(base, place="x"), wrapped]
+    calls = [
+        call(1, "Worker", name="a"), call(2, "base", name="b"),
+        call(3, "wrapped", name="c", place="y"),
+    ]  # fmt: skip
+    answer = await asked().run_tools(model(says(None, *calls), says("ok")), tools)
+    assert texts(answer)[1:-1] == ["a True", "b True", "c True"]
 
 
 async def test_tools_see_the_context_variables_of_the_caller():

@@ -26,6 +26,7 @@ from virtual_clock import VirtualClockLoop
 
 from minillmlib import (
     ApiError,
+    BadRequestError,
     ChatNode,
     CostInfo,
     CostResolution,
@@ -33,6 +34,7 @@ from minillmlib import (
     NodeCompletionParameters,
     ReadError,
     RequestTimeoutError,
+    ToolArgumentError,
     ToolCall,
     ToolDefinition,
     ToolError,
@@ -63,7 +65,12 @@ RUNS = settings(
 )
 MAX_NODES = 150
 SEEDS = st.integers(0, 2**24 - 1)
-SEEN: Counter[object] = Counter()
+SEEN: set[object] = set()
+COMES_UP = {
+    NOT_STARTED, CANCELLED, UNCERTAIN, *REFUSED, type(None), Stop, asyncio.CancelledError,
+    ZeroDivisionError, ReadError, BadRequestError, RequestTimeoutError, TurnLimitError, ToolError,
+    ToolArgumentError, LookupError,
+}  # fmt: skip
 
 
 class ToolLoops(RuleBasedStateMachine):
@@ -240,7 +247,7 @@ class ToolLoops(RuleBasedStateMachine):
     def check_end(self, run: ToolRun[ChatNode], error: BaseException | None, end: str) -> None:
         """A loop ends with an answer, with calls that wait, or with all of them answered."""
         pending = pending_of(run.node)
-        SEEN[type(error).__name__, bool(pending)] += 1
+        SEEN.add(type(error))
         expected = [
             ApiError, ReadError, TurnLimitError, RequestTimeoutError, LookupError, ToolError, Stop,
         ]  # fmt: skip
@@ -263,7 +270,7 @@ class ToolLoops(RuleBasedStateMachine):
             pending = pending_of(node.parent)
             call = next(one for one in pending if one.id == node.message.tool_call_id)
             text, key = node.text or "", key_of(call)
-            SEEN[call.name, text.replace(str(key), "KEY")[:40]] += 1
+            SEEN.add(text)
             if text in (NOT_STARTED, *REFUSED):
                 assert key not in self.effects or key in done
             elif text in (CANCELLED, UNCERTAIN):
@@ -372,3 +379,4 @@ def test_loops_that_end_in_any_way():
 @pytest.mark.timeout(0)
 def test_loops_that_end_in_any_way_for_long():
     run_state_machine_as_test(ToolLoops, settings=settings(RUNS, max_examples=300))
+    assert COMES_UP <= SEEN

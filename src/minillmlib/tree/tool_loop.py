@@ -346,10 +346,10 @@ class ToolRun(Generic[NodeT]):
         """Return the seconds until the deadline, if there is one; raise if it has passed."""
         remaining = None if self._ends is None else self._ends - _now()
         if remaining is not None and remaining <= 0:
-            raise self._late()
+            raise self._late_error()
         return remaining
 
-    def _late(self) -> RequestTimeoutError:
+    def _late_error(self) -> RequestTimeoutError:
         return RequestTimeoutError(
             f"the tool loop did not end within {self._loop.deadline_secs} s (deadline_secs)"
         )
@@ -386,7 +386,7 @@ class ToolRun(Generic[NodeT]):
                     approval = await approval
             except TimeoutError:
                 if clock.expired():
-                    raise self._late() from None
+                    raise self._late_error() from None
                 raise
         if not isinstance(approval, Approval):
             raise InvalidParameterError(
@@ -401,7 +401,7 @@ class ToolRun(Generic[NodeT]):
             if self._is_over:  # closed meanwhile
                 return
             if not result.done():
-                raise self._late()
+                raise self._late_error()
             result = result.result()
         self._running.popleft()
         if self._loop.on_error == "raise":
@@ -426,7 +426,7 @@ class ToolRun(Generic[NodeT]):
         self._end_running()
         self._asking, calls = open_calls(self._node)
         for place, call in calls.items():
-            self._add_result(call, self._unfinished(place))
+            self._add_result(call, self._cancelled_result(place))
 
     def _end_running(self) -> None:
         """Cancel the tools that run, and add a result for each call."""
@@ -435,9 +435,9 @@ class ToolRun(Generic[NodeT]):
             if not isinstance(one.result, _Result):
                 one.result.cancel()
         for one in running:
-            self._add_result(one.call, one.result_now() or self._unfinished(one.place))
+            self._add_result(one.call, one.result_now() or self._cancelled_result(one.place))
 
-    def _unfinished(self, place: int) -> _Result:
+    def _cancelled_result(self, place: int) -> _Result:
         return _failure(CANCELLED if self._is_started(place) else NOT_STARTED)
 
     def _is_started(self, place: int) -> bool:
