@@ -255,6 +255,34 @@ async def test_two_loops_on_one_node_at_once_do_not_run_its_call_twice():
     assert ran == [1]
 
 
+def test_loops_in_many_threads_do_not_run_a_call_twice():
+    ran, ready = [], threading.Barrier(8)
+
+    async def pay() -> str:
+        """Pay."""
+        ran.append(1)
+        return "paid"
+
+    waiting = run(
+        asked().run_tools(
+            model(says(None, *[call(n, "pay") for n in range(20)])), [pay],
+            loop=ToolLoop(approve=lambda _: None),
+        )
+    )  # fmt: skip
+
+    def go_on():
+        ready.wait()
+        asyncio.run(waiting.run_tools(model(says("ok")), [pay]))
+
+    threads = [threading.Thread(target=go_on) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ran) == 20
+    assert [len(texts(leaf)) for leaf in waiting.leaves()] == [22] * 8
+
+
 # Tools.
 
 
@@ -269,12 +297,16 @@ async def test_a_function_that_ends_an_iteration_does_not_hang_the_loop():
     assert "StopIteration" in texts(answer)[1]
 
 
-async def test_a_tool_that_waits_for_something_cancelled_does_not_cancel_the_loop():
+@pytest.mark.parametrize("cancels_itself", [True, False])
+async def test_a_tool_that_waits_for_something_cancelled_does_not_cancel_the_loop(cancels_itself):
     async def wait() -> str:
         """Wait."""
         task = asyncio.ensure_future(asyncio.sleep(60))
-        task.cancel()
-        await task
+        (asyncio.current_task() if cancels_itself else task).cancel()
+        try:
+            await task
+        finally:
+            task.cancel()
         return "never"
 
     answer = await asked().run_tools(

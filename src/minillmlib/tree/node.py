@@ -375,7 +375,7 @@ class ChatNode:
 
     @property
     def notes(self) -> dict[str, FormatValue]:
-        """The notes on this node, by name."""
+        """The notes on this node, by name. Names that begin with `_` are of the library."""
         return self._tree.notes(self._index)
 
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:

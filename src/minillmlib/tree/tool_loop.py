@@ -23,6 +23,7 @@ from minillmlib.errors import (
 )
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
+from minillmlib.locks import fork_safe_lock
 from minillmlib.structured.signature import code_of
 from minillmlib.types.messages import PARTS, ContentPart, MessageContent, TextPart
 from minillmlib.types.parameters import ParametersLike, node_parameters
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from minillmlib.tree.node import ChatNode
 
 NodeT = TypeVar("NodeT", bound="ChatNode")
-T = TypeVar("T")
 
 STARTED = "_started "  # and the place of a call in its message: a note that it was
 NOT_ALLOWED = "the user did not allow this call"
@@ -46,6 +46,8 @@ UNCERTAIN = (
     "the call was started before, and it is not known whether it took effect; it was not started "
     "again"
 )
+
+_starting = fork_safe_lock()  # two loops may come to one call, each in a thread of its own
 
 Approval: TypeAlias = bool | str | None
 Approve: TypeAlias = Callable[[ToolCall], Approval | Awaitable[Approval]]
@@ -402,7 +404,11 @@ class ToolRun(Generic[NodeT]):
                 return
             if not result.done():
                 raise self._late_error()
-            result = result.result()
+            if result.cancelled():  # by the tool itself: this loop goes on
+                text = f"what {first.call.name} waited for was cancelled"
+                result = _failure(text, ToolError(text))
+            else:
+                result = result.result()
         self._running.popleft()
         if self._loop.on_error == "raise":
             self._problem = self._problem or result.error
@@ -465,7 +471,8 @@ class ToolRun(Generic[NodeT]):
     async def _run_call(self, place: int, call: ToolCall, width: "Semaphore") -> _Result:
         asyncio, limit = asyncio_module(), self._loop.tool_timeout_secs
         async with width:
-            known = self._known_result(place, call) or self._note_start(place)
+            with _starting:
+                known = self._known_result(place, call) or self._note_start(place)
             if known is not None:
                 return known
             tool, clock = self._tools[call.name], asyncio.timeout(limit)
@@ -478,10 +485,6 @@ class ToolRun(Generic[NodeT]):
                     if inspect.isawaitable(value):
                         value = await value
                 return _Result(_as_content(value, self._loop.max_result_chars))
-            except asyncio.CancelledError:
-                if asyncio.current_task().cancelling():
-                    raise
-                problem = ToolError(f"what {call.name} waited for was cancelled")
             except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
                 problem = error
                 if isinstance(error, TimeoutError) and clock.expired():
