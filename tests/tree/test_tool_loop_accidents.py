@@ -255,7 +255,7 @@ async def test_two_loops_on_one_node_at_once_do_not_run_its_call_twice():
     assert ran == [1]
 
 
-def test_loops_in_many_threads_do_not_run_a_call_twice():
+def test_loops_in_many_threads_do_not_run_a_call_twice(tmp_path):
     ran, ready = [], threading.Barrier(8)
 
     async def pay() -> str:
@@ -269,6 +269,8 @@ def test_loops_in_many_threads_do_not_run_a_call_twice():
             loop=ToolLoop(approve=lambda _: None),
         )
     )  # fmt: skip
+
+    waiting.root_node.attach_journal(tmp_path / "journal")  # to write makes threads take turns
 
     def go_on():
         ready.wait()
