@@ -19,6 +19,7 @@ PUBLIC_FORMS = {
     "PartialJsonStream": "AsyncIterator[Any]",
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
+    "_Model": "BaseModel",
 }
 # Methods of public classes that only the library uses.
 PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}

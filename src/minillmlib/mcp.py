@@ -31,7 +31,7 @@ class _Model(Protocol):
 class McpClient(Protocol):
     """The part of an `mcp.Client` that `tools_from_mcp` uses."""
 
-    def list_tools(self, *, cursor: str | None = None) -> Awaitable[_Model]:
+    def list_tools(self, *, cursor: str | None) -> Awaitable[_Model]:
         """List a page of the server's tools."""
 
     def call_tool(self, name: str, arguments: JsonObject) -> Awaitable[_Model]:
