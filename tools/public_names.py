@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import griffe
 
-DOORS = ("", ".testing", ".local", ".httpx")
+DOORS = ("", ".testing", ".local", ".httpx", ".mcp")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {
     "PartialJsonStream": "AsyncIterator[Any]",
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
+    "_Model": "BaseModel",
 }
 # Methods of public classes that only the library uses.
 PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}

@@ -180,6 +180,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolError",
     "ToolEvent",
     "ToolLoop",
     "ToolRun",

@@ -37,7 +37,8 @@
     │   ├── IncompleteJsonError      it was truncated inside its JSON
     │   └── ResponseValidationError  its JSON does not fit the expected type
     ├── JsonRepairError              a text contains no JSON (also a ValueError)
-    ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
+    ├── ToolError                    a tool did not run, or says that it failed
+    │   └── ToolArgumentError        arguments do not fit the function (also a ValueError)
     ├── TurnLimitError               the model still asks for tools after `max_turns`
     ├── PartialFailureError          some answers of `complete_many` failed, others did not
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
@@ -102,6 +103,7 @@ __all__ = [
     "StorageError",
     "TlsError",
     "ToolArgumentError",
+    "ToolError",
     "TransportError",
     "TurnLimitError",
 ]
@@ -398,7 +400,14 @@ class JsonRepairError(MiniLLMError, ValueError):
     """
 
 
-class ToolArgumentError(MiniLLMError, ValueError):
+class ToolError(MiniLLMError):
+    """A tool did not run, did not end in time, or says that it failed.
+
+    The text is written for the model. A tool that raises it tells the model this text and no more.
+    """
+
+
+class ToolArgumentError(ToolError, ValueError):
     """The arguments of a tool call do not fit the function. The text is written for the model.
 
     Attributes:

@@ -101,7 +101,7 @@ CURED = {
 FINAL = {
     "MiniLLMError", "InvalidParameterError", "EmptyThreadError", "BudgetExceededError", "ApiError",
     "BadRequestError", "MaxRetriesExceededError", "JsonRepairError", "ToolArgumentError",
-    "TurnLimitError", "PartialFailureError", "MissingFieldError", "CostCallbackError", "StorageError",
+    "TurnLimitError", "PartialFailureError", "ToolError", "MissingFieldError", "CostCallbackError", "StorageError",
     "MissingExtraError",
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ import minillmlib
 import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
+import minillmlib.mcp
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ DOCS = TOP / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
 REFERENCE = sorted(DOCS.glob("reference/*.md"))
 PAGES = [*CHAPTERS, *REFERENCE, *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"))]  # fmt: skip
-DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx)
+DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_WORDS = 1500

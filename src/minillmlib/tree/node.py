@@ -376,7 +376,7 @@ class ChatNode:
 
     @property
     def notes(self) -> dict[str, FormatValue]:
-        """The notes on this node, by name."""
+        """The notes on this node, by name. Names that begin with `_` are of the library."""
         return self._tree.notes(self._index)
 
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
@@ -713,13 +713,14 @@ class ChatNode:
         Each answer and each result is a node; the last node is returned. If `loop.approve` says
         "not now", or a call is of a `ToolDefinition`, which has no function, that is the node
         with the calls: add results yourself, or call `run_tools` on it later, also after loading
-        it from a file. A tool that a crash interrupted is not run again if the tree has a journal.
+        it from a file. A call runs once: where it was started before, in another branch or, if the
+        tree has a journal, before a crash, its recorded result is taken.
 
             answer = await root.add_user("How warm is it in Oslo?").run_tools(generator, [weather])
 
-        On an error of the model, everything before it stays in the tree, so `run_tools` on the
-        newest node goes on. When cancelled, calls without a result get one that says so. Raises
-        `TurnLimitError` after `loop.max_turns` calls of the model.
+        On an error of the model or of `approve`, everything before it stays in the tree, so
+        `run_tools` on the newest node goes on. When cancelled, calls without a result get one that
+        says so. Raises `TurnLimitError` after `loop.max_turns` calls of the model.
         """
         run: ToolRun[ChatNode] = ToolRun(self, generator, tools, params, loop, is_streamed=False)
         async with run:
