@@ -47,6 +47,7 @@ GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
     "anthropic": lambda url: GeneratorInfo.anthropic("claude-haiku-4-5").with_base_url(url),
     "responses": lambda url: GeneratorInfo.openai("m", wire="responses").with_base_url(url),
     "generic": lambda url: GeneratorInfo.custom("generic", url, "m").with_token_price(PRICE),
+    "completions": lambda url: GeneratorInfo.custom("completions", url, "m", wire="completions"),
 }
 PRICE = TokenPrice(1, 5)
 

@@ -122,13 +122,21 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
             stream=call.stream,
             include_usage=call.wants_usage,
         )
-        mark = generator.provider.capabilities.mark_prefill
-        return mark(generator.model, body) if call.settings.force_prepend else body
+        return _add_prefix(call, body) if call.settings.force_prepend else body
     except MiniLLMError:
         raise
     except Exception as error:  # the provider may be the caller's own
         problem = f"the provider could not build the request ({type(error).__name__}: {error})"
         raise InvalidParameterError(problem) from error
+
+
+def _add_prefix(call: Call, body: JsonObject) -> JsonObject:
+    """Return the body with the forced prefix at the end of its text, or marked as its last turn."""
+    capabilities = call.generator.provider.capabilities
+    key = capabilities.prompt_key
+    if key is None:
+        return capabilities.mark_prefill(call.generator.model, body)
+    return {**body, key: body[key] + call.settings.force_prepend}
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:

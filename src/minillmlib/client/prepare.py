@@ -71,6 +71,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return settings.parse_json or crashes or self.result_type is not None
 
     @property
+    def prefill(self) -> Prefill | None:
+        """The forced prefix of one answer, which remembers how far it is put in front."""
+        is_exact = self.generator.provider.capabilities.prompt_key is not None
+        prefix = self.settings.force_prepend
+        return Prefill(prefix, is_exact=is_exact) if prefix else None
+
+    @property
     def transport(self) -> Transport:
         """The transport that carries this call."""
         return self.generator.transport or default_transport()
@@ -101,17 +108,20 @@ def prepare(
         messages = _apply_settings(messages, settings, form.instruction)
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
-    merged = merge_adjacent(messages[start:])
+    capabilities = generator.provider.capabilities
+    is_text = capabilities.prompt_key is not None
+    merged = tuple(messages[start:]) if is_text else merge_adjacent(messages[start:])
     new, omitted = _drop_foreign_parts(merged, generator, messages[:start])
     if new is not merged or start + len(new) < len(messages):
         prefix = None
     if form.why_no_schema is not None:
         omitted["the schema of the answer"] = form.why_no_schema
     if settings.force_prepend:
-        reason = generator.provider.capabilities.why_no_prefill(generator.model)
+        reason = capabilities.why_no_prefill(generator.model)
         if reason is not None:
             raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
-        new = (*new, Message.assistant(Prefill(settings.force_prepend).sent_text))
+        if not is_text:
+            new = (*new, Message.assistant(Prefill(settings.force_prepend).sent_text))
     return Call(
         generator=generator,
         messages=(*messages[:start], *new) if start else new,

@@ -247,16 +247,20 @@ def _plain_call(call: _PlainCall) -> ToolCallDelta:
 
 
 def _parse_other_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
-    """Return an event that may hold anything.
-
-    An error is looked for before the choices: servers send it with empty choices too.
-    """
+    """Return an event that may hold anything."""
     data = data.strip()
     if data == "[DONE]":
         return StreamChunk(is_end=True)
     if not data or data.startswith(":"):  # relays send their keep-alives as data
         return None
-    raw = decode_json(data)
+    return parse_event(decode_json(data), parse_usage)
+
+
+def parse_event(raw: JsonValue, parse_usage: UsageParser) -> StreamChunk:
+    """Return the chunk in a decoded event.
+
+    An error is looked for before the choices: servers send it with empty choices too.
+    """
     if is_error_payload(raw):
         raise error_from_payload(raw, partial=_partial_text(raw))
     body = convert_json(raw, _Body)
