@@ -111,14 +111,16 @@ def _content(
             "tokens": usage and [usage.prompt_tokens, usage.completion_tokens],
             "finish": reason not in NORMAL_FINISHES and reason,
             "attempts": attempts > 1 and attempts,
-            "logprobs": [[*_rounded(one), [*map(_rounded, one.top)]] for one in response.logprobs],
+            "logprobs": [
+                [*_token_row(one), [*map(_token_row, one.top)]] for one in response.logprobs
+            ],
         }
     always = {"role": message.role.value, "text": message.text or ""}
     return always | {key: value for key, value in row.items() if value}
 
 
-def _rounded(token: TokenLogprob) -> list[JsonValue]:
-    """Return a token and its probability as the page has them: four digits show all it can."""
+def _token_row(token: TokenLogprob) -> list[JsonValue]:
+    """Return a token and its logarithm, to as many digits as the page can show."""
     return [token.token, round(token.logprob, 4)]
 
 
