@@ -53,7 +53,8 @@ def join_texts(messages: Sequence[Message]) -> str:
     """
     if any(message.tool_calls or message.role is TOOL for message in messages):
         raise InvalidParameterError(
-            "plain text has no tool calls and no results; write them out with a template of your own"
+            "plain text has no tool calls and no results of tools; "
+            "write them out with a template of your own"
         )
     return "".join(message.text or "" for message in messages)
 
