@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue, decode_json
+from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.chat_completions import response as chat
 from minillmlib.protocols.chat_completions.usage import UsageParser
 from minillmlib.types.responses import CompletionResponse, StreamChunk
@@ -23,9 +23,7 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
 
 def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     """Return one event of a stream, or None for one without content."""
-    if not data.lstrip().startswith("{"):  # the end marker, a keep-alive, an error in a list
-        return chat.parse_chunk(data, parse_usage)
-    return chat.parse_event(_as_chat(decode_json(data)), parse_usage)
+    return chat.parse_any_chunk(data, parse_usage, _as_chat)
 
 
 def _as_chat(raw: JsonValue) -> JsonValue:
