@@ -21,9 +21,11 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import import_lock
 from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider, is_dated
 from minillmlib.providers.base import Provider
+from minillmlib.providers.completions import CompletionsProvider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset, find_preset
 from minillmlib.providers.published_prices import is_published, published_price
+from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
@@ -31,6 +33,12 @@ from minillmlib.types.limits import Limits
 from minillmlib.types.values import check_choice, replace
 
 Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
+
+_WIRES: dict[str, Provider] = {
+    "chat": GenericProvider(),
+    "responses": ResponsesProvider(),
+    "completions": CompletionsProvider(),
+}
 
 LOCAL_MODEL = "SmolLM2-135M-Instruct"
 
@@ -246,17 +254,26 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @classmethod
-    def custom(cls, name: str, base_url: str, model: str) -> Self:
-        """Return a server that speaks the OpenAI wire; no key is sent unless you add one.
+    def custom(
+        cls,
+        name: str,
+        base_url: str,
+        model: str,
+        *,
+        wire: Literal["chat", "responses", "completions"] = "chat",
+    ) -> Self:
+        """Return a server that speaks a wire of OpenAI; no key is sent unless you add one.
 
-        `base_url` is everything before `/chat/completions`.
+        `base_url` is everything before `/chat/completions`, `/responses` or `/completions`. The
+        last one is for base models, which continue a text: see `CompletionsProvider`.
 
         Examples:
             >>> server = GeneratorInfo.custom("mine", "http://localhost:8000/v1", "llama3:8b")
             >>> run(ChatNode.root("Be brief.").chat("The capital of France?", server)).text
             'Paris.'
         """
-        return cls(name=name, base_url=base_url, model=model, provider=GenericProvider())
+        check_choice("the wire", wire, tuple(_WIRES))
+        return cls(name=name, base_url=base_url, model=model, provider=_WIRES[wire])
 
     @classmethod
     def local(cls, model_file: str | os.PathLike[str] | None = None) -> Self:
@@ -293,8 +310,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"` or
         `"ollama:llama3:8b"`; `"local"`, or `"local:path/to/model.gguf"`; or, for any compatible
-        server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`.
-        Commas separate a model and its fallbacks; see `or_else`.
+        server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`, and
+        for the base model of one `completions:URL:model`. Commas separate a model and its
+        fallbacks; see `or_else`.
 
         Examples:
             >>> GeneratorInfo.from_spec("anthropic:claude-haiku-4-5").base_url
@@ -315,6 +333,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return cls.local()
         if name == "custom":
             return cls.custom("custom", *_split_custom(model))
+        if name == "completions":
+            return cls.custom("completions", *_split_custom(model), wire="completions")
         if find_preset(name) is None or not model:
             shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
             raise InvalidParameterError(

@@ -48,6 +48,13 @@ def test_a_server_is_named_in_the_model_too(service):
     assert "authorization" not in service.headers[0]
 
 
+def test_a_base_model_gets_the_text_alone(service):
+    options = ["-m", f"completions:{service.url}:olmo", "--system", "A question. "]
+    assert run(service, "ask", "Where?", *options) == (0, ANSWER, "")
+    assert service.bodies[0]["model"] == "olmo"
+    assert service.bodies[0]["prompt"] == "A question. Where?"
+
+
 def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
     options = ["-m", "m", "--base-url", service.url, "--key-env", "OWN_KEY"]
     assert run(service, "ask", "Where?", *options, OWN_KEY="sk-own")[0] == 0
@@ -64,6 +71,7 @@ def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
         (["--base-url", NOWHERE], "--model"),
         (["--base-url", NOWHERE, "-m", "local:x.gguf"], "--base-url does not fit"),
         (["--base-url", NOWHERE, "-m", f"custom:{NOWHERE}:m"], "--base-url does not fit"),
+        (["--base-url", NOWHERE, "-m", f"completions:{NOWHERE}:m"], "--base-url does not fit"),
         (["--base-url", "localhost:8000", "-m", "m"], "the base URL must look like"),
         (["--base-url", "http://user:pass-canary@h/v1", "-m", "m"], "--key-env"),
         (["-m", f"custom:{NOWHERE}"], "custom:http://127.0.0.1:8000/v1:llama3:8b"),

@@ -40,7 +40,7 @@ TRANSPORTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Transport]]] =
 
 
 # An engine that reads one wire's bytes right reads any: these wires are tried over the first alone.
-ON_ONE_ENGINE = ("responses", "azure", "azure-dated", "azure-responses")
+ON_ONE_ENGINE = ("responses", "completions", "azure", "azure-dated", "azure-responses")
 
 
 def cells_of(fault: Fault) -> list[Cell]:

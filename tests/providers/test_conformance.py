@@ -12,6 +12,7 @@ from minillmlib import (
     AzureProvider,
     ChatDialect,
     CompletionParameters,
+    CompletionsProvider,
     CostOutcome,
     FinishReason,
     GenericProvider,
@@ -98,6 +99,26 @@ RESPONSES = [
         usage=Usage(uncached_input_tokens=1, cache_read_tokens=32, completion_tokens=7),
     ),
 ]
+COMPLETIONS = [
+    ProviderCase(
+        name="text",
+        body=body("completions_openai_text_logprobs.json"),
+        text="\nLow water at 06:12.",
+        usage=Usage(uncached_input_tokens=6, completion_tokens=8),
+    ),
+    ProviderCase(
+        name="stream",
+        events=events("completions_vllm_stream_logprobs.sse"),
+        text="Low water at 06:12.",
+        finish_reason=FinishReason.LENGTH,
+        usage=Usage(uncached_input_tokens=84, completion_tokens=5),
+    ),
+]
+
+
+def written_out(messages):
+    """A template that loses nothing: a test of what a template may do."""
+    return "\n".join(f"{message.text or ''} {message.tool_calls}" for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +128,8 @@ RESPONSES = [
      (AzureProvider(), CHAT), (AzureProvider("2024-10-21"), CHAT),
      *((PRESETS[name].provider, CHAT) for name in ("mistral", "deepseek", "moonshot", "zai")),
      *((PRESETS[name].provider, MESSAGES) for name in ("kimi-anthropic", "zai-anthropic")),
-     (ResponsesProvider(), RESPONSES)],
+     (ResponsesProvider(), RESPONSES), (CompletionsProvider(), COMPLETIONS),
+     (CompletionsProvider(written_out), COMPLETIONS)],
     ids=repr,
 )  # fmt: skip
 def test_our_own_providers_keep_the_contract(provider, cases):

@@ -52,6 +52,7 @@ GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
     "azure": lambda url: GeneratorInfo.azure("m", url),
     "azure-dated": lambda url: GeneratorInfo.azure("m", url, "2024-10-21"),
     "azure-responses": lambda url: GeneratorInfo.azure("m", url, wire="responses"),
+    "completions": lambda url: GeneratorInfo.custom("completions", url, "m", wire="completions"),
 }
 PRICE = TokenPrice(1, 5)
 RESCUE = '{"from": "the fallback"}'

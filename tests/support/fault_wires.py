@@ -155,6 +155,22 @@ class Wire:
         return {"id": "chatcmpl-CkSample0001", "object": kind, "created": 1795000000, "model": "m"}
 
 
+class CompletionsWire(Wire):
+    """The texts of base models."""
+
+    name = "completions"
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+        body = {**self._names("text_completion"), "choices": [choice]}
+        return self._with_usage(body, usage)
+
+    def _chunk(self, delta: dict, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "text": delta.get("content", ""), "logprobs": None}
+        choice["finish_reason"] = reason
+        return event({**self._names("text_completion"), "choices": [choice], "usage": None})
+
+
 class OpenRouterWire(Wire):
     """OpenRouter: chat completions with the cost beside the counts."""
 
@@ -342,13 +358,15 @@ class AzureResponsesWire(ResponsesWire):
         return AzureWire.failure(self, status, message)
 
 
-CHAT = ("openai", "openrouter", "generic", "azure", "azure-dated")
+# With the events of this family.
+CHAT = ("openai", "openrouter", "generic", "completions", "azure", "azure-dated")
 RESPONSES = ("responses", "azure-responses")
 WIRES: dict[str, Wire] = {
     "openai": Wire(),
     "openrouter": OpenRouterWire(),
     "anthropic": AnthropicWire(),
     "generic": Wire(),
+    "completions": CompletionsWire(),
     "responses": ResponsesWire(),
     "azure": AzureWire(),
     "azure-dated": AzureWire(),

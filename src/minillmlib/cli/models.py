@@ -57,7 +57,7 @@ def _find_generator(model: str | None, base_url: str | None) -> GeneratorInfo:
     if base_url is None:
         return GeneratorInfo.from_spec(model)
     name = model.partition(":")[0]
-    if name in ("local", "custom") and (model == name or ":" in model):
+    if name in ("local", "custom", "completions") and (model == name or ":" in model):
         raise InvalidParameterError(
             f"--base-url does not fit --model {name}:..., which has its own address; omit one"
         )

@@ -90,8 +90,8 @@ class PendingAttempt:
             headers = self._redactor.redact_all(self.exchange.headers)
             raise error_from_page(headers, body) or error from None
         response = call.generator.provider.parse_response(raw)
-        if call.settings.force_prepend:
-            response = _with_prefill(call.settings.force_prepend, response)
+        if (prefill := call.prefill) is not None:
+            response = _with_prefill(prefill, response)
         record = raw.get("usage") if isinstance(raw, dict) else None
         response = self.with_stated_cost(response, record)
         response = self.with_call_metadata(response, cost_of_response(call, response))
@@ -304,9 +304,9 @@ def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     return AttemptOutcome.FAILED
 
 
-def _with_prefill(text: str, response: CompletionResponse) -> CompletionResponse:
+def _with_prefill(prefill: Prefill, response: CompletionResponse) -> CompletionResponse:
     """Put the forced prefix in front of the response unless the server already repeated it."""
-    content = Prefill(text).prepend(response.content)
+    content = prefill.prepend(response.content)
     added = len(content) - len(response.content)
     blocks = tuple(
         msgspec.structs.replace(block, text_before=block.text_before + added)
