@@ -20,6 +20,7 @@ from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider
 from minillmlib.providers.base import Billing, Capabilities, Provider
+from minillmlib.providers.completions import CompletionsProvider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
@@ -99,6 +100,7 @@ __all__ = [
     "CompletionMeta",
     "CompletionParameters",
     "CompletionResponse",
+    "CompletionsProvider",
     "ConflictError",
     "ConnectError",
     "ContentFilterError",
@@ -188,6 +190,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolError",
     "ToolEvent",
     "ToolLoop",
     "ToolRun",

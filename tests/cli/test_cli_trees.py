@@ -441,14 +441,6 @@ def test_save_never_replaces_the_journal(service, tmp_path):
     assert ChatNode.load_tree(file).node_count() == 5
 
 
-def test_help_names_every_command(service):
-    _, out, err = run(service, "chat", given=b"/help\n")
-    assert out == ""
-    assert re.findall(r"(?m)^/[\w!]+", err) == [
-        "/branch", "/tree", "/goto", "/retry", "/save", "/save!", "/cost", "/help",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

@@ -65,26 +65,25 @@ def test_it_runs_without_a_key(command, monkeypatch, capsys):
 def test_the_agent_gives_back_the_results_and_the_errors_of_its_tools(capsys):
     agent = load("agent")
     node = asyncio.run(agent.answer("Enough for 3 ladders?", agent.played_model()))
-    results = [message.content for message in node.thread() if message.role.value == "tool"]
-    assert results == [
-        '{"rail": 2, "rung": 9, "bolt": 18}',
-        "LookupError: there is no 'bolts'; the store has ladder, bolt",
-        "40",
+    results = [message for message in node.thread() if message.role.value == "tool"]
+    assert [(message.text, message.is_error) for message in results] == [
+        ('{"rail":2,"rung":9,"bolt":18}', False),
+        ("KeyError: 'bolts'", True),
+        ("40", False),
+        ("ConnectionError: no 14 of bolt: the supplier does not answer", True),
     ]
-    assert (node.text, str(node.path_cost())) == (
-        "No: 3 ladders need 54 bolts, and 40 are left.", "$0.00088",
-    )  # fmt: skip
+    last = "No: 14 bolts are missing, and the supplier does not answer."
+    assert (node.text, str(node.path_cost())) == (last, "$0.00088")
+    assert capsys.readouterr().out.endswith(f"the supplier does not answer\n{last}")
 
 
-def test_an_agent_that_only_calls_tools_is_stopped():
-    agent = load("agent")
-    call = {"id": "c", "function": {"name": "no_such_tool", "arguments": "{}"}}
-    choice = {"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
-    replies = [ScriptedReply.json({"choices": [choice]})] * 20
-    generator = answering().with_transport(ScriptedTransport(replies))
-    with pytest.raises(SystemExit, match="8 turns"):
-        asyncio.run(agent.answer("?", generator))
-    assert len(generator.transport.requests) == 8
+def test_the_agent_is_twenty_lines_and_those_of_the_guide():
+    source = (TOP / "examples" / "agent.py").read_text(encoding="utf-8")
+    start, end = source.index("def count_stock"), source.index("def played_model")
+    agent = "from minillmlib import ChatNode, GeneratorInfo\n\n\n" + source[start:end].rstrip()
+    assert len([line for line in agent.splitlines() if line]) <= 20
+    guide = (TOP / "docs" / "running-tools.md").read_text(encoding="utf-8")
+    assert f"```python\n{agent}\n```\n" in guide
 
 
 class _Judge:

@@ -79,7 +79,7 @@ class Answering(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.bodies.append(body)
-        question = body["messages"][-1]["content"].split()[0]
+        question = (body.get("prompt") or body["messages"][-1]["content"]).split()[0]
         with contextlib.suppress(OSError):
             getattr(self, f"answer_{question}", self.answer_plain)()
 

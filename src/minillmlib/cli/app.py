@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 from typer import Argument, Option
@@ -29,6 +29,8 @@ from minillmlib.cli.tree_view import DIM
 from minillmlib.providers.presets import PRESETS
 from minillmlib.version import __version__
 
+_P = ParamSpec("_P")
+
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 128 + 2  # as shells report SIGINT
@@ -42,8 +44,9 @@ Model = Annotated[
         "--model",
         "-m",
         envvar=MODEL_VARIABLE,
-        metavar="PROVIDER:MODEL",
+        metavar="PROVIDER:MODEL,...",
         help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
+        "Each further one, after a comma, is asked if those before it fail. "
         f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL.",
     ),
 ]
@@ -117,6 +120,11 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
+def _command(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Add a command of the program, with an exit code for each of its exceptions."""
+    return app.command()(_exit_codes()(function))
+
+
 def run_app() -> None:
     """Run the command that the arguments name and exit with its code."""
     terminal.prepare_streams()
@@ -145,8 +153,7 @@ def root(
     """Talk to a large language model from the terminal."""
 
 
-@app.command()
-@_exit_codes()
+@_command
 def ask(  # noqa: PLR0913, PLR0917 - each is an option of the command
     prompt: Prompt = None,
     model: Model = None,
@@ -166,8 +173,7 @@ def ask(  # noqa: PLR0913, PLR0917 - each is an option of the command
     print_answer(root.chat_streaming(question, generator, params))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     message: FirstMessage = None,
     model: Model = None,
@@ -188,15 +194,13 @@ def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     run_chat_loop(ChatSession(node, generator, params, save), terminal.decode_argument(message))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def tree(file: File) -> None:
     """Draw the tree in a file: the messages, models and costs."""
     terminal.show_tree(load_root(file))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def view(file: File, output: Output = None, force: Force = False, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
     page = page_path(file, output, is_forced=force)
@@ -207,8 +211,7 @@ def view(file: File, output: Output = None, force: Force = False, open_it: Open 
         terminal.show_line("no browser could be opened", DIM)
 
 
-@app.command()
-@_exit_codes()
+@_command
 def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
     """Repair JSON, or JSON lines, and write it to standard output."""
     if not repair_stream(file, is_strict=strict, shows_changes=changes):

@@ -81,13 +81,21 @@ def name_options(message: str) -> str:
 
 
 def closing_line(response: CompletionResponse) -> str:
-    """Return the counts and the cost of an answer, and why it ended unless it just finished."""
+    """Return the counts and the cost of an answer, and who gave it and why it ended, if unusual."""
     cost = total_words(CostTotal.of([response.cost]))
     usage, counts = response.usage, "no token counts"
     if usage is not None:
         sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
         counts = f"{usage.total_tokens} tokens ({sides})"
-    return " · ".join(filter(None, (counts, cost, truncation_notice(response))))
+    return " · ".join(
+        filter(None, (counts, cost, _fallback_notice(response), truncation_notice(response)))
+    )
+
+
+def _fallback_notice(response: CompletionResponse) -> str | None:
+    """Return which generator answered, if another one failed before."""
+    asked = [one_line(f"{each.generator}:{each.model}") for each in response.attempts]
+    return f"answered by {asked[-1]}" if len(set(asked)) > 1 else None
 
 
 def truncation_notice(response: CompletionResponse) -> str | None:

@@ -372,6 +372,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the body. `status` is None if no response arrived. `error` is the name of the error's class.
     `cost` is None if nothing can have been billed. `share_of` is the number of answers that the
     request was for: with several, `cost` is the share of one, while `usage` counts for all.
+    `generator` is the name of the generator, which with a fallback tells who was asked.
     """
 
     number: int
@@ -387,6 +388,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     cost: CostOutcome | None = None
     share_of: int = 1
+    generator: str = ""
 
     def shares(self, count: int) -> "list[Attempt]":
         """Return the attempt once for each of `count` answers, with equal parts of its cost.
