@@ -27,7 +27,7 @@ from cli_program import (
 )  # fmt: skip
 
 from minillmlib import ChatNode, CostTotal, StorageError
-from minillmlib.cli.format import total_words
+from minillmlib.types.costs import total_words
 from minillmlib.tree.node import EXPORTS
 
 pytestmark = pytest.mark.long

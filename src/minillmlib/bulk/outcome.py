@@ -65,6 +65,7 @@ class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
         width: The most that may be in flight now.
         elapsed_secs: Seconds since the run began.
         cost: The cost of the items so far, without those of earlier runs.
+        is_over: Whether the run has ended.
     """
 
     items: int | None
@@ -75,3 +76,4 @@ class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     elapsed_secs: float
     cost: CostTotal
+    is_over: bool = False

@@ -120,13 +120,15 @@ class BulkRun(Generic[T]):
     @property
     def progress(self) -> BulkProgress:
         """How far the run has come."""
-        has_begun = self._feeder is not None
+        feeder = self._feeder
+        has_begun = feeder is not None
         return BulkProgress(
             items=self._count,
             in_flight=len(self._tasks),
             width=self._width.limit if has_begun else 0,
             elapsed_secs=time.monotonic() - self._started if has_begun else 0.0,
             cost=self.total,
+            is_over=feeder is not None and feeder.done() and not self._tasks,
             **self._counts,
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from minillmlib import CompletionResponse, CostTotal, FinishReason
+from minillmlib.types.costs import total_words
 
 # Terminals obey control characters, and bidi controls reorder the text that a person reads.
 _KEPT = "\n\t"
@@ -56,9 +56,6 @@ _ADVICE = (
     (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),
 )
 
-MIN_PLACES = 4
-COST_DIGITS = 4
-
 
 def visible(text: str) -> str:
     r"""Write out every control character but the line end and the tab, like `\x1b`.
@@ -97,18 +94,3 @@ def truncation_notice(response: CompletionResponse) -> str | None:
     if response.finish_reason in _NOTICES:
         return _NOTICES[response.finish_reason]
     return None if response.text else "the answer has no text"
-
-
-def total_words(total: CostTotal) -> str:
-    """Return a sum of costs in a few words; never an amount if no cost is known."""
-    if total.is_exact:
-        return _dollars(total.cost)
-    if total.cost:
-        return f"at least {_dollars(total.cost)}"
-    return "cost unknown" if total.unknown else "cost unknown (no price set)"
-
-
-def _dollars(cost: Decimal) -> str:
-    """Return the amount in plain digits, with at least four significant ones."""
-    places = max(MIN_PLACES, COST_DIGITS - 1 - cost.adjusted())
-    return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")
