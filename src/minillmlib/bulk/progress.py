@@ -44,7 +44,7 @@ class ProgressLine:
         self._items = items
         self._budget = budget
         self._marks: deque[tuple[float, int]] = deque([(0.0, 0)])  # seconds, items until then
-        self._shown_at = -LOG_SECS
+        self._shown_at = time.monotonic()
         self._columns = 0  # of the line in the terminal
         self._is_over = False
         self._output: Any = None  # in a notebook
@@ -63,7 +63,9 @@ class ProgressLine:
             return
         has_notebook = "ipykernel" in sys.modules
         now = time.monotonic()
-        if progress.is_over or now - self._shown_at >= (NOTEBOOK_SECS if has_notebook else LOG_SECS):
+        if progress.is_over or now - self._shown_at >= (
+            NOTEBOOK_SECS if has_notebook else LOG_SECS
+        ):
             self._shown_at = now
             if has_notebook:
                 self._show_in_notebook(words)

@@ -66,30 +66,42 @@ def format_of(path: Path, given: RowFormat | None) -> RowFormat:
     return found
 
 
+def output_format(path: Path | None, source: RowFormat) -> RowFormat:
+    """Return the format of an output: that of its name, or else that of the input."""
+    named = None if path is None else SUFFIXES.get(path.suffix.lower())
+    return RowFormat.CSV if (named or source) is RowFormat.CSV else RowFormat.JSONL
+
+
 class RowReader:
     """The rows of a file or of standard input, as often as they are wanted.
 
     Anything but a regular file is copied to a temporary one first. Blank lines are skipped.
 
     Attributes:
+        kind: The format of the rows.
         count: The number of rows.
-        header: The columns of CSV, else an empty list.
     """
 
     def __init__(self, path: Path, kind: RowFormat) -> None:
-        self._kind = kind
+        self.kind = kind
         with as_storage_error("read", path):
             self._text = _as_text(_open_seekable(path))
-        self.header: list[str] = []
+        self._header: list[str] = []
         with as_storage_error("read", path):
             self.count = sum(1 for _ in self._records())
-        if not _is_unicode("".join(self.header)):
+        if not _is_unicode("".join(self._header)):
             raise InvalidParameterError("the header of the input is no text in UTF-8")
-        repeated = {name for name in self.header if self.header.count(name) > 1}
+        repeated = {name for name in self._header if self._header.count(name) > 1}
         if repeated:
             raise InvalidParameterError(
                 f"the header of the input has the column {min(repeated)!r:.80} twice; rename one"
             )
+
+    def find_columns(self) -> list[str]:
+        """Return the columns of the rows; those of JSON lines are the first row's."""
+        if self.kind is not RowFormat.JSONL:
+            return [TEXT] if self.kind is RowFormat.LINES else self._header
+        return list(next((row.columns for row in self if not row.problem), []))
 
     def __iter__(self) -> Iterator[Row]:
         return (self._row(line, record) for line, record in self._records())
@@ -97,7 +109,7 @@ class RowReader:
     def _records(self) -> Iterator[tuple[int, str | list[str]]]:
         """Yield each line, or the cells of each row, with the number of its line."""
         self._text.seek(0)
-        if self._kind is RowFormat.CSV:
+        if self.kind is RowFormat.CSV:
             yield from self._csv_records()
             return
         for number, line in enumerate(self._text, start=1):
@@ -108,7 +120,7 @@ class RowReader:
         csv.field_size_limit(min(MAX_CELL_CHARS, sys.maxsize))
         reader = csv.reader(self._text, strict=True)
         try:
-            self.header = next(reader, [])
+            self._header = next(reader, [])
             start = reader.line_num + 1
             for cells in reader:
                 if cells:
@@ -125,10 +137,10 @@ class RowReader:
         if not whole.isascii() and not _is_unicode(whole):
             return Row(line, {}, "it is no text in UTF-8")
         if isinstance(record, list):
-            if len(record) == len(self.header):
-                return Row(line, dict(zip(self.header, record, strict=True)))
-            return Row(line, {}, f"it has {len(record)} cells, but the header {len(self.header)}")
-        if self._kind is RowFormat.LINES:
+            if len(record) == len(self._header):
+                return Row(line, dict(zip(self._header, record, strict=True)))
+            return Row(line, {}, f"it has {len(record)} cells, but the header {len(self._header)}")
+        if self.kind is RowFormat.LINES:
             return Row(line, {TEXT: record})
         try:
             return Row(line, _read_json(record))
@@ -175,7 +187,9 @@ def _read_json(text: str) -> JsonObject:
     if isinstance(value, str):
         return {TEXT: value}
     if not isinstance(value, dict):
-        raise ValueError(f"it is neither an object nor a string: {excerpt(text, 60)}")
+        raise ValueError(  # noqa: TRY004 - as for all that JSON lines cannot be
+            f"it is neither an object nor a string: {excerpt(text, 60)}"
+        )
     if is_too_deep(value, MAX_DEPTH):
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
     return value
@@ -222,7 +236,7 @@ class RowWriter:
     def put(self, index: int, values: JsonObject) -> None:
         """Write a row, and those that waited for it, unless it has to wait itself."""
         self._early[index] = values
-        lines = []
+        lines = list[str]()
         while (row := self._early.pop(self.written + len(lines), None)) is not None:
             lines.append(self._line(row))
         if lines:

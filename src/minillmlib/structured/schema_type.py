@@ -84,16 +84,14 @@ class _Types:
         name = schema.get("type", "object" if "properties" in schema else None)
         if isinstance(name, list):
             rest = {key: value for key, value in schema.items() if key != "type"}
-            kinds = [
-                self.of({**_only(rest, each), "type": each}, place, within) for each in name
-            ]
+            kinds = [self.of({**_only(rest, each), "type": each}, place, within) for each in name]
             return _union(kinds, place)
         if not isinstance(name, str) or name not in _KEYS:
             raise _refusal(place, f"has the type {excerpt_of(name, 60)}, not one of JSON's")
         _check_keys(schema, {"type", *_KEYS[name]}, place)
         if name == "array":
             items = self.of(schema.get("items", True), f"{place}.items", within)
-            return self._described(schema, list[items])
+            return self._described(schema, list[items])  # type: ignore[valid-type]  # of today
         if name == "object":
             return self._object(schema, place, within)
         return self._described(schema, _PLAIN[name])
@@ -105,7 +103,7 @@ class _Types:
             raise _refusal(f"{place}.properties", "is no object")
         if not properties:
             values = self.of(others or True, f"{place}.additionalProperties", within)
-            return self._described(schema, dict[str, values])
+            return self._described(schema, dict[str, values])  # type: ignore[valid-type]  # of today
         if not isinstance(others, bool):
             raise _refusal(place, "has properties and a schema for others, which cannot be checked")
         required = _list_of(schema.get("required", []), f"{place}.required")
@@ -149,9 +147,7 @@ class _Types:
         return Annotated[kind, meta]
 
 
-def _literal(
-    find: Callable[[JsonValue], JsonValue], values: JsonValue, place: str
-) -> JsonValue:
+def _literal(find: Callable[[JsonValue], JsonValue], values: JsonValue, place: str) -> JsonValue:
     if values == []:
         raise _refusal(place, "allows no value")
     try:
