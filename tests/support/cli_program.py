@@ -54,6 +54,7 @@ class Service(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answering)
         self.bodies, self.headers = [], []
+        self.is_mended = False  # what was refused is answered
         self.gate = threading.Event()
         self.hung_up = threading.Event()
 
@@ -63,6 +64,7 @@ class Service(ThreadingHTTPServer):
         self.headers.clear()
         self.gate.clear()
         self.hung_up.clear()
+        self.is_mended = False
         return self
 
     @property
@@ -95,7 +97,7 @@ class Answering(BaseHTTPRequestHandler):
             self.server.gate.wait(PATIENCE_SECS)
         if question == "slow":
             time.sleep(0.2)
-        if question in REFUSALS:
+        if question in REFUSALS and not self.server.is_mended:
             self.begin(REFUSALS[question], "application/json")
             self.wfile.write(json.dumps({"error": {"message": "no [bold]\x1b]0;x"}}).encode())
             return

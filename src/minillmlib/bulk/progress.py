@@ -29,7 +29,7 @@ class ProgressLine:
         budget: The budget of the run, to be shown beside the cost.
 
     Attributes:
-        note: Words that are shown after the figures.
+        note: Words that are shown before the figures.
 
     Examples:
         >>> generator = GeneratorInfo.openai("gpt-4o-mini")
@@ -54,7 +54,7 @@ class ProgressLine:
         if self._is_over:
             return
         self._is_over = progress.is_over
-        words = " · ".join(filter(None, (self._words(progress), self.note)))
+        words = " · ".join(filter(None, (self.note, self._words(progress))))
         if sys.stderr.isatty():
             self._write_over(words)
             if progress.is_over:

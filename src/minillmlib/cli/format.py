@@ -52,6 +52,8 @@ _ADVICE = (
     (re.compile(r"; load it with ChatNode\.load_tree"), ", and damaged"),
     (re.compile(r"\b(raise|lower) max_tokens\b"), r"\1 --max-tokens"),
     (re.compile(r"[\w ]+ GeneratorInfo\.custom\(\.\.\.\)"), " choose another model with --model"),
+    (re.compile(r"\bwritten by map_complete only\b"), "written by minillmlib run only"),
+    (re.compile(r"\ba price \(with_token_price\)"), "a price (--price)"),
     (re.compile(r"GeneratorInfo\.local\('([^']*)'\)"), r"--model local:\1"),
     (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),
 )

@@ -107,6 +107,8 @@ class RunCommand:
                 writer.finish()
         for line in tally.lines(run, self._rows.count - tally.answered - tally.failed):
             show_line(one_line(line))
+        if isinstance(ending, KeyboardInterrupt) and self._asked:
+            show_line(f"{len(self._asked)} calls in flight were ended, and may have been billed")
         if remaining and writer.draft is not None:
             show_line(f"the first {writer.written} rows are in {visible(str(writer.draft))}", DIM)
         for line in tally.advice(remaining) if self._journal is not None else ():
@@ -159,7 +161,7 @@ class RunCommand:
         first = next((one for one in prepared if isinstance(one, Question)), None)
         if first is not None and (missing := self._missing_words(first.node)):
             raise InvalidParameterError(
-                f"--budget needs the maximum cost of a row, and for that {missing}"
+                f"--budget needs the maximum cost of a row, which needs {missing}"
             )
 
     def _item_call(self, journal: RunJournal | None) -> ItemCall:
@@ -191,7 +193,7 @@ class RunCommand:
             while not has_ended.wait(REFRESH_SECS):
                 progress = run.progress
                 if self._is_stopping:
-                    line.note = "stopping; Ctrl-C again ends the calls in flight"
+                    line.note = "stopping; Ctrl-C again ends calls in flight"
                 if progress.width and not progress.is_over:
                     failed = progress.failed + len(self._unreadable)
                     line(msgspec.structs.replace(progress, failed=failed))
@@ -243,16 +245,13 @@ class RunCommand:
             missing = missing or self._missing_words(found.node)
         call.close()
         counts["bad"] += len(self._unreadable)
-        parts = [
-            f"{self._rows.count} rows",
-            f"{counts['kept']} in the journal",
-            f"{counts['bad']} that cannot be asked",
-            f"{counts['new']} to ask",
-            f"at most {total_words(CostTotal(cost=ceiling))}"
-            if not missing
-            else f"their maximum cost needs {missing}",
-        ]
-        _print(" · ".join(part for part in parts if not part.startswith("0 ")))
+        words = {"kept": "in the journal", "bad": "that cannot be asked", "new": "to ask"}
+        parts = [f"{counts[name]} {what}" for name, what in words.items() if counts[name]]
+        if missing:
+            parts.append(f"their maximum cost needs {missing}")
+        elif counts["new"]:
+            parts.append(f"at most {total_words(CostTotal(cost=ceiling))}")
+        _print(" · ".join([f"{self._rows.count} rows", *parts]))
         for _, _, error in list(self._unreadable)[:PREVIEWS]:
             show_line(one_line(name_options(str(error))))
         return not counts["bad"]
