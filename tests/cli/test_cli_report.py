@@ -30,9 +30,13 @@ pytest.importorskip("rich", reason="the extra `cli` is not installed")
 START = 1_790_000_000.0
 
 
-def attempt(at: float, secs: float, status: int = 200, error: str | None = None, **fields) -> Attempt:
+def attempt(
+    at: float, secs: float, status: int = 200, error: str | None = None, **fields
+) -> Attempt:
     is_good = error is None
-    cost = CostOutcome.resolved(Decimal("0.25"), Usage(uncached_input_tokens=10, completion_tokens=2))
+    cost = CostOutcome.resolved(
+        Decimal("0.25"), Usage(uncached_input_tokens=10, completion_tokens=2)
+    )
     given = {
         "number": 1, "url": "http://127.0.0.1/v1", "model": "m-1", "sent_bytes": 1,
         "started_at": START + at, "elapsed_secs": secs, "status": status, "error": error,
@@ -48,9 +52,7 @@ def done(key: str, *attempts: Attempt) -> DoneRecord:
 
 
 def failed(key: str, *attempts: Attempt, text: str = "no", error: str = "X") -> FailedRecord:
-    return FailedRecord(
-        key=key, index=0, error=error, text=text, is_final=True, attempts=attempts
-    )
+    return FailedRecord(key=key, index=0, error=error, text=text, is_final=True, attempts=attempts)
 
 
 @pytest.fixture

@@ -28,7 +28,11 @@ pytest.importorskip("rich", reason="the extra `cli` is not installed")
 pytestmark = pytest.mark.long
 
 PRICE = ["--price", "1,5"]
-SCHEMA = {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}}, "required": ["label"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["good", "bad"]}},
+    "required": ["label"],
+}
 FORMULA = '=1+1\n"x",\x1b[2J\u202e'
 
 
@@ -198,7 +202,12 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
     Path("in.jsonl").write_text('{"text": "a", "n": [1]}\n{"text": "b", "m": 2}\n{"text": "c"}\n')
     assert run(service, "run", "in.jsonl", "-o", "out.csv")[0] == 1
     first, second, third = read_csv("out.csv")
-    assert (first["n"], first["answer"], third["n"], third["answer"]) == ("[1]", "It is a.", "", "It is c.")
+    assert (first["n"], first["answer"], third["n"], third["answer"]) == (
+        "[1]",
+        "It is a.",
+        "",
+        "It is c.",
+    )
     assert "the column 'm', which the first row has not" in second["error"]
 
 
@@ -331,9 +340,7 @@ def is_prefix(path: str, rows: list[str]) -> int:
     return len(texts)
 
 
-def test_a_killed_run_leaves_whole_rows_and_the_next_one_asks_only_what_is_missing(
-    service, folder
-):
+def test_a_killed_run_leaves_whole_rows_and_the_next_one_asks_only_what_is_missing(service, folder):
     rows = [f"slow {n}" for n in range(120)]
     Path("in.txt").write_text("\n".join(rows) + "\n")
     command = ["run", "in.txt", "-o", "out.jsonl", "--width", "20"]
