@@ -41,7 +41,7 @@ class RunPrompt(NamedTuple):
 
 
 class RowPlan:
-    """What is asked about each row, and what is written of it.
+    """The question about each row, and its columns in the output.
 
     Without a prompt, the message is the column `text`, or a conversation is the column `messages`.
     Raises `InvalidParameterError` if the prompt does not fit the rows.

@@ -61,14 +61,14 @@ class _Types:
             raise _refusal(place, f"has {excerpt_of(schema, 60)} in place of a schema")
         if "$ref" in schema:
             _check_keys(schema, {"$ref"}, place)
-            return self._described(schema, self._referred(schema["$ref"], place, within))
+            return self._annotate(schema, self._resolve(schema["$ref"], place, within))
         for key, find in (
             ("const", lambda value: Literal[value]),
             ("enum", lambda values: Literal[tuple(values)]),
         ):
             if key in schema:
                 _check_keys(schema, {key, "type"}, place)
-                return self._described(schema, _literal(find, schema[key], place))
+                return self._annotate(schema, _literal(find, schema[key], place))
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 _check_keys(schema, {key}, place)
@@ -77,7 +77,7 @@ class _Types:
                     self.of(part, f"{place}.{key}[{number}]", within)
                     for number, part in enumerate(parts)
                 ]
-                return self._described(schema, _union(kinds, place))
+                return self._annotate(schema, _union(kinds, place))
         return self._by_type(schema, place, within)
 
     def _by_type(self, schema: JsonObject, place: str, within: tuple[str, ...]) -> JsonValue:
@@ -91,10 +91,10 @@ class _Types:
         _check_keys(schema, {"type", *_KEYS[name]}, place)
         if name == "array":
             items = self.of(schema.get("items", True), f"{place}.items", within)
-            return self._described(schema, list[items])  # type: ignore[valid-type]  # of today
+            return self._annotate(schema, list[items])  # type: ignore[valid-type]  # of today
         if name == "object":
             return self._object(schema, place, within)
-        return self._described(schema, _PLAIN[name])
+        return self._annotate(schema, _PLAIN[name])
 
     def _object(self, schema: JsonObject, place: str, within: tuple[str, ...]) -> JsonValue:
         others = schema.get("additionalProperties", True)
@@ -103,7 +103,7 @@ class _Types:
             raise _refusal(f"{place}.properties", "is no object")
         if not properties:
             values = self.of(others or True, f"{place}.additionalProperties", within)
-            return self._described(schema, dict[str, values])  # type: ignore[valid-type]  # of today
+            return self._annotate(schema, dict[str, values])  # type: ignore[valid-type]  # of today
         if not isinstance(others, bool):
             raise _refusal(place, "has properties and a schema for others, which cannot be checked")
         required = _list_of(schema.get("required", []), f"{place}.required")
@@ -119,7 +119,7 @@ class _Types:
         kind.__doc__ = schema.get("description")
         return kind
 
-    def _referred(self, name: JsonValue, place: str, within: tuple[str, ...]) -> JsonValue:
+    def _resolve(self, name: JsonValue, place: str, within: tuple[str, ...]) -> JsonValue:
         if name in within:
             raise _refusal(place, "refers to itself, which cannot be checked")
         start = next((one for one in _REFERENCES if str(name).startswith(one)), None)
@@ -129,7 +129,7 @@ class _Types:
             raise _refusal(place, f"refers to {excerpt_of(name, 60)}, which is not there")
         return self.of(definitions[target], f"{place}({target})", (*within, str(name)))
 
-    def _described(self, schema: JsonObject, kind: JsonValue) -> JsonValue:
+    def _annotate(self, schema: JsonObject, kind: JsonValue) -> JsonValue:
         """Return the type with the description and the bounds of its schema."""
         bounds = {_BOUNDS[key]: value for key, value in schema.items() if key in _BOUNDS}
         words = schema.get("description")
