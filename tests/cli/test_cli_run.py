@@ -223,6 +223,8 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["twice.csv", "-p", "{a}"], "has the column 'a' twice"),
         (["open.csv", "-p", "{a}"], "line 2 of the input is no CSV"),
         (["rows.dat", "-p", "{a}"], "--format jsonl, csv or lines"),
+        ([".", "--format", "csv"], "cannot be read (Is a directory)"),
+        (["none.csv"], "cannot be read (No such file or directory)"),
         (["in.csv", "-p", "{id}", "-o", "in.csv"], "would overwrite the input"),
         (["in.csv", "-p", "{id}", "--journal", "./in.csv"], "would overwrite the input"),
         (["in.csv", "-p", "{id}", "-o", "x.csv", "--journal", "x.csv"], "name the same file"),
@@ -235,7 +237,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--schema", "odd.json"], "has 'if', which cannot be checked"),
     ],
 )  # fmt: skip
-def test_wrong_use_is_code_2_and_nothing_is_sent_or_written(service, folder, options, problem):
+def test_wrong_use_is_an_error_and_nothing_is_sent_or_written(service, folder, options, problem):
     Path("in.csv").write_text("id,my text\n1,x\n")
     Path("twice.csv").write_text("a,a\n1,2\n")
     Path("open.csv").write_text('a,b\n1,"2\n')
@@ -243,7 +245,7 @@ def test_wrong_use_is_code_2_and_nothing_is_sent_or_written(service, folder, opt
     Path("mine.csv").write_text("precious\n")
     before = sorted(folder.iterdir())
     code, out, err = run(service, "run", *options)
-    assert (code, out) == (2, "")
+    assert (code, out) == (1 if "cannot be read" in problem else 2, "")
     assert re.fullmatch(r"error: [^\n]+\n", err)
     assert problem in err
     assert service.bodies == []
@@ -404,15 +406,15 @@ def test_a_second_ctrl_c_ends_the_calls_in_flight(service, folder):
 
 
 @needs_terminal
-def test_ctrl_c_after_the_last_row_was_asked_ends_well(service, folder):
-    Path("in.txt").write_text("gate\n")
+def test_ctrl_c_after_the_last_row_was_asked_waits_for_it_alone(service, folder):
+    Path("in.txt").write_bytes(b"caf\xe9\ngate\n")
     with Terminal(service, "run", "in.txt", "-o", "out.jsonl") as terminal:
-        terminal.until("0/1 · 1 in flight")
+        terminal.until("1/2 · 1 failed · 1 in flight")
         terminal.type(CTRL_C)
         terminal.until("stopping")
         service.gate.set()
-        assert terminal.end()[0] == 0
-    assert len(read_lines("out.jsonl")) == 1
+        assert terminal.end()[0] == 1
+    assert [row["error"] is None for row in read_lines("out.jsonl")] == [False, True]
 
 
 @needs_terminal

@@ -1,4 +1,4 @@
-"""The command line: `ask`, `chat`, `run`, `report`, `tree`, `view` and `repair`; the extra `cli`."""
+"""The command line: `ask`, `chat`, `run`, `report`, `tree`, `view`, `repair`; the extra `cli`."""
 
 from __future__ import annotations
 

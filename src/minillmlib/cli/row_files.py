@@ -221,7 +221,7 @@ class RowWriter:
 
     def __init__(self, path: Path | None, columns: Sequence[str] | None) -> None:
         self.written = 0
-        self.draft = None if path is None else path.with_name(path.name + ".part")
+        self.draft = None if path is None else Path(f"{path}.part")
         self._path = path
         self._columns = columns  # of CSV
         self._early: dict[int, JsonObject] = {}
@@ -286,7 +286,8 @@ class RowWriter:
 
 def _open_draft(path: Path) -> IO[bytes]:
     """Open and empty a draft that no other program is writing."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
     if not try_lock(file.fileno()):
         file.close()
         raise StorageError(

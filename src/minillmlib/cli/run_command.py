@@ -77,7 +77,8 @@ class RunCommand:
         self._settings = settings
         self._params = self._plan.params
         self._asked: dict[int, tuple[int, Row]] = {}  # by the index of the item
-        self._unreadable: deque[tuple[int, Row, MiniLLMError]] = deque()
+        self._unreadable: deque[tuple[int, Row, MiniLLMError]] = deque()  # to be written
+        self._unreadable_count = 0
         self._is_stopping = False
 
     def run(self) -> bool:
@@ -139,7 +140,7 @@ class RunCommand:
         """Yield what to ask. A run calls this in the thread of its event loop."""
         self._asked.clear()
         self._unreadable.clear()
-        index = 0
+        index = self._unreadable_count = 0
         for position, row in enumerate(self._rows):
             if self._is_stopping:
                 return
@@ -147,6 +148,7 @@ class RunCommand:
                 item = self._plan.item_of(row)
             except MiniLLMError as error:
                 self._unreadable.append((position, row, error))
+                self._unreadable_count += 1
                 continue
             self._asked[index] = position, row
             yield item
@@ -195,7 +197,7 @@ class RunCommand:
                 if self._is_stopping:
                     line.note = "stopping; Ctrl-C again ends calls in flight"
                 if progress.width and not progress.is_over:
-                    failed = progress.failed + len(self._unreadable)
+                    failed = progress.failed + self._unreadable_count
                     line(msgspec.structs.replace(progress, failed=failed))
 
         thread = threading.Thread(target=show, daemon=True)
@@ -244,7 +246,7 @@ class RunCommand:
             ceiling += estimate.ceiling or 0
             missing = missing or self._missing_words(found.node)
         call.close()
-        counts["bad"] += len(self._unreadable)
+        counts["bad"] += self._unreadable_count
         words = {"kept": "in the journal", "bad": "that cannot be asked", "new": "to ask"}
         parts = [f"{counts[name]} {what}" for name, what in words.items() if counts[name]]
         if missing:
@@ -272,7 +274,7 @@ def _journal_path(files: RunFiles) -> Path | None:
     beside = files.output or (None if files.source == STANDARD else files.source)
     if files.journal is not None or beside is None:
         return files.journal
-    return beside.with_name(beside.name + ".journal")
+    return Path(f"{beside}.journal")
 
 
 def _check_files(files: RunFiles, journal: Path | None) -> None:
