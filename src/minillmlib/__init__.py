@@ -7,6 +7,7 @@ from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
 from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+from minillmlib.bulk.progress import ProgressLine
 from minillmlib.bulk.run import BulkRun, map_complete
 from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
@@ -151,6 +152,7 @@ __all__ = [
     "ParsedNode",
     "PartialFailureError",
     "PermissionDeniedError",
+    "ProgressLine",
     "ProtocolError",
     "Provider",
     "ProviderSettings",

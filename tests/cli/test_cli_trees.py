@@ -27,8 +27,8 @@ from cli_program import (
 )  # fmt: skip
 
 from minillmlib import ChatNode, CostTotal, StorageError
-from minillmlib.cli.format import total_words
 from minillmlib.tree.node import EXPORTS
+from minillmlib.types.costs import total_words
 
 pytestmark = pytest.mark.long
 

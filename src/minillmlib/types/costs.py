@@ -27,6 +27,8 @@ from minillmlib.types.values import check_kind, check_number
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
+MIN_PLACES = 4  # that a cost is shown with
+COST_DIGITS = 4
 SHARE_DIGITS = 3  # more than the amount has, in a part of it
 MAX_USD = Decimal(10**9)  # far above any price
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
@@ -346,6 +348,21 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         parts = (self.unpriced, "unpriced"), (self.unknown, "unknown")
         missing = [f"{count} {name}" for count, name in parts if count]
         return f"at least ${self.cost:f} ({', '.join(missing)})"
+
+
+def total_words(total: CostTotal) -> str:
+    """Return a sum of costs in a few words; never an amount if no cost is known."""
+    if total.is_exact:
+        return _dollars(total.cost)
+    if total.cost:
+        return f"at least {_dollars(total.cost)}"
+    return "cost unknown" if total.unknown else "cost unknown (no price set)"
+
+
+def _dollars(cost: Decimal) -> str:
+    """Return the amount in plain digits, with at least four significant ones."""
+    places = max(MIN_PLACES, COST_DIGITS - 1 - cost.adjusted())
+    return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")
 
 
 class AttemptOutcome(enum.StrEnum):
