@@ -11,6 +11,7 @@ from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
+from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -25,6 +26,7 @@ from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.tree.tool_loop import Tool, ToolEvent, ToolLoop, ToolRun
 from minillmlib.types.budgets import Budget
+from minillmlib.types.caching import CachePlan, CacheVerdict, PlannedBreakpoint
 from minillmlib.types.costs import (
     Attempt,
     AttemptOutcome,
@@ -84,6 +86,8 @@ __all__ = [
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "CachePlan",
+    "CacheVerdict",
     "Capabilities",
     "ChatDialect",
     "ChatNode",
@@ -140,6 +144,8 @@ __all__ = [
     "OverloadedError",
     "ParsedNode",
     "PermissionDeniedError",
+    "PlannedBreakpoint",
+    "PromptCache",
     "ProtocolError",
     "Provider",
     "ProviderSettings",

@@ -46,12 +46,16 @@ SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one completion needs; the thread is a snapshot.
 
-    `prefix` holds the messages that an earlier call encoded (perhaps none), if the messages are
-    sent unmodified; None if the body must be built whole.
+    `messages` are those to send. `thread` are the same before neighbours were merged, from the
+    place `first_place` of the path in the tree on. `prefix` holds the messages that an earlier call
+    encoded (perhaps none), if the messages are sent unmodified; None if the body must be built
+    whole.
     """
 
     generator: GeneratorInfo
     messages: tuple[Message, ...]
+    thread: Sequence[Message]
+    first_place: int
     settings: NodeCompletionParameters
     stream: bool
     omitted: Mapping[str, str] = {}
@@ -88,8 +92,9 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
+    first_place = 0
     if messages[0].is_blank and len(messages) > 1:
-        messages = messages[1:]
+        messages, first_place = messages[1:], 1
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
@@ -98,7 +103,9 @@ def prepare(
         prefix = None
         form = resolve_result_type(_fill_settings(settings), generator)
         settings = form.settings
+        count = len(messages) + (form.instruction is not None)
         messages = _apply_settings(messages, settings, form.instruction)
+        first_place -= len(messages) - count  # a system prompt of the settings has no node
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
     merged = merge_adjacent(messages[start:])
@@ -115,6 +122,8 @@ def prepare(
     return Call(
         generator=generator,
         messages=(*messages[:start], *new) if start else new,
+        thread=messages,
+        first_place=first_place,
         settings=settings,
         stream=stream,
         omitted=omitted,

@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.cache_control import BREAKPOINTS
+from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.protocols.rate_limits import parse_rate_limits
@@ -68,6 +68,10 @@ def _one(*_: object) -> int:
 
 def _true(*_: object) -> bool:
     return True
+
+
+def _automatic_cache(*_: object) -> PromptCache:
+    return PromptCache()
 
 
 def leave_unmarked(model: str, body: JsonObject) -> JsonObject:
@@ -157,6 +161,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
         why_no_warmup: `(model, params)`: why `ensure_cached` would be refused or useless, or None.
         min_output_tokens: `(model, params)`: the smallest `max_tokens` of a request that only
             writes a cache.
+        prompt_cache: `(model)`: the facts about its prompt cache, or None if it has none.
         omitted: `(model, messages, params)`: the settings that are not sent though no error says
             so, with the reason for each. The client may ask only for the messages that it encodes
             anew; earlier ones have no cache breakpoint.
@@ -177,6 +182,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     why_no_schema: Callable[[str, ResponseFormat], str | None] = _none
     why_no_warmup: Callable[[str, CompletionParameters], str | None] = _none
     min_output_tokens: Callable[[str, CompletionParameters], int] = _one
+    prompt_cache: Callable[[str], PromptCache | None] = _automatic_cache
     omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
         _explain_omissions
     )
