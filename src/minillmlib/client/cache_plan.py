@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress, count
+from operator import attrgetter
 
 from minillmlib.client.prepare import Call, prepare
 from minillmlib.generator import GeneratorInfo
@@ -18,6 +20,7 @@ from minillmlib.types.caching import BreakpointState, CachePlan, PlannedBreakpoi
 from minillmlib.types.messages import SYSTEM, CacheTtl, Message
 from minillmlib.types.parameters import ParametersLike
 
+_TTL = attrgetter("cache_ttl")
 BYTES_PER_TOKEN = 4  # of English text and JSON, about
 
 # By the state of a breakpoint, unless its own reason says more.
@@ -34,8 +37,9 @@ def plan_cache(
     """Return what becomes of the breakpoints if these messages are sent. Nothing is sent."""
     call = prepare(messages, generator, params, stream=False)
     cache = generator.provider.capabilities.prompt_cache(generator.model)
-    thread, sent = call.thread, marked_places(call, cache)
-    order = reading_order([message.role is SYSTEM for message in thread], cache)
+    thread, sent = call.thread, marked_places(call)
+    system = [index for index, message in enumerate(thread) if message.role is SYSTEM]
+    order = reading_order(len(thread), system, cache)
     lengths = _prefix_lengths(call, order)
     minimum = None if cache is None else cache.min_tokens
     planned = []
@@ -49,7 +53,7 @@ def plan_cache(
         planned.append(
             PlannedBreakpoint(
                 place=index + call.first_place,
-                name=place_name(index, call.first_place, is_system=message.role is SYSTEM),
+                name=place_name(index, call.first_place, is_system=index in system),
                 ttl=sent.get(index, message.cache_ttl),
                 state=state,
                 tokens=tokens,
@@ -66,25 +70,32 @@ def plan_cache(
     )
 
 
-def marked_places(call: Call, cache: PromptCache | None) -> dict[int, CacheTtl]:
+def marked_places(call: Call) -> dict[int, CacheTtl]:
     """Return the breakpoints that are sent, by their messages' indexes in the call's thread."""
+    extra = call.settings.params.extra
+    if not extra and not any(map(_TTL, call.messages)):  # as in most calls
+        return {}
+    cache = call.generator.provider.capabilities.prompt_cache(call.generator.model)
     if cache is None or cache.supports_breakpoint is None:
         return {}
     selected = select_breakpoints(call.messages, cache.supports_breakpoint)
-    if not selected:
-        return {}
     # Messages with a breakpoint are merged with those before them only, and never dropped.
-    ends = [index for index, message in enumerate(call.messages) if message.cache_ttl]
-    places = [index for index, message in enumerate(call.thread) if message.cache_ttl]
+    ends, places = (compress(count(), map(_TTL, some)) for some in (call.messages, call.thread))
     place_of = dict(zip(ends, places, strict=True))
-    return {place_of[index]: ttl for index, ttl in selected.items()}
+    marks = {place_of[index]: ttl for index, ttl in selected.items()}
+    match extra.get("cache_control"):  # Anthropic's own breakpoint, at the end of the prompt
+        case {"ttl": "1h"}:
+            marks[len(call.thread) - 1] = "1h"
+        case dict():
+            marks[len(call.thread) - 1] = "5m"
+    return marks
 
 
-def reading_order(is_system: Sequence[bool], cache: PromptCache | None) -> list[int]:
+def reading_order(length: int, system: Sequence[int], cache: PromptCache | None) -> list[int]:
     """Return the indexes of messages in the order in which the vendor's cache reads them."""
-    order = list(range(len(is_system)))
+    order = list(range(length))
     if cache is not None and cache.has_system_first:
-        order.sort(key=lambda index: not is_system[index])
+        order.sort(key=lambda index: index not in system)
     return order
 
 

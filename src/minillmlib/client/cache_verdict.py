@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import takewhile, zip_longest
 from operator import eq
 
-from minillmlib.client.cache_plan import place_name
+from minillmlib.client.cache_plan import place_name, reading_order
 from minillmlib.client.sent_prompts import (
-    IMAGES,
-    MAX_CALLS,
+    MIN_CALLS,
     MIN_RECORDED_TOKENS,
     SentPrompt,
     prompt_log,
@@ -21,13 +20,13 @@ from minillmlib.types.usage import Usage
 
 TTL_SECS: dict[CacheTtl, int] = {"5m": 300, "1h": 3600}
 MAX_LOOK_BACK = 20  # blocks of Anthropic's, from a breakpoint back to a cached prefix
-TIME, BREAKPOINTS = "time", "breakpoints"
+TIME, BREAKPOINTS, IMAGES = "time", "breakpoints", "images"
 
 # What was found, and what to do. {ago} is how long before the earlier call was made.
 _NO_COUNTS = "the server sent no usable token counts"
 _NOT_RECORDED = (
-    f"this process did not make the call, or made more than {MAX_CALLS:,} since, so there is "
-    "nothing to compare it with"
+    f"this process did not make the call, or made more than {MIN_CALLS} since, so there is nothing "
+    "to compare it with"
 )
 _NO_CACHE = "the model has no prompt cache"
 _UNMARKED = (
@@ -148,17 +147,24 @@ def _closest(now: SentPrompt, before: Sequence[SentPrompt]) -> SentPrompt | None
     If none shares a message, it is the one with the most in common. Of several it is the newest,
     which comes first.
     """
-    cached = [each for each in before if each.server == now.server and each.cached_tokens]
+    cached = [each for each in before if _may_share(each, now)]
     return max(cached, key=lambda each: _closeness(each, now), default=None)
+
+
+def _may_share(earlier: SentPrompt, now: SentPrompt) -> bool:
+    is_same_server = (earlier.server, earlier.credential) == (now.server, now.credential)
+    return is_same_server and earlier.cached_tokens > 0
 
 
 def _closeness(earlier: SentPrompt, now: SentPrompt) -> tuple[int, int]:
     shared, _ = _first_difference(earlier, now)
     if shared:
         return shared, 0
-    common = sum(map(eq, earlier.messages, now.messages)) + (earlier.model == now.model)
-    common += len(earlier.parameters.items() & now.parameters.items())
-    return 0, common + len({*earlier.tools} & {*now.tools})
+    common = sum(map(eq, earlier.messages.values, now.messages.values))
+    common += earlier.model == now.model
+    (their_parameters, their_tools), (our_parameters, our_tools) = earlier.digests, now.digests
+    common += len(their_parameters.items() & our_parameters.items())
+    return 0, common + len({*their_tools} & {*our_tools})
 
 
 def _first_difference(earlier: SentPrompt, now: SentPrompt) -> tuple[int, str | None]:
@@ -172,28 +178,35 @@ def _first_difference(earlier: SentPrompt, now: SentPrompt) -> tuple[int, str | 
     before_messages = (
         "model" if earlier.model != now.model else None,
         _parameter_name(changed.get("everything")),
-        _changed_tool(earlier.tools, now.tools),
+        _changed_tool(earlier.digests[1], now.digests[1]),
         _parameter_name(changed.get("system")),
     )
     for name in before_messages:
         if name is not None:
             return 0, name
-    order = now.order
-    theirs = [earlier.messages[index] for index in earlier.order]
-    ours = [now.messages[index] for index in order]
+    order = _order(now)
+    theirs = map(earlier.messages.values.__getitem__, _order(earlier))
+    ours = map(now.messages.values.__getitem__, order)
     shared = sum(1 for _ in takewhile(bool, map(eq, theirs, ours)))
-    system_texts = sum(1 for _ in takewhile(now.is_system.__getitem__, order))
+    system = now.messages.system
+    system_texts = sum(1 for _ in takewhile(system.__contains__, order))
     if "messages" in changed and shared >= system_texts:
         return system_texts, _parameter_name(changed["messages"])
-    if shared in (len(theirs), len(ours)):
+    if shared in (len(earlier.messages.values), len(order)):
         return shared, None
     index = order[shared]
-    return shared, place_name(index, now.first_place, is_system=now.is_system[index])
+    return shared, place_name(index, now.first_place, is_system=index in system)
+
+
+def _order(prompt: SentPrompt) -> list[int]:
+    """Return the indexes of the messages in the order in which the cache reads them."""
+    return reading_order(len(prompt.messages.values), prompt.messages.system, prompt.cache)
 
 
 def _changed_parameters(earlier: SentPrompt, now: SentPrompt) -> list[str]:
-    before, after = earlier.parameters, now.parameters
-    return [name for name in {**after, **before} if after.get(name) != before.get(name)]
+    before, after = earlier.digests[0], now.digests[0]
+    names = [name for name in {**after, **before} if after.get(name) != before.get(name)]
+    return names + [IMAGES] * (earlier.messages.has_images != now.messages.has_images)
 
 
 def _parameter_name(name: str | None) -> str | None:
@@ -223,7 +236,7 @@ class _Comparison:
         self.now, self.earlier = now, earlier
         self.secs = max(now.started_at - earlier.started_at, 0.0)
         shared, name = _first_difference(earlier, now)
-        ranks = {index: rank for rank, index in enumerate(earlier.order)}
+        ranks = {index: rank for rank, index in enumerate(_order(earlier))}
         marks = {ranks[index]: ttl for index, ttl in earlier.marks.items()}
         self.reached = {rank: ttl for rank, ttl in marks.items() if rank < shared}
         self.changed = name if not marks or len(self.reached) < len(marks) else None
@@ -262,7 +275,7 @@ class _Comparison:
         for name in _changed_parameters(self.earlier, self.now):
             if effects.get(name) != "nothing":
                 return _UNDOCUMENTED, _parameter_name(name)
-        if self.now.started_at < self.earlier.ended_at:
+        if self.secs < self.earlier.elapsed_secs:
             return _TOO_EARLY, None
         return _DROPPED, None
 
@@ -290,7 +303,10 @@ class _Comparison:
         """Whether a breakpoint is near enough to the last one that both calls share."""
         if not self.reached:
             return not self.earlier.marks
-        last, ranks = max(self.reached), {index: rank for rank, index in enumerate(self.now.order)}
+        last, ranks = (
+            max(self.reached),
+            {index: rank for rank, index in enumerate(_order(self.now))},
+        )
         return any(0 <= ranks[index] - last < MAX_LOOK_BACK for index in self.now.marks)
 
 

@@ -200,9 +200,10 @@ class Completion:
             retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        prefix = pending.prefix
         if response.usage is not None and response.usage.prompt_tokens >= MIN_RECORDED_TOKENS:
-            record_prompt(call, self._auth, response)
-        return Completed(response, parsed, pending.prefix)
+            prefix = record_prompt(call, self._auth, response, prefix)
+        return Completed(response, parsed, prefix)
 
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """Record that the attempt came to nothing; `cost` is what its token counts say."""

@@ -1,100 +1,111 @@
 """Remembers what was sent in the last calls of this process, as digests: no text and no key.
 
-They tell which part of a prompt changed. Python's own hashes serve: that of a text is computed once
-for each text, differs in each process, and never leaves it.
+They tell which part of a prompt changed. A call pays some microseconds for it, and nothing if its
+prompt is short.
 """
 
 from __future__ import annotations
 
 import os
-from array import array
+import weakref
 from collections import deque
-from collections.abc import Sequence
-from itertools import repeat
-from operator import attrgetter, is_
+from operator import attrgetter
+from typing import TypeAlias
 
 import msgspec
 
 from minillmlib.auth.secret import Auth, AuthKind
-from minillmlib.client.cache_plan import marked_places, reading_order
+from minillmlib.client.cache_plan import marked_places
+from minillmlib.client.message_digests import NO_DIGESTS, MessageDigests
+from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.json_value import JsonValue, encode_json
-from minillmlib.locks import fork_safe_lock, import_lock
 from minillmlib.protocols.cache_control import PromptCache
-from minillmlib.types.media import ImagePart
-from minillmlib.types.messages import SYSTEM, CacheTtl, Message
+from minillmlib.providers.base import Provider
+from minillmlib.types.messages import CacheTtl
 from minillmlib.types.parameters import CompletionParameters
 from minillmlib.types.responses import CompletionResponse, RequestReport
 from minillmlib.types.tools import as_tool
 from minillmlib.types.usage import Usage
 
 MIN_RECORDED_TOKENS = 512  # the lowest minimum that a vendor documents
-MAX_CALLS = 1024
-MAX_DIGESTS = 262_144  # of messages, eight bytes each
-IMAGES = "images"  # stands for a parameter: whether the prompt has some
-_PROCESS_KEY = os.urandom(16)
+MIN_CALLS = 512  # that are remembered, unless their threads are long
+# A call weighs as much as so many messages, of eight bytes each. At the maximum, half are dropped.
+_CALL_WEIGHT = 256
+_MAX_WEIGHT = 2 * MIN_CALLS * _CALL_WEIGHT
 
-_ROLE, _CONTENT, _CALLS, _CALL_ID, _MEDIA, _REASONING = map(
-    attrgetter, ("role", "content", "tool_calls", "tool_call_id", "media", "reasoning")
+_SALT = os.urandom(16)
+_NOTHING_SET = CompletionParameters()
+_PARAMETERS = tuple(
+    name for name in CompletionParameters.__struct_fields__ if name not in ("tools", "extra")
 )
+_values_of = attrgetter(*_PARAMETERS)
+
+ParameterDigests: TypeAlias = tuple[dict[str, int], tuple[tuple[str, int], ...]]  # and of the tools
+_known_parameters: dict[int, tuple[weakref.ref[CompletionParameters], ParameterDigests]] = {}
 
 
-class SentPrompt(msgspec.Struct, frozen=True, kw_only=True):
+class SentPrompt(msgspec.Struct, frozen=True, gc=False):
     """The digests of one prompt that was answered, and what the cache did with it.
 
     `report` is that of the response, by which the prompt is found again. `marks` are the
     breakpoints that were sent, by their messages' indexes.
     """
 
-    report: RequestReport
-    server: tuple[str, bytes]
+    report: RequestReport | None
+    server: str
+    credential: int
+    provider: Provider
     model: str
-    cache: PromptCache | None
-    parameters: dict[str, int]
-    tools: tuple[tuple[str, int], ...]
-    messages: array[int]
-    is_system: tuple[bool, ...]
+    digests: ParameterDigests
+    messages: MessageDigests
     first_place: int
     marks: dict[int, CacheTtl]
     usage: Usage
     started_at: float
-    ended_at: float
+    elapsed_secs: float
 
     @property
-    def order(self) -> list[int]:
-        """The indexes of the messages in the order in which the cache reads them."""
-        return reading_order(self.is_system, self.cache)
+    def cache(self) -> PromptCache | None:
+        """The facts about the cache of the model."""
+        return self.provider.capabilities.prompt_cache(self.model)
 
     @property
     def cached_tokens(self) -> int:
         """The tokens that the cache held afterwards; 0 if it did not cache the prompt."""
-        if self.cache is None:
+        cache, usage = self.cache, self.usage
+        if cache is None:
             return 0
-        if self.cache.is_automatic and not self.marks:
-            tokens = self.usage.prompt_tokens
-            return tokens if tokens >= (self.cache.min_tokens or 0) else 0
-        return self.usage.cache_read_tokens + self.usage.cache_write_tokens
+        if cache.is_automatic and not self.marks:
+            return usage.prompt_tokens if usage.prompt_tokens >= (cache.min_tokens or 0) else 0
+        return usage.cache_read_tokens + usage.cache_write_tokens
 
 
 class PromptLog:
-    """The last prompts of this process, oldest first."""
+    """The last prompts of this process, oldest first. It may be used by any number of threads."""
 
     def __init__(self) -> None:
         self._prompts: deque[SentPrompt] = deque()
-        self._digests = 0
-        self._lock = fork_safe_lock()
+        self._weight = 0  # too low if threads add at once, until the next time that half is dropped
 
     def add(self, prompt: SentPrompt) -> None:
-        with self._lock:
-            self._prompts.append(prompt)
-            self._digests += len(prompt.messages)
-            while len(self._prompts) > MAX_CALLS or self._digests > MAX_DIGESTS:
-                self._digests -= len(self._prompts.popleft().messages)
+        self._prompts.append(prompt)
+        self._weight += _CALL_WEIGHT + len(prompt.messages.values)
+        if self._weight > _MAX_WEIGHT:
+            self._drop_half()
+
+    def _drop_half(self) -> None:
+        weights = [_CALL_WEIGHT + len(prompt.messages.values) for prompt in list(self._prompts)]
+        self._weight = sum(weights)
+        for weight in weights[:-1]:
+            if self._weight <= _MAX_WEIGHT // 2:
+                break
+            self._prompts.popleft()
+            self._weight -= weight
 
     def up_to(self, report: RequestReport | None) -> list[SentPrompt]:
         """Return the prompt with this report and those before it, newest first; or nothing."""
-        with self._lock:
-            prompts = list(self._prompts)
+        prompts = list(self._prompts)
         while prompts and prompts[-1].report is not report:
             prompts.pop()
         return prompts[::-1]
@@ -103,77 +114,61 @@ class PromptLog:
 prompt_log = PromptLog()
 
 
-def record_prompt(call: Call, auth: Auth | None, response: CompletionResponse) -> None:
-    """Record what was sent for a response, which must have usage and a report."""
-    try:
-        prompt_log.add(_sent_prompt(call, auth, response))
-    except Exception:  # noqa: BLE001 - a paid answer is not lost for what can be said about it
-        return
+def record_prompt(
+    call: Call, auth: Auth | None, response: CompletionResponse, prefix: EncodedPrefix | None
+) -> EncodedPrefix | None:
+    """Record what was sent for a response with usage; return the prefix with its digests.
 
-
-def _sent_prompt(call: Call, auth: Auth | None, response: CompletionResponse) -> SentPrompt:
-    generator, params, thread = call.generator, call.settings.params, call.thread
+    `prefix` is what the next call need not encode again, nor digest.
+    """
+    thread, generator, params = call.thread, call.generator, call.settings.params
+    digests = NO_DIGESTS if call.prefix is None else call.prefix.digests
     assert response.usage is not None
-    assert response.request_report is not None
-    facts = generator.provider.capabilities.prompt_cache(generator.model)
-    marks = marked_places(call, facts)
-    match params.extra.get("cache_control"):
-        case {"ttl": "1h"}:  # Anthropic's own breakpoint at the end of a prompt
-            marks[len(thread) - 1] = "1h"
-        case dict():
-            marks[len(thread) - 1] = "5m"
-    last = response.attempts[-1]
-    return SentPrompt(
-        report=response.request_report,
-        server=(generator.base_url, _credential_digest(auth)),
-        model=generator.model,
-        cache=facts,
-        parameters=_parameter_digests(params, thread),
-        tools=tuple((tool.name, _digest(tool)) for tool in map(as_tool, params.tools or ())),
-        messages=_message_digests(thread),
-        is_system=tuple(map(is_, map(_ROLE, thread), repeat(SYSTEM))),
-        first_place=call.first_place,
-        marks=marks,
-        usage=response.usage,
-        started_at=last.started_at,
-        ended_at=last.started_at + last.elapsed_secs,
-    )
+    try:
+        if prefix is not None:  # so there is no breakpoint
+            digests = digests.with_more(thread[len(digests.values) : prefix.count])
+            prefix = msgspec.structs.replace(prefix, digests=digests)
+        last = response.attempts[-1]
+        prompt = SentPrompt(
+            response.request_report,
+            generator.base_url,
+            _credential_digest(auth),
+            generator.provider,
+            generator.model,
+            ({}, ()) if params == _NOTHING_SET else _parameter_digests(params),
+            digests.with_more(thread[len(digests.values) :]),
+            call.first_place,
+            marked_places(call) if prefix is None else {},
+            response.usage,
+            last.started_at,
+            last.elapsed_secs,
+        )
+        prompt_log.add(prompt)
+    except Exception:  # noqa: BLE001 - a paid answer is not lost for what could be said about it
+        return prefix
+    return prefix
 
 
-def _credential_digest(auth: Auth | None) -> bytes:
-    """Return a digest of a key, by which nobody can guess it. Tokens are renewed, so have none."""
+def _credential_digest(auth: Auth | None) -> int:
+    """Return a digest of a key, which the salt protects. Tokens are renewed, so they have none."""
     secret = auth.secret() if auth is not None and auth.kind is AuthKind.API_KEY else None
-    if secret is None:
-        return b""
-    with import_lock:
-        from hashlib import blake2b  # noqa: PLC0415 - the engine has loaded it by now
-
-    return blake2b(secret.expose_secret().encode(), key=_PROCESS_KEY, digest_size=16).digest()
+    return 0 if secret is None else hash((_SALT, secret.expose_secret()))
 
 
-def _parameter_digests(params: CompletionParameters, thread: Sequence[Message]) -> dict[str, int]:
-    values: dict[str, JsonValue] = {
-        name: getattr(params, name)
-        for name in params.__struct_fields__
-        if name not in ("tools", "extra")
-    }
-    values |= params.extra
-    digests = {name: _digest(value) for name, value in values.items() if value is not None}
-    if any(isinstance(part, ImagePart) for message in thread for part in message.attachments):
-        digests[IMAGES] = 1
-    return digests
-
-
-def _message_digests(thread: Sequence[Message]) -> array[int]:
-    """Return a digest of each message. A plain one costs a tenth of a microsecond."""
-    roles = map(id, map(_ROLE, thread))
-    digests = array("q", map(hash, zip(roles, map(_CONTENT, thread), strict=True)))
-    if not any(any(map(part, thread)) for part in (_CALLS, _CALL_ID, _MEDIA, _REASONING)):
-        return digests
-    for index, message in enumerate(thread):
-        rest = [message.tool_calls, message.tool_call_id, message.is_error, message.reasoning]
-        if any(rest) or message.media:
-            digests[index] = hash((digests[index], _digest(rest), message.media))
+def _parameter_digests(params: CompletionParameters) -> ParameterDigests:
+    """Return the digests of parameters, which are computed once for each object: tools are long."""
+    key = id(params)
+    known = _known_parameters.get(key)
+    if known is not None and known[0]() is params:
+        return known[1]
+    values = {**dict(zip(_PARAMETERS, _values_of(params), strict=True)), **params.extra}
+    tools = map(as_tool, params.tools or ())
+    digests = (
+        {name: _digest(value) for name, value in values.items() if value is not None},
+        tuple((tool.name, _digest(tool)) for tool in tools),
+    )
+    reference = weakref.ref(params, lambda _: _known_parameters.pop(key, None))
+    _known_parameters[key] = (reference, digests)
     return digests
 
 
