@@ -1,9 +1,9 @@
-"""What becomes of the cache breakpoints of a call, before it is made."""
+"""Tells what becomes of the cache breakpoints of a call before it is made."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import compress, count
 from operator import attrgetter
 
@@ -34,11 +34,11 @@ _REASONS: dict[BreakpointState, str] = {
 def plan_cache(
     messages: Sequence[Message], generator: GeneratorInfo, params: ParametersLike
 ) -> CachePlan:
-    """Return what becomes of the breakpoints if these messages are sent. Nothing is sent."""
+    """Return the plan of the breakpoints in these messages. Nothing is sent."""
     call = prepare(messages, generator, params, stream=False)
     cache = generator.provider.capabilities.prompt_cache(generator.model)
     thread, sent = call.thread, marked_places(call)
-    system = [index for index, message in enumerate(thread) if message.role is SYSTEM]
+    system = {index for index, message in enumerate(thread) if message.role is SYSTEM}
     order = reading_order(len(thread), system, cache)
     lengths = _prefix_lengths(call, order)
     minimum = None if cache is None else cache.min_tokens
@@ -52,7 +52,7 @@ def plan_cache(
             state = "too short"
         planned.append(
             PlannedBreakpoint(
-                place=index + call.first_place,
+                place=min(index + call.first_place, len(messages) - 1),
                 name=place_name(index, call.first_place, is_system=index in system),
                 ttl=sent.get(index, message.cache_ttl),
                 state=state,
@@ -91,7 +91,7 @@ def marked_places(call: Call) -> dict[int, CacheTtl]:
     return marks
 
 
-def reading_order(length: int, system: Sequence[int], cache: PromptCache | None) -> list[int]:
+def reading_order(length: int, system: Container[int], cache: PromptCache | None) -> list[int]:
     """Return the indexes of messages in the order in which the vendor's cache reads them."""
     order = list(range(length))
     if cache is not None and cache.has_system_first:

@@ -45,6 +45,10 @@ _EXPIRED = (
     "the call before was {ago} earlier, and its prefix was kept for {lifetime}; renew it in time "
     "with ensure_cached, or set a breakpoint with ttl='1h'"
 )
+_FADED = (
+    "the call before was {ago} earlier, and this cache is sure to keep a prefix for {lifetime} "
+    "only; renew it in time with ensure_cached"
+)
 _CHANGED = "{changed} differs from the call {ago} before; {advice}"
 _UNREACHED = (
     "no breakpoint stands at, or close behind, those of the call {ago} before; set one where that "
@@ -67,7 +71,7 @@ _ADVICE = {
     "model": "each model has a cache of its own",
     "tool": "send the same tools in the same order",
     "system prompt": "put what changes, such as the time, into a later message",
-    "message": "keep what was sent before, or set a breakpoint before what changes",
+    "message": "keep what was sent before, and put what changes behind it and its breakpoint",
     "parameter": "keep it the same",
     IMAGES: "messages with images and messages without are cached apart",
 }
@@ -188,7 +192,7 @@ def _first_difference(earlier: SentPrompt, now: SentPrompt) -> tuple[int, str | 
     theirs = map(earlier.messages.values.__getitem__, _order(earlier))
     ours = map(now.messages.values.__getitem__, order)
     shared = sum(1 for _ in takewhile(bool, map(eq, theirs, ours)))
-    system = now.messages.system
+    system = frozenset(now.messages.system)
     system_texts = sum(1 for _ in takewhile(system.__contains__, order))
     if "messages" in changed and shared >= system_texts:
         return system_texts, _parameter_name(changed["messages"])
@@ -200,7 +204,8 @@ def _first_difference(earlier: SentPrompt, now: SentPrompt) -> tuple[int, str | 
 
 def _order(prompt: SentPrompt) -> list[int]:
     """Return the indexes of the messages in the order in which the cache reads them."""
-    return reading_order(len(prompt.messages.values), prompt.messages.system, prompt.cache)
+    system = frozenset(prompt.messages.system)
+    return reading_order(len(prompt.messages.values), system, prompt.cache)
 
 
 def _changed_parameters(earlier: SentPrompt, now: SentPrompt) -> list[str]:
@@ -255,7 +260,7 @@ class _Comparison:
         lifetime = self._expired_lifetime()
         if lifetime is not None and (kind == "miss" or self.changed is None):
             kind = "expired" if kind == "miss" else kind
-            cause, changed = _EXPIRED, TIME
+            cause, changed = _EXPIRED if self.earlier.marks else _FADED, TIME
         word = next((word for word in _ADVICE if str(changed).startswith(word)), None)
         text = cause.format(
             ago=_ago(self.secs),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from functools import partial
 from operator import attrgetter
 from typing import TypeAlias
 
@@ -167,8 +168,8 @@ def _parameter_digests(params: CompletionParameters) -> ParameterDigests:
         {name: _digest(value) for name, value in values.items() if value is not None},
         tuple((tool.name, _digest(tool)) for tool in tools),
     )
-    reference = weakref.ref(params, lambda _: _known_parameters.pop(key, None))
-    _known_parameters[key] = (reference, digests)
+    forget = partial(_known_parameters.pop, key)  # the dead reference is its default
+    _known_parameters[key] = (weakref.ref(params, forget), digests)
     return digests
 
 

@@ -776,7 +776,7 @@ class ChatNode:
         Examples:
             >>> root = ChatNode.root("Be brief.").cache_breakpoint()
             >>> print(root.add_user("Hi").cache_plan(GeneratorInfo.openai("gpt-4o-mini")))
-            gpt-4o-mini: cached from 1,024 tokens on, prompt of about 4
+            gpt-4o-mini, a prompt of about 4 tokens, cached from 1,024 on
             system prompt: automatic (this service caches by itself), 5m, about 3 tokens
             Probably nothing will be cached: the whole prompt is shorter than the minimum.
         """
@@ -785,11 +785,11 @@ class ChatNode:
 
     @property
     def cache_verdict(self) -> CacheVerdict:
-        """Whether the call behind this node read the prompt cache, and what prevented it.
+        """The verdict on the prompt cache: hit, partial, miss or expired, and what changed first.
 
-        It is compared with earlier calls of this process; see `CacheVerdict`. A prompt below 512
-        tokens is never compared. Raises `InvalidParameterError` for a message that was not
-        generated (`is_generated`).
+        The call behind this node is compared with earlier ones of this process, of which digests
+        are kept and no text. A prompt below 512 tokens is too short for that. Raises
+        `InvalidParameterError` for a message that was not generated (`is_generated`).
 
             answer = await node.chat("Hello", generator)
             print(answer.cache_verdict)

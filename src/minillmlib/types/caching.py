@@ -1,4 +1,4 @@
-"""What becomes of cache breakpoints before a call, and what the cache did in it."""
+"""The plan of a prompt cache before a call, and the verdict on it afterwards."""
 
 from typing import Literal, TypeAlias
 
@@ -36,7 +36,7 @@ class PlannedBreakpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call will cache. Made by `ChatNode.cache_plan`; its text is a table for people.
+    """The breakpoints of a call before it is made; see `ChatNode.cache_plan`. Print it to read it.
 
     `breakpoints` are those of the thread, first to last. `is_automatic` says whether the service
     caches without any, `min_tokens` is the documented length of the shortest prefix that it
@@ -52,27 +52,36 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""
 
     def __str__(self) -> str:
-        minimum = "an unknown minimum" if self.min_tokens is None else f"{self.min_tokens:,} tokens"
-        size = "" if self.prompt_tokens is None else f", prompt of about {self.prompt_tokens:,}"
-        lines = [f"{self.model}: cached from {minimum} on{size}", *map(str, self.breakpoints)]
-        return "\n".join([*lines, self.advice] if self.advice else lines)
+        facts = [self.model]
+        if self.prompt_tokens is not None:
+            facts.append(f"a prompt of about {self.prompt_tokens:,} tokens")
+        if self.min_tokens is not None:
+            facts.append(f"cached from {self.min_tokens:,} on")
+        lines = [", ".join(facts), *map(str, self.breakpoints), self.advice]
+        return "\n".join(filter(None, lines))
 
 
 class CacheVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the prompt cache did in a call, and why. `ChatNode.cache_verdict` returns it.
+    """The part that the prompt cache had in a call, and why. `ChatNode.cache_verdict` returns it.
 
     The call is compared with the most similar earlier one of this process to the same server.
 
     Attributes:
-        kind: "hit": all that the earlier call had cached was read. "partial": a part of it.
-            "miss": nothing. "expired": nothing, because it was kept no longer. "first": no
-            earlier call cached anything. "too short": the prompt is below the minimum.
-            "uncached": the model has no cache, or needs a breakpoint and got none. "unknown": the
-            server sent no counts, or this process did not make the call or made too many since.
+        kind: How it ended, in one word:
+
+            - "hit": all that the earlier call had cached was read, or more,
+            - "partial": only a part of it,
+            - "miss": nothing,
+            - "expired": nothing, because the cache had kept it no longer,
+            - "first": nothing, because no earlier call had cached anything,
+            - "too short": nothing, because the prompt is below the minimum,
+            - "uncached": the model has no cache, or needs a breakpoint and got none,
+            - "unknown": the server sent no counts, or the call is not one of the last (at least)
+              512 of this process.
         cache_read_tokens: The tokens that were read from the cache.
         cache_write_tokens: The tokens that were written to it.
-        changed: The first thing that differs from the earlier call where that had cached: "model",
-            "tool 'weather'", "system prompt", "message 3" (of `path()`), "images", "parameter
+        changed: The first thing that differs within what the earlier call had cached: "model",
+            "tool 'weather'", "system prompt", "message 3" (in `path()`), "images", "parameter
             tool_choice", "breakpoints" or "time". None if nothing does.
         explanation: A sentence that says what happened and what to do.
     """
