@@ -88,6 +88,8 @@ class CacheServer:
     async def ask(self, body: dict, model: str, limit: int) -> Counts:
         """Return what a request in Anthropic's shape reads and writes."""
         blocks = list(blocks_of(body, model))
+        if body.get("cache_control") and not blocks[-1].ttl:
+            blocks[-1].ttl = body["cache_control"].get("ttl", "5m")
         check_marks(blocks)
         hit = self._look_up(blocks)
         await self.at_once.wait()

@@ -38,8 +38,8 @@ _MARKED_TOO_SHORT = (
     "the prompt up to its last breakpoint is probably shorter than the minimum of {minimum:,} "
     "tokens; set the breakpoint further down"
 )
-_WRITER_UNKNOWN = "the call that wrote them is not known to this process"
-_FIRST = "no earlier call of this process to this server cached anything"
+_WRITER_UNKNOWN = "this process does not remember the call that wrote them"
+_FIRST = "no earlier call that this process remembers had cached anything at this server"
 _READ_ALL = "that is all that the call {ago} before had cached"
 _EXPIRED = (
     "the call before was {ago} earlier, and its prefix was kept for {lifetime}; renew it in time "
