@@ -11,6 +11,7 @@ from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
+from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -27,6 +28,7 @@ from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.tree.siblings import SiblingStreams
 from minillmlib.tree.tool_loop import Tool, ToolEvent, ToolLoop, ToolRun
 from minillmlib.types.budgets import Budget
+from minillmlib.types.caching import CachePlan, CacheVerdict, PlannedBreakpoint
 from minillmlib.types.costs import (
     Attempt,
     AttemptOutcome,
@@ -86,6 +88,8 @@ __all__ = [
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "CachePlan",
+    "CacheVerdict",
     "Capabilities",
     "ChatDialect",
     "ChatNode",
@@ -144,6 +148,8 @@ __all__ = [
     "ParsedNode",
     "PartialFailureError",
     "PermissionDeniedError",
+    "PlannedBreakpoint",
+    "PromptCache",
     "ProtocolError",
     "Provider",
     "ProviderSettings",
