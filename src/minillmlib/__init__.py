@@ -16,6 +16,7 @@ from minillmlib.client.http_request import RequestPreview
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
+from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
@@ -32,6 +33,7 @@ from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.tree.siblings import SiblingStreams
 from minillmlib.tree.tool_loop import Tool, ToolEvent, ToolLoop, ToolRun
 from minillmlib.types.budgets import Budget
+from minillmlib.types.caching import CachePlan, CacheVerdict, PlannedBreakpoint
 from minillmlib.types.costs import (
     Attempt,
     AttemptOutcome,
@@ -94,6 +96,8 @@ __all__ = [
     "BulkOutcome",
     "BulkProgress",
     "BulkRun",
+    "CachePlan",
+    "CacheVerdict",
     "Capabilities",
     "ChatDialect",
     "ChatNode",
@@ -152,7 +156,9 @@ __all__ = [
     "ParsedNode",
     "PartialFailureError",
     "PermissionDeniedError",
+    "PlannedBreakpoint",
     "ProgressLine",
+    "PromptCache",
     "ProtocolError",
     "Provider",
     "ProviderSettings",

@@ -56,9 +56,11 @@ def generator(wire: str, reply: ScriptedReply) -> GeneratorInfo:
     return made.with_api_key("none").with_transport(ScriptedTransport([reply] * 2))
 
 
-def whole(wire: str) -> ScriptedReply:
-    answers = {"anthropic": CLAUDE_ANSWER, "responses": RESPONSE}
-    return ScriptedReply.json(answers.get(wire, CHAT_ANSWER))
+def whole(wire: str, prompt_tokens: int = 9) -> ScriptedReply:
+    answer = {"anthropic": CLAUDE_ANSWER, "responses": RESPONSE}.get(wire, CHAT_ANSWER)
+    name = "prompt_tokens" if wire == "openai" else "input_tokens"
+    usage = {**answer["usage"], name: prompt_tokens}
+    return ScriptedReply.json({**answer, "usage": usage})
 
 
 def thread(messages: int) -> ChatNode:
@@ -67,8 +69,8 @@ def thread(messages: int) -> ChatNode:
     return ChatNode.from_messages(said)[1]
 
 
-def steps_of_call(wire: str, messages: int) -> int:
-    info, leaf = generator(wire, whole(wire)), thread(messages)
+def steps_of_call(wire: str, messages: int, prompt_tokens: int = 9) -> int:
+    info, leaf = generator(wire, whole(wire, prompt_tokens)), thread(messages)
     return steps_of(lambda: asyncio.run(leaf.complete(info)))
 
 
@@ -124,8 +126,15 @@ def test_a_call(wire, steps):
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])
-def test_a_message_that_an_earlier_call_has_written(wire):
-    assert (steps_of_call(wire, 302) - steps_of_call(wire, 102)) / 200 <= MOST * 16
+def test_what_is_remembered_of_a_prompt_that_may_be_cached(wire):
+    assert steps_of_call(wire, 2, 5000) - steps_of_call(wire, 2) <= MOST * 260
+
+
+@pytest.mark.parametrize("prompt_tokens", [9, 5000])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])
+def test_a_message_that_an_earlier_call_has_written(wire, prompt_tokens):
+    long, short = (steps_of_call(wire, messages, prompt_tokens) for messages in (302, 102))
+    assert (long - short) / 200 <= MOST * 16
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class CacheServer:
     async def ask(self, body: dict, model: str, limit: int) -> Counts:
         """Return what a request in Anthropic's shape reads and writes."""
         blocks = list(blocks_of(body, model))
+        if body.get("cache_control") and not blocks[-1].ttl:
+            blocks[-1].ttl = body["cache_control"].get("ttl", "5m")
         check_marks(blocks)
         hit = self._look_up(blocks)
         await self.at_once.wait()
@@ -109,7 +111,8 @@ class CacheServer:
         text = json.dumps([body.get("tools"), body["messages"]])
         whole = len(text) // 4
         steps = range(OPENAI_LEAST, whole + 1, OPENAI_STEP)
-        digests = {step: digest_of(text[: step * 4]) for step in steps}
+        before = json.dumps([body["model"], body.get("response_format")])
+        digests = {step: digest_of(before + text[: step * 4]) for step in steps}
         read = max((step for step in steps if self._is_held(digests[step])), default=0)
         for digest in digests.values():
             self._hold(digest, "5m")
@@ -184,9 +187,15 @@ def pieces_of(body: dict) -> Iterator[tuple[str, dict]]:
     for tool in body.get("tools", ()):
         yield "tools", tool
     for block in as_blocks(body.get("system", ())):
-        yield "system", block
+        yield f"system at speed {body.get('speed')}", block
     # What touches how the messages are read makes other messages of them.
-    reading = json.dumps([body.get("tool_choice"), body.get("thinking"), body.get("output_config")])
+    keys = ("tool_choice", "thinking", "output_config", "speed")
+    has_images = any(
+        block["type"] == "image"
+        for message in body["messages"]
+        for block in as_blocks(message["content"])
+    )
+    reading = json.dumps([*map(body.get, keys), has_images])
     for message in body["messages"]:
         for block in as_blocks(message["content"]):
             yield reading + message["role"], block

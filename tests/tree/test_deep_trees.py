@@ -80,9 +80,9 @@ def copied(leaf: ChatNode, path) -> ChatNode:
     return ChatNode.load_tree(path)
 
 
-def refusal(leaf: ChatNode) -> Exception:
+def refusal(leaf: ChatNode, name: str = "response") -> Exception:
     with pytest.raises(minillmlib.InvalidParameterError) as caught:
-        _ = leaf.response
+        getattr(leaf, name)
     return caught.value
 
 
@@ -98,6 +98,9 @@ USES = {
         ChatNode.load_tree(path).node_count() == leaf.root_node.node_count())[2],
     "breadth_first": lambda leaf, _: sum(1 for _ in leaf.root_node.breadth_first()) > DEPTH,
     "cache_breakpoint": lambda leaf, _: leaf.cache_breakpoint() == leaf,
+    "cache_plan": lambda leaf, _: leaf.clear_all_cache_breakpoints().cache_plan(answering())
+        .breakpoints == (),
+    "cache_verdict": lambda leaf, _: "not generated" in str(refusal(leaf, "cache_verdict")),
     "children": lambda leaf, _: len(leaf.root_node.children()) == 2,
     "clear_all_cache_breakpoints": lambda leaf, _: leaf.clear_all_cache_breakpoints() == leaf,
     "clear_cache_breakpoint": lambda leaf, _: leaf.clear_cache_breakpoint() == leaf,

@@ -21,6 +21,7 @@ from minillmlib.client.http_request import build_http_request
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
+from minillmlib.client.sent_prompts import MIN_RECORDED_TOKENS, record_prompt
 from minillmlib.client.stream_reader import read_events
 from minillmlib.client.validate import NOT_PARSED, validate, with_correction
 from minillmlib.deferred_imports import asyncio_module, logger, no_loop_error
@@ -209,7 +210,10 @@ class Completion:
             retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
-        return Completed(response, parsed, pending.prefix)
+        prefix = pending.prefix
+        if response.usage is not None and response.usage.prompt_tokens >= MIN_RECORDED_TOKENS:
+            prefix = record_prompt(call, self._auth, response, prefix)
+        return Completed(response, parsed, prefix)
 
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """Record that the attempt came to nothing; `cost` is what its token counts say."""

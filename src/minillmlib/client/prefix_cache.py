@@ -11,6 +11,7 @@ from itertools import islice
 
 import msgspec
 
+from minillmlib.client.message_digests import NO_DIGESTS, MessageDigests
 from minillmlib.providers.base import Provider
 
 PREFIX_CACHE_MIN_MESSAGES = 32  # from here on it pays
@@ -22,7 +23,7 @@ class EncodedPrefix(msgspec.Struct, frozen=True, kw_only=True):
     """The first `count` messages of a conversation as they were sent to one model.
 
     `data` is their JSON with commas between, `last_role` the wire's role of the last of them,
-    `omitted` what the wire left out of them.
+    `omitted` what the wire left out of them. `digests` are of the first of them, perhaps of none.
     """
 
     count: int = 0
@@ -31,6 +32,7 @@ class EncodedPrefix(msgspec.Struct, frozen=True, kw_only=True):
     omitted: Mapping[str, str] = {}
     provider: Provider | None = None
     model: str = ""
+    digests: MessageDigests = NO_DIGESTS
 
 
 NO_PREFIX = EncodedPrefix()

@@ -46,20 +46,24 @@ SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that one completion needs; the thread is a snapshot.
 
-    `choices` is the number of answers that the one request asks for. `prefix` holds the messages
-    that an earlier call encoded (perhaps none), if the messages are sent unmodified; None if the
-    body must be built whole. `thread` and `params` are what the call was prepared from.
+    `messages` are those to send. `thread` are the same before neighbours were merged, from the
+    place `first_place` of the path in the tree on; `given` and `params` are what the call was
+    prepared from. `choices` is the number of answers that the one request asks for. `prefix` holds
+    the messages that an earlier call encoded (perhaps none), if the messages are sent unmodified;
+    None if the body must be built whole.
     """
 
     generator: GeneratorInfo
     messages: tuple[Message, ...]
+    thread: Sequence[Message]
+    first_place: int
     settings: NodeCompletionParameters
     stream: bool
     choices: int = 1
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None
     prefix: EncodedPrefix | None = None
-    thread: Sequence[Message] = ()
+    given: Sequence[Message] = ()
     params: ParametersLike = None
 
     @property
@@ -89,7 +93,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_generator(self, generator: GeneratorInfo) -> Call:
         """Return the call with the same thread and settings to another generator."""
-        return prepare(self.thread, generator, self.params, stream=self.stream)
+        return prepare(self.given, generator, self.params, stream=self.stream)
 
 
 def prepare(
@@ -104,9 +108,9 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
-    thread = messages
+    given, first_place = messages, 0
     if messages[0].is_blank and len(messages) > 1:
-        messages = messages[1:]
+        messages, first_place = messages[1:], 1
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
@@ -120,7 +124,9 @@ def prepare(
         prefix = None
         form = resolve_result_type(_fill_settings(settings), generator)
         settings = form.settings
+        count = len(messages) + (form.instruction is not None)
         messages = _apply_settings(messages, settings, form.instruction)
+        first_place -= len(messages) - count  # a system prompt of the settings has no node
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
     merged = merge_adjacent(messages[start:], generator)
@@ -134,12 +140,14 @@ def prepare(
     return Call(
         generator=generator,
         messages=(*messages[:start], *new) if start else new,
+        thread=messages,
+        first_place=first_place,
         settings=settings,
         stream=stream,
         omitted=omitted,
         result_type=form.result_type,
         prefix=prefix,
-        thread=thread,
+        given=given,
         params=params,
     )
 

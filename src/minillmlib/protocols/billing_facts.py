@@ -43,7 +43,9 @@ def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usag
         value = _find_value(key, raw, record)
         if value is not None:
             surcharges.append(f"{key} {value}")
-    fees = usage.non_token_charges or excerpt(", ".join(_fees(record, MAX_DEPTH))) or None
+    fees = usage.non_token_charges
+    if fees is None and (found := ", ".join(_fees(record, MAX_DEPTH))):
+        fees = excerpt(found)
     if tier is None and not surcharges and fees is None:
         return usage
     return msgspec.structs.replace(

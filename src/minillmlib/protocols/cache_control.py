@@ -1,17 +1,69 @@
-"""Selects the cache breakpoints of a conversation that are sent; a vendor takes only so many."""
+"""The facts about a prompt cache, and which breakpoints are sent; a vendor takes only so many."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import msgspec
 
 from minillmlib.json_value import JsonObject
 from minillmlib.types.messages import CacheTtl, Message, Role
 
 MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
 BREAKPOINTS = "cache breakpoints"
+TOO_MANY = f"only the last {MAX_BREAKPOINTS} can be sent"
+NO_CONTENT = "a message without content takes none"
 
 SupportsBreakpoint = Callable[[Message], bool]
+Effect: TypeAlias = Literal["everything", "system", "messages", "nothing"]
+
+# They choose among the model's tokens, or say whose the request is.
+OUTSIDE_PROMPT: Mapping[str, Effect] = MappingProxyType(
+    {
+        "max_tokens": "nothing",
+        "temperature": "nothing",
+        "top_p": "nothing",
+        "top_k": "nothing",
+        "frequency_penalty": "nothing",
+        "presence_penalty": "nothing",
+        "repetition_penalty": "nothing",
+        "stop": "nothing",
+        "seed": "nothing",
+        "logprobs": "nothing",
+        "metadata": "nothing",
+        "user": "nothing",
+        "safety_identifier": "nothing",
+        "store": "nothing",
+    }
+)
+
+
+class PromptCache(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompt cache of a model, as its vendor documents it.
+
+    A prompt begins with the tools. `cache_plan` and `cache_verdict` read these facts; no request
+    depends on them.
+
+    Attributes:
+        supports_breakpoint: `(message)`: whether a message can carry a cache breakpoint. None if
+            breakpoints are not sent.
+        is_automatic: Whether prompts are cached without a breakpoint.
+        min_tokens: The tokens of the shortest prefix that is cached, or None if that is not known.
+        lifetime_secs: How long an unused prefix is kept without a breakpoint, at least. None if
+            that is not known.
+        has_system_first: Whether all system text comes before the other messages.
+        effects: What a change of a parameter, or of a key of `extra`, invalidates: "everything",
+            "system" (and the messages), "messages" or "nothing". The key "images" stands for
+            whether the prompt has some. The effect of any other parameter is not known.
+    """
+
+    supports_breakpoint: Callable[[Message], bool] | None = None
+    is_automatic: bool = True
+    min_tokens: int | None = None
+    lifetime_secs: int | None = None
+    has_system_first: bool = False
+    effects: Mapping[str, Effect] = OUTSIDE_PROMPT
 
 
 def has_text(message: Message) -> bool:
@@ -52,9 +104,9 @@ def omitted_breakpoints(
     count = sum(map(supports_breakpoint, wanted))
     reasons = []
     if count > MAX_BREAKPOINTS:
-        reasons.append(f"only the last {MAX_BREAKPOINTS} can be sent")
+        reasons.append(TOO_MANY)
     if count < len(wanted):
-        reasons.append("a message without content takes none")
+        reasons.append(NO_CONTENT)
     return {BREAKPOINTS: "; ".join(reasons)} if reasons else {}
 
 

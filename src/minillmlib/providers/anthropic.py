@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.anthropic import request, response, usage
-from minillmlib.protocols.cache_control import has_block, omitted_breakpoints
+from minillmlib.protocols.cache_control import PromptCache, has_block, omitted_breakpoints
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.providers.base import (
     Billing,
@@ -43,6 +43,10 @@ def _explain_omissions(
     return omitted_routing(params) | omitted_breakpoints(messages, has_block)
 
 
+def _prompt_cache(model: str) -> PromptCache:
+    return claude.prompt_cache(model, has_block)
+
+
 # See `Billing.priced_extra`.
 PRICED_EXTRA = frozenset({
     "model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream",
@@ -71,6 +75,7 @@ class AnthropicProvider(Provider):
         why_no_schema=claude.why_no_schema,
         why_no_warmup=claude.why_no_warmup,
         min_output_tokens=_min_output_tokens,
+        prompt_cache=_prompt_cache,
         omitted=_explain_omissions,
         explain_refusal=claude.explain_refusal,
         mergeable_headers=("anthropic-beta",),

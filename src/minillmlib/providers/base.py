@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.cache_control import BREAKPOINTS
+from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
@@ -69,6 +69,10 @@ def _one(*_: object) -> int:
 
 def _true(*_: object) -> bool:
     return True
+
+
+def _automatic_cache(*_: object) -> PromptCache:
+    return PromptCache()
 
 
 def leave_unmarked(model: str, body: JsonObject) -> JsonObject:
@@ -165,6 +169,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
             tokens are those of all answers; else 1.
         ask_choices: `(body, count)`: the body that asks for so many answers.
         split_choices: `(raw)`: a body with several answers as bodies with one answer each.
+        prompt_cache: `(model)`: the facts about its prompt cache, or None if it has none.
         omitted: `(model, messages, params)`: the settings that are not sent though no error says
             so, with the reason for each. The client may ask only for the messages that it encodes
             anew; earlier ones have no cache breakpoint.
@@ -189,6 +194,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     max_choices: Callable[[str], int] = _one
     ask_choices: Callable[[JsonObject, int], JsonObject] = ask_choices
     split_choices: Callable[[JsonValue], list[JsonValue]] = split_choices
+    prompt_cache: Callable[[str], PromptCache | None] = _automatic_cache
     omitted: Callable[[str, Sequence[Message], CompletionParameters], dict[str, str]] = (
         _explain_omissions
     )

@@ -27,6 +27,7 @@ class OpenAiProvider(Provider):
     capabilities: Capabilities = Provider.capabilities.replace(
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,
+        prompt_cache=models.prompt_cache,
         explain_refusal=models.explain_refusal,
         max_choices=models.max_choices,
     )

@@ -9,6 +9,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols import cache_control
+from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import (
     ALL_FIELDS,
     IMAGE_TYPES,
@@ -73,6 +74,14 @@ def _explain_omissions(
     if Claude.of(model) is None:
         return ignored_breakpoints(messages)
     return cache_control.omitted_breakpoints(messages, cache_control.has_text)
+
+
+def _prompt_cache(model: str) -> PromptCache | None:
+    """Return the facts about the cache of the model's vendor, for Claude's and OpenAI's models."""
+    if Claude.of(model) is not None:
+        return claude.prompt_cache(model, cache_control.has_text)
+    vendor, _, name = model.partition("/")
+    return openai.prompt_cache(name) if vendor == "openai" else PromptCache()
 
 
 def _max_media_tokens(model: str, part: MediaPart) -> int | None:
@@ -165,6 +174,7 @@ class OpenRouterProvider(Provider):
         why_no_schema=_why_no_schema,
         why_no_warmup=claude.why_no_warmup,
         min_output_tokens=_min_output_tokens,
+        prompt_cache=_prompt_cache,
         omitted=_explain_omissions,
         replayable_media=("image",),
         app_url_header="HTTP-Referer",

@@ -57,6 +57,7 @@ class ResponsesProvider(Provider):
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,
         min_output_tokens=_min_output_tokens,
+        prompt_cache=models.prompt_cache,
         omitted=_explain_omissions,
         explain_refusal=models.explain_responses_refusal,
         replayable_media=("image",),

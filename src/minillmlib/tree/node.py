@@ -5,6 +5,8 @@ from typing import Generic, NoReturn, Self, TypeAlias, TypeVar, cast, get_args, 
 
 import msgspec
 
+from minillmlib.client.cache_plan import plan_cache
+from minillmlib.client.cache_verdict import explain_cache
 from minillmlib.client.cache_warmup import warm_cache
 from minillmlib.client.completion import Completed, complete
 from minillmlib.client.context import CompletionContext
@@ -31,6 +33,7 @@ from minillmlib.tree.thread_file import as_message, thread_from_json, thread_jso
 from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, load_tree, save_tree
+from minillmlib.types.caching import CachePlan, CacheVerdict
 from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
@@ -874,6 +877,34 @@ class ChatNode:
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
+
+    def cache_plan(self, generator: GeneratorInfo, params: ParametersLike = None) -> CachePlan:
+        """Tell what becomes of the cache breakpoints if this node is completed. Nothing is sent.
+
+        The lengths are estimates, of four bytes a token. O(text).
+
+        Examples:
+            >>> root = ChatNode.root("Be brief.").cache_breakpoint()
+            >>> print(root.add_user("Hi").cache_plan(GeneratorInfo.openai("gpt-4o-mini")))
+            gpt-4o-mini, a prompt of about 4 tokens, cached from 1,024 on
+            system prompt: automatic (this service caches by itself), 5m, about 3 tokens
+            Probably nothing will be cached: the whole prompt is shorter than the minimum.
+        """
+        thread = self._tree.thread_with_breakpoints(self._index)
+        return plan_cache(thread, generator, self._with_node_placeholders(params))
+
+    @property
+    def cache_verdict(self) -> CacheVerdict:
+        """The verdict on the prompt cache: hit, partial, miss or expired, and what changed first.
+
+        The call behind this node is compared with earlier ones of this process, of which digests
+        are kept and no text. A prompt below 512 tokens is too short for that. Raises
+        `InvalidParameterError` for a message that was not generated (`is_generated`).
+
+            answer = await node.chat("Hello", generator)
+            print(answer.cache_verdict)
+        """
+        return explain_cache(self.response)
 
     def _prepare(
         self,

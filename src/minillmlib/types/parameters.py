@@ -121,7 +121,7 @@ _SETTING_CHECKS: dict[str, _Check] = {
 }
 
 
-class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """The parameters of the model, in one vocabulary for all wires.
 
     Unset fields are not sent. A field that a wire cannot carry raises an `InvalidParameterError`

@@ -6,12 +6,18 @@ Facts change a request (budgets, prefill, schemas) or explain a server's refusal
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import msgspec
 
 from minillmlib.protocols.anthropic.request import MIN_BUDGET
+from minillmlib.protocols.cache_control import (
+    OUTSIDE_PROMPT,
+    Effect,
+    PromptCache,
+    SupportsBreakpoint,
+)
 from minillmlib.types.media import ImagePart, MediaPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningConfig
@@ -22,6 +28,43 @@ _NAME = re.compile(
     r"claude-(?:(\d)(?:[.-](\d))?-)?(opus|sonnet|haiku|fable|mythos)"
     r"(?:-(\d{1,2})(?:[.-](\d{1,2}))?)?(?![0-9])"
 )
+
+# The shortest prefix that is cached (platform.claude.com, build-with-claude/prompt-caching; of the
+# models from 5.5 on openrouter.ai, prompt caching).
+_MIN_CACHED_TOKENS = {
+    ("opus", (5, 0)): 512,
+    ("fable", (5, 0)): 512,
+    ("mythos", (5, 0)): 512,
+    ("opus", (5, 5)): 512,
+    ("sonnet", (5, 5)): 512,
+    ("haiku", (5, 5)): 512,
+    ("opus", (4, 8)): 1024,
+    ("sonnet", (5, 0)): 1024,
+    ("sonnet", (4, 6)): 1024,
+    ("sonnet", (4, 5)): 1024,
+    ("sonnet", (4, 0)): 1024,
+    ("opus", (4, 1)): 1024,
+    ("opus", (4, 0)): 1024,
+    ("sonnet", (3, 7)): 1024,
+    ("opus", (4, 7)): 2048,
+    ("haiku", (3, 5)): 2048,
+    ("opus", (4, 6)): 4096,
+    ("opus", (4, 5)): 4096,
+    ("haiku", (4, 5)): 4096,
+}
+
+# The same page, "What invalidates the cache"; structured-outputs: another format is another system
+# prompt. Some models read a change of their reasoning before the system text, too.
+_CACHE_EFFECTS: Mapping[str, Effect] = {
+    **OUTSIDE_PROMPT,
+    "response_format": "system",
+    "speed": "system",
+    "tool_choice": "messages",
+    "parallel_tool_calls": "messages",
+    "images": "messages",
+    "reasoning": "messages",
+    "thinking": "messages",
+}
 
 
 class Claude(msgspec.Struct, frozen=True):
@@ -45,6 +88,11 @@ class Claude(msgspec.Struct, frozen=True):
     def has_efforts(self) -> bool:
         """Whether reasoning is set by an effort; older models take only budgets of tokens."""
         return self.version > (4, 5)
+
+    @property
+    def min_cached_tokens(self) -> int | None:
+        """The tokens of the shortest prefix that is cached, or None if that is not known."""
+        return _MIN_CACHED_TOKENS.get((self.family, self.version))
 
     def has_budget(self, params: CompletionParameters) -> bool:
         """Whether its reasoning is limited by a number of tokens."""
@@ -138,6 +186,19 @@ def why_no_warmup(model: str, params: CompletionParameters) -> str | None:
     if not (has_tokens or (claude is not None and claude.has_budget(params))):
         return None
     return f"{model} would think up to its budget first; leave the reasoning out"
+
+
+@lru_cache(maxsize=64)
+def prompt_cache(model: str, supports_breakpoint: SupportsBreakpoint) -> PromptCache:
+    """Return the facts about a model's cache; one of another vendor may cache by itself."""
+    claude = Claude.of(model)
+    return PromptCache(
+        supports_breakpoint=supports_breakpoint,
+        is_automatic="claude" not in model.lower(),
+        min_tokens=claude.min_cached_tokens if claude is not None else None,
+        has_system_first=True,
+        effects=_CACHE_EFFECTS,
+    )
 
 
 def max_media_tokens(model: str, part: MediaPart) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 
+from minillmlib.protocols.cache_control import OUTSIDE_PROMPT, Effect, PromptCache
 from minillmlib.types.media import ImagePart, MediaPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 
@@ -50,6 +52,18 @@ _WITHOUT_REASONING = re.compile(r"(?:^|[/.])(?:gpt-[34]|chatgpt-|gpt-5(?:\.\d+)?
 MIN_RESPONSES_TOKENS = 16  # 400 integer_below_min_value, of all models
 
 _WITHOUT_SCHEMAS = re.compile(r"gpt-3|gpt-4(?![.o])|gpt-4o-2024-05-13|chatgpt-|o1-(?:mini|preview)")
+
+# developers.openai.com, guides/prompt-caching: models from gpt-4o on, prompts of 1024 tokens, kept
+# for 30 minutes from gpt-5.6 on and for 5 to 10 before. The schema of the answer comes before the
+# system message, and the key chooses the machine.
+_WITHOUT_CACHE = re.compile(r"gpt-3|gpt-4(?![.o])")
+_MIN_CACHED_TOKENS = 1024
+_LONG_LIVED = re.compile(r"gpt-(?:5\.[6-9]|[6-9])")
+_CACHE_EFFECTS: Mapping[str, Effect] = {
+    **OUTSIDE_PROMPT,
+    "response_format": "everything",
+    "prompt_cache_key": "everything",
+}
 
 
 class _Family(msgspec.Struct, frozen=True):
@@ -168,6 +182,20 @@ def _refusals(family: _Family, params: CompletionParameters) -> Iterator[str]:
     for field, default in _DEFAULTS.items():
         if getattr(params, field) not in (None, default):
             yield f"takes no {field} while it thinks; {advice}"
+
+
+@lru_cache(maxsize=64)
+def prompt_cache(model: str) -> PromptCache | None:
+    """Return the facts about a model's cache, or None for a model that is too old for one."""
+    if _NAME.search(model) is None:
+        return PromptCache()
+    if _WITHOUT_CACHE.match(model):
+        return None
+    return PromptCache(
+        min_tokens=_MIN_CACHED_TOKENS,
+        lifetime_secs=1800 if _LONG_LIVED.match(model) else 300,
+        effects=_CACHE_EFFECTS,
+    )
 
 
 def max_media_tokens(model: str, part: MediaPart) -> int | None:
