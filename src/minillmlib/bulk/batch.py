@@ -20,9 +20,9 @@ from minillmlib.bulk.journal import RunJournal, SubmittedRecord
 from minillmlib.client.api_request import fetch, read_lines
 from minillmlib.client.completion import Completed
 from minillmlib.client.estimate import estimate_call
-from minillmlib.client.http_request import PreparedRequest, build_http_request
+from minillmlib.client.http_request import build_body
 from minillmlib.client.prepare import Call, price_of
-from minillmlib.deferred_imports import asyncio_module, logger
+from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
     ApiError,
     InvalidParameterError,
@@ -32,12 +32,12 @@ from minillmlib.errors import (
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonValue, T
+from minillmlib.json_value import JsonObject, JsonValue, T, encode_json
 from minillmlib.protocols.batches.base import ApiRequest, BatchApi, BatchStatus
 from minillmlib.protocols.rate_limits import parse_retry_after, server_time
 from minillmlib.tree.node import ChatNode, prepare_call
 from minillmlib.types.budgets import Budget, Reservation
-from minillmlib.types.costs import CostOutcome
+from minillmlib.types.costs import ZERO, CostEstimate, CostOutcome
 from minillmlib.types.parameters import NodeCompletionParameters
 
 GATHER_SECS = 60.0  # how long a part waits for further items
@@ -128,8 +128,8 @@ class BatchQueue:
         """Reserve what the rows that earlier runs submitted may cost."""
         if budget is None:
             return {}
-        ceilings = {key: row.ceiling for key, row in self._journal.open_rows.items()}
-        return {key: budget.hold(each) for key, each in ceilings.items() if each is not None}
+        rows = self._journal.open_rows
+        return {key: budget.hold(row.ceiling or ZERO) for key, row in rows.items()}
 
     async def ask(self, node: ChatNode, key: str) -> ChatNode:
         """Return the node of the answer. Raises `RunProblem` for what is no failure of the item."""
@@ -165,8 +165,13 @@ class BatchQueue:
         self._has_input = False
         if self._gathering is not None:
             self._gathering.closing.set()
+        # Once the last items have found theirs.
+        asyncio_module().get_running_loop().call_soon(self._settle_held)
+
+    def _settle_held(self) -> None:
+        """Count what the rows of earlier runs may cost whose items did not come."""
         held, self._held = self._held, {}
-        for reservation in held.values():  # of items that did not come
+        for reservation in held.values():
             reservation.settle(CostOutcome.unknown())
 
     def _resume(self, row: Row) -> tuple[Part, int] | None:
@@ -186,13 +191,15 @@ class BatchQueue:
     async def _join(self, row: Row) -> tuple[Part, int]:
         """Add a row to the part that is being gathered, once the budget covers it."""
         call = row.completion.call
-        prepared = build_http_request(call)
+        body = build_body(call)[0]
+        data = encode_json(body)
         if call.settings.budget is not None and row.reservation is None:
-            row.reservation = await _reserve(call.settings.budget, call, prepared)
-        part, line = self._encode(prepared)
+            estimate = estimate_call(call, body, data)
+            row.reservation = await _reserve(call.settings.budget, estimate)
+        part, line = self._encode(body, data)
         if part.size + len(line) > self._api.max_bytes and part.count:
             self._close(part)
-            part, line = self._encode(prepared)
+            part, line = self._encode(body, data)
         if len(line) > self._api.max_bytes:
             raise InvalidParameterError(
                 f"the request has {len(line):,} bytes, and a batch may have {self._api.max_bytes:,}"
@@ -202,14 +209,14 @@ class BatchQueue:
             self._close(part)
         return part, place
 
-    def _encode(self, prepared: PreparedRequest) -> tuple[Part, bytes]:
+    def _encode(self, body: JsonObject, data: bytes) -> tuple[Part, bytes]:
+        """Return the part that is being gathered, and its next row."""
         part = self._gathering
         if part is None:
             part = self._gathering = Part()
             if not self._has_input:
                 part.closing.set()
-        name = part.custom_id(part.count)
-        return part, self._api.encode_row(name, prepared.body, prepared.request.body)
+        return part, self._api.encode_row(part.custom_id(part.count), body, data)
 
     def _close(self, part: Part) -> None:
         part.closing.set()
@@ -357,7 +364,7 @@ class BatchQueue:
                 part.end(Refused(status.problem))
                 return
             elif await self._read(part, status):
-                part.end(Missing(status.word))
+                part.end(Missing(status.word, part.unreadable))
                 return
         part.end(NotSubmitted())
 
@@ -373,6 +380,8 @@ class BatchQueue:
             return status
 
         request = self._api.poll(self._generator.base_url, batch_id)
+        if part.opened is None:
+            await _sleep(FIRST_WAIT_SECS)
         polls = 0
         while True:
             status, headers = await self._persist(partial(self._fetch, request, parse))
@@ -399,7 +408,7 @@ class BatchQueue:
 
     async def _read_once(self, part: Part, status: BatchStatus) -> None:
         """Deliver all results, also those that were delivered before."""
-        part.strangers = 0
+        part.strangers = part.unreadable = 0
         for result in status.rows or ():
             part.deliver(result)
         for request in self._api.results(self._generator.base_url, status):
@@ -419,7 +428,7 @@ class BatchQueue:
         try:
             result = self._api.parse_result(line)
         except MalformedResponseError:  # its row will be missing
-            logger().warning("a line in the results of part %s cannot be read", part.tag)
+            part.unreadable += 1
         else:
             part.deliver(result)
 
@@ -456,10 +465,9 @@ class BatchQueue:
         return base if part.batch is None else self._api.poll(base, part.batch.batch).url
 
 
-async def _reserve(budget: Budget, call: Call, prepared: PreparedRequest) -> Reservation:
+async def _reserve(budget: Budget, estimate: CostEstimate) -> Reservation:
     """Reserve the most that a row may cost, or queue for it until others have settled."""
     asyncio = asyncio_module()
-    estimate = estimate_call(call, prepared.body, prepared.request.body)
     reservation = budget.enqueue(estimate)
     if reservation.is_waiting:
         decided, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -42,9 +42,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Missing(msgspec.Struct, frozen=True):
-    """The end of a row of which the results of its batch say nothing."""
+    """The end of a row of which the results of its batch say nothing that can be read."""
 
     state: str
+    unreadable: int
 
 
 Fate: TypeAlias = RowResult | NotSubmitted | Refused | Missing
@@ -78,8 +79,14 @@ class Row:
         self.add_answer = add_answer
 
     def finish(self, fate: Fate, api: BatchApi, url: str) -> Completed:
-        """Return the answer in a result, recorded and paid, or raise what is wrong with it."""
-        prepared = build_http_request(self.completion.call)
+        """Return the answer in a result, recorded and paid, or raise what is wrong with it.
+
+        Raises `RunProblem` if it cannot be read now.
+        """
+        try:
+            prepared = build_http_request(self.completion.call)
+        except MiniLLMError as problem:  # the key is gone; the result is at the server
+            raise RunProblem(problem) from None
         request = msgspec.structs.replace(prepared.request, url=url)
         prepared = msgspec.structs.replace(prepared, request=request)
         pending = self._start(prepared)
@@ -135,10 +142,11 @@ def _error_of(fate: Fate) -> MiniLLMError:
     match fate:
         case Refused(problem):
             return BadRequestError(f"the server refused the batch: {problem}")
-        case Missing(state):
+        case Missing(state, unreadable):
+            lines = f" ({unreadable} lines of them cannot be read)" if unreadable else ""
             return MalformedResponseError(
-                f"the batch is {state}, but its results have none for this request; it may have "
-                "been billed"
+                f"the batch is {state}, but its results have none for this request{lines}; it may "
+                "have been billed"
             )
     return ServerTimeoutError("the batch ended before this request ran")
 
@@ -154,7 +162,8 @@ class Part:
         batch: The batch that holds it, once that is known.
         is_uncertain: Whether a creation was sent whose fate is not known.
         is_driven: Whether a task takes care of it.
-        strangers: The number of results, since it was set to 0, that are of none of its rows.
+        strangers: The number of results in the last reading that are of none of its rows.
+        unreadable: The number of those that could not be read.
         foreign: Batches that looked like this part's and are not.
         over: Set when the fate of each row is known.
     """
@@ -170,7 +179,7 @@ class Part:
         self.batch: SubmittedRecord | None = None
         self.is_uncertain = opened is not None
         self.is_driven = False
-        self.strangers = 0
+        self.strangers = self.unreadable = 0
         self.foreign: set[str] = set()
         self.sent_at = self.last_sent_at = 0.0
         if opened is not None:

@@ -59,8 +59,8 @@ class _Error(msgspec.Struct):
 
 class _Result(msgspec.Struct):
     type: str
-    message: msgspec.Raw | None = None
-    error: msgspec.Raw | None = None
+    message: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Line(msgspec.Struct):
@@ -121,9 +121,9 @@ class AnthropicBatches(BatchApi):
         result = found.result
         if result.type in ("expired", "canceled"):
             return RowResult(custom_id=found.custom_id, was_skipped=True)
-        if result.type == "succeeded" and result.message is not None:
+        if result.type == "succeeded" and result.message:
             return RowResult(custom_id=found.custom_id, status=200, body=bytes(result.message))
-        if result.type == "errored" and result.error is not None:
+        if result.type == "errored" and result.error:
             body = bytes(result.error)
             error = decode_line(body, _Error)
             return RowResult(
