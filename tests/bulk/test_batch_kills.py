@@ -28,8 +28,10 @@ from minillmlib import (
     map_complete,
 )
 
-PARAMS = NodeCompletionParameters(retry=3).with_params(CompletionParameters(max_tokens=50))
-AGAIN = ("429", "500", "expired", "canceled")  # fates that another batch may better
+PARAMS = NodeCompletionParameters(
+    params=CompletionParameters(max_tokens=50), retry=4, crash_on_empty_response=True
+)
+AGAIN = ("429", "500", "expired", "canceled", "wrong")  # fates that another batch may better
 
 
 def small(vendor: type[Vendor]) -> type[Vendor]:
@@ -80,7 +82,7 @@ def check(vendor: Vendor, items: list[str], outcomes: list[BulkOutcome[None]], b
         last = next((fate for fate in fates if fate not in AGAIN), "ok")
         submissions = fates.index(last) + 1 if last in fates else len(fates) + 1
         assert vendor.tries[item] == submissions, f"{item} was submitted {vendor.tries[item]} times"
-        assert vendor.ran[item] == (last == "ok")
+        assert vendor.ran[item] == (last == "ok") + fates.count("wrong")
         error = outcome.error
         if isinstance(error, MaxRetriesExceededError):
             error = error.last_error
@@ -98,17 +100,22 @@ def check(vendor: Vendor, items: list[str], outcomes: list[BulkOutcome[None]], b
     assert budget.reserved == 0
 
 
-ITEMS = ["a", "b!expired", "c!400", "d!500", "e"]
+ITEMS = ["a", "b!expired", "c!400", "d!500,wrong", "e"]
 
 
-@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize(
+    ("kind", "is_full"),
+    [*((kind, False) for kind in VENDORS), (OpenAi, True)],
+    ids=["OpenAi", "Anthropic", "OpenRouter", "OpenAi-full"],
+)
 @pytest.mark.parametrize("moment", ["before", "after", "read"])
 @pytest.mark.parametrize("way", ["kill ", ""], ids=["killed", "cut"])
-def test_one_kill_or_cut_at_any_request_changes_nothing(kind, moment, way):
+def test_one_kill_or_cut_at_any_request_changes_nothing(kind, moment, way, is_full):
     count = 0
     while True:
         count += 1
         vendor = small(kind)(seed=count)
+        vendor.refusals = [("token_limit_exceeded", "The pool is full.", None)] * is_full
         place = count
 
         def fault(run, n, place=place):

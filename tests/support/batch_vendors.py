@@ -37,7 +37,7 @@ Json: TypeAlias = Any
 ROW_USD = Decimal("0.0001")  # 100 tokens at $1 and 20 at $5 per million, halved
 
 # What a text may ask of the vendor, once for each time it is submitted: "a!500,expired" fails, then
-# expires, then is answered.
+# expires, then is answered. A wrong answer is an empty one.
 FATES = ("400", "429", "500", "expired", "canceled", "missing", "wrong")
 
 
@@ -106,7 +106,9 @@ class Vendor:
     def generator(self) -> GeneratorInfo:
         generator = GeneratorInfo.custom("vendor", self.base, "m").with_provider(self.provider)
         price = TokenPrice(1, 5).with_cache_rates(0.1, 1.25, 2)
-        return generator.with_api_key("key-of-the-vendor").with_transport(self).with_token_price(price)
+        return (
+            generator.with_api_key("key-of-the-vendor").with_transport(self).with_token_price(price)
+        )
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         self.requests.append(request)
@@ -170,7 +172,7 @@ class Vendor:
             self.ran[text] += 1
         else:
             self.failed[text] += 1
-        return name, fate, self.answer("?" if fate == "wrong" else text.upper())
+        return name, fate, self.answer("" if fate == "wrong" else text.upper())
 
     failed: Counter[str] = field(default_factory=Counter)  # not billed, by text
 
@@ -248,7 +250,9 @@ class OpenAi(Vendor):
             name = re.search(rb'name="(\w+)"', head)[1].decode()
             fields[name] = head, content.removesuffix(b"\r\n")
         assert fields["purpose"][1] == b"batch"
-        assert re.search(rb'filename="\w+\.jsonl"\r\nContent-Type: application/jsonl', fields["file"][0])
+        assert re.search(
+            rb'filename="\w+\.jsonl"\r\nContent-Type: application/jsonl', fields["file"][0]
+        )
         name = f"file-{len(self.files) + 1:03}"
         self.files[name] = fields["file"][1]
         return {"object": "file", "id": name, "purpose": "batch", "status": "processed"}
