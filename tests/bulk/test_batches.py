@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from batch_vendors import ROW_USD, VENDORS, Anthropic, OpenAi, OpenRouter, Vendor, refuse
+from server import Exchange, serving
 from virtual_clock import now, run_virtually
 
 from minillmlib import (
@@ -25,6 +31,7 @@ from minillmlib import (
     CompletionParameters,
     CostResolution,
     GeneratorInfo,
+    HttpRequest,
     InvalidParameterError,
     MalformedResponseError,
     MaxRetriesExceededError,
@@ -32,9 +39,11 @@ from minillmlib import (
     NotFoundError,
     PermissionDeniedError,
     ServerTimeoutError,
+    StorageError,
     TokenPrice,
     map_complete,
 )
+from minillmlib.httpx import HttpxTransport
 from minillmlib.testing import ScriptedReply
 
 BRIEF = CompletionParameters(max_tokens=50)
@@ -206,7 +215,7 @@ def test_the_vendors_pace_is_kept(tmp_path):
     vendor = Anthropic(polls=5)
     ask(vendor, ["a"], tmp_path / "j")
     polls = [at for at, what in zip(vendor.times, vendor.log, strict=True) if "batch_" in what]
-    waits = [later - earlier for earlier, later in zip(polls, polls[1:], strict=False)][:-1]
+    waits = [later - earlier for earlier, later in itertools.pairwise(polls)][:-1]
     assert len(waits) == 4
     assert all(10 <= wait <= 12 for wait in waits)
 
@@ -215,7 +224,7 @@ def test_polls_become_rarer_up_to_a_minute(tmp_path):
     vendor = OpenAi(polls=20)
     ask(vendor, ["a"], tmp_path / "j")
     polls = [at for at, what in zip(vendor.times, vendor.log, strict=True) if "batch_" in what]
-    waits = [later - earlier for earlier, later in zip(polls, polls[1:], strict=False)][:-1]
+    waits = [later - earlier for earlier, later in itertools.pairwise(polls)][:-1]
     assert 10 <= waits[0] <= 12
     assert all(60 <= wait <= 72 for wait in waits[8:])
 
@@ -364,6 +373,53 @@ def test_a_journal_of_another_address_is_refused(tmp_path):
         ask(vendor, ["a"], tmp_path / "j", generator=generator, key=str)
 
 
+@pytest.mark.parametrize("kind", VENDORS)
+def test_a_record_that_was_torn_is_made_up_for_by_asking_the_vendor(kind, tmp_path):
+    vendor = kind()
+    leave(vendor, ["a", "b"], tmp_path / "j")
+    whole = (tmp_path / "j").read_bytes()
+    assert b'"submitted"' in whole.splitlines()[-1]
+    (tmp_path / "j").write_bytes(whole[:-9])
+    outcomes = ask(vendor, ["a", "b"], tmp_path / "j")
+    assert [one.text for one in outcomes] == ["A", "B"]
+    assert vendor.created == 1
+
+
+@pytest.mark.parametrize("kind", [Anthropic, OpenRouter])
+def test_the_clock_of_the_vendor_may_go_wrong(kind, tmp_path):
+    ahead = 7 * 3600.0
+    vendor = kind()
+    plain = vendor.create
+
+    def create(rows: Any, tag: str | None = None) -> Any:
+        batch = plain(rows, tag)
+        batch.created_at += ahead
+        return batch
+
+    date = formatdate(time.time() + ahead, usegmt=True)
+    vendor.create, vendor.headers = create, {"date": date}
+    vendor.fault = lambda number, request: "after" if number == 1 else None
+    assert ask(vendor, ["a"], tmp_path / "j")[0].text == "A"
+    assert vendor.created == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"kind":"submitted","part":"p","batch":"b"}',
+        b'{"kind":"submitting","part":"p","url":"u","sent_at":0,"keys":["a"],"ceilings":["1","2"]}',
+        b'{"kind":"submitting","part":"p","url":"u","sent_at":0,"keys":7}',
+    ],
+)
+def test_a_journal_that_contradicts_itself_is_refused(line, tmp_path):
+    vendor = OpenAi()
+    ask(vendor, [], tmp_path / "j")
+    with (tmp_path / "j").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(StorageError):
+        ask(vendor, ["a"], tmp_path / "j")
+
+
 # Money.
 
 
@@ -445,6 +501,61 @@ def test_the_cost_is_reported_once_for_each_item(tmp_path):
     assert sorted(costs) == [0, ROW_USD]
 
 
+# Over sockets.
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+@pytest.mark.parametrize("engine", ["aiohttp", "httpx"])
+async def test_batches_go_over_a_real_engine(kind, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("minillmlib.bulk.batch.FIRST_WAIT_SECS", 0.01)
+    monkeypatch.setattr("minillmlib.bulk.batch.SETTLE_SECS", 0.01)
+    vendor = kind(polls=1)
+
+    async def play(exchange: Exchange) -> None:
+        url = urlsplit(exchange.path)
+        headers = (("Content-Type", exchange.headers["content-type"]),)
+        request = HttpRequest(url=exchange.path, headers=headers, body=exchange.body)
+        reply = vendor.serve(exchange.method, url.path, parse_qs(url.query), request)
+        await exchange.answer(b"".join(reply.pieces), f"{reply.status} OK")
+
+    async with serving(play) as (url, exchanges):
+        base = url.removesuffix("/v1") + urlsplit(vendor.base).path
+        generator = vendor.generator.with_base_url(base).replace(transport=None)
+        if engine == "httpx":
+            client = httpx2.AsyncClient()
+            generator = generator.with_transport(HttpxTransport(client))
+        bulk = map_complete(list("abc"), generator, BRIEF, journal=tmp_path / "j", batch=True)
+        outcomes = await bulk.collect()
+        if engine == "httpx":
+            await client.aclose()
+    assert sorted(one.text for one in outcomes) == list("ABC")
+    assert all(b"key-of" not in exchange.body for exchange in exchanges)
+
+
+def test_a_transport_that_raises_anything_ends_the_run_with_it(tmp_path):
+    def fail(number: int, request: HttpRequest) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ask(OpenAi(fault=fail), ["a"], tmp_path / "j")
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+def test_a_key_that_a_result_repeats_is_in_no_error_and_no_record(kind, tmp_path):
+    vendor = kind()
+    plain = vendor.line
+
+    def line(name: str, fate: str, body: Any) -> Any:
+        text = json.dumps(plain(name, fate, body))
+        return json.loads(text.replace("no 400", "no key-of-the-vendor"))
+
+    vendor.line = line
+    (outcome,) = ask(vendor, ["a!400"], tmp_path / "j")
+    assert isinstance(outcome.error, BadRequestError)
+    assert "key-of-the-vendor" not in f"{outcome} {outcome.error} {vars(outcome.error)}"
+    assert "key-of-the-vendor" not in (tmp_path / "j").read_text()
+
+
 # What cannot be.
 
 
@@ -498,7 +609,7 @@ def test_azure_has_its_own_endpoint_and_the_version_in_each_address(tmp_path):
 
 
 def test_more_strange_results_than_rows_are_no_results(tmp_path):
-    lines = b"".join(b'{"custom_id":"x%d","response":null}\n' % place for place in range(100))
+    lines = b"".join(b'{"custom_id":"x%d","error":{"code":"x"}}\n' % place for place in range(100))
     strange = ScriptedReply(pieces=(lines,))
     vendor = OpenAi(
         fault=lambda number, request: strange if request.url.endswith("content") else None

@@ -97,6 +97,7 @@ class Vendor:
     batches: dict[str, Batch] = field(default_factory=dict)
     refusals: list[tuple[str, str, int | None]] = field(default_factory=list)
     requests: list[HttpRequest] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)  # of every reply
     killed: asyncio.Event = field(default_factory=asyncio.Event)
 
     base: ClassVar[str]
@@ -125,6 +126,8 @@ class Vendor:
         reply = self.serve(request.method, url.path, parse_qs(url.query), request)
         if moment == "after":
             await self.disturb(kind)
+        headers = {**reply.headers, **self.headers}
+        reply = ScriptedReply(pieces=reply.pieces, status=reply.status, headers=headers)
         response = await ScriptedTransport([reply]).send(request)
         return Slow(response, self, kind) if moment == "read" else Slow(response)
 
@@ -219,7 +222,9 @@ class OpenAi(Vendor):
     endpoint: ClassVar[str] = "/v1/chat/completions"
     files: dict[str, bytes] = field(default_factory=dict)
 
-    def serve(self, method: str, path: str, query: Json, request: HttpRequest) -> ScriptedReply:
+    def serve(  # noqa: PLR0911 - an address each
+        self, method: str, path: str, query: Json, request: HttpRequest
+    ) -> ScriptedReply:
         parts = path.removeprefix("/v1/").split("/")
         match method, parts:
             case "POST", ["files"]:

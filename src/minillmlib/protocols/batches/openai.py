@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from minillmlib.errors import MalformedResponseError
 from minillmlib.json_value import (
     JsonObject,
     JsonValue,
@@ -175,6 +176,8 @@ class OpenAiBatches(BatchApi):
                 body=bytes(reply.body),
                 request_id=reply.request_id,
             )
+        if found.error is None:
+            raise MalformedResponseError("a result of a batch is neither an answer nor a failure")
         code = found.error.get("code") if isinstance(found.error, dict) else None
         return RowResult(
             custom_id=found.custom_id,
