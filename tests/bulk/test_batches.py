@@ -568,10 +568,10 @@ def test_what_batches_cannot_do_is_refused_before_anything_is_sent(tmp_path):
         with pytest.raises(InvalidParameterError, match=problem):
             map_complete(["a"], generator, batch=True, **settings)
 
-    refused("needs a journal", journal=None)
+    refused("need a journal", journal=None)
     refused("tools cannot run", tools=[print])
-    refused("width cannot", width=3)
-    refused("a batch may take a day", params=NodeCompletionParameters(deadline_secs=5))
+    refused("have no width", width=3)
+    refused("cannot keep a deadline", params=NodeCompletionParameters(deadline_secs=5))
     refused("no batches of t are known", GeneratorInfo.custom("t", "https://t.example/v1", "m"))
     assert not journal.exists()
     assert vendor.log == []

@@ -59,8 +59,8 @@ def api_of(generator: GeneratorInfo) -> BatchApi:
     api = generator.provider.batches
     if api is None:
         raise InvalidParameterError(
-            f"batch=True cannot be used here: no batches of {generator.name} are known; OpenAI, "
-            "Azure, Anthropic and OpenRouter have them"
+            f"no batches of {generator.name} are known; OpenAI, Azure, Anthropic and OpenRouter "
+            "have them"
         )
     return api
 
@@ -77,20 +77,18 @@ def check_batches(
     api_of(generator)
     if journal is None:
         raise InvalidParameterError(
-            "batch=True needs a journal: a batch may take a day, and without one its results "
-            "would be lost with this process"
+            "batches need a journal: they may take a day, and without one their results would be "
+            "lost with this process"
         )
     if tools:
         raise InvalidParameterError(
-            "tools cannot run with batch=True, since a batch answers each request once; "
-            "parameters may define tools, whose calls are then the answer"
+            "tools cannot run in batches, which answer each request once; the parameters may "
+            "define tools, whose calls are then the answer"
         )
     if width is not None:
-        raise InvalidParameterError("width cannot be set with batch=True: a batch has none")
+        raise InvalidParameterError("batches have no width, so none can be set")
     if settings.deadline_secs is not None:
-        raise InvalidParameterError(
-            "deadline_secs cannot be kept with batch=True: a batch may take a day"
-        )
+        raise InvalidParameterError("batches cannot keep a deadline: they may take a day")
 
 
 class BatchQueue:

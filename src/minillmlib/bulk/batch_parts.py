@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -171,7 +171,7 @@ class Part:
     def __init__(self, opened: OpenPart | None = None) -> None:
         asyncio = asyncio_module()
         self.opened = opened
-        self.tag = secrets.token_hex(8) if opened is None else opened.record.part
+        self.tag = os.urandom(8).hex() if opened is None else opened.record.part
         self.rows: list[Row] = []
         self.lines: list[bytes] = []
         self.size = 0

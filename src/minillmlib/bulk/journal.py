@@ -123,7 +123,7 @@ class OpenRow(msgspec.Struct, frozen=True):
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """What was tried for the row before."""
+        """The earlier attempts for the row."""
         attempts = self.part.record.attempts
         return attempts[self.place] if attempts else ()
 

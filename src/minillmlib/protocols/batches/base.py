@@ -33,7 +33,7 @@ class ApiRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request of a batch.
+    """The result of one request of a batch.
 
     Attributes:
         custom_id: The name that the client gave the request.
@@ -51,7 +51,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of a batch.
+    """The state of a batch, as its server tells it.
 
     Attributes:
         id: Its name at the server.
