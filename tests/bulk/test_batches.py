@@ -300,6 +300,40 @@ def test_a_file_without_a_batch_is_deleted(tmp_path):
     assert vendor.files == {}
 
 
+def test_the_file_of_a_batch_that_may_exist_is_kept(tmp_path):
+    no = ScriptedReply.json({"error": {"message": "Bad key."}}, status=401)
+    faults = {2: "after", 3: no}
+    vendor = OpenAi(fault=lambda number, request: faults.get(number))
+    with pytest.raises(AuthenticationError):
+        ask(vendor, ["a"], tmp_path / "j")
+    assert len(vendor.files) == 1
+    vendor.fault = lambda number, request: None
+    assert ask(vendor, ["a"], tmp_path / "j")[0].text == "A"
+    assert vendor.created == 1
+
+
+@pytest.mark.parametrize("others", [1, 2, 9])
+def test_another_programs_batch_is_not_taken_for_ours(others, tmp_path):
+    vendor = OpenRouter()  # does not count the rows of a batch that it still checks
+    plain = vendor.create
+
+    def create(rows: Any, tag: str | None = None) -> Any:
+        ours = plain(rows, tag)
+        names = [f"theirs-{place}" for place in range(others)]
+        plain([(name, rows[0][1]) for name in names]).results = [
+            (name, "ok", vendor.answer("theirs")) for name in names
+        ]
+        vendor.create = plain
+        return ours
+
+    vendor.create = create
+    vendor.fault = lambda number, request: "after" if number == 1 else None
+    outcomes = ask(vendor, ["a", "b"], tmp_path / "j")
+    assert [one.text for one in outcomes] == ["A", "B"]
+    assert vendor.created == 2
+    assert any("batch_0002/results" in what for what in vendor.log)
+
+
 # Another process.
 
 

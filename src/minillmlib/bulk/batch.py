@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.bulk.batch_parts import Missing, NotSubmitted, Part, Refused, Row
+from minillmlib.bulk.batch_parts import Missing, NotSubmitted, Part, Refused, Row, StrangersError
 from minillmlib.bulk.journal import RunJournal, SubmittedRecord
 from minillmlib.client.api_request import fetch, read_lines
 from minillmlib.client.completion import Completed
@@ -272,8 +272,9 @@ class BatchQueue:
         try:
             await self._create(part, api.create_from(base, file_id, part.tag))
         except MiniLLMError:
-            with suppress(MiniLLMError):
-                await self._fetch(api.delete_upload(base, file_id), lambda _: None)
+            if not part.may_be_submitted:
+                with suppress(MiniLLMError):
+                    await self._fetch(api.delete_upload(base, file_id), lambda _: None)
             raise
 
     async def _create(self, part: Part, request: ApiRequest) -> None:
@@ -392,11 +393,14 @@ class BatchQueue:
         """Deliver the results of a batch. Return False if it is not the part's."""
         assert part.batch is not None
         for reads in range(1, MAX_READS + 1):
-            await self._persist(partial(self._read_once, part, status))
+            with suppress(StrangersError):
+                await self._persist(partial(self._read_once, part, status))
             if part.strangers and not part.has_any and not part.batch.is_certain:
                 part.foreign.add(status.id)
                 part.batch = None
                 return False
+            if part.strangers > part.count:
+                raise MalformedResponseError("the results have more rows than their batch")
             if part.has_all:
                 break
             if reads < MAX_READS:

@@ -17,6 +17,7 @@ from minillmlib.client.retry import default_retries
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
     BadRequestError,
+    BudgetExceededError,
     MalformedResponseError,
     MaxRetriesExceededError,
     MiniLLMError,
@@ -48,6 +49,8 @@ class Missing(msgspec.Struct, frozen=True):
     unreadable: int
 
 
+MAX_DIGITS = 10  # of a place
+
 Fate: TypeAlias = RowResult | NotSubmitted | Refused | Missing
 
 
@@ -57,6 +60,10 @@ class RunProblem(Exception):  # noqa: N818 - carries an error, and is none of ou
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class StrangersError(Exception):
+    """The results of a batch have more rows of others than the part has rows."""
 
 
 class Row:
@@ -121,7 +128,7 @@ class Row:
     def final_error(self, error: MiniLLMError) -> MiniLLMError:
         """Return the error that the row ends with, with all attempts."""
         attempts = error.attempts = self.completion.attempts
-        if len(attempts) < 2:
+        if len(attempts) < 2 or isinstance(error, BudgetExceededError):
             return error
         exceeded = MaxRetriesExceededError(
             f"all {len(attempts)} attempts failed; the last one: {error}", last_error=error
@@ -247,14 +254,12 @@ class Part:
         return fate
 
     def deliver(self, result: RowResult) -> None:
-        """Give a result to its row, once. Raises `MalformedResponseError` for too many others."""
+        """Give a result to its row, once. Raises `StrangersError` for too many others."""
         name = result.custom_id
-        tag, _, place = name.rpartition("-")
-        is_ours = tag == self.tag and place.isdecimal() and place.isascii()
-        if not is_ours or int(place) >= self.count or name != self.custom_id(int(place)):
+        if not self._has(name):
             self.strangers += 1
             if self.strangers > self.count:
-                raise MalformedResponseError("the results have more rows than their batch")
+                raise StrangersError
         elif name not in self._seen:
             self._seen.add(name)
             future = self._waiting.pop(name, None)
@@ -262,6 +267,13 @@ class Part:
                 self._results[name] = result
             elif not future.done():
                 future.set_result(result)
+
+    def _has(self, name: str) -> bool:
+        tag, _, place = name.rpartition("-")
+        is_number = place.isascii() and place.isdecimal() and len(place) < MAX_DIGITS
+        if tag != self.tag or not is_number or int(place) >= self.count:
+            return False
+        return name == self.custom_id(int(place))
 
     def end(self, rest: Fate) -> None:
         """Note that the other rows have this fate."""
