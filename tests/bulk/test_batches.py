@@ -117,6 +117,26 @@ def test_what_may_pass_is_submitted_again_in_a_next_batch(kind, fate, tmp_path):
     assert sum(one.cost.cost for one in outcomes) == vendor.bill == 3 * ROW_USD
 
 
+@pytest.mark.parametrize("kind", [OpenAi, Anthropic])
+def test_what_results_tell_slowly_is_submitted_again_in_one_batch(kind, tmp_path):
+    vendor = kind(piece_secs=2)
+    outcomes = ask(vendor, [f"{name}!expired" for name in "abcd"], tmp_path / "j", AGAIN)
+    assert all(one.error is None for one in outcomes)
+    assert [len(each.rows) for each in vendor.batches.values()] == [4, 4]
+
+
+def test_only_anthropic_is_known_to_bill_no_failure(tmp_path):
+    resolutions = {}
+    for kind in VENDORS:
+        (outcome,) = ask(kind(), ["a!500"], tmp_path / kind.__name__)
+        resolutions[kind] = outcome.cost.resolution
+    assert resolutions == {
+        OpenAi: CostResolution.UNKNOWN,
+        Anthropic: CostResolution.RESOLVED,
+        OpenRouter: CostResolution.UNKNOWN,
+    }
+
+
 @pytest.mark.parametrize("kind", VENDORS)
 def test_what_expires_too_often_fails_with_all_attempts(kind, tmp_path):
     (outcome,) = ask(kind(), ["a!expired,expired"], tmp_path / "j", AGAIN)

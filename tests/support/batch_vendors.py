@@ -59,9 +59,9 @@ class Batch:
 
 
 class Slow:
-    """A response that comes piece by piece, and may break off after the first half."""
+    """A response that comes piece by piece, and may break off after the first one."""
 
-    def __init__(self, response: HttpResponse, vendor: Vendor | None = None, kind: str = ""):
+    def __init__(self, response: HttpResponse, vendor: Vendor, kind: str | None = None):
         self.status, self.headers, self.close = response.status, response.headers, response.close
         self._response, self._vendor, self._kind = response, vendor, kind
         self._pieces = 0
@@ -69,9 +69,10 @@ class Slow:
     async def read(self) -> bytes:
         for _ in range(5):  # what the last piece brought is used
             await asyncio.sleep(0)
+        await asyncio.sleep(self._vendor.piece_secs)
         piece = await self._response.read()
         self._pieces += 1
-        if self._vendor is not None and (self._pieces == 2 or not piece):
+        if self._kind is not None and (self._pieces == 2 or not piece):
             await self._vendor.disturb(self._kind)
         return piece
 
@@ -88,6 +89,7 @@ class Vendor:
     seed: int = 0
     fault: Callable[[int, HttpRequest], Any] = lambda number, request: None
     polls: int = 2  # until a batch has ended
+    piece_secs: float = 0  # before each piece of a reply
     created: int = 0
     bill: Decimal = Decimal(0)
     ran: Counter[str] = field(default_factory=Counter)  # billed, by text
@@ -129,7 +131,7 @@ class Vendor:
         headers = {**reply.headers, **self.headers}
         reply = ScriptedReply(pieces=reply.pieces, status=reply.status, headers=headers)
         response = await ScriptedTransport([reply]).send(request)
-        return Slow(response, self, kind) if moment == "read" else Slow(response)
+        return Slow(response, self, kind if moment == "read" else None)
 
     async def disturb(self, kind: str) -> None:
         if kind == "kill":
