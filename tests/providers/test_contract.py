@@ -79,7 +79,7 @@ def test_the_contract_is_the_guides_nine_methods_and_four_more():
         GenericProvider(),
     ):
         assert {name for name in dir(provider) if not name.startswith("_")} <= methods | {
-            "dialect", "capabilities", "billing", "legacy_token_limit", "marks_prefill",
+            "dialect", "capabilities", "billing", "batches", "legacy_token_limit", "marks_prefill",
         }  # fmt: skip
 
 
