@@ -9,7 +9,7 @@ WORKERS ?= auto
 LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py \
   tests/transport/test_proxies.py tests/transport/test_engine.py \
   tests/transport/test_aiohttp_names.py tests/streaming \
-  tests/providers/test_generators.py tests/cli/test_cli.py
+  tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py
 
 TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 
@@ -32,10 +32,10 @@ lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyprojec
 	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
 	  $(LOWEST_TESTS)
 
-newest:  ## Test with the newest aiohttp and msgspec, also those that are not final
+newest:  ## Test with the newest aiohttp and msgspec, also those that are not final, and mcp
 	$(PYTHON) -m venv --clear $(VENV)/newest
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) \
-	  --editable '.[cli,httpx,prices]'
+	  --editable '.[cli,httpx,prices,mcp]'
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
 	  aiohttp msgspec
 	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \

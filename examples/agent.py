@@ -1,4 +1,4 @@
-"""An agent: the model calls Python functions until it can answer.
+"""An agent, streamed: the model calls Python functions until it can answer.
 
 python examples/agent.py
 python examples/agent.py --model openai:gpt-4o-mini "Do we have enough bolts for 3 ladders?"
@@ -7,91 +7,77 @@ python examples/agent.py --model openai:gpt-4o-mini "Do we have enough bolts for
 import argparse
 import asyncio
 import json
+import re
 
-from minillmlib import ChatNode, CompletionParameters, GeneratorInfo, TokenPrice, ToolCall
+from minillmlib import ChatNode, GeneratorInfo, TokenPrice
 from minillmlib.testing import ScriptedReply, ScriptedTransport
-
-STOCK = {"ladder": 2, "bolt": 40}
-PARTS = {"ladder": {"rail": 2, "rung": 9, "bolt": 18}}
-
-
-def count_stock(item: str) -> int:
-    """Count the pieces of an item in the store.
-
-    Args:
-        item: The name of the item, in the singular.
-    """
-    if item not in STOCK:
-        raise LookupError(f"there is no {item!r}; the store has {', '.join(STOCK)}")
-    return STOCK[item]
-
-
-def list_parts(product: str) -> dict[str, int]:
-    """List the parts of one piece of a product, and how many of each it needs."""
-    return PARTS[product]
 
 
 # The signature of a function becomes its schema, the docstring its description.
-TOOLS = {tool.__name__: tool for tool in (count_stock, list_parts)}
-MAX_TURNS = 8
+def count_stock(item: str) -> int:  # in a thread, since it may block
+    """Count the pieces of an item in the store. Its name is in the singular."""
+    return {"ladder": 2, "bolt": 40}[item]  # the model is told of a KeyError, and corrects itself
 
 
-async def answer(question: str, generator: GeneratorInfo) -> ChatNode:
-    """Ask the model, run what it calls, and return the node with its final answer."""
-    params = CompletionParameters(tools=list(TOOLS.values()))
+async def list_parts(product: str) -> dict[str, int]:
+    """List the parts of one piece of a product, and how many of each it needs."""
+    return {"ladder": {"rail": 2, "rung": 9, "bolt": 18}}[product]
+
+
+def order(item: str, count: int) -> str:
+    """Order pieces of an item."""
+    raise ConnectionError(f"no {count} of {item}: the supplier does not answer")
+
+
+async def answer(question: str, model: GeneratorInfo) -> ChatNode:
+    """Answer a question, and print every step."""
     node = ChatNode.root("You keep the books of a workshop.").add_user(question)
-    for _ in range(MAX_TURNS):
-        node = await node.complete(generator, params)
-        if not node.tool_calls:
-            return node
-        for call in node.tool_calls:  # each result follows the node before it
-            node = add_result(node, call)
-    raise SystemExit(f"no answer within {MAX_TURNS} turns")
-
-
-def add_result(node: ChatNode, call: ToolCall) -> ChatNode:
-    """Run one call and add its result, or its error, from which the model may learn."""
-    try:
-        tool = TOOLS[call.name]
-        result = tool(**call.bind(tool))  # checks the arguments against the signature
-    except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
-        print(f"  {call.name}({call.arguments}) failed: {error}")
-        return node.add_tool_result(call.id, f"{type(error).__name__}: {error}", is_error=True)
-    print(f"  {call.name}({call.arguments}) = {result}")
-    return node.add_tool_result(call.id, json.dumps(result))
+    async with node.run_tools_streaming(model, [count_stock, list_parts, order]) as steps:
+        async for step in steps:
+            if step.chunk:
+                print(step.chunk.delta, end="", flush=True)
+            elif step.call and step.kind == "result":
+                print(f"{step.call.name}({step.call.arguments}): {step.node.text}")
+    return steps.node
 
 
 def played_model() -> GeneratorInfo:
     """Return a model whose answers are written down here, so that the example needs no key."""
 
-    def calls(name: str, arguments: str) -> dict[str, object]:
-        function = {"name": name, "arguments": arguments}
-        call = {"id": f"call-{name}-{len(arguments)}", "type": "function", "function": function}
-        return {"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
+    def plays(text: str, *calls: tuple[str, str]) -> ScriptedReply:
+        deltas: list[dict[str, object]] = [
+            {"content": piece} for piece in re.findall(r"\s*\S+\s*", text)
+        ]
+        for index, (name, arguments) in enumerate(calls):
+            function = {"name": name, "arguments": arguments}
+            call = {"index": index, "id": f"call_{index}", "function": function}
+            deltas.append({"tool_calls": [call]})
+        chunks: list[dict[str, object]] = [{"choices": [{"delta": delta}]} for delta in deltas]
+        usage = {"prompt_tokens": 120, "completion_tokens": 20}
+        end: dict[str, object] = {"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
+        chunks.append({"choices": [end], "usage": usage})
+        events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
+        return ScriptedReply.events(*events, b"data: [DONE]\n\n")
 
-    choices = [
-        calls("list_parts", '{"product": "ladder"}'),
-        calls("count_stock", '{"item": "bolts"}'),  # wrong: the tool's error corrects it
-        calls("count_stock", '{"item": "bolt"}'),
-        {"message": {"content": "No: 3 ladders need 54 bolts, and 40 are left."},
-         "finish_reason": "stop"},
-    ]  # fmt: skip
-    usage = {"prompt_tokens": 120, "completion_tokens": 20}
-    replies = [ScriptedReply.json({"choices": [choice], "usage": usage}) for choice in choices]
+    replies = [
+        plays("", ("list_parts", '{"product": "ladder"}'), ("count_stock", '{"item": "bolts"}')),
+        plays("", ("count_stock", '{"item": "bolt"}')),  # the tool's error has corrected it
+        plays("We have 40 of 54, so I order 14.\n", ("order", '{"item": "bolt", "count": 14}')),
+        plays("No: 14 bolts are missing, and the supplier does not answer."),
+    ]
     generator = GeneratorInfo.custom("played", "https://played.example/v1", "m")
     return generator.with_token_price(TokenPrice(1, 5)).with_transport(ScriptedTransport(replies))
 
 
 def main() -> None:
-    """Read the command line and print the answer."""
+    """Read the command line and run the agent."""
     parser = argparse.ArgumentParser(description="An agent that looks things up in a store.")
     parser.add_argument("question", nargs="?", default="Do we have enough bolts for 3 ladders?")
     parser.add_argument("--model", help="such as openai:gpt-4o-mini; without it, a played one")
     args = parser.parse_args()
-    generator = GeneratorInfo.from_spec(args.model) if args.model else played_model()
-    node = asyncio.run(answer(args.question, generator))
-    print(node.text)
-    print(f"cost: {node.path_cost()}")  # of all turns, from the question to the answer
+    model = GeneratorInfo.from_spec(args.model) if args.model else played_model()
+    node = asyncio.run(answer(args.question, model))
+    print(f"\ncost: {node.path_cost()}")  # of all turns, from the question to the answer
 
 
 if __name__ == "__main__":

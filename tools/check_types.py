@@ -15,10 +15,17 @@ from pathlib import Path
 import minillmlib
 import minillmlib.httpx
 import minillmlib.local
+import minillmlib.mcp
 import minillmlib.testing
 
 TOP = Path(__file__).resolve().parents[1]
-DOORS = (minillmlib, minillmlib.httpx, minillmlib.local, minillmlib.testing)
+DOORS = (
+    minillmlib,
+    minillmlib.httpx,
+    minillmlib.local,
+    minillmlib.mcp,
+    minillmlib.testing,
+)
 PUBLIC = {name for door in DOORS for name in door.__all__}
 CONFIGURATION = {
     "include": [str(TOP / "examples"), str(TOP / "tests" / "typing")],

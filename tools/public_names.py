@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import griffe
 
-DOORS = ("", ".testing", ".local", ".httpx")
+DOORS = ("", ".testing", ".local", ".httpx", ".mcp")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {
     "PartialJsonStream": "AsyncIterator[Any]",
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
+    "_Model": "BaseModel",
 }
 # Methods of public classes that only the library uses.
 PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}
@@ -91,8 +92,8 @@ def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
     for base in lineage[1:]:
         if base.path not in moved:  # a private base: its members are the class's own
             for name, member in base.members.items():
-                if not name.startswith("_"):
-                    target.members.setdefault(name, member)
+                if not name.startswith("_") and name not in target.members:
+                    target.set_member(name, copy.copy(member))
     target.bases = [  # those that a caller can catch or import
         base for base in target.bases if path_of(base) in moved or path_of(base).endswith("Error")
     ]

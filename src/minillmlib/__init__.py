@@ -7,10 +7,12 @@ from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
 from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+from minillmlib.bulk.progress import ProgressLine
 from minillmlib.bulk.run import BulkRun, map_complete
 from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
+from minillmlib.client.http_request import RequestPreview
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
@@ -19,6 +21,7 @@ from minillmlib.protocols.finish_reasons import parse_finish_reason
 from minillmlib.providers.anthropic import AnthropicProvider
 from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider
 from minillmlib.providers.base import Billing, Capabilities, Provider
+from minillmlib.providers.completions import CompletionsProvider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.openai import OpenAiProvider
 from minillmlib.providers.openrouter import OpenRouterProvider
@@ -98,6 +101,7 @@ __all__ = [
     "CompletionMeta",
     "CompletionParameters",
     "CompletionResponse",
+    "CompletionsProvider",
     "ConflictError",
     "ConnectError",
     "ContentFilterError",
@@ -148,6 +152,7 @@ __all__ = [
     "ParsedNode",
     "PartialFailureError",
     "PermissionDeniedError",
+    "ProgressLine",
     "ProtocolError",
     "Provider",
     "ProviderSettings",
@@ -161,6 +166,7 @@ __all__ = [
     "RedirectError",
     "RejectedResponseError",
     "RepairResult",
+    "RequestPreview",
     "RequestReport",
     "RequestTimeoutError",
     "RequestTooLargeError",
@@ -186,6 +192,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolError",
     "ToolEvent",
     "ToolLoop",
     "ToolRun",

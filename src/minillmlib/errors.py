@@ -37,7 +37,8 @@
     │   ├── IncompleteJsonError      it was truncated inside its JSON
     │   └── ResponseValidationError  its JSON does not fit the expected type
     ├── JsonRepairError              a text contains no JSON (also a ValueError)
-    ├── ToolArgumentError            arguments do not fit the function (also a ValueError)
+    ├── ToolError                    a tool did not run, or says that it failed
+    │   └── ToolArgumentError        arguments do not fit the function (also a ValueError)
     ├── TurnLimitError               the model still asks for tools after `max_turns`
     ├── PartialFailureError          some answers of `complete_many` failed, others did not
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
@@ -47,6 +48,7 @@
     └── MissingExtraError            an optional dependency is missing (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
+`allows_fallback`: whether another model may answer the same call. Not unless a class says so.
 """
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -101,6 +103,7 @@ __all__ = [
     "StorageError",
     "TlsError",
     "ToolArgumentError",
+    "ToolError",
     "TransportError",
     "TurnLimitError",
 ]
@@ -124,6 +127,7 @@ class MiniLLMError(Exception):
     """
 
     is_retryable: bool = False
+    allows_fallback: bool = False
     attempts: "tuple[Attempt, ...]" = ()
     _may_be_sent = False  # when a transport raises it and does not say
 
@@ -168,6 +172,7 @@ class TransportError(MiniLLMError):
     """The exchange with the server failed. The request may have been processed and billed."""
 
     is_retryable = True
+    allows_fallback = True
     _may_be_sent = True
 
 
@@ -219,7 +224,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
     def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
         super().__init__(message, partial=partial)
         self.clock = clock
-        self.is_retryable: bool = clock != "deadline"
+        self.is_retryable = self.allows_fallback = clock != "deadline"
 
 
 class ApiError(MiniLLMError):
@@ -258,6 +263,8 @@ class ContextLengthError(BadRequestError):
     Recognized by the words of some thirty servers and gateways, also with 413, 422 or 500.
     """
 
+    allows_fallback = True
+
 
 class AuthenticationError(ApiError):
     """The credential is missing, wrong, expired, or not meant for this use (401).
@@ -265,47 +272,64 @@ class AuthenticationError(ApiError):
     `status` is None if no credential was found; then nothing was sent.
     """
 
+    allows_fallback = True
+
 
 class BillingError(ApiError):
     """The credit, budget, quota or plan is used up (402, or any status). Waiting does not help."""
+
+    allows_fallback = True
 
 
 class PermissionDeniedError(ApiError):
     """The credential is valid but does not permit this (403)."""
 
+    allows_fallback = True
+
 
 class ContentFilterError(ApiError):
     """Moderation blocked the request."""
+
+    allows_fallback = True
 
 
 class NotFoundError(ApiError):
     """The model or the path does not exist at this address (404)."""
 
+    allows_fallback = True
+
 
 class RequestTooLargeError(ApiError):
     """The body of the request is larger than the server accepts (413)."""
+
+    allows_fallback = True
 
 
 class ConflictError(ApiError):
     """The request conflicts with another change on the server (409)."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class RateLimitError(ApiError):
     """The rate limit is reached (429). `retry_after_secs` may say how long to wait."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class RedirectError(ApiError):
     """The server redirects (3xx). That is not followed, because a key belongs to one origin."""
+
+    allows_fallback = True
 
 
 class ServerError(ApiError):
     """The server failed (5xx)."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class ServerTimeoutError(ServerError):
@@ -323,15 +347,20 @@ class ModelLoadingError(OverloadedError):
 class MalformedResponseError(MiniLLMError):
     """The server reported success, but the body is not a completion."""
 
+    allows_fallback = True
+
 
 class LimitExceededError(MiniLLMError):
     """The server sent more than `GeneratorInfo.limits` allows. The response was discarded."""
+
+    allows_fallback = True
 
 
 class RejectedResponseError(MiniLLMError):
     """The response, in `partial`, is complete and billed, but the call's settings reject it."""
 
     is_retryable = True
+    allows_fallback = True
 
 
 class EmptyResponseError(RejectedResponseError):
@@ -371,7 +400,14 @@ class JsonRepairError(MiniLLMError, ValueError):
     """
 
 
-class ToolArgumentError(MiniLLMError, ValueError):
+class ToolError(MiniLLMError):
+    """A tool did not run, did not end in time, or says that it failed.
+
+    The text is written for the model. A tool that raises it tells the model this text and no more.
+    """
+
+
+class ToolArgumentError(ToolError, ValueError):
     """The arguments of a tool call do not fit the function. The text is written for the model.
 
     Attributes:
@@ -425,7 +461,7 @@ class MissingFieldError(MiniLLMError, LookupError):
 
 
 class MaxRetriesExceededError(MiniLLMError):
-    """Every attempt failed, and at least one of them was a retry.
+    """Every attempt failed, and at least one of them was a retry or went to a fallback.
 
     Attributes:
         last_error: The error of the last attempt, also the `__cause__`.
@@ -447,6 +483,7 @@ class IncompleteStreamError(MiniLLMError):
     """
 
     is_retryable = True
+    allows_fallback = True
 
 
 class CostCallbackError(MiniLLMError):
@@ -462,6 +499,8 @@ class StorageError(MiniLLMError):
 
 class LocalModelError(MiniLLMError):
     """The local model could not be downloaded, checked, stored or served."""
+
+    allows_fallback = True
 
 
 class MissingExtraError(MiniLLMError, ImportError):

@@ -21,9 +21,11 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import import_lock
 from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider, is_dated
 from minillmlib.providers.base import Provider
+from minillmlib.providers.completions import CompletionsProvider
 from minillmlib.providers.generic import GenericProvider
 from minillmlib.providers.presets import NO_CREDENTIAL, PRESETS, Preset, find_preset
 from minillmlib.providers.published_prices import is_published, published_price
+from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
@@ -31,6 +33,12 @@ from minillmlib.types.limits import Limits
 from minillmlib.types.values import check_choice, replace
 
 Headers: TypeAlias = tuple[tuple[str, str | Secret], ...]
+
+_WIRES: dict[str, Provider] = {
+    "chat": GenericProvider(),
+    "responses": ResponsesProvider(),
+    "completions": CompletionsProvider(),
+}
 
 LOCAL_MODEL = "SmolLM2-135M-Instruct"
 
@@ -56,7 +64,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds the
     size of an answer. A secret is sent over `http://` to this machine only, unless `allow_http`
-    says that the network between is trusted. `proxy` is set by `with_proxy`.
+    says that the network between is trusted. `proxy` is set by `with_proxy`, and `fallbacks`, the
+    generators that are asked when this one fails, by `or_else`.
 
     Examples:
         >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
@@ -77,6 +86,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     allow_http: bool = False
     transport: Transport | None = None
     proxy: str | Secret | None = ENVIRONMENT
+    fallbacks: "tuple[GeneratorInfo, ...]" = ()
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
@@ -107,6 +117,27 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "proxy", proxy)
         headers = tuple((name, protect_header(name, value)) for name, value in self.headers)
         msgspec.structs.force_setattr(self, "headers", headers)
+        if self.fallbacks != ():
+            self._flatten_fallbacks()
+
+    def _flatten_fallbacks(self) -> None:
+        """Put the fallbacks of each fallback behind it."""
+        given: object = self.fallbacks
+        chain: list[GeneratorInfo] = []
+        msgspec.structs.force_setattr(self, "fallbacks", ())  # there may be a misplaced key
+        for each in given if isinstance(given, tuple) else (given,):
+            if not isinstance(each, GeneratorInfo):
+                raise InvalidParameterError(
+                    "the fallbacks of a generator must be generators, for example "
+                    f"GeneratorInfo.openai(model), not {type(each).__name__}"
+                )
+            chain += [each.replace(fallbacks=()) if each.fallbacks else each, *each.fallbacks]
+        msgspec.structs.force_setattr(self, "fallbacks", tuple(chain))
+
+    @property
+    def label(self) -> str:
+        """The name and the model, such as `openai:gpt-4o-mini`."""
+        return f"{self.name}:{self.model}"
 
     @classmethod
     def preset(cls, name: str, model: str) -> Self:
@@ -223,17 +254,26 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @classmethod
-    def custom(cls, name: str, base_url: str, model: str) -> Self:
-        """Return a server that speaks the OpenAI wire; no key is sent unless you add one.
+    def custom(
+        cls,
+        name: str,
+        base_url: str,
+        model: str,
+        *,
+        wire: Literal["chat", "responses", "completions"] = "chat",
+    ) -> Self:
+        """Return a server that speaks a wire of OpenAI; no key is sent unless you add one.
 
-        `base_url` is everything before `/chat/completions`.
+        `base_url` is everything before `/chat/completions`, `/responses` or `/completions`. The
+        last one is for base models, which continue a text: see `CompletionsProvider`.
 
         Examples:
             >>> server = GeneratorInfo.custom("mine", "http://localhost:8000/v1", "llama3:8b")
             >>> run(ChatNode.root("Be brief.").chat("The capital of France?", server)).text
             'Paris.'
         """
-        return cls(name=name, base_url=base_url, model=model, provider=GenericProvider())
+        check_choice("the wire", wire, tuple(_WIRES))
+        return cls(name=name, base_url=base_url, model=model, provider=_WIRES[wire])
 
     @classmethod
     def local(cls, model_file: str | os.PathLike[str] | None = None) -> Self:
@@ -270,20 +310,35 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
         The string is `preset:model`, for example `"openrouter:google/gemini-2.5-flash-lite"` or
         `"ollama:llama3:8b"`; `"local"`, or `"local:path/to/model.gguf"`; or, for any compatible
-        server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`.
+        server, `custom:URL:model`, for example `"custom:http://127.0.0.1:8000/v1:llama3:8b"`, and
+        for the base model of one `completions:URL:model`. Commas separate a model and its
+        fallbacks; see `or_else`.
 
         Examples:
             >>> GeneratorInfo.from_spec("anthropic:claude-haiku-4-5").base_url
             'https://api.anthropic.com'
+            >>> GeneratorInfo.from_spec("openai:gpt-4o-mini,groq:llama-3.3-70b").fallbacks[0].model
+            'llama-3.3-70b'
         """
+        specs = [each.strip() for each in str(spec).split(",")]
+        if len(specs) > 1:
+            if not all(specs):
+                raise InvalidParameterError(
+                    "a comma separates two models, and one of these has none on a side; omit it"
+                )
+            first, *others = map(cls.from_spec, specs)
+            return first.or_else(*others)
         name, _, model = str(spec).partition(":")
         if spec == "local":
             return cls.local()
         if name == "custom":
             return cls.custom("custom", *_split_custom(model))
+        if name == "completions":
+            return cls.custom("completions", *_split_custom(model), wire="completions")
         if find_preset(name) is None or not model:
+            shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
             raise InvalidParameterError(
-                f"{spec!r} is not a model; write provider:model, or just local, or "
+                f"{shown} is not a model; write provider:model, or just local, or "
                 f"custom:URL:model for any other server; {_suggest(name)}"
             )
         return cls.preset(name, model)
@@ -373,6 +428,21 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return self
         return self.replace(token_price=price)
 
+    def or_else(self, *others: "GeneratorInfo") -> Self:
+        """Return a copy with fallbacks: each of the others is asked if all before it have failed.
+
+        That is when the retries of the one before have ended, with an error whose
+        `allows_fallback` says that another model may answer: never after a piece of a stream was
+        delivered. Each attempt is recorded with its generator; the deadline and the budget of the
+        call span all. The `with_*` methods then change the first generator only.
+
+        Examples:
+            >>> claude = GeneratorInfo.anthropic("claude-haiku-4-5")
+            >>> GeneratorInfo.openai("gpt-4o-mini").or_else(claude).fallbacks == (claude,)
+            True
+        """
+        return self.replace(fallbacks=(*self.fallbacks, *others))
+
     def with_provider(self, provider: Provider) -> Self:
         """Return a copy that speaks another wire."""
         return self.replace(provider=provider)
@@ -404,10 +474,12 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         return hash((self.name, self.base_url, self.model))
 
     def __repr__(self) -> str:
-        shown = f"{self.name}:{self.model} at {self.base_url}, {self.credential!r}"
+        shown = f"{self.label} at {self.base_url}, {self.credential!r}"
         names = ", ".join(str(*pair[:1]) for pair in self.headers)
         shown += f", headers {names}" if names else ""
         shown += f", proxy {show_proxy(self.proxy)}" if self.proxy != ENVIRONMENT else ""
+        others = ", ".join(each.label for each in self.fallbacks)
+        shown += f", or else {others}" if others else ""
         return f"GeneratorInfo({shown})"
 
 

@@ -626,6 +626,8 @@ def test_what_batches_cannot_do_is_refused_before_anything_is_sent(tmp_path):
     refused("tools cannot run", tools=[print])
     refused("have no width", width=3)
     refused("cannot keep a deadline", params=NodeCompletionParameters(deadline_secs=5))
+    fallbacks = vendor.generator.or_else(vendor.generator.replace(model="other"))
+    refused("have no fallbacks", fallbacks)
     refused("no batches of t are known", GeneratorInfo.custom("t", "https://t.example/v1", "m"))
     assert not journal.exists()
     assert vendor.log == []

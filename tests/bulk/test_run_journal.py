@@ -18,12 +18,14 @@ from bulk_server import PROMPT, Server, answer, refuses
 from server import Exchange, serving
 
 from minillmlib import (
+    ApiError,
     BadRequestError,
     Budget,
     BudgetExceededError,
     ChatNode,
     CompletionParameters,
     InvalidParameterError,
+    MaxRetriesExceededError,
     NodeCompletionParameters,
     StorageError,
     iterate,
@@ -149,6 +151,38 @@ def test_what_may_pass_is_asked_again_and_what_is_final_is_not(tmp_path):
     (outcome,), _ = ask(server, ["a"], tmp_path / "400")
     assert isinstance(outcome.error, BadRequestError)
     assert outcome.is_from_journal
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_what_ended_a_run_is_asked_again_when_the_user_has_mended_it(tmp_path, status):
+    bulk = map_complete(["a"], Server(refuses(status, "a")).generator, ONCE, journal=tmp_path / "j")
+    with pytest.raises(ApiError):
+        run(bulk.collect())
+    outcomes, _ = ask(Server(), ["a"], tmp_path / "j")
+    assert [one.text for one in outcomes] == ["A"]
+
+
+def test_what_a_budget_refused_is_asked_again_with_a_larger_one(tmp_path):
+    params = CompletionParameters(max_tokens=20)
+    for limit in ("0.0001", "1"):
+        server = Server()
+        bulk = map_complete(
+            ["a"], server.generator, params, budget=Budget(limit), journal=tmp_path / "j"
+        )
+        if limit == "1":
+            assert run(bulk.collect())[0].text == "A"
+            continue
+        with pytest.raises(BudgetExceededError):
+            run(bulk.collect())
+
+
+def test_retries_that_ran_out_may_pass_the_next_time(tmp_path):
+    patient = NodeCompletionParameters(retry=1, back_off_time=0)
+    server = Server(refuses(500, "a"))
+    bulk = map_complete(["a"], server.generator, patient, journal=tmp_path / "j")
+    assert isinstance(run(bulk.collect())[0].error, MaxRetriesExceededError)
+    outcomes, _ = ask(Server(), ["a"], tmp_path / "j")
+    assert [one.text for one in outcomes] == ["A"]
 
 
 def test_final_failures_are_asked_again_if_told_to(tmp_path):

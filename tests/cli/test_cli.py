@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from cli_program import (
@@ -37,6 +38,26 @@ pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
 from minillmlib.cli.format import closing_line, name_options, one_line, visible
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+
+
+# The guide
+
+
+def test_the_guide_has_every_command_of_the_program(service):
+    _, out, _ = run(service, "--help", COLUMNS="100")
+    names = re.findall(r"(?m)^\W+([a-z]+)  ", out.partition("Commands")[2])
+    assert {"ask", "repair"} <= set(names)
+    assert [name for name in names if f"minillmlib {name}" not in GUIDE] == []
+
+
+def test_the_guide_has_every_command_of_a_chat(service):
+    _, out, err = run(service, "chat", given=b"/help\n")
+    names = set(re.findall(r"(?m)^/[\w!]+", err))
+    assert out == ""
+    assert {"/branch", "/save!"} <= names == {*re.findall(r"(?m)^\| `(/[\w!]+)", GUIDE)}
+
 
 # ask, between programs
 

@@ -48,6 +48,13 @@ def test_a_server_is_named_in_the_model_too(service):
     assert "authorization" not in service.headers[0]
 
 
+def test_a_base_model_gets_the_text_alone(service):
+    options = ["-m", f"completions:{service.url}:olmo", "--system", "A question. "]
+    assert run(service, "ask", "Where?", *options) == (0, ANSWER, "")
+    assert service.bodies[0]["model"] == "olmo"
+    assert service.bodies[0]["prompt"] == "A question. Where?"
+
+
 def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
     options = ["-m", "m", "--base-url", service.url, "--key-env", "OWN_KEY"]
     assert run(service, "ask", "Where?", *options, OWN_KEY="sk-own")[0] == 0
@@ -64,10 +71,16 @@ def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
         (["--base-url", NOWHERE], "--model"),
         (["--base-url", NOWHERE, "-m", "local:x.gguf"], "--base-url does not fit"),
         (["--base-url", NOWHERE, "-m", f"custom:{NOWHERE}:m"], "--base-url does not fit"),
+        (["--base-url", NOWHERE, "-m", f"completions:{NOWHERE}:m"], "--base-url does not fit"),
         (["--base-url", "localhost:8000", "-m", "m"], "the base URL must look like"),
         (["--base-url", "http://user:pass-canary@h/v1", "-m", "m"], "--key-env"),
         (["-m", f"custom:{NOWHERE}"], "custom:http://127.0.0.1:8000/v1:llama3:8b"),
         (["-m", "gpt"], "custom:URL:model"),
+        (["-m", "openai:m,antropic:m"], "did you mean anthropic"),
+        (["-m", "openai:m,"], "a comma separates two models"),
+        (["-m", "openai:m,groq:m", "--base-url", NOWHERE], "--base-url is for one model"),
+        (["-m", "openai:m,groq:m", "--key-env", "OPENAI_API_KEY"], "--key-env is for one model"),
+        (["-m", "openai:m,groq:m", "--price", "1,2"], "--price is for one model"),
         (["-m", "openai:m", "--key-env", "sk-canary-1"], "--key-env"),
         (["--price", "1"], "--price"),
         (["--price", "1,2,3"], "--price"),
@@ -103,6 +116,22 @@ def test_a_silent_server_is_waited_for_as_long_as_the_option_says(service):
     assert "raise --timeout" in err
 
 
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_the_next_model_is_asked_if_the_first_one_fails(service, command):
+    model = f"custom:{NOWHERE}:a, custom:{service.url}:b"
+    assert run(service, command, "Where?", MINILLMLIB_MODEL=model) == (0, ANSWER, "")
+    assert [body["model"] for body in service.bodies] == ["b"]
+
+
+async def test_the_closing_line_names_who_answered_only_if_that_was_a_fallback(service):
+    chain = chosen(f"custom:{NOWHERE}:a,custom:{service.url}:b")
+    root = minillmlib.ChatNode.root("s")
+    node = await root.chat_streaming("u", chain, retry=0).collect()
+    assert "answered by custom:b" in closing_line(node.response)
+    node = await root.chat_streaming("u", chain.fallbacks[0], retry=0).collect()
+    assert "answered by" not in closing_line(node.response)
+
+
 # What it costs.
 
 
@@ -121,6 +150,9 @@ def test_a_price_wins_over_the_table_and_the_table_prices_what_it_lists():
     assert chosen("openai:gpt-4o-mini", price="1,2").token_price == minillmlib.TokenPrice(1, 2)
     assert chosen("openai:gpt-4o-mini", base_url=NOWHERE).token_price is None
     assert chosen("ollama:llama3").token_price is None
+    chain = chosen("ollama:llama3,openai:gpt-4o-mini")
+    assert chain.token_price is None
+    assert chain.fallbacks[0].token_price.source.startswith("genai-prices")
 
 
 def test_a_model_without_a_price_is_asked_without_a_word_about_it(service):
@@ -141,8 +173,8 @@ UNREACHABLE = (
     "the generator must be a GeneratorInfo", "headers are (name, value) pairs",
     "with_api_key_from_env takes", "raise deadline_secs", "attached to", "the tool loop did not end",
     "a budget cannot be pickled", "its reader was cancelled",
-    "params must be", "partial_json() needs", "tuple[Call", "<ChatNode", "a node belongs to a tree",
-    "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "no event loop of asyncio runs here", "the content of a message must be",
+    "params must be", "partial_json() needs", "tuple[Call", "tuple[GeneratorInfo", "a token_price of the call", "<ChatNode", "a node belongs to a tree",
+    "the prompt of a run is a node", "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "no event loop of asyncio runs here", "the content of a message must be",
 )  # fmt: skip
 
 
@@ -169,7 +201,7 @@ def texts_of(module: ast.Module):
 
 def test_no_message_of_the_library_advises_python_on_the_command_line():
     source = Path(minillmlib.__file__).parent
-    doors = {"cli", "testing", "blocking.py", "httpx.py", "__init__.py"}
+    doors = {"cli", "testing", "blocking.py", "httpx.py", "mcp.py", "__init__.py"}
     files = [
         file for file in source.rglob("*.py") if file.relative_to(source).parts[0] not in doors
     ]

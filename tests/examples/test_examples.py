@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import minillmlib
-from minillmlib import Budget, ChatNode, GeneratorInfo, TokenPrice
+from minillmlib import Budget, ChatNode, GeneratorInfo, TokenPrice, iterate
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 TOP = Path(__file__).parents[2]
@@ -65,26 +65,25 @@ def test_it_runs_without_a_key(command, monkeypatch, capsys):
 def test_the_agent_gives_back_the_results_and_the_errors_of_its_tools(capsys):
     agent = load("agent")
     node = asyncio.run(agent.answer("Enough for 3 ladders?", agent.played_model()))
-    results = [message.content for message in node.thread() if message.role.value == "tool"]
-    assert results == [
-        '{"rail": 2, "rung": 9, "bolt": 18}',
-        "LookupError: there is no 'bolts'; the store has ladder, bolt",
-        "40",
+    results = [message for message in node.thread() if message.role.value == "tool"]
+    assert [(message.text, message.is_error) for message in results] == [
+        ('{"rail":2,"rung":9,"bolt":18}', False),
+        ("KeyError: 'bolts'", True),
+        ("40", False),
+        ("ConnectionError: no 14 of bolt: the supplier does not answer", True),
     ]
-    assert (node.text, str(node.path_cost())) == (
-        "No: 3 ladders need 54 bolts, and 40 are left.", "$0.00088",
-    )  # fmt: skip
+    last = "No: 14 bolts are missing, and the supplier does not answer."
+    assert (node.text, str(node.path_cost())) == (last, "$0.00088")
+    assert capsys.readouterr().out.endswith(f"the supplier does not answer\n{last}")
 
 
-def test_an_agent_that_only_calls_tools_is_stopped():
-    agent = load("agent")
-    call = {"id": "c", "function": {"name": "no_such_tool", "arguments": "{}"}}
-    choice = {"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}
-    replies = [ScriptedReply.json({"choices": [choice]})] * 20
-    generator = answering().with_transport(ScriptedTransport(replies))
-    with pytest.raises(SystemExit, match="8 turns"):
-        asyncio.run(agent.answer("?", generator))
-    assert len(generator.transport.requests) == 8
+def test_the_agent_is_twenty_lines_and_those_of_the_guide():
+    source = (TOP / "examples" / "agent.py").read_text(encoding="utf-8")
+    start, end = source.index("def count_stock"), source.index("def played_model")
+    agent = "from minillmlib import ChatNode, GeneratorInfo\n\n\n" + source[start:end].rstrip()
+    assert len([line for line in agent.splitlines() if line]) <= 20
+    guide = (TOP / "docs" / "running-tools.md").read_text(encoding="utf-8")
+    assert f"```python\n{agent}\n```\n" in guide
 
 
 class _Judge:
@@ -116,18 +115,23 @@ def test_a_tournament_finds_the_best_and_adds_up_all_costs(count, tmp_path):
 def test_extraction_keeps_the_order_and_says_what_failed():
     extraction = load("extraction")
     wrong, right = (json.dumps({"product": "lamp", "stars": stars}) for stars in (9, 5))
-    generator = answering(wrong, right, *["I cannot tell."] * 3, right)
-    found = asyncio.run(extraction.extract(["a", "b", "c"], generator, Budget("1"), 1))
-    assert found[0] == found[2] == extraction.Review("lamp", 5)
-    assert isinstance(found[1], minillmlib.MaxRetriesExceededError)
+    for lines, answers in (("a", [wrong, right]), ("b", ["I cannot tell."] * 3)):
+        run = extraction.extract([lines], answering(*answers), Budget("1"))
+        (outcome,) = iterate(run)
+        if lines == "a":
+            assert outcome.parsed == extraction.Review("lamp", 5)
+        else:
+            assert isinstance(outcome.error, minillmlib.MaxRetriesExceededError)
 
 
 def test_extraction_stops_at_its_budget():
     extraction = load("extraction")
     generator = answering(*['{"product": "lamp", "stars": 5}'] * 99)
     budget = Budget("0.0025")
-    found = asyncio.run(extraction.extract(["a review"] * 99, generator, budget, 4))
-    assert {type(one) for one in found} == {extraction.Review, minillmlib.BudgetExceededError}
+    run = extraction.extract(["a review"] * 99, generator, budget)
+    with pytest.raises(minillmlib.BudgetExceededError):
+        list(iterate(run))
+    assert 0 < run.progress.done < 99
     assert 0 < budget.spent <= budget.limit
 
 

@@ -40,7 +40,7 @@ TRANSPORTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Transport]]] =
 
 
 # An engine that reads one wire's bytes right reads any: these wires are tried over the first alone.
-ON_ONE_ENGINE = ("responses",)
+ON_ONE_ENGINE = ("responses", "completions", "azure", "azure-dated", "azure-responses")
 
 
 def cells_of(fault: Fault) -> list[Cell]:
@@ -103,6 +103,22 @@ async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
     ]
     assert not wrong, "\n".join(wrong)
     record_property("right_cells", len(cells))
+
+
+@pytest.mark.parametrize("fault", [marked(fault) for fault in FAULTS])
+async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure(fault, monkeypatch):
+    if fault.grace_secs is not None:
+        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", fault.grace_secs)
+    cells = [cell for cell in cells_of(fault) if cell.transport == "aiohttp"]
+    transport = AiohttpTransport()
+    calls = [cell.complaints(transport, has_fallback=True) for cell in cells]
+    verdicts = await asyncio.gather(*calls)
+    if fault.ignores:
+        gc.collect()
+    wrong = [
+        f"{cell}: {'; '.join(told)}" for cell, told in zip(cells, verdicts, strict=True) if told
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_matrix_is_as_large_as_it_says():

@@ -9,10 +9,12 @@ from minillmlib import (
     AuthenticationError,
     ChatNode,
     CompletionParameters,
+    CompletionsProvider,
     ContextLengthError,
     FinishReason,
     GeneratorInfo,
     InvalidParameterError,
+    NodeCompletionParameters,
     ResponsesProvider,
     iterate,
     run,
@@ -114,6 +116,52 @@ def test_a_conversation_that_does_not_fit_is_a_context_length_error(generator):
     with pytest.raises(ContextLengthError, match="shorten"):
         run(root.chat("word " * 6000, generator, GREEDY))
     assert root.children() == []
+
+
+@pytest.fixture
+def base(local_server):
+    """The same model as a base model, which continues a text."""
+    generator = GeneratorInfo.custom("real", local_server.base_url, "m", wire="completions")
+    return generator.with_api_key(local_server.key)
+
+
+def test_a_base_model_continues_a_text_from_answer_to_answer(base):
+    tale = ChatNode.root("Once upon a time")
+    first = run(tale.complete(base, GREEDY.with_max_tokens(8)))
+    second = run(first.complete(base, GREEDY.with_max_tokens(8)))
+    at_once = run(tale.complete(base, GREEDY.with_max_tokens(16)))
+    assert at_once.text == first.text + second.text
+    assert first.response.finish_reason is FinishReason.LENGTH
+    assert first.response.usage.prompt_tokens == 4
+
+
+def test_a_base_model_streams_its_text_with_the_probabilities_of_its_tokens(base):
+    tale, params = ChatNode.root("Once upon a time"), GREEDY.replace(logprobs=2, max_tokens=8)
+    whole = run(tale.complete(base, params))
+    stream = tale.complete_streaming(base, params)
+    text = "".join(chunk.delta for chunk in iterate(stream))
+    assert text == whole.text == "".join(token.token for token in whole.response.logprobs)
+    assert [token.token for token in stream.response.logprobs] == [
+        token.token for token in whole.response.logprobs
+    ]
+    assert [len(token.top) for token in whole.response.logprobs] == [2] * 8
+    assert stream.response.usage.completion_tokens == whole.response.usage.completion_tokens == 8
+
+
+def test_a_template_and_a_stop_sequence_make_a_dialogue_of_a_base_model(base):
+    def dialogue(messages):
+        return "".join(f"{message.role}: {message.text}\n" for message in messages) + "assistant:"
+
+    base = base.with_provider(CompletionsProvider(dialogue))
+    ended = NodeCompletionParameters(params=GREEDY.with_stop(["\n"]), force_prepend=" It is ")
+    asked = ChatNode.root("A talk about cities.").add_user(QUESTION)
+    assert "Paris" in run(asked.complete(base, GREEDY.with_stop(["\n"]))).text
+    assert run(asked.complete(base, ended)).text.startswith(" It is ")
+
+
+def test_a_text_that_does_not_fit_a_base_model_is_a_context_length_error(base):
+    with pytest.raises(ContextLengthError, match="shorten"):
+        run(ChatNode.root("word " * 6000).complete(base, GREEDY))
 
 
 def test_a_wrong_key_is_an_authentication_error(local_server):

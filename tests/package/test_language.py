@@ -103,6 +103,7 @@ IS_BOOLEAN = re.compile(r"_*(are|can|had|has|is|may|must|was|were)_")
 # A participle that is right, with the reason.
 EXCEPTIONS = {
     "Budget.reserved": "a property: the amount that is reserved, beside `spent`",
+    "BulkOutcome.parsed": "as ParsedNode.parsed",
     "ParsedNode.parsed": "a property: the value of the answer, as the OpenAI library names it",
     "CostOutcome.resolved": "the name of the resolution that it makes, CostResolution.RESOLVED",
     "CostOutcome.unpriced": "the name of the resolution that it makes, CostResolution.UNPRICED",

@@ -13,9 +13,10 @@ import pytest
 import minillmlib
 import minillmlib.httpx
 import minillmlib.local
+import minillmlib.mcp
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx]
+DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp]
 
 
 def test_all_is_sorted_and_complete():

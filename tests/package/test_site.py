@@ -14,6 +14,7 @@ import minillmlib
 import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
+import minillmlib.mcp
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ DOCS = TOP / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
 REFERENCE = sorted(DOCS.glob("reference/*.md"))
 PAGES = [*CHAPTERS, *REFERENCE, *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"))]  # fmt: skip
-DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx)
+DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_WORDS = 1500
@@ -102,10 +103,12 @@ def test_the_pins_of_the_site_name_no_host_and_have_hashes():
     assert "://" not in text
 
 
-def test_the_catalogue_has_every_error_with_its_base_and_whether_it_is_retried():
+def test_the_catalogue_has_every_error_with_its_base_and_whether_it_is_retried_or_cured():
     text = (DOCS / "error-catalogue.md").read_text()
     rows = re.findall(
-        r"^### (\w+)\n\n.+\n\n\*A kind of `(\w+)`; ((?:not )?retried)\.\*$", text, re.MULTILINE
+        r"^### (\w+)\n\n.+\n\n\*A kind of `(\w+)`; ((?:not )?retried)(, falls back)?\.\*$",
+        text,
+        re.MULTILINE,
     )
     errors = [getattr(minillmlib.errors, name) for name in minillmlib.errors.__all__]
     assert sorted(rows) == sorted(
@@ -113,6 +116,7 @@ def test_the_catalogue_has_every_error_with_its_base_and_whether_it_is_retried()
             error.__name__,
             error.__bases__[0].__name__,
             "retried" if error("x").is_retryable else "not retried",
+            ", falls back" if error("x").allows_fallback else "",
         )
         for error in errors
     )

@@ -24,7 +24,7 @@ import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sent_bodies import CHAT, CLAUDE_WIRE, PNG, RESPONSES_WIRE, asked, body_of
+from sent_bodies import CHAT, CLAUDE_WIRE, COMPLETIONS_WIRE, PNG, RESPONSES_WIRE, asked, body_of
 
 import minillmlib
 from minillmlib import (
@@ -690,7 +690,7 @@ def check_no_bound(
 @door("providers.base.PRICED_EXTRA", "providers.anthropic.PRICED_EXTRA",
       "providers.responses.PRICED_EXTRA", "providers.base._UNPRICED")  # fmt: skip
 def feed_a_key_that_may_cost_more(word: str) -> None:
-    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE):
+    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE, COMPLETIONS_WIRE):
         check_no_bound(provider, {word: 1})
         check_no_bound(provider, {"service_tier": word})
         check_no_bound(provider, {"speed": word})
@@ -735,6 +735,7 @@ def feed_a_fact_of_a_dialect(word: str) -> None:
     "protocols.chat_completions.request._ENCODED",
     "protocols.responses.request._ENCODED",
     "protocols.responses.request._FIELDS",
+    "protocols.completions.request._FIELDS",
     "protocols.fields.COMMON",
     "types.parameters._PARAMETER_CHECKS",
     "types.parameters._SETTING_CHECKS",
@@ -757,6 +758,8 @@ def feed_a_parameter(word: str) -> None:
         body_of(CLAUDE_WIRE, asked("u"), CompletionParameters(logprobs=1))
     with pytest.raises(InvalidParameterError, match="seed"):
         body_of(RESPONSES_WIRE, asked("u"), CompletionParameters(seed=1))
+    with pytest.raises(InvalidParameterError, match="response_format"):
+        body_of(COMPLETIONS_WIRE, asked("u"), CompletionParameters().with_json_response())
 
 
 @door(
@@ -766,7 +769,7 @@ def feed_a_parameter(word: str) -> None:
     "protocols.responses.request._JOINED_OBJECTS",
 )
 def feed_an_extra_key(word: str) -> None:
-    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE):
+    for provider in (*CHAT, CLAUDE_WIRE, RESPONSES_WIRE, COMPLETIONS_WIRE):
         assert body_of(provider, asked("u"), CompletionParameters(extra={word: 1}))[word] == 1
 
 

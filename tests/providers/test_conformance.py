@@ -11,6 +11,8 @@ from minillmlib import (
     AnthropicProvider,
     AzureProvider,
     ChatDialect,
+    CompletionParameters,
+    CompletionsProvider,
     CostOutcome,
     FinishReason,
     GenericProvider,
@@ -97,6 +99,26 @@ RESPONSES = [
         usage=Usage(uncached_input_tokens=1, cache_read_tokens=32, completion_tokens=7),
     ),
 ]
+COMPLETIONS = [
+    ProviderCase(
+        name="text",
+        body=body("completions_openai_text_logprobs.json"),
+        text="\nLow water at 06:12.",
+        usage=Usage(uncached_input_tokens=6, completion_tokens=8),
+    ),
+    ProviderCase(
+        name="stream",
+        events=events("completions_vllm_stream_logprobs.sse"),
+        text="Low water at 06:12.",
+        finish_reason=FinishReason.LENGTH,
+        usage=Usage(uncached_input_tokens=84, completion_tokens=5),
+    ),
+]
+
+
+def written_out(messages):
+    """A template that loses nothing: a test of what a template may do."""
+    return "\n".join(f"{message.text or ''} {message.tool_calls}" for message in messages)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +128,8 @@ RESPONSES = [
      (AzureProvider(), CHAT), (AzureProvider("2024-10-21"), CHAT),
      *((PRESETS[name].provider, CHAT) for name in ("mistral", "deepseek", "moonshot", "zai")),
      *((PRESETS[name].provider, MESSAGES) for name in ("kimi-anthropic", "zai-anthropic")),
-     (ResponsesProvider(), RESPONSES)],
+     (ResponsesProvider(), RESPONSES), (CompletionsProvider(), COMPLETIONS),
+     (CompletionsProvider(written_out), COMPLETIONS)],
     ids=repr,
 )  # fmt: skip
 def test_our_own_providers_keep_the_contract(provider, cases):
@@ -160,6 +183,18 @@ class Forgetful(GenericProvider):
         return super().build_request(model, messages[-1:], params.replace(seed=None), **how)
 
 
+class Dropping(GenericProvider):
+    """Drops one field."""
+
+    def __init__(self, field):
+        super().__init__()
+        self.fields = [field, *(("tool_choice", "parallel_tool_calls") if field == "tools" else ())]
+
+    def build_request(self, model, messages, params, **how):
+        nothing = {field: getattr(CompletionParameters(), field) for field in self.fields}
+        return super().build_request(model, messages, params.replace(**nothing), **how)
+
+
 class Lenient(GenericProvider):
     """Takes whatever content there is for text."""
 
@@ -209,6 +244,15 @@ def test_a_broken_provider_is_told_what_it_breaks(provider, complaints):
         check_provider(provider, CHAT)
     for complaint in complaints:
         assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [name for name in CompletionParameters.__struct_fields__ if name != "openrouter_routing"],
+)
+def test_no_field_may_be_dropped(field):
+    with pytest.raises(AssertionError, match=f"{field} is neither sent nor refused"):
+        check_provider(Dropping(field), CHAT)
 
 
 @pytest.mark.parametrize("cases", [[], [ProviderCase(name="empty", text="")]])

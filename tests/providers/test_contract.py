@@ -23,6 +23,7 @@ from minillmlib import (
     ChatNode,
     CompletionParameters,
     CompletionResponse,
+    CompletionsProvider,
     CostResolution,
     FinishReason,
     GeneratorInfo,
@@ -77,9 +78,10 @@ def test_the_contract_is_the_guides_nine_methods_and_four_more():
         OpenRouterProvider(),
         AnthropicProvider(),
         GenericProvider(),
+        CompletionsProvider(),
     ):
         assert {name for name in dir(provider) if not name.startswith("_")} <= methods | {
-            "dialect", "capabilities", "billing", "batches", "legacy_token_limit", "marks_prefill",
+            "dialect", "capabilities", "billing", "batches", "legacy_token_limit", "marks_prefill", "template",
         }  # fmt: skip
 
 

@@ -279,6 +279,7 @@ CASES = {
     "a top_p of 1": {"top_p": 1},
 }
 PLAIN = {"temperature": 1, "top_p": 0.5, "max_tokens": 2000}
+# Where only some models refuse something: one that does, and one that does not.
 MODELS = {
     "xai": ("grok-4.6", "grok-3"), "together": ("deepseek-ai/DeepSeek-V4", "meta/llama"),
     "cerebras": ("gpt-oss-120b", "qwen-3.8"), "moonshot": ("kimi-k3-thinking", "moonshot-v1"),

@@ -18,6 +18,7 @@ from minillmlib import (
     BadRequestError,
     ChatNode,
     CompletionParameters,
+    CompletionsProvider,
     GeneratorInfo,
     GenericProvider,
     InvalidParameterError,
@@ -36,7 +37,7 @@ from minillmlib.testing import ScriptedReply, ScriptedTransport
 GUIDE = Path(__file__).parents[2] / "docs" / "parameters.md"
 PROVIDERS = [
     OpenAiProvider(), ResponsesProvider(), OpenRouterProvider(), GenericProvider(),
-    AnthropicProvider(),
+    AnthropicProvider(), CompletionsProvider(),
 ]  # fmt: skip
 TOOLS = [ToolDefinition(name="f"), ToolDefinition(name="g")]
 SCHEMA = {"type": "object", "properties": {}}
@@ -81,7 +82,7 @@ def table() -> dict[tuple[str, str], list[str]]:
 
 
 def sent(provider, params, model="m", leaf=None):
-    """The body and the receipt of a call with these parameters."""
+    """The body and the request report of a call with these parameters."""
     transport = ScriptedTransport([ScriptedReply.json(answer_to(provider))])
     generator = GeneratorInfo.custom("t", "https://t.example/v1", model).replace(
         provider=provider, transport=transport
@@ -103,11 +104,11 @@ def test_a_field_does_what_the_guide_says(row, column):
     field, cell, provider = row[0], table()[row][column], PROVIDERS[column]
     first, second = VALUES[row]
     plain = CompletionParameters(max_tokens=2000, tools=TOOLS if field in NEEDS_TOOLS else None)
-    before, _ = sent(provider, plain)
     if cell == "error":
-        with pytest.raises(InvalidParameterError, match=field):
+        with pytest.raises(InvalidParameterError, match=f"no tools;|{field}"):
             sent(provider, plain.replace(**{field: first}))
         return
+    before, _ = sent(provider, plain)
     after, request_report = sent(provider, plain.replace(**{field: first}))
     again, _ = sent(provider, plain.replace(**{field: second}))
     assert set(request_report.sent) == set(after)

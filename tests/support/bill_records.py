@@ -590,6 +590,12 @@ RESPONSES = {
     "Responses of xAI without its cost": Bill("responses", answered(12, 61, 128, None, 55),
         # 12 x 0.2 + 128 x 0.05 + 61 x 0.5 = 2.4 + 6.4 + 30.5
         GROK, usage(12, 128, 0, 61, 55), "0.0000393"),
+    "Responses of OpenRouter": Bill("responses", answered(74, 19, 0, None, 8,
+        **routed(4.48e-06, 4.48e-06, is_byok=False)),
+        PLAIN, usage(74, 0, 0, 19, 8, cost="0.00000448"), "0.00000448"),
+    "Responses of OpenRouter, with a key of one's own": Bill("responses", answered(74, 19, 0, None,
+        8, **routed(0, 4.48e-06, is_byok=True)),
+        None, usage(74, 0, 0, 19, 8), None),
     "Responses that write for a lifetime of their own": Bill("responses", answered(10, 5, 0, 2048,
         cache_write_tokens_details={"ttl_30m_tokens": 0, "ttl_12h_tokens": 2048}),
         GPT, usage(10, 0, 2048, 5, surcharges=("ttl_12h_tokens",)), None),

@@ -141,13 +141,26 @@ class Browser:
         found = self._call("POST", "/element", {"using": "css selector", "value": selector})
         return found[ELEMENT]
 
-    def look(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
-        """The size and kind of the screen, and whether its user likes it dark."""
+    def look(
+        self,
+        width: int,
+        height: int,
+        *,
+        dark: bool = False,
+        phone: bool = False,
+        prints: bool = False,
+    ) -> None:
+        """The size and kind of the screen, or paper, and whether its user likes it dark."""
         size = {"width": width, "height": height, "mobile": phone}
         scale = {"deviceScaleFactor": 2 if phone else 1}
         self._devtools("Emulation.setDeviceMetricsOverride", size | scale)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._devtools("Emulation.setEmulatedMedia", {"features": [scheme]})
+        media = {"media": "print" if prints else "", "features": [scheme]}
+        self._devtools("Emulation.setEmulatedMedia", media)
+
+    def pages_when_printed(self) -> int:
+        data = base64.b64decode(self._call("POST", "/print", {}))
+        return len(re.findall(rb"/Type\s*/Page\b", data))
 
     def picture(self) -> bytes:
         """The window as a PNG."""

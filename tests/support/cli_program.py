@@ -26,6 +26,7 @@ DIM, RED, PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 HOSTILE = "a\x1b[2Jb\x07c\x9bd\x7fe\u202ef\u2066g\u200fh[red]i[/red] :smile: 12\ttab"
 SHOWN = r"a\x1b[2Jb\x07c\x9bd\x7fe\u202ef\u2066g\u200fh[red]i[/red] :smile: 12"
 
+REFUSALS = {"fail": 400, "key": 401, "broken": 500}
 COUNTS = {"prompt_tokens": 27, "completion_tokens": 8, "total_tokens": 35}
 
 # The program, with a terminal of its own.
@@ -47,11 +48,13 @@ class Service(ThreadingHTTPServer):
     """Speaks the stream of chat completions; the last message says what it does."""
 
     daemon_threads = True
+    request_queue_size = 256
     block_on_close = False
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answering)
         self.bodies, self.headers = [], []
+        self.is_mended = False  # what was refused is answered
         self.gate = threading.Event()
         self.hung_up = threading.Event()
 
@@ -61,6 +64,7 @@ class Service(ThreadingHTTPServer):
         self.headers.clear()
         self.gate.clear()
         self.hung_up.clear()
+        self.is_mended = False
         return self
 
     @property
@@ -79,9 +83,32 @@ class Answering(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.bodies.append(body)
-        question = body["messages"][-1]["content"].split()[0]
+        question = (body.get("prompt") or body["messages"][-1]["content"]).split()[0]
+        if not body.get("stream"):
+            with contextlib.suppress(OSError):
+                self.answer_whole(question, body["messages"][-1]["content"])
+            return
         with contextlib.suppress(OSError):
             getattr(self, f"answer_{question}", self.answer_plain)()
+
+    def answer_whole(self, question, text):
+        """The answers to the rows of a run."""
+        if question == "gate":
+            self.server.gate.wait(PATIENCE_SECS)
+        if question == "slow":
+            time.sleep(0.2)
+        if question in REFUSALS and not self.server.is_mended:
+            self.begin(REFUSALS[question], "application/json")
+            self.wfile.write(json.dumps({"error": {"message": "no [bold]\x1b]0;x"}}).encode())
+            return
+        label = "good" if "like" in text else "bad"
+        said = {"label": json.dumps({"label": label}), "formula": '=1+1\n"x",\x1b[2J\u202e'}
+        message = {"role": "assistant", "content": said.get(question, f"It is {text}.")}
+        finish = "length" if question == "cut" else "stop"
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        self.begin(200, "application/json")
+        answer = {"id": "c", "model": "m", "choices": [choice], "usage": COUNTS}
+        self.wfile.write(json.dumps(answer).encode())
 
     def begin(self, status=200, kind="text/event-stream"):
         self.send_response(status)

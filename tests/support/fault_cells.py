@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from fault_server import FaultExchange, FaultServer, Play, at
 from fault_wires import COUNTS, TEXT, WIRES, Counts
+from short_answers import said, streamed
 
 from minillmlib import (
     Attempt,
@@ -31,6 +32,7 @@ from minillmlib import (
     TokenPrice,
     Transport,
 )
+from minillmlib.testing import ScriptedTransport
 
 __all__ = ["Cell", "Expect", "Fault", "late", "refused", "right", "unsent", "wrong"]
 
@@ -47,8 +49,13 @@ GENERATORS: Mapping[str, Callable[[str], GeneratorInfo]] = {
     "anthropic": lambda url: GeneratorInfo.anthropic("claude-haiku-4-5").with_base_url(url),
     "responses": lambda url: GeneratorInfo.openai("m", wire="responses").with_base_url(url),
     "generic": lambda url: GeneratorInfo.custom("generic", url, "m").with_token_price(PRICE),
+    "azure": lambda url: GeneratorInfo.azure("m", url),
+    "azure-dated": lambda url: GeneratorInfo.azure("m", url, "2024-10-21"),
+    "azure-responses": lambda url: GeneratorInfo.azure("m", url, wire="responses"),
+    "completions": lambda url: GeneratorInfo.custom("completions", url, "m", wire="completions"),
 }
 PRICE = TokenPrice(1, 5)
+RESCUE = '{"from": "the fallback"}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +147,8 @@ class Cell(NamedTuple):
         streamed = self.fault.streamed if self.mode == "streamed" else None
         return streamed or self.fault.expect
 
-    async def complaints(self, transport: Transport) -> list[str]:
-        """Make the call, and return what of it is not right."""
+    async def complaints(self, transport: Transport, *, has_fallback: bool = False) -> list[str]:
+        """Make the call, perhaps with a fallback, and return what of it is not right."""
         fault = self.fault
         async with fault.place(fault.play) as server:
             generator = GENERATORS[self.provider](f"{server.url}/{self.provider}/v1")
@@ -150,6 +157,8 @@ class Cell(NamedTuple):
             if fault.is_warm:
                 await ChatNode.root("s").chat("warm up", generator)
                 await _a_while()  # for a server that ends it after the answer
+            if has_fallback:
+                generator = generator.or_else(self._rescuer())
             before = len(server.ledger)
             seen = await self._call(generator)
             await _reported(seen)
@@ -159,6 +168,9 @@ class Cell(NamedTuple):
             ledger = server.ledger[before:]
         if seen.foreign is not None:
             return [f"{seen.foreign} escapes"]
+        if has_fallback and self._is_cured(seen):
+            told = _about_the_rescue(seen, self.expect, ledger, self.provider)
+            return [*told, *([] if is_rid else ["the connection is still held"])]
         return [
             *_about_what_is_seen(seen, self.expect),
             *_about_time(seen, self.expect),
@@ -166,6 +178,18 @@ class Cell(NamedTuple):
             *_about_the_tree(seen),
             *([] if is_rid else ["the connection is still held"]),
         ]
+
+    def _rescuer(self) -> GeneratorInfo:
+        """Return a generator that answers."""
+        reply = said(RESCUE) if self.mode == "whole" else streamed(RESCUE)
+        fallback = GeneratorInfo.custom("rescuer", "https://rescuer.example/v1", "r")
+        return fallback.with_transport(ScriptedTransport([reply]))
+
+    def _is_cured(self, seen: Seen) -> bool:
+        """Whether the fallback has to answer: after such an error, and before any chunk."""
+        errors, was_rescued = self.expect.errors, seen.delivered == RESCUE
+        allows = errors and all(kind.allows_fallback for kind in errors)
+        return allows and self.expect.clock != "deadline" and (was_rescued or not seen.chunks)
 
     async def _call(self, generator: GeneratorInfo) -> Seen:
         seen = Seen(root=ChatNode.root("s"))
@@ -206,6 +230,7 @@ class Cell(NamedTuple):
             async with stream:
                 async for chunk in stream:
                     pause_secs = 0.0 if seen.delivered else self.fault.pause_secs
+                    seen.chunks += 1
                     seen.delivered += chunk.delta
                     await asyncio.sleep(pause_secs)
             seen.node = stream.node
@@ -249,12 +274,38 @@ class Seen:
     foreign: str | None = None
     """An error that is not ours."""
     delivered: str = ""
+    chunks: int = 0
     secs: float = 0.0
     late_secs: float = 0.0
     """How late the machine itself was meanwhile."""
     attempts: tuple[Attempt, ...] = ()
     stream_attempts: tuple[Attempt, ...] | None = None
     reports: list[CostInfo] = field(default_factory=list)
+
+
+def _about_the_rescue(
+    seen: Seen, expect: Expect, ledger: list[FaultExchange], provider: str
+) -> list[str]:
+    """Check that the fallback answered alone, and that the record has all attempts of both."""
+    if seen.error is not None:
+        return [f"{type(seen.error).__name__} instead of an answer of the fallback"]
+    told = [] if seen.node.text == RESCUE else [f"text {seen.node.text!r}"]
+    if seen.chunks > 2:  # the text and the end
+        told.append(f"{seen.chunks} chunks")
+    *failed, last = seen.attempts
+    if (last.generator, last.outcome) != ("rescuer", AttemptOutcome.ANSWERED):
+        told.append(f"the last attempt is of {last.generator}")
+    if len([attempt for attempt in failed if attempt.was_sent]) != len(ledger):
+        told.append(f"the server saw {len(ledger)} attempts")
+    wanted = [*expect.earlier, (expect.outcome, expect.cost)]
+    found = [(attempt.outcome, _cost_of(attempt, expect.counts, provider)) for attempt in failed]
+    if found != wanted:
+        told.append(f"recorded as {found}")
+    if failed[-1].error not in {kind.__name__ for kind in expect.errors}:
+        told.append(f"recorded with {failed[-1].error}")
+    if [report.attempts for report in seen.reports] != [seen.attempts]:
+        told.append(f"{len(seen.reports)} reports, or with other attempts")
+    return told + _about_the_tree(seen)
 
 
 def _about_what_is_seen(seen: Seen, expect: Expect) -> list[str]:

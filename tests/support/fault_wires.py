@@ -155,6 +155,22 @@ class Wire:
         return {"id": "chatcmpl-CkSample0001", "object": kind, "created": 1795000000, "model": "m"}
 
 
+class CompletionsWire(Wire):
+    """The texts of base models."""
+
+    name = "completions"
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+        body = {**self._names("text_completion"), "choices": [choice]}
+        return self._with_usage(body, usage)
+
+    def _chunk(self, delta: dict, reason: str | None = None) -> bytes:
+        choice = {"index": 0, "text": delta.get("content", ""), "logprobs": None}
+        choice["finish_reason"] = reason
+        return event({**self._names("text_completion"), "choices": [choice], "usage": None})
+
+
 class OpenRouterWire(Wire):
     """OpenRouter: chat completions with the cost beside the counts."""
 
@@ -303,14 +319,58 @@ class ResponsesWire(Wire):
         return {"id": "resp_01Sample", "object": kind, "created_at": 1795000000, "model": "m"}
 
 
-CHAT = ("openai", "openrouter", "generic")
-RESPONSES = ("responses",)
+NAMELESS = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
+UNFILTERED = {"hate": {"filtered": False, "severity": "safe"}}
+
+
+class AzureWire(Wire):
+    """Chat completions at Azure: filters report before and after the text, and errors have no type."""
+
+    name = "azure"
+
+    def start(self) -> bytes:
+        of_prompt = [{"prompt_index": 0, "content_filter_results": UNFILTERED}]
+        return event({**NAMELESS, "prompt_filter_results": of_prompt}) + super().start()
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        body = super().message(text, reason, usage)
+        body["choices"][0]["content_filter_results"] = UNFILTERED
+        return body
+
+    def counted(self, usage: object = ...) -> bytes:
+        late = {"index": 0, "finish_reason": None, "content_filter_results": UNFILTERED}
+        return event({**NAMELESS, "choices": [late]}) + super().counted(usage)
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        return {"error": {"code": str(status), "message": message}}
+
+
+class AzureResponsesWire(ResponsesWire):
+    """Responses at Azure, with its filters and its errors."""
+
+    name = "azure-responses"
+
+    def message(self, text: str = TEXT, reason: str = "stop", usage: object = ...) -> dict:
+        passed = {"blocked": False, "content_filter_results": UNFILTERED}
+        return {**super().message(text, reason, usage), "content_filters": [passed]}
+
+    def failure(self, status: int, message: str = "No.") -> dict:
+        return AzureWire.failure(self, status, message)
+
+
+# With the events of this family.
+CHAT = ("openai", "openrouter", "generic", "completions", "azure", "azure-dated")
+RESPONSES = ("responses", "azure-responses")
 WIRES: dict[str, Wire] = {
     "openai": Wire(),
     "openrouter": OpenRouterWire(),
     "anthropic": AnthropicWire(),
     "generic": Wire(),
+    "completions": CompletionsWire(),
     "responses": ResponsesWire(),
+    "azure": AzureWire(),
+    "azure-dated": AzureWire(),
+    "azure-responses": AzureResponsesWire(),
 }
 
 

@@ -202,14 +202,17 @@ class Recorded(NamedTuple):
     responses_streams: Corpus
     responses_whole: Corpus
     responses_chunk: Corpus
+    completions_streams: Corpus
+    completions_whole: Corpus
+    completions_chunk: Corpus
     failures: Corpus
     counts: Corpus
 
 
 def wire_of(name: str) -> str:
     """The wire that a golden file is in."""
-    if name.startswith("responses"):
-        return "responses"
+    if name.startswith(("responses", "completions")):
+        return name.partition("_")[0]
     return "claude" if name.startswith("anthropic") or "anthropic_skin" in name else "chat"
 
 
@@ -250,7 +253,7 @@ def recorded() -> Recorded:
     events = [(wire_of(name), event) for name in streams for event in event_data(streams[name])]
     bodies = [*whole.values(), *(event for _, event in events)]
     by_wire = {}
-    for wire in ("chat", "claude", "responses"):
+    for wire in ("chat", "claude", "responses", "completions"):
         for kind, found in (("streams", streams), ("whole", whole)):
             own = [data for name, data in found.items() if wire_of(name) == wire]
             by_wire[f"{wire}_{kind}"] = Corpus(own)

@@ -18,6 +18,7 @@ from minillmlib import (
     AnthropicProvider,
     ApiError,
     CompletionResponse,
+    CompletionsProvider,
     FinishReason,
     InvalidParameterError,
     MiniLLMError,
@@ -45,6 +46,9 @@ ROUTER, CLAUDE, RESPONSES = OpenRouterProvider(), AnthropicProvider(), Responses
 
 
 GENERIC = minillmlib.GenericProvider()
+
+
+COMPLETIONS = CompletionsProvider()
 
 
 def check_text(*texts: object) -> None:
@@ -214,6 +218,8 @@ PARSERS = {
     "claude event": Parser("claude_chunk", (chunk_reader(CLAUDE),)),
     "response": Parser("responses_whole", (whole_reader(RESPONSES),), share=4),
     "response event": Parser("responses_chunk", (stream_reader(RESPONSES),), share=4),
+    "completion": Parser("completions_whole", (whole_reader(COMPLETIONS),), share=4),
+    "completion chunk": Parser("completions_chunk", (chunk_reader(COMPLETIONS),), share=4),
     "failure": Parser("failures", (read_failure, read_failure_inside_success)),
     "usage": Parser("counts", tuple(map(usage_reader, (GENERIC, ROUTER, CLAUDE, RESPONSES)))),
 }

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+import golden_completions
 import golden_responses
 import msgspec
 
@@ -317,6 +318,7 @@ ANSWERS = {
     "sse_framing_edge_cases.sse": CompletionResponse(
         id=STREAM_ID, model="gpt-5.6-terra", content="Aline\u2028sep\x85end",
         finish_reason=STOP, raw_finish_reason="stop", usage=None),
+    **golden_completions.ANSWERS,
     **golden_responses.ANSWERS,
 }  # fmt: skip
 
@@ -399,6 +401,7 @@ EXTRA = {
             "url": "https://example.org/tides", "title": "Tide tables",
             "content": "Tuesday 12:31", "start_index": 23, "end_index": 36}}]},
     "sse_framing_edge_cases.sse": OPENAI_STREAM,
+    **golden_completions.EXTRA,
     **golden_responses.EXTRA,
 }  # fmt: skip
 
@@ -500,6 +503,9 @@ FAILURES = {
     "compat_mistral_error_tool_id.json": Failure(
         "BadRequestError", 400, "invalid_request_error",
         "Tool call id was call_0fypS1hVX but must be a-z, A-Z, 0-9, with a length of 9."),
+    "completions_openai_error_chat_model_404.json": Failure(
+        "NotFoundError", 404, "invalid_request_error",
+        "This is a chat model and not supported in the v1/completions endpoint."),
     "openai_error_context_length.json": Failure(
         "ContextLengthError", 400, "context_length_exceeded",
         "This model's maximum context length is 400000 tokens. "
@@ -582,6 +588,10 @@ BROKEN_STREAMS = {
         "ContextLengthError", 200, "exceed_context_size_error",
         "the request exceeds the available context size. "
         "try increasing the context size or enable context shift"),
+    "completions_vllm_stream_error_midway.sse": Failure(
+        "ServerError", 200, "InternalServerError", "Internal server error", partial="Low water"),
+    "completions_vllm_stream_truncated.sse": Failure(
+        "IncompleteStreamError", None, None, "", partial="Low water at"),
     "openai_stream_error_midway.sse": Failure(
         "ServerError", 200, "server_error",
         "The server had an error while processing your request. Sorry about that!",

@@ -197,7 +197,8 @@ _ROWS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "azure_text.json": ((TWO, (SEALED,), usage(27, 70, 64)), {}),
     "azure_stream_content_filter.sse": (("To begin", (), usage(40, 4)), FILTERED),
     "openrouter_stream.sse": (("Two high waters.", (SEALED,), usage(
-        74, 19, 8, service_tier="auto")), {"reasoning": "They want the tide."}),
+        74, 19, 8, service_tier="auto", native_cost=Decimal("4.48e-06"),
+        native_cost_source="usage.cost")), {"reasoning": "They want the tide."}),
     "lmstudio_stream_arguments_done_only.sse": (
         ("", (SEALED,), usage(171, 31, 5)),
         {**CALLED, "reasoning": "Read the gauge.", "calls": NORTH}),

@@ -33,6 +33,7 @@ def answer(
     finish: str = "stop",
     said: str | None = None,
     failures: int = 0,
+    logprobs: list[dict] = (),
     **message: object,
 ) -> ChatNode:
     """The node of an answer that a provider gave, at this cost; None: the bill is not known.
@@ -40,6 +41,7 @@ def answer(
     So many attempts fail before.
     """
     choice = {"index": 0, "finish_reason": finish, "message": {"content": text} | message}
+    choice["logprobs"] = {"content": list(logprobs)}
     body: dict = {"id": "gen-1", "model": model, "choices": [choice]}
     if cost is not None:
         tokens = {
@@ -211,5 +213,7 @@ def tree_of(strings: list[str]) -> ChatNode:
         messages.append(Message.tool_result(text, text, is_error=True))
     root, _ = ChatNode.from_messages(messages)
     for text in strings[:2]:
-        answer(root, text, cost=0.5, model=text, reasoning=text, said=text)
+        probable = {"token": text, "logprob": -0.5}
+        tokens = [probable | {"top_logprobs": [probable] * 2}] * 2
+        answer(root, text, cost=0.5, model=text, reasoning=text, said=text, logprobs=tokens)
     return root

@@ -15,6 +15,7 @@ from minillmlib import (
     AnthropicProvider,
     ChatNode,
     CompletionParameters,
+    CompletionsProvider,
     GeneratorInfo,
     GenericProvider,
     OpenAiProvider,
@@ -30,6 +31,9 @@ CLAUDE_WIRE = AnthropicProvider()
 
 
 RESPONSES_WIRE = ResponsesProvider()
+
+
+COMPLETIONS_WIRE = CompletionsProvider()
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from minillmlib import AnthropicProvider, GeneratorInfo, Provider, ResponsesProvider
+from minillmlib import (
+    AnthropicProvider,
+    CompletionsProvider,
+    GeneratorInfo,
+    Provider,
+    ResponsesProvider,
+)
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 ANSWER = {"choices": [{"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}]}
@@ -24,10 +30,15 @@ RESPONSE = {
 }
 
 
+COMPLETION = {"choices": [{"index": 0, "text": "ok", "finish_reason": "stop"}]}
+
+
 def answer_to(provider: Provider) -> dict[str, object]:
     """The answer in the wire of a provider."""
     if isinstance(provider, AnthropicProvider):
         return CLAUDE
+    if isinstance(provider, CompletionsProvider):
+        return COMPLETION
     return RESPONSE if isinstance(provider, ResponsesProvider) else ANSWER
 
 

@@ -9,7 +9,14 @@ import pytest
 from short_answers import ANSWER
 
 import minillmlib
-from minillmlib import ChatNode, CostTotal, GeneratorInfo, InvalidParameterError, Message
+from minillmlib import (
+    ChatNode,
+    CompletionResponse,
+    CostTotal,
+    GeneratorInfo,
+    InvalidParameterError,
+    Message,
+)
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 pytestmark = pytest.mark.long
@@ -18,11 +25,13 @@ DEPTH = 100_000
 
 # What a call costs grows with the thread, so these are tried at a depth of a thousand.
 ASKS_A_MODEL = {
-    "chat", "chat_streaming", "chat_streaming_tracked", "chat_tracked", "collapse_thread",
-    "complete", "complete_streaming",
+    "chat", "chat_many", "chat_many_streaming", "chat_streaming", "chat_streaming_tracked",
+    "chat_tracked", "collapse_thread",
+    "complete", "complete_many", "complete_many_streaming", "complete_streaming",
     "complete_streaming_tracked", "complete_tracked", "ensure_cached", "run_tools",
     "run_tools_streaming",
 }  # fmt: skip
+FREE = CompletionResponse(content="x").without_cost()
 MAKES_A_TREE = {"from_messages", "from_thread_file", "from_thread_json", "load_tree", "root"}
 
 
@@ -92,6 +101,9 @@ USES = {
     "children": lambda leaf, _: len(leaf.root_node.children()) == 2,
     "clear_all_cache_breakpoints": lambda leaf, _: leaf.clear_all_cache_breakpoints() == leaf,
     "clear_cache_breakpoint": lambda leaf, _: leaf.clear_cache_breakpoint() == leaf,
+    "add_response": lambda leaf, _: leaf.add_response(FREE).depth
+        == DEPTH + 1,
+    "copy_thread": lambda leaf, _: leaf.copy_thread().depth == DEPTH,
     "cost": lambda leaf, _: leaf.cost == CostTotal(),
     "depth": lambda leaf, _: leaf.depth == DEPTH,
     "depth_first": lambda leaf, _: sum(1 for _ in leaf.root_node.depth_first()) > DEPTH,
@@ -102,6 +114,8 @@ USES = {
     "detach": lambda leaf, path: (
         copy := copied(leaf, path).children()[1]).detach().node_count() >= DEPTH and copy.is_root,
     "estimate_cost": lambda leaf, _: leaf.estimate_cost(answering()) is not None,
+    "preview_request": lambda leaf, _: len(
+        leaf.preview_request(answering()).body["messages"]) == DEPTH + 1,
     "find": lambda leaf, _: leaf.root_node.find(leaf.id) == leaf
         == leaf.root_node.find(lambda node: node == leaf),
     "format_kwargs": lambda leaf, _: leaf.format_kwargs is not None,

@@ -175,6 +175,14 @@ def test_what_an_answer_was_is_told_beside_its_text():
     assert thoughtful["tokens"] == [87, 43]
 
 
+def test_the_tokens_of_an_answer_come_with_their_probabilities():
+    other = {"token": "<b>", "logprob": -2.123456}
+    said = {"token": "Hi", "logprob": -0.25, "top_logprobs": [other]}
+    _, _, row = rows_of(answer(ChatNode.root("s"), "Hi", logprobs=[said], said="u").root_node)
+    assert row["logprobs"] == [["Hi", -0.25, [["<b>", -2.1235]]]]
+    assert not any("logprobs" in row for row in rows_of(travel_tree()))
+
+
 def test_a_failed_tool_and_failed_attempts_are_told():
     root = ChatNode.root("s")
     call = ToolCall(id="call_9", name="city", arguments="{}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import browser as chromium
 import pytest
 from browser import Browser
-from page_trees import bushy_tree, deep_tree, hostile_strings, travel_tree, tree_of
+from page_trees import answer, bushy_tree, deep_tree, hostile_strings, travel_tree, tree_of
 
 from minillmlib import ChatNode
 
@@ -168,6 +168,56 @@ def test_a_chat_shows_calls_thoughts_pictures_and_what_ended_an_answer(opened):
     assert "answers forecast" in text_of(window, "[data-role=tool] header")
     window.click_at(*place(window, "11"))
     assert "ended by length" in text_of(window, "article:last-of-type header")
+
+
+CHANCES = (("Low", -0.01), (" water", -1.5), ("\n", -3.0), ("<b>at</b>", -9999.0))
+TOKENS = [
+    {"token": token, "logprob": logprob, "top_logprobs": [{"token": " tide", "logprob": -0.5}]}
+    for token, logprob in CHANCES
+]
+
+
+@pytest.mark.parametrize("is_dark", [False, True], ids=["light", "dark"])
+def test_the_tokens_of_an_answer_are_tinted_by_doubt_and_tell_what_else_was_likely(opened, is_dark):
+    said = "".join(token for token, _ in CHANCES)
+    root = ChatNode.root("When is it low?")
+    answer(root, said, logprobs=TOKENS)
+    window = opened(root, dark=is_dark)
+    assert text_of(window, ".tokens summary") == "4 tokens"
+    assert window.run("return document.querySelectorAll('.tokens span').length") == 0
+    window.click(".tokens summary")
+    assert text_of(window, ".tokens .text") == said
+    # The ground is mixed with the text's own, as the eye does.
+    doubts, contrasts = window.run("""
+        const parse = text => text.match(/[\\d.]+/g).map(Number);
+        const channel = c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+        const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+        const page = parse(getComputedStyle(document.body).backgroundColor).map(c => c / 255);
+        const tokens = [...document.querySelectorAll(".tokens span")];
+        const tints = tokens.map(token => parse(getComputedStyle(token).backgroundColor));
+        return [tints.map(tint => tint[3]), tokens.map((token, i) => {
+          const [r, g, b, a] = tints[i], under = [r, g, b].map((c, k) => c * a + page[k] * (1 - a));
+          const ink = parse(getComputedStyle(token).color).map(c => c / 255);
+          const [x, y] = [light(ink), light(under)].sort((p, q) => q - p);
+          return (x + 0.05) / (y + 0.05);
+        })];""")
+    assert doubts == sorted(doubts)
+    assert doubts[0] < 0.02
+    assert doubts[-1] > 0.4
+    assert min(contrasts) >= 4.5
+    box = window.run("""const box = document.querySelectorAll(".tokens span")[1].getBoundingClientRect();
+        return [box.left + box.width / 2, box.top + box.height / 2];""")
+    window.click_at(*box)
+    assert text_of(window, ".tokens .note") == '" water" 22.3 % · " tide" 60.7 %'
+
+
+def test_a_printed_page_has_all_messages_and_no_control(opened):
+    window = opened(deep_tree(80))
+    assert window.pages_when_printed() > 2
+    window.look(1440, 900, prints=True)
+    seen = window.run("""return [...document.querySelectorAll("article, button, canvas, input")].filter(
+        e => e.checkVisibility()).map(e => e.tagName);""")
+    assert seen == ["ARTICLE"] * 80
 
 
 def shown_in_comparison(window: Browser) -> list[list[list[str]]]:
@@ -371,14 +421,23 @@ def show_all(window: Browser) -> None:
         while (more()) more().click();""")
 
 
+def point_at_tokens(window: Browser) -> None:
+    """Opens the tokens of all answers in sight, and points at each."""
+    window.run("document.querySelectorAll('.tokens').forEach(box => { box.open = true; })")
+    window.wait_for("document.querySelectorAll('.tokens span').length")
+    window.run("""document.querySelectorAll(".tokens span").forEach(
+        token => token.dispatchEvent(new PointerEvent("pointerover")));""")
+
+
 def walk_everything(window: Browser, wanted: str) -> list[list[str]]:
     """The elements in each state of the page: the whole thread, a search, a comparison, a branch."""
     states = []
     show_all(window)
     states.append(window.run(ELEMENTS))
     assert sum("ARTICLE" in element for element in states[0]) == 2001
-    window.run("location.hash = '#2001,2003'")
+    window.run("location.hash = '#2002,2004'")
     window.wait_for("document.querySelector('.pair')")
+    point_at_tokens(window)
     states.append(window.run(ELEMENTS))
     window.run("location.hash = '#0'")
     window.wait_for("!document.querySelector('.pair')")

@@ -342,3 +342,12 @@ def test_shares_of_a_cost_add_up_to_it(amount, count):
     assert len(shares) == count
     assert sum(shares) == amount
     assert max(shares) - min(shares) <= Decimal("1e-12")
+
+
+def test_a_fallback_answers_for_the_siblings_that_are_missing():
+    broken = ScriptedReply.json({"error": {"message": "no"}}, status=500)
+    other = custom(answers("x"), answers("y"), answers("z"))
+    node = question()
+    nodes = run(node.complete_many(3, openai(*[broken] * 3).or_else(other), TINY))
+    assert sorted(one.text for one in nodes) == ["x", "y", "z"]
+    assert len(node.children()) == 3

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from dataclasses import dataclass
 
 import msgspec
 import pytest
+from tool_scripts import (
+    CANCELLED,
+    UNCERTAIN,
+    add,
+    asked,
+    call,
+    fail,
+    flags,
+    greet,
+    model,
+    says,
+    sent,
+    sleep,
+    streams,
+    texts,
+)
 
 from minillmlib import (
     BadRequestError,
     ChatNode,
     CompletionParameters,
-    GeneratorInfo,
     ImagePart,
     InvalidParameterError,
     NodeCompletionParameters,
@@ -29,71 +43,12 @@ from minillmlib import (
     iterate,
     run,
 )
-from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.testing import ScriptedReply
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def call(number: int, name: str, /, **arguments: object) -> dict[str, object]:
-    function = {"name": name, "arguments": json.dumps(arguments)}
-    return {"id": f"call_{number}", "type": "function", "function": function}
-
-
-def says(text: str | None = None, *calls: object) -> ScriptedReply:
-    message: dict[str, object] = {"role": "assistant", "content": text}
-    if calls:
-        message["tool_calls"] = calls
-    choice = {"message": message, "finish_reason": "tool_calls" if calls else "stop"}
-    return ScriptedReply.json({"choices": [choice]})
-
-
-def streams(text: str = "", *calls: dict[str, object]) -> ScriptedReply:
-    deltas: list[dict[str, object]] = [{"content": piece} for piece in text.split("|") if piece]
-    deltas += [{"tool_calls": [{"index": n} | call]} for n, call in enumerate(calls)]
-    choices: list[dict[str, object]] = [{"index": 0, "delta": delta} for delta in deltas]
-    choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls" if calls else "stop"})
-    events = [f"data: {json.dumps({'choices': [choice]})}\n\n".encode() for choice in choices]
-    return ScriptedReply.events(*events, b"data: [DONE]\n\n")
-
-
-def model(*replies: ScriptedReply) -> GeneratorInfo:
-    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
-    return generator.with_transport(ScriptedTransport(replies))
-
-
-def sent(generator: GeneratorInfo, number: int) -> dict:
-    return json.loads(generator.transport.requests[number].body)
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-async def greet(name: str) -> str:
-    """Greet somebody."""
-    await asyncio.sleep(0)
-    return f"Hello {name}"
-
-
-def fail(what: str) -> str:
-    """Fail."""
-    raise LookupError(f"no {what}")
-
-
 ONCE = NodeCompletionParameters(retry=0)
-
-
-def asked() -> ChatNode:
-    return ChatNode.root("s").add_user("u")
-
-
-def texts(node: ChatNode) -> list[str | None]:
-    return [message.text for message in node.thread()][2:]
-
-
-def flags(node: ChatNode) -> list[bool]:
-    return [message.is_error for message in node.thread() if message.tool_call_id]
 
 
 async def test_tools_run_until_the_model_answers_and_each_step_is_a_node():
@@ -174,11 +129,6 @@ async def test_at_most_so_many_tools_run_at_the_same_time():
 
 
 async def test_a_tool_that_takes_too_long_is_told_to_the_model():
-    async def sleep() -> str:
-        """Sleep."""
-        await asyncio.sleep(60)
-        return "never"
-
     async def own() -> str:
         """Time out by itself."""
         raise TimeoutError
@@ -198,18 +148,13 @@ async def test_the_turns_are_limited_and_the_last_results_are_kept():
 
 
 async def test_the_whole_loop_has_a_deadline_also_within_a_tool():
-    async def sleep() -> str:
-        """Sleep."""
-        await asyncio.sleep(60)
-        return "never"
-
     node = asked()
     with pytest.raises(RequestTimeoutError, match="deadline_secs"):
         await node.run_tools(
             model(says(None, call(1, "sleep"), call(2, "add", a=1, b=1))), [sleep, add],
             loop=ToolLoop(deadline_secs=0.2),
         )  # fmt: skip
-    assert texts(next(node.leaves())) == [None, "the call was cancelled before it ended", "2"]
+    assert texts(next(node.leaves())) == [None, CANCELLED, "2"]
 
 
 async def test_an_error_of_the_model_leaves_the_steps_before_it():
@@ -308,14 +253,14 @@ async def test_a_call_that_a_crash_interrupted_is_not_run_again(tmp_path):
     root.attach_journal(path)
     calls = [call(number, "pay", amount=number) for number in (1, 2)]
     node = await root.add_user("u").complete(model(says(None, *calls)), tools=[pay])
-    node.note("_started call_2", value=True)
+    node.note("_started 1", value=True)
     ran.append(2)
     again = ChatNode.load_tree(path)
     again.attach_journal(path)
     answer = await again.find(node.id).run_tools(model(says("ok")), [pay])
     assert ran == [2, 1]
     assert texts(answer)[1] == "paid 1"
-    assert "was not started again" in texts(answer)[2]
+    assert texts(answer)[2] == UNCERTAIN
 
 
 @pytest.mark.parametrize("steps", range(9))
@@ -349,7 +294,7 @@ async def test_a_loop_that_is_cancelled_in_a_tool_leaves_no_call_without_a_resul
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert texts(next(node.leaves())) == [None, "3", "the call was cancelled before it ended"]
+    assert texts(next(node.leaves())) == [None, "3", CANCELLED]
 
 
 # Events.
@@ -491,7 +436,7 @@ def test_a_note_that_a_file_cannot_keep_is_refused(name, value):
 
 def test_notes_are_shown_in_the_page_and_not_those_of_the_library():
     root = ChatNode.root("s")
-    root.add_user("u").note("score", 0.5).note("_started call_1", value=True)
+    root.add_user("u").note("score", 0.5).note("_started 0", value=True)
     page = root.to_html()
     assert '"notes":[["score","0.5"]]' in page
     assert "_started" not in page

@@ -85,6 +85,10 @@ def check_batches(
             "tools cannot run in batches, which answer each request once; the parameters may "
             "define tools, whose calls are then the answer"
         )
+    if generator.fallbacks:
+        raise InvalidParameterError(
+            "batches have no fallbacks: the answer of one generator is awaited for up to a day"
+        )
     if width is not None:
         raise InvalidParameterError("batches have no width, so none can be set")
     if settings.deadline_secs is not None:
@@ -178,7 +182,7 @@ class BatchQueue:
         if opened is None:
             return None
         row.reservation = self._held.pop(row.key, None)
-        row.completion.attempts = opened.attempts
+        row.completion.add_earlier(opened.attempts)
         tag = opened.part.record.part
         part = self._resumed.get(tag)
         if part is None:
@@ -296,9 +300,10 @@ class BatchQueue:
 
     async def _find(self, part: Part) -> bool:
         """Look for the batch of a part whose creation may have happened."""
-        age = time.time() - part.last_sent_at
+        sent_at = min(part.last_sent_at, time.time())  # the clock may have been set back
+        age = time.time() - sent_at
         for secs in [secs for secs in LOOKUP_SECS if secs > age] or [age]:
-            await asyncio_module().sleep(max(part.last_sent_at + secs - time.time(), 0))
+            await asyncio_module().sleep(max(sent_at + secs - time.time(), 0))
             status = await self._look_up(part)
             if status is not None:
                 self._adopt(part, status, is_certain=self._api.has_tags)

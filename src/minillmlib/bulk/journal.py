@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -12,9 +13,11 @@ from typing import IO, TypeAlias
 import msgspec
 
 from minillmlib import errors
+from minillmlib.bulk.outcome import is_final
 from minillmlib.errors import MiniLLMError, StorageError
 from minillmlib.files import FilePath, open_regular, try_lock
 from minillmlib.tree.records import encode_lossy
+from minillmlib.tree.tree_file import as_storage_error
 from minillmlib.types.costs import Attempt, CostInfo, CostTotal
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
@@ -195,7 +198,7 @@ class RunJournal:
         for number, line in enumerate(self._reader, start=1):
             if not line.endswith(b"\n"):
                 break
-            record = self._decode(line, number)
+            record = _decode_line(line, number, self._name)
             if isinstance(record, SentRecord):
                 if record.key in sent:  # in flight at a crash, and asked again since
                     lost.append(sent[record.key])
@@ -205,7 +208,7 @@ class RunJournal:
             elif isinstance(record, Ended):
                 self.open_rows.pop(record.key, None)
                 ceiling = sent.pop(record.key, Decimal(0))
-                cost = _cost_of(record)
+                cost = CostTotal.of([CostInfo.of(attempts_of(record))])
                 spent.append(cost)
                 self.committed += cost.cost if cost.is_exact else max(cost.cost, ceiling)
                 self._note(record, end, len(line))
@@ -220,25 +223,8 @@ class RunJournal:
         before = (one.cost for row in self.open_rows.values() for one in row.attempts)
         self.committed += CostTotal.of(before).cost
 
-    def _decode(self, line: bytes, number: int) -> Record:
-        try:
-            record: Record = _decode(line)
-        except (msgspec.DecodeError, RecursionError, MiniLLMError) as error:
-            raise StorageError(
-                f"{self._name!r}: line {number} is no record of a run ({error}); the journal of a "
-                "run is written by map_complete only: name another file"
-            ) from None
-        is_header = isinstance(record, HeaderRecord) and record.version == VERSION
-        if is_header != (number == 1):
-            raise StorageError(
-                f"{self._name!r}: line {number} does not belong there: this is no journal of this "
-                f"version ({VERSION})"
-            )
-        return record
-
     def _note(self, record: Ended, start: int, size: int) -> None:
-        is_final = isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed)
-        if is_final:
+        if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
             self._places[record.key] = (start, size)
         else:
             self._places.pop(record.key, None)
@@ -293,7 +279,7 @@ class RunJournal:
                 index=index,
                 error=type(error).__name__,
                 text=str(error),
-                is_final=not error.is_retryable,
+                is_final=is_final(error),
                 attempts=error.attempts,
             )
         )
@@ -335,8 +321,35 @@ class RunJournal:
         self._release()
 
 
-def _cost_of(record: Ended) -> CostTotal:
+def read_records(path: FilePath) -> Iterator[Record]:
+    """Yield the records of a journal, also of a run that is going on. Raises `StorageError`."""
+    name = str(path)
+    with as_storage_error("read", path), open_regular(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _decode_line(line, number, name)
+
+
+def _decode_line(line: bytes, number: int, name: str) -> Record:
+    try:
+        record: Record = _decode(line)
+    except (msgspec.DecodeError, RecursionError, MiniLLMError) as error:
+        raise StorageError(
+            f"{name!r}: line {number} is no record of a run ({error}); the journal of a "
+            "run is written by map_complete only: name another file"
+        ) from None
+    is_header = isinstance(record, HeaderRecord) and record.version == VERSION
+    if is_header != (number == 1):
+        raise StorageError(
+            f"{name!r}: line {number} does not belong there: this is no journal of this "
+            f"version ({VERSION})"
+        )
+    return record
+
+
+def attempts_of(record: Ended) -> tuple[Attempt, ...]:
+    """Return all requests for an item."""
     if isinstance(record, FailedRecord):
-        return CostTotal.of([CostInfo.of(record.attempts)])
-    attempts = (turn.response.attempts for turn in record.turns if turn.response is not None)
-    return CostTotal.of(CostInfo.of(each) for each in attempts)
+        return record.attempts
+    responses = (turn.response for turn in record.turns)
+    return tuple(one for each in responses if each is not None for one in each.attempts)

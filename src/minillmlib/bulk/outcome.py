@@ -1,4 +1,4 @@
-"""What becomes of the items of a run."""
+"""The outcomes of a run, and its progress."""
 
 from __future__ import annotations
 
@@ -6,15 +6,45 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
-from minillmlib.errors import InvalidParameterError, MiniLLMError
+from minillmlib.errors import (
+    AuthenticationError,
+    BillingError,
+    BudgetExceededError,
+    InvalidParameterError,
+    MaxRetriesExceededError,
+    MiniLLMError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from minillmlib.tree.node import ChatNode, ParsedNode
 from minillmlib.types.costs import CostInfo, CostTotal
 
 T = TypeVar("T")
 
+# With these, every further item would fail as well, until the user has mended the cause.
+STOPPING = (
+    AuthenticationError,
+    BillingError,
+    BudgetExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+
+
+def last_error(error: MiniLLMError) -> MiniLLMError:
+    """Return the error of the last attempt, or the error itself."""
+    last = error.last_error if isinstance(error, MaxRetriesExceededError) else None
+    return last or error
+
+
+def is_final(error: MiniLLMError) -> bool:
+    """Whether the same item would fail again in a later run."""
+    last = last_error(error)
+    return not (last.is_retryable or isinstance(last, STOPPING))
+
 
 class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What became of one item.
+    """The outcome of one item.
 
     Attributes:
         index: The place of the item in the input, from 0.
@@ -65,6 +95,7 @@ class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
         width: The most that may be in flight now.
         elapsed_secs: Seconds since the run began.
         cost: The cost of the items so far, without those of earlier runs.
+        is_over: Whether the run has ended.
     """
 
     items: int | None
@@ -75,3 +106,4 @@ class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     elapsed_secs: float
     cost: CostTotal
+    is_over: bool = False

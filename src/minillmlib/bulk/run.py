@@ -18,20 +18,14 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeV
 from minillmlib.bulk.batch import BatchQueue, check_batches
 from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
-from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+from minillmlib.bulk.outcome import STOPPING, BulkOutcome, BulkProgress, last_error
 from minillmlib.bulk.width import Width, width_for
 from minillmlib.client.prepare import check_generator
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
-    AuthenticationError,
-    BillingError,
-    BudgetExceededError,
     InvalidParameterError,
-    MaxRetriesExceededError,
     MiniLLMError,
-    NotFoundError,
     PartialFailureError,
-    PermissionDeniedError,
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
@@ -49,14 +43,6 @@ T = TypeVar("T")
 
 Items: TypeAlias = Iterable[Item] | AsyncIterable[Item]
 
-# With these, every further item would fail as well.
-STOPPING = (
-    AuthenticationError,
-    BillingError,
-    BudgetExceededError,
-    NotFoundError,
-    PermissionDeniedError,
-)
 PROGRESS_SECS = 0.1
 TURN_ITEMS = 64  # that are read before the calls in flight have their turn
 MAX_ERRORS = 100  # kept for `raise_for_failures`
@@ -122,13 +108,15 @@ class BulkRun(Generic[T]):
     @property
     def progress(self) -> BulkProgress:
         """How far the run has come."""
-        has_begun = self._feeder is not None
+        feeder = self._feeder
+        has_begun = feeder is not None
         return BulkProgress(
             items=self._count,
             in_flight=len(self._tasks),
             width=self._width.limit if has_begun else 0,
             elapsed_secs=time.monotonic() - self._started if has_begun else 0.0,
             cost=self.total,
+            is_over=feeder is not None and feeder.done() and not self._tasks,
             **self._counts,
         )
 
@@ -277,8 +265,7 @@ class BulkRun(Generic[T]):
     def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
         if len(self._errors) < MAX_ERRORS:
             self._errors.append(error)
-        last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
-        if isinstance(last, STOPPING) and not is_old:
+        if isinstance(last_error(error), STOPPING) and not is_old:
             self._stop_with(error)
 
     def _tell(self, *, is_last: bool = False) -> None:

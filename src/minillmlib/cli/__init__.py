@@ -1,4 +1,4 @@
-"""The command line: `minillmlib ask`, `chat`, `tree`, `view` and `repair`, of the extra `cli`."""
+"""The command line: `ask`, `chat`, `run`, `report`, `tree`, `view`, `repair`; the extra `cli`."""
 
 from __future__ import annotations
 

@@ -5,29 +5,36 @@ from __future__ import annotations
 import signal
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 from typer import Argument, Option
 
 from minillmlib import (
+    Budget,
     CompletionParameters,
     InvalidParameterError,
     MiniLLMError,
     NodeCompletionParameters,
 )
+from minillmlib.bulk.report import run_report
 from minillmlib.cli import terminal
 from minillmlib.cli.chat import ChatSession, print_answer, run_chat_loop, show_recent
 from minillmlib.cli.conversation_files import load_root, open_or_create, page_path, write_text
 from minillmlib.cli.format import visible
 from minillmlib.cli.models import MODEL_VARIABLE, choose_generator
 from minillmlib.cli.repair_command import repair_stream
+from minillmlib.cli.row_files import RowFormat
+from minillmlib.cli.row_plan import RunPrompt
+from minillmlib.cli.run_command import RunCommand, RunFiles, RunSettings
 from minillmlib.cli.tree_view import DIM
 from minillmlib.providers.presets import PRESETS
 from minillmlib.version import __version__
+
+_P = ParamSpec("_P")
 
 FAILED = 1
 MISUSED = 2
@@ -42,8 +49,9 @@ Model = Annotated[
         "--model",
         "-m",
         envvar=MODEL_VARIABLE,
-        metavar="PROVIDER:MODEL",
+        metavar="PROVIDER:MODEL,...",
         help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
+        "Each further one, after a comma, is asked if those before it fail. "
         f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL.",
     ),
 ]
@@ -78,6 +86,48 @@ Output = Annotated[
     Path | None, Option("--output", "-o", metavar="FILE", help="The page; by default beside FILE.")
 ]
 Force = Annotated[bool, Option("--force", help="Replace a file that is no page of this program.")]
+Rows = Annotated[
+    Path,
+    Argument(metavar="FILE", help="The rows: JSON lines, CSV or plain lines; - is standard input."),
+]
+RowPrompt = Annotated[
+    str | None,
+    Option("--prompt", "-p", metavar="TEXT", help="The question, with {columns} of the row in it."),
+]
+PromptFile = Annotated[Path | None, Option(metavar="FILE", help="A file that holds the prompt.")]
+RowKind = Annotated[
+    RowFormat | None, Option("--format", help="The format of FILE, if its name does not tell.")
+]
+Answers = Annotated[
+    Path | None,
+    Option(
+        "--output", "-o", metavar="FILE",
+        help="The rows with their answers, as JSON lines or .csv; by default standard output.",
+    ),
+]  # fmt: skip
+Schema = Annotated[
+    Path | None, Option(metavar="FILE", help="A JSON schema that each answer must fit.")
+]
+Journal = Annotated[
+    Path | None,
+    Option(metavar="FILE", help="The journal of the run; by default beside the output."),
+]
+NoJournal = Annotated[bool, Option("--no-journal", help="Keep no journal.")]
+BudgetUsd = Annotated[
+    str | None, Option("--budget", metavar="USD", help="The most that all runs may spend.")
+]
+WidthOption = Annotated[
+    int | None,
+    Option("--width", min=1, metavar="NUMBER", help="Calls in flight; by default, adapted."),
+]
+RetryFailed = Annotated[
+    bool, Option("--retry-failed", help="Ask the rows again that failed for good.")
+]
+DryRun = Annotated[
+    bool, Option("--dry-run", help="Show the first requests and the maximum cost; send nothing.")
+]
+ForceOutput = Annotated[bool, Option("--force", help="Replace an output that no run wrote.")]
+RunJournalFile = Annotated[Path, Argument(metavar="JOURNAL", help="The journal of a run.")]
 Open = Annotated[bool, Option("--open", help="Show the page in the browser.")]
 BrokenFile = Annotated[
     Path | None,
@@ -117,6 +167,11 @@ def _exit_codes() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
+def _command(function: Callable[_P, None]) -> Callable[_P, None]:
+    """Add a command of the program, with an exit code for each of its exceptions."""
+    return app.command()(_exit_codes()(function))
+
+
 def run_app() -> None:
     """Run the command that the arguments name and exit with its code."""
     terminal.prepare_streams()
@@ -145,8 +200,7 @@ def root(
     """Talk to a large language model from the terminal."""
 
 
-@app.command()
-@_exit_codes()
+@_command
 def ask(  # noqa: PLR0913, PLR0917 - each is an option of the command
     prompt: Prompt = None,
     model: Model = None,
@@ -166,8 +220,7 @@ def ask(  # noqa: PLR0913, PLR0917 - each is an option of the command
     print_answer(root.chat_streaming(question, generator, params))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     message: FirstMessage = None,
     model: Model = None,
@@ -188,31 +241,87 @@ def chat(  # noqa: PLR0913, PLR0917 - each is an option of the command
     run_chat_loop(ChatSession(node, generator, params, save), terminal.decode_argument(message))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def tree(file: File) -> None:
     """Draw the tree in a file: the messages, models and costs."""
     terminal.show_tree(load_root(file))
 
 
-@app.command()
-@_exit_codes()
+@_command
 def view(file: File, output: Output = None, force: Force = False, open_it: Open = False) -> None:
     """Write the tree in a file as one HTML page, and print its path."""
     page = page_path(file, output, is_forced=force)
-    write_text(page, load_root(file).to_html(title=file.name))
-    printed = visible(str(page)) if sys.stdout.isatty() else page
-    sys.stdout.write(f"{printed}\n")
-    if open_it and not webbrowser.open(page.resolve().as_uri()):
-        terminal.show_line("no browser could be opened", DIM)
+    _write_page(page, load_root(file).to_html(title=file.name), opens=open_it)
 
 
 @app.command()
 @_exit_codes()
+def run(  # noqa: PLR0913, PLR0917 - each is an option of the command
+    file: Rows,
+    prompt: RowPrompt = None,
+    prompt_file: PromptFile = None,
+    output: Answers = None,
+    model: Model = None,
+    system: System = None,
+    schema: Schema = None,
+    budget: BudgetUsd = None,
+    width: WidthOption = None,
+    journal: Journal = None,
+    no_journal: NoJournal = False,
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
+    kind: RowKind = None,
+    force: ForceOutput = False,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = None,
+    price: Price = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    timeout: Timeout = None,
+) -> None:
+    """Ask about every row of a file. The same command goes on where an earlier one ended."""
+    files = RunFiles(file, output, kind, journal, not no_journal, force)
+    words = RunPrompt(
+        terminal.decode_argument(prompt), prompt_file, terminal.decode_argument(system), schema
+    )
+    params = _parameters(max_tokens, temperature, timeout).replace(budget=_budget(budget))
+    generator = choose_generator(model, base_url=base_url, key_env=key_env, price=price)
+    command = RunCommand(files, words, RunSettings(generator, params, width, retry_failed))
+    if not (command.preview() if dry_run else command.run()):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@_exit_codes()
+def report(
+    file: RunJournalFile, output: Output = None, force: Force = False, open_it: Open = False
+) -> None:
+    """Write the journal of a run as one HTML page, and print its path."""
+    _write_page(page_path(file, output, is_forced=force), run_report(file), opens=open_it)
+
+
+@_command
 def repair(file: BrokenFile = None, strict: Strict = False, changes: Changes = False) -> None:
     """Repair JSON, or JSON lines, and write it to standard output."""
     if not repair_stream(file, is_strict=strict, shows_changes=changes):
         raise typer.Exit(FAILED)
+
+
+def _write_page(page: Path, text: str, *, opens: bool) -> None:
+    write_text(page, text)
+    printed = visible(str(page)) if sys.stdout.isatty() else page
+    sys.stdout.write(f"{printed}\n")
+    if opens and not webbrowser.open(page.resolve().as_uri()):
+        terminal.show_line("no browser could be opened", DIM)
+
+
+def _budget(usd: str | None) -> Budget | None:
+    try:
+        return None if usd is None else Budget(usd)
+    except InvalidParameterError:
+        raise InvalidParameterError(
+            f"--budget takes dollars, for example 5 or 0.50, not {usd!r:.60}"
+        ) from None
 
 
 def _parameters(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 
 from minillmlib import CompletionResponse, CostTotal, FinishReason
+from minillmlib.types.costs import total_words
 
 # Terminals obey control characters, and bidi controls reorder the text that a person reads.
 _KEPT = "\n\t"
@@ -52,12 +52,11 @@ _ADVICE = (
     (re.compile(r"; load it with ChatNode\.load_tree"), ", and damaged"),
     (re.compile(r"\b(raise|lower) max_tokens\b"), r"\1 --max-tokens"),
     (re.compile(r"[\w ]+ GeneratorInfo\.custom\(\.\.\.\)"), " choose another model with --model"),
+    (re.compile(r"\bwritten by map_complete only\b"), "written by minillmlib run only"),
+    (re.compile(r"\ba price \(with_token_price\)"), "a price (--price)"),
     (re.compile(r"GeneratorInfo\.local\('([^']*)'\)"), r"--model local:\1"),
     (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),
 )
-
-MIN_PLACES = 4
-COST_DIGITS = 4
 
 
 def visible(text: str) -> str:
@@ -81,13 +80,21 @@ def name_options(message: str) -> str:
 
 
 def closing_line(response: CompletionResponse) -> str:
-    """Return the counts and the cost of an answer, and why it ended unless it just finished."""
+    """Return the counts and the cost of an answer, and who gave it and why it ended, if unusual."""
     cost = total_words(CostTotal.of([response.cost]))
     usage, counts = response.usage, "no token counts"
     if usage is not None:
         sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
         counts = f"{usage.total_tokens} tokens ({sides})"
-    return " · ".join(filter(None, (counts, cost, truncation_notice(response))))
+    return " · ".join(
+        filter(None, (counts, cost, _fallback_notice(response), truncation_notice(response)))
+    )
+
+
+def _fallback_notice(response: CompletionResponse) -> str | None:
+    """Return which generator answered, if another one failed before."""
+    asked = [one_line(f"{each.generator}:{each.model}") for each in response.attempts]
+    return f"answered by {asked[-1]}" if len(set(asked)) > 1 else None
 
 
 def truncation_notice(response: CompletionResponse) -> str | None:
@@ -97,18 +104,3 @@ def truncation_notice(response: CompletionResponse) -> str | None:
     if response.finish_reason in _NOTICES:
         return _NOTICES[response.finish_reason]
     return None if response.text else "the answer has no text"
-
-
-def total_words(total: CostTotal) -> str:
-    """Return a sum of costs in a few words; never an amount if no cost is known."""
-    if total.is_exact:
-        return _dollars(total.cost)
-    if total.cost:
-        return f"at least {_dollars(total.cost)}"
-    return "cost unknown" if total.unknown else "cost unknown (no price set)"
-
-
-def _dollars(cost: Decimal) -> str:
-    """Return the amount in plain digits, with at least four significant ones."""
-    places = max(MIN_PLACES, COST_DIGITS - 1 - cost.adjusted())
-    return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")

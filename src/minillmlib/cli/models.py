@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 from minillmlib import GeneratorInfo, InvalidParameterError, MissingExtraError, TokenPrice
@@ -27,12 +28,25 @@ def choose_generator(
         check_engine()
         terminal.show_line(DEMO_LINE, DIM)
         return GeneratorInfo.local()
+    if model is not None and "," in model:
+        _refuse_options({"--base-url": base_url, "--key-env": key_env, "--price": price})
     generator = _find_generator(model, base_url)
     if key_env is not None:
         generator = _with_key(generator, key_env)
     if price is not None:
         return generator.with_token_price(_parse_price(price))
-    return generator if generator.token_price is not None else _with_listed_price(generator)
+    fallbacks = tuple(map(_with_listed_price, generator.fallbacks))
+    return _with_listed_price(generator).replace(fallbacks=fallbacks)
+
+
+def _refuse_options(options: Mapping[str, str | None]) -> None:
+    """Refuse the options that are for one model, where there are several."""
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidParameterError(
+                f"{name} is for one model, and --model names several; omit one of them (a server "
+                "of your own is custom:URL:MODEL)"
+            )
 
 
 def _find_generator(model: str | None, base_url: str | None) -> GeneratorInfo:
@@ -43,7 +57,7 @@ def _find_generator(model: str | None, base_url: str | None) -> GeneratorInfo:
     if base_url is None:
         return GeneratorInfo.from_spec(model)
     name = model.partition(":")[0]
-    if name in ("local", "custom") and (model == name or ":" in model):
+    if name in ("local", "custom", "completions") and (model == name or ":" in model):
         raise InvalidParameterError(
             f"--base-url does not fit --model {name}:..., which has its own address; omit one"
         )
@@ -73,7 +87,9 @@ def _parse_price(price: str) -> TokenPrice:
 
 
 def _with_listed_price(generator: GeneratorInfo) -> GeneratorInfo:
-    """Return a copy with the published price, if the table is installed and has one."""
+    """Return a copy with the published price, if it has none and the table has one."""
+    if generator.token_price is not None:
+        return generator
     with suppress(MissingExtraError, NoPublishedPriceError):
         return generator.with_token_price(find_price(generator.base_url, generator.model))
     return generator

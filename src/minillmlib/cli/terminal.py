@@ -136,11 +136,18 @@ def decode_argument(text: str | None) -> str | None:
 
 def read_piped() -> str:
     """Read the piped input to its end. Show a note if that takes long."""
+    with waiting_notice():
+        return decode(sys.stdin.buffer.read())
+
+
+@contextlib.contextmanager
+def waiting_notice() -> Iterator[None]:
+    """Show a note if reading the piped input takes long."""
     notice = threading.Timer(NOTICE_SECS, show_line, [WAITING_LINE, DIM])
     notice.daemon = True
     notice.start()
     try:
-        return decode(sys.stdin.buffer.read())
+        yield
     finally:
         notice.cancel()
 

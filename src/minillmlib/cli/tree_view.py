@@ -12,8 +12,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from minillmlib import ChatNode, Message, Role
-from minillmlib.cli.format import one_line, total_words
+from minillmlib.cli.format import one_line
 from minillmlib.tree.render import message_text, visible_notes
+from minillmlib.types.costs import total_words
 
 DIM = "dim"
 ROLE_STYLES = {

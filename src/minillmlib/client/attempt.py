@@ -16,6 +16,7 @@ from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prepare import Call, model_key, price_of
 from minillmlib.errors import ApiError, ConnectError, MalformedResponseError, MiniLLMError
+from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import (
     EXCERPT_CHARS,
     JsonObject,
@@ -76,7 +77,7 @@ class PendingAttempt:
         self._sent_bytes = len(request.body)
         now = time.time()
         self._started_at = now if started_at is None else started_at
-        self._started = time.monotonic() - (now - self._started_at)
+        self._started = time.monotonic() - max(now - self._started_at, 0)
 
     def parse(self, body: bytes) -> CompletionResponse:
         """Return the response in a whole answer, or raise what the answer says went wrong."""
@@ -97,8 +98,8 @@ class PendingAttempt:
             headers = self._redactor.redact_all(self.exchange.headers)
             raise error_from_page(headers, body) or error from None
         response = call.generator.provider.parse_response(raw)
-        if call.settings.force_prepend:
-            response = _with_prefill(call.settings.force_prepend, response)
+        if (prefill := call.prefill) is not None:
+            response = _with_prefill(prefill, response)
         record = raw.get("usage") if isinstance(raw, dict) else None
         response = self.with_stated_cost(response, record)
         response = self.with_call_metadata(response, cost_of_response(call, response))
@@ -221,6 +222,7 @@ class PendingAttempt:
             response_id=response_id or self.response_id or generation_id or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
+            generator=self.call.generator.name,
         )
         if error is not None:
             self._redactor.redact_error(error)
@@ -264,6 +266,21 @@ class PendingAttempt:
         return None
 
 
+def unsent_attempt(number: int, generator: GeneratorInfo, error: MiniLLMError) -> Attempt:
+    """Return the record of a generator to which no request can be made."""
+    return Attempt(
+        number=number,
+        url=generator.base_url,
+        model=generator.model,
+        sent_bytes=0,
+        started_at=time.time(),
+        elapsed_secs=0.0,
+        outcome=AttemptOutcome.NOT_SENT,
+        error=type(error).__name__,
+        generator=generator.name,
+    )
+
+
 def cost_of_usage(call: Call, usage: Usage) -> CostOutcome:
     """Return the cost of the counts at the price of the call or of its generator."""
     return call.generator.provider.cost_of(usage, price_of(call))
@@ -297,9 +314,9 @@ def _outcome_of(error: MiniLLMError, exchange: Exchange) -> AttemptOutcome:
     return AttemptOutcome.FAILED
 
 
-def _with_prefill(text: str, response: CompletionResponse) -> CompletionResponse:
+def _with_prefill(prefill: Prefill, response: CompletionResponse) -> CompletionResponse:
     """Put the forced prefix in front of the response unless the server already repeated it."""
-    content = Prefill(text).prepend(response.content)
+    content = prefill.prepend(response.content)
     added = len(content) - len(response.content)
     blocks = tuple(
         msgspec.structs.replace(block, text_before=block.text_before + added)

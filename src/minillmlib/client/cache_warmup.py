@@ -22,11 +22,13 @@ async def warm_cache(
 ) -> CostInfo:
     """Send the prompt for its cache only; return what it cost.
 
-    Raises `InvalidParameterError` where there is no cache to warm.
+    Fallbacks are not asked: another model has another cache. Raises `InvalidParameterError` where
+    there is no cache to warm.
     """
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is nothing to cache")
+    generator = generator.replace(fallbacks=())
     settings = resolve_result_type(node_parameters(params), generator).settings
     capabilities, model = generator.provider.capabilities, generator.model
     reason = capabilities.why_no_warmup(model, settings.params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import msgspec
 
 from minillmlib.auth.credentials import token_credential
 from minillmlib.auth.secret import Auth
-from minillmlib.client.attempt import PendingAttempt
+from minillmlib.client.attempt import PendingAttempt, unsent_attempt
 from minillmlib.client.cost_reporting import DONE, Report, report, report_deferred
 from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
@@ -34,7 +35,8 @@ from minillmlib.errors import (
     RequestTimeoutError,
     StaleConnectionError,
 )
-from minillmlib.json_value import JsonValue
+from minillmlib.generator import GeneratorInfo
+from minillmlib.json_value import JsonValue, excerpt
 from minillmlib.streaming.framing import events_of
 from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
@@ -75,19 +77,22 @@ class Completion:
 
     attempts: tuple[Attempt, ...] = ()
     pending: PendingAttempt | None = None
-    _auth: Auth | None = None  # of the last attempt
     _retries = 0
     _quota_taken = 0  # by the last retry
+    _auth: Auth | None = None  # of the last attempt; None before the first
     _is_resending = False
     _has_renewed = False
+    _failures: tuple[str, ...] = ()  # of the generators that were given up
     _is_deferred = False  # whether the report waits for costs that come later
     _report: Report | None = None
-    _reservations: tuple[Reservation, ...] = ()
+    _origins: tuple[tuple[Call, Reservation | None], ...] = ()  # of the attempts
     _reservation: Reservation | None = None  # of the attempt that is being started
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
         self._original = call
+        self._generator = call.generator  # whose call it is, or could not be prepared
+        self._fallbacks: Sequence[GeneratorInfo] = call.generator.fallbacks
         try:
             self.loop = asyncio_module().get_running_loop()
         except RuntimeError as error:
@@ -107,8 +112,13 @@ class Completion:
     async def start_attempt(self) -> PendingAttempt:
         """Build the next request and reserve its cost. After that it counts as an attempt."""
         call = self.call
-        await self._renew_token()
-        prepared = build_http_request(call, on_new_connection=self._is_resending)
+        try:
+            await self._renew_token()
+            prepared = build_http_request(call, on_new_connection=self._is_resending)
+        except MiniLLMError as error:
+            if self._auth is None:
+                self._record_unasked(error)
+            raise
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -216,18 +226,55 @@ class Completion:
         elif not await self._has_new_credential(error):
             delay = self._retry_delay(error)
             if delay is None:
-                self.give_up(error)
-            self._retries += 1
-            await asyncio_module().sleep(delay)
+                self._fall_back(error)
+            else:
+                self._retries += 1
+                await asyncio_module().sleep(delay)
+
+    def _fall_back(self, error: MiniLLMError) -> None:
+        """Go on with the next generator that can be asked, or raise what ends the completion."""
+        while self._fallbacks and error.allows_fallback:
+            self._failures += (self._describe(error),)
+            self._generator, *self._fallbacks = self._fallbacks
+            try:
+                self._begin(self._original.with_generator(self._generator))
+            except MiniLLMError as problem:
+                self._record_unasked(problem)
+                error = problem
+            else:
+                return
+        self.give_up(error)
+
+    def _begin(self, call: Call) -> None:
+        """Begin with the call of a fallback, of which nothing was sent or retried yet."""
+        self.call = self._original = call
+        self._retries = self._quota_taken = 0
+        self._auth = None
+        self._is_resending = self._has_renewed = False
+
+    def _record_unasked(self, error: MiniLLMError) -> None:
+        """Record that no request can be made to a fallback, in place of which the next is asked.
+
+        Of the first generator that is a mistake to tell at once, which a fallback would hide.
+        """
+        error.allows_fallback = bool(self._failures)
+        if self._failures:
+            self._append(unsent_attempt(len(self.attempts) + 1, self._generator, error))
+
+    def _describe(self, error: MiniLLMError) -> str:
+        return f"{self._generator.label}: {excerpt(str(error))}"
 
     def give_up(self, error: MiniLLMError) -> NoReturn:
         """Raise what ends the completion, with the record of all attempts."""
         self.record_failure(error)
         error.attempts = self.attempts
         hide_frames(error)
-        if self._retries == 0 or isinstance(error, BudgetExceededError):
+        if isinstance(error, BudgetExceededError) or not (self._retries or self._failures):
             raise error
         problem = f"all {len(self.attempts)} attempts failed; the last one: {error}"
+        if self._failures:
+            failures = "; ".join((*self._failures, self._describe(error)))
+            problem = f"all {len(self.attempts)} attempts failed; {failures}"
         exceeded = MaxRetriesExceededError(problem, last_error=error)
         exceeded.attempts = self.attempts
         raise exceeded from error
@@ -273,11 +320,20 @@ class Completion:
 
     def _settle(self, attempt: Attempt) -> None:
         assert self.pending is not None
-        if self.pending.reservation is not None:
-            self.pending.reservation.settle(attempt.cost)
-            self._reservations += (self.pending.reservation,)
+        reservation = self.pending.reservation
+        if reservation is not None:
+            reservation.settle(attempt.cost)
         self.pending = None
+        self._append(attempt, reservation)
+
+    def add_earlier(self, attempts: tuple[Attempt, ...]) -> None:
+        """Count the attempts that an earlier process made."""
+        self.attempts += attempts
+        self._origins += ((self.call, None),) * len(attempts)
+
+    def _append(self, attempt: Attempt, reservation: Reservation | None = None) -> None:
         self.attempts += (attempt,)
+        self._origins += ((self.call, reservation),)
         _log(attempt)
 
     def _start_report(self) -> Report:
@@ -285,16 +341,21 @@ class Completion:
         callback = settings.cost_callback if settings.cost_tracking else None
         if callback is None and settings.budget is None:
             return DONE
-        self._is_deferred = any(lookup_url(self.call, attempt) for attempt in self.attempts)
+        self._is_deferred = any(
+            lookup_url(call, attempt)
+            for (call, _), attempt in zip(self._origins, self.attempts, strict=True)
+        )
         known = CostInfo.of(self.attempts)
         if self._is_deferred:
             return report_deferred(callback, self._fetch_deferred_costs, known)
         return DONE if callback is None else report(callback, known)
 
     async def _fetch_deferred_costs(self) -> CostInfo:
-        self.attempts = await fetch_deferred_costs(self.call, self.attempts)
-        for reservation, attempt in zip(self._reservations, self.attempts, strict=False):
-            reservation.settle(attempt.cost)
+        calls = [call for call, _ in self._origins]
+        self.attempts = await fetch_deferred_costs(calls, self.attempts)
+        for (_, reservation), attempt in zip(self._origins, self.attempts, strict=True):
+            if reservation is not None:
+                reservation.settle(attempt.cost)
         return CostInfo.of(self.attempts)
 
     async def _has_new_credential(self, error: MiniLLMError) -> bool:

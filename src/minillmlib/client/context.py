@@ -55,10 +55,10 @@ class CompletionContext:
             )
         if not callable(callback):
             raise InvalidParameterError("the callback of a CompletionContext must be a function")
-        app = {"app_url": app_url, "app_title": app_title}
-        self.generator: GeneratorInfo = generator.replace(
-            **{name: value for name, value in app.items() if value is not None}
-        )
+        named = {"app_url": app_url, "app_title": app_title}
+        app = {name: value for name, value in named.items() if value is not None}
+        fallbacks = tuple([each.replace(**app) for each in generator.fallbacks])
+        self.generator: GeneratorInfo = generator.replace(**app, fallbacks=fallbacks)
         self.meta = meta
         self._callback = callback
         self._failure: BaseException | None = None

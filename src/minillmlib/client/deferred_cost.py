@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -33,11 +34,16 @@ def lookup_url(call: Call, attempt: Attempt) -> str | None:
     return None
 
 
-async def fetch_deferred_costs(call: Call, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """Return the attempts with the costs the provider publishes in time; others stay."""
+async def fetch_deferred_costs(
+    calls: Sequence[Call], attempts: tuple[Attempt, ...]
+) -> tuple[Attempt, ...]:
+    """Return the attempts with the costs their providers publish in time; others stay.
+
+    `calls` are those of the attempts.
+    """
     end = asyncio_module().get_running_loop().time() + TOTAL_SECS
     updated = []
-    for attempt in attempts:
+    for call, attempt in zip(calls, attempts, strict=True):
         url = lookup_url(call, attempt)
         cost = None if url is None else await _poll(call, url, end)
         updated.append(attempt if cost is None else msgspec.structs.replace(attempt, cost=cost))

@@ -40,13 +40,26 @@ def estimate_cost(
 ) -> CostEstimate:
     """Return the most that one attempt to answer these messages can cost.
 
-    Nothing is sent. If something is missing to say so, the estimate names it: see `CostEstimate`.
+    With fallbacks, that is an attempt of the dearest generator. Nothing is sent. If something is
+    missing to say so, the estimate names it: see `CostEstimate`.
 
     Examples:
         >>> estimate_cost([Message.user("Hello")], GeneratorInfo.openai("gpt-4o-mini")).missing
         ('a price (with_token_price)', 'max_tokens')
     """
     call = prepare(messages, generator, params, stream=False)
+    if not generator.fallbacks:
+        return _estimate(call)
+    calls = (call, *map(call.with_generator, generator.fallbacks))
+    estimates = [(each.generator.label, _estimate(each)) for each in calls]
+    missing = tuple(
+        [f"{label}: {fact}" for label, estimate in estimates for fact in estimate.missing]
+    )
+    ceilings = [estimate.ceiling for _, estimate in estimates if estimate.ceiling is not None]
+    return CostEstimate(missing=missing) if missing else CostEstimate(ceiling=max(ceilings))
+
+
+def _estimate(call: Call) -> CostEstimate:
     body, _, _ = build_body(call)
     return estimate_call(call, body, encode_json(body))
 

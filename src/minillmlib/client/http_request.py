@@ -173,7 +173,7 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
             include_usage=call.wants_usage,
         )
         if call.settings.force_prepend:
-            body = generator.provider.capabilities.mark_prefill(generator.model, body)
+            body = _add_prefix(call, body)
         elif call.choices > 1:
             body = generator.provider.capabilities.ask_choices(body, call.choices)
         return body  # noqa: TRY300 - the provider may be the caller's own
@@ -182,6 +182,15 @@ def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     except Exception as error:  # the provider may be the caller's own
         problem = f"the provider could not build the request ({type(error).__name__}: {error})"
         raise InvalidParameterError(problem) from error
+
+
+def _add_prefix(call: Call, body: JsonObject) -> JsonObject:
+    """Return the body with the forced prefix at the end of its text, or marked as its last turn."""
+    capabilities = call.generator.provider.capabilities
+    key = capabilities.prompt_key
+    if key is None:
+        return capabilities.mark_prefill(call.generator.model, body)
+    return {**body, key: body[key] + call.settings.force_prepend}
 
 
 def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:

@@ -10,13 +10,15 @@ class Prefill:
     """Puts the forced prefix back in front of an answer, exactly once.
 
     Some servers repeat in their answer the `sent_text` of the prefix: llama.cpp in whole
-    answers, Mistral in streams as well. So the answer's own beginning is compared.
+    answers, Mistral in streams as well. So the answer's own beginning is compared, unless
+    `is_exact` says that a text was continued: then what looks repeated is written twice.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_exact: bool = False) -> None:
         self._text = text
+        self._is_exact = is_exact
         self.is_done = False  # nothing will be put in front any more
-        self._may_repeat = len(self.sent_text) >= MIN_STREAMED_ECHO
+        self._may_repeat = not is_exact and len(self.sent_text) >= MIN_STREAMED_ECHO
         self.held = ""  # the first text of a stream, while it may yet be a repetition
 
     @property
@@ -41,7 +43,7 @@ class Prefill:
 
     def prepend(self, content: str) -> str:
         """Return a whole answer with the prefix before it."""
-        if content.startswith(self.sent_text):
+        if not self._is_exact and content.startswith(self.sent_text):
             rest = content.removeprefix(self.sent_text)
             blank = self._text.removeprefix(self.sent_text)
             return self._text + rest.removeprefix(blank)

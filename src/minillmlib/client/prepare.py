@@ -48,7 +48,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     `choices` is the number of answers that the one request asks for. `prefix` holds the messages
     that an earlier call encoded (perhaps none), if the messages are sent unmodified; None if the
-    body must be built whole.
+    body must be built whole. `thread` and `params` are what the call was prepared from.
     """
 
     generator: GeneratorInfo
@@ -59,6 +59,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None
     prefix: EncodedPrefix | None = None
+    thread: Sequence[Message] = ()
+    params: ParametersLike = None
 
     @property
     def wants_usage(self) -> bool:
@@ -73,9 +75,21 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return settings.parse_json or crashes or self.result_type is not None
 
     @property
+    def prefill(self) -> Prefill | None:
+        """The forced prefix of one answer, which remembers how far it is put in front."""
+        prefix = self.settings.force_prepend
+        if not prefix:
+            return None
+        return Prefill(prefix, is_exact=self.generator.provider.capabilities.prompt_key is not None)
+
+    @property
     def transport(self) -> Transport:
         """The transport that carries this call."""
         return self.generator.transport or default_transport()
+
+    def with_generator(self, generator: GeneratorInfo) -> Call:
+        """Return the call with the same thread and settings to another generator."""
+        return prepare(self.thread, generator, self.params, stream=self.stream)
 
 
 def prepare(
@@ -90,11 +104,17 @@ def prepare(
     check_generator(generator)
     if not messages:
         raise EmptyThreadError("there is no message to send")
+    thread = messages
     if messages[0].is_blank and len(messages) > 1:
         messages = messages[1:]
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
+    if generator.fallbacks and settings.token_price is not None:
+        raise InvalidParameterError(
+            "a token_price of the call would price the answers of several generators; give each "
+            "its own with with_token_price"
+        )
     form = ResolvedResultType(settings)
     if _changes_messages(settings):
         prefix = None
@@ -103,17 +123,14 @@ def prepare(
         messages = _apply_settings(messages, settings, form.instruction)
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
-    merged = merge_adjacent(messages[start:])
+    merged = merge_adjacent(messages[start:], generator)
     new, omitted = _drop_foreign_parts(merged, generator, messages[:start])
     if new is not merged or start + len(new) < len(messages):
         prefix = None
     if form.why_no_schema is not None:
         omitted["the schema of the answer"] = form.why_no_schema
     if settings.force_prepend:
-        reason = generator.provider.capabilities.why_no_prefill(generator.model)
-        if reason is not None:
-            raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
-        new = (*new, Message.assistant(Prefill(settings.force_prepend).sent_text))
+        new = _add_prefill(new, settings.force_prepend, generator)
     return Call(
         generator=generator,
         messages=(*messages[:start], *new) if start else new,
@@ -122,7 +139,22 @@ def prepare(
         omitted=omitted,
         result_type=form.result_type,
         prefix=prefix,
+        thread=thread,
+        params=params,
     )
+
+
+def _add_prefill(
+    messages: tuple[Message, ...], text: str, generator: GeneratorInfo
+) -> tuple[Message, ...]:
+    """Return the messages with the forced beginning as the last turn, if the wire has turns."""
+    capabilities = generator.provider.capabilities
+    reason = capabilities.why_no_prefill(generator.model)
+    if reason is not None:
+        raise InvalidParameterError(f"force_prepend cannot be used here: {reason}")
+    if capabilities.prompt_key is not None:
+        return messages
+    return (*messages, Message.assistant(Prefill(text).sent_text))
 
 
 def _apply_settings(
@@ -204,7 +236,7 @@ def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParamete
     texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
     values = settings.format_kwargs
     changes = {name: fill_text(text, values) for name, text in texts.items() if text}
-    return msgspec.structs.replace(settings, **changes)
+    return msgspec.structs.replace(settings, **changes) if changes else settings
 
 
 def price_of(call: Call) -> TokenPrice | None:
@@ -307,14 +339,16 @@ def _shows_key(reasoning: Reasoning, like: Reasoning) -> bool:
     return (reasoning.origin, reasoning.key) == (like.origin, like.key)
 
 
-def merge_adjacent(messages: Sequence[Message]) -> tuple[Message, ...]:
+def merge_adjacent(messages: Sequence[Message], generator: GeneratorInfo) -> tuple[Message, ...]:
     """Merge plain neighbours of one role, since many servers demand alternating turns.
 
-    Texts are separated by an empty line, and blank ones are dropped. A message with tool calls,
-    results or reasoning stays alone, and so does one that ends with a cache breakpoint.
+    A wire that sends one text has no turns, so its messages stay as they are. Else texts are
+    separated by an empty line, and blank ones are dropped. A message with tool calls, results or
+    reasoning stays alone, and so does one that ends with a cache breakpoint.
     """
     roles = list(map(_ROLE, messages))
-    if not any(map(is_, roles, roles[1:])):  # as in most conversations
+    is_alternating = not any(map(is_, roles, roles[1:]))  # as in most conversations
+    if is_alternating or generator.provider.capabilities.prompt_key is not None:
         return tuple(messages)
     turns: list[Message] = []
     for message in messages:

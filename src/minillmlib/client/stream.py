@@ -32,8 +32,8 @@ class StreamingCompletion(Generic[NodeT_co]):
     middle ends it too, with a `ResourceWarning`. After the last chunk, `node` is the new assistant
     node and `response` the whole answer. A stream left early or failed adds nothing to the tree.
 
-    A failure before the first chunk was taken is retried as the settings allow; after that
-    nothing is. A stream belongs to one task and one event loop at a time:
+    A failure before the first chunk was taken is retried as the settings allow, and then a fallback
+    is asked; after that nothing is. A stream belongs to one task and one event loop at a time:
     `InvalidParameterError` for others. After a failure, or when its reader was cancelled, it
     cannot be read on: `IncompleteStreamError`, so that a part never passes for the whole.
 

@@ -49,8 +49,7 @@ class StreamReader:
         self._provider = call.generator.provider
         self._parse = self._provider.chunk_reader()
         self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
-        text = call.settings.force_prepend
-        self._prefill = Prefill(text) if text else None
+        self._prefill = call.prefill
         self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
         self._max_bytes = call.generator.limits.stream_bytes

@@ -20,8 +20,8 @@ GGUF_MAGIC = b"GGUF"
 class LocalServer:
     """Serves a model at 127.0.0.1 from a child process, which ends with this process at the latest.
 
-    The server speaks the chat completions, messages and responses wires of llama.cpp, computes
-    with one thread, and accepts only its random `key`. All methods are thread-safe.
+    The server speaks the chat completions, completions, messages and responses wires of llama.cpp,
+    computes with one thread, and accepts only its random `key`. All methods are thread-safe.
 
     Args:
         model: A GGUF file, or None for the built-in model, which is downloaded on first use.

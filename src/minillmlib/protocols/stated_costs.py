@@ -40,7 +40,11 @@ def cost_in_record(record: JsonObject) -> StatedCost | None:
     if type(ticks) in (int, float) and 0 < ticks < 2**63:
         usd = parse_usd(EXACT.divide(Decimal(str(ticks)), TICKS_PER_USD))
         return None if usd is None else (usd, "usage.cost_in_usd_ticks")
-    match record.get("cost"):
+    cost = record.get("cost")
+    if record.get("is_byok") is False:  # OpenRouter's, in USD; with a key of the user, a part of it
+        usd = parse_usd(cost)
+        return None if usd is None else (usd, "usage.cost")
+    match cost:
         # Perplexity's, in USD, beside the cost of each part.
         case {"total_cost": total, "input_tokens_cost": _, "output_tokens_cost": _, **more}:
             usd = None if {"currency", "unit"} & more.keys() else parse_usd(total)

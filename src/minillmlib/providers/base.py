@@ -150,6 +150,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         messages_key: The key of the body with the encoded messages, one item for each, in order,
             so that the client may insert bytes of an earlier call. None: it never does.
+        prompt_key: The key of the body with the whole conversation as one text, for a wire without
+            messages. Neighbours of one role are then not merged, and a prefix (`force_prepend`)
+            is the end of that text, to the last space. None: the prefix is the last message.
         why_no_prefill: `(model)`: why a model does not continue a prefix (`force_prepend`), or
             None if it may.
         mark_prefill: `(model, body)`: the body, which ends with the prefix (`force_prepend`), with
@@ -178,6 +181,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     messages_key: str | None = None
+    prompt_key: str | None = None
     why_no_prefill: Callable[[str], str | None] = _none
     mark_prefill: Callable[[str, JsonObject], JsonObject] = leave_unmarked
     why_no_schema: Callable[[str, ResponseFormat], str | None] = _none

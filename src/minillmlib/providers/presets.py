@@ -99,6 +99,7 @@ _CLAUDE = AnthropicHost()
 _CLAUDE_BY_BEARER = AnthropicHost(is_bearer=True)
 
 PRESETS: dict[str, Preset] = {
+    # d: the variables of the vendors' own packages
     "openrouter": Preset(
         "https://openrouter.ai/api/v1",
         OpenRouterProvider(),

@@ -40,6 +40,7 @@ PARAMETERS: JsonObject = {
     "repetition_penalty": 1.5,
     "stop": ("STOP",),
     "seed": 5,
+    "logprobs": 2,
     "response_format": ResponseFormat.json(),
     "reasoning": ReasoningConfig(effort="low"),
     "tools": (ToolDefinition(name="look_up"),),

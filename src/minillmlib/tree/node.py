@@ -411,7 +411,7 @@ class ChatNode:
 
     @property
     def notes(self) -> dict[str, FormatValue]:
-        """The notes on this node, by name."""
+        """The notes on this node, by name. Names that begin with `_` are of the library."""
         return self._tree.notes(self._index)
 
     def cache_breakpoint(self, ttl: CacheTtl = "5m") -> Self:
@@ -748,13 +748,14 @@ class ChatNode:
         Each answer and each result is a node; the last node is returned. If `loop.approve` says
         "not now", or a call is of a `ToolDefinition`, which has no function, that is the node
         with the calls: add results yourself, or call `run_tools` on it later, also after loading
-        it from a file. A tool that a crash interrupted is not run again if the tree has a journal.
+        it from a file. A call runs once: where it was started before, in another branch or, if the
+        tree has a journal, before a crash, its recorded result is taken.
 
             answer = await root.add_user("How warm is it in Oslo?").run_tools(generator, [weather])
 
-        On an error of the model, everything before it stays in the tree, so `run_tools` on the
-        newest node goes on. When cancelled, calls without a result get one that says so. Raises
-        `TurnLimitError` after `loop.max_turns` calls of the model.
+        On an error of the model or of `approve`, everything before it stays in the tree, so
+        `run_tools` on the newest node goes on. When cancelled, calls without a result get one that
+        says so. Raises `TurnLimitError` after `loop.max_turns` calls of the model.
         """
         run: ToolRun[ChatNode] = ToolRun(self, generator, tools, params, loop, is_streamed=False)
         async with run:
@@ -868,8 +869,8 @@ class ChatNode:
         prompt ends at its last breakpoint; without one, or with `with_cache(True)`, this node gets
         one for the call. Where breakpoints are needed, later calls need the same ones to read the
         cache. The tree stays as it is. The cost is returned, and reported to a `cost_callback`; a
-        prompt that is too short shows as no token read or written. Raises `InvalidParameterError`
-        where no cache can be written.
+        prompt that is too short shows as no token read or written. Fallbacks are not asked. Raises
+        `InvalidParameterError` where no cache can be written.
         """
         thread = self._tree.thread_with_breakpoints(self._index)
         return await warm_cache(thread, generator, self._with_node_placeholders(params))

@@ -20,7 +20,7 @@ from minillmlib.tree.tree import Tree
 from minillmlib.types.costs import CostTotal
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart
 from minillmlib.types.messages import Message
-from minillmlib.types.responses import CompletionResponse, FinishReason
+from minillmlib.types.responses import CompletionResponse, FinishReason, TokenLogprob
 
 PAGE_START = b'<!DOCTYPE html>\n<html lang="en">\n<!-- minillmlib -->\n'  # of our pages only
 MAX_MEDIA_BYTES = 2_000_000  # of one image or sound; larger ones are only named
@@ -111,6 +111,9 @@ def _content(
             "tokens": usage and [usage.prompt_tokens, usage.completion_tokens],
             "finish": reason not in NORMAL_FINISHES and reason,
             "attempts": attempts > 1 and attempts,
+            "logprobs": [
+                [*_token_row(one), [*map(_token_row, one.top)]] for one in response.logprobs
+            ],
         }
     always = {"role": message.role.value, "text": message.text or ""}
     return always | {key: value for key, value in row.items() if value}
@@ -119,6 +122,11 @@ def _content(
 def _cost_words(response: CompletionResponse) -> str:
     count = max((attempt.share_of for attempt in response.attempts), default=1)
     return f"{response.total_cost}{f' (1/{count} of a request)' if count > 1 else ''}"
+
+
+def _token_row(token: TokenLogprob) -> list[JsonValue]:
+    """Return a token and its logarithm, to as many digits as the page can show."""
+    return [token.token, round(token.logprob, 4)]
 
 
 class _MediaRows:

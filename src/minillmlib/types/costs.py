@@ -27,6 +27,8 @@ from minillmlib.types.values import check_kind, check_number
 
 ZERO = Decimal(0)
 MILLION = Decimal(1_000_000)
+MIN_PLACES = 4  # that a cost is shown with
+COST_DIGITS = 4
 SHARE_DIGITS = 3  # more than the amount has, in a part of it
 MAX_USD = Decimal(10**9)  # far above any price
 BATCH_TIER = "batch"
@@ -369,6 +371,21 @@ class CostTotal(msgspec.Struct, frozen=True, kw_only=True):
         return f"at least ${self.cost:f} ({', '.join(missing)})"
 
 
+def total_words(total: CostTotal) -> str:
+    """Return a sum of costs in a few words; never an amount if no cost is known."""
+    if total.is_exact:
+        return _dollars(total.cost)
+    if total.cost:
+        return f"at least {_dollars(total.cost)}"
+    return "cost unknown" if total.unknown else "cost unknown (no price set)"
+
+
+def _dollars(cost: Decimal) -> str:
+    """Return the amount in plain digits, with at least four significant ones."""
+    places = max(MIN_PLACES, COST_DIGITS - 1 - cost.adjusted())
+    return "$" + f"{cost:.{places}f}".rstrip("0").rstrip(".")
+
+
 class AttemptOutcome(enum.StrEnum):
     """How one attempt ended."""
 
@@ -393,6 +410,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the body. `status` is None if no response arrived. `error` is the name of the error's class.
     `cost` is None if nothing can have been billed. `share_of` is the number of answers that the
     request was for: with several, `cost` is the share of one, while `usage` counts for all.
+    `generator` is the name of the generator, which with a fallback tells who was asked.
     """
 
     number: int
@@ -408,6 +426,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     cost: CostOutcome | None = None
     share_of: int = 1
+    generator: str = ""
 
     def shares(self, count: int) -> "list[Attempt]":
         """Return the attempt once for each of `count` answers, with equal parts of its cost.

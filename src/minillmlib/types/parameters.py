@@ -247,7 +247,8 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         force_prepend: The start of the answer, from which the model continues.
         use_cache: Whether to set a cache breakpoint at the end of the prompt, besides those of
             the nodes.
-        token_price: The price of this call. It takes precedence over the generator's.
+        token_price: The price of this call. It takes precedence over the generator's, and is
+            refused if that has fallbacks.
         budget: The budget that covers the completion with all its attempts.
         cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
             to call `cost_callback`. A budget asks for them in any case.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Literal, TypeAlias
 
@@ -212,7 +212,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     try:
         chunk = _plain_decoder.decode(data)
     except (ValueError, RecursionError):
-        return _parse_other_chunk(data, parse_usage)
+        return parse_any_chunk(data, parse_usage)
     delta = chunk.choices[0].delta
     text, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
     key = ""
@@ -225,7 +225,7 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     elif text or reasoning:
         calls = ()
     else:
-        return _parse_other_chunk(data, parse_usage)
+        return parse_any_chunk(data, parse_usage)
     return StreamChunk(
         id=string_or_empty(chunk.id),
         model=string_or_empty(chunk.model),
@@ -246,8 +246,10 @@ def _plain_call(call: _PlainCall) -> ToolCallDelta:
     )
 
 
-def _parse_other_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
-    """Return an event that may hold anything.
+def parse_any_chunk(
+    data: str, parse_usage: UsageParser, as_chat: Callable[[JsonValue], JsonValue] | None = None
+) -> StreamChunk | None:
+    """Return an event that may hold anything; `as_chat` turns another wire's body into this one's.
 
     An error is looked for before the choices: servers send it with empty choices too.
     """
@@ -257,6 +259,8 @@ def _parse_other_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | Non
     if not data or data.startswith(":"):  # relays send their keep-alives as data
         return None
     raw = decode_json(data)
+    if as_chat is not None:
+        raw = as_chat(raw)
     if is_error_payload(raw):
         raise error_from_payload(raw, partial=_partial_text(raw))
     body = convert_json(raw, _Body)

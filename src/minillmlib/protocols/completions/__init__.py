@@ -1,0 +1,1 @@
+"""The completions wire of base models."""
