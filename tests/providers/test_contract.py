@@ -81,7 +81,7 @@ def test_the_contract_is_the_guides_nine_methods_and_four_more():
         CompletionsProvider(),
     ):
         assert {name for name in dir(provider) if not name.startswith("_")} <= methods | {
-            "dialect", "capabilities", "billing", "legacy_token_limit", "marks_prefill", "template",
+            "dialect", "capabilities", "billing", "batches", "legacy_token_limit", "marks_prefill", "template",
         }  # fmt: skip
 
 

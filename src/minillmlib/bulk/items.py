@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from minillmlib.bulk.batch import BatchQueue
+from minillmlib.bulk.batch_parts import RunProblem
 from minillmlib.bulk.journal import DoneRecord, Ended, RunJournal, Turn
 from minillmlib.bulk.outcome import BulkOutcome
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
@@ -52,6 +54,7 @@ class ItemCall:
         loop: ToolLoop,
         journal: RunJournal | None,
         key: Callable[[Any], str] | None,
+        batches: BatchQueue | None = None,
     ) -> None:
         if prompt is not None and not isinstance(prompt, ChatNode):
             raise InvalidParameterError(
@@ -66,6 +69,7 @@ class ItemCall:
         self._loop = loop
         self._journal = journal
         self._key = key
+        self._batches = batches
         self.earlier = CostTotal() if journal is None else journal.spent
         self.maybe_paid = 0 if journal is None else journal.maybe_paid
 
@@ -88,11 +92,14 @@ class ItemCall:
     async def ask(self, question: Question) -> BulkOutcome[Any]:
         """Return the outcome of an item."""
         index, node, key = question.index, question.node, question.key
-        self._record(lambda journal: journal.record_sent(key, self._ceiling(node)))
+        if self._batches is None:
+            self._record(lambda journal: journal.record_sent(key, self._ceiling(node)))
         if self.problem is not None:
             return BulkOutcome(index=index, key=key, error=self.problem)
         try:
-            answer = await self._answer(node)
+            answer = await self._answer(question)
+        except RunProblem as problem:
+            raise problem.error from None
         except MiniLLMError as error:
             failure = error
             self._record(lambda journal: journal.record_failed(key, index, failure))
@@ -101,7 +108,10 @@ class ItemCall:
         self._record(lambda journal: journal.record_done(key, index, _turns(node, answer)))
         return BulkOutcome(index=index, key=key, node=answer, cost=_cost_since(node, answer))
 
-    async def _answer(self, node: ChatNode) -> ChatNode:
+    async def _answer(self, question: Question) -> ChatNode:
+        node = question.node
+        if self._batches is not None:
+            return await self._batches.ask(node, question.key)
         if not self._tools:
             return await node.complete(self.generator, self._settings)
         run = ToolRun(
@@ -160,6 +170,11 @@ class ItemCall:
                 write(self._journal)
             except StorageError as error:
                 self.problem = error
+
+    def finish_input(self) -> None:
+        """Note that there is no further item."""
+        if self._batches is not None:
+            self._batches.finish_input()
 
     def close(self) -> None:
         """Close the journal."""

@@ -78,7 +78,62 @@ class FailedRecord(_Record, frozen=True, tag="failed", tag_field="kind"):
         return error
 
 
-Record: TypeAlias = HeaderRecord | SentRecord | DoneRecord | FailedRecord
+class SubmittingRecord(_Record, frozen=True, tag="submitting", tag_field="kind"):
+    """A part that is about to be submitted as a batch, whose rows are named by their places.
+
+    `ceilings` are the most that the rows may cost, if that is known, and `attempts` what was tried
+    for each before, if anything was.
+    """
+
+    part: str
+    url: str
+    sent_at: float
+    keys: tuple[str, ...]
+    ceilings: tuple[Decimal, ...] = ()
+    attempts: tuple[tuple[Attempt, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if {len(self.ceilings), len(self.attempts)} - {0, len(self.keys)}:
+            raise StorageError("a part has another number of rows than of facts about them")
+
+
+class SubmittedRecord(_Record, frozen=True, tag="submitted", tag_field="kind"):
+    """The batch that holds a part. `is_certain`: the server said so, and it is no guess."""
+
+    part: str
+    batch: str
+    is_certain: bool = True
+
+
+class OpenPart(msgspec.Struct):
+    """A part that an earlier run submitted, of which some rows have not ended."""
+
+    record: SubmittingRecord
+    batches: list[SubmittedRecord] = []
+
+
+class OpenRow(msgspec.Struct, frozen=True):
+    """A row of such a part."""
+
+    part: OpenPart
+    place: int
+
+    @property
+    def ceiling(self) -> Decimal | None:
+        """The most that the row may cost, or None if that is not known."""
+        ceilings = self.part.record.ceilings
+        return ceilings[self.place] if ceilings else None
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The earlier attempts for the row."""
+        attempts = self.part.record.attempts
+        return attempts[self.place] if attempts else ()
+
+
+Record: TypeAlias = (
+    HeaderRecord | SentRecord | SubmittingRecord | SubmittedRecord | DoneRecord | FailedRecord
+)
 Ended: TypeAlias = DoneRecord | FailedRecord
 
 _decode = msgspec.json.Decoder(Record).decode
@@ -91,7 +146,11 @@ class RunJournal:
         spent: The cost of what earlier runs did.
         maybe_paid: The number of requests that were in flight when earlier runs were killed; they
             may have been billed.
-        committed: USD that count against a budget: `spent`, and the ceilings of what is unknown.
+        committed: USD that count against a budget: `spent`, and the ceilings of what is unknown,
+            without the rows in `open_rows`.
+        batches: The names of all batches that earlier runs are certain to have created.
+        open_rows: The rows that were submitted in batches and have not ended, by their keys.
+        retries_failed: Whether what failed for good is asked again.
     """
 
     _descriptor = -1
@@ -100,7 +159,10 @@ class RunJournal:
     def __init__(self, path: FilePath, *, retries_failed: bool) -> None:
         self._name = str(path)
         self._path = Path(os.fsdecode(path)).absolute()
-        self._retries_failed = retries_failed
+        self.retries_failed = retries_failed
+        self.open_rows: dict[str, OpenRow] = {}
+        self.batches: set[str] = set()
+        self._parts: dict[str, OpenPart] = {}
         self._places: dict[str, tuple[int, int]] = {}  # of the line of each item that has ended
         self._counts: Counter[str] = Counter()
         self._synced_at = 0.0
@@ -141,7 +203,10 @@ class RunJournal:
                 if record.key in sent:  # in flight at a crash, and asked again since
                     lost.append(sent[record.key])
                 sent[record.key] = record.ceiling or Decimal(0)
+            elif isinstance(record, SubmittingRecord | SubmittedRecord):
+                lost += [sent.pop(key) for key in self._note_batch(record) if key in sent]
             elif isinstance(record, Ended):
+                self.open_rows.pop(record.key, None)
                 ceiling = sent.pop(record.key, Decimal(0))
                 cost = CostTotal.of([CostInfo.of(attempts_of(record))])
                 spent.append(cost)
@@ -155,12 +220,28 @@ class RunJournal:
         lost += sent.values()
         self.maybe_paid = len(lost)
         self.committed += sum(lost, Decimal(0))
+        before = (one.cost for row in self.open_rows.values() for one in row.attempts)
+        self.committed += CostTotal.of(before).cost
 
     def _note(self, record: Ended, start: int, size: int) -> None:
-        if isinstance(record, DoneRecord) or (record.is_final and not self._retries_failed):
+        if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
             self._places[record.key] = (start, size)
         else:
             self._places.pop(record.key, None)
+
+    def _note_batch(self, record: SubmittingRecord | SubmittedRecord) -> tuple[str, ...]:
+        """Note a part or the batch that holds it; return the keys of the rows in a new part."""
+        if isinstance(record, SubmittingRecord):
+            part = self._parts[record.part] = OpenPart(record)
+            for place, key in enumerate(record.keys):
+                self.open_rows[key] = OpenRow(part, place)
+            return record.keys
+        if record.part not in self._parts:
+            raise StorageError(f"{self._name!r} names a part that was not submitted")
+        self._parts[record.part].batches.append(record)
+        if record.is_certain:
+            self.batches.add(record.batch)
+        return ()
 
     def key_of(self, name: str) -> str:
         """Return the key of the next item with this name: equal items are counted."""
@@ -182,6 +263,10 @@ class RunJournal:
         """Record that an item is about to be asked."""
         self._append(SentRecord(key=key, ceiling=ceiling))
 
+    def record_batch(self, record: SubmittingRecord | SubmittedRecord) -> None:
+        """Record that a part is submitted, or the batch that holds it. It is on the disk then."""
+        self._append(record, is_urgent=True)
+
     def record_done(self, key: str, index: int, turns: tuple[Turn, ...]) -> None:
         """Record the answer to an item."""
         self._append(DoneRecord(key=key, index=index, turns=turns))
@@ -199,7 +284,7 @@ class RunJournal:
             )
         )
 
-    def _append(self, record: Record) -> None:
+    def _append(self, record: Record, *, is_urgent: bool = False) -> None:
         """Append a line: all of it, or nothing, with a `StorageError`."""
         line = encode_lossy(record) + b"\n"
         size = os.fstat(self._descriptor).st_size
@@ -207,7 +292,7 @@ class RunJournal:
             remaining = memoryview(line)
             while remaining:
                 remaining = remaining[os.write(self._descriptor, remaining) :]
-            if time.monotonic() - self._synced_at >= SYNC_SECS:
+            if is_urgent or time.monotonic() - self._synced_at >= SYNC_SECS:
                 os.fsync(self._descriptor)
                 self._synced_at = time.monotonic()
         except OSError as error:

@@ -15,6 +15,7 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
+from minillmlib.bulk.batch import BatchQueue, check_batches
 from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
 from minillmlib.bulk.outcome import STOPPING, BulkOutcome, BulkProgress, last_error
@@ -43,6 +44,7 @@ T = TypeVar("T")
 Items: TypeAlias = Iterable[Item] | AsyncIterable[Item]
 
 PROGRESS_SECS = 0.1
+TURN_ITEMS = 64  # that are read before the calls in flight have their turn
 MAX_ERRORS = 100  # kept for `raise_for_failures`
 
 
@@ -204,12 +206,15 @@ class BulkRun(Generic[T]):
                         break
                     self._tasks.add(asyncio.ensure_future(self._ask(question)))
                 index += 1
+                if index % TURN_ITEMS == 0:
+                    await asyncio.sleep(0)
         except StopAsyncIteration:
             pass
         except Exception as error:  # noqa: BLE001 - of the input, for the caller
             self._problem = self._problem or error
         finally:
             await items.aclose()
+            self._call.finish_input()
             self._arrived.set()
 
     async def _has_room(self) -> bool:
@@ -301,6 +306,7 @@ def map_complete(
     retry_failed: bool = ...,
     budget: Budget | None = ...,
     width: int | Width | None = ...,
+    batch: bool = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[T]: ...
@@ -320,6 +326,7 @@ def map_complete(
     retry_failed: bool = ...,
     budget: Budget | None = ...,
     width: int | Width | None = ...,
+    batch: bool = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[Any]: ...
@@ -338,6 +345,7 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     retry_failed: bool = False,
     budget: Budget | None = None,
     width: int | Width | None = None,
+    batch: bool = False,
     ordered: bool = False,
     on_progress: Callable[[BulkProgress], object] | None = None,
 ) -> BulkRun[Any]:
@@ -364,6 +372,8 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
             asked again in any case.
         budget: The budget that covers the run. It takes precedence over that in `params`.
         width: The most calls in flight, or a `Width`; by default as many as the server takes.
+        batch: Whether the items are rows of the provider's batches, at half price and within a day.
+            A journal is needed then, from which another process may fetch the results.
         ordered: Whether the outcomes come in the order of the items.
         on_progress: Function that gets the `BulkProgress`, at most ten times a second, and at the
             end.
@@ -381,12 +391,25 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     settings = node_parameters(params)
     if budget is not None:
         settings = settings.replace(budget=budget)
+    if batch:
+        check_batches(generator, settings, tools=tools, width=width, journal=journal)
     record = None
     if journal is not None:
         record = RunJournal(journal, retries_failed=retry_failed)
         if settings.budget is not None:
             settings.budget.charge(record.committed)
+    batches = None
+    if batch and record is not None:
+        batches = BatchQueue(generator, settings, record)
+        width = Width(batches.max_rows, batches.max_rows)
+    elif record is not None and record.open_rows:
+        record.close()
+        raise InvalidParameterError(
+            f"{len(record.open_rows)} items of this journal are in batches whose results were not "
+            "fetched yet: run it with batch=True, or name another journal"
+        )
     call = ItemCall(
-        generator, settings, prompt=prompt, tools=tools, loop=loop, journal=record, key=key
-    )
+        generator, settings, prompt=prompt, tools=tools, loop=loop, journal=record, key=key,
+        batches=batches,
+    )  # fmt: skip
     return BulkRun(items, call, width=width, is_ordered=ordered, on_progress=on_progress)

@@ -52,10 +52,17 @@ class PendingAttempt:
 
     response_id = ""
     cost: CostOutcome | None = None
+    is_unbilled = False  # whether it is known that no work was done
     _has_echo = False  # whether an answer that is no failure shows a secret
 
     def __init__(
-        self, number: int, call: Call, prepared: PreparedRequest, reservation: Reservation | None
+        self,
+        number: int,
+        call: Call,
+        prepared: PreparedRequest,
+        reservation: Reservation | None,
+        *,
+        started_at: float | None = None,
     ) -> None:
         request = prepared.request
         self.exchange = Exchange(call.transport, request, call.generator.limits)
@@ -68,8 +75,9 @@ class PendingAttempt:
         self._number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
-        self._started_at = time.time()
-        self._started = time.monotonic()
+        now = time.time()
+        self._started_at = now if started_at is None else started_at
+        self._started = time.monotonic() - max(now - self._started_at, 0)
 
     def parse(self, body: bytes) -> CompletionResponse:
         """Return the response in a whole answer, or raise what the answer says went wrong."""
@@ -177,6 +185,8 @@ class PendingAttempt:
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None) -> Attempt:
         """Return the record of an attempt that failed; set the request id of its error."""
         outcome = _outcome_of(error, self.exchange)
+        if self.is_unbilled:
+            outcome = AttemptOutcome.DENIED
         cost = cost or self.cost
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()

@@ -330,6 +330,11 @@ class Completion:
         self.pending = None
         self._append(attempt, reservation)
 
+    def add_earlier(self, attempts: tuple[Attempt, ...]) -> None:
+        """Count the attempts that an earlier process made."""
+        self.attempts += attempts
+        self._origins += ((self.call, None),) * len(attempts)
+
     def _append(self, attempt: Attempt, reservation: Reservation | None = None) -> None:
         self.attempts += (attempt,)
         self._origins += ((self.call, reservation),)

@@ -15,6 +15,7 @@ from minillmlib.client.prepare import Call, model_key
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, T, encode_json
+from minillmlib.protocols.batches.base import ApiRequest
 from minillmlib.protocols.chat_completions.request import omitted_reasoning
 from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
@@ -124,18 +125,30 @@ def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
 
 def build_cost_query(call: Call, url: str) -> HttpRequest:
     """Return the request that asks the generator's server what an earlier request cost."""
+    return build_api_request(call, ApiRequest(url=url)).request
+
+
+def build_api_request(call: Call, wanted: ApiRequest) -> PreparedRequest:
+    """Return a request to the generator's server that is no completion, with its credential."""
     generator = call.generator
     auth = generator.credential.resolve()
-    if _secrets_for(generator, auth):
-        _check_destination(url, generator)
-    return HttpRequest(
-        url=url,
-        headers=_merge_headers(call, auth),
-        body=b"",
-        method="GET",
+    secrets = _secrets_for(generator, auth)
+    if secrets:
+        _check_destination(wanted.url, generator)
+    headers = {name.lower(): (name, value) for name, value in _merge_headers(call, auth)}
+    headers["content-type"] = ("Content-Type", wanted.content_type)
+    headers["accept"] = ("Accept", wanted.accept)
+    request = HttpRequest(
+        url=wanted.url,
+        headers=tuple(headers.values()),
+        body=wanted.body,
+        method=wanted.method,
         proxy=generator.proxy,
         max_header_bytes=generator.limits.header_bytes,
     )
+    if isinstance(generator.proxy, Secret):
+        secrets += secrets_of(generator.proxy)
+    return PreparedRequest(request, {}, auth, secrets, RequestReport(sent=()), None)
 
 
 BuiltBody = tuple[JsonObject, dict[str, str], EncodedPrefix | None]

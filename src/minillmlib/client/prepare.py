@@ -55,10 +55,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     generator: GeneratorInfo
     messages: tuple[Message, ...]
-    thread: Sequence[Message]
-    first_place: int
     settings: NodeCompletionParameters
     stream: bool
+    thread: Sequence[Message] = ()
+    first_place: int = 0
     choices: int = 1
     omitted: Mapping[str, str] = {}
     result_type: ResultType[JsonValue] | None = None

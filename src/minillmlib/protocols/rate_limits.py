@@ -130,6 +130,14 @@ def parse_retry_after(headers: Mapping[str, str], in_body: JsonValue) -> float |
     return None
 
 
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Return the moment of an answer by the server's clock, in seconds since 1970, or None."""
+    try:
+        return _timestamp(headers.get("date", ""))
+    except ValueError:
+        return None
+
+
 def _plain_number(text: str) -> float:
     """Return a number of ASCII digits. Raises `ValueError` for anything else."""
     if len(text) > MAX_CHARS or not re.fullmatch(_NUMBER, text.strip(" \t"), re.ASCII):

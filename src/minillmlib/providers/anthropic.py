@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.anthropic import request, response, usage
+from minillmlib.protocols.batches.anthropic import AnthropicBatches
+from minillmlib.protocols.batches.base import BatchApi
 from minillmlib.protocols.cache_control import PromptCache, has_block, omitted_breakpoints
 from minillmlib.protocols.rate_limits import parse_rate_limits
 from minillmlib.providers.base import (
@@ -87,6 +89,7 @@ class AnthropicProvider(Provider):
         max_output_tokens=_max_output_tokens,
         priced_extra=PRICED_EXTRA,
     )
+    batches: BatchApi | None = AnthropicBatches()
 
     def endpoint_url(self, base: str) -> str:
         """Return `/v1/messages` below `base`, which may or may not end in `/v1` itself."""
@@ -153,6 +156,7 @@ class AnthropicHost(AnthropicProvider):
     """
 
     capabilities = AnthropicProvider.capabilities.replace(is_generic=True)
+    batches = None
 
     def __init__(
         self,

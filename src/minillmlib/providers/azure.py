@@ -7,6 +7,8 @@ import msgspec
 
 from minillmlib.auth.secret import Auth, AuthKind
 from minillmlib.errors import InvalidParameterError
+from minillmlib.protocols.batches.base import BatchApi
+from minillmlib.protocols.batches.openai import OpenAiBatches
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.providers.base import Capabilities, Provider
 from minillmlib.providers.models import openai as models
@@ -61,6 +63,7 @@ class AzureProvider(_AtAzure, OpenAiProvider):
 
     dialect: ChatDialect = msgspec.structs.replace(OpenAiProvider.dialect, name="Azure OpenAI")
     capabilities: Capabilities = OpenAiProvider.capabilities.replace(is_generic=True)
+    batches: BatchApi | None = OpenAiBatches("/chat/completions")
 
     def request_url(self, base: str, model: str, *, stream: bool) -> str:
         """Return the address of a deployment, with the version if there is one."""

@@ -8,6 +8,7 @@ import msgspec
 
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.batches.base import BatchApi
 from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
@@ -268,6 +269,8 @@ class Provider:
     """The abilities of the service."""
     billing: Billing = Billing()
     """The rules by which it counts and bills."""
+    batches: BatchApi | None = None
+    """How it takes batches (`map_complete` with `batch=True`), or None if it does not."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

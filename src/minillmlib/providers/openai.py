@@ -1,5 +1,7 @@
 """OpenAI's chat-completions API."""
 
+from minillmlib.protocols.batches.base import BatchApi
+from minillmlib.protocols.batches.openai import OpenAiBatches
 from minillmlib.protocols.chat_completions.dialect import (
     IMAGE_TYPES,
     OPENAI_FIELDS,
@@ -32,3 +34,4 @@ class OpenAiProvider(Provider):
         max_choices=models.max_choices,
     )
     billing: Billing = Provider.billing.replace(max_media_tokens=models.max_media_tokens)
+    batches: BatchApi | None = OpenAiBatches("/v1/chat/completions")

@@ -9,6 +9,8 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols import cache_control
+from minillmlib.protocols.batches.base import BatchApi
+from minillmlib.protocols.batches.openrouter import OpenRouterBatches
 from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import (
     ALL_FIELDS,
@@ -186,6 +188,7 @@ class OpenRouterProvider(Provider):
         max_media_tokens=_max_media_tokens,
         priced_extra=PRICED_EXTRA | {"provider", "transforms", "usage", "cache_control"},
     )
+    batches: BatchApi | None = OpenRouterBatches()
 
     def build_request(
         self,

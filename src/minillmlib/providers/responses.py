@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.protocols.batches.base import BatchApi
+from minillmlib.protocols.batches.openai import OpenAiBatches
 from minillmlib.protocols.responses import request, response, usage
 from minillmlib.providers.base import (
     Billing,
@@ -64,6 +66,7 @@ class ResponsesProvider(Provider):
         is_generic=True,
     )
     billing = Billing(max_media_tokens=models.max_media_tokens, priced_extra=PRICED_EXTRA)
+    batches: BatchApi | None = OpenAiBatches("/v1/responses")
     seals_reasoning: bool = True  # whether to ask a model for it that may give it
 
     def endpoint_url(self, base: str) -> str:

@@ -30,9 +30,9 @@ CHECK_ADDRESS = "is the address right, and is the server up?"
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A complete request with its credential. An error never holds one.
 
-    `method` is `GET` with an empty body for cost lookups. If `on_new_connection` is set, an
-    engine that pools connections opens a new one. `proxy` is that of the generator, and
-    `max_header_bytes` the limit on the headers of the response.
+    `method` is `POST` for completions; cost lookups and batches have others, too. If
+    `on_new_connection` is set, an engine that pools connections opens a new one. `proxy` is that
+    of the generator, and `max_header_bytes` the limit on the headers of the response.
     """
 
     url: str

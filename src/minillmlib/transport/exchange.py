@@ -96,6 +96,11 @@ class Exchange:
         self.is_stream = kind in stream_types
         self._remaining_bytes = self._limits.stream_bytes
 
+    async def next_piece(self, max_wait: Timeout) -> bytes:
+        """Return the next bytes of an opened exchange, `b""` at the end of its body."""
+        with self._scope.within(max_wait):
+            return await self._read()
+
     async def next_events(self, max_wait: Timeout) -> list[SseEvent] | None:
         """Return the events that the next bytes complete, maybe none; None at the end of the body.
 

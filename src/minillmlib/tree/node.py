@@ -1144,6 +1144,13 @@ class ParsedNode(ChatNode, Generic[T]):
         )
 
 
+def prepare_call(
+    node: ChatNode, generator: GeneratorInfo, params: ParametersLike
+) -> tuple[Call, Callable[[Completed], ChatNode]]:
+    """Return the call of `complete`, for another way of sending, and how its answer is added."""
+    return node._prepare(generator, params, NO_FIELDS, stream=False)  # noqa: SLF001 - of this module
+
+
 # By the end of a file's name: what such a file holds, and its text, from a node and a title. These
 # are for others to read; `save_thread` and `save_tree` write what is loaded again.
 EXPORTS: dict[str, tuple[str, Callable[[ChatNode, str], str]]] = {

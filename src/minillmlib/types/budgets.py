@@ -94,6 +94,13 @@ class Budget:
                     account.sums = sums
                 raise
 
+    def hold(self, ceiling: Decimal) -> "Reservation":
+        """Reserve an amount even if it does not fit: for a request that was sent already."""
+        reservation = Reservation(self._queue, self._accounts, ceiling, None)
+        with self._queue.lock:
+            reservation.hold()
+        return reservation
+
     def reserve(self, estimate: CostEstimate) -> "Reservation":
         """Reserve the ceiling at once, here and in every parent, or raise `BudgetExceededError`."""
         with self._queue.lock:

@@ -31,6 +31,7 @@ MIN_PLACES = 4  # that a cost is shown with
 COST_DIGITS = 4
 SHARE_DIGITS = 3  # more than the amount has, in a part of it
 MAX_USD = Decimal(10**9)  # far above any price
+BATCH_TIER = "batch"
 RATES = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 
 # More digits than any price, count or cost that we accept, but too few for a server to make us
@@ -155,6 +156,26 @@ class TokenPrice(msgspec.Struct, frozen=True):
         """Return a copy with rates for cache reads and writes."""
         return msgspec.structs.replace(
             self, cache_read=read, cache_write=write, cache_write_1h=write_1h
+        )
+
+    def for_batch(self, share: Rate = "0.5", service_tier: str | None = None) -> "TokenPrice":
+        """Return the price of a request in a provider's batch: a share of each rate.
+
+        `service_tier` is how answers of the batch name their tier. A price whose own tier is
+        "batch" already is the price of a batch; one of another tier stays as it is.
+        """
+        if self.service_tier not in (None, BATCH_TIER):
+            return self
+        if self.service_tier == BATCH_TIER:
+            return msgspec.structs.replace(self, service_tier=service_tier)
+        part = parse_usd("the share of a price", share, object, Decimal(1))
+        rates = {name: getattr(self, name) for name in RATES}
+        return msgspec.structs.replace(
+            self,
+            **{name: rate and EXACT.multiply(rate, part) for name, rate in rates.items()},
+            next_tier=self.next_tier and self.next_tier.for_batch(part),
+            source=self.source and f"{self.source}, {part} of it in a batch",
+            service_tier=service_tier,
         )
 
     def for_input(self, prompt_tokens: int) -> "TokenPrice":
