@@ -31,6 +31,7 @@ from minillmlib.errors import (
     NotFoundError,
     PartialFailureError,
     PermissionDeniedError,
+    RateLimitError,
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
@@ -38,6 +39,7 @@ from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.tool_loop import Tool, ToolLoop
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import CostTotal
+from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
 from minillmlib.types.tools import ToolLike
 
@@ -180,6 +182,7 @@ class BulkRun(Generic[T]):
     def _begin(self) -> None:
         asyncio = asyncio_module()
         self._width = width_for(self._given_width, self._call.generator)
+        self._call.start_pace()
         self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._started = time.monotonic()
         self._feeder = asyncio.ensure_future(self._feed())
@@ -264,7 +267,8 @@ class BulkRun(Generic[T]):
         if len(self._errors) < MAX_ERRORS:
             self._errors.append(error)
         last = error.last_error if isinstance(error, MaxRetriesExceededError) else error
-        if isinstance(last, STOPPING) and not is_old:
+        is_shut = isinstance(last, RateLimitError) and self._call.is_shut
+        if (isinstance(last, STOPPING) or is_shut) and not is_old:
             self._problem = self._problem or error
             self.stop()
 
@@ -306,6 +310,7 @@ def map_complete(
     retry_failed: bool = ...,
     budget: Budget | None = ...,
     width: int | Width | None = ...,
+    pace: Pace | None = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[T]: ...
@@ -325,6 +330,7 @@ def map_complete(
     retry_failed: bool = ...,
     budget: Budget | None = ...,
     width: int | Width | None = ...,
+    pace: Pace | None = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[Any]: ...
@@ -343,6 +349,7 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     retry_failed: bool = False,
     budget: Budget | None = None,
     width: int | Width | None = None,
+    pace: Pace | None = None,
     ordered: bool = False,
     on_progress: Callable[[BulkProgress], object] | None = None,
 ) -> BulkRun[Any]:
@@ -369,6 +376,8 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
             asked again in any case.
         budget: The budget that covers the run. It takes precedence over that in `params`.
         width: The most calls in flight, or a `Width`; by default as many as the server takes.
+        pace: The most requests and tokens a minute; it takes precedence over that in `params`. By
+            default it is learned, and shared by all runs that ask one model with one key.
         ordered: Whether the outcomes come in the order of the items.
         on_progress: Function that gets the `BulkProgress`, at most ten times a second, and at the
             end.
@@ -386,6 +395,8 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     settings = node_parameters(params)
     if budget is not None:
         settings = settings.replace(budget=budget)
+    if pace is not None:
+        settings = settings.replace(pace=pace)
     record = None
     if journal is not None:
         record = RunJournal(journal, retries_failed=retry_failed)

@@ -16,7 +16,8 @@ from minillmlib.client.attempt import PendingAttempt
 from minillmlib.client.cost_reporting import DONE, Report, report, report_deferred
 from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
-from minillmlib.client.http_request import build_http_request
+from minillmlib.client.http_request import PreparedRequest, build_http_request
+from minillmlib.client.pacing import Turn
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
@@ -30,6 +31,7 @@ from minillmlib.errors import (
     MalformedResponseError,
     MaxRetriesExceededError,
     MiniLLMError,
+    RateLimitError,
     RejectedResponseError,
     RequestTimeoutError,
     StaleConnectionError,
@@ -40,6 +42,8 @@ from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.responses import CompletionResponse
+
+FRESH_SECS = 60.0  # after a longer wait a request is built anew: its token or signature ages
 
 # The threads that wait for tasks, as those that call `run`: theirs is what the tasks reserve.
 threads_of_tasks: dict[object, threading.Thread] = {}
@@ -84,6 +88,7 @@ class Completion:
     _report: Report | None = None
     _reservations: tuple[Reservation, ...] = ()
     _reservation: Reservation | None = None  # of the attempt that is being started
+    _turn: Turn | None = None  # with a pace
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
@@ -105,10 +110,18 @@ class Completion:
             hide_frames(error)
 
     async def start_attempt(self) -> PendingAttempt:
-        """Build the next request and reserve its cost. After that it counts as an attempt."""
+        """Build the next request, wait for the pace, and reserve its cost.
+
+        After that it counts as an attempt.
+        """
         call = self.call
-        await self._renew_token()
-        prepared = build_http_request(call, on_new_connection=self._is_resending)
+        prepared = await self._prepare()
+        if call.settings.pace is not None:
+            self._turn = self._turn or Turn(call.settings.pace, call, self.loop)
+            waited = await self._turn.wait(prepared, self.timeouts.deadline_timeout())
+            self._check_open()
+            if waited > FRESH_SECS:
+                prepared = await self._prepare()
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -118,6 +131,10 @@ class Completion:
         self.pending = PendingAttempt(number, call, prepared, reservation)
         self._reservation = None
         return self.pending
+
+    async def _prepare(self) -> PreparedRequest:
+        await self._renew_token()
+        return build_http_request(self.call, on_new_connection=self._is_resending)
 
     async def _renew_token(self, refused: Auth | None = None) -> None:
         """Get a new token if the credential needs one, within the time that an answer may take."""
@@ -149,10 +166,16 @@ class Completion:
                 if reservation.is_waiting:
                     reservation.settle(None)
         reservation.check()
-        if self._report is not None:  # closed just when the money was there
+        try:
+            self._check_open()
+        except InvalidParameterError:  # closed just when the money was there
             reservation.settle(None)
-            raise InvalidParameterError("the stream was closed before its request was sent")
+            raise
         return reservation
+
+    def _check_open(self) -> None:
+        if self._report is not None:
+            raise InvalidParameterError("the stream was closed before its request was sent")
 
     async def send(self) -> bytes:
         """Make an attempt; return the whole body of its answer."""
@@ -204,7 +227,7 @@ class Completion:
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """Record that the attempt came to nothing; `cost` is what its token counts say."""
         if self.pending is not None:
-            self._settle(self.pending.record_failure(error, cost))
+            self._settle(self.pending.record_failure(error, cost), error)
 
     async def retry_or_raise(self, error: MiniLLMError) -> None:
         """Return when the next attempt may begin, or raise what ends the completion."""
@@ -213,6 +236,9 @@ class Completion:
             self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._is_resending:
             self._is_resending = True  # not a retry: the server had closed an idle connection
+        elif self._turn is not None and isinstance(error, RateLimitError):
+            if not self._turn.may_wait(self.timeouts.remaining()):
+                self.give_up(error)
         elif not await self._has_new_credential(error):
             delay = self._retry_delay(error)
             if delay is None:
@@ -259,6 +285,8 @@ class Completion:
             self._reservation = None
         if self.pending is not None:
             self._settle(self.pending.record_abandoned())
+        elif self._turn is not None:
+            self._turn.leave()
 
     def abandon_threadsafe(self) -> None:
         """Abandon the completion soon, from a destructor in any thread."""
@@ -271,8 +299,10 @@ class Completion:
                 raise
             self.abandon()
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self, attempt: Attempt, error: MiniLLMError | None = None) -> None:
         assert self.pending is not None
+        if self._turn is not None:
+            self._turn.settle(attempt, self.pending.exchange.headers, error)
         if self.pending.reservation is not None:
             self.pending.reservation.settle(attempt.cost)
             self._reservations += (self.pending.reservation,)

@@ -48,16 +48,32 @@ _HTTP_DATES = (
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+# Each kind of quota, and its names in headers; the second ones are Mistral's and Cerebras'.
+_KINDS = {
+    "requests": ("requests", "req-minute"),
+    "tokens": ("tokens", "tokens-minute"),
+    "input_tokens": ("input-tokens",),
+    "output_tokens": ("output-tokens",),
+}
+
+
 def parse_rate_limits(
     headers: Mapping[str, str], pattern: str = "x-ratelimit-{fact}-{of}"
 ) -> RateLimits:
     """Return the quota in headers that are named by `pattern`; a value that is odd gives None."""
-    found: dict[str, int | float | None] = {}
-    for of in ("requests", "tokens"):
-        for fact in ("limit", "remaining"):
-            found[f"{fact}_{of}"] = _count(headers.get(pattern.format(fact=fact, of=of)))
-        reset = headers.get(pattern.format(fact="reset", of=of))
-        found[f"seconds_to_reset_{of}"] = _secs_to_reset(reset, headers.get("date"))
+    found: dict[str, int | float] = {}
+    for kind, names in _KINDS.items():
+        for of in names:
+            facts = {
+                f"limit_{kind}": _count(headers.get(pattern.format(fact="limit", of=of))),
+                f"remaining_{kind}": _count(headers.get(pattern.format(fact="remaining", of=of))),
+                f"seconds_to_reset_{kind}": _secs_to_reset(
+                    headers.get(pattern.format(fact="reset", of=of)), headers.get("date")
+                ),
+            }
+            for name, value in facts.items():
+                if value is not None:
+                    found.setdefault(name, value)
     return RateLimits(**found)  # type: ignore[arg-type] # the names say which is which
 
 
