@@ -147,9 +147,10 @@ def shared_pace(generator: GeneratorInfo) -> Pace:
     try:
         hash(key)
     except TypeError:  # a source of the caller's own
-        key = (*key[:-1], id(credential))
+        key = (*key[:-1], repr(credential))
     paces = _shared.setdefault(asyncio_module().get_running_loop(), OrderedDict())
-    pace = paces[key] = paces.pop(key, None) or Pace()
+    pace = paces.setdefault(key, Pace())
+    paces.move_to_end(key)
     if len(paces) > MAX_SHARED:
         paces.popitem(last=False)
     return pace

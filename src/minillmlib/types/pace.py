@@ -34,7 +34,7 @@ MEMORY = 0.98  # of what was known before each answer
 
 
 class Charge(NamedTuple):
-    """What a request counts as, for each kind of limit."""
+    """The units of a request, for each kind of limit."""
 
     requests: float
     tokens: float
@@ -108,7 +108,7 @@ class Pace:
             return sum(request.is_waiting for _, request in self._line)
 
     @property
-    def learned(self) -> RateLimits:
+    def limits(self) -> RateLimits:
         """The limits a minute that the server has stated and that are believed."""
         with self._lock:
             return RateLimits(**{f"limit_{kind}": one.limit for kind, one in self._stated.items()})
@@ -331,7 +331,7 @@ class PacedRequest:
 
 
 class _Estimate:
-    """What the next request will count, by the answers so far."""
+    """Estimates the charge of the next request by the answers so far."""
 
     def __init__(self) -> None:
         self._bytes = self._answers = 0.0
