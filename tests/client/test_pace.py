@@ -172,22 +172,16 @@ def test_claudes_input_and_output_are_limited_apart_and_what_a_cache_has_is_free
                 f"{at}output-tokens-limit": str(limit), f"{at}output-tokens-remaining": str(remaining),
                 f"{at}tokens-limit": "10", f"{at}tokens-remaining": "10"}  # fmt: skip
 
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 900_000, "output_tokens": 30}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "x", "usage": usage,
+               "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}  # fmt: skip
+
     class Claude(LimitedServer):
         def generator(self):
             made = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
             return made.with_transport(self)
 
-    server = Claude(3000, headers=headers, weight=lambda _body: 30)
-
-    async def answer(request):
-        response = await LimitedServer.send(server, request)
-        body = {"id": "m", "type": "message", "role": "assistant", "model": "x",
-                "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn",
-                "usage": {"input_tokens": 5, "cache_read_input_tokens": 900_000, "output_tokens": 30}}
-        return response if response.status == 429 else await play(
-            ScriptedReply.json(body, headers=dict(response.headers)), request)  # fmt: skip
-
-    server.send = answer
+    server = Claude(3000, headers=headers, weight=lambda _: 30, answer=lambda _: message)
     run_against(server, 300)
     assert server.taken_after(60) >= 0.9 * 3000
     assert server.refused_after(1) <= 10

@@ -34,11 +34,13 @@ class LimitedServer:
         weight: Weight = lambda _body: 1,
         retry_after: str | None = None,
         latency: float = 0.1,
+        answer: Callable[[dict], dict] | None = None,
     ):
         self.per_minute = per_minute
         self.at_once = self.level = per_minute if at_once is None else at_once
         self.headers = stated("requests") if headers is None else headers
         self.weight, self.retry_after, self.latency = weight, retry_after, latency
+        self.answer = answer or answer_to
         self.filled_at = 0.0
         self.taken: list[tuple[float, float]] = []  # when, and the weight
         self.refused: list[float] = []
@@ -62,7 +64,7 @@ class LimitedServer:
         if not is_taken and self.retry_after is not None:
             headers["retry-after"] = self.retry_after
         await asyncio.sleep(self.latency if is_taken else self.latency / 5)
-        answer = answer_to(body) if is_taken else {"error": {"message": "slow down"}}
+        answer = self.answer(body) if is_taken else {"error": {"message": "slow down"}}
         reply = ScriptedReply(
             pieces=(msgspec.json.encode(answer),), status=200 if is_taken else 429, headers=headers
         )
@@ -79,7 +81,7 @@ class LimitedServer:
 
 def prompt_tokens(body: dict) -> int:
     """The tokens of a prompt: one for each word of it."""
-    return sum(len(message["content"].split()) for message in body["messages"])
+    return sum(len(str(message["content"]).split()) for message in body["messages"])
 
 
 def output_tokens(body: dict) -> int:

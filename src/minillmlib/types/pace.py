@@ -96,7 +96,8 @@ class Pace:
         self._in_flight: set[PacedRequest] = set()
         self._answers = 0
         self._blocked_until = self._reacted_at = self._explained_at = -math.inf
-        self._refused_since: float | None = None
+        self._refused_since: float | None = None  # without an answer in between
+        self._refused_at = -math.inf
         self._sent_at: deque[float] = deque(maxlen=1000)
         self._estimate = _Estimate()
         self.is_shut = False
@@ -120,8 +121,6 @@ class Pace:
     def join(self, request: PacedRequest) -> None:
         """Put a request in line: at the place that it had, if it had one. Then `serve`."""
         with self._lock:
-            if not (self._line or self._in_flight or request.was_refused):
-                self._refused_since = None  # the pace was idle
             request.charge = self._estimate.charge(request.size, request.max_output)
             request.is_waiting = True
             heapq.heappush(self._line, (request.number, request))
@@ -178,19 +177,20 @@ class Pace:
         with self._lock:
             if not self._end_flight(request):
                 return None
-            request.was_refused = True
             is_explained = self._learn(request, now, limits, is_refused=True)
             is_explained &= now - self._explained_at > RECOVERY_SECS
             self._explained_at = now if is_explained else self._explained_at
-            self._give_back(request, request.charge._replace(requests=0))
+            # Refusals count, too; a server that states what remains says so itself.
+            self._give_back(request, request.charge._replace(requests=0), request.charge)
             pause = retry_after or 0.0
             if request.sent_at > self._reacted_at:  # else it went before the last reaction
                 self._reacted_at = now
                 self._found.note_refusal()
-                if not is_explained and not self._doubt_stated():
+                if not is_explained and not self._doubt_stated(now):
                     pause = max(pause, self._found.cut(now, self._recent_rate(now)))
-            if self._refused_since is None:
+            if self._refused_since is None or now > self._refused_at + PATIENCE_SECS:
                 self._refused_since = now
+            self._refused_at = now
             if now + pause - self._refused_since > PATIENCE_SECS:
                 self._end_line()
                 return None
@@ -228,10 +228,15 @@ class Pace:
         self._answers += 1
         return True
 
-    def _give_back(self, request: PacedRequest, charge: Charge) -> None:
+    def _give_back(
+        self, request: PacedRequest, charge: Charge, stated: Charge | None = None
+    ) -> None:
+        """Give back a charge, or another one to the stated limits."""
         for kind, bucket in self._buckets():
-            if kind in request.snapshots or not isinstance(bucket, StatedLimit):
+            if not isinstance(bucket, StatedLimit):
                 bucket.take(-getattr(charge, kind))
+            elif kind in request.snapshots:
+                bucket.take(-getattr(stated or charge, kind))
 
     def _learn(
         self, request: PacedRequest, now: float, limits: RateLimits, *, is_refused: bool
@@ -248,7 +253,9 @@ class Pace:
             if stated is None:
                 others = sum(getattr(one.charge, kind) for one in self._in_flight)
                 level = min(remaining or 0, limit) - others
-                self._stated[kind] = StatedLimit(limit, level, now)
+                stated = self._stated[kind] = StatedLimit(limit, level, now)
+                for one in self._in_flight:
+                    one.snapshots[kind] = stated.snapshot(one.sent_at)
                 continue
             stated.state(limit, request.sent_at)
             if remaining is not None and then is not None:
@@ -265,9 +272,9 @@ class Pace:
                 self._refuted[kind] = math.inf if stated.is_noise else stated.limit
                 del self._stated[kind]
 
-    def _doubt_stated(self) -> bool:
+    def _doubt_stated(self, now: float) -> bool:
         """Spread the stated limits evenly. Return whether that changes anything."""
-        changes = [stated.doubt() for stated in self._stated.values()]  # all of them
+        changes = [stated.doubt(now) for stated in self._stated.values()]  # all of them
         return any(changes)
 
     def _recent_rate(self, now: float) -> float:
@@ -310,7 +317,7 @@ class PacedRequest:
     max_output: int | None = None
     on_decided: Callable[[], object] | None = None
     error: RateLimitError | None = None
-    is_waiting = was_refused = False
+    is_waiting = False
     sent_at = -math.inf
 
     def __init__(self, number: int) -> None:

@@ -72,7 +72,7 @@ class StatedLimit(Bucket):
         super().__init__(0.0, 0.0)
         self.updated_at = now
         self._corrected = self._accepted = 0.0
-        self._stated_at = self._compared_at = -math.inf
+        self._stated_at = self._compared_at = self._doubted_at = -math.inf
         self._growth, self._remaining, self._changes = 1.0, 0, 0
         self._is_doubted = False
         self.limit = limit
@@ -98,9 +98,9 @@ class StatedLimit(Bucket):
         """Return the state to compare a statement with."""
         return Snapshot(now, self.level, self._corrected)
 
-    def doubt(self) -> bool:
+    def doubt(self, now: float) -> bool:
         """Spread the limit evenly from now on. Return whether that changes anything."""
-        is_new, self._is_doubted = not self._is_doubted, True
+        is_new, self._is_doubted, self._doubted_at = not self._is_doubted, True, now
         self._set_rate()
         self.level = min(self.level, 0.0)
         return is_new
@@ -131,12 +131,12 @@ class StatedLimit(Bucket):
         if excess > 0:
             self._corrected += excess
             self.level -= excess
-        if then.sent_at > self._compared_at + GROWTH_SECS and not self._is_doubted:
-            growth = self._growth
-            if -excess > self.limit / 2 and remaining >= self._remaining:
+        if then.sent_at > self._compared_at + GROWTH_SECS:
+            growth, is_doubtful = self._growth, now < self._doubted_at + RECOVERY_SECS
+            if -excess < self.limit / 4:
+                self._growth = max(1.0, growth / GROWTH)
+            elif -excess > self.limit / 2 and remaining >= self._remaining and not is_doubtful:
                 self._growth *= GROWTH
-            elif -excess < self.limit / 4:
-                self._growth = max(1.0, self._growth / GROWTH)
             self._compared_at, self._remaining = now, remaining
             if self._growth != growth:
                 self._set_rate()
