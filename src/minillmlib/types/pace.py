@@ -19,7 +19,7 @@ from typing import NamedTuple, NoReturn
 from minillmlib.errors import InvalidParameterError, RateLimitError
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.limits import RateLimits
-from minillmlib.types.rates import RECOVERY_SECS, Bucket, FoundRate, Snapshot, StatedLimit
+from minillmlib.types.rates import DOUBT_SECS, RECOVERY_SECS, Bucket, FoundRate, Snapshot, StatedLimit
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_number
 
@@ -186,8 +186,10 @@ class Pace:
             if request.sent_at > self._reacted_at:  # else it went before the last reaction
                 self._reacted_at = now
                 self._found.note_refusal()
-                if not is_explained and not self._doubt_stated(now):
-                    pause = max(pause, self._found.cut(now, self._recent_rate(now)))
+                if not is_explained:
+                    is_new = self._doubt_stated(now)
+                    cut = DOUBT_SECS if is_new else self._found.cut(now, self._recent_rate(now))
+                    pause = max(pause, cut)
             if self._refused_since is None or now > self._refused_at + PATIENCE_SECS:
                 self._refused_since = now
             self._refused_at = now

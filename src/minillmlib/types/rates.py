@@ -10,6 +10,7 @@ SMOOTH_SECS = 0.25  # of the rate may go at once where it is spread evenly
 MARGIN = 0.98  # of a limit that a server states, for clocks and networks that are not ours
 
 GROWTH, GROWTH_SECS = 1.25, 1.0  # of a stated rate that turns out too small
+DOUBT_SECS = 1.0  # of pause before it is spread evenly, since some servers count by the second
 MAX_CHANGES = 10  # of a limit, before it says nothing
 
 # The rate after a refusal that nothing explains: CUBIC (RFC 9438), by time and without units.
@@ -99,10 +100,11 @@ class StatedLimit(Bucket):
         return Snapshot(now, self.level, self._corrected)
 
     def doubt(self, now: float) -> bool:
-        """Spread the limit evenly from now on. Return whether that changes anything."""
+        """Spread the limit evenly after a pause. Return whether that changes anything."""
         is_new, self._is_doubted, self._doubted_at = not self._is_doubted, True, now
         self._set_rate()
-        self.level = min(self.level, 0.0)
+        if is_new:
+            self.level, self.updated_at = min(self.level, 0.0), now + DOUBT_SECS
         return is_new
 
     def refill(self, now: float) -> None:
