@@ -323,7 +323,13 @@ def test_the_deadline_runs_in_line_as_well(streamed):
     first, late, moment, waiting = run_virtually(run())
     assert first.content == "ok"
     assert isinstance(late, RequestTimeoutError)
-    assert (late.clock, late.was_sent, late.attempts, moment, waiting) == ("deadline", False, (), 7, 0)
+    assert (late.clock, late.was_sent, late.attempts, moment, waiting) == (
+        "deadline",
+        False,
+        (),
+        7,
+        0,
+    )
     assert "waited for its pace: within 7 s" in str(late)
 
 

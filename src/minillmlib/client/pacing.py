@@ -21,11 +21,11 @@ from minillmlib.types.limits import RateLimits
 from minillmlib.types.pace import Pace
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, TimerHandle
+    from asyncio import AbstractEventLoop, Event, TimerHandle
 
 # The timer of a line waits at least so long, so that it lets several go at once, and at most so
 # long, since other loops change the line.
-MIN_SECS, MAX_SECS = 0.005, 1.0
+MIN_SECS, MAX_SECS = 0.05, 1.0
 
 MAX_SHARED = 1000  # paces in an event loop
 
@@ -49,7 +49,7 @@ class Turn:
         request.size = len(prepared.request.body)
         request.max_output = self._max_output_tokens(prepared)
         decided = asyncio_module().Event()
-        request.on_decided = partial(loop.call_soon_threadsafe, decided.set)
+        request.on_decided = partial(_wake, loop, decided)
         self._pause = None
         started = loop.time()
         self._pace.join(request)
@@ -108,6 +108,13 @@ class Turn:
         if timer is None:
             timer = timers[self._pace] = _Timer(self._pace, self._loop, timers)
         timer.serve()
+
+
+def _wake(loop: AbstractEventLoop, decided: Event) -> None:
+    if asyncio_module()._get_running_loop() is loop:  # noqa: SLF001 - documented, and never raises
+        decided.set()  # a quarter of the time of the other way, which wakes the loop by a pipe
+    else:
+        loop.call_soon_threadsafe(decided.set)
 
 
 class _Timer:

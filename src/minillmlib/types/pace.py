@@ -19,7 +19,14 @@ from typing import NamedTuple, NoReturn
 from minillmlib.errors import InvalidParameterError, RateLimitError
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.limits import RateLimits
-from minillmlib.types.rates import DOUBT_SECS, RECOVERY_SECS, Bucket, FoundRate, Snapshot, StatedLimit
+from minillmlib.types.rates import (
+    DOUBT_SECS,
+    RECOVERY_SECS,
+    Bucket,
+    FoundRate,
+    Snapshot,
+    StatedLimit,
+)
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_number
 
