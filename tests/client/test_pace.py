@@ -49,7 +49,6 @@ from minillmlib import (
     RequestTimeoutError,
     map_complete,
 )
-from minillmlib.testing import ScriptedReply
 
 WORDS = [20, 40, 200]  # of the prompts of a run
 
@@ -517,7 +516,7 @@ def test_a_server_that_refuses_for_ever_ends_a_run_after_ten_minutes(headers):
         seen = []
         with pytest.raises(RateLimitError):
             async for outcome in map_complete(map(str, range(10_000)), generator):
-                seen.append(outcome)  # noqa: PERF401 - they come before the error
+                seen.append(outcome)
         return seen, now()
 
     seen, moment = run_virtually(run())
