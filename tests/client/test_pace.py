@@ -309,6 +309,28 @@ def test_the_time_for_an_answer_runs_only_from_then_on(streamed):
     assert server.times[-1] == pytest.approx(90, abs=0.1)
 
 
+def test_who_waited_long_is_sent_with_the_key_of_then(monkeypatch):
+    server = Server([ANSWER, ANSWER])
+    pace = Pace(requests_per_minute=1)
+    generator = server.generator().with_api_key_from_env("KEY_OF_THE_LINE")
+
+    async def run():
+        monkeypatch.setenv("KEY_OF_THE_LINE", "sk-of-yesterday")
+        asking = [
+            asyncio.create_task(ChatNode.root().chat("u", generator, asked(pace=pace)))
+            for _ in range(2)
+        ]
+        await asyncio.sleep(30)
+        monkeypatch.setenv("KEY_OF_THE_LINE", "sk-of-today")
+        await asyncio.gather(*asking)
+
+    monkeypatch.setattr("minillmlib.client.completion.FRESH_SECS", 59.0)
+    run_virtually(run())
+    first, last = (dict(request.headers)["Authorization"] for request in server.requests)
+    assert "yesterday" in str(first.expose_secret() if hasattr(first, "expose_secret") else first)
+    assert "today" in str(last.expose_secret() if hasattr(last, "expose_secret") else last)
+
+
 @BOTH
 def test_the_deadline_runs_in_line_as_well(streamed):
     server = Server([ANSWER])

@@ -41,6 +41,7 @@ from minillmlib.streaming.framing import events_of
 from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
+from minillmlib.types.pace import Pace
 from minillmlib.types.responses import CompletionResponse
 
 FRESH_SECS = 60.0  # after a longer wait a request is built anew: its token or signature ages
@@ -115,13 +116,12 @@ class Completion:
         After that it counts as an attempt.
         """
         call = self.call
-        prepared = await self._prepare()
-        if call.settings.pace is not None:
-            self._turn = self._turn or Turn(call.settings.pace, call, self.loop)
-            waited = await self._turn.wait(prepared, self.timeouts.deadline_timeout())
-            self._check_open()
-            if waited > FRESH_SECS:
-                prepared = await self._prepare()
+        await self._renew_token()
+        prepared = build_http_request(call, on_new_connection=self._is_resending)
+        pace = call.settings.pace
+        if pace is not None and await self._wait_in_line(pace, prepared) > FRESH_SECS:
+            await self._renew_token()
+            prepared = build_http_request(call, on_new_connection=self._is_resending)
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -132,9 +132,13 @@ class Completion:
         self._reservation = None
         return self.pending
 
-    async def _prepare(self) -> PreparedRequest:
-        await self._renew_token()
-        return build_http_request(self.call, on_new_connection=self._is_resending)
+    async def _wait_in_line(self, pace: Pace, prepared: PreparedRequest) -> float:
+        """Wait until the pace lets the request go. Return the seconds that this took."""
+        if self._turn is None:
+            self._turn = Turn(pace, self.call, self.loop)
+        waited = await self._turn.wait(prepared, self.timeouts.deadline_timeout())
+        self._check_open()
+        return waited
 
     async def _renew_token(self, refused: Auth | None = None) -> None:
         """Get a new token if the credential needs one, within the time that an answer may take."""
