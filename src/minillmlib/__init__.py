@@ -47,6 +47,7 @@ from minillmlib.types.costs import (
 from minillmlib.types.limits import Limits, RateLimits
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import ContentPart, Message, MessageContent, Role, TextPart
+from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import (
     CompletionParameters,
     NodeCompletionParameters,
@@ -153,6 +154,7 @@ __all__ = [
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
+    "Pace",
     "ParsedNode",
     "PartialFailureError",
     "PermissionDeniedError",

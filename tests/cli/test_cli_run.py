@@ -59,6 +59,31 @@ def asked(service) -> list[str]:
 # What comes out.
 
 
+def test_a_pace_spreads_the_requests(service, folder):
+    Path("in.txt").write_text("a\nb\nc\n")
+    started = time.monotonic()
+    code, _, _ = run(service, "run", "in.txt", "-o", "out.jsonl", "--rpm", "300")
+    assert code == 0
+    assert time.monotonic() - started >= 0.4  # two gaps of a fifth of a second
+    assert len(asked(service)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--batch", "--model", "ollama:m"], "no batches of ollama are known"),
+        (["--batch", "--no-journal", "--model", "openai:gpt-4o"], "batches need a journal"),
+        (["--batch", "--rpm", "5", "--model", "openai:gpt-4o"], "the provider's pace"),
+    ],
+)
+def test_batches_are_for_providers_that_have_them(service, folder, options, problem):
+    Path("in.txt").write_text("a\n")
+    code, _, err = run(service, "run", "in.txt", "-o", "out.jsonl", *options)
+    assert code != 0
+    assert problem in err
+    assert asked(service) == []
+
+
 def test_500_rows_are_labelled_by_one_command_and_never_twice(service, folder):
     rows = [f"{n},{'I like it' if n % 3 else 'boring'} {n}" for n in range(500)]
     Path("reviews.csv").write_text("id,text\n" + "\n".join(rows) + "\n")

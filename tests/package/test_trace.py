@@ -19,6 +19,7 @@ from minillmlib import (
     CompletionParameters,
     GeneratorInfo,
     NodeCompletionParameters,
+    Pace,
     TokenPrice,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
@@ -36,6 +37,8 @@ EVENTS = (
 )
 
 IN_BUDGET = NodeCompletionParameters(params=CompletionParameters(max_tokens=10), budget=Budget("1"))
+
+IN_LINE = NodeCompletionParameters(pace=Pace())
 
 Call = Callable[[ChatNode, GeneratorInfo], Awaitable[object]]
 
@@ -70,6 +73,10 @@ async def chat_within_a_budget(root: ChatNode, generator: GeneratorInfo) -> None
     assert (await root.chat("Hi", generator, IN_BUDGET)).text == "hello"
 
 
+async def chat_in_line(root: ChatNode, generator: GeneratorInfo) -> None:
+    assert (await root.chat("Hi", generator, IN_LINE)).text == "hello"
+
+
 async def chat_streaming(root: ChatNode, generator: GeneratorInfo) -> None:
     async with root.chat_streaming("Hi", generator) as stream:
         async for _ in stream:
@@ -88,6 +95,7 @@ def streamed() -> ScriptedReply:
         (chat, ScriptedReply.json(BODY), 20),
         (chat_streaming, streamed(), 24),
         (chat_within_a_budget, ScriptedReply.json(BODY), 24),
+        (chat_in_line, ScriptedReply.json(BODY), 25),
     ],
 )
 @pytest.mark.usefixtures("quota")  # a retry elsewhere in this process leaves something to give back

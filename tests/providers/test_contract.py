@@ -310,6 +310,17 @@ CLAUDE = {
     "anthropic-ratelimit-tokens-remaining": "30000",
     "anthropic-ratelimit-tokens-reset": "2023-11-14T22:13:19Z",
 }  # fmt: skip
+CLAUDE_PARTS = {
+    "date": "Tue, 14 Nov 2023 22:13:20 GMT",
+    "anthropic-ratelimit-input-tokens-limit": "20000",
+    "anthropic-ratelimit-input-tokens-remaining": "19000",
+    "anthropic-ratelimit-output-tokens-limit": "8000",
+    "anthropic-ratelimit-output-tokens-reset": "2023-11-14T22:13:21Z",
+}
+MISTRAL = {
+    "x-ratelimit-limit-req-minute": "60", "x-ratelimit-remaining-req-minute": "59",
+    "x-ratelimit-limit-tokens-minute": "500000",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -321,6 +332,11 @@ CLAUDE = {
         (AnthropicProvider(), CLAUDE, RateLimits(
             remaining_requests=49, limit_requests=50, seconds_to_reset_requests=9,
             remaining_tokens=30_000, seconds_to_reset_tokens=0)),
+        (AnthropicProvider(), CLAUDE_PARTS, RateLimits(
+            limit_input_tokens=20_000, remaining_input_tokens=19_000,
+            limit_output_tokens=8000, seconds_to_reset_output_tokens=1)),
+        (Provider(), MISTRAL, RateLimits(
+            limit_requests=60, remaining_requests=59, limit_tokens=500_000)),
         (AnthropicProvider(), OPENAI, RateLimits()),
         (GenericProvider(), CLAUDE, RateLimits()),
         (GenericProvider(), {}, RateLimits()),

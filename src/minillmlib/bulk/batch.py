@@ -91,6 +91,8 @@ def check_batches(
         )
     if width is not None:
         raise InvalidParameterError("batches have no width, so none can be set")
+    if settings.pace is not None:
+        raise InvalidParameterError("batches keep the provider's pace, so none can be set")
     if settings.deadline_secs is not None:
         raise InvalidParameterError("batches cannot keep a deadline: they may take a day")
 

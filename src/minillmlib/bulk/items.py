@@ -12,6 +12,7 @@ from minillmlib.bulk.batch import BatchQueue
 from minillmlib.bulk.batch_parts import RunProblem
 from minillmlib.bulk.journal import DoneRecord, Ended, RunJournal, Turn
 from minillmlib.bulk.outcome import BulkOutcome
+from minillmlib.client.pacing import shared_pace
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
@@ -88,6 +89,16 @@ class ItemCall:
             )
         except MiniLLMError as error:
             return BulkOutcome(index=index, error=error)
+
+    def start_pace(self) -> None:
+        """Let the calls share the pace of all runs, if they have none of their own."""
+        if self._settings.pace is None:
+            self._settings = self._settings.replace(pace=shared_pace(self.generator))
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether the server has long refused everything."""
+        return self._settings.pace is not None and self._settings.pace.is_shut
 
     async def ask(self, question: Question) -> BulkOutcome[Any]:
         """Return the outcome of an item."""

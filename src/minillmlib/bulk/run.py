@@ -26,6 +26,7 @@ from minillmlib.errors import (
     InvalidParameterError,
     MiniLLMError,
     PartialFailureError,
+    RateLimitError,
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
@@ -33,6 +34,7 @@ from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.tool_loop import Tool, ToolLoop
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import Attempt, CostTotal
+from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
 from minillmlib.types.tools import ToolLike
 
@@ -174,6 +176,7 @@ class BulkRun(Generic[T]):
     def _begin(self) -> None:
         asyncio = asyncio_module()
         self._width = width_for(self._given_width, self._call.generator)
+        self._call.start_pace()
         self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._started = time.monotonic()
         self._feeder = asyncio.ensure_future(self._feed())
@@ -265,7 +268,9 @@ class BulkRun(Generic[T]):
     def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
         if len(self._errors) < MAX_ERRORS:
             self._errors.append(error)
-        if isinstance(last_error(error), STOPPING) and not is_old:
+        last = last_error(error)
+        is_shut = isinstance(last, RateLimitError) and self._call.is_shut
+        if (isinstance(last, STOPPING) or is_shut) and not is_old:
             self._stop_with(error)
 
     def _tell(self, *, is_last: bool = False) -> None:
@@ -307,6 +312,7 @@ def map_complete(
     budget: Budget | None = ...,
     width: int | Width | None = ...,
     batch: bool = ...,
+    pace: Pace | None = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[T]: ...
@@ -327,6 +333,7 @@ def map_complete(
     budget: Budget | None = ...,
     width: int | Width | None = ...,
     batch: bool = ...,
+    pace: Pace | None = ...,
     ordered: bool = ...,
     on_progress: Callable[[BulkProgress], object] | None = ...,
 ) -> BulkRun[Any]: ...
@@ -346,6 +353,7 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     budget: Budget | None = None,
     width: int | Width | None = None,
     batch: bool = False,
+    pace: Pace | None = None,
     ordered: bool = False,
     on_progress: Callable[[BulkProgress], object] | None = None,
 ) -> BulkRun[Any]:
@@ -374,6 +382,8 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
         width: The most calls in flight, or a `Width`; by default as many as the server takes.
         batch: Whether the items are rows of the provider's batches, at half price and within a day.
             A journal is needed then, from which another process may fetch the results.
+        pace: The most requests and tokens a minute; it takes precedence over that in `params`. By
+            default it is learned, and shared by all runs that ask one model with one key.
         ordered: Whether the outcomes come in the order of the items.
         on_progress: Function that gets the `BulkProgress`, at most ten times a second, and at the
             end.
@@ -393,6 +403,8 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
         settings = settings.replace(budget=budget)
     if batch:
         check_batches(generator, settings, tools=tools, width=width, journal=journal)
+    if pace is not None:
+        settings = settings.replace(pace=pace)
     record = None
     if journal is not None:
         record = RunJournal(journal, retries_failed=retry_failed)

@@ -19,6 +19,7 @@ from minillmlib import (
     InvalidParameterError,
     MiniLLMError,
     NodeCompletionParameters,
+    Pace,
 )
 from minillmlib.bulk.report import run_report
 from minillmlib.cli import terminal
@@ -119,6 +120,14 @@ BudgetUsd = Annotated[
 WidthOption = Annotated[
     int | None,
     Option("--width", min=1, metavar="NUMBER", help="Calls in flight; by default, adapted."),
+]
+Rpm = Annotated[
+    int | None,
+    Option("--rpm", min=1, metavar="NUMBER", help="The most requests a minute."),
+]
+Batch = Annotated[
+    bool,
+    Option("--batch", help="Use the provider's batches: half the price, within a day."),
 ]
 RetryFailed = Annotated[
     bool, Option("--retry-failed", help="Ask the rows again that failed for good.")
@@ -266,6 +275,8 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command
     schema: Schema = None,
     budget: BudgetUsd = None,
     width: WidthOption = None,
+    rpm: Rpm = None,
+    batch: Batch = False,
     journal: Journal = None,
     no_journal: NoJournal = False,
     retry_failed: RetryFailed = False,
@@ -284,9 +295,12 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command
     words = RunPrompt(
         terminal.decode_argument(prompt), prompt_file, terminal.decode_argument(system), schema
     )
-    params = _parameters(max_tokens, temperature, timeout).replace(budget=_budget(budget))
+    params = _parameters(max_tokens, temperature, timeout).replace(
+        budget=_budget(budget), pace=None if rpm is None else Pace(requests_per_minute=rpm)
+    )
     generator = choose_generator(model, base_url=base_url, key_env=key_env, price=price)
-    command = RunCommand(files, words, RunSettings(generator, params, width, retry_failed))
+    settings = RunSettings(generator, params, width, retry_failed, batch)
+    command = RunCommand(files, words, settings)
     if not (command.preview() if dry_run else command.run()):
         raise typer.Exit(FAILED)
 

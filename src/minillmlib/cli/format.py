@@ -53,6 +53,8 @@ _ADVICE = (
     (re.compile(r"\b(raise|lower) max_tokens\b"), r"\1 --max-tokens"),
     (re.compile(r"[\w ]+ GeneratorInfo\.custom\(\.\.\.\)"), " choose another model with --model"),
     (re.compile(r"\bwritten by map_complete only\b"), "written by minillmlib run only"),
+    (re.compile(r"\bbatch=True\b"), "--batch"),
+    (re.compile(r"\bretry_failed=True\b"), "--retry-failed"),
     (re.compile(r"\ba price \(with_token_price\)"), "a price (--price)"),
     (re.compile(r"GeneratorInfo\.local\('([^']*)'\)"), r"--model local:\1"),
     (re.compile(r"GeneratorInfo\.(\w+)\(model\)"), r"--model \1:MODEL"),

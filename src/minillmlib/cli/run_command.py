@@ -63,6 +63,7 @@ class RunSettings(NamedTuple):
     params: NodeCompletionParameters
     width: int | None
     retries_failed: bool
+    is_batch: bool
 
 
 class RunCommand:
@@ -95,6 +96,7 @@ class RunCommand:
             journal=self._journal,
             retry_failed=self._settings.retries_failed,
             width=self._settings.width,
+            batch=self._settings.is_batch,
         )
         tally, ending = Tally(), None
         writer = RowWriter(self._output, self._plan.columns)

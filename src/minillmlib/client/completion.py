@@ -17,7 +17,8 @@ from minillmlib.client.attempt import PendingAttempt, unsent_attempt
 from minillmlib.client.cost_reporting import DONE, Report, report, report_deferred
 from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
-from minillmlib.client.http_request import build_http_request
+from minillmlib.client.http_request import PreparedRequest, build_http_request
+from minillmlib.client.pacing import Turn, shared_pace
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
 from minillmlib.client.retry import default_retries, retry_delay, retry_quota
@@ -32,6 +33,7 @@ from minillmlib.errors import (
     MalformedResponseError,
     MaxRetriesExceededError,
     MiniLLMError,
+    RateLimitError,
     RejectedResponseError,
     RequestTimeoutError,
     StaleConnectionError,
@@ -42,7 +44,10 @@ from minillmlib.streaming.framing import events_of
 from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
+from minillmlib.types.pace import Pace
 from minillmlib.types.responses import CompletionResponse
+
+FRESH_SECS = 60.0  # after a longer wait a request is built anew: its token or signature ages
 
 # The threads that wait for tasks, as those that call `run`: theirs is what the tasks reserve.
 threads_of_tasks: dict[object, threading.Thread] = {}
@@ -88,6 +93,7 @@ class Completion:
     _report: Report | None = None
     _origins: tuple[tuple[Call, Reservation | None], ...] = ()  # of the attempts
     _reservation: Reservation | None = None  # of the attempt that is being started
+    _turn: Turn | None = None  # with a pace
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
@@ -111,7 +117,10 @@ class Completion:
             hide_frames(error)
 
     async def start_attempt(self) -> PendingAttempt:
-        """Build the next request and reserve its cost. After that it counts as an attempt."""
+        """Build the next request, wait for the pace, and reserve its cost.
+
+        After that it counts as an attempt.
+        """
         call = self.call
         try:
             await self._renew_token()
@@ -120,6 +129,10 @@ class Completion:
             if self._auth is None:
                 self._record_unasked(error)
             raise
+        pace = call.settings.pace
+        if pace is not None and await self._wait_in_line(pace, prepared) > FRESH_SECS:
+            await self._renew_token()
+            prepared = build_http_request(call, on_new_connection=self._is_resending)
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -129,6 +142,16 @@ class Completion:
         self.pending = PendingAttempt(number, call, prepared, reservation)
         self._reservation = None
         return self.pending
+
+    async def _wait_in_line(self, pace: Pace, prepared: PreparedRequest) -> float:
+        """Wait until the pace lets the request go. Return the seconds that this took."""
+        if self._turn is None:
+            if self._failures:  # the pace of the settings is that of the first generator
+                pace = shared_pace(self._generator)
+            self._turn = Turn(pace, self.call, self.loop)
+        waited = await self._turn.wait(prepared, self.timeouts.deadline_timeout())
+        self._check_open()
+        return waited
 
     async def _renew_token(self, refused: Auth | None = None) -> None:
         """Get a new token if the credential needs one, within the time that an answer may take."""
@@ -160,10 +183,16 @@ class Completion:
                 if reservation.is_waiting:
                     reservation.settle(None)
         reservation.check()
-        if self._report is not None:  # closed just when the money was there
+        try:
+            self._check_open()
+        except InvalidParameterError:  # closed just when the money was there
             reservation.settle(None)
-            raise InvalidParameterError("the stream was closed before its request was sent")
+            raise
         return reservation
+
+    def _check_open(self) -> None:
+        if self._report is not None:
+            raise InvalidParameterError("the stream was closed before its request was sent")
 
     async def send(self) -> bytes:
         """Make an attempt; return the whole body of its answer."""
@@ -218,7 +247,7 @@ class Completion:
     def record_failure(self, error: MiniLLMError, cost: CostOutcome | None = None) -> None:
         """Record that the attempt came to nothing; `cost` is what its token counts say."""
         if self.pending is not None:
-            self._settle(self.pending.record_failure(error, cost))
+            self._settle(self.pending.record_failure(error, cost), error)
 
     async def retry_or_raise(self, error: MiniLLMError) -> None:
         """Return when the next attempt may begin, or raise what ends the completion."""
@@ -227,6 +256,9 @@ class Completion:
             self.give_up(error)
         if isinstance(error, StaleConnectionError) and not self._is_resending:
             self._is_resending = True  # not a retry: the server had closed an idle connection
+        elif self._turn is not None and isinstance(error, RateLimitError):
+            if not self._turn.may_wait(self.timeouts.remaining()):
+                self._fall_back(error)
         elif not await self._has_new_credential(error):
             delay = self._retry_delay(error)
             if delay is None:
@@ -253,7 +285,7 @@ class Completion:
         """Begin with the call of a fallback, of which nothing was sent or retried yet."""
         self.call = self._original = call
         self._retries = self._quota_taken = 0
-        self._auth = None
+        self._auth = self._turn = None
         self._is_resending = self._has_renewed = False
 
     def _record_unasked(self, error: MiniLLMError) -> None:
@@ -310,6 +342,8 @@ class Completion:
             self._reservation = None
         if self.pending is not None:
             self._settle(self.pending.record_abandoned())
+        elif self._turn is not None:
+            self._turn.leave()
 
     def abandon_threadsafe(self) -> None:
         """Abandon the completion soon, from a destructor in any thread."""
@@ -322,8 +356,10 @@ class Completion:
                 raise
             self.abandon()
 
-    def _settle(self, attempt: Attempt) -> None:
+    def _settle(self, attempt: Attempt, error: MiniLLMError | None = None) -> None:
         assert self.pending is not None
+        if self._turn is not None:
+            self._turn.settle(attempt, self.pending.exchange.headers, error)
         reservation = self.pending.reservation
         if reservation is not None:
             reservation.settle(attempt.cost)

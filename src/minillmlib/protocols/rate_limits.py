@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cache
 
 from minillmlib.json_value import JsonValue
 from minillmlib.types.limits import RateLimits
@@ -48,28 +49,51 @@ _HTTP_DATES = (
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
+# Each kind of quota, and its names in headers; the second ones are Mistral's and Cerebras'.
+_KINDS = {
+    "requests": ("requests", "req-minute"),
+    "tokens": ("tokens", "tokens-minute"),
+    "input_tokens": ("input-tokens",),
+    "output_tokens": ("output-tokens",),
+}
+
+
 def parse_rate_limits(
     headers: Mapping[str, str], pattern: str = "x-ratelimit-{fact}-{of}"
 ) -> RateLimits:
     """Return the quota in headers that are named by `pattern`; a value that is odd gives None."""
-    found: dict[str, int | float | None] = {}
-    for of in ("requests", "tokens"):
-        for fact in ("limit", "remaining"):
-            found[f"{fact}_{of}"] = _count(headers.get(pattern.format(fact=fact, of=of)))
-        reset = headers.get(pattern.format(fact="reset", of=of))
-        found[f"seconds_to_reset_{of}"] = _secs_to_reset(reset, headers.get("date"))
+    found: dict[str, int | float] = {}
+    for field, header in _headers_of(pattern):
+        text = headers.get(header)
+        if text is not None:
+            is_time = field.startswith("seconds")
+            value = _secs_to_reset(text, headers.get("date")) if is_time else _count(text)
+            if value is not None:
+                found.setdefault(field, value)
     return RateLimits(**found)  # type: ignore[arg-type] # the names say which is which
 
 
-def _count(text: str | None) -> int | None:
-    if text is None or len(text) > MAX_CHARS or not (text.isascii() and text.isdecimal()):
+@cache
+def _headers_of(pattern: str) -> list[tuple[str, str]]:
+    """Return each field of `RateLimits` with a header that has it."""
+    facts = {"limit": "limit", "remaining": "remaining", "reset": "seconds_to_reset"}
+    return [
+        (f"{field}_{kind}", pattern.format(fact=fact, of=name))
+        for kind, names in _KINDS.items()
+        for name in names
+        for fact, field in facts.items()
+    ]
+
+
+def _count(text: str) -> int | None:
+    if len(text) > MAX_CHARS or not (text.isascii() and text.isdecimal()):
         return None
     return int(text) if int(text) <= MAX_COUNT else None
 
 
-def _secs_to_reset(text: str | None, date: str | None) -> float | None:
+def _secs_to_reset(text: str, date: str | None) -> float | None:
     """Return a duration as seconds; a moment is compared with the server's clock."""
-    if text is None or len(text) > MAX_CHARS:
+    if len(text) > MAX_CHARS:
         return None
     with contextlib.suppress(ValueError):
         secs = _duration(text)

@@ -162,6 +162,10 @@ class TimeoutBudget:
         """Return the seconds to the deadline; infinity without one."""
         return self._deadline - self._loop.time()
 
+    def deadline_timeout(self) -> Timeout:
+        """Return the limit on a wait that no server is to blame for."""
+        return self._before_deadline(Timeout(None, "deadline"))
+
     def response_timeout(self, waited_secs: float = 0) -> Timeout:
         """Return the limit on a whole answer, or on the wait for a stream's headers.
 

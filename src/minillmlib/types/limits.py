@@ -40,7 +40,8 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The quota of requests and tokens as the headers of one answer state it.
 
     None stands for what the server does not say. `seconds_to_reset_...` is the time until the
-    quota is full again, not until the next request is allowed.
+    quota is full again, not until the next request is allowed. `tokens` are those of prompts and
+    answers together; some services limit `input_tokens` and `output_tokens` besides.
     """
 
     remaining_requests: int | None = None
@@ -49,3 +50,9 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remaining_tokens: int | None = None
     limit_tokens: int | None = None
     seconds_to_reset_tokens: float | None = None
+    remaining_input_tokens: int | None = None
+    limit_input_tokens: int | None = None
+    seconds_to_reset_input_tokens: float | None = None
+    remaining_output_tokens: int | None = None
+    limit_output_tokens: int | None = None
+    seconds_to_reset_output_tokens: float | None = None

@@ -13,6 +13,7 @@ from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.structured.result_type import ResultType
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import CostInfo, TokenPrice
+from minillmlib.types.pace import Pace
 from minillmlib.types.reasoning import ReasoningConfig
 from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import NAME, ToolChoice, ToolLike, as_tool, as_tool_choice
@@ -108,6 +109,7 @@ _SETTING_CHECKS: dict[str, _Check] = {
     "use_cache": _switch,
     "token_price": partial(check_kind, kind=TokenPrice),
     "budget": partial(check_kind, kind=Budget),
+    "pace": partial(check_kind, kind=Pace),
     "cost_tracking": _switch,
     "retry": _count,
     "exp_back_off": _switch,
@@ -250,6 +252,8 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
         token_price: The price of this call. It takes precedence over the generator's, and is
             refused if that has fallbacks.
         budget: The budget that covers the completion with all its attempts.
+        pace: The pace that each attempt waits for before it is sent. A 429 then neither counts as
+            a retry nor needs one: the request waits again, as long as `deadline_secs` allows.
         cost_tracking: Whether to ask for token counts, where a wire must be asked (streams), and
             to call `cost_callback`. A budget asks for them in any case.
         cost_callback: Function called with the `CostInfo` once for each completion, however it
@@ -287,6 +291,7 @@ class NodeCompletionParameters(msgspec.Struct, frozen=True, kw_only=True):
     use_cache: bool = False
     token_price: TokenPrice | None = None
     budget: Budget | None = None
+    pace: Pace | None = None
     cost_tracking: bool = True
     cost_callback: CostCallback | None = None
     retry: int | None = None

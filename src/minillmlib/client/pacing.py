@@ -1,0 +1,163 @@
+"""Waits for a pace, before the clocks of an attempt start."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from minillmlib.client.http_request import PreparedRequest
+from minillmlib.client.prepare import Call
+from minillmlib.deferred_imports import asyncio_module
+from minillmlib.errors import MiniLLMError, RateLimitError, RequestTimeoutError
+from minillmlib.generator import GeneratorInfo
+from minillmlib.transport.timeout import Timeout, TimeoutScope
+from minillmlib.types.costs import Attempt, AttemptOutcome
+from minillmlib.types.limits import RateLimits
+from minillmlib.types.pace import Pace
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Event, TimerHandle
+
+# The timer of a line waits at least so long, so that it lets several go at once, and at most so
+# long, since other loops change the line.
+MIN_SECS, MAX_SECS = 0.05, 1.0
+
+MAX_SHARED = 1000  # paces in an event loop
+
+
+class Turn:
+    """The place of one completion in the line of its pace."""
+
+    def __init__(self, pace: Pace, call: Call, loop: AbstractEventLoop) -> None:
+        self._pace = pace
+        self._call = call
+        self._loop = loop
+        self._request = pace.new_request()
+        self._pause: float | None = None  # after the last refusal
+
+    async def wait(self, prepared: PreparedRequest, max_wait: Timeout) -> float:
+        """Wait until the request may go. Return the seconds that this took.
+
+        Raises `RateLimitError` if the server refuses everything.
+        """
+        request, loop = self._request, self._loop
+        request.size = len(prepared.request.body)
+        request.max_output = self._max_output_tokens(prepared)
+        decided = asyncio_module().Event()
+        request.on_decided = partial(_wake, loop, decided)
+        self._pause = None
+        started = loop.time()
+        self._pace.join(request)
+        self._serve()
+        if request.is_waiting:
+            try:
+                with TimeoutScope().within(max_wait):
+                    await decided.wait()
+            except RequestTimeoutError as error:
+                late = RequestTimeoutError(f"it waited for its pace: {error}", clock=error.clock)
+                late.was_sent = False
+                raise late from None
+        if request.error is not None:
+            raise request.error
+        return loop.time() - started
+
+    def settle(
+        self, attempt: Attempt, headers: Mapping[str, str], error: MiniLLMError | None
+    ) -> None:
+        """Tell the pace how an attempt ended."""
+        pace, request, now = self._pace, self._request, self._loop.time()
+        limits = RateLimits()
+        with contextlib.suppress(Exception):  # the provider may be the caller's own
+            limits = self._call.generator.provider.limits_of(headers)
+        if isinstance(error, RateLimitError):
+            self._pause = pace.refuse(request, now, limits, error.retry_after_secs)
+        elif attempt.outcome is AttemptOutcome.NOT_SENT:
+            pace.leave(request)
+        else:
+            is_answer = attempt.outcome in (AttemptOutcome.ANSWERED, AttemptOutcome.REJECTED)
+            usage = None if attempt.cost is None else attempt.cost.usage
+            pace.settle(request, now, limits, is_answer=is_answer, usage=usage)
+        self._serve()
+
+    def may_wait(self, secs: float) -> bool:
+        """Whether a request that was just refused may go again within that time."""
+        return self._pause is not None and self._pause < secs
+
+    def leave(self) -> None:
+        """Leave the line, or give back what was not sent."""
+        self._pace.leave(self._request)
+        self._serve()
+
+    def _max_output_tokens(self, prepared: PreparedRequest) -> int | None:
+        call = self._call
+        with contextlib.suppress(Exception):  # the provider may be the caller's own
+            rule = call.generator.provider.billing.max_output_tokens
+            return rule(prepared.body, call.settings.params)
+        return None
+
+    def _serve(self) -> None:
+        if not self._loop.is_running():  # a stream is dropped at the end of its program
+            return
+        timers: dict[Pace, _Timer] = vars(self._loop).setdefault("_minillmlib_paces", {})
+        timer = timers.get(self._pace)
+        if timer is None:
+            timer = timers[self._pace] = _Timer(self._pace, self._loop, timers)
+        timer.serve()
+
+
+def _wake(loop: AbstractEventLoop, decided: Event) -> None:
+    if asyncio_module()._get_running_loop() is loop:  # noqa: SLF001 - documented, and never raises
+        decided.set()  # a quarter of the time of the other way, which wakes the loop by a pipe
+    else:
+        loop.call_soon_threadsafe(decided.set)
+
+
+class _Timer:
+    """The one timer of a line in an event loop, as long as anybody waits."""
+
+    def __init__(self, pace: Pace, loop: AbstractEventLoop, timers: dict[Pace, _Timer]) -> None:
+        self._pace, self._loop, self._timers = pace, loop, timers
+        self._handle: TimerHandle | None = None
+
+    def serve(self) -> None:
+        """Let go what may go, now and later."""
+        now = self._loop.time()
+        delay = self._pace.serve(now)
+        handle = self._handle
+        if delay is None:
+            self._timers.pop(self._pace, None)
+        else:
+            due_at = now + min(max(delay, MIN_SECS), MAX_SECS)
+            if handle is not None and handle.when() <= due_at:
+                return  # it comes early enough
+            self._handle = self._loop.call_at(due_at, self._on_timer)
+        if handle is not None:
+            handle.cancel()
+
+    def _on_timer(self) -> None:
+        self._handle = None
+        self.serve()
+
+
+_shared: WeakKeyDictionary[AbstractEventLoop, OrderedDict[object, Pace]] = WeakKeyDictionary()
+
+
+def shared_pace(generator: GeneratorInfo) -> Pace:
+    """Return the learned pace of all runs in this event loop that ask one model with one key."""
+    parts, credential = urlsplit(generator.base_url), generator.credential
+    key: tuple[object, ...] = (parts.scheme, parts.netloc, generator.model, credential)
+    try:
+        hash(key)
+    except TypeError:  # a source of the caller's own
+        key = (*key[:-1], repr(credential))
+    paces = _shared.setdefault(asyncio_module().get_running_loop(), OrderedDict())
+    pace = paces.setdefault(key, Pace())
+    paces.move_to_end(key)
+    if len(paces) > MAX_SHARED:
+        paces.popitem(last=False)
+    return pace

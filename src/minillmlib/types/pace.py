@@ -1,0 +1,379 @@
+"""Paces: limits on requests and tokens a minute, with a line of the requests that wait.
+
+No published limiter does this. aiolimiter has one kind of unit, serves the smallest request first,
+refuses one that is larger than its bucket, and belongs to one event loop; limits counts and never
+waits; pyrate-limiter keeps a list entry for every token and polls. None of them takes back an
+estimate, changes its rate while requests wait, or pauses as a whole.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from operator import sub
+from typing import NamedTuple, NoReturn
+
+from minillmlib.errors import InvalidParameterError, RateLimitError
+from minillmlib.locks import fork_safe_lock
+from minillmlib.types.limits import RateLimits
+from minillmlib.types.rates import (
+    DOUBT_SECS,
+    RECOVERY_SECS,
+    Bucket,
+    FoundRate,
+    Snapshot,
+    StatedLimit,
+)
+from minillmlib.types.usage import Usage
+from minillmlib.types.values import check_number
+
+START = 20  # requests in flight before the first answer; each answer allows one more
+PATIENCE_SECS = 600.0  # with nothing but refusals
+RECENT_SECS = 5.0
+
+# Before the first answer. Few languages need more than a token for three bytes of JSON.
+TOKENS_PER_BYTE = 0.3
+OUTPUT_TOKENS = 500.0
+MEMORY = 0.98  # of what was known before each answer
+
+
+class Charge(NamedTuple):
+    """The units of a request, for each kind of limit."""
+
+    requests: float
+    tokens: float
+    input_tokens: float
+    output_tokens: float
+
+    def minus(self, other: Charge) -> Charge:
+        """Return the difference."""
+        return Charge(*map(sub, self, other))
+
+
+class Pace:
+    """Limits on the requests and tokens that any number of completions send in a minute.
+
+    A request waits in line, first come, first served, until it may go. Its clocks start only then,
+    except that of `deadline_secs`. A refusal (429) is no retry: the request waits again, at the
+    front, and a wait that the server asks for holds for all. Beside its numbers, or without any,
+    the pace learns from the headers of each answer, and from refusals where a server states
+    nothing. After ten minutes of nothing but refusals, those in line end with `RateLimitError`.
+
+    Requests are spread evenly over the minute. The tokens of a request are estimated by the answers
+    so far, and corrected by its own. One that is larger than a whole limit goes alone. Tasks,
+    threads and event loops may share a pace.
+
+    Args:
+        requests_per_minute: The most requests.
+        input_tokens_per_minute: The most tokens of prompts, without those read from a cache.
+        output_tokens_per_minute: The most tokens of answers.
+
+    Examples:
+        >>> params = NodeCompletionParameters(pace=Pace(requests_per_minute=600))
+        >>> run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini"), params)).text
+        'Paris.'
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: int | None = None,
+        input_tokens_per_minute: int | None = None,
+        output_tokens_per_minute: int | None = None,
+    ) -> None:
+        self.requests_per_minute = requests_per_minute
+        self.input_tokens_per_minute = input_tokens_per_minute
+        self.output_tokens_per_minute = output_tokens_per_minute
+        self._given: dict[str, int] = {}
+        for kind in Charge._fields:
+            name = f"{kind}_per_minute"
+            limit = vars(self).get(name)
+            check_number(name, limit, minimum=1, is_whole=True)
+            if limit is not None:
+                self._given[kind] = int(limit)
+        self._lock = fork_safe_lock()
+        self._spread = {kind: Bucket.spread(limit) for kind, limit in self._given.items()}
+        self._stated: dict[str, StatedLimit] = {}
+        self._refuted: dict[str, float] = {}  # what was stated, and contradicted by what was taken
+        self._found = FoundRate()
+        self._line: list[tuple[int, PacedRequest]] = []  # a heap
+        self._numbers = count()
+        self._in_flight: set[PacedRequest] = set()
+        self._answers = 0
+        self._blocked_until = self._reacted_at = self._explained_at = -math.inf
+        self._refused_since: float | None = None  # without an answer in between
+        self._refused_at = -math.inf
+        self._sent_at: deque[float] = deque(maxlen=1000)
+        self._estimate = _Estimate()
+        self.is_shut = False
+
+    @property
+    def waiting(self) -> int:
+        """The number of requests in line."""
+        with self._lock:
+            return sum(request.is_waiting for _, request in self._line)
+
+    @property
+    def limits(self) -> RateLimits:
+        """The limits a minute that the server has stated and that are believed."""
+        with self._lock:
+            return RateLimits(**{f"limit_{kind}": one.limit for kind, one in self._stated.items()})
+
+    def new_request(self) -> PacedRequest:
+        """Return a request that is not in line: `join` it."""
+        return PacedRequest(next(self._numbers))
+
+    def join(self, request: PacedRequest) -> None:
+        """Put a request in line: at the place that it had, if it had one. Then `serve`."""
+        with self._lock:
+            request.charge = self._estimate.charge(request.size, request.max_output)
+            request.is_waiting = True
+            heapq.heappush(self._line, (request.number, request))
+
+    def serve(self, now: float) -> float | None:
+        """Let go what may go. Return the seconds until the next may, or None if none waits."""
+        with self._lock:
+            line = self._line
+            while line:
+                request = line[0][1]
+                if request.is_waiting:
+                    delay = self._delay(request.charge, now)
+                    if delay > 0:
+                        return delay
+                    self._let_go(request, now)
+                heapq.heappop(line)
+            return None
+
+    def leave(self, request: PacedRequest) -> None:
+        """Take a request out of the line, or give back all of one that was not sent."""
+        with self._lock:
+            if request.is_waiting:
+                request.is_waiting = False
+                request.tell()
+            elif self._end_flight(request):
+                self._give_back(request, request.charge)
+
+    def settle(
+        self,
+        request: PacedRequest,
+        now: float,
+        limits: RateLimits,
+        *,
+        is_answer: bool,
+        usage: Usage | None = None,
+    ) -> None:
+        """Note how a request ended that the server did not refuse."""
+        with self._lock:
+            if not self._end_flight(request):
+                return
+            self._learn(request, now, limits, is_refused=False)
+            charge = request.charge
+            if is_answer:
+                self._refused_since, self.is_shut = None, False
+                self._found.note_answer(now)
+                charge = self._estimate.correct(request, usage)
+                self._check_stated(charge)
+            self._give_back(request, request.charge.minus(charge))
+
+    def refuse(
+        self, request: PacedRequest, now: float, limits: RateLimits, retry_after: float | None
+    ) -> float | None:
+        """Pause after a refusal. Return for how long, or None if that would be too long."""
+        with self._lock:
+            if not self._end_flight(request):
+                return None
+            is_explained = self._learn(request, now, limits, is_refused=True)
+            is_explained &= now - self._explained_at > RECOVERY_SECS
+            self._explained_at = now if is_explained else self._explained_at
+            # Refusals count, too; a server that states what remains says so itself.
+            self._give_back(request, request.charge._replace(requests=0), request.charge)
+            pause = retry_after or 0.0
+            if request.sent_at > self._reacted_at:  # else it went before the last reaction
+                self._reacted_at = now
+                self._found.note_refusal()
+                if not is_explained:
+                    is_new = self._doubt_stated(now)
+                    cut = DOUBT_SECS if is_new else self._found.cut(now, self._recent_rate(now))
+                    pause = max(pause, cut)
+            if self._refused_since is None or now > self._refused_at + PATIENCE_SECS:
+                self._refused_since = now
+            self._refused_at = now
+            if now + pause - self._refused_since > PATIENCE_SECS:
+                self._end_line()
+                return None
+            self._blocked_until = max(self._blocked_until, now + pause)
+            return self._blocked_until - now
+
+    def _buckets(self) -> list[tuple[str, Bucket]]:
+        return [*self._spread.items(), *self._stated.items(), ("requests", self._found)]
+
+    def _delay(self, charge: Charge, now: float) -> float:
+        is_known = self._given or self._stated
+        if not is_known and len(self._in_flight) >= START + self._answers:
+            return math.inf
+        delay = max(self._blocked_until - now, 0.0)
+        for kind, bucket in self._buckets():
+            bucket.refill(now)
+            delay = max(delay, bucket.delay(getattr(charge, kind)))
+        return delay
+
+    def _let_go(self, request: PacedRequest, now: float) -> None:
+        for kind, bucket in self._buckets():
+            bucket.take(getattr(request.charge, kind))
+        request.is_waiting, request.sent_at = False, now
+        request.snapshots = {kind: one.snapshot(now) for kind, one in self._stated.items()}
+        self._in_flight.add(request)
+        self._sent_at.append(now)
+        if not request.tell():
+            self._end_flight(request)
+            self._give_back(request, request.charge)
+
+    def _end_flight(self, request: PacedRequest) -> bool:
+        if request not in self._in_flight:
+            return False
+        self._in_flight.discard(request)
+        self._answers += 1
+        return True
+
+    def _give_back(
+        self, request: PacedRequest, charge: Charge, stated: Charge | None = None
+    ) -> None:
+        """Give back a charge, or another one to the stated limits."""
+        for kind, bucket in self._buckets():
+            if not isinstance(bucket, StatedLimit):
+                bucket.take(-getattr(charge, kind))
+            elif kind in request.snapshots:
+                bucket.take(-getattr(stated or charge, kind))
+
+    def _learn(
+        self, request: PacedRequest, now: float, limits: RateLimits, *, is_refused: bool
+    ) -> bool:
+        """Take over what the headers state. Return whether that explains a refusal."""
+        is_explained = False
+        has_parts = limits.limit_input_tokens or limits.limit_output_tokens
+        for kind in Charge._fields:
+            limit: int | None = getattr(limits, f"limit_{kind}")
+            remaining: int | None = getattr(limits, f"remaining_{kind}")
+            if not limit or limit <= self._refuted.get(kind, 0) or (kind == "tokens" and has_parts):
+                continue
+            stated, then = self._stated.get(kind), request.snapshots.get(kind)
+            if stated is None:
+                others = sum(getattr(one.charge, kind) for one in self._in_flight)
+                level = min(remaining or 0, limit) - others
+                stated = self._stated[kind] = StatedLimit(limit, level, now)
+                for one in self._in_flight:
+                    one.snapshots[kind] = stated.snapshot(one.sent_at)
+                continue
+            stated.state(limit, request.sent_at)
+            if remaining is not None and then is not None:
+                charge = getattr(request.charge, kind)
+                if is_refused:  # the server has not counted it
+                    then = then._replace(level=then.level + charge)
+                is_explained |= stated.compare(remaining, then, now) > 2 * charge
+        return is_explained
+
+    def _check_stated(self, charge: Charge) -> None:
+        """Forget the limits that cannot be true, as the server has taken more."""
+        for kind, stated in list(self._stated.items()):
+            if not stated.accept(getattr(charge, kind)):
+                self._refuted[kind] = math.inf if stated.is_noise else stated.limit
+                del self._stated[kind]
+
+    def _doubt_stated(self, now: float) -> bool:
+        """Spread the stated limits evenly. Return whether that changes anything."""
+        changes = [stated.doubt(now) for stated in self._stated.values()]  # all of them
+        return any(changes)
+
+    def _recent_rate(self, now: float) -> float:
+        recent = [moment for moment in self._sent_at if moment > now - RECENT_SECS]
+        return len(recent) / max(now - recent[0], 1.0) if recent else 0.0
+
+    def _end_line(self) -> None:
+        self.is_shut = True
+        for _, request in self._line:
+            if request.is_waiting:
+                request.is_waiting = False
+                request.error = RateLimitError(
+                    f"for {PATIENCE_SECS:.0f} s the server has refused every request, or it asks "
+                    "for a longer wait; this request was not sent: try again later"
+                )
+                request.tell()
+        self._line.clear()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "a pace cannot be pickled or copied, because its copies would send as much again; "
+            "parameters that hold it are copied by replace(), and pickled after "
+            "replace(pace=None): give each process its share, Pace(limit // processes)"
+        )
+
+    def __repr__(self) -> str:
+        given = [f"{kind}_per_minute={limit}" for kind, limit in self._given.items()]
+        return f"Pace({', '.join([*given, f'waiting={self.waiting}'])})"
+
+
+class PacedRequest:
+    """A place in the line of a pace, and what the request counts while it is in flight.
+
+    One for all attempts of a completion. `size` are the bytes of the request, and `max_output` the
+    most tokens of its answer, if that is known. `on_decided` is called, from any thread, once it no
+    longer waits; `error` then says why it may not go.
+    """
+
+    size = 0
+    max_output: int | None = None
+    on_decided: Callable[[], object] | None = None
+    error: RateLimitError | None = None
+    is_waiting = False
+    sent_at = -math.inf
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.charge = Charge(1, 0, 0, 0)
+        self.snapshots: dict[str, Snapshot] = {}
+
+    def tell(self) -> bool:
+        """Call `on_decided`. Return False if its event loop is closed."""
+        try:
+            if self.on_decided is not None:
+                self.on_decided()
+        except RecursionError:  # a RuntimeError, too
+            raise
+        except RuntimeError:
+            return False
+        return True
+
+
+class _Estimate:
+    """Estimates the charge of the next request by the answers so far."""
+
+    def __init__(self) -> None:
+        self._bytes = self._answers = 0.0
+        self._prompt = self._input = self._output = 0.0
+
+    def charge(self, size: int, max_output: int | None) -> Charge:
+        """Return what a request of so many bytes may count."""
+        prompt = input_ = size * TOKENS_PER_BYTE
+        if self._bytes:
+            prompt, input_ = (size * sum_ / self._bytes for sum_ in (self._prompt, self._input))
+        output = self._output / self._answers if self._answers else OUTPUT_TOKENS
+        if max_output is not None:
+            output = min(output, max_output)
+        # Vendors that state one limit for both count the longest answer that may come.
+        return Charge(1, prompt + (output if max_output is None else max_output), input_, output)
+
+    def correct(self, request: PacedRequest, usage: Usage | None) -> Charge:
+        """Return what an answered request counts, and remember it."""
+        if usage is None or not usage.prompt_tokens:
+            return request.charge
+        input_ = usage.uncached_input_tokens + usage.cache_write_tokens
+        output = usage.completion_tokens
+        self._bytes = MEMORY * self._bytes + request.size
+        self._prompt = MEMORY * self._prompt + usage.prompt_tokens
+        self._input = MEMORY * self._input + input_
+        self._answers = MEMORY * self._answers + 1
+        self._output = MEMORY * self._output + output
+        longest = output if request.max_output is None else request.max_output
+        return Charge(1, usage.prompt_tokens + longest, input_, output)
