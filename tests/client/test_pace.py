@@ -14,6 +14,7 @@ import pytest
 from limited_server import (
     LimitedServer,
     all_tokens,
+    answer_to,
     output_tokens,
     prompt_tokens,
     silent,
@@ -144,6 +145,13 @@ def test_a_server_whose_headers_lie_is_neither_flooded_nor_left_unused(lie):
     assert len(server.refused) <= 210
 
 
+def test_a_limit_that_is_stated_too_high_costs_few_refusals():
+    server = LimitedServer(3000, at_once=50, headers=stated("requests", 6000))
+    run_against(server, 5000)
+    assert server.taken_after(60) >= 0.9 * 3000
+    assert len(server.refused) <= 150
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_limit_that_drops_in_the_middle_is_obeyed(is_told):
     server = LimitedServer(600, at_once=20, headers=stated("requests", None if is_told else 600))
@@ -164,14 +172,44 @@ def test_a_limit_that_drops_in_the_middle_is_obeyed(is_told):
     assert server.refused_after(110) <= 40
 
 
-def test_claudes_input_and_output_are_limited_apart_and_what_a_cache_has_is_free():
+def test_before_the_first_answer_only_some_are_sent():
+    server = LimitedServer(6000, at_once=100)
+
+    async def run():
+        root, generator, settings = ChatNode.root(), server.generator(), asked(pace=Pace())
+        asking = [asyncio.create_task(root.chat("u", generator, settings)) for _ in range(500)]
+        await asyncio.sleep(0.05)
+        assert len(server.taken) == 20
+        await asyncio.gather(*asking)
+
+    run_virtually(run())
+    assert server.refused == []
+
+
+def test_a_server_that_took_nothing_for_a_while_is_soon_used_to_the_full_again():
+    server = LimitedServer(1200, at_once=40, headers=silent)
+
+    async def run():
+        asking = asyncio.create_task(ask(server, 4800))
+        await asyncio.sleep(60)
+        server.per_minute = server.level = 0.0
+        await asyncio.sleep(120)
+        assert len(server.refused) < 150
+        server.per_minute = 1200.0
+        return await asking
+
+    assert all(outcome.error is None for outcome in run_virtually(run()))
+    assert server.taken_after(210) >= 0.9 * 1200
+
+
+def test_claudes_input_and_output_are_limited_apart_and_their_sum_says_nothing():
     def headers(limit, remaining):
         at = "anthropic-ratelimit-"
         return {f"{at}input-tokens-limit": "1000000", f"{at}input-tokens-remaining": "1000000",
                 f"{at}output-tokens-limit": str(limit), f"{at}output-tokens-remaining": str(remaining),
-                f"{at}tokens-limit": "10", f"{at}tokens-remaining": "10"}  # fmt: skip
+                f"{at}tokens-limit": "300000", f"{at}tokens-remaining": "0"}  # fmt: skip
 
-    usage = {"input_tokens": 5, "cache_read_input_tokens": 900_000, "output_tokens": 30}
+    usage = {"input_tokens": 5, "output_tokens": 30}
     message = {"id": "m", "type": "message", "role": "assistant", "model": "x", "usage": usage,
                "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"}  # fmt: skip
 
@@ -209,6 +247,18 @@ def test_no_more_tokens_are_sent_than_the_caller_allows(kind):
     server = LimitedServer(1e9, headers=silent, weight=count_of)
     run_against(server, 300, text=words, pace=Pace(**{f"{kind}_tokens_per_minute": 6000}))
     assert 0.9 * 6000 <= server.taken_after(60) <= 1.1 * 6000
+
+
+def test_tokens_that_are_read_from_a_cache_do_not_count():
+    usage = {
+        "prompt_tokens": 10_000, "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 9_990},
+    }  # fmt: skip
+    server = LimitedServer(
+        1e9, headers=silent, answer=lambda body: {**answer_to(body), "usage": usage}
+    )
+    run_against(server, 100, pace=Pace(input_tokens_per_minute=6000))
+    assert server.taken[-1][0] < 60
 
 
 def test_headers_may_allow_less_than_the_caller():

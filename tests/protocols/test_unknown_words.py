@@ -581,6 +581,7 @@ def feed_a_key_of_an_error(word: str) -> None:
     "protocols.rate_limits._UNIT_SECS",
     "protocols.rate_limits._WAIT_UNIT_SECS",
     "protocols.rate_limits._HTTP_DATES",
+    "protocols.rate_limits._KINDS",
     "protocols.rate_limits._MONTHS",
 )
 def feed_a_header_about_time(word: str) -> None:
@@ -598,6 +599,7 @@ def feed_a_header_about_time(word: str) -> None:
             headers = {
                 name.format(fact, of): text for fact in facts for of in ("tokens", "requests")
             }
+            headers |= {name.format(fact, word): "5" for fact in facts}
             assert provider.limits_of(headers) == provider.limits_of({})
 
 

@@ -71,6 +71,9 @@ class Pace:
         input_tokens_per_minute: The most tokens of prompts, without those read from a cache.
         output_tokens_per_minute: The most tokens of answers.
 
+    Attributes:
+        is_shut: Whether the server has long refused everything. The next answer ends that.
+
     Examples:
         >>> params = NodeCompletionParameters(pace=Pace(requests_per_minute=600))
         >>> run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini"), params)).text
