@@ -978,21 +978,29 @@ def test_an_unknown_word_of_a_thread_file_or_a_template_is_refused_or_reported(w
 
 # Tables that no word of a server or of a caller is looked up in, with the reason.
 
+CACHE_EFFECTS = "names of parameters; any other one has an unknown effect, and a verdict says so"
 MODEL_FACTS = (
     "a model of another name gets the common request, and the server's refusal is an error"
 )
 OUR_FIELDS = "fields of our own values; tests/streaming/test_accumulator.py walks them"
 NOT_FED = {
+    "protocols.cache_control.Effect": "words of our own",
+    "protocols.cache_control.OUTSIDE_PROMPT": CACHE_EFFECTS,
     "protocols.chat_completions.request._CONTINUE": "keys that are sent, not looked up",
     "protocols.chat_completions.request._PREFILL_MARKS": MODEL_FACTS,
     "protocols.chat_completions.request.mark_prefill": "looks at our own body",
+    "providers.models.claude._CACHE_EFFECTS": CACHE_EFFECTS,
+    "providers.models.claude._MIN_CACHED_TOKENS": MODEL_FACTS,
     "providers.models.hosts.CONDITIONS": "names of our own, all of which a test uses",
     "providers.models.hosts.REFUSALS": MODEL_FACTS,
     "providers.models.hosts._mark": "looks at our own body",
+    "providers.models.openai._CACHE_EFFECTS": CACHE_EFFECTS,
     "providers.models.openai._DEFAULTS": "names of our own parameters",
     "providers.models.openai._FAMILIES": MODEL_FACTS,
+    "providers.models.openai._LONG_LIVED": MODEL_FACTS,
     "providers.models.openai._NAME": MODEL_FACTS,
     "providers.models.openai._NEW_LIMIT": MODEL_FACTS,
+    "providers.models.openai._WITHOUT_CACHE": MODEL_FACTS,
     "providers.models.openai._WITHOUT_REASONING": MODEL_FACTS,
     "providers.models.openai._WITHOUT_SCHEMAS": MODEL_FACTS,
     "providers.published_prices.NAMED_BY_USERS": "vendors that are refused though the table has them",
@@ -1009,6 +1017,8 @@ NOT_FED = {
     "streaming.surrogates._TEXTS": OUR_FIELDS,
     "streaming.surrogates._mend": "types of our own values; any other one stays as it is",
     "streaming.tool_calls.EMPTY": "values that say nothing",
+    "types.caching.BreakpointState": "words of our own",
+    "types.caching.CacheOutcome": "words of our own",
     "types.costs.RATES": "fields of our own `TokenPrice`",
     "types.messages.EMPTY": "an empty tuple",
     "types.responses.SHARED_FIELDS": OUR_FIELDS,

@@ -239,7 +239,6 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
             omitted=omitted,
             provider=generator.provider,
             model=model_key(generator),
-            digests=prefix.digests,
         )
     rest = encode_json(items[max(count, 0) :])[1:-1]
     body[key] = msgspec.Raw(b"[%b]" % b",".join([*encoded, rest]))
