@@ -35,7 +35,7 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply
 
-ONCE = NodeCompletionParameters(retry=0)
+ONCE = NodeCompletionParameters(retry=0, deadline_secs=0.2)  # a 429 is not waited for
 
 
 # The items.
@@ -284,7 +284,7 @@ def test_the_width_doubles_until_the_first_refusal_and_is_cut_at_most_once_in_a_
 
         def reply(said: str) -> ScriptedReply:
             if refused:
-                return ScriptedReply.json({"error": {"message": "slow"}}, status=429)
+                return ScriptedReply.json({"error": {"message": "slow"}}, status=503)
             return ScriptedReply.json(answer(said))
 
         server = Server(reply, secs=0.001)

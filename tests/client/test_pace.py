@@ -50,6 +50,7 @@ from minillmlib import (
     RequestTimeoutError,
     map_complete,
 )
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 WORDS = [20, 40, 200]  # of the prompts of a run
 
@@ -623,3 +624,33 @@ def test_runs_that_ask_one_model_with_one_key_share_what_they_learn():
 
     assert run_virtually(run()) > 9
     assert server.refused_after(1) == 0
+
+
+def test_a_request_that_is_refused_while_others_are_answered_fails_at_last():
+    """Not the rate, then: some servers call other things a 429."""
+
+    class Server:
+        refused = 0
+
+        async def send(self, request):
+            if b"bad" in request.body:
+                self.refused += 1
+                reply = ScriptedReply.json({"error": {"message": "no"}}, status=429)
+            else:
+                reply = ScriptedReply.json({"choices": [{"message": {"content": "ok"}}]})
+            return await ScriptedTransport([reply]).send(request)
+
+    server = Server()
+
+    async def ask() -> None:
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(server)
+        params = NodeCompletionParameters(pace=Pace(), retry=0)
+        bad = asyncio.ensure_future(ChatNode.root("s").chat("bad", generator, params))
+        while not bad.done():
+            await ChatNode.root("s").chat("good", generator, params)
+            await asyncio.sleep(0.5)
+        with pytest.raises(RateLimitError):
+            await bad
+
+    run_virtually(ask())
+    assert 5 < server.refused < 30

@@ -6,6 +6,7 @@ Use it where nothing but the run is of interest; a socket would make it slow.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ def answer(text: str, *calls: object) -> dict[str, object]:
     return {"choices": [choice], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
 
 
+NUMBERS = itertools.count()
+
+
 class Server:
     """Answers in memory what `reply` says to the last message; counts what is in flight."""
 
@@ -30,6 +34,7 @@ class Server:
         self._reply = reply or (lambda said: ScriptedReply.json(answer(said.upper())))
         self._secs = secs
         self.said: list[str] = []
+        self._number = next(NUMBERS)
         self.in_flight = self.most = 0
 
     async def send(self, request: HttpRequest) -> HttpResponse:
@@ -47,6 +52,7 @@ class Server:
     @property
     def generator(self) -> GeneratorInfo:
         generator = GeneratorInfo.custom("t", "https://t.example/v1", "m")
+        generator = generator.with_api_key(f"key-{self._number}")  # and so a pace of its own
         return generator.with_transport(self).with_token_price(TokenPrice(1, 5))
 
 

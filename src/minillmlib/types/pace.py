@@ -33,6 +33,10 @@ from minillmlib.types.values import check_number
 START = 20  # requests in flight before the first answer; each answer allows one more
 PATIENCE_SECS = 600.0  # with nothing but refusals
 RECENT_SECS = 5.0
+# A request that is refused so often in a row goes to the end of the line, so that others are tried.
+# If they are answered, so often, then it is not the rate for which it is refused.
+REFUSALS_IN_FRONT = 3
+MAX_ROUNDS = 5
 
 # Before the first answer. Few languages need more than a token for three bytes of JSON.
 TOKENS_PER_BYTE = 0.3
@@ -104,7 +108,8 @@ class Pace:
         self._line: list[tuple[int, PacedRequest]] = []  # a heap
         self._numbers = count()
         self._in_flight: set[PacedRequest] = set()
-        self._answers = 0
+        self._answers = 0  # and other ends
+        self._taken = 0  # answers alone
         self._blocked_until = self._reacted_at = self._explained_at = -math.inf
         self._refused_since: float | None = None  # without an answer in between
         self._refused_at = -math.inf
@@ -174,6 +179,7 @@ class Pace:
             self._learn(request, now, limits, is_refused=False)
             charge = request.charge
             if is_answer:
+                self._taken += 1
                 self._refused_since, self.is_shut = None, False
                 self._found.note_answer(now)
                 charge = self._estimate.correct(request, usage)
@@ -187,6 +193,9 @@ class Pace:
         with self._lock:
             if not self._end_flight(request):
                 return None
+            is_alone = request.note_refusal(self._taken) > MAX_ROUNDS
+            if request.refusals % REFUSALS_IN_FRONT == 0:
+                request.number = next(self._numbers)
             is_explained = self._learn(request, now, limits, is_refused=True)
             is_explained &= now - self._explained_at > RECOVERY_SECS
             self._explained_at = now if is_explained else self._explained_at
@@ -207,7 +216,7 @@ class Pace:
                 self._end_line()
                 return None
             self._blocked_until = max(self._blocked_until, now + pause)
-            return self._blocked_until - now
+            return None if is_alone else self._blocked_until - now
 
     def _buckets(self) -> list[tuple[str, Bucket]]:
         return [*self._spread.items(), *self._stated.items(), ("requests", self._found)]
@@ -331,11 +340,19 @@ class PacedRequest:
     error: RateLimitError | None = None
     is_waiting = False
     sent_at = -math.inf
+    refusals = _rounds = _taken_before = 0
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.charge = Charge(1, 0, 0, 0)
         self.snapshots: dict[str, Snapshot] = {}
+
+    def note_refusal(self, taken: int) -> int:
+        """Return how often the request was refused after others were answered, `taken` in all."""
+        self.refusals += 1
+        self._rounds += taken > self._taken_before
+        self._taken_before = taken
+        return self._rounds
 
     def tell(self) -> bool:
         """Call `on_decided`. Return False if its event loop is closed."""
