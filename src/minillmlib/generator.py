@@ -324,7 +324,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if len(specs) > 1:
             if not all(specs):
                 raise InvalidParameterError(
-                    "a comma separates two models, and one of these has none on a side; omit it"
+                    "there is no model before or after a comma, which separates two; omit it"
                 )
             first, *others = map(cls.from_spec, specs)
             return first.or_else(*others)
@@ -335,13 +335,15 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return cls.custom("custom", *_split_custom(model))
         if name == "completions":
             return cls.custom("completions", *_split_custom(model), wire="completions")
-        if find_preset(name) is None or not model:
-            shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
-            raise InvalidParameterError(
-                f"{shown} is not a model; write provider:model, or just local, or "
-                f"custom:URL:model for any other server; {_suggest(name)}"
-            )
-        return cls.preset(name, model)
+        if find_preset(name) is not None:
+            if not model:
+                raise InvalidParameterError(f"{name!r} needs a model; write {name}:MODEL")
+            return cls.preset(name, model)
+        shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
+        raise InvalidParameterError(
+            f"{shown} is not a model; write provider:model, or just local, or "
+            f"custom:URL:model for any other server; {_suggest(name)}"
+        )
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""

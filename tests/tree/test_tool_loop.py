@@ -367,7 +367,7 @@ async def test_a_result_may_hold_media_and_its_text_is_limited():
 
 async def test_a_choice_that_forces_a_call_holds_for_the_first_turn_only():
     generator = model(says(None, call(1, "add", a=1, b=1)), says("ok"))
-    params = CompletionParameters(tools=[add], tool_choice="required")
+    params = CompletionParameters(tool_choice="required")
     await asked().run_tools(generator, [add], params)
     assert [sent(generator, n).get("tool_choice") for n in (0, 1)] == ["required", None]
 
