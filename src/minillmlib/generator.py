@@ -433,10 +433,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def or_else(self, *others: "GeneratorInfo") -> Self:
         """Return a copy with fallbacks: each of the others is asked if all before it have failed.
 
-        That is when the retries of the one before have ended, with an error whose
-        `allows_fallback` says that another model may answer: never after a piece of a stream was
-        delivered. Each attempt is recorded with its generator; the deadline and the budget of the
-        call span all. The `with_*` methods then change the first generator only.
+        The next one is asked when the retries of the one before end with an error that
+        `allows_fallback`, and never after a piece of a stream was delivered. Each attempt is
+        recorded with its generator; the deadline and the budget of the call span all. The
+        `with_*` methods then change the first generator only.
 
         Examples:
             >>> claude = GeneratorInfo.anthropic("claude-haiku-4-5")

@@ -844,14 +844,14 @@ class ChatNode:
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
 
     def cache_plan(self, generator: GeneratorInfo, params: ParametersLike = None) -> CachePlan:
-        """Tell what becomes of the cache breakpoints if this node is completed. Nothing is sent.
+        """Return what happens to each cache breakpoint if this node is completed; send nothing.
 
         The lengths are estimates, of four bytes a token. O(text).
 
         Examples:
             >>> root = ChatNode.root("Be brief.").cache_breakpoint()
             >>> print(root.add_user("Hi").cache_plan(GeneratorInfo.openai("gpt-4o-mini")))
-            gpt-4o-mini, a prompt of about 4 tokens, cached from 1,024 on
+            gpt-4o-mini, a prompt of about 4 tokens, cache minimum 1,024
             system prompt: automatic (this service caches by itself), 5m, about 3 tokens
             Probably nothing will be cached: the whole prompt is shorter than the minimum.
         """

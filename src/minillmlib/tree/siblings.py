@@ -148,8 +148,8 @@ def _check(outcomes: Sequence[NodeT | _Failure]) -> list[NodeT]:
         errors[0].attempts = tuple(attempt for error in errors for attempt in error.attempts)
         raise errors[0]
     raise PartialFailureError(
-        f"{len(errors)} of {len(outcomes)} answers failed, and the others are in the tree "
-        f"(nodes); the first failure: {errors[0]}",
+        f"{len(errors)} of {len(outcomes)} answers failed; the others are in the tree, and in "
+        f"nodes of this error; the first failure: {errors[0]}",
         errors=errors,
         nodes=nodes,
     ) from errors[0]

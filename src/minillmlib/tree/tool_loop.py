@@ -91,11 +91,11 @@ class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: `"chunk"`, a piece of an answer that is streamed; `"answer"`, a whole answer;
-            `"call"`, a call that is taken up; `"result"`, what it came to.
+            `"call"`, a call that comes next; `"result"`, its result.
         node: The node of the answer or the result; for a call, the node that asks for it; for a
             chunk, the node that the answer will follow.
         chunk: The piece of the answer.
-        call: The call that is taken up, or whose result this is.
+        call: The call that comes next, or whose result this is.
     """
 
     kind: Literal["chunk", "answer", "call", "result"]
