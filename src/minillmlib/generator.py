@@ -332,9 +332,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if spec == "local":
             return cls.local()
         if name == "custom":
-            return cls.custom("custom", *_split_custom(model))
+            return cls.custom("custom", *_split_address(name, model))
         if name == "completions":
-            return cls.custom("completions", *_split_custom(model), wire="completions")
+            return cls.custom("completions", *_split_address(name, model), wire="completions")
         if find_preset(name) is not None:
             if not model:
                 raise InvalidParameterError(f"{name!r} needs a model; write {name}:MODEL")
@@ -607,15 +607,15 @@ _CUSTOM = re.compile(
 )
 
 
-def _split_custom(address: str) -> tuple[str, str]:
-    """Return the URL and the model of a `custom` spec."""
+def _split_address(name: str, address: str) -> tuple[str, str]:
+    """Return the URL and the model of a `custom` or `completions` spec."""
     if "@" in address.partition("://")[2].partition("/")[0]:
         return _check_base_url(address), ""  # raises, without the password
     url = _CUSTOM.match(address)
     if url is None:
         raise InvalidParameterError(
-            "a server of your own is written custom:URL:model, for example "
-            "custom:http://127.0.0.1:8000/v1:llama3:8b"
+            f"a server of your own is written {name}:URL:model, for example "
+            f"{name}:http://127.0.0.1:8000/v1:llama3:8b"
         )
     return url[0], address[url.end() + 1 :]
 

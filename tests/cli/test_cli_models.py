@@ -75,6 +75,7 @@ def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
         (["--base-url", "localhost:8000", "-m", "m"], "the base URL must look like"),
         (["--base-url", "http://user:pass-canary@h/v1", "-m", "m"], "--key-env"),
         (["-m", f"custom:{NOWHERE}"], "custom:http://127.0.0.1:8000/v1:llama3:8b"),
+        (["-m", f"completions:{NOWHERE}"], "completions:http://127.0.0.1:8000/v1:llama3:8b"),
         (["-m", "gpt"], "custom:URL:model"),
         (["-m", "openai:m,antropic:m"], "did you mean anthropic"),
         (["-m", "openai:m,"], "no model before or after a comma"),

@@ -391,6 +391,7 @@ async def test_a_tool_may_have_a_definition_of_its_own():
     [
         (add, None, ToolLoop(), "must be a list"),
         ([add, add], None, ToolLoop(), "two of the tools"),
+        (["add"], None, ToolLoop(), "a tool must be .* a function, not str"),
         ([add], CompletionParameters(tools=[greet]), ToolLoop(), "'greet'"),
         ([add], None, 3, "ToolLoop"),
         ([print], None, ToolLoop(), "any number of values"),
@@ -430,7 +431,7 @@ def test_notes_are_kept_with_their_nodes(tmp_path):
 
 @pytest.mark.parametrize(("name", "value"), [("", 1), ("a\nb", 1), ("a", [1]), ("a", "\ud800")])
 def test_a_note_that_a_file_cannot_keep_is_refused(name, value):
-    with pytest.raises(InvalidParameterError):
+    with pytest.raises(InvalidParameterError, match="name of a note|the note 'a' must be a text"):
         ChatNode.root().note(name, value)
 
 

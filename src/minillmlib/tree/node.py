@@ -342,7 +342,9 @@ class ChatNode:
         """
         if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
             raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
-        self._tree.set_format_kwarg(self._index, name, plain_value(name, value))
+        self._tree.set_format_kwarg(
+            self._index, name, plain_value(f"the value of {{{name}}}", value)
+        )
         return self
 
     @property
@@ -374,7 +376,7 @@ class ChatNode:
         """
         if not name or not str(name).isprintable():
             raise InvalidParameterError(f"the name of a note is a line of text, not {name!r}")
-        self._tree.set_note(self._index, name, plain_value(name, value))
+        self._tree.set_note(self._index, name, plain_value(f"the note {name!r}", value))
         return self
 
     @property

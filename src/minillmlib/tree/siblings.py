@@ -177,7 +177,9 @@ class SiblingStreams(Generic[NodeT]):
         Raises `PartialFailureError` if some failed, and the first error if all did.
         """
         if self._outcomes is None:
-            raise InvalidParameterError("the streams have not been read to their ends")
+            raise InvalidParameterError(
+                "the streams have not been read to their ends; read every chunk, or call collect()"
+            )
         return _check(self._outcomes)
 
     async def __aenter__(self) -> Self:

@@ -555,10 +555,10 @@ def _by_name(tools: Sequence[ToolLike | Tool]) -> dict[str, Tool | ToolDefinitio
         tool: Tool | ToolDefinition
         if isinstance(each, Tool):
             tool = each
-        elif isinstance(each, ToolDefinition | Mapping):
-            tool = as_tool(each)
-        else:
+        elif callable(each):
             tool = Tool.from_function(each)
+        else:
+            tool = as_tool(each)
         name = _definition_of(tool).name
         if name in by_name:
             raise InvalidParameterError(f"two of the tools have the name {name!r}")

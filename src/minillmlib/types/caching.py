@@ -63,7 +63,7 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a call read the prompt cache and, if not, why. `ChatNode.cache_verdict` returns it.
+    """The outcome of the prompt cache for a call, and its cause; see `ChatNode.cache_verdict`.
 
     The call is compared with the most similar earlier one of this process to the same server.
 
