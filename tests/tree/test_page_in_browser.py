@@ -393,6 +393,7 @@ def test_five_thousand_messages_are_painted_within_two_seconds(opened, capsys):
     root = bushy_tree(5000)
     window = opened(root)
     window.wait_for("performance.getEntriesByName('tree-drawn').length")
+    window.wait_for("performance.getEntriesByName('first-paint').length")
     paints = dict(
         window.run("return performance.getEntriesByType('paint').map(p => [p.name, p.startTime])")
     )
