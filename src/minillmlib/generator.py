@@ -324,7 +324,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if len(specs) > 1:
             if not all(specs):
                 raise InvalidParameterError(
-                    "there is no model before or after a comma, which separates two; omit it"
+                    "one side of a comma names no model; remove the comma, or name one there"
                 )
             first, *others = map(cls.from_spec, specs)
             return first.or_else(*others)

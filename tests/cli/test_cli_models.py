@@ -78,7 +78,7 @@ def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
         (["-m", f"completions:{NOWHERE}"], "completions:http://127.0.0.1:8000/v1:llama3:8b"),
         (["-m", "gpt"], "custom:URL:model"),
         (["-m", "openai:m,antropic:m"], "did you mean anthropic"),
-        (["-m", "openai:m,"], "no model before or after a comma"),
+        (["-m", "openai:m,"], "one side of a comma names no model"),
         (["-m", "openai:m,groq"], "'groq' needs a model; write groq:MODEL"),
         (["-m", "openai:m,groq:m", "--base-url", NOWHERE], "--base-url is for one model"),
         (["-m", "openai:m,groq:m", "--key-env", "OPENAI_API_KEY"], "--key-env is for one model"),
@@ -177,8 +177,7 @@ UNREACHABLE = (
     "with_api_key_from_env takes", "raise deadline_secs", "attached to", "the tool loop did not end",
     "a budget cannot be pickled", "its reader was cancelled",
     "params must be", "partial_json() needs", "tuple[Call", "tuple[GeneratorInfo", "a token_price of the call", "<ChatNode", "a node belongs to a tree",
-    "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "no event loop of asyncio runs here", "the content of a message must be",
-    "with cache_breakpoint()",
+    "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "cache_breakpoint() or with_cache(True)", "no event loop of asyncio runs here", "the content of a message must be",
 )  # fmt: skip
 
 
