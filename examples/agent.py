@@ -16,7 +16,7 @@ from minillmlib.testing import ScriptedReply, ScriptedTransport
 # The signature of a function becomes its schema, the docstring its description.
 def count_stock(item: str) -> int:  # in a thread, since it may block
     """Count the pieces of an item in the store. Its name is in the singular."""
-    return {"ladder": 2, "bolt": 40}[item]  # the model is told of a KeyError, and corrects itself
+    return {"ladder": 2, "bolt": 40}[item]  # the model reads a KeyError and corrects itself
 
 
 async def list_parts(product: str) -> dict[str, int]:

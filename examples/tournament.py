@@ -1,11 +1,14 @@
 """A tournament: several answers to one question, judged in pairs, and the best one wins.
 
+Each answer has a note, the last round that it reached.
+
 python examples/tournament.py
 python examples/tournament.py --model openai:gpt-4o-mini --candidates 8 --save names.tree
 """
 
 import argparse
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,21 +57,20 @@ async def tournament(
 ) -> tuple[ChatNode, CostTotal]:
     """Return the node of the best answer, and the cost of the answers and the judging."""
     root = ChatNode.root("You are a creative writer. Answer in one line.")
-    question = root.add_user(task)
-    # Every answer is a branch of the same node.
-    answers = await asyncio.gather(
-        *(question.complete(generator, WRITER) for _ in range(candidates))
-    )
-    if path is not None:
-        root.save_tree(path)  # all of them; `minillmlib tree FILE` shows it
+    remaining = await root.chat_many(task, candidates, generator, WRITER)
     cost = root.subtree_cost()
-    remaining = list(answers)
-    while len(remaining) > 1:
+    for level in itertools.count(1):
+        for answer in remaining:
+            answer.note("round", level)  # in the end, the last round that each one reached
+        if len(remaining) == 1:
+            break
         pairs = zip(remaining[::2], remaining[1::2], strict=False)
         duels = await asyncio.gather(*(duel(task, a, b, generator) for a, b in pairs))
         bye = remaining[-1:] if len(remaining) % 2 else []
-        remaining = [winner for winner, _ in duels] + bye
+        remaining = [*(winner for winner, _ in duels), *bye]
         cost = sum((spent for _, spent in duels), cost)
+    if path is not None:
+        root.save_tree(path)  # `minillmlib tree FILE` and `minillmlib view FILE` show it
     return remaining[0], cost
 
 
@@ -83,7 +85,7 @@ def main() -> None:
     generator = GeneratorInfo.from_spec(args.model)
     best, cost = asyncio.run(tournament(args.task, generator, args.candidates, args.save))
     for answer in best.siblings():
-        print(f"  {answer.text}")
+        print(f"  {answer.text} (round {answer.notes['round']})")
     print(f"* {best.text}")
     print(f"cost: {cost}")
 

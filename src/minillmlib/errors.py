@@ -48,7 +48,7 @@
     └── MissingExtraError            an optional dependency is missing (also an ImportError)
 
 `is_retryable`: whether the same call may succeed later without changes.
-`allows_fallback`: whether another model may answer the same call. Not unless a class says so.
+`allows_fallback`: whether another model may answer the same call. False unless a class sets it.
 """
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -401,9 +401,9 @@ class JsonRepairError(MiniLLMError, ValueError):
 
 
 class ToolError(MiniLLMError):
-    """A tool did not run, did not end in time, or says that it failed.
+    """A tool did not run, timed out, or reports a failure.
 
-    The text is written for the model. A tool that raises it tells the model this text and no more.
+    The text is for the model. Raise it in a tool to give the model this text and nothing else.
     """
 
 

@@ -324,7 +324,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if len(specs) > 1:
             if not all(specs):
                 raise InvalidParameterError(
-                    "a comma separates two models, and one of these has none on a side; omit it"
+                    "one side of a comma names no model; remove the comma, or name one there"
                 )
             first, *others = map(cls.from_spec, specs)
             return first.or_else(*others)
@@ -332,16 +332,18 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         if spec == "local":
             return cls.local()
         if name == "custom":
-            return cls.custom("custom", *_split_custom(model))
+            return cls.custom("custom", *_split_address(name, model))
         if name == "completions":
-            return cls.custom("completions", *_split_custom(model), wire="completions")
-        if find_preset(name) is None or not model:
-            shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
-            raise InvalidParameterError(
-                f"{shown} is not a model; write provider:model, or just local, or "
-                f"custom:URL:model for any other server; {_suggest(name)}"
-            )
-        return cls.preset(name, model)
+            return cls.custom("completions", *_split_address(name, model), wire="completions")
+        if find_preset(name) is not None:
+            if not model:
+                raise InvalidParameterError(f"{name!r} needs a model; write {name}:MODEL")
+            return cls.preset(name, model)
+        shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
+        raise InvalidParameterError(
+            f"{shown} is not a model; write provider:model, or just local, or "
+            f"custom:URL:model for any other server; {_suggest(name)}"
+        )
 
     def replace(self, **changes: object) -> Self:
         """Return a copy with some fields changed."""
@@ -431,10 +433,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def or_else(self, *others: "GeneratorInfo") -> Self:
         """Return a copy with fallbacks: each of the others is asked if all before it have failed.
 
-        That is when the retries of the one before have ended, with an error whose
-        `allows_fallback` says that another model may answer: never after a piece of a stream was
-        delivered. Each attempt is recorded with its generator; the deadline and the budget of the
-        call span all. The `with_*` methods then change the first generator only.
+        The next one is asked when the retries of the one before end with an error that
+        `allows_fallback`, and never after a piece of a stream was delivered. Each attempt is
+        recorded with its generator; the deadline and the budget of the call span all. The
+        `with_*` methods then change the first generator only.
 
         Examples:
             >>> claude = GeneratorInfo.anthropic("claude-haiku-4-5")
@@ -605,15 +607,15 @@ _CUSTOM = re.compile(
 )
 
 
-def _split_custom(address: str) -> tuple[str, str]:
-    """Return the URL and the model of a `custom` spec."""
+def _split_address(name: str, address: str) -> tuple[str, str]:
+    """Return the URL and the model of a `custom` or `completions` spec."""
     if "@" in address.partition("://")[2].partition("/")[0]:
         return _check_base_url(address), ""  # raises, without the password
     url = _CUSTOM.match(address)
     if url is None:
         raise InvalidParameterError(
-            "a server of your own is written custom:URL:model, for example "
-            "custom:http://127.0.0.1:8000/v1:llama3:8b"
+            f"a server of your own is written {name}:URL:model, for example "
+            f"{name}:http://127.0.0.1:8000/v1:llama3:8b"
         )
     return url[0], address[url.end() + 1 :]
 

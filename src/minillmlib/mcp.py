@@ -45,8 +45,8 @@ async def tools_from_mcp(client: McpClient, *, prefix: str = "") -> list[Tool]:
     `mcp.ClientSession`). The names get the `prefix`, which tells servers apart, and `_` for
     characters that models' wires do not take. Results are text, or parts where they hold media;
     what the server reports as an error is a `ToolError`. The model reads the descriptions and
-    results, so use only servers that you trust. Raises `MalformedResponseError` for a list that is
-    none. Needs `minillmlib[mcp]`.
+    results, so use only servers that you trust. Raises `MalformedResponseError` if the
+    list of tools cannot be read. Needs `minillmlib[mcp]`.
 
         async with mcp.Client("https://tools.example/mcp") as client:
             answer = await node.run_tools(generator, await tools_from_mcp(client))

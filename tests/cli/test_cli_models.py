@@ -75,9 +75,11 @@ def test_a_key_is_named_by_its_variable_and_goes_to_that_server(service):
         (["--base-url", "localhost:8000", "-m", "m"], "the base URL must look like"),
         (["--base-url", "http://user:pass-canary@h/v1", "-m", "m"], "--key-env"),
         (["-m", f"custom:{NOWHERE}"], "custom:http://127.0.0.1:8000/v1:llama3:8b"),
+        (["-m", f"completions:{NOWHERE}"], "completions:http://127.0.0.1:8000/v1:llama3:8b"),
         (["-m", "gpt"], "custom:URL:model"),
         (["-m", "openai:m,antropic:m"], "did you mean anthropic"),
-        (["-m", "openai:m,"], "a comma separates two models"),
+        (["-m", "openai:m,"], "one side of a comma names no model"),
+        (["-m", "openai:m,groq"], "'groq' needs a model; write groq:MODEL"),
         (["-m", "openai:m,groq:m", "--base-url", NOWHERE], "--base-url is for one model"),
         (["-m", "openai:m,groq:m", "--key-env", "OPENAI_API_KEY"], "--key-env is for one model"),
         (["-m", "openai:m,groq:m", "--price", "1,2"], "--price is for one model"),
@@ -119,7 +121,8 @@ def test_a_silent_server_is_waited_for_as_long_as_the_option_says(service):
 @pytest.mark.parametrize("command", ["ask", "chat"])
 def test_the_next_model_is_asked_if_the_first_one_fails(service, command):
     model = f"custom:{NOWHERE}:a, custom:{service.url}:b"
-    assert run(service, command, "Where?", MINILLMLIB_MODEL=model) == (0, ANSWER, "")
+    notice = "answered by custom:b; custom:a failed (ConnectError)\n"
+    assert run(service, command, "Where?", MINILLMLIB_MODEL=model) == (0, ANSWER, notice)
     assert [body["model"] for body in service.bodies] == ["b"]
 
 

@@ -108,8 +108,10 @@ def test_a_tournament_finds_the_best_and_adds_up_all_costs(count, tmp_path):
     best, cost = asyncio.run(load("tournament").tournament("A name?", generator, count, str(path)))
     assert best.text == min(names)
     assert float(cost) == pytest.approx(0.00002 * (count + 2 * (count - 1)))
-    question = ChatNode.load_tree(path).children()[0]
-    assert sorted(node.text for node in question.children()) == sorted(names)
+    answers = ChatNode.load_tree(path).children()[0].children()
+    assert sorted(node.text for node in answers) == sorted(names)
+    rounds = {node.text: node.notes["round"] for node in answers}
+    assert all(rounds[best.text] > rounds[other] for other in names if other != best.text)
 
 
 def test_extraction_keeps_the_order_and_says_what_failed():

@@ -32,6 +32,7 @@ from minillmlib import (
     ToolChoice,
     ToolDefinition,
     VideoPart,
+    run,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -174,11 +175,18 @@ def test_the_choice_of_a_tool_is_said_in_the_wires_words(choice, chat, claude):
     assert body_of(CLAUDE_WIRE, asked("u"), params)["tool_choice"] == claude
 
 
-@pytest.mark.parametrize("wrong", [{"tool_choice": "auto"}, {"parallel_tool_calls": True},
-                                   {"tools": [get_weather], "tool_choice": "maybe"}])  # fmt: skip
-def test_a_choice_without_tools_or_of_nothing_is_refused(wrong):
+def test_a_choice_of_nothing_is_refused():
     with pytest.raises(InvalidParameterError, match="tool"):
-        CompletionParameters(**wrong)
+        CompletionParameters(tools=[get_weather], tool_choice="maybe")
+
+
+@pytest.mark.parametrize("wrong", [{"tool_choice": "auto"}, {"parallel_tool_calls": False}])
+def test_a_choice_without_tools_is_refused_before_anything_is_sent(wrong):
+    transport = ScriptedTransport([])
+    generator = GeneratorInfo.openai("gpt-4o-mini").with_api_key("k").with_transport(transport)
+    with pytest.raises(InvalidParameterError, match="need tools; add tools"):
+        run(ChatNode.root("s").chat("u", generator, CompletionParameters(**wrong)))
+    assert transport.requests == []
 
 
 def conversation_with_calls() -> ChatNode:

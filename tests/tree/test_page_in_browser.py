@@ -110,6 +110,23 @@ def test_every_message_is_drawn_in_the_colour_of_its_role(opened):
         assert colour_named(window, role) in seen, (number, role)
 
 
+def test_a_card_shows_the_first_note_of_an_answer_in_place_of_its_role(opened):
+    root = ChatNode.root("s")
+    root.add_user("u").note("score", 7).note("label", "polite")
+    window = opened(root)
+    window.run(
+        """window.texts = [];
+        const draw = CanvasRenderingContext2D.prototype.fillText;
+        CanvasRenderingContext2D.prototype.fillText = function (...given) {
+          texts.push(given[0]);
+          draw.apply(this, given);
+        };"""
+    )
+    window.type("#graph", "+")
+    window.settle()
+    assert window.run("return [...new Set(texts)]") == ["s", "", "system", "u", "score: 7"]
+
+
 def test_parents_stand_above_their_children_and_no_two_cards_overlap(opened):
     window = opened(travel_tree())
     parents = window.run(
@@ -376,6 +393,7 @@ def test_five_thousand_messages_are_painted_within_two_seconds(opened, capsys):
     root = bushy_tree(5000)
     window = opened(root)
     window.wait_for("performance.getEntriesByName('tree-drawn').length")
+    window.wait_for("performance.getEntriesByName('first-paint').length")
     paints = dict(
         window.run("return performance.getEntriesByType('paint').map(p => [p.name, p.startTime])")
     )

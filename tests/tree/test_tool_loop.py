@@ -367,7 +367,7 @@ async def test_a_result_may_hold_media_and_its_text_is_limited():
 
 async def test_a_choice_that_forces_a_call_holds_for_the_first_turn_only():
     generator = model(says(None, call(1, "add", a=1, b=1)), says("ok"))
-    params = CompletionParameters(tools=[add], tool_choice="required")
+    params = CompletionParameters(tool_choice="required")
     await asked().run_tools(generator, [add], params)
     assert [sent(generator, n).get("tool_choice") for n in (0, 1)] == ["required", None]
 
@@ -391,6 +391,7 @@ async def test_a_tool_may_have_a_definition_of_its_own():
     [
         (add, None, ToolLoop(), "must be a list"),
         ([add, add], None, ToolLoop(), "two of the tools"),
+        (["add"], None, ToolLoop(), "a tool must be .* a function, not str"),
         ([add], CompletionParameters(tools=[greet]), ToolLoop(), "'greet'"),
         ([add], None, 3, "ToolLoop"),
         ([print], None, ToolLoop(), "any number of values"),
@@ -430,7 +431,7 @@ def test_notes_are_kept_with_their_nodes(tmp_path):
 
 @pytest.mark.parametrize(("name", "value"), [("", 1), ("a\nb", 1), ("a", [1]), ("a", "\ud800")])
 def test_a_note_that_a_file_cannot_keep_is_refused(name, value):
-    with pytest.raises(InvalidParameterError):
+    with pytest.raises(InvalidParameterError, match="name of a note|the note 'a' must be a text"):
         ChatNode.root().note(name, value)
 
 

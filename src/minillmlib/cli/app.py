@@ -53,7 +53,8 @@ Model = Annotated[
         metavar="PROVIDER:MODEL,...",
         help="For example openai:gpt-4o-mini. By default a tiny local demo model answers. "
         "Each further one, after a comma, is asked if those before it fail. "
-        f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL.",
+        f"The providers are {', '.join(PRESETS)}; any other server is custom:URL:MODEL, "
+        "and a base model of one completions:URL:MODEL.",
     ),
 ]
 BaseUrl = Annotated[

@@ -21,7 +21,7 @@ from minillmlib import (
 )
 from minillmlib.cli import terminal
 from minillmlib.cli.conversation_files import FileId, export, identify_file, is_same_file
-from minillmlib.cli.format import closing_line, one_line, truncation_notice, visible
+from minillmlib.cli.format import closing_line, notices, one_line, visible
 from minillmlib.cli.terminal import show_error, show_hint, show_line
 from minillmlib.cli.tree_view import DIM, excerpt, summary
 from minillmlib.tree.node import EXPORTS
@@ -51,8 +51,8 @@ def print_answer(stream: StreamingCompletion[ChatNode]) -> ChatNode:
         raise
     printer.finish(stream.response.text)
     show_hint(closing_line(stream.response))
-    if not sys.stderr.isatty() and (notice := truncation_notice(stream.response)):
-        show_line(notice, DIM)
+    if not sys.stderr.isatty() and (unusual := notices(stream.response)):
+        show_line(" · ".join(unusual), DIM)
     return stream.node
 
 

@@ -88,18 +88,25 @@ def closing_line(response: CompletionResponse) -> str:
     if usage is not None:
         sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
         counts = f"{usage.total_tokens} tokens ({sides})"
-    return " · ".join(
-        filter(None, (counts, cost, _fallback_notice(response), truncation_notice(response)))
-    )
+    return " · ".join([counts, cost, *notices(response)])
+
+
+def notices(response: CompletionResponse) -> list[str]:
+    """Return what is unusual about an answer: a fallback gave it, or it is not complete."""
+    return list(filter(None, (_fallback_notice(response), _truncation_notice(response))))
 
 
 def _fallback_notice(response: CompletionResponse) -> str | None:
-    """Return which generator answered, if another one failed before."""
-    asked = [one_line(f"{each.generator}:{each.model}") for each in response.attempts]
-    return f"answered by {asked[-1]}" if len(set(asked)) > 1 else None
+    """Return which generator answered, and which ones failed before."""
+    errors = {f"{each.generator}:{each.model}": each.error for each in response.attempts}
+    *failed, last = errors or [""]
+    if not failed:
+        return None
+    before = ", ".join(f"{name} failed ({errors[name]})" for name in failed)
+    return one_line(f"answered by {last}; {before}")
 
 
-def truncation_notice(response: CompletionResponse) -> str | None:
+def _truncation_notice(response: CompletionResponse) -> str | None:
     """Return why the answer is truncated, refused or empty, or None for a complete one."""
     if response.refusal_reason is not None:
         return f"the answer was refused: {one_line(response.refusal_reason)}"

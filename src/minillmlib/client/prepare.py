@@ -114,11 +114,7 @@ def prepare(
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
-    if generator.fallbacks and settings.token_price is not None:
-        raise InvalidParameterError(
-            "a token_price of the call would price the answers of several generators; give each "
-            "its own with with_token_price"
-        )
+    _check_settings(settings, generator)
     form = ResolvedResultType(settings)
     if _changes_messages(settings):
         prefix = None
@@ -150,6 +146,21 @@ def prepare(
         given=given,
         params=params,
     )
+
+
+def _check_settings(settings: NodeCompletionParameters, generator: GeneratorInfo) -> None:
+    """Raise `InvalidParameterError` if the settings lack, or exclude, what the call is given."""
+    if generator.fallbacks and settings.token_price is not None:
+        raise InvalidParameterError(
+            "a token_price of the call would price the answers of several generators; give each "
+            "its own with with_token_price"
+        )
+    params = settings.params
+    if not params.tools and (params.tool_choice or params.parallel_tool_calls is not None):
+        raise InvalidParameterError(
+            "tool_choice and parallel_tool_calls need tools; add tools to the parameters, or use "
+            "run_tools"
+        )
 
 
 def _add_prefill(

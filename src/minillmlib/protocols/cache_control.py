@@ -46,8 +46,8 @@ class PromptCache(msgspec.Struct, frozen=True, kw_only=True):
     depends on them.
 
     Attributes:
-        supports_breakpoint: `(message)`: whether a message can carry a cache breakpoint. None if
-            breakpoints are not sent.
+        supports_breakpoint: Function of a message: whether it can carry a cache breakpoint. None
+            if breakpoints are not sent.
         is_automatic: Whether prompts are cached without a breakpoint.
         min_tokens: The tokens of the shortest prefix that is cached, or None if that is not known.
         lifetime_secs: How long an unused prefix is kept without a breakpoint, at least. None if

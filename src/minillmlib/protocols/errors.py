@@ -57,7 +57,7 @@ _BY_STATUS: dict[int | None, type[ApiError]] = {
 }
 
 _ADVICE: dict[type[ApiError], str] = {
-    errors.AuthenticationError: "check that the key is right and meant for this address",
+    errors.AuthenticationError: "check that a key is set, and that it is meant for this address",
     BillingError: "add credit or raise the limit at the provider; waiting does not help",
     errors.ContextLengthError: "shorten the conversation or lower max_tokens",
     errors.NotFoundError: "check the model's name and the base_url",

@@ -23,7 +23,7 @@ class CompletionsProvider(Provider):
     messages are not merged. A forced beginning (`force_prepend`) is the end of the text.
 
     Args:
-        template: A function that makes the text of the messages, once for each attempt. By
+        template: Function that returns the text of the messages; called for each attempt. By
             default their texts follow each other with nothing between them, and tool calls are
             refused. Media are always refused. A function of a module can be pickled.
 

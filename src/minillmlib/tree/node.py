@@ -377,7 +377,9 @@ class ChatNode:
         """
         if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
             raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
-        self._tree.set_format_kwarg(self._index, name, plain_value(name, value))
+        self._tree.set_format_kwarg(
+            self._index, name, plain_value(f"the value of {{{name}}}", value)
+        )
         return self
 
     @property
@@ -409,7 +411,7 @@ class ChatNode:
         """
         if not name or not str(name).isprintable():
             raise InvalidParameterError(f"the name of a note is a line of text, not {name!r}")
-        self._tree.set_note(self._index, name, plain_value(name, value))
+        self._tree.set_note(self._index, name, plain_value(f"the note {name!r}", value))
         return self
 
     @property
@@ -879,14 +881,14 @@ class ChatNode:
         return await warm_cache(thread, generator, self._with_node_placeholders(params))
 
     def cache_plan(self, generator: GeneratorInfo, params: ParametersLike = None) -> CachePlan:
-        """Tell what becomes of the cache breakpoints if this node is completed. Nothing is sent.
+        """Return what happens to each cache breakpoint if this node is completed; send nothing.
 
         The lengths are estimates, of four bytes a token. O(text).
 
         Examples:
             >>> root = ChatNode.root("Be brief.").cache_breakpoint()
             >>> print(root.add_user("Hi").cache_plan(GeneratorInfo.openai("gpt-4o-mini")))
-            gpt-4o-mini, a prompt of about 4 tokens, cached from 1,024 on
+            gpt-4o-mini, a prompt of about 4 tokens, cache minimum 1,024
             system prompt: automatic (this service caches by itself), 5m, about 3 tokens
             Probably nothing will be cached: the whole prompt is shorter than the minimum.
         """

@@ -86,10 +86,10 @@ encode = msgspec.json.Encoder().encode
 new_hasher = blake2b(digest_size=ID_BYTES).copy  # faster than a call of blake2b
 
 
-def plain_value(name: str, value: object) -> FormatValue:
-    """Return the value of a placeholder as a file would give it back.
+def plain_value(what: str, value: object) -> FormatValue:
+    """Return the value of a placeholder or a note as a file would give it back.
 
-    Raises `InvalidParameterError` for a value that JSON cannot carry.
+    Raises `InvalidParameterError`, which names `what`, for a value that JSON cannot carry.
     """
     plain: object = value
     if isinstance(value, str):
@@ -102,8 +102,7 @@ def plain_value(name: str, value: object) -> FormatValue:
     except ValueError:
         pass  # a lone surrogate, or a number of too many digits
     raise InvalidParameterError(
-        f"the value of {{{name}}} is a text or a number that JSON can carry, "
-        f"not {excerpt_of(value, 60)}"
+        f"{what} must be a text or a number that JSON can carry, not {excerpt_of(value, 60)}"
     )
 
 

@@ -148,8 +148,8 @@ def _check(outcomes: Sequence[NodeT | _Failure]) -> list[NodeT]:
         errors[0].attempts = tuple(attempt for error in errors for attempt in error.attempts)
         raise errors[0]
     raise PartialFailureError(
-        f"{len(errors)} of {len(outcomes)} answers failed, and the others are in the tree "
-        f"(nodes); the first failure: {errors[0]}",
+        f"{len(errors)} of {len(outcomes)} answers failed; the others are in the tree, and in "
+        f"nodes of this error; the first failure: {errors[0]}",
         errors=errors,
         nodes=nodes,
     ) from errors[0]
@@ -177,7 +177,9 @@ class SiblingStreams(Generic[NodeT]):
         Raises `PartialFailureError` if some failed, and the first error if all did.
         """
         if self._outcomes is None:
-            raise InvalidParameterError("the streams have not been read to their ends")
+            raise InvalidParameterError(
+                "the streams have not been read to their ends; read every chunk, or call collect()"
+            )
         return _check(self._outcomes)
 
     async def __aenter__(self) -> Self:

@@ -91,11 +91,11 @@ class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: `"chunk"`, a piece of an answer that is streamed; `"answer"`, a whole answer;
-            `"call"`, a call that is taken up; `"result"`, what it came to.
+            `"call"`, a call that comes next; `"result"`, its result.
         node: The node of the answer or the result; for a call, the node that asks for it; for a
             chunk, the node that the answer will follow.
         chunk: The piece of the answer.
-        call: The call that is taken up, or whose result this is.
+        call: The call that comes next, or whose result this is.
     """
 
     kind: Literal["chunk", "answer", "call", "result"]
@@ -555,10 +555,10 @@ def _by_name(tools: Sequence[ToolLike | Tool]) -> dict[str, Tool | ToolDefinitio
         tool: Tool | ToolDefinition
         if isinstance(each, Tool):
             tool = each
-        elif isinstance(each, ToolDefinition | Mapping):
-            tool = as_tool(each)
-        else:
+        elif callable(each):
             tool = Tool.from_function(each)
+        else:
+            tool = as_tool(each)
         name = _definition_of(tool).name
         if name in by_name:
             raise InvalidParameterError(f"two of the tools have the name {name!r}")

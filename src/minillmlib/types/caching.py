@@ -13,10 +13,11 @@ CacheOutcome: TypeAlias = Literal[
 
 
 class PlannedBreakpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One cache breakpoint of a thread, and what becomes of it.
+    """One cache breakpoint of a thread, and what happens to it.
 
-    `place` is its node in `path()`, and `name` the same for people. `ttl` is the lifetime as it is
-    sent, and `tokens` the estimated length of the prefix, None if it has media of unknown size.
+    `place` is the index of its node in `path()`, and `name` a readable form of it. `ttl` is the
+    lifetime as it is sent, and `tokens` the estimated length of the prefix, None if it has media
+    of unknown size.
     `state` is "marked"; "dropped" if it is not sent; "too short" if it is sent and the prefix is
     estimated to be below the model's minimum; "automatic" if the service caches by itself and
     takes none; "no cache" if the model has no cache. `reason` says why.
@@ -56,18 +57,18 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
         if self.prompt_tokens is not None:
             facts.append(f"a prompt of about {self.prompt_tokens:,} tokens")
         if self.min_tokens is not None:
-            facts.append(f"cached from {self.min_tokens:,} on")
+            facts.append(f"cache minimum {self.min_tokens:,}")
         lines = [", ".join(facts), *map(str, self.breakpoints), self.advice]
         return "\n".join(filter(None, lines))
 
 
 class CacheVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The part that the prompt cache had in a call, and why. `ChatNode.cache_verdict` returns it.
+    """The outcome of the prompt cache for a call, and its cause; see `ChatNode.cache_verdict`.
 
     The call is compared with the most similar earlier one of this process to the same server.
 
     Attributes:
-        kind: How it ended, in one word:
+        kind: The result:
 
             - "hit": all that the earlier call had cached was read, or more,
             - "partial": only a part of it,

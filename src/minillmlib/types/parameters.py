@@ -192,8 +192,6 @@ class CompletionParameters(msgspec.Struct, frozen=True, kw_only=True, weakref=Tr
         if self.tool_choice is not None:
             choice = as_tool_choice(self.tool_choice)
             msgspec.structs.force_setattr(self, "tool_choice", choice)
-        if not self.tools and (self.tool_choice, self.parallel_tool_calls) != (None, None):
-            raise InvalidParameterError("tool_choice and parallel_tool_calls need tools")
 
     def check_only(self, *fields: str, wire: str) -> None:
         """Raise `InvalidParameterError` if any other field is set. For providers.
