@@ -93,7 +93,7 @@ def closing_line(response: CompletionResponse) -> str:
 
 def notices(response: CompletionResponse) -> list[str]:
     """Return what is unusual about an answer: a fallback gave it, or it is not complete."""
-    return list(filter(None, (_fallback_notice(response), _truncation_notice(response))))
+    return list(filter(None, (_fallback_notice(response), truncation_notice(response))))
 
 
 def _fallback_notice(response: CompletionResponse) -> str | None:
@@ -106,7 +106,7 @@ def _fallback_notice(response: CompletionResponse) -> str | None:
     return one_line(f"answered by {last}; {before}")
 
 
-def _truncation_notice(response: CompletionResponse) -> str | None:
+def truncation_notice(response: CompletionResponse) -> str | None:
     """Return why the answer is truncated, refused or empty, or None for a complete one."""
     if response.refusal_reason is not None:
         return f"the answer was refused: {one_line(response.refusal_reason)}"
