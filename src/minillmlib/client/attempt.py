@@ -208,7 +208,6 @@ class PendingAttempt:
         response_id: str = "",
     ) -> Attempt:
         """Return the record of the attempt, in which, as in its `error`, no secret is left."""
-        generation_id = self._id_in_headers("x-generation-id")
         attempt = Attempt(
             number=self._number,
             url=self._url,
@@ -219,7 +218,10 @@ class PendingAttempt:
             outcome=outcome,
             status=self.exchange.status,
             request_id=self._id_in_headers(*ID_HEADERS),
-            response_id=response_id or self.response_id or generation_id or "",
+            response_id=response_id
+            or self.response_id
+            or self._id_in_headers("x-generation-id")
+            or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
             generator=self.call.generator.name,
