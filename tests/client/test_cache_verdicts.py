@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 from cache_server import CacheServer, caching
@@ -29,6 +30,7 @@ from minillmlib import (
     ReasoningConfig,
     ResponseFormat,
     TextPart,
+    TokenPrice,
     ToolCall,
     ToolDefinition,
 )
@@ -730,3 +732,20 @@ async def test_a_provider_of_ones_own_states_its_facts():
     assert root.cache_plan(generator).min_tokens == 600
     first, second = [await root.chat("a", generator) for _ in range(2)]
     assert (first.cache_verdict.kind, second.cache_verdict.kind) == ("first", "miss")
+
+
+@pytest.mark.parametrize(
+    ("price", "calls", "saved"),
+    [
+        (None, 16, None),
+        (TokenPrice(3, 15), 16, None),
+        (TokenPrice(3, 15).with_cache_rates("0.3", "3.75"), 1, "-0.0015"),
+        (TokenPrice(3, 15).with_cache_rates("0.3", "3.75"), 2, "0.0039"),
+    ],
+)
+def test_a_plan_estimates_what_the_cache_saves(price, calls, saved):
+    generator = GeneratorInfo.anthropic("claude-sonnet-4-5").replace(token_price=price)
+    node = ChatNode.root(tokens(2000)).cache_breakpoint().add_user("Hi")
+    assert node.cache_plan(generator).savings(calls) == (saved and Decimal(saved))
+    short = ChatNode.root("Hi").cache_breakpoint().add_user("Hi")
+    assert short.cache_plan(generator).cached_tokens == 0

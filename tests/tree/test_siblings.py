@@ -265,6 +265,12 @@ def test_sixteen_answers_cost_one_write_and_fifteen_reads(is_streamed):
             assert sum(counts.read > 0 for counts in server.counts) == 15
             assert set(node.children()) == set(nodes)
             assert root.subtree_cost().is_exact
+            whole = [
+                Usage(uncached_input_tokens=one.prompt, completion_tokens=one.output)
+                for one in server.counts
+            ]
+            saved = sum(map(PRICE.cost_of, whole)) - root.subtree_cost().cost
+            assert saved == node.cache_plan(generator).savings(16) > 0
 
     run(ask())
 

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from itertools import compress, count
 from operator import attrgetter
 
-from minillmlib.client.prepare import Call, prepare
+from minillmlib.client.prepare import Call, prepare, price_of
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import encode_json
 from minillmlib.protocols.cache_control import (
@@ -67,6 +67,7 @@ def plan_cache(
         min_tokens=minimum,
         prompt_tokens=lengths[order[-1]],
         advice=_advice(cache, planned, lengths[order[-1]]),
+        token_price=price_of(call),
     )
 
 

@@ -1,10 +1,13 @@
 """The plan of a prompt cache before a call, and the verdict on it afterwards."""
 
+from decimal import Decimal
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from minillmlib.types.costs import TokenPrice, exact_sum
 from minillmlib.types.messages import CacheTtl
+from minillmlib.types.usage import Usage
 
 BreakpointState: TypeAlias = Literal["marked", "dropped", "too short", "automatic", "no cache"]
 CacheOutcome: TypeAlias = Literal[
@@ -42,7 +45,7 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     `breakpoints` are those of the thread, first to last. `is_automatic` says whether the service
     caches without any, `min_tokens` is the documented length of the shortest prefix that it
     caches, None if that is not known, and `prompt_tokens` the estimated length of the whole
-    prompt. `advice` is a sentence on what to do, or empty.
+    prompt. `advice` is a sentence on what to do, or empty, and `token_price` the price of the call.
     """
 
     model: str
@@ -51,6 +54,32 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int | None = None
     prompt_tokens: int | None = None
     advice: str = ""
+    token_price: TokenPrice | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """The estimated number of tokens that the cache will hold after the call."""
+        if self.is_automatic:
+            tokens = self.prompt_tokens or 0
+            return tokens if tokens >= (self.min_tokens or 0) else 0
+        marked = [each.tokens or 0 for each in self.breakpoints if each.state == "marked"]
+        return max(marked, default=0)
+
+    def savings(self, calls: int) -> Decimal | None:
+        """Estimate the USD that the cache saves for so many calls that begin with this prompt.
+
+        The first call writes it and the others read it. Below 0 if writing costs more than the
+        reads save, and None without a price that has the rates.
+        """
+        price, tokens = self.token_price, self.cached_tokens
+        is_long = any(each.ttl == "1h" for each in self.breakpoints if each.state == "marked")
+        usage = Usage(cache_write_tokens=tokens, cache_write_1h_tokens=tokens if is_long else 0)
+        if price is None or price.cache_read is None or not price.has_rates_for(usage):
+            return None
+        write = price.cost_of(usage)
+        read = price.cost_of(Usage(cache_read_tokens=tokens))
+        plain = price.cost_of(Usage(uncached_input_tokens=tokens))
+        return exact_sum([*[plain] * calls, -write, *[-read] * (calls - 1)])
 
     def __str__(self) -> str:
         facts = [self.model]
