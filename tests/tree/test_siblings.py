@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import importlib.util
 import json
@@ -409,6 +410,13 @@ def test_streams_that_are_dropped_end_with_a_warning():
         assert len(asyncio.all_tasks()) == 1
 
     run(drop())
+
+
+def test_streams_cannot_be_copied():
+    streams = question().complete_many_streaming(2, custom())
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(InvalidParameterError, match="copied"):
+            duplicate(streams)
 
 
 def test_a_failure_is_told_again_to_who_reads_on():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -273,6 +273,9 @@ class SiblingStreams(Generic[NodeT]):
         if not self._running:
             self._outcomes = [task.result() for task in self._tasks]
             self._is_over = True
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError("streams cannot be pickled or copied; their nodes can be saved")
 
     def __del__(self) -> None:
         running = [task for task in getattr(self, "_tasks", ()) if not task.done()]
