@@ -632,6 +632,14 @@ def test_what_is_no_function_is_refused_before_it_is_called():
         Tool(definition={"name": "a"}, run=print)
 
 
+def test_an_observer_that_would_have_to_be_awaited_is_refused():
+    async def observe(_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(InvalidParameterError, match="not awaited"):
+        ToolLoop(on_event=observe)
+
+
 async def test_a_generator_function_is_no_tool():
     def lines():
         """Read the lines."""

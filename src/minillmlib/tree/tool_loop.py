@@ -150,6 +150,11 @@ class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
             function = getattr(self, name)
             if function is not None and not callable(function):
                 raise InvalidParameterError(f"{name} must be a function, not {function!r:.80}")
+        if self.on_event is not None and _is_async(self.on_event):
+            raise InvalidParameterError(
+                "on_event is called and not awaited, so a coroutine function would do nothing; "
+                "read the events of run_tools_streaming instead"
+            )
 
 
 class _Result(msgspec.Struct, frozen=True):
