@@ -434,6 +434,13 @@ async def test_another_key_and_another_server_have_caches_of_their_own(server):
             assert verdict.kind == "first", str(verdict)
 
 
+async def test_a_server_is_the_same_with_a_slash_at_the_end_of_its_address(server):
+    root, generator = ChatNode.root(tokens(2000)), claude(server)
+    await root.chat("a", generator, CACHED)
+    generator = generator.with_base_url(f"{generator.base_url}/")
+    assert (await root.chat("a", generator, CACHED)).cache_verdict.kind == "hit"
+
+
 async def test_an_earlier_turn_that_is_asked_again_is_a_hit(server):
     root = ChatNode.root(tokens(2000)).cache_breakpoint()
     answer = await root.chat("a", claude(server), CACHED)
@@ -464,7 +471,7 @@ async def test_a_cache_that_lost_a_prefix_is_not_the_callers_fault(server):
     server.ends.clear()
     verdict = (await root.chat("a", claude(server), CACHED)).cache_verdict
     assert (verdict.kind, verdict.changed) == ("miss", None)
-    assert "nothing differs" in verdict.explanation
+    assert "neither the prompt nor a parameter differs" in verdict.explanation
 
 
 async def test_a_parameter_that_the_cache_ignores_is_never_named(server):

@@ -50,6 +50,7 @@ from minillmlib import (
     CostInfo,
     CostResolution,
     GeneratorInfo,
+    GenericProvider,
     InvalidParameterError,
     MaxRetriesExceededError,
     Message,
@@ -472,6 +473,36 @@ def test_a_fallback_that_cannot_be_asked_is_recorded_and_the_next_one_is_asked(
     assert asked_of(failed.attempts)[1] == ("openai", "not_sent", error)
     assert "own:m: " in str(failed)
     assert "openai:k: " in str(failed)
+
+
+def wrong(*_: object, **__: object) -> Any:
+    raise KeyError("a mistake")
+
+
+class WrongBody(GenericProvider):
+    build_request = wrong
+
+
+class WrongAddress(GenericProvider):
+    request_url = wrong
+
+
+WRONG_FACT = GenericProvider(
+    capabilities=GenericProvider.capabilities.replace(why_no_prefill=wrong)
+)
+
+
+@BOTH
+@pytest.mark.parametrize("provider", [WrongBody(), WrongAddress(), WRONG_FACT])
+def test_a_fallback_whose_provider_has_a_mistake_is_recorded_and_the_next_one_is_asked(
+    provider, streamed
+):
+    last, _ = other(ANSWER)
+    first = Server([status(503)])
+    generator = first.generator().or_else(KEYLESS.with_provider(provider), last)
+    settings = asked(retry=0, force_prepend="{")
+    result = run_virtually(tried(first, settings, streamed=streamed, generator=generator))
+    assert [each.outcome.value for each in result.attempts] == ["denied", "not_sent", "answered"]
 
 
 @BOTH

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import gc
 import importlib.util
 import json
 import pickle
@@ -21,10 +23,12 @@ from minillmlib import (
     CostInfo,
     CostOutcome,
     GeneratorInfo,
+    IncompleteStreamError,
     InvalidParameterError,
     NodeCompletionParameters,
     PartialFailureError,
     RateLimitError,
+    StorageError,
     TokenPrice,
     Usage,
     iterate,
@@ -142,6 +146,26 @@ def test_shared_answers_survive_a_file(tmp_path):
     loaded = ChatNode.load_tree(tmp_path / "t")
     assert loaded.subtree_cost() == node.root_node.subtree_cost()
     assert [leaf.response.attempts[0].share_of for leaf in loaded.leaves()] == [3, 3, 3]
+
+
+def test_a_choice_without_a_message_is_asked_for_again():
+    empty = {"index": 1, "finish_reason": "stop"}
+    fine = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 10, "completion_tokens": 2}
+    generator = openai(ScriptedReply.json({"choices": [fine, empty], "usage": usage}), answers("b"))
+    node = question()
+    assert [one.text for one in run(node.complete_many(2, generator))] == ["a", "b"]
+    assert node.root_node.subtree_cost().cost == 2 * Decimal(3 * 10 + 15 * 2) / 1_000_000
+
+
+def test_all_choices_are_in_the_tree_if_the_journal_cannot_be_written(tmp_path):
+    node, path = question(), tmp_path / "journal"
+    node.root_node.attach_journal(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError):
+        run(node.complete_many(3, openai(answers("a", "b", "c"))))
+    assert [one.text for one in node.children()] == ["a", "b", "c"]
 
 
 # By several requests.
@@ -275,6 +299,13 @@ def test_sixteen_answers_cost_one_write_and_fifteen_reads(is_streamed):
     run(ask())
 
 
+def test_the_answer_that_goes_ahead_is_retried_as_the_others_are():
+    generator = custom(stream("no| list"), stream("[1]"), answers("[2]"))
+    params = NodeCompletionParameters(retry=1, back_off_time=0).with_cache(True)
+    nodes = run(question().complete_many(2, generator, params.expecting(list[int])))
+    assert sorted(node.parsed for node in nodes) == [[1], [2]]
+
+
 # Streams.
 
 
@@ -321,6 +352,113 @@ def test_leaving_early_ends_all_requests():
     run(leave())
 
 
+def test_leaving_late_ends_all_requests_though_many_chunks_wait():
+    async def leave():
+        node = question()
+        long = "a|" * 200 + "b"
+        async with node.complete_many_streaming(3, custom(*[stream(long)] * 3)) as streams:
+            await anext(streams)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+        assert [chunk async for chunk in streams] == []
+
+    run(leave())
+
+
+def test_streams_belong_to_one_task_at_a_time():
+    async def read_twice():
+        streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+        first = asyncio.create_task(streams.collect())
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidParameterError, match="one task"):
+            await streams.collect()
+        assert [node.text for node in await first] == ["ab", "cd"]
+
+    run(read_twice())
+
+
+def test_streams_whose_reader_was_cancelled_do_not_end_as_if_they_were_whole():
+    async def cancel():
+        streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+        reader = asyncio.create_task(streams.collect())
+        await asyncio.sleep(0)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        assert len(asyncio.all_tasks()) == 1
+        with pytest.raises(IncompleteStreamError, match="cannot be read on"):
+            await anext(streams)
+
+    run(cancel())
+
+
+def test_streams_closed_by_another_task_end_for_their_reader():
+    async def close():
+        streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+        reader = asyncio.create_task(anext(streams, None))
+        await asyncio.sleep(0)
+        await streams.aclose()
+        assert await reader is None
+        assert len(asyncio.all_tasks()) == 1
+
+    run(close())
+
+
+def test_streams_that_are_dropped_end_with_a_warning():
+    async def drop():
+        streams = question().complete_many_streaming(2, custom(*[stream("a|" * 200 + "b")] * 2))
+        await anext(streams)
+        with pytest.warns(ResourceWarning, match="dropped before their end"):
+            del streams
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+
+    run(drop())
+
+
+def test_streams_cannot_be_copied():
+    streams = question().complete_many_streaming(2, custom())
+    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(InvalidParameterError, match="copied"):
+            duplicate(streams)
+
+
+def test_a_failure_is_told_again_to_who_reads_on():
+    streams = question().complete_many_streaming(
+        2, custom(stream("a|b"), ScriptedReply.json({"error": "no"}, status=400)), TINY
+    )
+
+    async def read_twice():
+        for _ in range(2):
+            with pytest.raises(PartialFailureError):
+                await streams.collect()
+
+    run(read_twice())
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+def test_a_call_that_is_cancelled_before_its_requests_begin_leaves_nothing(is_streamed):
+    async def cancel():
+        node = question()
+        generator = custom(*[answers("a")] * 2)
+        work = (
+            node.complete_many_streaming(2, generator).collect()
+            if is_streamed
+            else node.complete_many(2, generator)
+        )
+        task = asyncio.create_task(work)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == 1
+
+    run(cancel())
+    gc.collect()  # a coroutine that was never awaited would be told of
+
+
 # A real model.
 
 
@@ -357,3 +495,10 @@ def test_a_fallback_answers_for_the_siblings_that_are_missing():
     nodes = run(node.complete_many(3, openai(*[broken] * 3).or_else(other), TINY))
     assert sorted(one.text for one in nodes) == ["x", "y", "z"]
     assert len(node.children()) == 3
+
+
+def test_a_fallback_whose_one_answer_comes_as_two_choices_gives_one_node():
+    broken = ScriptedReply.json({"error": {"message": "no"}}, status=500)
+    other = custom(answers("x", "y"), answers("x", "y"))
+    nodes = run(question().complete_many(2, openai(*[broken] * 2).or_else(other), TINY))
+    assert [node.text for node in nodes] == ["yx", "yx"]

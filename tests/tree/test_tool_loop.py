@@ -429,7 +429,9 @@ def test_notes_are_kept_with_their_nodes(tmp_path):
     assert run(node.complete(model(says("ok")))).notes == {}
 
 
-@pytest.mark.parametrize(("name", "value"), [("", 1), ("a\nb", 1), ("a", [1]), ("a", "\ud800")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("", 1), ("a\nb", 1), (5, 1), (["a"], 1), ("a", [1]), ("a", "\ud800")]
+)
 def test_a_note_that_a_file_cannot_keep_is_refused(name, value):
     with pytest.raises(InvalidParameterError, match="name of a note|the note 'a' must be a text"):
         ChatNode.root().note(name, value)

@@ -532,6 +532,20 @@ async def test_every_error_of_a_tool_is_raised_on_demand(one, kind, match):
     assert flags(last) == [True, False]
 
 
+@pytest.mark.parametrize("place", ["tool", "approve", "on_event"])
+async def test_the_end_of_an_iteration_in_a_function_does_not_pass_for_the_end_of_the_loop(place):
+    def end(_: object) -> None:
+        raise StopAsyncIteration
+
+    async def find() -> str:
+        """Find."""
+        raise StopAsyncIteration
+
+    loop = ToolLoop(on_error="raise") if place == "tool" else ToolLoop(**{place: end})
+    with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+        await asked().run_tools(model(says(None, call(1, "find")), says("ok")), [find], loop=loop)
+
+
 async def test_a_refusal_is_never_raised():
     loop = ToolLoop(on_error="raise", approve=lambda _: False)
     generator = model(says(None, call(1, "add", a=1, b=1)), says("ok"))
@@ -616,6 +630,28 @@ def test_what_is_no_function_is_refused_before_it_is_called():
         Tool(definition=ToolDefinition(name="a"), run="print")
     with pytest.raises(InvalidParameterError, match="ToolDefinition"):
         Tool(definition={"name": "a"}, run=print)
+
+
+def test_an_observer_that_would_have_to_be_awaited_is_refused():
+    async def observe(_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(InvalidParameterError, match="not awaited"):
+        ToolLoop(on_event=observe)
+
+
+async def test_a_generator_function_is_no_tool():
+    def lines():
+        """Read the lines."""
+        yield "a"
+
+    async def pages():
+        """Read the pages."""
+        yield "a"
+
+    for function in (lines, pages, functools.partial(lines)):
+        with pytest.raises(InvalidParameterError, match="generator function"):
+            await asked().run_tools(model(), [function])
 
 
 # Files.

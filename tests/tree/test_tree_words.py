@@ -361,7 +361,7 @@ async def test_a_placeholder_that_must_be_filled_is_listed_and_nothing_is_sent()
     assert sent(generator)[0] == ("system", "Ann")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a.b", "0", "{a}", "a}", "\u00e9"])
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "0", "{a}", "a}", "\u00e9", None])
 def test_the_name_of_a_placeholder_is_like_that_of_a_variable(name):
     with pytest.raises(InvalidParameterError, match="a name like a variable"):
         ChatNode.root("s").set_format_kwarg(name, "x")

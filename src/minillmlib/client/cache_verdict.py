@@ -63,8 +63,8 @@ _TOO_EARLY = (
     "ensure_cached, first"
 )
 _DROPPED = (
-    "nothing differs from the call {ago} before; the server dropped the prefix early, or another "
-    "of its machines answered"
+    "neither the prompt nor a parameter differs from the call {ago} before; the server dropped the "
+    "prefix early, or another of its machines answered"
 )
 
 _ADVICE = {

@@ -11,7 +11,7 @@ import msgspec
 
 from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
-from minillmlib.client.prepare import Call, model_key
+from minillmlib.client.prepare import Call, model_key, provider_error
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, T, encode_json
@@ -60,7 +60,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
     data = encode_json(body)
     auth = generator.credential.resolve()
     request = HttpRequest(
-        url=provider.request_url(generator.base_url, generator.model, stream=call.stream),
+        url=_url_of(call),
         headers=_merge_headers(call, auth),
         body=data,
         on_new_connection=on_new_connection,
@@ -108,10 +108,22 @@ def preview_request(call: Call) -> RequestPreview:
         auth = Auth.none()
     headers = _merge_headers(call, auth)
     return RequestPreview(
-        url=generator.provider.request_url(generator.base_url, generator.model, stream=call.stream),
+        url=_url_of(call),
         headers={name: str(value) for name, value in headers},
         data=data,
     )
+
+
+def _url_of(call: Call) -> str:
+    generator = call.generator
+    try:
+        return generator.provider.request_url(
+            generator.base_url, generator.model, stream=call.stream
+        )
+    except MiniLLMError:
+        raise
+    except Exception as error:
+        raise provider_error("name the address", error) from error
 
 
 def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
@@ -156,32 +168,31 @@ BuiltBody = tuple[JsonObject, dict[str, str], EncodedPrefix | None]
 
 def build_body(call: Call) -> BuiltBody:
     """Return the JSON body of `call`, what was omitted from it, and the prefix to keep."""
-    built = None if call.prefix is None else _extend_prefix(call, call.prefix)
-    return built or (_build(call, call.messages), _find_omitted(call, call.messages), None)
+    try:
+        built = None if call.prefix is None else _extend_prefix(call, call.prefix)
+        return built or (_build(call, call.messages), _find_omitted(call, call.messages), None)
+    except MiniLLMError:
+        raise
+    except Exception as error:
+        raise provider_error("build the request", error) from error
 
 
 def _build(call: Call, messages: tuple[Message, ...]) -> JsonObject:
     generator, params = call.generator, call.settings.params
     if params.extra:  # a provider may change what it is given, and an attempt may follow
         params = params.replace(extra=params.extra)
-    try:
-        body = generator.provider.build_request(
-            generator.model,
-            messages,
-            params,
-            stream=call.stream,
-            include_usage=call.wants_usage,
-        )
-        if call.settings.force_prepend:
-            body = _add_prefix(call, body)
-        elif call.choices > 1:
-            body = generator.provider.capabilities.ask_choices(body, call.choices)
-        return body  # noqa: TRY300 - the provider may be the caller's own
-    except MiniLLMError:
-        raise
-    except Exception as error:  # the provider may be the caller's own
-        problem = f"the provider could not build the request ({type(error).__name__}: {error})"
-        raise InvalidParameterError(problem) from error
+    body = generator.provider.build_request(
+        generator.model,
+        messages,
+        params,
+        stream=call.stream,
+        include_usage=call.wants_usage,
+    )
+    if call.settings.force_prepend:
+        return _add_prefix(call, body)
+    if call.choices > 1:
+        return generator.provider.capabilities.ask_choices(body, call.choices)
+    return body
 
 
 def _add_prefix(call: Call, body: JsonObject) -> JsonObject:
@@ -217,7 +228,7 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
         return None
     try:
         body = _build(call, (*head, *new))
-    except InvalidParameterError:  # alone they may be no conversation
+    except Exception:  # noqa: BLE001 - alone they may be no conversation
         return None
     items = body.get(key)
     if not isinstance(items, list) or len(items) not in (len(new), len(head) + len(new)):

@@ -12,7 +12,7 @@ import msgspec
 from minillmlib.client.placeholders import fill_placeholders, fill_text, parts_of
 from minillmlib.client.prefill import Prefill
 from minillmlib.client.prefix_cache import EncodedPrefix
-from minillmlib.errors import EmptyThreadError, InvalidParameterError
+from minillmlib.errors import EmptyThreadError, InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.protocols.chat_completions.dialect import AS_SENT
@@ -93,7 +93,18 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_generator(self, generator: GeneratorInfo) -> Call:
         """Return the call with the same thread and settings to another generator."""
-        return prepare(self.given, generator, self.params, stream=self.stream)
+        try:
+            return prepare(self.given, generator, self.params, stream=self.stream)
+        except MiniLLMError:
+            raise
+        except Exception as error:
+            raise provider_error("prepare the call", error) from error
+
+
+def provider_error(task: str, error: Exception) -> InvalidParameterError:
+    """Return what is raised for the error of a provider, which may be the caller's own."""
+    problem = f"the provider could not {task} ({type(error).__name__}: {error})"
+    return InvalidParameterError(problem)
 
 
 def prepare(

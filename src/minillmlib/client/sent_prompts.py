@@ -132,7 +132,7 @@ def record_prompt(
         last = response.attempts[-1]
         prompt = SentPrompt(
             response.request_report,
-            generator.base_url,
+            generator.base_url.rstrip("/"),
             _credential_digest(auth),
             generator.provider,
             generator.model,

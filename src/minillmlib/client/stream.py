@@ -119,6 +119,18 @@ class StreamingCompletion(Generic[NodeT_co]):
             pass
         return self.node
 
+    async def read_as_whole(self, on_chunks: Callable[[], object]) -> NodeT_co:
+        """Read to the end a stream of which nobody takes a chunk, so that it may be retried.
+
+        `on_chunks` is called when some have come.
+        """
+        while not self._is_over:
+            await self._advance()
+            if self._chunks:
+                on_chunks()
+                self._chunks.clear()
+        return self.node
+
     def __aiter__(self) -> Self:
         return self
 

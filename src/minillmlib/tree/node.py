@@ -375,7 +375,8 @@ class ChatNode:
         A call's values win over those of nodes, and nodes nearer to the leaf over those above.
         None is a placeholder that they must fill. The texts in the tree do not change.
         """
-        if PLACEHOLDER.fullmatch(f"{{{name}}}") is None:
+        given: object = name
+        if not isinstance(given, str) or PLACEHOLDER.fullmatch(f"{{{given}}}") is None:
             raise InvalidParameterError(f"a placeholder has a name like a variable, not {name!r}")
         self._tree.set_format_kwarg(
             self._index, name, plain_value(f"the value of {{{name}}}", value)
@@ -409,7 +410,8 @@ class ChatNode:
             leaf.note("score", 0.9).note("label", "polite")
             best = max(root.leaves(), key=lambda leaf: leaf.notes.get("score", 0))
         """
-        if not name or not str(name).isprintable():
+        given: object = name
+        if not isinstance(given, str) or not given or not given.isprintable():
             raise InvalidParameterError(f"the name of a note is a line of text, not {name!r}")
         self._tree.set_note(self._index, name, plain_value(f"the note {name!r}", value))
         return self

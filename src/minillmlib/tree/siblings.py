@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from minillmlib.client.completion import Completed, complete
-from minillmlib.client.prepare import Call
+from minillmlib.client.prepare import Call, model_key
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module
-from minillmlib.errors import InvalidParameterError, MiniLLMError, PartialFailureError
+from minillmlib.errors import (
+    IncompleteStreamError,
+    InvalidParameterError,
+    MiniLLMError,
+    PartialFailureError,
+)
 from minillmlib.types.responses import StreamChunk
 from minillmlib.types.values import check_number
 
 if TYPE_CHECKING:
-    from asyncio import Queue, Task
+    from asyncio import AbstractEventLoop, Event, Queue, Semaphore, Task
 
     from minillmlib.tree.node import ChatNode
 
@@ -31,18 +38,30 @@ class _Failure(msgspec.Struct, frozen=True):
     error: MiniLLMError
 
 
+_Arrived: TypeAlias = "Queue[tuple[int, StreamChunk] | Task[NodeT | _Failure]]"
+
+
 async def complete_many(n: int, call: Call, on_answer: Callable[[Completed], NodeT]) -> list[NodeT]:
     """Return the nodes of `n` answers to `call`, which `on_answer` adds to the tree.
 
     Raises `PartialFailureError` if some of them failed, and the first error if all did.
     """
     _check_count(n)
-    nodes: list[NodeT] = []
+    outcomes: list[NodeT | _Failure] = []
     if 1 < n <= _max_choices(call):
-        nodes = [on_answer(answer) for answer in await _complete_choices(call, n)]
-    rest = n - len(nodes)  # a server may give fewer than it was asked for
-    outcomes = await _complete_each(rest, call, on_answer) if rest > 0 else []
-    return _check([*nodes, *outcomes])[:n]
+        outcomes = [_add(on_answer, answer) for answer in await _complete_choices(call, n)]
+    rest = n - len(outcomes)  # a server may give fewer than it was asked for
+    if rest > 0:
+        outcomes += await _complete_each(rest, call, on_answer)
+    return _check(outcomes)[:n]
+
+
+def _add(on_answer: Callable[[Completed], NodeT], answer: Completed) -> NodeT | _Failure:
+    """Add an answer that is paid, whatever becomes of the others."""
+    try:
+        return on_answer(answer)
+    except MiniLLMError as error:
+        return _Failure(error)
 
 
 def _check_count(n: object) -> None:
@@ -62,6 +81,8 @@ async def _complete_choices(call: Call, n: int) -> list[Completed]:
     """Return the answers to one request for all of them."""
     completed = await complete(msgspec.structs.replace(call, choices=n))
     whole = completed.response
+    if whole.origin != model_key(call.generator):
+        return [completed]  # a fallback was asked for one answer
     capabilities = call.generator.provider.capabilities
     choices = capabilities.split_choices(whole.raw_response)
     if len(choices) < 2:
@@ -95,9 +116,7 @@ async def _complete_each(
         try:
             stream = StreamingCompletion(msgspec.structs.replace(call, stream=True), on_answer)
             async with stream:
-                async for _ in stream:
-                    has_begun.set()
-            return stream.node
+                return await stream.read_as_whole(has_begun.set)
         finally:
             has_begun.set()
 
@@ -110,16 +129,16 @@ async def _complete_each(
         jobs[0] = lead
     else:
         has_begun.set()
-    tasks = [asyncio.ensure_future(_outcome_of(job())) for job in jobs]
+    tasks = [asyncio.create_task(_outcome_of(job)) for job in jobs]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
         await _cancel(tasks)
 
 
-async def _outcome_of(answer: Awaitable[NodeT]) -> NodeT | _Failure:
+async def _outcome_of(job: Callable[[], Awaitable[NodeT]]) -> NodeT | _Failure:
     try:
-        return await answer
+        return await job()
     except MiniLLMError as error:
         return _Failure(error)
 
@@ -127,8 +146,7 @@ async def _outcome_of(answer: Awaitable[NodeT]) -> NodeT | _Failure:
 async def _cancel(tasks: Sequence[Task[object]]) -> None:
     """Cancel the tasks that have not ended, and wait until they have let go."""
     left = [task for task in tasks if not task.done()]
-    for task in left:
-        task.cancel()
+    _cancel_soon(left)
     if left:
         await asyncio_module().wait(left)
 
@@ -159,16 +177,24 @@ class SiblingStreams(Generic[NodeT]):
     """The chunks of several answers as they come, by `async for`: `(index, chunk)`.
 
     Use it with `async with`, which ends all requests when left early. After the last chunk,
-    `nodes` are those of the answers. Each is a request of its own. Made by
-    `ChatNode.complete_many_streaming` and `chat_many_streaming`, never directly.
+    `nodes` are those of the answers. Each is a request of its own. As a stream, it belongs to one
+    task of one event loop at a time, and after its reader was cancelled it cannot be read on. Made
+    by `ChatNode.complete_many_streaming` and `chat_many_streaming`, never directly.
     """
 
     def __init__(self, n: int, call: Call, on_answer: Callable[[Completed], NodeT]) -> None:
         _check_count(n)
+        asyncio = asyncio_module()
         self._streams = [StreamingCompletion(call, on_answer) for _ in range(n)]
         self._asks_for_cache = n > 1 and _asks_for_cache(call)
+        self._arrived: _Arrived[NodeT] = asyncio.Queue()
+        self._room = asyncio.Semaphore(MAX_WAITING_CHUNKS)
+        self._tasks: list[Task[NodeT | _Failure]] = []  # from the first step on
+        self._running = n
+        self._loop: AbstractEventLoop | None = None
+        self._is_busy = self._is_over = False
+        self._why_broken: str | None = None  # why it ended before its end, unless it was closed
         self._outcomes: list[NodeT | _Failure] | None = None
-        self._chunks = self._play()
 
     @property
     def nodes(self) -> list[NodeT]:
@@ -190,13 +216,38 @@ class SiblingStreams(Generic[NodeT]):
 
     async def aclose(self) -> None:
         """End the requests that are under way. Answers that were read stay in the tree."""
-        await self._chunks.aclose()
+        self._is_over = True
+        await _cancel(self._tasks)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> tuple[int, StreamChunk]:
-        return await self._chunks.__anext__()
+        loop = asyncio_module().get_running_loop()
+        if self._is_busy or self._loop not in (None, loop):
+            raise InvalidParameterError("a stream is read by one task of one event loop at a time")
+        if self._loop is None and not self._is_over:
+            self._loop = loop
+            self._start()
+        self._is_busy = True
+        try:
+            while not self._is_over:
+                item = await self._arrived.get()
+                if isinstance(item, tuple):
+                    self._room.release()
+                    return item
+                self._end(item)
+        except BaseException as error:
+            self._why_broken = f"its reader was interrupted ({type(error).__name__})"
+            await self.aclose()
+            raise
+        finally:
+            self._is_busy = False
+        if self._why_broken is not None:
+            raise IncompleteStreamError(f"the streams cannot be read on: {self._why_broken}")
+        if self._outcomes is not None:
+            _check(self._outcomes)
+        raise StopAsyncIteration
 
     async def collect(self) -> list[NodeT]:
         """Read all answers to their ends; return their nodes."""
@@ -204,37 +255,63 @@ class SiblingStreams(Generic[NodeT]):
             pass
         return self.nodes
 
-    async def _play(self) -> AsyncGenerator[tuple[int, StreamChunk]]:
+    def _start(self) -> None:
         asyncio = asyncio_module()
-        queue: Queue[tuple[int, StreamChunk] | None] = asyncio.Queue(MAX_WAITING_CHUNKS)
         has_begun = asyncio.Event()
+        if not self._asks_for_cache:
+            has_begun.set()
+        for index, stream in enumerate(self._streams):
+            read = partial(_read, index, stream, self._arrived, self._room, has_begun)
+            task = asyncio.create_task(_outcome_of(read))
+            task.add_done_callback(self._arrived.put_nowait)
+            self._tasks.append(task)
 
-        async def read(index: int) -> NodeT:
-            if index and self._asks_for_cache:
-                await has_begun.wait()
-            try:
-                async with self._streams[index] as stream:
-                    async for chunk in stream:
-                        has_begun.set()
-                        await queue.put((index, chunk))
-                return stream.node
-            finally:
+    def _end(self, task: Task[NodeT | _Failure]) -> None:
+        """Note the end of an answer, which comes after its chunks."""
+        if self._is_over:  # closed while a step waited
+            return
+        task.result()
+        self._running -= 1
+        if not self._running:
+            self._outcomes = [task.result() for task in self._tasks]
+            self._is_over = True
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError("streams cannot be pickled or copied; their nodes can be saved")
+
+    def __del__(self) -> None:
+        running = [task for task in getattr(self, "_tasks", ()) if not task.done()]
+        if running and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_cancel_soon, running)
+            warnings.warn(
+                "streams were dropped before their end; use `async with` to leave early",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+async def _read(
+    index: int,
+    stream: StreamingCompletion[NodeT],
+    arrived: _Arrived[NodeT],
+    room: Semaphore,
+    has_begun: Event,
+) -> NodeT:
+    """Read one of several streams. Holds nothing of those who take the chunks."""
+    if index:
+        await has_begun.wait()
+    try:
+        async with stream:
+            async for chunk in stream:
                 has_begun.set()
+                await room.acquire()
+                arrived.put_nowait((index, chunk))
+        return stream.node
+    finally:
+        has_begun.set()
 
-        async def read_all() -> list[NodeT | _Failure]:
-            try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                await queue.put(None)
 
-        tasks = [
-            asyncio.ensure_future(_outcome_of(read(index))) for index in range(len(self._streams))
-        ]
-        ending = asyncio.ensure_future(read_all())
-        try:
-            while (item := await queue.get()) is not None:
-                yield item
-            self._outcomes = await ending
-        finally:
-            await _cancel([*tasks, ending])
-        _check(self._outcomes)
+def _cancel_soon(tasks: Sequence[Task[object]]) -> None:
+    for task in tasks:
+        task.cancel()

@@ -75,6 +75,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     def from_function(cls, function: Callable[..., object]) -> Self:
         """Return the tool of a typed function, with `ToolDefinition.from_function`."""
         definition = ToolDefinition.from_function(function)
+        code = code_of(function)
+        if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+            raise InvalidParameterError(
+                f"{definition.name} is a generator function, which has no result; a tool returns "
+                "its result whole"
+            )
 
         def run(call: ToolCall) -> object:
             return function(**call.bind(function))
@@ -144,6 +150,11 @@ class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
             function = getattr(self, name)
             if function is not None and not callable(function):
                 raise InvalidParameterError(f"{name} must be a function, not {function!r:.80}")
+        if self.on_event is not None and _is_async(self.on_event):
+            raise InvalidParameterError(
+                "on_event is called and not awaited, so a coroutine function would do nothing; "
+                "read the events of run_tools_streaming instead"
+            )
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -267,11 +278,20 @@ class ToolRun(Generic[NodeT]):
     async def __anext__(self) -> ToolEvent:
         if self._is_busy:
             raise InvalidParameterError("a tool run is read by one task at a time")
+        try:
+            event = await self._next_event()
+        except StopAsyncIteration as error:  # it would pass for the end
+            raise RuntimeError("a function of the tool run raised StopAsyncIteration") from error
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def _next_event(self) -> ToolEvent | None:
         while not self._events:
             if self._why_broken is not None:
                 raise IncompleteStreamError(f"the tool run cannot be read on: {self._why_broken}")
             if self._is_over:
-                raise StopAsyncIteration
+                return None
             await self._step()
         event = self._events.popleft()
         if self._loop.on_event is not None:

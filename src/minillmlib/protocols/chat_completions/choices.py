@@ -11,14 +11,17 @@ def ask_choices(body: JsonObject, count: int) -> JsonObject:
 def split_choices(raw: JsonValue) -> list[JsonValue]:
     """Return a body with several answers as bodies with one answer each, in order of their index.
 
-    The counts in each are those of the whole request.
+    The counts in each are those of the whole request. Those without a message are no answers.
     """
     choices = raw.get("choices") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or not isinstance(choices, list):
         return []
-    return [{**raw, "choices": [choice]} for choice in sorted(choices, key=_place)]
+    answers = [
+        each for each in choices if isinstance(each, dict) and each.get("message") is not None
+    ]
+    return [{**raw, "choices": [choice]} for choice in sorted(answers, key=_place)]
 
 
-def _place(choice: JsonValue) -> int:
-    index = choice.get("index") if isinstance(choice, dict) else None
+def _place(choice: JsonObject) -> int:
+    index = choice.get("index")
     return index if type(index) is int else 0
