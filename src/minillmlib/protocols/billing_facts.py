@@ -38,13 +38,14 @@ MAX_DEPTH = 3  # of a record of counts
 def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usage:
     """Return the counts with the tier, the surcharges and the fees that the answer states."""
     tier = _find_value("service_tier", raw, record)
-    surcharges = list(dict.fromkeys(_dear_tokens(record, MAX_DEPTH)))
+    items = list(_items(record, MAX_DEPTH))
+    surcharges = list(dict.fromkeys(_dear_tokens(items)))
     for key in ("inference_geo", "speed"):
         value = _find_value(key, raw, record)
         if value is not None:
             surcharges.append(f"{key} {value}")
     fees = usage.non_token_charges
-    if fees is None and (found := ", ".join(_fees(record, MAX_DEPTH))):
+    if fees is None and (found := ", ".join(_fees(items))):
         fees = excerpt(found)
     if tier is None and not surcharges and fees is None:
         return usage
@@ -61,8 +62,8 @@ def _find_value(key: str, raw: JsonObject, record: JsonObject) -> str | None:
     return excerpt(value) if isinstance(value, str) else excerpt_of(value)
 
 
-def _dear_tokens(record: JsonObject, depth: int) -> Iterator[str]:
-    for key, _ in _items(record, depth):
+def _dear_tokens(items: list[tuple[str, JsonValue]]) -> Iterator[str]:
+    for key, _ in items:
         if key in _COUNTED_TOKENS:  # as nearly all
             continue
         found = _MEDIA_TOKENS.search(key)
@@ -72,8 +73,8 @@ def _dear_tokens(record: JsonObject, depth: int) -> Iterator[str]:
             yield excerpt(key)
 
 
-def _fees(record: JsonObject, depth: int) -> Iterator[str]:
-    for key, value in _items(record, depth):
+def _fees(items: list[tuple[str, JsonValue]]) -> Iterator[str]:
+    for key, value in items:
         if _FEES.search(key) and key not in _FREE:
             yield f"{_FEE_NAMES.get(key, key)}: {value}"
 
