@@ -1,6 +1,7 @@
 """ChatNode: the handle through which a conversation is used."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Generic, NoReturn, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 import msgspec
@@ -967,7 +968,9 @@ class ChatNode:
                 f"these placeholders must have a value: {', '.join(missing)}; "
                 "see set_format_kwarg and NodeCompletionParameters.with_format_kwargs"
             )
-        return settings.replace(format_kwargs=values)
+        filled = copy(settings)  # every value was checked, and all others were before
+        msgspec.structs.force_setattr(filled, "format_kwargs", values)
+        return filled
 
     @property
     def cost(self) -> CostTotal:
