@@ -60,11 +60,14 @@ def main() -> int:
     parser.add_argument("--budget", default="1.00", help="the most that all may cost, in USD")
     parser.add_argument("--journal", help="a file with the answers so far, to go on from")
     args = parser.parse_args()
-    generator = GeneratorInfo.from_spec(args.model)
-    if generator.token_price is None:  # without a price nothing can be kept within a budget
-        generator = generator.with_published_price()
     lines = args.file.read_text(encoding="utf-8").splitlines()
-    run = extract(lines, generator, Budget(args.budget), args.journal)
+    try:
+        generator = GeneratorInfo.from_spec(args.model)
+        if generator.token_price is None:  # without a price nothing can be kept within a budget
+            generator = generator.with_published_price()
+        run = extract(lines, generator, Budget(args.budget), args.journal)
+    except MiniLLMError as error:  # such as an unknown model, or no price
+        parser.error(str(error))
     try:
         for outcome in iterate(run):
             if outcome.error is not None:

@@ -221,6 +221,7 @@ def test_a_row_that_cannot_be_read_fails_and_the_others_go_on(
     assert rows[1]["error"].startswith(f"line {line}: ")
     assert problem in rows[1]["error"]
     assert f"1 InvalidParameterError, first on line {line}: " in err
+    assert err.splitlines()[-1] == "1 row could not be asked: correct the input"
 
 
 def test_csv_has_the_columns_of_the_first_json_line(service, folder):
@@ -258,6 +259,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--no-journal", "--journal", "j"], "exclude each other"),
         (["in.csv", "-p", "{id}", "--budget", "lots"], "--budget takes dollars"),
         (["in.csv", "-p", "{id}", "--budget", "1"], "needs --price and --max-tokens"),
+        (["in.csv", "-p", "{id}", "--budget", "1", "--dry-run"], "needs --price and --max-tokens"),
         (["in.csv", "-p", "{id}", "--schema", "in.csv"], "'in.csv' is no JSON schema"),
         (["in.csv", "-p", "{id}", "--schema", "odd.json"], "has 'if', which cannot be checked"),
     ],
@@ -298,8 +300,8 @@ def test_failed_rows_are_told_by_class_and_asked_again_only_if_that_may_help(ser
     assert lines[0].startswith("4 rows · 1 answered · 3 failed · cost unknown")
     assert lines[1].startswith("2 BadRequestError, first on line 1: ")
     assert lines[2].startswith("1 ServerError, first on line 3: ")
-    assert lines[3] == "run the same command again to ask again what may pass (1 rows)"
-    assert lines[4] == "--retry-failed asks again what failed for good (2 rows)"
+    assert lines[3] == "run the same command again to retry 1 row"
+    assert lines[4] == "2 rows failed for good; --retry-failed asks again"
     assert err.replace("\n", "").isprintable()
     service.forget().is_mended = True
     assert run(service, "run", "in.txt", "-o", "out.jsonl")[0] == 1
@@ -316,6 +318,8 @@ def test_a_refused_key_ends_the_run_and_the_next_one_asks_all_that_is_missing(se
     assert err.splitlines()[0].startswith("2 of 102 rows · 1 answered · 1 failed")
     assert "the first 2 rows are in out.jsonl.part" in err
     assert err.splitlines()[-1].startswith("error: the server reported an error with status 401")
+    assert "a key is set, or name its variable with --key-env" in err
+    assert "correct the cause of the error, and run the same command again for the rest" in err
     assert not Path("out.jsonl").exists()
     assert len(service.bodies) == 2
     service.forget().is_mended = True
@@ -330,6 +334,7 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(service, folder):
     code, _, err = run(service, *command, "0.002")
     assert code == 1
     assert "error: the request may cost" in err
+    assert "run the same command with a larger --budget for the rest" in err
     first = len(service.bodies)
     assert 5 < first <= 14
     assert run(service, *command, "1")[0] == 0
@@ -387,7 +392,7 @@ def test_a_killed_run_leaves_whole_rows_and_the_next_one_asks_only_what_is_missi
     assert code == 0
     assert is_prefix("out.jsonl", rows) == 120
     assert len(service.bodies) <= 120 + 2 * 20
-    assert re.search(r"\d+ requests were in flight when runs were killed", err)
+    assert re.search(r"\d+ requests were in flight when earlier runs ended", err)
 
 
 @needs_terminal
@@ -523,6 +528,8 @@ def test_a_dry_run_shows_the_first_requests_and_the_most_that_all_may_cost(servi
     assert re.fullmatch(pattern, out.splitlines()[-1])
     code, out, _ = run(service, "run", "in.txt", "--dry-run")
     assert "their maximum cost needs --price and --max-tokens" in out
+    code, _, err = run(service, "run", "in.txt", "--dry-run", OPENAI_API_KEY="")
+    assert (code, "set the environment variable OPENAI_API_KEY" in err) == (1, True)
 
 
 def test_a_schema_is_enforced_by_the_server_and_checked_here(service, folder):

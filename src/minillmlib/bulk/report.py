@@ -144,13 +144,13 @@ def _list_facts(journal: _Journal) -> str:
         ("failed", f"{failed:,}"),
         ("requests", f"{requests:,}"),
         ("time", duration_words(secs)),
-        ("answers a second", f"{(total - failed) / secs:.1f}" if secs else "-"),
+        ("answers per second", f"{(total - failed) / secs:.1f}" if secs else "-"),
         ("cost", total_words(journal.cost)),
         ("tokens in", f"{journal.tokens_in:,}"),
         ("tokens out", f"{journal.tokens_out:,}"),
     ]
     if journal.open:
-        facts.append(("in flight at an end", f"{journal.open:,}"))
+        facts.append(("in flight when a run ended", f"{journal.open:,}"))
     models = Counter(one.model for one in journal.attempts).most_common(3)
     facts += [("model", excerpt(model, 60)) for model, _ in models]
     cells = (f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>" for name, value in facts)
@@ -202,7 +202,7 @@ def _plots(journal: _Journal) -> Iterator[str]:
     ]  # fmt: skip
     yield grid.plot(
         "Throughput",
-        "requests that end, a second",
+        "requests ended per second",
         [
             ("answered", "good", grid.rate(one.end for one in answered)),
             ("refused (429, 503, 529)", "warn", grid.rate(one.end for one in refused)),
@@ -222,7 +222,7 @@ def _plots(journal: _Journal) -> Iterator[str]:
         ends = ((journal.clock.at(end), float(cost.cost)) for end, cost in journal.item_ends)
         yield grid.plot(
             "Cost",
-            "dollars that are known, summed up",
+            "known cost, cumulative",
             [("cost", "plain", grid.running_sum(ends))],
             lambda value: f"${value:.3g}",
         )
