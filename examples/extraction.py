@@ -4,7 +4,7 @@ python examples/extraction.py
 python examples/extraction.py my_reviews.txt --model openai:gpt-4o-mini --budget 0.50 \
     --journal reviews.journal > out.jsonl
 
-With a journal, the same command goes on where an earlier one ended. Models other than the local one
+With a journal, the same command resumes where an earlier one ended. Models other than the local one
 need their prices: pip install 'minillmlib[prices]'.
 """
 
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("file", nargs="?", type=Path, default=Path(__file__).parent / "reviews.txt")
     parser.add_argument("--model", default="local", help="such as openai:gpt-4o-mini")
     parser.add_argument("--budget", default="1.00", help="the most that all may cost, in USD")
-    parser.add_argument("--journal", help="a file with the answers so far, to go on from")
+    parser.add_argument("--journal", help="a file with the answers so far, to resume from")
     args = parser.parse_args()
     lines = args.file.read_text(encoding="utf-8").splitlines()
     try:

@@ -234,7 +234,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         "",
         "It is c.",
     )
-    assert "the column 'm', which the first row has not" in second["error"]
+    assert "the column 'm', which the first row does not have" in second["error"]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_failed_rows_are_told_by_class_and_asked_again_only_if_that_may_help(ser
     assert lines[1].startswith("2 BadRequestError, first on line 1: ")
     assert lines[2].startswith("1 ServerError, first on line 3: ")
     assert lines[3] == "run the same command again to retry 1 row"
-    assert lines[4] == "2 rows failed for good; --retry-failed asks again"
+    assert lines[4] == "2 rows failed permanently; --retry-failed asks again"
     assert err.replace("\n", "").isprintable()
     service.forget().is_mended = True
     assert run(service, "run", "in.txt", "-o", "out.jsonl")[0] == 1

@@ -106,8 +106,8 @@ class RowPlan:
         unknown = set() if self.columns is None else set(row.columns).difference(self._inputs)
         if unknown:
             raise InvalidParameterError(
-                f"line {row.line}: it has the column {min(unknown)!r:.80}, which the first row has "
-                "not, so that CSV has no place for it; write JSON lines"
+                f"line {row.line}: it has the column {min(unknown)!r:.80}, which the first row "
+                "does not have, so that CSV has no place for it; write JSON lines"
             )
         if not self._has_prompt and MESSAGES in row.columns:
             try:

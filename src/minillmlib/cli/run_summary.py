@@ -81,7 +81,7 @@ class Tally:
         elif self._may_pass:
             yield f"run the same command again to retry {_rows(self._may_pass)}"
         if self._final:
-            yield f"{_rows(self._final)} failed for good; --retry-failed asks again"
+            yield f"{_rows(self._final)} failed permanently; --retry-failed asks again"
 
 
 def _rows(count: int) -> str:

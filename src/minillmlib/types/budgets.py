@@ -82,7 +82,7 @@ class Budget:
         return Budget(limit, parent=self)
 
     def charge(self, amount: Decimal) -> None:
-        """Count an amount as spent, here and in every parent, that was paid elsewhere."""
+        """Count an amount that was paid elsewhere as spent, here and in every parent."""
         amount = parse_usd("an amount to charge", amount, Decimal | int)
         with self._queue.lock:
             before = [account.sums for account in self._accounts]
