@@ -495,6 +495,7 @@ def test_a_pipe_that_is_read_slowly_holds_back_the_asking_and_no_answer(service,
         stderr=subprocess.DEVNULL,
         env=environment(service),
     ) as process:
+        wait_for(lambda: len(service.bodies) >= 5)
         time.sleep(2.5)
         count = len(service.bodies)
         assert 5 <= count < 100
