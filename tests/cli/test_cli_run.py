@@ -194,16 +194,16 @@ def test_a_terminal_gets_rows_that_it_does_not_obey(service, folder):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("in.jsonl", b'{"text": 1', "it is no JSON"),
+        ("in.jsonl", b'{"text": 1', "it is not JSON"),
         ("in.jsonl", b"[1]", "neither an object nor a string"),
         ("in.jsonl", b'{"text": "a", "text": "b"}', "has a name twice"),
-        ("in.jsonl", b'{"text": NaN}', "NaN is no JSON"),
+        ("in.jsonl", b'{"text": NaN}', "NaN is not JSON"),
         ("in.jsonl", b'{"text": 1e999}', "too large a number"),
         ("in.jsonl", b'{"text": ' + b"[" * 100_000, "nested too deep"),
         ("in.jsonl", b'{"text": ' + b"[" * 300 + b"]" * 300 + b"}", "nested more than 200 deep"),
-        ("in.jsonl", b'{"text": "\xff"}', "no text in UTF-8"),
+        ("in.jsonl", b'{"text": "\xff"}', "not text in UTF-8"),
         ("in.jsonl", b'{"text": null}', "no value for {text}"),
-        ("in.txt", b"caf\xe9", "no text in UTF-8"),
+        ("in.txt", b"caf\xe9", "not text in UTF-8"),
         ("in.csv", b"1,2", "it has 2 cells, but the header 1"),
     ],
 )
@@ -247,7 +247,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--prompt-file", "in.csv"], "exclude each other"),
         (["in.csv", "-p", " "], "the prompt is empty"),
         (["twice.csv", "-p", "{a}"], "has the column 'a' twice"),
-        (["open.csv", "-p", "{a}"], "line 2 of the input is no CSV"),
+        (["open.csv", "-p", "{a}"], "line 2 of the input is not CSV"),
         (["rows.dat", "-p", "{a}"], "--format jsonl, csv or lines"),
         ([".", "--format", "csv"], "cannot be read (Is a directory)"),
         (["none.csv"], "cannot be read (No such file or directory)"),
@@ -260,7 +260,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--budget", "lots"], "--budget takes dollars"),
         (["in.csv", "-p", "{id}", "--budget", "1"], "needs --price and --max-tokens"),
         (["in.csv", "-p", "{id}", "--budget", "1", "--dry-run"], "needs --price and --max-tokens"),
-        (["in.csv", "-p", "{id}", "--schema", "in.csv"], "'in.csv' is no JSON schema"),
+        (["in.csv", "-p", "{id}", "--schema", "in.csv"], "'in.csv' is not a JSON schema"),
         (["in.csv", "-p", "{id}", "--schema", "odd.json"], "has 'if', which cannot be checked"),
     ],
 )  # fmt: skip
@@ -524,7 +524,7 @@ def test_a_dry_run_shows_the_first_requests_and_the_most_that_all_may_cost(servi
     run(service, "run", "in.txt", *options)
     Path("in.txt").write_text("Oslo\nRome\nBern\nBonn\nOslo\ncaf\udce9\n", errors="surrogateescape")
     code, out, err = run(service, "run", "in.txt", *options, "--dry-run")
-    assert (code, err) == (1, "line 6: it is no text in UTF-8\n")
+    assert (code, err) == (1, "line 6: it is not text in UTF-8\n")
     pattern = r"6 rows · 4 in the journal · 1 that cannot be asked · 1 to ask · at most \$0\.\d+"
     assert re.fullmatch(pattern, out.splitlines()[-1])
     code, out, _ = run(service, "run", "in.txt", "--dry-run")

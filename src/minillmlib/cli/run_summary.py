@@ -23,7 +23,7 @@ class Tally:
         self.answered = self.failed = self._from_journal = 0
         self._may_pass = self._final = self._not_asked = 0
         self._classes: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._first: dict[str, tuple[int, str]] = {}  # its line, and what is said of it
         self._notices: Counter[str] = Counter()
 
     def add(self, row: Row, outcome: BulkOutcome[JsonValue]) -> None:
@@ -43,7 +43,8 @@ class Tally:
             self._may_pass += 1
         name, place = type(last_error(outcome.error)).__name__, f"line {row.line}: "
         self._classes[name] += 1
-        self._first.setdefault(name, place + str(outcome.error).removeprefix(place))
+        found = row.line, place + str(outcome.error).removeprefix(place)
+        self._first[name] = min(found, self._first.get(name, found))
 
     def lines(self, run: BulkRun[JsonValue], remaining: int) -> Iterator[str]:
         """Yield what is to be said, line by line; `remaining` rows have no outcome."""
@@ -64,7 +65,7 @@ class Tally:
                 "been billed as well"
             )
         for name, count in self._classes.most_common(MAX_CLASSES):
-            yield f"{count} {name}, first on {name_options(self._first[name])}"
+            yield f"{count} {name}, first on {name_options(self._first[name][1])}"
         for notice, count in self._notices.most_common(MAX_CLASSES):
             yield f"{count} answered, but {notice}"
 
