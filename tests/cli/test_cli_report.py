@@ -177,6 +177,7 @@ def test_the_command_writes_the_page_beside_the_journal_and_spares_other_files(s
     assert run(service, "report", str(path)) == (0, f"{page}\n", "")
     facts = Elements(page.read_text()).facts
     assert (facts["answered"], facts["failed"], facts["cost"]) == ("1", "1", "$0.000067")
+    assert ">$0.000067</text>" in page.read_text()
     assert run(service, "report", str(path))[0] == 0
     page.write_text("mine")
     code, _, err = run(service, "report", str(path))

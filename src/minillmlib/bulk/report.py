@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -176,7 +177,7 @@ def _list_errors(journal: _Journal) -> str:
         f"<td>{escape_html(excerpt(texts.get(name, ''), TEXT_CHARS))}</td></tr>"
         for name in classes[:MAX_CLASSES]
     )
-    head = "<tr><th>error</th><th>failed items</th><th>requests</th><th>first text</th></tr>"
+    head = "<tr><th>error</th><th>failed items</th><th>requests</th><th>first message</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -206,7 +207,7 @@ def _plots(journal: _Journal) -> Iterator[str]:
         [
             ("answered", "good", grid.rate(one.end for one in answered)),
             ("refused (429, 503, 529)", "warn", grid.rate(one.end for one in refused)),
-            ("failed otherwise", "bad", grid.rate(one.end for one in others)),
+            ("other failures", "bad", grid.rate(one.end for one in others)),
         ],
         lambda value: f"{value:.3g}",
     )
@@ -224,7 +225,7 @@ def _plots(journal: _Journal) -> Iterator[str]:
             "Cost",
             "known cost, cumulative",
             [("cost", "plain", grid.running_sum(ends))],
-            lambda value: f"${value:.3g}",
+            lambda value: total_words(CostTotal(cost=Decimal(f"{value:.3g}"))),
         )
 
 
