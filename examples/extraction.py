@@ -4,7 +4,7 @@ python examples/extraction.py
 python examples/extraction.py my_reviews.txt --model openai:gpt-4o-mini --budget 0.50 \
     --journal reviews.journal > out.jsonl
 
-With a journal, the same command goes on where an earlier one ended. Models other than the local one
+With a journal, the same command resumes where an earlier one ended. Models other than the local one
 need their prices: pip install 'minillmlib[prices]'.
 """
 
@@ -58,13 +58,16 @@ def main() -> int:
     parser.add_argument("file", nargs="?", type=Path, default=Path(__file__).parent / "reviews.txt")
     parser.add_argument("--model", default="local", help="such as openai:gpt-4o-mini")
     parser.add_argument("--budget", default="1.00", help="the most that all may cost, in USD")
-    parser.add_argument("--journal", help="a file with the answers so far, to go on from")
+    parser.add_argument("--journal", help="a file with the answers so far, to resume from")
     args = parser.parse_args()
-    generator = GeneratorInfo.from_spec(args.model)
-    if generator.token_price is None:  # without a price nothing can be kept within a budget
-        generator = generator.with_published_price()
     lines = args.file.read_text(encoding="utf-8").splitlines()
-    run = extract(lines, generator, Budget(args.budget), args.journal)
+    try:
+        generator = GeneratorInfo.from_spec(args.model)
+        if generator.token_price is None:  # without a price nothing can be kept within a budget
+            generator = generator.with_published_price()
+        run = extract(lines, generator, Budget(args.budget), args.journal)
+    except MiniLLMError as error:  # such as an unknown model, or no price
+        parser.error(str(error))
     try:
         for outcome in iterate(run):
             if outcome.error is not None:

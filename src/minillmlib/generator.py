@@ -262,7 +262,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         *,
         wire: Literal["chat", "responses", "completions"] = "chat",
     ) -> Self:
-        """Return a server that speaks a wire of OpenAI; no key is sent unless you add one.
+        """Return a server that speaks a wire of OpenAI. For a key, add `with_api_key`.
 
         `base_url` is everything before `/chat/completions`, `/responses` or `/completions`. The
         last one is for base models, which continue a text: see `CompletionsProvider`.

@@ -99,8 +99,8 @@ def test_the_page_sums_up_what_was_asked_and_what_came_of_it(journal):
     )  # fmt: skip
     assert facts_of(path) == {
         "items": "3", "answered": "2", "failed": "1", "requests": "4", "time": "10 s",
-        "answers a second": "0.2", "cost": "$0.5", "tokens in": "20", "tokens out": "4",
-        "in flight at an end": "1", "model": "m-1",
+        "answers per second": "0.2", "cost": "$0.5", "tokens in": "20", "tokens out": "4",
+        "in flight when a run ended": "1", "model": "m-1",
     }  # fmt: skip
     page = run_report(path)
     assert re.search(r"<td>BadRequestError \(400\)</td><td>1</td><td>1</td><td>no</td>", page)
@@ -177,6 +177,7 @@ def test_the_command_writes_the_page_beside_the_journal_and_spares_other_files(s
     assert run(service, "report", str(path)) == (0, f"{page}\n", "")
     facts = Elements(page.read_text()).facts
     assert (facts["answered"], facts["failed"], facts["cost"]) == ("1", "1", "$0.000067")
+    assert ">$0.000067</text>" in page.read_text()
     assert run(service, "report", str(path))[0] == 0
     page.write_text("mine")
     code, _, err = run(service, "report", str(path))

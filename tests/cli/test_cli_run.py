@@ -194,16 +194,16 @@ def test_a_terminal_gets_rows_that_it_does_not_obey(service, folder):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("in.jsonl", b'{"text": 1', "it is no JSON"),
+        ("in.jsonl", b'{"text": 1', "it is not JSON"),
         ("in.jsonl", b"[1]", "neither an object nor a string"),
         ("in.jsonl", b'{"text": "a", "text": "b"}', "has a name twice"),
-        ("in.jsonl", b'{"text": NaN}', "NaN is no JSON"),
+        ("in.jsonl", b'{"text": NaN}', "NaN is not JSON"),
         ("in.jsonl", b'{"text": 1e999}', "too large a number"),
         ("in.jsonl", b'{"text": ' + b"[" * 100_000, "nested too deep"),
         ("in.jsonl", b'{"text": ' + b"[" * 300 + b"]" * 300 + b"}", "nested more than 200 deep"),
-        ("in.jsonl", b'{"text": "\xff"}', "no text in UTF-8"),
+        ("in.jsonl", b'{"text": "\xff"}', "not text in UTF-8"),
         ("in.jsonl", b'{"text": null}', "no value for {text}"),
-        ("in.txt", b"caf\xe9", "no text in UTF-8"),
+        ("in.txt", b"caf\xe9", "not text in UTF-8"),
         ("in.csv", b"1,2", "it has 2 cells, but the header 1"),
     ],
 )
@@ -221,6 +221,7 @@ def test_a_row_that_cannot_be_read_fails_and_the_others_go_on(
     assert rows[1]["error"].startswith(f"line {line}: ")
     assert problem in rows[1]["error"]
     assert f"1 InvalidParameterError, first on line {line}: " in err
+    assert err.splitlines()[-1] == "1 row could not be asked: correct the input"
 
 
 def test_csv_has_the_columns_of_the_first_json_line(service, folder):
@@ -233,7 +234,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         "",
         "It is c.",
     )
-    assert "the column 'm', which the first row has not" in second["error"]
+    assert "the column 'm', which the first row does not have" in second["error"]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--prompt-file", "in.csv"], "exclude each other"),
         (["in.csv", "-p", " "], "the prompt is empty"),
         (["twice.csv", "-p", "{a}"], "has the column 'a' twice"),
-        (["open.csv", "-p", "{a}"], "line 2 of the input is no CSV"),
+        (["open.csv", "-p", "{a}"], "line 2 of the input is not CSV"),
         (["rows.dat", "-p", "{a}"], "--format jsonl, csv or lines"),
         ([".", "--format", "csv"], "cannot be read (Is a directory)"),
         (["none.csv"], "cannot be read (No such file or directory)"),
@@ -258,7 +259,8 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "--no-journal", "--journal", "j"], "exclude each other"),
         (["in.csv", "-p", "{id}", "--budget", "lots"], "--budget takes dollars"),
         (["in.csv", "-p", "{id}", "--budget", "1"], "needs --price and --max-tokens"),
-        (["in.csv", "-p", "{id}", "--schema", "in.csv"], "'in.csv' is no JSON schema"),
+        (["in.csv", "-p", "{id}", "--budget", "1", "--dry-run"], "needs --price and --max-tokens"),
+        (["in.csv", "-p", "{id}", "--schema", "in.csv"], "'in.csv' is not a JSON schema"),
         (["in.csv", "-p", "{id}", "--schema", "odd.json"], "has 'if', which cannot be checked"),
     ],
 )  # fmt: skip
@@ -298,8 +300,8 @@ def test_failed_rows_are_told_by_class_and_asked_again_only_if_that_may_help(ser
     assert lines[0].startswith("4 rows · 1 answered · 3 failed · cost unknown")
     assert lines[1].startswith("2 BadRequestError, first on line 1: ")
     assert lines[2].startswith("1 ServerError, first on line 3: ")
-    assert lines[3] == "run the same command again to ask again what may pass (1 rows)"
-    assert lines[4] == "--retry-failed asks again what failed for good (2 rows)"
+    assert lines[3] == "run the same command again to retry 1 row"
+    assert lines[4] == "2 rows failed permanently; --retry-failed asks again"
     assert err.replace("\n", "").isprintable()
     service.forget().is_mended = True
     assert run(service, "run", "in.txt", "-o", "out.jsonl")[0] == 1
@@ -316,6 +318,8 @@ def test_a_refused_key_ends_the_run_and_the_next_one_asks_all_that_is_missing(se
     assert err.splitlines()[0].startswith("2 of 102 rows · 1 answered · 1 failed")
     assert "the first 2 rows are in out.jsonl.part" in err
     assert err.splitlines()[-1].startswith("error: the server reported an error with status 401")
+    assert "a key is set, or name its variable with --key-env" in err
+    assert "correct the cause of the error, and run the same command again for the rest" in err
     assert not Path("out.jsonl").exists()
     assert len(service.bodies) == 2
     service.forget().is_mended = True
@@ -330,6 +334,7 @@ def test_a_spent_budget_ends_the_run_and_a_larger_one_goes_on(service, folder):
     code, _, err = run(service, *command, "0.002")
     assert code == 1
     assert "error: the request may cost" in err
+    assert "run the same command with a larger --budget for the rest" in err
     first = len(service.bodies)
     assert 5 < first <= 14
     assert run(service, *command, "1")[0] == 0
@@ -387,7 +392,7 @@ def test_a_killed_run_leaves_whole_rows_and_the_next_one_asks_only_what_is_missi
     assert code == 0
     assert is_prefix("out.jsonl", rows) == 120
     assert len(service.bodies) <= 120 + 2 * 20
-    assert re.search(r"\d+ requests were in flight when runs were killed", err)
+    assert re.search(r"\d+ requests were in flight when earlier runs ended", err)
 
 
 @needs_terminal
@@ -490,6 +495,7 @@ def test_a_pipe_that_is_read_slowly_holds_back_the_asking_and_no_answer(service,
         stderr=subprocess.DEVNULL,
         env=environment(service),
     ) as process:
+        wait_for(lambda: len(service.bodies) >= 5)
         time.sleep(2.5)
         count = len(service.bodies)
         assert 5 <= count < 100
@@ -518,11 +524,13 @@ def test_a_dry_run_shows_the_first_requests_and_the_most_that_all_may_cost(servi
     run(service, "run", "in.txt", *options)
     Path("in.txt").write_text("Oslo\nRome\nBern\nBonn\nOslo\ncaf\udce9\n", errors="surrogateescape")
     code, out, err = run(service, "run", "in.txt", *options, "--dry-run")
-    assert (code, err) == (1, "line 6: it is no text in UTF-8\n")
+    assert (code, err) == (1, "line 6: it is not text in UTF-8\n")
     pattern = r"6 rows · 4 in the journal · 1 that cannot be asked · 1 to ask · at most \$0\.\d+"
     assert re.fullmatch(pattern, out.splitlines()[-1])
     code, out, _ = run(service, "run", "in.txt", "--dry-run")
     assert "their maximum cost needs --price and --max-tokens" in out
+    code, _, err = run(service, "run", "in.txt", "--dry-run", OPENAI_API_KEY="")
+    assert (code, "set the environment variable OPENAI_API_KEY" in err) == (1, True)
 
 
 def test_a_schema_is_enforced_by_the_server_and_checked_here(service, folder):

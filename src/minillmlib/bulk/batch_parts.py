@@ -163,7 +163,7 @@ class Part:
 
     Attributes:
         rows: Its rows while they are gathered.
-        count: The number of its rows, for good.
+        count: The final number of its rows.
         lines: The encoded rows, until they are submitted.
         closing: Set when no further rows are awaited.
         batch: The batch that holds it, once that is known.

@@ -150,7 +150,7 @@ class RunJournal:
             without the rows in `open_rows`.
         batches: The names of all batches that earlier runs are certain to have created.
         open_rows: The rows that were submitted in batches and have not ended, by their keys.
-        retries_failed: Whether what failed for good is asked again.
+        retries_failed: Whether what failed permanently is asked again.
     """
 
     _descriptor = -1

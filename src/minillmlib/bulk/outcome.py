@@ -49,11 +49,11 @@ class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     Attributes:
         index: The place of the item in the input, from 0.
         key: The text that names the item in the journal; "" without one.
-        node: The node of the answer, or None if it failed. Each item has a conversation of its
-            own, unless it was a node.
-        error: Why it failed, or None.
+        node: The node of the answer, or None if the item failed. Each item has a conversation of
+            its own, unless it was a node.
+        error: The error that the item failed with, or None.
         cost: The cost of all its attempts.
-        is_from_journal: Whether an earlier run had the answer, so that nothing was sent.
+        is_from_journal: Whether an earlier run recorded the outcome, so that nothing was sent.
     """
 
     index: int
@@ -88,11 +88,11 @@ class BulkProgress(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         items: The number of items, or None if the input does not say.
-        done: The items that were answered, also by an earlier run.
-        failed: The items that failed.
-        from_journal: The items of `done` and `failed` that an earlier run had asked.
-        in_flight: The items that are being asked.
-        width: The most that may be in flight now.
+        done: The number of items that were answered, also by an earlier run.
+        failed: The number of items that failed.
+        from_journal: The number of those items whose outcome an earlier run recorded.
+        in_flight: The number of items that are being asked.
+        width: The maximum that may be in flight now.
         elapsed_secs: Seconds since the run began.
         cost: The cost of the items so far, without those of earlier runs.
         is_over: Whether the run has ended.

@@ -20,16 +20,16 @@ NOTEBOOK_SECS = 0.5
 class ProgressLine:
     """Shows the progress of a run on standard error; pass it as `on_progress`.
 
-    A terminal has one line that is written anew, a notebook one output, and anything else, such as
-    a log, a line every half a minute and at the end: what is done, failed and in flight, the width,
-    the pace, the cost, and the time that remains.
+    A terminal has one line and a notebook one output, updated in place; anything else, such as a
+    log, has a line every half a minute and at the end. It shows what is done, failed and in flight,
+    the width, the pace, the cost, and the time that remains.
 
     Args:
         items: The number of items, if `map_complete` cannot know it.
         budget: The budget of the run, to be shown beside the cost.
 
     Attributes:
-        note: Words that are shown before the figures.
+        note: A text before the figures.
 
     Examples:
         >>> generator = GeneratorInfo.openai("gpt-4o-mini")

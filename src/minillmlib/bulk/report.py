@@ -10,6 +10,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -144,13 +145,13 @@ def _list_facts(journal: _Journal) -> str:
         ("failed", f"{failed:,}"),
         ("requests", f"{requests:,}"),
         ("time", duration_words(secs)),
-        ("answers a second", f"{(total - failed) / secs:.1f}" if secs else "-"),
+        ("answers per second", f"{(total - failed) / secs:.1f}" if secs else "-"),
         ("cost", total_words(journal.cost)),
         ("tokens in", f"{journal.tokens_in:,}"),
         ("tokens out", f"{journal.tokens_out:,}"),
     ]
     if journal.open:
-        facts.append(("in flight at an end", f"{journal.open:,}"))
+        facts.append(("in flight when a run ended", f"{journal.open:,}"))
     models = Counter(one.model for one in journal.attempts).most_common(3)
     facts += [("model", excerpt(model, 60)) for model, _ in models]
     cells = (f"<div><dt>{name}</dt><dd>{escape_html(value)}</dd></div>" for name, value in facts)
@@ -176,7 +177,7 @@ def _list_errors(journal: _Journal) -> str:
         f"<td>{escape_html(excerpt(texts.get(name, ''), TEXT_CHARS))}</td></tr>"
         for name in classes[:MAX_CLASSES]
     )
-    head = "<tr><th>error</th><th>failed items</th><th>requests</th><th>first text</th></tr>"
+    head = "<tr><th>error</th><th>failed items</th><th>requests</th><th>first message</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
@@ -202,11 +203,11 @@ def _plots(journal: _Journal) -> Iterator[str]:
     ]  # fmt: skip
     yield grid.plot(
         "Throughput",
-        "requests that end, a second",
+        "requests ended per second",
         [
             ("answered", "good", grid.rate(one.end for one in answered)),
             ("refused (429, 503, 529)", "warn", grid.rate(one.end for one in refused)),
-            ("failed otherwise", "bad", grid.rate(one.end for one in others)),
+            ("other failures", "bad", grid.rate(one.end for one in others)),
         ],
         lambda value: f"{value:.3g}",
     )
@@ -222,9 +223,9 @@ def _plots(journal: _Journal) -> Iterator[str]:
         ends = ((journal.clock.at(end), float(cost.cost)) for end, cost in journal.item_ends)
         yield grid.plot(
             "Cost",
-            "dollars that are known, summed up",
+            "known cost, cumulative",
             [("cost", "plain", grid.running_sum(ends))],
-            lambda value: f"${value:.3g}",
+            lambda value: total_words(CostTotal(cost=Decimal(f"{value:.3g}"))),
         )
 
 

@@ -54,14 +54,14 @@ class BulkRun(Generic[T]):
     """The outcomes of `map_complete`, by `async for`, as they come or in the order of the items.
 
     Use it with `async with`, which ends the calls in flight when left early. `iterate` reads it
-    without async. Items are taken from the input as there is room, and unread outcomes stop the
-    asking.
+    without async. Items are taken from the input as there is room; none is taken while too many
+    outcomes are unread.
 
     Attributes:
-        total: The cost of the run so far, without what earlier runs paid.
-        earlier: What earlier runs with the same journal paid.
+        total: The cost of the run so far, without that of earlier runs.
+        earlier: The known cost of earlier runs with the same journal.
         maybe_paid: The number of requests that were in flight when earlier runs were killed. They
-            may have been billed: then `earlier` is less than the truth.
+            may have been billed: then `earlier` is too low.
         width: The `Width` of the run.
     """
 
@@ -98,7 +98,7 @@ class BulkRun(Generic[T]):
         self._feeder: Task[None] | None = None
         self._is_stopping = False
         self._problem: BaseException | None = None  # that ended the run
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     @property
     def width(self) -> Width:
@@ -184,7 +184,7 @@ class BulkRun(Generic[T]):
     async def _end(self) -> NoReturn:
         """Raise what ended the run."""
         self._call.close()
-        self._tell(is_last=True)
+        self._report(is_last=True)
         if self._problem is not None:
             problem, self._problem = self._problem, None
             raise problem
@@ -263,7 +263,7 @@ class BulkRun(Generic[T]):
         else:
             self._ready.append(outcome)
         self._arrived.set()
-        self._tell()
+        self._report()
 
     def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
         if len(self._errors) < MAX_ERRORS:
@@ -273,12 +273,12 @@ class BulkRun(Generic[T]):
         if (isinstance(last, STOPPING) or is_shut) and not is_old:
             self._stop_with(error)
 
-    def _tell(self, *, is_last: bool = False) -> None:
+    def _report(self, *, is_last: bool = False) -> None:
         if self._on_progress is None:
             return
         now = time.monotonic()
-        if is_last or now - self._told_at >= PROGRESS_SECS:
-            self._told_at = now
+        if is_last or now - self._reported_at >= PROGRESS_SECS:
+            self._reported_at = now
             self._on_progress(self.progress)
 
 
@@ -360,7 +360,7 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     """Ask a model about any number of items; yield the outcome of each as it comes.
 
     An item that fails is an outcome with its error, and harms no other. The run ends with an error
-    that every further item would meet too (a refused key, no money, no permission, an unknown
+    that would hit every further item too (a refused key, no money, no permission, an unknown
     model, a spent budget), once the outcomes of the items in flight were delivered.
 
     Args:
@@ -375,15 +375,15 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
         journal: A file that records what was asked and answered, so that the same call, after a
             crash or an end, asks only what is missing. One run at a time may use it.
         key: Function of an item that returns its name in the journal. By default that is a hash of
-            the request, so that a changed prompt, model or parameter is asked anew.
-        retry_failed: Whether to ask again what failed in an earlier run for good. What may pass is
-            asked again in any case.
+            the request, so that a changed prompt, model or parameter is asked again.
+        retry_failed: Whether to ask again the items that failed permanently in an earlier run.
+            Those that failed temporarily are asked again in any case.
         budget: The budget that covers the run. It takes precedence over that in `params`.
-        width: The most calls in flight, or a `Width`; by default as many as the server takes.
+        width: The maximum calls in flight, or a `Width`; by default as many as the server accepts.
         batch: Whether the items are rows of the provider's batches, at half price and within a day.
             A journal is needed then, from which another process may fetch the results.
-        pace: The most requests and tokens a minute; it takes precedence over that in `params`. By
-            default it is learned, and shared by all runs that ask one model with one key.
+        pace: The maximum requests and tokens a minute, instead of the pace in `params`. By default
+            it is learned, and shared by all runs that ask one model with one key.
         ordered: Whether the outcomes come in the order of the items.
         on_progress: Function that gets the `BulkProgress`, at most ten times a second, and at the
             end.

@@ -31,16 +31,16 @@ REFUSALS = (429, 503, 529)  # the server has no room
 class Width:
     """The number of calls in flight at the same time, adapted to what the server takes.
 
-    It doubles with every round of calls that the server took, until the first refusal (429, 503,
-    529). A refusal makes it a fifth smaller, at most once in 15 seconds; from then on it grows by a
-    twentieth a round. It grows only if it was used, and after other server errors it waits.
+    It doubles with every round of calls that the server accepted, until the first refusal (429,
+    503, 529). A refusal reduces it by 20 %, at most once in 15 seconds; from then on it grows by
+    5 % a round. It grows only if it was used, and after other server errors it waits.
 
     Runs that share a `Width`, and those that name none and ask one server with one key, have their
     calls in flight together.
 
     Args:
         start: The width at the beginning.
-        maximum: The most calls in flight. With `start` as `maximum` the width is fixed.
+        maximum: The maximum calls in flight. With `start` as `maximum` the width is fixed.
 
     Attributes:
         limit: The width now.
@@ -58,7 +58,7 @@ class Width:
         self.in_use = 0
         self.history: list[tuple[float, int]] = [(0.0, start)]
         self._started = time.monotonic()
-        self._exact = float(start)  # growth by a twentieth of less than 20 adds up
+        self._exact = float(start)  # growth by 5 % of less than 20 adds up
         self._is_slow_start = True
         self._clean = self._peak = 0  # calls that were taken, and the most in flight, of a round
         self._cut_at = -COOLDOWN_SECS

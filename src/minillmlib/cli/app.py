@@ -131,7 +131,7 @@ Batch = Annotated[
     Option("--batch", help="Use the provider's batches: half the price, within a day."),
 ]
 RetryFailed = Annotated[
-    bool, Option("--retry-failed", help="Ask the rows again that failed for good.")
+    bool, Option("--retry-failed", help="Ask also the rows that failed permanently.")
 ]
 DryRun = Annotated[
     bool, Option("--dry-run", help="Show the first requests and the maximum cost; send nothing.")
@@ -291,7 +291,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command
     temperature: Temperature = None,
     timeout: Timeout = None,
 ) -> None:
-    """Ask about every row of a file. The same command goes on where an earlier one ended."""
+    """Ask about every row of a file. Run the same command again to resume."""
     files = RunFiles(file, output, kind, journal, not no_journal, force)
     words = RunPrompt(
         terminal.decode_argument(prompt), prompt_file, terminal.decode_argument(system), schema

@@ -27,6 +27,10 @@ _NOTICES = {
 _ADVICE = (
     (re.compile(r",? or [\w ]*with_api_key\(\.\.\.\)"), ", or name another with --key-env"),
     (re.compile(r"; use with_api_key$"), "; name the variable of the key with --key-env"),
+    (
+        re.compile(r"\bcheck that a key is set, and\b"),
+        "check that a key is set, or name its variable with --key-env, and",
+    ),
     (re.compile(r"; raise \w+ of the generator's limits[^;]*"), ""),
     (re.compile(r"; `partial` of this error [^;]*"), ""),
     (re.compile(r"\braise (?:progress_)?timeout_secs\b"), "raise --timeout"),

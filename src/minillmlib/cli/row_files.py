@@ -90,7 +90,7 @@ class RowReader:
         with as_storage_error("read", path):
             self.count = sum(1 for _ in self._records())
         if not _is_unicode("".join(self._header)):
-            raise InvalidParameterError("the header of the input is no text in UTF-8")
+            raise InvalidParameterError("the header of the input is not text in UTF-8")
         repeated = {name for name in self._header if self._header.count(name) > 1}
         if repeated:
             raise InvalidParameterError(
@@ -128,14 +128,14 @@ class RowReader:
                 start = reader.line_num + 1
         except csv.Error as error:
             raise InvalidParameterError(
-                f"line {reader.line_num} of the input is no CSV ({error}); quote cells that have "
+                f"line {reader.line_num} of the input is not CSV ({error}); quote cells that have "
                 'commas, quotes or line ends in "...", with "" for a quote'
             ) from None
 
     def _row(self, line: int, record: str | list[str]) -> Row:
         whole = record if isinstance(record, str) else "".join(record)
         if not whole.isascii() and not _is_unicode(whole):
-            return Row(line, {}, "it is no text in UTF-8")
+            return Row(line, {}, "it is not text in UTF-8")
         if isinstance(record, list):
             if len(record) == len(self._header):
                 return Row(line, dict(zip(self._header, record, strict=True)))
@@ -145,7 +145,7 @@ class RowReader:
         try:
             return Row(line, _read_json(record))
         except json.JSONDecodeError as error:
-            problem = f"it is no JSON: {error.msg} at character {error.pos + 1}"
+            problem = f"it is not JSON: {error.msg} at character {error.pos + 1}"
         except RecursionError:
             problem = "it is nested too deep"
         except ValueError as error:
@@ -210,7 +210,7 @@ def _finite(digits: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 class RowWriter:

@@ -95,8 +95,8 @@ class RowPlan:
         for name in self._inputs:
             if f"{{{name}}}" in texts and name not in self._names:
                 raise InvalidParameterError(
-                    f"the column {name!r:.80} cannot be filled in, because its name is no word of "
-                    "letters, digits and _; rename it in the input"
+                    f"the column {name!r:.80} cannot be filled in, because its name is not a word "
+                    "of letters, digits and _; rename it in the input"
                 )
 
     def item_of(self, row: Row) -> Item:
@@ -106,8 +106,8 @@ class RowPlan:
         unknown = set() if self.columns is None else set(row.columns).difference(self._inputs)
         if unknown:
             raise InvalidParameterError(
-                f"line {row.line}: it has the column {min(unknown)!r:.80}, which the first row has "
-                "not, so that CSV has no place for it; write JSON lines"
+                f"line {row.line}: it has the column {min(unknown)!r:.80}, which the first row "
+                "does not have, so that CSV has no place for it; write JSON lines"
             )
         if not self._has_prompt and MESSAGES in row.columns:
             try:
@@ -158,13 +158,13 @@ def _read_text(path: Path) -> str:
 
 
 def _read_schema(path: Path) -> JsonObject:
-    problem = "it is no object"
+    problem = "it is not an object"
     try:
         schema: JsonValue = msgspec.json.decode(_read_text(path))
     except (msgspec.DecodeError, RecursionError) as error:
         schema, problem = None, str(error)
     if not isinstance(schema, dict):
-        raise InvalidParameterError(f"{str(path)!r} is no JSON schema: {problem}")
+        raise InvalidParameterError(f"{str(path)!r} is not a JSON schema: {problem}")
     return schema
 
 

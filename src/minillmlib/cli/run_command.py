@@ -114,7 +114,7 @@ class RunCommand:
             show_line(f"{len(self._asked)} calls in flight were ended, and may have been billed")
         if remaining and writer.draft is not None:
             show_line(f"the first {writer.written} rows are in {visible(str(writer.draft))}", DIM)
-        for line in tally.advice(remaining) if self._journal is not None else ():
+        for line in tally.advice(remaining, ending) if self._journal is not None else ():
             show_line(line, DIM)
         if remaining and ending is None:
             raise KeyboardInterrupt
@@ -228,8 +228,9 @@ class RunCommand:
     def preview(self) -> bool:
         """Print the first requests and the maximum cost; return whether all rows can be asked.
 
-        Nothing is sent or written.
+        Nothing is sent or written. Raises `InvalidParameterError` for a budget that a run refuses.
         """
+        self._check_budget()
         path, journal = self._journal, None
         if path is not None and path.exists() and path.stat().st_size:
             journal = RunJournal(path, retries_failed=self._settings.retries_failed)
@@ -258,6 +259,11 @@ class RunCommand:
         _print(" · ".join([f"{self._rows.count} rows", *parts]))
         for _, _, error in list(self._unreadable)[:PREVIEWS]:
             show_line(one_line(name_options(str(error))))
+        try:
+            self._settings.generator.credential.resolve()
+        except MiniLLMError as error:
+            show_line(one_line(name_options(str(error))))
+            return False
         return not counts["bad"]
 
     def _print_request(self, node: ChatNode) -> None:

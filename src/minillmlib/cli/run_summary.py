@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from minillmlib import BulkOutcome, BulkRun
-from minillmlib.bulk.outcome import is_final, last_error
+from minillmlib import BudgetExceededError, BulkOutcome, BulkRun
+from minillmlib.bulk.outcome import STOPPING, is_final, last_error
 from minillmlib.bulk.progress import duration_words
 from minillmlib.cli.format import name_options, truncation_notice
 from minillmlib.cli.row_files import Row
@@ -20,9 +20,10 @@ class Tally:
     """The counts of a run, and the first failure of each class."""
 
     def __init__(self) -> None:
-        self.answered = self.failed = self._from_journal = self._may_pass = self._final = 0
+        self.answered = self.failed = self._from_journal = 0
+        self._may_pass = self._final = self._not_asked = 0
         self._classes: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._first: dict[str, tuple[int, str]] = {}  # its line, and what is said of it
         self._notices: Counter[str] = Counter()
 
     def add(self, row: Row, outcome: BulkOutcome[JsonValue]) -> None:
@@ -34,18 +35,22 @@ class Tally:
                 self._notices[notice.partition(":")[0]] += 1
             return
         self.failed += 1
-        if outcome.key:  # what has no key was never asked
-            self._final += is_final(outcome.error)
-            self._may_pass += not is_final(outcome.error)
+        if not outcome.key:
+            self._not_asked += 1
+        elif is_final(outcome.error):
+            self._final += 1
+        else:
+            self._may_pass += 1
         name, place = type(last_error(outcome.error)).__name__, f"line {row.line}: "
         self._classes[name] += 1
-        self._first.setdefault(name, place + str(outcome.error).removeprefix(place))
+        found = row.line, place + str(outcome.error).removeprefix(place)
+        self._first[name] = min(found, self._first.get(name, found))
 
     def lines(self, run: BulkRun[JsonValue], remaining: int) -> Iterator[str]:
         """Yield what is to be said, line by line; `remaining` rows have no outcome."""
         ended = self.answered + self.failed
         parts = [
-            f"{ended} of {ended + remaining} rows" if remaining else f"{ended} rows",
+            f"{ended} of {_rows(ended + remaining)}" if remaining else _rows(ended),
             f"{self.answered} answered",
         ]
         parts += [f"{self.failed} failed"] if self.failed else []
@@ -56,19 +61,29 @@ class Tally:
             yield f"earlier runs: {total_words(run.earlier)}"
         if run.maybe_paid:
             yield (
-                f"{run.maybe_paid} requests were in flight when runs were killed, and may have "
+                f"{run.maybe_paid} requests were in flight when earlier runs ended, and may have "
                 "been billed as well"
             )
         for name, count in self._classes.most_common(MAX_CLASSES):
-            yield f"{count} {name}, first on {name_options(self._first[name])}"
+            yield f"{count} {name}, first on {name_options(self._first[name][1])}"
         for notice, count in self._notices.most_common(MAX_CLASSES):
             yield f"{count} answered, but {notice}"
 
-    def advice(self, remaining: int) -> Iterator[str]:
-        """Yield what another run with the same journal would do."""
-        if remaining:
+    def advice(self, remaining: int, ending: BaseException | None) -> Iterator[str]:
+        """Yield what to do next; `ending` is the error that ended the run."""
+        if self._not_asked:
+            yield f"{_rows(self._not_asked)} could not be asked: correct the input"
+        if isinstance(ending, BudgetExceededError):
+            yield "run the same command with a larger --budget for the rest"
+        elif isinstance(ending, STOPPING):
+            yield "correct the cause of the error, and run the same command again for the rest"
+        elif remaining:
             yield "run the same command again for the rest"
         elif self._may_pass:
-            yield f"run the same command again to ask again what may pass ({self._may_pass} rows)"
+            yield f"run the same command again to retry {_rows(self._may_pass)}"
         if self._final:
-            yield f"--retry-failed asks again what failed for good ({self._final} rows)"
+            yield f"{_rows(self._final)} failed permanently; --retry-failed asks again"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"

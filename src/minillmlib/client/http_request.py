@@ -82,8 +82,8 @@ class RequestPreview(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         url: Its address; the method is POST.
-        headers: Its headers; a secret value is "[hidden]". The credential's is left out if it
-            cannot be had.
+        headers: Its headers; a secret value is "[hidden]". That of a credential which
+            cannot be resolved is omitted.
         data: Its body.
     """
 

@@ -100,7 +100,7 @@ class _Types:
         others = schema.get("additionalProperties", True)
         properties = schema.get("properties", {})
         if not isinstance(properties, dict):
-            raise _refusal(f"{place}.properties", "is no object")
+            raise _refusal(f"{place}.properties", "is not an object")
         if not properties:
             values = self.of(others or True, f"{place}.additionalProperties", within)
             return self._annotate(schema, dict[str, values])  # type: ignore[valid-type]  # of today
@@ -153,7 +153,9 @@ def _literal(find: Callable[[JsonValue], JsonValue], values: JsonValue, place: s
     try:
         return find(values)
     except TypeError:
-        raise _refusal(place, f"allows only {excerpt_of(values, 60)}, which is no list") from None
+        raise _refusal(
+            place, f"allows only {excerpt_of(values, 60)}, which is not a list"
+        ) from None
 
 
 def _union(kinds: Iterable[JsonValue], place: str) -> JsonValue:
@@ -172,7 +174,7 @@ def _only(schema: JsonObject, name: JsonValue) -> JsonObject:
 
 def _list_of(value: JsonValue, place: str) -> list[JsonValue]:
     if not isinstance(value, list):
-        raise _refusal(place, "is no list")
+        raise _refusal(place, "is not a list")
     return value
 
 

@@ -82,7 +82,7 @@ class Budget:
         return Budget(limit, parent=self)
 
     def charge(self, amount: Decimal) -> None:
-        """Count an amount as spent, here and in every parent, that was paid elsewhere."""
+        """Count an amount that was paid elsewhere as spent, here and in every parent."""
         amount = parse_usd("an amount to charge", amount, Decimal | int)
         with self._queue.lock:
             before = [account.sums for account in self._accounts]
@@ -198,15 +198,14 @@ class Reservation:
     def refuse(self) -> None:
         """Leave the queue without a sum; the error lists what is spent and reserved."""
         account = min(self.accounts, key=attrgetter("remaining"))
-        remaining = f"only ${account.remaining:f}"
+        remaining = f"only {_dollars(account.remaining)}"
         if self.ceiling <= account.remaining:
-            remaining = f"others came before it in line, and ${account.remaining:f}"
+            remaining = f"others came before it in line, and {_dollars(account.remaining)}"
         self.error = BudgetExceededError(
-            f"the request may cost ${self.ceiling:f}, but {remaining} of the "
-            f"budget of ${account.limit:f} remain: ${account.sums.spent:f} are spent, and "
-            f"${account.sums.reserved:f} are set aside for {account.sums.requests} requests in "
-            "progress; "
-            "it was not sent"
+            f"the request may cost {_dollars(self.ceiling)}, but {remaining} of the budget of "
+            f"{_dollars(account.limit)} remain: {_dollars(account.sums.spent)} are spent, and "
+            f"{_dollars(account.sums.reserved)} are set aside for {account.sums.requests} requests "
+            "in progress; it was not sent"
         )
         self.is_waiting, self._is_final = False, True
 
@@ -351,3 +350,8 @@ class _Queue:
         held.discard(reservation)
         if not held:
             self.held.pop(owner, None)
+
+
+def _dollars(amount: Decimal) -> str:
+    """Return an amount exactly, without zeros at its end."""
+    return f"${EXACT.normalize(amount):f}"

@@ -159,7 +159,7 @@ class Pace:
         with self._lock:
             if request.is_waiting:
                 request.is_waiting = False
-                request.tell()
+                request.notify()
             elif self._end_flight(request):
                 self._give_back(request, request.charge)
 
@@ -238,7 +238,7 @@ class Pace:
         request.snapshots = {kind: one.snapshot(now) for kind, one in self._stated.items()}
         self._in_flight.add(request)
         self._sent_at.append(now)
-        if not request.tell():
+        if not request.notify():
             self._end_flight(request)
             self._give_back(request, request.charge)
 
@@ -311,7 +311,7 @@ class Pace:
                     f"for {PATIENCE_SECS:.0f} s the server has refused every request, or it asks "
                     "for a longer wait; this request was not sent: try again later"
                 )
-                request.tell()
+                request.notify()
         self._line.clear()
 
     def __reduce__(self) -> NoReturn:
@@ -354,7 +354,7 @@ class PacedRequest:
         self._taken_before = taken
         return self._rounds
 
-    def tell(self) -> bool:
+    def notify(self) -> bool:
         """Call `on_decided`. Return False if its event loop is closed."""
         try:
             if self.on_decided is not None:
