@@ -18,7 +18,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.tree.node import ChatNode
 from minillmlib.tree.records import new_hasher
-from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
+from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun, tool_settings
 from minillmlib.types.costs import CostInfo, CostTotal
 from minillmlib.types.parameters import NodeCompletionParameters
 from minillmlib.types.tools import ToolLike
@@ -64,6 +64,7 @@ class ItemCall:
             )
         self.generator = generator
         self._settings = settings
+        self._first_settings = tool_settings(settings, tools) if tools else settings
         self._prompt = prompt
         self._names = [] if prompt is None else prompt.missing_format_kwargs()
         self._tools = tools
@@ -160,7 +161,7 @@ class ItemCall:
     def _name_of(self, item: Item, node: ChatNode) -> str:
         """Return the name of an item: the caller's, or a hash of the request."""
         if self._key is None:
-            request = node.preview_request(self.generator, self._settings)
+            request = node.preview_request(self.generator, self._first_settings)
             hasher = new_hasher()
             hasher.update(request.url.encode())
             hasher.update(request.data)
@@ -173,7 +174,7 @@ class ItemCall:
     def _ceiling(self, node: ChatNode) -> Decimal | None:
         if self._settings.budget is None:
             return None
-        return node.estimate_cost(self.generator, self._settings).ceiling
+        return node.estimate_cost(self.generator, self._first_settings).ceiling
 
     def _record(self, write: Callable[[RunJournal], None]) -> None:
         if self._journal is not None and self.problem is None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
+from minillmlib.client.pacing import share
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
@@ -16,7 +16,7 @@ from minillmlib.types.costs import Attempt
 from minillmlib.types.values import check_number
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import Future
 
 START, MAXIMUM = 20, 200
 SLOW_START_FACTOR = 2.0
@@ -129,16 +129,22 @@ class Width:
         return f"Width(limit={self.limit}, in_use={self.in_use}, maximum={self.maximum})"
 
 
-_shared: WeakKeyDictionary[AbstractEventLoop, dict[object, Width]] = WeakKeyDictionary()
+# Whether this is part of an item of a run, such as a tool.
+_is_in_call: ContextVar[bool] = ContextVar("_is_in_call", default=False)
+
+
+def mark_call() -> None:
+    """Note that all that follows in this task is part of an item of a run."""
+    _is_in_call.set(True)
 
 
 def width_for(width: int | Width | None, generator: GeneratorInfo) -> Width:
-    """Return the given width, a fixed one, or that of all runs at this server with this key."""
+    """Return the given width, a fixed one, or that of all runs at this server with this key.
+
+    A run in an item of another run has its own: it would wait for a place that only its end frees.
+    """
     if isinstance(width, Width):
         return width
     if width is not None:
         return Width(width, width)
-    parts = urlsplit(generator.base_url)
-    key = (parts.scheme, parts.netloc, repr(generator.credential))
-    widths = _shared.setdefault(asyncio_module().get_running_loop(), {})
-    return widths.setdefault(key, Width())
+    return Width() if _is_in_call.get() else share(Width, generator)
