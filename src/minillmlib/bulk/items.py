@@ -82,14 +82,20 @@ class ItemCall:
             if self._journal is None:
                 return Question(index, node)
             key = self._journal.key_of(self._name_of(item, node))
-            ended = self._journal.find(key)
-            return (
-                Question(index, node, key)
-                if ended is None
-                else _restore(self._settings, Question(index, node, key), ended)
-            )
         except MiniLLMError as error:
             return BulkOutcome(index=index, error=error)
+        return self._find(self._journal, Question(index, node, key))
+
+    def _find(self, journal: RunJournal, question: Question) -> Question | BulkOutcome[Any]:
+        """Return the outcome that the journal has, or the question if it has none."""
+        try:
+            ended = journal.find(question.key)
+            return question if ended is None else _restore(self._settings, question, ended)
+        except MiniLLMError as error:  # such as an answer that does not fit the type of now
+            if journal.retries_failed:
+                return question
+            index, key = question.index, question.key
+            return BulkOutcome(index=index, key=key, error=error, is_from_journal=True)
 
     def start_pace(self) -> None:
         """Let the calls share the pace of all runs, if they have none of their own."""

@@ -186,9 +186,11 @@ class RunJournal:
             self._read()
         except BaseException as error:
             self._release()
-            if isinstance(error, OSError):
-                problem = f"{self._name!r} cannot be used as a journal"
-                raise StorageError(f"{problem} ({error.strerror or error})") from None
+            if isinstance(error, OSError | ValueError) and not isinstance(error, MiniLLMError):
+                reason = getattr(error, "strerror", None) or error
+                raise StorageError(
+                    f"{self._name!r} cannot be used as a journal ({reason})"
+                ) from None
             raise
 
     def _lock(self) -> None:

@@ -51,7 +51,7 @@ class Turn:
         request.size = len(prepared.request.body)
         request.max_output = self._max_output_tokens(prepared)
         decided = asyncio_module().Event()
-        request.on_decided = partial(_wake, loop, decided)
+        request.on_decided = partial(wake, loop, decided)
         self._pause = None
         started = loop.time()
         self._pace.join(request)
@@ -112,7 +112,8 @@ class Turn:
         timer.serve()
 
 
-def _wake(loop: AbstractEventLoop, decided: Event) -> None:
+def wake(loop: AbstractEventLoop, decided: Event) -> None:
+    """Set an event of a loop, from any thread. Raises `RuntimeError` if the loop is closed."""
     if asyncio_module()._get_running_loop() is loop:  # noqa: SLF001 - documented, and never raises
         decided.set()  # a quarter of the time of the other way, which wakes the loop by a pipe
     else:
