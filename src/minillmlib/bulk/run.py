@@ -261,7 +261,11 @@ class BulkRun(Generic[T]):
     async def _ask(self, question: Question) -> Sequence[Attempt]:
         """Ask an item and deliver its outcome; return its attempts."""
         mark_call()
-        outcome: BulkOutcome[T] = await self._call.ask(question)
+        try:
+            outcome: BulkOutcome[T] = await self._call.ask(question)
+        except asyncio_module().CancelledError:
+            self.total += CostTotal(unknown=1)
+            raise
         if self._call.problem is not None:
             self._stop_with(self._call.problem)
         self._deliver(outcome)
