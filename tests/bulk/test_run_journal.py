@@ -341,10 +341,11 @@ def test_closing_that_is_cancelled_closes_the_journal_all_the_same(tmp_path):
         bulk = map_complete(["a"], generator, journal=tmp_path / "j")
         reader = asyncio.ensure_future(bulk.collect())
         await asyncio.sleep(0.01)
+        reader.cancel()
         closing = asyncio.ensure_future(bulk.aclose())
         await asyncio.sleep(0)
         closing.cancel()
-        await reader
+        await asyncio.sleep(0.05)
         await map_complete(["a"], generator, journal=tmp_path / "j").aclose()
 
     run(main())
