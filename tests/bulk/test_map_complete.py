@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -24,6 +25,7 @@ from minillmlib import (
     HttpRequest,
     HttpResponse,
     InvalidParameterError,
+    MiniLLMError,
     NodeCompletionParameters,
     PartialFailureError,
     RateLimitError,
@@ -265,6 +267,152 @@ def test_a_stopped_run_delivers_what_is_in_flight():
         assert len(outcomes) == len(server.said)
 
     run(stop())
+
+
+@pytest.mark.parametrize("status", [None, 401])
+def test_a_run_that_ends_does_not_wait_for_an_input_that_comes_no_more(status):
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    async def stop() -> None:
+        server = Server() if status is None else Server(refuses(status, "a"))
+        bulk = map_complete(items(), server.generator)
+        async with asyncio.timeout(5):
+            async for _ in bulk:
+                if status is None:
+                    bulk.stop()
+
+    if status is None:
+        run(stop())
+    else:
+        with pytest.raises(AuthenticationError):
+            run(stop())
+
+
+def test_an_input_that_is_cancelled_is_no_end():
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        raise asyncio.CancelledError
+
+    with pytest.raises(MiniLLMError, match="input of the run was cancelled"):
+        run(map_complete(items(), Server().generator).collect())
+
+
+class Breaks:
+    """A transport that raises an error of its own for one text."""
+
+    def __init__(self, server: Server, said: str, error: BaseException):
+        self._server, self._said, self._error = server, said, error
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        if f'"{self._said}"'.encode() in request.body:
+            raise self._error
+        return await self._server.send(request)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ZeroDivisionError()])
+def test_a_call_without_an_outcome_ends_the_run_and_loses_no_other(error):
+    async def main() -> None:
+        server = Server()
+        generator = server.generator.with_transport(Breaks(server, "b", error))
+        bulk = map_complete(list("abcd") * 50, generator, width=4, ordered=True)
+        texts = []
+        with pytest.raises((MiniLLMError, ZeroDivisionError)):
+            async with asyncio.timeout(5):
+                async for outcome in bulk:
+                    texts.append(outcome.text)
+        assert len(texts) == len(server.said)
+
+    run(main())
+
+
+def test_runs_that_are_cut_at_any_time_leave_the_whole_width():
+    async def main() -> None:
+        server, width = Server(), Width(4, 4)
+        for turns in range(60):
+            bulk = map_complete(map(str, range(100)), server.generator, width=width)
+            task = asyncio.ensure_future(bulk.collect())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await bulk.aclose()
+        assert width.in_use == 0
+
+    run(main())
+
+
+def test_closing_a_run_ends_the_waiting_of_its_readers():
+    async def main() -> None:
+        for turns in range(5):
+            bulk = map_complete(["a"], Server(secs=60).generator)
+            reader = asyncio.ensure_future(bulk.collect())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await bulk.aclose()
+            async with asyncio.timeout(5):
+                assert await reader == []
+
+    run(main())
+
+
+def test_the_cost_of_calls_that_were_ended_is_unknown():
+    async def main() -> None:
+        server = Server(secs=60)
+        async with map_complete(list("abc"), server.generator) as bulk:
+            task = asyncio.ensure_future(anext(bulk))
+            while server.in_flight < 3:
+                await asyncio.sleep(0)
+            task.cancel()
+        assert bulk.total.unknown == 3
+
+    run(main())
+
+
+def test_a_tool_may_ask_the_same_model_about_many_items():
+    def reply(said: str) -> ScriptedReply:
+        call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        return ScriptedReply.json(answer("", call) if said.startswith("q") else answer("ok"))
+
+    async def main() -> None:
+        server = Server(reply)
+
+        async def look() -> str:
+            """Look."""
+            return str(len(await map_complete(["x", "y"], server.generator).collect()))
+
+        async with asyncio.timeout(10):
+            questions = [f"q{number}" for number in range(30)]
+            outcomes = await map_complete(questions, server.generator, tools=[look]).collect()
+        assert [one.text for one in outcomes] == ["ok"] * 30
+
+    run(main())
+
+
+def test_keys_have_a_width_each():
+    async def main() -> None:
+        widths = []
+        for key in ("one", "two", "two"):
+            bulk = map_complete(["a"], Server().generator.with_api_key(key))
+            await bulk.collect()
+            widths.append(bulk.width)
+        assert widths[0] is not widths[1]
+        assert widths[1] is widths[2]
+
+    run(main())
+
+
+def test_threads_with_loops_of_their_own_share_a_width():
+    server, width = Server(secs=0.001), Width(3, 3)
+
+    def work() -> int:
+        bulk = map_complete(map(str, range(30)), server.generator, width=width)
+        return len(asyncio.run(asyncio.wait_for(bulk.collect(), 10)))
+
+    with ThreadPoolExecutor() as pool:
+        counts = [pool.submit(work) for _ in range(4)]
+    assert [count.result() for count in counts] == [30] * 4
+    assert server.most <= 3
 
 
 def test_runs_share_the_width_of_one_server():

@@ -36,6 +36,7 @@ from minillmlib.testing import ScriptedReply
 
 CHILD = str(Path(__file__).parents[1] / "support" / "bulk_child.py")
 ONCE = NodeCompletionParameters(retry=0, deadline_secs=0.2)  # a 429 is not waited for
+HEADER = b'{"kind":"minillmlib run","version":1}\n'
 ROW_USD = Decimal("0.0002")
 
 
@@ -102,6 +103,50 @@ def test_the_caller_may_name_the_items(tmp_path):
     assert (outcomes[0].key, outcomes[0].text) == ("1", "1 A")
     (bad,), _ = ask(server, ["c"], tmp_path / "j", key=lambda item: 7)
     assert isinstance(bad.error, InvalidParameterError)
+
+
+def test_a_count_of_equal_names_is_no_name_of_another_item(tmp_path):
+    server = Server()
+    for _ in range(2):
+        items = ["a 1", "a 2", "a#2 3"]
+        outcomes, _ = ask(server, items, tmp_path / "j", key=lambda item: item.split()[0])
+        assert [one.text for one in outcomes] == ["A 1", "A 2", "A#2 3"]
+    assert len(server.said) == 3
+
+
+def test_other_tools_are_another_request(tmp_path):
+    def add() -> str:
+        """Add."""
+        return ""
+
+    def subtract() -> str:
+        """Subtract."""
+        return ""
+
+    server = Server()
+    for tools in ([add], [subtract], [], [add]):
+        ask(server, ["a"], tmp_path / "j", tools=tools)
+    assert len(server.said) == 3
+
+
+def test_an_answer_of_another_type_fails_its_item_until_told_to_ask_again(tmp_path):
+    server = Server(lambda said: ScriptedReply.json(answer('{"answer": [1, 2]}')))
+
+    def asked(kind: type, *, again: bool = False):
+        params = NodeCompletionParameters(retry=0).expecting(kind)
+        bulk = map_complete(
+            ["a"], server.generator, params, journal=tmp_path / "j", key=str, retry_failed=again
+        )
+        return run(bulk.collect())[0]
+
+    assert asked(list[int]).parsed == [1, 2]
+    other = asked(dict[str, int])
+    assert (other.key, other.is_from_journal) == ("a", True)
+    assert "does not fit" in str(other.error)
+    assert asked(list[int]).parsed == [1, 2]
+    assert len(server.said) == 1
+    assert asked(dict[str, int], again=True).error is not None
+    assert len(server.said) == 2
 
 
 def test_typed_answers_are_read_from_the_journal(tmp_path):
@@ -226,6 +271,11 @@ def test_an_interrupted_header_is_written_anew(tmp_path):
         b'{"kind":"minillmlib run","version":1}\n{"kind":"done","key":"a"}\n',
         b'{"kind":"minillmlib run","version":1}\n{"kind":"minillmlib run","version":1}\n',
         b"\xff\xfe\n",
+        HEADER + b'{"kind":"sent","key":"\xff"}\n',
+        HEADER + b'{"kind":"sent","key":"a","ceiling":"-5"}\n',
+        HEADER + b'{"kind":"sent","key":"a","ceiling":"sNaN"}\n',
+        HEADER + b'{"kind":"done","key":"a","index":0,"turns":[]}\n',
+        HEADER + b'{"kind":"done","key":"a","index":0,"turns":[{}]}\n',
     ],
 )
 def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
@@ -237,7 +287,7 @@ def test_a_file_of_another_kind_stays_as_it_is(tmp_path, content):
     assert server.said == []
 
 
-@pytest.mark.parametrize("path", ["", "nowhere/j"])
+@pytest.mark.parametrize("path", ["", "nowhere/j", "j\0"])
 def test_a_journal_that_cannot_be_opened_is_named(tmp_path, path):
     with pytest.raises(StorageError, match="cannot be used as a journal"):
         ask(Server(), ["a"], tmp_path / path)
@@ -253,6 +303,52 @@ def test_a_second_run_with_the_same_journal_is_refused(tmp_path):
         await map_complete(list("ab"), server.generator, journal=tmp_path / "j").collect()
 
     run(two())
+
+
+def test_a_journal_that_another_program_cuts_is_named(tmp_path):
+    server = Server()
+    ask(server, list("ab"), tmp_path / "j")
+    bulk = map_complete(list("ab"), server.generator, journal=tmp_path / "j")
+    os.truncate(tmp_path / "j", 60)
+    for outcome in iterate(bulk):
+        assert isinstance(outcome.error, StorageError)
+
+
+@pytest.mark.parametrize("wrong", [{"prompt": "Be brief."}, {"items": "abc"}, {"tools": [3]}])
+def test_a_run_that_was_called_wrongly_leaves_the_journal_and_the_budget(tmp_path, wrong):
+    server, budget = Server(), Budget("1")
+    settings = {"items": ["a"], "params": CompletionParameters(max_tokens=20), "budget": budget}
+    settings |= {"generator": server.generator, "journal": tmp_path / "j"}
+    run(map_complete(**settings).collect())
+    spent = budget.spent
+    with pytest.raises(InvalidParameterError) as raised:  # whose traceback is kept
+        map_complete(**settings | wrong)
+    assert budget.spent == spent
+    assert run(map_complete(**settings).collect())[0].is_from_journal
+    del raised
+
+
+def test_closing_that_is_cancelled_closes_the_journal_all_the_same(tmp_path):
+    class Slow:
+        async def send(self, request):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        generator = Server().generator.with_transport(Slow())
+        bulk = map_complete(["a"], generator, journal=tmp_path / "j")
+        reader = asyncio.ensure_future(bulk.collect())
+        await asyncio.sleep(0.01)
+        reader.cancel()
+        closing = asyncio.ensure_future(bulk.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0.05)
+        await map_complete(["a"], generator, journal=tmp_path / "j").aclose()
+
+    run(main())
 
 
 def test_a_full_disk_ends_the_run_and_loses_no_answer(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.tree.node import ChatNode
 from minillmlib.tree.records import new_hasher
-from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
+from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun, tool_settings
 from minillmlib.types.costs import CostInfo, CostTotal
 from minillmlib.types.parameters import NodeCompletionParameters
 from minillmlib.types.tools import ToolLike
@@ -64,6 +64,7 @@ class ItemCall:
             )
         self.generator = generator
         self._settings = settings
+        self._first_settings = tool_settings(settings, tools) if tools else settings
         self._prompt = prompt
         self._names = [] if prompt is None else prompt.missing_format_kwargs()
         self._tools = tools
@@ -81,14 +82,20 @@ class ItemCall:
             if self._journal is None:
                 return Question(index, node)
             key = self._journal.key_of(self._name_of(item, node))
-            ended = self._journal.find(key)
-            return (
-                Question(index, node, key)
-                if ended is None
-                else _restore(self._settings, Question(index, node, key), ended)
-            )
         except MiniLLMError as error:
             return BulkOutcome(index=index, error=error)
+        return self._find(self._journal, Question(index, node, key))
+
+    def _find(self, journal: RunJournal, question: Question) -> Question | BulkOutcome[Any]:
+        """Return the outcome that the journal has, or the question if it has none."""
+        try:
+            ended = journal.find(question.key)
+            return question if ended is None else _restore(self._settings, question, ended)
+        except MiniLLMError as error:  # such as an answer that does not fit the type of now
+            if journal.retries_failed:
+                return question
+            index, key = question.index, question.key
+            return BulkOutcome(index=index, key=key, error=error, is_from_journal=True)
 
     def start_pace(self) -> None:
         """Let the calls share the pace of all runs, if they have none of their own."""
@@ -160,7 +167,7 @@ class ItemCall:
     def _name_of(self, item: Item, node: ChatNode) -> str:
         """Return the name of an item: the caller's, or a hash of the request."""
         if self._key is None:
-            request = node.preview_request(self.generator, self._settings)
+            request = node.preview_request(self.generator, self._first_settings)
             hasher = new_hasher()
             hasher.update(request.url.encode())
             hasher.update(request.data)
@@ -173,7 +180,7 @@ class ItemCall:
     def _ceiling(self, node: ChatNode) -> Decimal | None:
         if self._settings.budget is None:
             return None
-        return node.estimate_cost(self.generator, self._settings).ceiling
+        return node.estimate_cost(self.generator, self._first_settings).ceiling
 
     def _record(self, write: Callable[[RunJournal], None]) -> None:
         if self._journal is not None and self.problem is None:

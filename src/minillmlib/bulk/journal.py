@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -14,11 +15,11 @@ import msgspec
 
 from minillmlib import errors
 from minillmlib.bulk.outcome import is_final
-from minillmlib.errors import MiniLLMError, StorageError
+from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, open_regular, try_lock
 from minillmlib.tree.records import encode_lossy
 from minillmlib.tree.tree_file import as_storage_error
-from minillmlib.types.costs import Attempt, CostInfo, CostTotal
+from minillmlib.types.costs import Attempt, CostInfo, CostTotal, exact_sum, parse_usd
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -42,6 +43,10 @@ class SentRecord(_Record, frozen=True, tag="sent", tag_field="kind"):
     key: str
     ceiling: Decimal | None = None
 
+    def __post_init__(self) -> None:
+        if self.ceiling is not None:
+            parse_usd("a maximum cost", self.ceiling, Decimal)
+
 
 class Turn(_Record, frozen=True):
     """A message that an item added: an answer with its response, or the result of a tool."""
@@ -56,6 +61,10 @@ class DoneRecord(_Record, frozen=True, tag="done", tag_field="kind"):
     key: str
     index: int
     turns: tuple[Turn, ...]
+
+    def __post_init__(self) -> None:
+        if not self.turns or self.turns[0].response is None:
+            raise StorageError("an item that was answered has no answer")
 
 
 class FailedRecord(_Record, frozen=True, tag="failed", tag_field="kind"):
@@ -136,6 +145,7 @@ Record: TypeAlias = (
 )
 Ended: TypeAlias = DoneRecord | FailedRecord
 
+BAD_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MiniLLMError)
 _decode = msgspec.json.Decoder(Record).decode
 
 
@@ -176,9 +186,11 @@ class RunJournal:
             self._read()
         except BaseException as error:
             self._release()
-            if isinstance(error, OSError):
-                problem = f"{self._name!r} cannot be used as a journal"
-                raise StorageError(f"{problem} ({error.strerror or error})") from None
+            if isinstance(error, OSError | ValueError) and not isinstance(error, MiniLLMError):
+                reason = getattr(error, "strerror", None) or error
+                raise StorageError(
+                    f"{self._name!r} cannot be used as a journal ({reason})"
+                ) from None
             raise
 
     def _lock(self) -> None:
@@ -193,6 +205,7 @@ class RunJournal:
         sent: dict[str, Decimal] = {}
         lost: list[Decimal] = []
         spent: list[CostTotal] = []
+        committed: list[Decimal] = []
         assert self._reader is not None
         end = 0
         for number, line in enumerate(self._reader, start=1):
@@ -210,7 +223,7 @@ class RunJournal:
                 ceiling = sent.pop(record.key, Decimal(0))
                 cost = CostTotal.of([CostInfo.of(attempts_of(record))])
                 spent.append(cost)
-                self.committed += cost.cost if cost.is_exact else max(cost.cost, ceiling)
+                committed.append(cost.cost if cost.is_exact else max(cost.cost, ceiling))
                 self._note(record, end, len(line))
             end += len(line)
         os.ftruncate(self._descriptor, end)
@@ -219,9 +232,8 @@ class RunJournal:
         self.spent = sum(spent, CostTotal())
         lost += sent.values()
         self.maybe_paid = len(lost)
-        self.committed += sum(lost, Decimal(0))
         before = (one.cost for row in self.open_rows.values() for one in row.attempts)
-        self.committed += CostTotal.of(before).cost
+        self.committed = exact_sum([*committed, *lost, CostTotal.of(before).cost])
 
     def _note(self, record: Ended, start: int, size: int) -> None:
         if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
@@ -243,11 +255,22 @@ class RunJournal:
             self.batches.add(record.batch)
         return ()
 
+    def check_no_batches(self) -> None:
+        """Raise `InvalidParameterError` if items are in batches of the provider."""
+        if self.open_rows:
+            raise InvalidParameterError(
+                f"{len(self.open_rows)} items of this journal are in batches whose results were "
+                "not fetched yet: run it with batch=True, or name another journal"
+            )
+
     def key_of(self, name: str) -> str:
-        """Return the key of the next item with this name: equal items are counted."""
+        """Return the key of the next item with this name: equal items are counted.
+
+        A tab is in no name, so that no count makes the name of another item.
+        """
         self._counts[name] += 1
         count = self._counts[name]
-        return name if count == 1 else f"{name}#{count}"
+        return name if count == 1 else f"{name}\t{count}"
 
     def find(self, key: str) -> Ended | None:
         """Return what became of an item in an earlier run, if it need not be asked again."""
@@ -256,8 +279,13 @@ class RunJournal:
             return None
         start, size = place
         self._reader.seek(start)
-        record = _decode(self._reader.read(size))
-        return record if isinstance(record, Ended) else None
+        with contextlib.suppress(*BAD_RECORD):
+            record = _decode(self._reader.read(size))
+            if isinstance(record, Ended) and record.key == key:
+                return record
+        raise StorageError(
+            f"{self._name!r} was changed by another program during the run; run it again"
+        )
 
     def record_sent(self, key: str, ceiling: Decimal | None) -> None:
         """Record that an item is about to be asked."""
@@ -333,7 +361,7 @@ def read_records(path: FilePath) -> Iterator[Record]:
 def _decode_line(line: bytes, number: int, name: str) -> Record:
     try:
         record: Record = _decode(line)
-    except (msgspec.DecodeError, RecursionError, MiniLLMError) as error:
+    except BAD_RECORD as error:
         raise StorageError(
             f"{name!r}: line {number} is no record of a run ({error}); the journal of a "
             "run is written by map_complete only: name another file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import (
@@ -19,7 +20,7 @@ from minillmlib.bulk.batch import BatchQueue, check_batches
 from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
 from minillmlib.bulk.outcome import STOPPING, BulkOutcome, BulkProgress, last_error
-from minillmlib.bulk.width import Width, width_for
+from minillmlib.bulk.width import Width, mark_call, width_for
 from minillmlib.client.prepare import check_generator
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
@@ -27,6 +28,7 @@ from minillmlib.errors import (
     MiniLLMError,
     PartialFailureError,
     RateLimitError,
+    StorageError,
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
@@ -94,9 +96,10 @@ class BulkRun(Generic[T]):
         self._early: dict[int, BulkOutcome[T]] = {}  # whose turn has not come
         self._next = 0  # the index of the next outcome, if they are ordered
         self._unread = 0  # items that were taken and not delivered
-        self._tasks: set[Task[None]] = set()
+        self._tasks: set[Task[Sequence[Attempt]]] = set()
         self._feeder: Task[None] | None = None
-        self._is_stopping = False
+        self._is_stopping = self._is_closed = False
+        self._is_fed = False  # no further item is taken
         self._problem: BaseException | None = None  # that ended the run
         self._reported_at = 0.0
 
@@ -110,23 +113,33 @@ class BulkRun(Generic[T]):
     @property
     def progress(self) -> BulkProgress:
         """How far the run has come."""
-        feeder = self._feeder
-        has_begun = feeder is not None
+        has_begun = self._feeder is not None
         return BulkProgress(
             items=self._count,
             in_flight=len(self._tasks),
             width=self._width.limit if has_begun else 0,
             elapsed_secs=time.monotonic() - self._started if has_begun else 0.0,
             cost=self.total,
-            is_over=feeder is not None and feeder.done() and not self._tasks,
+            is_over=self._is_over,
             **self._counts,
         )
 
     def stop(self) -> None:
-        """Ask no further item. The outcomes of those in flight still come; then the run ends."""
+        """Ask no further item. The outcomes of those in flight still come; then the run ends.
+
+        Any thread may call it.
+        """
+        if self._is_stopping:
+            return
         self._is_stopping = True
         if self._feeder is not None:
-            self._room.set()
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                self._feeder.get_loop().call_soon_threadsafe(self._interrupt_feeder)
+
+    def _interrupt_feeder(self) -> None:
+        """End the waiting for an item, for room or for the width."""
+        if self._feeder is not None and not self._is_fed:
+            self._feeder.cancel()
 
     def raise_for_failures(self) -> None:
         """Raise `PartialFailureError` if items failed, with the first hundred of their errors."""
@@ -146,6 +159,7 @@ class BulkRun(Generic[T]):
 
     async def aclose(self) -> None:
         """End the run and the calls in flight, whose cost then stays unknown."""
+        self._is_closed = True
         self.stop()
         tasks = [*self._tasks, *([] if self._feeder is None else [self._feeder])]
         for task in tasks:
@@ -161,10 +175,13 @@ class BulkRun(Generic[T]):
         if self._feeder is None:
             self._begin()
         while not self._ready:
-            if self._feeder is None or (self._feeder.done() and not self._tasks):
-                await self._end()
-            self._arrived.clear()
-            await self._arrived.wait()
+            if not self._is_over:
+                self._arrived.clear()
+                await self._arrived.wait()
+            elif self._early:  # after an item that has no outcome
+                self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+            else:
+                self._end()
         self._unread -= 1
         self._room.set()
         return self._ready.popleft()
@@ -180,10 +197,14 @@ class BulkRun(Generic[T]):
         self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._started = time.monotonic()
         self._feeder = asyncio.ensure_future(self._feed())
+        self._feeder.add_done_callback(self._note_input_end)
 
-    async def _end(self) -> NoReturn:
+    @property
+    def _is_over(self) -> bool:
+        return self._feeder is not None and self._feeder.done() and not self._tasks
+
+    def _end(self) -> NoReturn:
         """Raise what ended the run."""
-        self._call.close()
         self._report(is_last=True)
         if self._problem is not None:
             problem, self._problem = self._problem, None
@@ -207,7 +228,9 @@ class BulkRun(Generic[T]):
                     if self._is_stopping:
                         self._width.release()
                         break
-                    self._tasks.add(asyncio.ensure_future(self._ask(question)))
+                    task = asyncio.ensure_future(self._ask(question))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._note_end)
                 index += 1
                 if index % TURN_ITEMS == 0:
                     await asyncio.sleep(0)
@@ -216,9 +239,17 @@ class BulkRun(Generic[T]):
         except Exception as error:  # noqa: BLE001 - of the input, for the caller
             self._problem = self._problem or error
         finally:
+            self._is_fed = True
             await items.aclose()
-            self._call.finish_input()
-            self._arrived.set()
+
+    def _note_input_end(self, feeder: Task[None]) -> None:
+        """Note the end of the input, also if it was cancelled before its first step."""
+        if not feeder.cancelled() and (error := feeder.exception()) is not None:
+            self._problem = self._problem or error
+        elif feeder.cancelled() and not self._is_stopping:
+            self._stop_with(MiniLLMError("the input of the run was cancelled before its end"))
+        self._call.finish_input()
+        self._note_progress()
 
     async def _has_room(self) -> bool:
         """Wait until few enough outcomes are unread. Return False if the run is to end."""
@@ -227,22 +258,40 @@ class BulkRun(Generic[T]):
             await self._room.wait()
         return not self._is_stopping
 
-    async def _ask(self, question: Question) -> None:
-        attempts: Sequence[Attempt] = ()
+    async def _ask(self, question: Question) -> Sequence[Attempt]:
+        """Ask an item and deliver its outcome; return its attempts."""
+        mark_call()
         try:
             outcome: BulkOutcome[T] = await self._call.ask(question)
-            attempts = outcome.cost.attempts
-            if self._call.problem is not None:
-                self._stop_with(self._call.problem)
-            self._deliver(outcome)
-        except Exception as error:  # noqa: BLE001 - not of the library: for the caller
+        except asyncio_module().CancelledError:
+            self.total += CostTotal(unknown=1)
+            raise
+        if self._call.problem is not None:
+            self._stop_with(self._call.problem)
+        self._deliver(outcome)
+        return outcome.cost.attempts
+
+    def _note_end(self, task: Task[Sequence[Attempt]]) -> None:
+        """Note the end of a call, also if it was cancelled before its first step."""
+        self._tasks.discard(task)
+        attempts: Sequence[Attempt] = ()
+        if task.cancelled():
+            if not self._is_closed:
+                self._stop_with(MiniLLMError("a call of the run was cancelled from outside"))
+        elif (error := task.exception()) is not None:  # not of the library: for the caller
             self._stop_with(error)
-        finally:
-            task = asyncio_module().current_task()
-            assert task is not None
-            self._tasks.discard(task)
-            self._width.release(attempts)  # last, since the next item may wait for it
-            self._arrived.set()
+        else:
+            attempts = task.result()
+        self._width.release(attempts)
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        if self._is_over:
+            try:
+                self._call.close()
+            except StorageError as error:
+                self._problem = self._problem or error
+        self._arrived.set()
 
     def _stop_with(self, problem: BaseException) -> None:
         self._problem = self._problem or problem
@@ -405,23 +454,25 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
         check_batches(generator, settings, tools=tools, width=width, journal=journal)
     if pace is not None:
         settings = settings.replace(pace=pace)
-    record = None
-    if journal is not None:
-        record = RunJournal(journal, retries_failed=retry_failed)
-        if settings.budget is not None:
-            settings.budget.charge(record.committed)
-    batches = None
-    if batch and record is not None:
-        batches = BatchQueue(generator, settings, record)
-        width = Width(batches.max_rows, batches.max_rows)
-    elif record is not None and record.open_rows:
-        record.close()
-        raise InvalidParameterError(
-            f"{len(record.open_rows)} items of this journal are in batches whose results were not "
-            "fetched yet: run it with batch=True, or name another journal"
+    record = None if journal is None else RunJournal(journal, retries_failed=retry_failed)
+    try:
+        batches = None
+        if batch and record is not None:
+            batches = BatchQueue(generator, settings, record)
+            width = Width(batches.max_rows, batches.max_rows)
+        elif record is not None:
+            record.check_no_batches()
+        call = ItemCall(
+            generator, settings, prompt=prompt, tools=tools, loop=loop, journal=record, key=key,
+            batches=batches,
+        )  # fmt: skip
+        bulk: BulkRun[Any] = BulkRun(
+            items, call, width=width, is_ordered=ordered, on_progress=on_progress
         )
-    call = ItemCall(
-        generator, settings, prompt=prompt, tools=tools, loop=loop, journal=record, key=key,
-        batches=batches,
-    )  # fmt: skip
-    return BulkRun(items, call, width=width, is_ordered=ordered, on_progress=on_progress)
+        if settings.budget is not None and record is not None:
+            settings.budget.charge(record.committed)
+    except BaseException:  # whose traceback would hold the journal
+        if record is not None:
+            record.close()
+        raise
+    return bulk

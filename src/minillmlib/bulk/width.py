@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
+from minillmlib.client.pacing import share, wake
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
+from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import Attempt
 from minillmlib.types.values import check_number
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop, Event
 
 START, MAXIMUM = 20, 200
 SLOW_START_FACTOR = 2.0
@@ -36,7 +38,7 @@ class Width:
     5 % a round. It grows only if it was used, and after other server errors it waits.
 
     Runs that share a `Width`, and those that name none and ask one server with one key, have their
-    calls in flight together.
+    calls in flight together. Tasks, threads and event loops may share a width.
 
     Args:
         start: The width at the beginning.
@@ -62,35 +64,43 @@ class Width:
         self._is_slow_start = True
         self._clean = self._peak = 0  # calls that were taken, and the most in flight, of a round
         self._cut_at = -COOLDOWN_SECS
-        self._waiters: deque[Future[None]] = deque()
+        self._waiters: deque[tuple[AbstractEventLoop, Event]] = deque()
+        self._lock = fork_safe_lock()
 
     async def acquire(self) -> None:
         """Wait until one more call may be in flight. First come, first served."""
-        if self.in_use >= self.limit or self._waiters:
-            future = asyncio_module().get_running_loop().create_future()
-            self._waiters.append(future)
-            try:
-                await future
-            except BaseException:
-                if future.done() and not future.cancelled():
-                    self.release()
-                elif future in self._waiters:
-                    self._waiters.remove(future)
-                raise
-        else:
-            self.in_use += 1
-        self._peak = max(self._peak, self.in_use)
+        asyncio = asyncio_module()
+        with self._lock:
+            if self.in_use < self.limit and not self._waiters:
+                self._take()
+                return
+            waiter = asyncio.get_running_loop(), asyncio.Event()
+            self._waiters.append(waiter)
+        try:
+            await waiter[1].wait()
+        except BaseException:
+            with self._lock:
+                is_in_line = waiter in self._waiters
+                if is_in_line:
+                    self._waiters.remove(waiter)
+            if not is_in_line:
+                self.release()
+            raise
 
     def release(self, attempts: Sequence[Attempt] = ()) -> None:
         """Note that a call ended, and what the server said to its attempts."""
-        self.in_use -= 1
-        if attempts:
-            self._learn([attempt.status for attempt in attempts])
-        while self._waiters and self.in_use < self.limit:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                self.in_use += 1
-                waiter.set_result(None)
+        with self._lock:
+            self.in_use -= 1
+            if attempts:
+                self._learn([attempt.status for attempt in attempts])
+            while self._waiters and self.in_use < self.limit:
+                with contextlib.suppress(RuntimeError):  # its loop is closed
+                    wake(*self._waiters.popleft())
+                    self._take()
+
+    def _take(self) -> None:
+        self.in_use += 1
+        self._peak = max(self._peak, self.in_use)
 
     def _learn(self, statuses: Sequence[int | None]) -> None:
         now = time.monotonic() - self._started
@@ -129,16 +139,22 @@ class Width:
         return f"Width(limit={self.limit}, in_use={self.in_use}, maximum={self.maximum})"
 
 
-_shared: WeakKeyDictionary[AbstractEventLoop, dict[object, Width]] = WeakKeyDictionary()
+# Whether this is part of an item of a run, such as a tool.
+_is_in_call: ContextVar[bool] = ContextVar("_is_in_call", default=False)
+
+
+def mark_call() -> None:
+    """Note that all that follows in this task is part of an item of a run."""
+    _is_in_call.set(True)
 
 
 def width_for(width: int | Width | None, generator: GeneratorInfo) -> Width:
-    """Return the given width, a fixed one, or that of all runs at this server with this key."""
+    """Return the given width, a fixed one, or that of all runs at this server with this key.
+
+    A run in an item of another run has its own: it would wait for a place that only its end frees.
+    """
     if isinstance(width, Width):
         return width
     if width is not None:
         return Width(width, width)
-    parts = urlsplit(generator.base_url)
-    key = (parts.scheme, parts.netloc, repr(generator.credential))
-    widths = _shared.setdefault(asyncio_module().get_running_loop(), {})
-    return widths.setdefault(key, Width())
+    return Width() if _is_in_call.get() else share(Width, generator)

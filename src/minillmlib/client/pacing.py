@@ -6,7 +6,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -23,11 +23,13 @@ from minillmlib.types.pace import Pace
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Event, TimerHandle
 
+T = TypeVar("T")
+
 # The timer of a line waits at least so long, so that it lets several go at once, and at most so
 # long, since other loops change the line.
 MIN_SECS, MAX_SECS = 0.05, 1.0
 
-MAX_SHARED = 1000  # paces in an event loop
+MAX_SHARED = 1000  # in an event loop
 
 
 class Turn:
@@ -49,7 +51,7 @@ class Turn:
         request.size = len(prepared.request.body)
         request.max_output = self._max_output_tokens(prepared)
         decided = asyncio_module().Event()
-        request.on_decided = partial(_wake, loop, decided)
+        request.on_decided = partial(wake, loop, decided)
         self._pause = None
         started = loop.time()
         self._pace.join(request)
@@ -110,7 +112,8 @@ class Turn:
         timer.serve()
 
 
-def _wake(loop: AbstractEventLoop, decided: Event) -> None:
+def wake(loop: AbstractEventLoop, decided: Event) -> None:
+    """Set an event of a loop, from any thread. Raises `RuntimeError` if the loop is closed."""
     if asyncio_module()._get_running_loop() is loop:  # noqa: SLF001 - documented, and never raises
         decided.set()  # a quarter of the time of the other way, which wakes the loop by a pipe
     else:
@@ -144,20 +147,25 @@ class _Timer:
         self.serve()
 
 
-_shared: WeakKeyDictionary[AbstractEventLoop, OrderedDict[object, Pace]] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[AbstractEventLoop, OrderedDict[object, Any]] = WeakKeyDictionary()
+
+
+def share(kind: type[T], generator: GeneratorInfo, *parts: object) -> T:
+    """Return what all users of one server with one key in this event loop share, or a new one."""
+    url, credential = urlsplit(generator.base_url), generator.credential
+    key: tuple[object, ...] = (kind, url.scheme, url.netloc, credential, *parts)
+    try:
+        hash(key)
+    except TypeError:  # a source of the caller's own
+        key = (kind, url.scheme, url.netloc, repr(credential), *parts)
+    known = _shared.setdefault(asyncio_module().get_running_loop(), OrderedDict())
+    value: T = known.setdefault(key, kind())
+    known.move_to_end(key)
+    if len(known) > MAX_SHARED:
+        known.popitem(last=False)
+    return value
 
 
 def shared_pace(generator: GeneratorInfo) -> Pace:
     """Return the learned pace of all runs in this event loop that ask one model with one key."""
-    parts, credential = urlsplit(generator.base_url), generator.credential
-    key: tuple[object, ...] = (parts.scheme, parts.netloc, generator.model, credential)
-    try:
-        hash(key)
-    except TypeError:  # a source of the caller's own
-        key = (*key[:-1], repr(credential))
-    paces = _shared.setdefault(asyncio_module().get_running_loop(), OrderedDict())
-    pace = paces.setdefault(key, Pace())
-    paces.move_to_end(key)
-    if len(paces) > MAX_SHARED:
-        paces.popitem(last=False)
-    return pace
+    return share(Pace, generator, generator.model)

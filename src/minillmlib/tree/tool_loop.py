@@ -26,7 +26,7 @@ from minillmlib.json_value import JsonValue
 from minillmlib.locks import fork_safe_lock
 from minillmlib.structured.signature import code_of
 from minillmlib.types.messages import PARTS, ContentPart, MessageContent, TextPart
-from minillmlib.types.parameters import ParametersLike, node_parameters
+from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 from minillmlib.types.responses import StreamChunk
 from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, ToolLike, as_tool
 from minillmlib.types.values import check_choice, check_kind, check_number
@@ -227,16 +227,9 @@ class ToolRun(Generic[NodeT]):
     ) -> None:
         check_kind("the settings of a tool loop", loop, ToolLoop)
         self._tools = _by_name(tools)
-        definitions = [_definition_of(tool) for tool in self._tools.values()]
         settings = node_parameters(params)
-        for tool in settings.params.tools or ():
-            if as_tool(tool).name not in self._tools:
-                raise InvalidParameterError(
-                    f"the parameters have a tool {as_tool(tool).name!r} that run_tools was not "
-                    "given; give all tools to run_tools"
-                )
         choice = settings.params.tool_choice
-        self._settings = settings.with_params(settings.params.replace(tools=definitions))
+        self._settings = tool_settings(settings, tools)
         self._later_settings = self._settings
         if isinstance(choice, ToolChoice) and choice.mode in ("required", "tool"):
             free = self._settings.params.replace(tool_choice=None)  # else it would never answer
@@ -564,6 +557,21 @@ async def _run_in_thread(function: Callable[[ToolCall], object], call: ToolCall)
         return value
     finally:
         del problem  # its traceback has this frame
+
+
+def tool_settings(
+    settings: NodeCompletionParameters, tools: Sequence[ToolLike | Tool]
+) -> NodeCompletionParameters:
+    """Return the settings of the first call of a loop with these tools."""
+    by_name = _by_name(tools)
+    for tool in settings.params.tools or ():
+        if as_tool(tool).name not in by_name:
+            raise InvalidParameterError(
+                f"the parameters have a tool {as_tool(tool).name!r} that run_tools was not "
+                "given; give all tools to run_tools"
+            )
+    definitions = [_definition_of(tool) for tool in by_name.values()]
+    return settings.with_params(settings.params.replace(tools=definitions))
 
 
 def _by_name(tools: Sequence[ToolLike | Tool]) -> dict[str, Tool | ToolDefinition]:
