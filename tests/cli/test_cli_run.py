@@ -529,6 +529,7 @@ def test_a_dry_run_shows_the_first_requests_and_the_most_that_all_may_cost(servi
     assert re.fullmatch(pattern, out.splitlines()[-1])
     code, out, _ = run(service, "run", "in.txt", "--dry-run")
     assert "their maximum cost needs --price and --max-tokens" in out
+    Path("in.txt").write_text("Oslo\n")
     code, _, err = run(service, "run", "in.txt", "--dry-run", OPENAI_API_KEY="")
     assert (code, "set the environment variable OPENAI_API_KEY" in err) == (1, True)
 
