@@ -255,7 +255,7 @@ def test_a_place_where_no_file_can_be_is_a_typed_error(place):
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(StorageError, match="it is a pipe"):
-        grown(3).save_tree(tmp_path / "pipe")
+        grown("a", 3).save_tree(tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
 
 
