@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
 from minillmlib.errors import StorageError
 
@@ -45,7 +45,16 @@ def open_regular(path: FilePath) -> IO[bytes]:
 
 def _check_regular(descriptor: int) -> None:
     """Raise `OSError` unless an open file is a regular one."""
-    mode = os.fstat(descriptor).st_mode
+    _check_mode(os.fstat(descriptor).st_mode)
+
+
+def _check_replaceable(mode: int) -> None:
+    """Raise `OSError` for a pipe or a device, which the system would let be replaced."""
+    if not stat.S_ISDIR(mode):
+        _check_mode(mode)
+
+
+def _check_mode(mode: int) -> None:
     if not stat.S_ISREG(mode):
         kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
         kind = "a directory" if stat.S_ISDIR(mode) else kind
@@ -58,6 +67,8 @@ def write_whole(path: FilePath, pieces: Iterable[bytes]) -> None:
     Raises `OSError`, or the exception that `pieces` raises; the old file is then unchanged.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
+    with contextlib.suppress(FileNotFoundError):
+        _check_replaceable(target.stat().st_mode)
     draft = target.with_name(f".{target.name[:50]}.{os.urandom(8).hex()}.tmp")
     try:
         with draft.open("xb") as file:
@@ -100,7 +111,16 @@ def file_name(path: FilePath) -> str:
     return Path(os.fsdecode(path)).name
 
 
-_journals: weakref.WeakSet[FileJournal] = weakref.WeakSet()
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+_journals: weakref.WeakSet[_Closable] = weakref.WeakSet()
+
+
+def close_in_children(journal: _Closable) -> None:
+    """Close a locked file in each process that is forked from this one."""
+    _journals.add(journal)
 
 
 def _close_inherited() -> None:
@@ -130,7 +150,7 @@ class FileJournal:
         self._own: tuple[int, int] | None = None  # of the one that was appended to
         self._size = 0  # when it was
         self._tail = b""  # the end of it, then
-        _journals.add(self)
+        close_in_children(self)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:

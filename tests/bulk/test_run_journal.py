@@ -351,6 +351,19 @@ def test_closing_that_is_cancelled_closes_the_journal_all_the_same(tmp_path):
     run(main())
 
 
+def test_a_forked_process_does_not_hold_the_journal(tmp_path):
+    bulk = map_complete(["a"], Server().generator, journal=tmp_path / "j")
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        run(bulk.collect())
+        run(map_complete(["a"], Server().generator, journal=tmp_path / "j").aclose())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_full_disk_ends_the_run_and_loses_no_answer(tmp_path, monkeypatch):
     server = Server(secs=0.001)
     plain, left = os.write, [2000]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -256,6 +257,8 @@ def test_csv_has_the_columns_of_the_first_json_line(service, folder):
         (["in.csv", "-p", "{id}", "-o", "x.csv", "--journal", "x.csv"], "name the same file"),
         (["in.csv", "-p", "{id}", "-o", "mine.csv"], "no journal says that a run wrote it"),
         (["in.csv", "-p", "{id}", "-o", "mine.csv", "--no-journal"], "--force"),
+        (["in.csv", "-p", "{id}", "-o", "pipe", "--force"], "is no regular file"),
+        (["in.csv", "-p", "{id}", "-o", ".", "--force"], "is no regular file"),
         (["in.csv", "-p", "{id}", "--no-journal", "--journal", "j"], "exclude each other"),
         (["in.csv", "-p", "{id}", "--budget", "lots"], "--budget takes dollars"),
         (["in.csv", "-p", "{id}", "--budget", "1"], "needs --price and --max-tokens"),
@@ -270,6 +273,7 @@ def test_wrong_use_is_an_error_and_nothing_is_sent_or_written(service, folder, o
     Path("open.csv").write_text('a,b\n1,"2\n')
     Path("odd.json").write_text('{"type": "string", "if": {}}')
     Path("mine.csv").write_text("precious\n")
+    os.mkfifo("pipe")
     before = sorted(folder.iterdir())
     code, out, err = run(service, "run", *options)
     assert (code, out) == (1 if "cannot be read" in problem else 2, "")

@@ -252,6 +252,13 @@ def test_a_place_where_no_file_can_be_is_a_typed_error(place):
     root.add_user("goes on")
 
 
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="it is a pipe"):
+        grown("a", 3).save_tree(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_eight_processes_that_save_to_one_file_leave_one_whole_winner(tmp_path):
     path = tmp_path / "tree"
     names = [letter * (number + 1) for number, letter in enumerate("abcdefgh")]

@@ -16,7 +16,7 @@ import msgspec
 from minillmlib import errors
 from minillmlib.bulk.outcome import is_final
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FilePath, open_regular, try_lock
+from minillmlib.files import FilePath, close_in_children, open_regular, try_lock
 from minillmlib.tree.records import encode_lossy
 from minillmlib.tree.tree_file import as_storage_error
 from minillmlib.types.costs import Attempt, CostInfo, CostTotal, exact_sum, parse_usd
@@ -179,6 +179,7 @@ class RunJournal:
         self.spent = CostTotal()
         self.maybe_paid = 0
         self.committed = Decimal(0)
+        close_in_children(self)
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             self._reader = open_regular(self._path)

@@ -424,7 +424,7 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
         journal: A file that records what was asked and answered, so that the same call, after a
             crash or an end, asks only what is missing. One run at a time may use it.
         key: Function of an item that returns its name in the journal. By default that is a hash of
-            the request, so that a changed prompt, model or parameter is asked again.
+            the request, so that a changed prompt, model, parameter or tool is asked again.
         retry_failed: Whether to ask again the items that failed permanently in an earlier run.
             Those that failed temporarily are asked again in any case.
         budget: The budget that covers the run. It takes precedence over that in `params`.

@@ -297,6 +297,8 @@ def _check_files(files: RunFiles, journal: Path | None) -> None:
         return
     if journal is not None and is_same_file(output, journal):
         raise InvalidParameterError("--output and --journal name the same file")
+    if output.exists() and not output.is_file():
+        raise InvalidParameterError(f"{str(output)!r} is no regular file; name one in --output")
     if output.exists() and not files.is_forced and (journal is None or not journal.exists()):
         raise InvalidParameterError(
             f"{str(output)!r} exists, and no journal says that a run wrote it; name another file "
