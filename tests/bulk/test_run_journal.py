@@ -351,6 +351,25 @@ def test_closing_that_is_cancelled_closes_the_journal_all_the_same(tmp_path):
     run(main())
 
 
+def test_a_disk_that_fails_at_the_end_is_told_after_all_outcomes(tmp_path, monkeypatch):
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    outcomes = []
+    with pytest.raises(StorageError, match="Input/output error"):
+        bulk = map_complete(list("ab"), Server(secs=0.01).generator, journal=tmp_path / "j")
+        monkeypatch.setattr("minillmlib.bulk.journal.SYNC_SECS", 60)
+        monkeypatch.setattr(os, "fsync", fail)
+        for outcome in iterate(bulk):
+            outcomes.append(outcome.text)
+    assert sorted(outcomes) == ["A", "B"]
+    monkeypatch.undo()
+    assert (
+        len(run(map_complete(list("ab"), Server().generator, journal=tmp_path / "j").collect()))
+        == 2
+    )
+
+
 def test_a_forked_process_does_not_hold_the_journal(tmp_path):
     bulk = map_complete(["a"], Server().generator, journal=tmp_path / "j")
     child = os.fork()

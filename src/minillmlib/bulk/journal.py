@@ -325,17 +325,23 @@ class RunJournal:
                 os.fsync(self._descriptor)
                 self._synced_at = time.monotonic()
         except OSError as error:
-            os.ftruncate(self._descriptor, size)
-            raise StorageError(
-                f"the journal {self._name!r} cannot be written ({error.strerror or error}); the "
-                "run has ended: make room and run it again, and only what is missing is asked"
-            ) from None
+            with contextlib.suppress(OSError):  # else the next run cuts it off
+                os.ftruncate(self._descriptor, size)
+            raise self._no_room(error) from None
+
+    def _no_room(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"the journal {self._name!r} cannot be written ({error.strerror or error}); the "
+            "run has ended: make room and run it again, and only what is missing is asked"
+        )
 
     def close(self) -> None:
         """Write everything to the disk and unlock the file. May be called again."""
         if self._descriptor >= 0:
             try:
                 os.fsync(self._descriptor)
+            except OSError as error:
+                raise self._no_room(error) from None
             finally:
                 self._release()
 
