@@ -337,7 +337,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
             return cls.custom("completions", *_split_address(name, model), wire="completions")
         if find_preset(name) is not None:
             if not model:
-                raise InvalidParameterError(f"{name!r} needs a model; write {name}:MODEL")
+                form = "local, or local:FILE" if name == "local" else f"{name}:MODEL"
+                raise InvalidParameterError(f"{name!r} needs a model; write {form}")
             return cls.preset(name, model)
         shown = "this text" if "@" in str(spec) else repr(spec)  # it may hold a password
         raise InvalidParameterError(

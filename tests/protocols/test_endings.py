@@ -263,7 +263,7 @@ def test_text_and_calls_in_two_choices_are_one_answer(ends):
 def test_several_answers_are_refused_before_anything_is_sent(wire, n):
     generator = wire(ScriptedReply.json({}))
     params = ONCE.with_params(CompletionParameters(max_tokens=9, extra={"n": n}))
-    with pytest.raises(InvalidParameterError, match="one call for each answer"):
+    with pytest.raises(InvalidParameterError, match="use complete_many"):
         whole(generator, params)
     assert not generator.transport.requests
 

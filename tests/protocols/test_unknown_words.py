@@ -11,6 +11,7 @@ import ast
 import enum
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import string
@@ -983,6 +984,32 @@ MODEL_FACTS = (
     "a model of another name gets the common request, and the server's refusal is an error"
 )
 OUR_FIELDS = "fields of our own values; tests/streaming/test_accumulator.py walks them"
+
+
+@door(
+    "protocols.batches.anthropic.STATUSES",
+    "protocols.batches.base._ID",
+    "protocols.batches.openai.ENDED",
+    "protocols.batches.openai.RUNNING",
+    "protocols.batches.openai.SKIPPED",
+)
+def feed_a_batch(word: str) -> None:
+    openai, claude = OpenAiProvider.batches, minillmlib.AnthropicProvider.batches
+    assert openai is not None
+    assert claude is not None
+    batch = {"id": "batch_1", "status": word}
+    with pytest.raises(MalformedResponseError, match="unknown state"):
+        openai.parse_status(batch)
+    with pytest.raises(MalformedResponseError):
+        openai.parse_status({"id": f"../{word}", "status": "completed"})
+    row = openai.parse_result(json.dumps({"custom_id": "a", "error": {"code": word}}).encode())
+    assert (row.status, row.was_skipped) == (500, False)
+    failure = {"type": "error", "error": {"type": word, "message": "no"}}
+    result = {"type": "errored", "error": failure}
+    row = claude.parse_result(json.dumps({"custom_id": "a", "result": result}).encode())
+    assert (row.status, row.was_skipped) == (500, False)
+
+
 NOT_FED = {
     "protocols.cache_control.Effect": "words of our own",
     "protocols.cache_control.OUTSIDE_PROMPT": CACHE_EFFECTS,

@@ -229,6 +229,15 @@ def test_a_wrong_custom_spec_is_an_error_with_an_example(spec):
 
 
 @pytest.mark.parametrize(
+    ("spec", "advice"),
+    [("openai:", "write openai:MODEL"), ("local:", "write local, or local:FILE")],
+)
+def test_a_spec_without_its_model_is_an_error_that_says_how_to_write_it(spec, advice):
+    with pytest.raises(InvalidParameterError, match=advice):
+        GeneratorInfo.from_spec(spec)
+
+
+@pytest.mark.parametrize(
     "spec",
     ["custom:https://user:pass-canary@h/v1:m", "custom:https://h:99999/v1:m", "custom:http://:m"],
 )
@@ -288,7 +297,7 @@ def test_a_blank_address_in_the_environment_is_none(monkeypatch):
     assert GeneratorInfo.openai("m").base_url == "https://api.openai.com/v1"
 
 
-@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "openai:", "zzz:m", ":m", "local:", None, 3])
+@pytest.mark.parametrize("spec", ["", "gpt-4o-mini", "zzz:m", ":m", None, 3])
 def test_a_wrong_spec_is_an_error_that_lists_the_providers(spec):
     with pytest.raises(InvalidParameterError, match="openrouter, openai, anthropic"):
         GeneratorInfo.from_spec(spec)

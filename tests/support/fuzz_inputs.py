@@ -247,7 +247,7 @@ def _counts_in(body: bytes) -> bytes:
 @cache
 def recorded() -> Recorded:
     """The corpora, made of the golden files."""
-    files = {path.name: path.read_bytes() for path in sorted(GOLDEN.iterdir())}
+    files = {path.name: path.read_bytes() for path in sorted(GOLDEN.iterdir()) if path.is_file()}
     whole = {name: data for name, data in files.items() if name.endswith(".json")}
     streams = {name: data for name, data in files.items() if name.endswith(".sse")}
     events = [(wire_of(name), event) for name in streams for event in event_data(streams[name])]

@@ -323,7 +323,9 @@ def test_half_a_character_which_no_file_can_hold_is_replaced_in_files(text, tmp_
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"x", [], {}, object()])
 def test_a_placeholder_takes_what_a_file_can_give_back(value):
-    with pytest.raises(InvalidParameterError, match=r"the value of \{x\} must be a text or a number"):
+    with pytest.raises(
+        InvalidParameterError, match=r"the value of \{x\} must be a text or a number"
+    ):
         ChatNode.root("s").set_format_kwarg("x", value)
     with pytest.raises(InvalidParameterError, match="too long to show"):
         ChatNode.root("s").set_format_kwarg("x", 10**5000)
