@@ -22,6 +22,7 @@ from minillmlib import (
     BulkProgress,
     ChatNode,
     CompletionParameters,
+    CostTotal,
     HttpRequest,
     HttpResponse,
     InvalidParameterError,
@@ -29,13 +30,15 @@ from minillmlib import (
     NodeCompletionParameters,
     PartialFailureError,
     RateLimitError,
+    ReadError,
+    RequestTimeoutError,
     ToolLoop,
     Width,
     iterate,
     map_complete,
     run,
 )
-from minillmlib.testing import ScriptedReply
+from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 ONCE = NodeCompletionParameters(retry=0, deadline_secs=0.2)  # a 429 is not waited for
 
@@ -491,3 +494,22 @@ def test_a_refused_key_is_the_error_of_the_run():
     server = Server(refuses(401, "a"))
     with pytest.raises(AuthenticationError, match="no a"):
         run(map_complete(["a"], server.generator).collect())
+
+
+@pytest.mark.parametrize("fault", ["hangs", "breaks off"])
+def test_a_call_that_hangs_or_breaks_off_harms_no_other(fault):
+    class Faulty(Server):
+        async def send(self, request: HttpRequest) -> HttpResponse:
+            if b'"b"' not in request.body:
+                return await super().send(request)
+            if fault == "hangs":
+                await asyncio.sleep(60)
+            cut = ScriptedReply(pieces=(b'{"choices": [',), breaks_off=True)
+            return await ScriptedTransport([cut]).send(request)
+
+    params = NodeCompletionParameters(retry=0, timeout_secs=0.1)
+    outcomes = run(map_complete(list("abc"), Faulty().generator, params, ordered=True).collect())
+    assert [one.text for one in outcomes] == ["A", None, "C"]
+    kind = RequestTimeoutError if fault == "hangs" else ReadError
+    assert isinstance(outcomes[1].error, kind)
+    assert not CostTotal.of([outcomes[1].cost]).is_exact

@@ -19,7 +19,7 @@ from minillmlib.json_value import JsonValue
 from minillmlib.tree.node import ChatNode
 from minillmlib.tree.records import new_hasher
 from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun, tool_settings
-from minillmlib.types.costs import CostInfo, CostTotal
+from minillmlib.types.costs import Attempt, CostTotal
 from minillmlib.types.parameters import NodeCompletionParameters
 from minillmlib.types.tools import ToolLike
 
@@ -121,10 +121,11 @@ class ItemCall:
         except MiniLLMError as error:
             failure = error
             self._record(lambda journal: journal.record_failed(key, index, failure))
-            cost = CostInfo.of(error.attempts)
-            return BulkOutcome(index=index, key=key, error=error, cost=cost)
+            return BulkOutcome(index=index, key=key, error=error, attempts=error.attempts)
         self._record(lambda journal: journal.record_done(key, index, _turns(node, answer)))
-        return BulkOutcome(index=index, key=key, node=answer, cost=_cost_since(node, answer))
+        return BulkOutcome(
+            index=index, key=key, node=answer, attempts=_attempts_since(node, answer)
+        )
 
     async def _answer(self, question: Question) -> ChatNode:
         node = question.node
@@ -139,7 +140,7 @@ class ItemCall:
             async with run:
                 return await run.collect()
         except MiniLLMError as error:
-            error.attempts = (*_cost_since(node, run.node).attempts, *error.attempts)
+            error.attempts = (*_attempts_since(node, run.node), *error.attempts)
             raise
 
     def _node_of(self, index: int, item: Item) -> ChatNode:
@@ -206,9 +207,10 @@ def _restore(
     """Return the outcome that an earlier run recorded."""
     index, key, node = question.index, question.key, question.node
     if not isinstance(ended, DoneRecord):
-        error = ended.to_error()
-        cost = CostInfo.of(error.attempts)
-        return BulkOutcome(index=index, key=key, error=error, cost=cost, is_from_journal=True)
+        error, attempts = ended.to_error(), ended.attempts
+        return BulkOutcome(
+            index=index, key=key, error=error, attempts=attempts, is_from_journal=True
+        )
     last = node
     for turn in ended.turns:
         if turn.response is not None:
@@ -216,8 +218,8 @@ def _restore(
         elif turn.message is not None and turn.message.tool_call_id is not None:
             content, is_error = turn.message.content, turn.message.is_error
             last = last.add_tool_result(turn.message.tool_call_id, content, is_error=is_error)
-    cost = _cost_since(node, last)
-    return BulkOutcome(index=index, key=key, node=last, cost=cost, is_from_journal=True)
+    attempts = _attempts_since(node, last)
+    return BulkOutcome(index=index, key=key, node=last, attempts=attempts, is_from_journal=True)
 
 
 def _since(node: ChatNode, last: ChatNode) -> Iterator[ChatNode]:
@@ -237,7 +239,7 @@ def _turns(node: ChatNode, last: ChatNode) -> tuple[Turn, ...]:
     return tuple(reversed(turns))
 
 
-def _cost_since(node: ChatNode, last: ChatNode) -> CostInfo:
-    """Return the cost of the answers after a node."""
+def _attempts_since(node: ChatNode, last: ChatNode) -> tuple[Attempt, ...]:
+    """Return the attempts of the answers after a node."""
     answers = [each.response for each in _since(node, last) if each.is_generated]
-    return CostInfo.of(tuple(one for answer in reversed(answers) for one in answer.attempts))
+    return tuple([one for answer in reversed(answers) for one in answer.attempts])

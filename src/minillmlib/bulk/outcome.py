@@ -17,7 +17,7 @@ from minillmlib.errors import (
     PermissionDeniedError,
 )
 from minillmlib.tree.node import ChatNode, ParsedNode
-from minillmlib.types.costs import CostInfo, CostTotal
+from minillmlib.types.costs import Attempt, CostInfo, CostTotal
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         node: The node of the answer, or None if the item failed. Each item has a conversation of
             its own, unless it was a node.
         error: The error that the item failed with, or None.
-        cost: The cost of all its attempts.
+        attempts: Every request that was made for the item.
         is_from_journal: Whether an earlier run recorded the outcome, so that nothing was sent.
     """
 
@@ -60,8 +60,13 @@ class BulkOutcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     key: str = ""
     node: ChatNode | None = None
     error: MiniLLMError | None = None
-    cost: CostInfo = CostInfo.of(())
+    attempts: tuple[Attempt, ...] = ()
     is_from_journal: bool = False
+
+    @property
+    def cost(self) -> CostInfo:
+        """The cost of all attempts."""
+        return CostInfo.of(self.attempts)
 
     @property
     def text(self) -> str | None:

@@ -269,7 +269,7 @@ class BulkRun(Generic[T]):
         if self._call.problem is not None:
             self._stop_with(self._call.problem)
         self._deliver(outcome)
-        return outcome.cost.attempts
+        return outcome.attempts
 
     def _note_end(self, task: Task[Sequence[Attempt]]) -> None:
         """Note the end of a call, also if it was cancelled before its first step."""
@@ -301,7 +301,7 @@ class BulkRun(Generic[T]):
         self._counts["done" if outcome.error is None else "failed"] += 1
         self._counts["from_journal"] += outcome.is_from_journal
         if not outcome.is_from_journal:
-            self.total += CostTotal.of([outcome.cost])
+            self.total += CostTotal.of([attempt.cost for attempt in outcome.attempts])
         if outcome.error is not None:
             self._note_failure(outcome.error, is_old=outcome.is_from_journal)
         if self._is_ordered:
