@@ -164,7 +164,6 @@ class RunJournal:
     """
 
     _descriptor = -1
-    _reader: IO[bytes] | None = None
 
     def __init__(self, path: FilePath, *, retries_failed: bool) -> None:
         self._name = str(path)
@@ -182,9 +181,9 @@ class RunJournal:
         close_in_children(self)
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-            self._reader = open_regular(self._path)
-            self._lock()
-            self._read()
+            with open_regular(self._path) as file:
+                self._lock()
+                self._read(file)
         except BaseException as error:
             self._release()
             if isinstance(error, OSError | ValueError) and not isinstance(error, MiniLLMError):
@@ -201,15 +200,14 @@ class RunJournal:
                 "name another file"
             )
 
-    def _read(self) -> None:
+    def _read(self, file: IO[bytes]) -> None:
         """Read what earlier runs did, and cut off a last line that has no end."""
         sent: dict[str, Decimal] = {}
         lost: list[Decimal] = []
         spent: list[CostTotal] = []
         committed: list[Decimal] = []
-        assert self._reader is not None
         end = 0
-        for number, line in enumerate(self._reader, start=1):
+        for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break
             record = _decode_line(line, number, self._name)
@@ -276,12 +274,12 @@ class RunJournal:
     def find(self, key: str) -> Ended | None:
         """Return what became of an item in an earlier run, if it need not be asked again."""
         place = self._places.get(key)
-        if place is None or self._reader is None:
+        if place is None or self._descriptor < 0:
             return None
         start, size = place
-        self._reader.seek(start)
+        os.lseek(self._descriptor, start, os.SEEK_SET)
         with contextlib.suppress(*BAD_RECORD):
-            record = _decode(self._reader.read(size))
+            record = _decode(os.read(self._descriptor, size))
             if isinstance(record, Ended) and record.key == key:
                 return record
         raise StorageError(
@@ -347,8 +345,6 @@ class RunJournal:
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
-        if self._reader is not None:
-            self._reader.close()
         if descriptor >= 0:
             os.close(descriptor)
 
