@@ -75,8 +75,10 @@ class AnthropicBatches(BatchApi):
     max_bytes = 240_000_000  # of 256 MB
     service_tier = "batch"
     bills_failures = False
+    after_key = "after_id"
 
-    def _url(self, base: str) -> str:
+    def batches_url(self, base: str) -> str:
+        """Return the address of the batches of messages."""
         return base.rstrip("/").removesuffix("/v1") + "/v1/messages/batches"
 
     def encode_row(self, custom_id: str, body: JsonObject, data: bytes) -> bytes:
@@ -88,16 +90,7 @@ class AnthropicBatches(BatchApi):
         """Return the creation with all requests."""
         del model, tag
         body = b'{"requests":[%b]}' % b",".join(rows)
-        return ApiRequest(url=self._url(base), method="POST", body=body)
-
-    def poll(self, base: str, batch_id: str) -> ApiRequest:
-        """Return the request for one batch."""
-        return ApiRequest(url=f"{self._url(base)}/{batch_id}")
-
-    def recent(self, base: str, after: str | None) -> ApiRequest:
-        """Return the request for a page of a hundred batches."""
-        page = "" if after is None else f"&after_id={after}"
-        return ApiRequest(url=f"{self._url(base)}?limit=100{page}")
+        return ApiRequest(url=self.batches_url(base), method="POST", body=body)
 
     def parse_status(self, raw: JsonValue) -> BatchStatus:
         """Return the state."""
@@ -113,7 +106,7 @@ class AnthropicBatches(BatchApi):
 
     def results(self, base: str, status: BatchStatus) -> list[ApiRequest]:
         """Return the request for the results, at the generator's own server."""
-        return [ApiRequest(url=f"{self._url(base)}/{status.id}/results", accept="*/*")]
+        return [ApiRequest(url=f"{self.batches_url(base)}/{status.id}/results", accept="*/*")]
 
     def parse_result(self, line: bytes) -> RowResult:
         """Return the answer or failure in a line."""

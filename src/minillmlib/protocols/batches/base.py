@@ -93,6 +93,7 @@ class BatchApi:
         has_pages: Whether results come in pages, and not in lines.
         has_tags: Whether a batch keeps the tag of its creator, so that it can be found again.
         bills_failures: Whether a request that failed may be on the bill.
+        after_key: The name of `after` in the address of a page of batches.
     """
 
     max_rows: int = 50_000
@@ -102,6 +103,7 @@ class BatchApi:
     has_pages: bool = False
     has_tags: bool = False
     bills_failures: bool = True
+    after_key: str = "after"
 
     def encode_row(self, custom_id: str, body: JsonObject, data: bytes) -> bytes:
         """Return one request as it stands in the batch; `data` is the encoded `body`."""
@@ -128,9 +130,13 @@ class BatchApi:
         """Return the request that creates a batch from a file."""
         raise NotImplementedError
 
+    def batches_url(self, base: str) -> str:
+        """Return the address of all batches."""
+        return f"{base.rstrip('/')}/batches"
+
     def poll(self, base: str, batch_id: str) -> ApiRequest:
         """Return the request for the state of a batch."""
-        raise NotImplementedError
+        return ApiRequest(url=f"{self.batches_url(base)}/{batch_id}")
 
     def parse_status(self, raw: JsonValue) -> BatchStatus:
         """Return the state in a reply to `create` or `poll`."""
@@ -138,7 +144,8 @@ class BatchApi:
 
     def recent(self, base: str, after: str | None) -> ApiRequest:
         """Return the request for a page of batches, the newest first; `after` is a batch's id."""
-        raise NotImplementedError
+        page = "" if after is None else f"&{self.after_key}={after}"
+        return ApiRequest(url=f"{self.batches_url(base)}?limit=100{page}")
 
     def parse_recent(self, raw: JsonValue) -> tuple[list[BatchStatus], str | None]:
         """Return the batches of a page, and the `after` of the next one, if there is one."""

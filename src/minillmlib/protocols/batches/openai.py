@@ -124,17 +124,7 @@ class OpenAiBatches(BatchApi):
             "completion_window": "24h",
             "metadata": {TAG: tag},
         }
-        url = f"{base.rstrip('/')}/batches"
-        return ApiRequest(url=url, method="POST", body=encode_json(body))
-
-    def poll(self, base: str, batch_id: str) -> ApiRequest:
-        """Return the request for one batch."""
-        return ApiRequest(url=f"{base.rstrip('/')}/batches/{batch_id}")
-
-    def recent(self, base: str, after: str | None) -> ApiRequest:
-        """Return the request for a page of a hundred batches."""
-        page = "" if after is None else f"&after={after}"
-        return ApiRequest(url=f"{base.rstrip('/')}/batches?limit=100{page}")
+        return ApiRequest(url=self.batches_url(base), method="POST", body=encode_json(body))
 
     def parse_status(self, raw: JsonValue) -> BatchStatus:
         """Return the state; a batch that failed was refused, and nothing of it ran."""

@@ -90,9 +90,6 @@ class OpenRouterBatches(BatchApi):
     max_bytes = 190_000_000  # of 200 MB
     has_pages = True
 
-    def _url(self, base: str) -> str:
-        return f"{base.rstrip('/')}/batches"
-
     def encode_row(self, custom_id: str, body: JsonObject, data: bytes) -> bytes:
         """Return one of the `requests`, without the model, which the batch names."""
         del data
@@ -104,16 +101,7 @@ class OpenRouterBatches(BatchApi):
         del tag
         head = {"endpoint": "/v1/chat/completions", "model": model, "completion_window": "24h"}
         body = b'%b,"requests":[%b]}' % (encode_json(head)[:-1], b",".join(rows))
-        return ApiRequest(url=self._url(base), method="POST", body=body)
-
-    def poll(self, base: str, batch_id: str) -> ApiRequest:
-        """Return the request for one batch."""
-        return ApiRequest(url=f"{self._url(base)}/{batch_id}")
-
-    def recent(self, base: str, after: str | None) -> ApiRequest:
-        """Return the request for a page of a hundred batches."""
-        page = "" if after is None else f"&after={after}"
-        return ApiRequest(url=f"{self._url(base)}?limit=100{page}")
+        return ApiRequest(url=self.batches_url(base), method="POST", body=body)
 
     def parse_status(self, raw: JsonValue) -> BatchStatus:
         """Return the state, with the results if they are in the reply."""
@@ -133,7 +121,7 @@ class OpenRouterBatches(BatchApi):
         """Return the request for the first page, unless the results came with the state."""
         if status.rows is not None:
             return []
-        return [ApiRequest(url=f"{self._url(base)}/{status.id}/results?limit={PAGE}")]
+        return [ApiRequest(url=f"{self.batches_url(base)}/{status.id}/results?limit={PAGE}")]
 
     def parse_page(
         self, request: ApiRequest, raw: JsonValue
