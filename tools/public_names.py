@@ -16,13 +16,17 @@ DOORS = ("", ".testing", ".local", ".httpx", ".mcp")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {
+    "BatchApi": "object",
     "PartialJsonStream": "AsyncIterator[Any]",
     "Readable": "AsyncIterable",
     "_HttpxResponse": "HttpResponse",
     "_Model": "BaseModel",
 }
 # Methods of public classes that only the library uses.
-PLUMBING = {"Budget": ("reserve", "enqueue", "new_reservation")}
+PLUMBING = {
+    "Budget": ("hold", "reserve", "enqueue", "new_reservation"),
+    "Pace": ("new_request", "join", "serve", "leave", "settle", "refuse"),
+}
 
 
 class InternalNameError(griffe.GriffeError):
