@@ -304,6 +304,31 @@ def test_four_processes_that_are_killed_at_random_keep_every_line_they_told_of(p
     assert len(told) > 20 * WRITERS_SECS
 
 
+def test_a_file_can_be_read_while_a_writer_cuts_what_a_killed_one_left(root, path):
+    root.add_user("x" * 100)
+    line = path.read_bytes().splitlines(keepends=True)[-1]
+    stop = threading.Event()
+
+    def write() -> None:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        while not stop.is_set():
+            size = os.fstat(file).st_size
+            os.write(file, line[:200])
+            os.ftruncate(file, size)
+            os.write(file, line)
+            time.sleep(0.0002)
+        os.close(file)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert loaded_ids(path) == ids(root)
+    finally:
+        stop.set()
+        thread.join()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_children_forked_while_a_tree_grows_go_on_with_it(root, path):

@@ -139,8 +139,9 @@ class TreeReader:
     def read(self, file: IO[bytes], name: str) -> None:
         """Read the lines of a file. A last line without its end was never finished."""
         self._has_header = False
-        number = 1
-        while block := _read_lines(file, name, number):
+        number, unfinished = 1, b""
+        end = _end_of_lines(file)
+        while block := _read_lines(file, end, name, number):
             if number == 1:
                 block = block.removeprefix(BOM_UTF8)  # of Windows editors
             lines = block.split(b"\n")
@@ -152,8 +153,9 @@ class TreeReader:
                 if (kind := kind_of(unfinished)) in OTHER_KINDS:
                     raise StorageError(f"{name!r}: {kind.value}")
                 raise _line_error(name, number, "it is no tree file", unfinished)
-            if unfinished:
-                logger().warning("%r: line %d is cut off and left out", name, number)
+        unfinished = unfinished or file.readline(PIECE_BYTES)
+        if unfinished and not unfinished.endswith(b"\n"):  # else it was added meanwhile
+            logger().warning("%r: line %d is cut off and left out", name, number)
         if not self._known:
             raise StorageError(f"{name!r} holds no conversation")
 
@@ -222,10 +224,26 @@ class TreeReader:
                 self.tree.detach(index)
 
 
-def _read_lines(file: IO[bytes], name: str, number: int) -> bytes:
+def _end_of_lines(file: IO[bytes]) -> int:
+    """Return where the last whole line of a file ends, or the file if no line near its end does.
+
+    What is before never changes again, while another process may be replacing what a killed one
+    left unfinished behind it. Leaves the file at its beginning.
+    """
+    start = size = file.seek(0, os.SEEK_END)
+    newline = -1
+    while newline < 0 < start and size - start < MAX_HOLE_BYTES:
+        end, start = start, max(0, start - BLOCK_BYTES)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+    file.seek(0)
+    return size if newline < 0 else start + newline + 1
+
+
+def _read_lines(file: IO[bytes], end: int, name: str, number: int) -> bytes:
     """Read some lines, the first of which has this number; only the last of a file may be cut."""
     block, size, has_hole = bytearray(), 0, False
-    piece = file.read(BLOCK_BYTES)
+    piece = file.read(min(BLOCK_BYTES, end - file.tell()))
     while piece:
         if not has_hole:
             block += piece
@@ -240,7 +258,7 @@ def _read_lines(file: IO[bytes], name: str, number: int) -> bytes:
             problem = "it has zero bytes" if has_hole else f"it exceeds {MAX_LINE_BYTES:,} bytes"
             number += block.count(b"\n")
             raise _line_error(name, number, problem, bytes(block[start : start + 100]))
-        piece = file.readline(PIECE_BYTES)
+        piece = file.readline(min(PIECE_BYTES, end - file.tell()))
     return bytes(block)
 
 
