@@ -7,7 +7,7 @@ import gc
 import socket
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import count
 
@@ -82,7 +82,7 @@ def is_waiting(fault: Fault) -> bool:
     return has_clock or fault.is_warm or fault.pause_secs > 0
 
 
-def rows() -> Iterator[ParameterSet]:
+def rows():
     """Faults by themselves, and those that wait in groups that do so together."""
     groups = defaultdict(list)
     for fault in FAULTS:
