@@ -157,7 +157,7 @@ class Pace:
         with self._lock:
             if self._granted is None:
                 return 0
-            return max(len(self._line) - math.ceil(self._granted.unused), 0)
+            return max(len(self._line) - self._granted.unused, 0)
 
     @property
     def waiting(self) -> int:

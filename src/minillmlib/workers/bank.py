@@ -12,7 +12,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import EXACT, ZERO, parse_usd
-from minillmlib.types.rates import MINUTE_SECS, SMOOTH_SECS
+from minillmlib.types.rates import MARGIN, MINUTE_SECS
 from minillmlib.types.values import check_number
 
 LEASE_SECS = 1.0  # of the rate in one lease
@@ -58,7 +58,7 @@ class Bank:
 
     One process holds it, as an actor of the data engine or behind a manager of `multiprocessing`;
     `Bulk.bank` makes it. Requests are granted as times on one schedule, so that all workers
-    together keep the rate. Money is granted once: what a worker that dies had leased is lost to
+    together keep 98 % of the rate. Money is granted once: what a worker that dies had leased is lost to
     this bank, at most the maximum cost of the requests that it had in line and in flight.
 
     Args:
@@ -83,8 +83,7 @@ class Bank:
         check_number("requests_per_minute", requests_per_minute, minimum=1, is_whole=True)
         self._interval = 0.0
         if requests_per_minute is not None:
-            late = max(1.0, requests_per_minute * SMOOTH_SECS / MINUTE_SECS)  # at once, at most
-            self._interval = MINUTE_SECS / max(requests_per_minute - late, requests_per_minute / 2)
+            self._interval = MINUTE_SECS / (MARGIN * requests_per_minute)
         self._next_at = -float("inf")
         self._free = None if usd is None else parse_usd("a bank's usd", usd, Decimal | str | int)
         self._held: dict[str, Decimal] = {}
