@@ -134,7 +134,7 @@ def test_workers_keep_one_rate_together(tmp_path, spans, has_bank):
     assert {row["a_error"] for part in parts for row in part} == {None}
     began = server.taken[0]
     late = [moment for moment in server.refused if moment > began + 1]
-    assert len(late) <= 5  # none, unless the machine stood still
+    assert len(late) <= 0.05 * len(server.taken)  # none, unless the machine stands still
     rate = (len(server.taken) - 1) / (server.taken[-1] - began)
     assert rate >= 90
 

@@ -57,9 +57,9 @@ class Bank:
     """One rate and one budget for any number of workers, who lease what they need.
 
     One process holds it, as an actor of the data engine or behind a manager of `multiprocessing`;
-    `Bulk.bank` makes it. Requests are granted as times on one schedule, so that all workers
-    together keep 98 % of the rate. Money is granted once: what a worker that dies had leased is lost to
-    this bank, at most the maximum cost of the requests that it had in line and in flight.
+    `Bulk.bank` makes it. Requests are granted as times on one schedule, 98 % of the rate for all
+    workers together. Money is granted once: what a worker that dies had leased is lost to this
+    bank, at most the maximum cost of the requests that it had in line and in flight.
 
     Args:
         requests_per_minute: The most requests of all workers together.
