@@ -67,7 +67,7 @@ class LeasedRate(Bucket):
         self._next_at = math.inf
 
     @property
-    def unused(self) -> int:
+    def balance(self) -> int:
         """The units that were granted and neither taken nor lost."""
         return int(self.level) + sum(count for _, _, count in self._leases)
 

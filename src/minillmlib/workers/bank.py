@@ -1,7 +1,5 @@
 """The bank of a job: one rate and one budget, leased to workers bit by bit."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -20,7 +18,7 @@ SILENT_SECS = 60.0  # after which a worker's money is not expected back
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bank grants.
+    """The requests and the money that a bank grants.
 
     Attributes:
         requests: The number of requests that may go.
@@ -68,9 +66,9 @@ class Bank:
 
     Examples:
         >>> bank = Bank(requests_per_minute=6000, usd="0.50")
-        >>> lease = bank.lease("worker 1", 10, Decimal("0.20"))
+        >>> lease = bank.lease("worker 1", 10, bank.remaining)
         >>> lease.requests, lease.usd, bank.remaining
-        (10, Decimal('0.20'), Decimal('0.30'))
+        (10, Decimal('0.50'), Decimal('0.00'))
     """
 
     def __init__(
