@@ -66,6 +66,9 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
+from minillmlib.workers.bank import Bank, BankLike, Lease
+from minillmlib.workers.job import Bulk, BulkReport
+from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
     from minillmlib.json_repair import (
@@ -90,13 +93,18 @@ __all__ = [
     "AzureProvider",
     "AzureResponsesProvider",
     "BadRequestError",
+    "Bank",
+    "BankLike",
     "Billing",
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Bulk",
     "BulkOutcome",
     "BulkProgress",
+    "BulkReport",
     "BulkRun",
+    "BulkRuntime",
     "CachePlan",
     "CacheVerdict",
     "Capabilities",
@@ -135,6 +143,7 @@ __all__ = [
     "JsonChange",
     "JsonChangeKind",
     "JsonRepairError",
+    "Lease",
     "LimitExceededError",
     "Limits",
     "LocalModelError",

@@ -11,12 +11,20 @@ import typing
 import pytest
 
 import minillmlib
+import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp]
+DOORS = [
+    minillmlib,
+    minillmlib.testing,
+    minillmlib.local,
+    minillmlib.httpx,
+    minillmlib.mcp,
+    minillmlib.dask,
+]
 
 
 def test_all_is_sorted_and_complete():
