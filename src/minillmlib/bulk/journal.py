@@ -183,42 +183,33 @@ class Ledger:
     def __init__(self) -> None:
         self.spent = CostTotal()
         self._known = Decimal(0)
-        # By the key of an item, each asking of it that has not ended: the ceilings of its requests.
-        self._open: dict[str, list[list[Decimal]]] = {}
+        self._open: dict[str, list[Decimal]] = {}  # the ceilings of what was sent, by its key
         self._lost: list[Decimal] = []
 
     @property
     def maybe_paid(self) -> int:
         """The number of requests that were sent and whose end is not recorded."""
-        return len(self._lost) + len(self._unended())
+        return len(self._lost) + sum(map(len, self._open.values()))
 
     @property
     def max_cost(self) -> Decimal:
         """USD: what is spent, and the ceilings of what is unknown."""
-        return exact_sum([self._known, *self._lost, *self._unended()])
-
-    def _unended(self) -> list[Decimal]:
-        askings = chain.from_iterable(self._open.values())
-        return list(chain.from_iterable(askings))
+        return exact_sum([self._known, *self._lost, *chain(*self._open.values())])
 
     def note_sent(self, record: SentRecord) -> None:
-        """Note a request. A second asking of its item is one more: the first may have been paid."""
-        askings = self._open.setdefault(record.key, [])
-        if record.turn == 1 or not askings:
-            askings.append([])
-        askings[-1].append(record.ceiling or Decimal(0))
+        """Note a request. A second first one for an item: the process had died before."""
+        if record.turn == 1:
+            self._lost += self._open.pop(record.key, ())
+        self._open.setdefault(record.key, []).append(record.ceiling or Decimal(0))
 
     def note_submitted(self, keys: Sequence[str]) -> None:
         """Note that items are in a batch, and no longer asked alone."""
         for key in keys:
-            self._lost += chain.from_iterable(self._open.pop(key, ()))
+            self._lost += self._open.pop(key, ())
 
     def note_end(self, record: Ended) -> None:
         """Note how an item ended."""
-        askings = self._open.get(record.key)
-        ceiling = exact_sum(askings.pop()) if askings else Decimal(0)
-        if not askings:
-            self._open.pop(record.key, None)
+        ceiling = exact_sum(self._open.pop(record.key, ()))
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
         known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
