@@ -106,12 +106,18 @@ async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
 
 
 @pytest.mark.parametrize("fault", [marked(fault) for fault in FAULTS])
-async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure(fault, monkeypatch):
+async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure_also_in_a_replay(
+    fault, monkeypatch, tmp_path
+):
     if fault.grace_secs is not None:
         monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", fault.grace_secs)
     cells = [cell for cell in cells_of(fault) if cell.transport == "aiohttp"]
     transport = AiohttpTransport()
-    calls = [cell.complaints(transport, has_fallback=True) for cell in cells]
+    paths = [None if fault.is_about_a_clock else tmp_path / str(n) for n in range(len(cells))]
+    calls = [
+        cell.complaints(transport, has_fallback=True, path=path)
+        for cell, path in zip(cells, paths, strict=True)
+    ]
     verdicts = await asyncio.gather(*calls)
     if fault.ignores:
         gc.collect()
