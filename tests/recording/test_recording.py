@@ -12,7 +12,6 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from golden import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from openrouter_server import COST, Router
@@ -20,6 +19,7 @@ from recorded_calls import Tap, all_calls, count_sockets, kind_server, outcome_o
 from short_answers import said, streamed
 from tool_scripts import add, call, says
 
+from golden import GOLDEN
 from minillmlib import (
     ChatNode,
     CompletionParameters,

@@ -16,8 +16,8 @@ from fault_cells import GENERATORS, KEY
 from fault_plays import DONE, ENDING, REST, SAY, START, fails, streams
 from fault_server import FaultExchange, FaultServer, Play
 from fault_wires import WIRES
-from golden import GOLDEN
 
+from golden import GOLDEN
 from minillmlib import (
     ChatNode,
     CompletionParameters,
