@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import pickle
 import threading
@@ -76,9 +75,9 @@ async def test_a_replay_of_fifty_calls_over_all_wires_opens_no_socket_and_repeat
         pairs = zip(calls, again, strict=True)
         after = await asyncio.gather(*(outcome_of(call, server.url, tap) for call, tap in pairs))
     assert events == []
-    for call, one, other, tap, repeated in zip(calls, before, after, taps, again, strict=True):
-        assert one == other, call
-        assert tap.noted == repeated.noted, call
+    for each, one, other, tap, repeated in zip(calls, before, after, taps, again, strict=True):
+        assert one == other, each
+        assert tap.noted == repeated.noted, each
     assert sum(
         b"read_gauge" in piece for tap in again for piece in tap.noted if type(piece) is bytes
     )
@@ -95,8 +94,8 @@ async def test_what_was_recorded_through_litellm_and_from_a_local_model_needs_ne
     root, question = ChatNode.root("You are a helpful assistant."), "What is the capital of France?"
     costs = []
     with count_sockets() as events:
-        for generator in (chat, claude, GeneratorInfo.local()):
-            generator = generator.with_transport(replay)
+        for each in (chat, claude, GeneratorInfo.local()):
+            generator = each.with_transport(replay)
             answer = await root.chat(question, generator, params)
             assert answer.text == "The capital of France is Paris."
             costs.append(answer.cost)
@@ -205,7 +204,6 @@ async def test_a_renewal_that_fails_or_is_forgotten_leaves_the_file(tmp_path):
     await ROOT.chat("France?", over(renewal))
     with pytest.warns(ResourceWarning, match="close it"):
         del renewal
-        gc.collect()
     assert path.read_bytes() == before
 
 

@@ -44,9 +44,9 @@ class AnswerCache:
         >>> params = CompletionParameters(temperature=0)
         >>> for _ in range(2):
         ...     answer = run(ChatNode.root().chat("Hello", cached, params))
-        ...     print(answer.cost, answer.response.attempts[0].is_from_cache)
-        $0.0000021 False
-        $0 True
+        ...     print(answer.text, answer.response.attempts[0].is_from_cache)
+        Paris. False
+        Paris. True
     """
 
     def __init__(
