@@ -31,6 +31,7 @@ from minillmlib import (
     NotRecordedError,
     ReadError,
     Recording,
+    RequestTimeoutError,
     Secret,
     StorageError,
     TokenPrice,
@@ -374,6 +375,47 @@ async def test_the_reader_of_a_stream_that_was_left_may_not_read_on(tmp_path):
     with pytest.raises(ReadError, match="its reader left; record it anew") as caught:
         await ROOT.chat_streaming("u", over(replay)).collect()
     assert caught.value.partial == "a"
+
+
+class Stalling:
+    """Sends one piece of a stream, and no more."""
+
+    status, headers = 200, {"content-type": "text/event-stream"}
+
+    async def send(self, _request):
+        self.pieces = iter(streamed("a", finish=None).pieces)
+        return self
+
+    async def read(self):
+        return next(self.pieces, None) or await asyncio.get_running_loop().create_future()
+
+    def close(self):
+        pass
+
+
+async def test_a_wait_that_a_clock_ended_is_ended_by_it_again(tmp_path):
+    settings = NodeCompletionParameters(timeout_secs=0.05)
+    for transport in (Stalling(), ScriptedTransport([])):
+        with pytest.raises(RequestTimeoutError) as caught:
+            recording = Recording(tmp_path / "r", transport=transport)
+            await ROOT.chat_streaming("u", over(recording), settings).collect()
+        assert caught.value.partial == "a"
+
+
+async def test_a_replay_that_waits_ends_when_it_is_closed(tmp_path):
+    stream = ROOT.chat_streaming("u", over(Recording(tmp_path / "r", transport=Stalling())))
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    await asyncio.wait({reading})
+    stream = ROOT.chat_streaming("u", over(Recording(tmp_path / "r", mode="replay")))
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    await stream.aclose()
+    await asyncio.wait({reading}, timeout=5)
+    assert isinstance(reading.exception(), StopAsyncIteration)
 
 
 async def test_the_pieces_come_at_once_or_at_their_times(tmp_path):
