@@ -11,12 +11,14 @@ from decimal import Decimal
 
 import msgspec
 import pytest
+from batch_vendors import VENDORS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openrouter_server import COST, Router
 from recorded_calls import Tap, all_calls, count_sockets, kind_server, outcome_of
 from short_answers import said, streamed
 from tool_scripts import add, call, says
+from virtual_clock import run_virtually
 
 from golden import GOLDEN
 from minillmlib import (
@@ -552,3 +554,22 @@ async def test_a_recording_is_priced_as_it_is_replayed(tmp_path):
     for price, cost in ((TokenPrice(1, 2), 3), (TokenPrice(10, 20), 30)):
         generator = over(recorded(tmp_path / "r", reply)).with_token_price(price)
         assert (await ROOT.chat("u", generator)).cost.cost == cost
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+def test_a_batch_is_recorded_and_a_run_that_names_its_rows_anew_is_told_so(kind, tmp_path):
+    vendor = kind()
+
+    def ask(recording: Recording, journal: str) -> list[str | None]:
+        generator = vendor.generator.with_transport(recording)
+        bulk = map_complete(["a", "b"], generator, batch=True, journal=tmp_path / journal)
+        return run_virtually(collect(bulk))
+
+    async def collect(bulk) -> list[str | None]:
+        return sorted(outcome.text for outcome in await bulk.collect())
+
+    recording = Recording(tmp_path / "r", transport=vendor.generator.transport)
+    assert ask(recording, "j") == ["A", "B"]
+    assert {line["request"]["method"] for line in lines_of(tmp_path / "r")[1:]} == {"POST", "GET"}
+    with pytest.raises(NotRecordedError, match=r"custom_id: recorded|boundary="):
+        ask(Recording(tmp_path / "r", mode="replay"), "k")
