@@ -227,6 +227,8 @@ async def test_a_miss_shows_the_nearest_request_and_the_difference(tmp_path):
         "  body.temperature: recorded nothing, now 0\n"
         'to record it, use mode="once" or "new"'
     )
+    with pytest.raises(NotRecordedError, match="the nearest request, in line 2"):
+        await ROOT.chat("The capital of Frankia?", replay, CompletionParameters(temperature=0))
     assert not caught.value.was_sent
     assert [attempt.cost for attempt in caught.value.attempts] == [None]
     await ROOT.chat("The capital of Italy?", replay)

@@ -91,7 +91,7 @@ class Recording:
         if number < len(places):
             return await replay(self._store.load(places[number]), keeps_timing=self._keeps_timing)
         if self._mode == "replay":
-            raise self._miss(asked, number)
+            raise self._miss(asked, len(places))
         return await recorder.send(request, self._transport or engine_below(self))
 
     def _add(self, exchange: RecordedExchange) -> None:
@@ -101,14 +101,14 @@ class Recording:
         else:
             self._store.append(exchange)
 
-    def _miss(self, asked: RecordedRequest, number: int) -> NotRecordedError:
+    def _miss(self, asked: RecordedRequest, count: int) -> NotRecordedError:
         problem = f"{self._store.name!r} has no answer for {asked.method} {asked.url}: "
         exchanges = islice(self._store.exchanges(), MAX_COMPARED)
         found = nearest(asked, ((line, each.request) for line, each in exchanges))
         if found is None:
             problem += "it has none at all"
-        elif number:
-            times = f"{number} times" if number > 1 else "once"
+        elif count:
+            times = f"{count} times" if count > 1 else "once"
             problem += f"it was recorded {times}, and is asked once more"
         else:
             line, differences = found
@@ -120,7 +120,7 @@ class Recording:
         return error
 
     def close(self) -> None:
-        """Close the file; in the mode "new", replace it by what was recorded since the last time.
+        """Close the file; in the mode "new", replace it by what was recorded.
 
         Raises `StorageError` if it cannot be written; the old file is then unchanged.
         """
