@@ -10,11 +10,13 @@ from minillmlib.testing.scripted import (
     use_transport,
     without_retries,
 )
+from minillmlib.testing.sent_request import SentRequest
 
 __all__ = [
     "ProviderCase",
     "ScriptedReply",
     "ScriptedTransport",
+    "SentRequest",
     "check_provider",
     "use_transport",
     "without_retries",
