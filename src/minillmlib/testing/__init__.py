@@ -4,6 +4,7 @@ Only the transport is replaced, so the production code builds requests and reads
 """
 
 from minillmlib.testing.conformance import ProviderCase, check_provider
+from minillmlib.testing.network import forbid_network
 from minillmlib.testing.scripted import (
     ScriptedReply,
     ScriptedTransport,
@@ -18,6 +19,7 @@ __all__ = [
     "ScriptedTransport",
     "SentRequest",
     "check_provider",
+    "forbid_network",
     "use_transport",
     "without_retries",
 ]

@@ -1,0 +1,136 @@
+"""The pytest plugin of minillmlib: the fixture `llm`, and no real calls by default.
+
+It stands beside the package and imports nothing of it until a test does, because pytest loads every
+plugin that is installed: the package takes a tenth of a second, also where no test uses it.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from minillmlib.testing import ScriptedTransport
+
+NETWORK = "llm_network"
+GUARDED = "minillmlib.transport.guard"  # the module that every engine asks
+_guard_key = pytest.StashKey["_NetworkGuard"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switches for real calls."""
+    allow = "let minillmlib call models over the network in every test"
+    parser.getgroup("minillmlib").addoption("--llm-network", action="store_true", help=allow)
+    parser.addini(NETWORK, allow, type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Forbid real calls, from the collection of tests on."""
+    config.addinivalue_line(
+        "markers", f"{NETWORK}: minillmlib may call models over the network in this test"
+    )
+    if not (config.getoption("--llm-network") or config.getini(NETWORK)):
+        guard = config.stash[_guard_key] = _NetworkGuard()
+        guard.start()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Allow real calls again."""
+    guard = config.stash.get(_guard_key, None)
+    if guard is not None:
+        guard.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Allow real calls while a test with the marker and its fixtures run."""
+    guard = item.config.stash.get(_guard_key, None)
+    if guard is None or item.get_closest_marker(NETWORK) is None:
+        return (yield)
+    guard.is_open = True
+    try:
+        return (yield)
+    finally:
+        guard.is_open = False
+
+
+@pytest.fixture
+def llm() -> Iterator[ScriptedTransport]:
+    """A script for every model that the program under test calls.
+
+    `llm.script([...])` sets the replies, `llm.requests` are what was sent, and `llm.generator` is
+    a generator for code that takes one. Generators that the program makes are answered, too, unless
+    they have a transport of their own.
+    """
+    from minillmlib.testing import ScriptedTransport, use_transport  # noqa: PLC0415 - see above
+
+    transport = ScriptedTransport()
+    with use_transport(transport):
+        yield transport
+
+
+class _NetworkGuard(importlib.abc.MetaPathFinder):
+    """Refuses connections to other machines; waits for the library if it is not imported yet."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._module: ModuleType | None = None
+        self._previous: Callable[[str], None] | None = None
+
+    def start(self) -> None:
+        """Guard the engines, now or as soon as they are imported."""
+        if GUARDED in sys.modules:
+            self._take(sys.modules[GUARDED])
+        else:
+            sys.meta_path.insert(0, self)
+
+    def stop(self) -> None:
+        """Leave the engines as they were."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if self._module is not None:
+            self._module.set_guard(self._previous)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the spec of the guarded module, whose loader calls us."""
+        del path, target
+        if name != GUARDED:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self._take)
+        return spec
+
+    def _take(self, module: ModuleType) -> None:
+        self._module = module
+        self._previous = module.set_guard(self._check)
+
+    def _check(self, host: str) -> None:
+        if not self.is_open:
+            assert self._module is not None
+            self._module.forbid_other_machines(host)
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as its own loader does, then passes it on."""
+
+    def __init__(self, loader: importlib.abc.Loader, take: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._take = take
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._take(module)
