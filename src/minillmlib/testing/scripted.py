@@ -15,7 +15,7 @@ from minillmlib.client.retry import set_default_retries
 from minillmlib.errors import InvalidParameterError, ReadError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.testing.dialects.base import RAW_ADVICE, Answer, Dialect, Failure, encode
+from minillmlib.testing.dialects.base import Answer, Dialect, Failure, encode
 from minillmlib.testing.dialects.table import DIALECTS, find_dialect
 from minillmlib.testing.sent_request import SentRequest
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
@@ -161,14 +161,14 @@ class _Meaning(ScriptedReply, frozen=True, kw_only=True):
     answer: Answer | None = None
     failure: Failure | None = None
 
-    def write_for(self, request: HttpRequest, dialect: Dialect, number: int) -> ScriptedReply:
+    def write_for(self, request: SentRequest, dialect: Dialect, number: int) -> ScriptedReply:
         """Return the reply as the bytes that the server of `request` would send."""
         if self.failure is not None:
             reply = ScriptedReply.json(encode(dialect.write_error(self.failure)))
             headers = {**reply.headers, **self.headers}
             return msgspec.structs.replace(reply, status=self.status, headers=headers)
         assert self.answer is not None
-        asked = SentRequest.of(request).json()
+        asked = request.json()
         if not dialect.is_stream(request.url, asked):
             body = encode(dialect.write_body(self.answer, asked, number))
             if not self.answer.is_cut:
@@ -213,7 +213,7 @@ class ScriptedTransport:
         if dialect is not None and dialect not in DIALECTS:
             known = ", ".join(DIALECTS)
             raise InvalidParameterError(f"there is no dialect {dialect!r}; the dialects: {known}")
-        self._dialect = None if dialect is None else DIALECTS[dialect]
+        self._dialect = dialect
         self._sent: list[HttpRequest] = []
         self._seen: list[SentRequest] = []
         self.script(script)
@@ -232,7 +232,7 @@ class ScriptedTransport:
     @property
     def requests(self) -> list[SentRequest]:
         """The requests so far, the oldest first."""
-        self._seen += map(SentRequest.of, self._sent[len(self._seen) :])
+        self._seen += map(self._view, self._sent[len(self._seen) :])
         return self._seen
 
     @property
@@ -245,40 +245,37 @@ class ScriptedTransport:
         """Record `request` and return its response."""
         self._sent.append(request)
         if self._function is not None:
-            made = self._function(SentRequest.of(request))
+            made = self._function(self._view(request))
             reply: Reply | None = await made if inspect.isawaitable(made) else made
         else:
             reply = self._peek()
         if isinstance(reply, str):
             reply = ScriptedReply.text(reply)
         if isinstance(reply, _Meaning):
-            reply = self._write(reply, request)
+            reply = self._write(reply, self._view(request))
         elif not isinstance(reply, ScriptedReply):
             raise self._refuse(request, reply)
         self._next = None  # a reply that the wire cannot say is not used up
         return _ScriptedResponse(reply)
+
+    def _view(self, request: HttpRequest) -> SentRequest:
+        return SentRequest.of(request, self._dialect)
 
     def _peek(self) -> Reply | None:
         if self._next is None:
             self._next = next(self._replies, None)
         return self._next
 
-    def _write(self, reply: _Meaning, request: HttpRequest) -> ScriptedReply:
-        dialect = self._dialect or find_dialect(request.method, request.url)
-        problem = (
-            f"no dialect is known for this address; {RAW_ADVICE}, or name the dialect: "
-            "ScriptedTransport(replies, dialect='chat')"
-        )
-        if dialect is not None:
-            try:
-                return reply.write_for(request, dialect, len(self._sent))
-            except InvalidParameterError as error:
-                problem = str(error)
-        described = SentRequest.of(request).describe()
-        raise InvalidParameterError(f"the script cannot answer {described}: {problem}")
+    def _write(self, reply: _Meaning, request: SentRequest) -> ScriptedReply:
+        try:
+            dialect = find_dialect(request, self._dialect)
+            return reply.write_for(request, dialect, len(self._sent))
+        except InvalidParameterError as error:
+            problem = f"the script cannot answer {request.describe()}: {error}"
+        raise InvalidParameterError(problem)
 
     def _refuse(self, request: HttpRequest, reply: object) -> InvalidParameterError:
-        described = SentRequest.of(request).describe()
+        described = self._view(request).describe()
         if reply is not None or self._function is not None:
             return InvalidParameterError(
                 f"a reply is a ScriptedReply or a str, not {type(reply).__name__}; the script has "

@@ -6,7 +6,7 @@ from typing import Self
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt
-from minillmlib.testing.dialects.base import RAW_ADVICE, Dialect
+from minillmlib.testing.dialects.base import Dialect
 from minillmlib.testing.dialects.table import find_dialect
 from minillmlib.transport.base import HttpRequest
 from minillmlib.types.messages import Message
@@ -21,12 +21,16 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     `url`, `headers` and `body` are what went out. Its `messages` and `tools` are read from the
     body, so they are what the server gets: without reasoning, and with settings of a vendor left
     to `json`. What is asked of a request that cannot be read raises `InvalidParameterError`.
+    `dialect` is the name of its wire if the address does not tell.
     """
 
+    dialect: str | None = None
+
     @classmethod
-    def of(cls, request: HttpRequest) -> Self:
-        """Return the view of a request."""
-        return cls(**{name: getattr(request, name) for name in HttpRequest.__struct_fields__})
+    def of(cls, request: HttpRequest, dialect: str | None = None) -> Self:
+        """Return the view of a request, in the dialect of its address if none is given."""
+        fields = {name: getattr(request, name) for name in HttpRequest.__struct_fields__}
+        return cls(**fields, dialect=dialect)
 
     def json(self) -> JsonObject:
         """Return the decoded body."""
@@ -51,8 +55,9 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     @property
     def messages(self) -> tuple[Message, ...]:
         """The conversation, the system prompt first."""
+        dialect, body = self._dialect, self.json()
         try:
-            return tuple(self._dialect.read_messages(self.json()))
+            return tuple(dialect.read_messages(body))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._unreadable("messages", error) from error
 
@@ -65,8 +70,9 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     @property
     def tools(self) -> tuple[ToolDefinition, ...]:
         """The tools that the program runs; those of the vendor are in `json()["tools"]`."""
+        dialect, body = self._dialect, self.json()
         try:
-            return tuple(self._dialect.read_tools(self.json()))
+            return tuple(dialect.read_tools(body))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._unreadable("tools", error) from error
 
@@ -87,12 +93,7 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
 
     @property
     def _dialect(self) -> Dialect:
-        dialect = find_dialect(self.method, self.url)
-        if dialect is None:
-            raise InvalidParameterError(
-                f"no dialect is known for {self._address}; {RAW_ADVICE}, or read `json()`"
-            )
-        return dialect
+        return find_dialect(self, self.dialect)
 
     def _unreadable(self, what: str, error: Exception) -> InvalidParameterError:
         return InvalidParameterError(

@@ -51,8 +51,9 @@ class Responses(Dialect):
         return [as_message(value, place) for place, value in enumerate(values)]
 
     def read_tools(self, asked: JsonObject) -> list[ToolDefinition]:
-        tools = asked.get("tools") or ()
-        return [as_tool(tool) for tool in tools if tool.get("type") == "function"]
+        tools = [tool for tool in asked.get("tools") or () if tool.get("type") == "function"]
+        # This wire has False for a tool that says nothing.
+        return [as_tool(tool | {"strict": tool.get("strict") or None}) for tool in tools]
 
     def write_body(self, answer: Answer, asked: JsonObject, number: int) -> JsonObject:
         output = [item for item, _ in self._items(answer, number)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from minillmlib.errors import InvalidParameterError
 from minillmlib.testing.dialects.anthropic import AnthropicMessages
-from minillmlib.testing.dialects.base import Dialect
+from minillmlib.testing.dialects.base import RAW_ADVICE, Dialect
 from minillmlib.testing.dialects.chat import ChatCompletions, Completions, OpenRouter
 from minillmlib.testing.dialects.responses import Responses
+from minillmlib.transport.base import HttpRequest
 
 # The first one that is asked at an address counts, so those of one host, and longer paths, are
 # first. A miss has no dialect: only the bytes of its server answer it.
@@ -18,8 +20,18 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
-def find_dialect(method: str, url: str) -> Dialect | None:
-    """Return the dialect of an answer to such a request, or None if none is known."""
-    if method != "POST":
-        return None
-    return next((each for each in DIALECTS.values() if each.is_asked_at(url)), None)
+def find_dialect(request: HttpRequest, name: str | None = None) -> Dialect:
+    """Return the dialect of an answer to a request, by its name or by the request's address.
+
+    Raises `InvalidParameterError` if none is known.
+    """
+    known = [each for each in DIALECTS.values() if each.is_asked_at(request.url)]
+    if name is not None:
+        known = [DIALECTS[name]]
+    if not known or request.method != "POST":
+        raise InvalidParameterError(
+            f"no dialect is known for {request.method} {request.url.partition('?')[0]}; "
+            f"{RAW_ADVICE}, or name the dialect of a completion: "
+            "ScriptedTransport(replies, dialect='chat')"
+        )
+    return known[0]
