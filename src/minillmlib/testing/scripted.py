@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -214,8 +215,7 @@ class ScriptedTransport:
             known = ", ".join(DIALECTS)
             raise InvalidParameterError(f"there is no dialect {dialect!r}; the dialects: {known}")
         self._dialect = dialect
-        self._sent: list[HttpRequest] = []
-        self._seen: list[SentRequest] = []
+        self.requests: list[SentRequest] = []
         self.script(script)
 
     def script(self, script: Script) -> None:
@@ -227,13 +227,6 @@ class ScriptedTransport:
             )
         self._function = script if callable(script) else None
         self._replies: Iterator[Reply] = iter(()) if callable(script) else iter(script)
-        self._next: Reply | None = None
-
-    @property
-    def requests(self) -> list[SentRequest]:
-        """The requests so far, the oldest first."""
-        self._seen += map(self._view, self._sent[len(self._seen) :])
-        return self._seen
 
     @property
     def generator(self) -> GeneratorInfo:
@@ -243,46 +236,40 @@ class ScriptedTransport:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Record `request` and return its response."""
-        self._sent.append(request)
-        if self._function is not None:
-            made = self._function(self._view(request))
-            reply: Reply | None = await made if inspect.isawaitable(made) else made
+        asked = SentRequest(**msgspec.structs.asdict(request), dialect=self._dialect)
+        self.requests.append(asked)
+        if self._function is None:
+            reply = next(self._replies, None)
         else:
-            reply = self._peek()
-        if isinstance(reply, str):
-            reply = ScriptedReply.text(reply)
-        if isinstance(reply, _Meaning):
-            reply = self._write(reply, self._view(request))
-        elif not isinstance(reply, ScriptedReply):
-            raise self._refuse(request, reply)
-        self._next = None  # a reply that the wire cannot say is not used up
+            made = self._function(asked)
+            reply = await made if inspect.isawaitable(made) else made
+        if type(reply) is not ScriptedReply:
+            reply = self._write(reply, asked)
         return _ScriptedResponse(reply)
 
-    def _view(self, request: HttpRequest) -> SentRequest:
-        return SentRequest.of(request, self._dialect)
-
-    def _peek(self) -> Reply | None:
-        if self._next is None:
-            self._next = next(self._replies, None)
-        return self._next
-
-    def _write(self, reply: _Meaning, request: SentRequest) -> ScriptedReply:
+    def _write(self, reply: Reply | None, asked: SentRequest) -> ScriptedReply:
+        if isinstance(reply, str):
+            reply = ScriptedReply.text(reply)
+        if not isinstance(reply, ScriptedReply):
+            raise self._refuse(reply, asked)
+        if not isinstance(reply, _Meaning):
+            return reply
         try:
-            dialect = find_dialect(request, self._dialect)
-            return reply.write_for(request, dialect, len(self._sent))
+            dialect = find_dialect(asked, self._dialect)
+            return reply.write_for(asked, dialect, len(self.requests))
         except InvalidParameterError as error:
-            problem = f"the script cannot answer {request.describe()}: {error}"
+            problem = f"the script cannot answer {asked.describe()}: {error}"
+        self._replies = itertools.chain((reply,), self._replies)  # it is not used up
         raise InvalidParameterError(problem)
 
-    def _refuse(self, request: HttpRequest, reply: object) -> InvalidParameterError:
-        described = self._view(request).describe()
+    def _refuse(self, reply: object, asked: SentRequest) -> InvalidParameterError:
         if reply is not None or self._function is not None:
             return InvalidParameterError(
                 f"a reply is a ScriptedReply or a str, not {type(reply).__name__}; the script has "
-                f"it for {described}"
+                f"it for {asked.describe()}"
             )
         return InvalidParameterError(
-            f"the script has no reply for request {len(self._sent)}, {described}; give "
+            f"the script has no reply for request {len(self.requests)}, {asked.describe()}; give "
             "ScriptedTransport one more reply"
         )
 
@@ -323,16 +310,16 @@ class _ScriptedResponse:
         self.status = reply.status
         self.headers = reply.headers
         self._breaks_off = reply.breaks_off
-        self._pieces = iter(reply.pieces)
+        self._pieces = filter(None, reply.pieces)
 
     async def read(self) -> bytes:
-        piece = next((piece for piece in self._pieces if piece), b"")
+        piece = next(self._pieces, b"")
         if not piece and self._breaks_off:
             raise ReadError("the response broke off before its end (scripted)")
         return piece
 
     def close(self) -> None:
-        self._pieces = iter(())
+        self._pieces = filter(None, ())
 
 
 def _answer(answer: Answer) -> ScriptedReply:

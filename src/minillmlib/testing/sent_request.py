@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt
 from minillmlib.testing.dialects.base import Dialect
@@ -25,12 +23,6 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     """
 
     dialect: str | None = None
-
-    @classmethod
-    def of(cls, request: HttpRequest, dialect: str | None = None) -> Self:
-        """Return the view of a request, in the dialect of its address if none is given."""
-        fields = {name: getattr(request, name) for name in HttpRequest.__struct_fields__}
-        return cls(**fields, dialect=dialect)
 
     def json(self) -> JsonObject:
         """Return the decoded body."""
