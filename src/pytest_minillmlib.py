@@ -67,12 +67,12 @@ def llm() -> Iterator[ScriptedTransport]:
 
     `llm.script([...])` sets the replies, `llm.requests` are what was sent, and `llm.generator` is
     a generator for code that takes one. Generators that the program makes are answered, too, unless
-    they have a transport of their own.
+    they have a transport of their own. No API key is needed.
     """
-    from minillmlib.testing import ScriptedTransport, use_transport  # noqa: PLC0415 - see above
+    from minillmlib import testing  # noqa: PLC0415 - see above
 
-    transport = ScriptedTransport()
-    with use_transport(transport):
+    transport = testing.ScriptedTransport()
+    with testing.use_transport(transport), testing.without_keys():
         yield transport
 
 

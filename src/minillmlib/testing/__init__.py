@@ -9,6 +9,7 @@ from minillmlib.testing.scripted import (
     ScriptedReply,
     ScriptedTransport,
     use_transport,
+    without_keys,
     without_retries,
 )
 from minillmlib.testing.sent_request import SentRequest
@@ -21,5 +22,6 @@ __all__ = [
     "check_provider",
     "forbid_network",
     "use_transport",
+    "without_keys",
     "without_retries",
 ]

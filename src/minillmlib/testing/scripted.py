@@ -12,6 +12,8 @@ from typing import Self, TypeAlias
 
 import msgspec
 
+from minillmlib.auth.credentials import set_stand_in
+from minillmlib.auth.secret import Auth, Secret
 from minillmlib.client.retry import set_default_retries
 from minillmlib.errors import InvalidParameterError, ReadError
 from minillmlib.generator import GeneratorInfo
@@ -290,6 +292,22 @@ def use_transport(transport: Transport) -> Iterator[None]:
         yield
     finally:
         set_default_transport(previous)
+
+
+@contextmanager
+def without_keys() -> Iterator[None]:
+    """Let programs call without an API key in the environment: a stand-in is sent.
+
+    Examples:
+        >>> with use_transport(ScriptedTransport(["Paris."])), without_keys():
+        ...     run(ChatNode.root().chat("Hello", GeneratorInfo.preset("groq", "m"))).text
+        'Paris.'
+    """
+    previous = set_stand_in(Auth.api_key(Secret("a-stand-in-for-a-key", "a stand-in for a key")))
+    try:
+        yield
+    finally:
+        set_stand_in(previous)
 
 
 @contextmanager

@@ -1,0 +1,185 @@
+"""The plugin in suites of users, each in a pytest of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+FAR = """
+import pytest
+from minillmlib import ChatNode, ConnectError, GeneratorInfo, NodeCompletionParameters, run
+
+def call(host="nowhere.invalid"):
+    generator = GeneratorInfo.custom("mine", f"http://{host}/v1", "m")
+    return run(ChatNode.root().chat("u", generator, NodeCompletionParameters(retry=0)))
+
+def is_blocked(**where):
+    with pytest.raises(ConnectError) as caught:
+        call(**where)
+    return "blocked" in str(caught.value)
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """Run a suite with the plugin, and no other one, and with warnings as errors."""
+
+    def run(test: str, *options: str, ini: str = "", **files: str) -> str:
+        (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = -p no:cacheprovider\n{ini}")
+        (tmp_path / "test_it.py").write_text(textwrap.dedent(test))
+        for name, text in files.items():
+            (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        command = [sys.executable, "-W", "error", "-m", "pytest", "-p", "pytest_minillmlib"]
+        environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                       "PYTHONPATH": f"{SOURCE}{os.pathsep}{tmp_path}"}  # fmt: skip
+        done = subprocess.run(
+            [*command, "-q", "--strict-markers", *options], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_a_suite_without_the_library_does_not_load_it(suite):
+    shown = suite("""
+        import sys
+
+        def test_it():
+            assert not [name for name in sys.modules if name.split(".")[0] == "minillmlib"]
+            assert "asyncio" not in sys.modules
+    """)
+    assert "1 passed" in shown, shown
+
+
+def test_no_test_reaches_the_network(suite):
+    shown = suite("from far import *\n\ndef test_it():\n    assert is_blocked()\n", far=FAR)
+    assert "1 passed" in shown, shown
+
+
+def test_a_library_that_a_test_imports_first_is_guarded_too(suite):
+    shown = suite(
+        "def test_it():\n    from far import is_blocked\n    assert is_blocked()\n", far=FAR
+    )
+    assert "1 passed" in shown, shown
+
+
+def test_a_module_that_calls_while_it_is_collected_is_guarded_too(suite):
+    shown = suite("from far import *\ncall()\n", far=FAR)
+    assert "blocked the connection" in shown, shown
+
+
+def test_a_server_of_this_machine_answers(suite):
+    test = "from far import *\n\ndef test_it():\n    assert not is_blocked(host='127.0.0.1:9')\n"
+    assert "1 passed" in suite(test, far=FAR)
+
+
+def test_the_marker_allows_one_test(suite):
+    test = """
+    from far import *
+
+    def test_before():
+        assert is_blocked()
+
+    @pytest.mark.llm_network
+    def test_marked():
+        assert not is_blocked()
+
+    def test_after():
+        assert is_blocked()
+    """
+    assert "3 passed" in suite(test, far=FAR)
+
+
+@pytest.mark.parametrize(
+    ("options", "ini"), [(["--llm-network"], ""), ([], "llm_network = true\n")]
+)
+def test_a_switch_allows_all_tests(suite, options, ini):
+    test = "from far import *\n\ndef test_it():\n    assert not is_blocked()\n"
+    assert "1 passed" in suite(test, *options, ini=ini, far=FAR)
+
+
+def test_the_engines_are_as_before_once_pytest_is_over(suite):
+    inner = """
+        import sys
+        import pytest
+
+        def test_it(tmp_path):
+            from minillmlib.transport import guard
+            outer = guard.set_guard(None)
+            guard.set_guard(outer)
+            file = tmp_path / "test_inner.py"
+            file.write_text("def test_inner():\\n    import minillmlib.transport.aiohttp\\n")
+            finders = list(sys.meta_path)
+            assert pytest.main(["-q", "-p", "pytest_minillmlib", str(file)]) == 0
+            assert guard.set_guard(outer) is outer
+            assert [each for each in sys.meta_path if "minillm" in type(each).__module__] == []
+    """
+    assert "1 passed" in suite(inner, "-p", "no:warnings")
+
+
+APP = """
+from minillmlib import ChatNode, GeneratorInfo, run
+
+async def capital(country):
+    generator = GeneratorInfo.openai("gpt-4o-mini")
+    return (await ChatNode.root("Be brief.").chat(f"The capital of {country}?", generator)).text
+"""
+
+
+def test_the_fixture_answers_a_program_without_a_key(suite, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    test = """
+    import os
+    from app import capital, run
+    from minillmlib import ChatNode
+
+    def test_canned(llm):
+        llm.script(["Paris."])
+        assert run(capital("France")) == "Paris."
+        assert llm.requests[0].text == "The capital of France?"
+
+    def test_by_function(llm):
+        llm.script(lambda request: request.text.split()[-1])
+        assert run(capital("France")) == "France?"
+
+    def test_a_generator(llm):
+        llm.script(["Paris."])
+        assert run(ChatNode.root().chat("u", llm.generator)).text == "Paris."
+
+    def test_the_environment_is_as_before():
+        assert "OPENAI_API_KEY" not in os.environ
+    """
+    assert "4 passed" in suite(test, app=APP)
+
+
+def test_a_key_that_is_set_stays(suite, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "mine")
+    test = """
+    from app import capital, run
+
+    def test_it(llm):
+        llm.script(["Paris."])
+        run(capital("France"))
+        assert dict(llm.requests[0].expose_headers())["Authorization"] == "Bearer mine"
+    """
+    assert "1 passed" in suite(test, app=APP)
+
+
+def test_a_script_that_a_test_did_not_write_names_the_request(suite):
+    shown = suite("from app import capital, run\n\ndef test_it(llm):\n    run(capital('France'))\n",
+                  app=APP)  # fmt: skip
+    assert "the script has no reply for request 1, POST https://api.openai.com" in shown
+    assert "The capital of France?" in shown
+
+
+def test_the_options_are_explained(suite):
+    shown = suite("", "--help") + suite("", "--markers")
+    assert "--llm-network" in shown
+    assert "@pytest.mark.llm_network: " in shown
