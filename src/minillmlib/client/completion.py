@@ -124,7 +124,9 @@ class Completion:
         call = self.call
         try:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, retries=self._retries
+            )
         except MiniLLMError as error:
             if self._auth is None:
                 self._record_unasked(error)
@@ -132,7 +134,9 @@ class Completion:
         pace = call.settings.pace
         if pace is not None and await self._wait_in_line(pace, prepared) > FRESH_SECS:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, retries=self._retries
+            )
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
