@@ -1,4 +1,4 @@
-"""The pytest plugin of minillmlib: the fixture `llm`, and no real calls by default.
+"""The pytest plugin of minillmlib: no real calls by default, and fixtures in place of models.
 
 It stands beside the package and imports nothing of it until a test does, because pytest loads every
 plugin that is installed: the package takes a tenth of a second, also where no test uses it.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from minillmlib import Recording
     from minillmlib.testing import ScriptedTransport
 
 NETWORK = "llm_network"
@@ -27,7 +31,12 @@ _guard_key = pytest.StashKey["_NetworkGuard"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the switches for real calls."""
     allow = "let minillmlib call models over the network in every test"
-    parser.getgroup("minillmlib").addoption("--llm-network", action="store_true", help=allow)
+    group = parser.getgroup("minillmlib")
+    group.addoption("--llm-network", action="store_true", help=allow)
+    group.addoption(
+        "--llm-record", choices=("once", "new"),
+        help="let tests with recorded_llm call models, and record what is not recorded, or all",
+    )  # fmt: skip
     parser.addini(NETWORK, allow, type="bool", default=False)
 
 
@@ -52,7 +61,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Allow real calls while a test with the marker and its fixtures run."""
     guard = item.config.stash.get(_guard_key, None)
-    if guard is None or item.get_closest_marker(NETWORK) is None:
+    is_recorded = item.config.getoption("--llm-record") and "recorded_llm" in _fixtures(item)
+    if guard is None or not (is_recorded or item.get_closest_marker(NETWORK)):
         return (yield)
     guard.is_open = True
     try:
@@ -74,6 +84,35 @@ def llm() -> Iterator[ScriptedTransport]:
     transport = testing.ScriptedTransport()
     with testing.use_transport(transport), testing.without_keys():
         yield transport
+
+
+@pytest.fixture
+def recorded_llm(request: pytest.FixtureRequest) -> Iterator[Recording]:
+    """A recording of every call to a model that the program under test makes.
+
+    The file is `recordings/MODULE/TEST.jsonl` beside the test's own. It is replayed, without a key
+    or a network, and written by `pytest --llm-record=once` (what is missing) or `=new` (all).
+    """
+    from minillmlib import Recording, testing  # noqa: PLC0415 - see above
+
+    mode = request.config.getoption("--llm-record")
+    path = _recording_path(request.path, request.node.nodeid)
+    if mode is None and not path.exists():
+        pytest.fail(f"{path} does not exist; pytest --llm-record=once writes it", pytrace=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keys = testing.without_keys() if mode is None else nullcontext()
+    with Recording(path, mode or "replay") as recording, testing.use_transport(recording), keys:
+        yield recording
+
+
+def _recording_path(test_file: Path, node_id: str) -> Path:
+    """Return the file of a test: its classes and parameters are a part of its name."""
+    name = re.sub(r"[^\w.=+,\[\]-]+", "-", ".".join(node_id.split("::")[1:]))
+    return test_file.parent / "recordings" / test_file.stem / f"{name}.jsonl"
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return getattr(item, "fixturenames", ())
 
 
 class _NetworkGuard(importlib.abc.MetaPathFinder):

@@ -9,6 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from answer_pieces import whole
+from threaded_server import ThreadedServer
 
 SOURCE = Path(__file__).parents[2] / "src"
 FAR = """
@@ -177,6 +179,82 @@ def test_a_script_that_a_test_did_not_write_names_the_request(suite):
                   app=APP)  # fmt: skip
     assert "the script has no reply for request 1, POST https://api.openai.com" in shown
     assert "The capital of France?" in shown
+
+
+SERVED = """
+import os
+from minillmlib import ChatNode, GeneratorInfo, run
+
+def call(text="u"):
+    generator = GeneratorInfo.openai("gpt-4o-mini").replace(base_url=os.environ["SERVED_AT"])
+    return run(ChatNode.root().chat(text, generator)).text
+"""
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The requests that the server of `SERVED` got."""
+    with ThreadedServer(whole("openai", text="served")) as server:
+        monkeypatch.setenv("SERVED_AT", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "real-key-0123456789")
+        yield server.requests
+
+
+RECORDED = """
+import pytest
+from app import call
+
+@pytest.mark.parametrize("text", ["one", "two/three"])
+def test_it(recorded_llm, text):
+    assert call(text) == "served"
+
+class TestMore:
+    def test_it(self, recorded_llm):
+        assert call("four") == call("four") == "served"
+"""
+
+
+def test_a_recording_is_made_once_and_replayed_without_a_key(suite, served, monkeypatch, tmp_path):
+    shown = suite(RECORDED, app=SERVED)
+    assert shown.count("does not exist; pytest --llm-record=once writes it") >= 3, shown
+    assert served == []
+    assert "3 passed" in suite(RECORDED, "--llm-record=once", app=SERVED)
+    sent = [exchange.headers["authorization"] for exchange in served]
+    assert sent == ["Bearer real-key-0123456789"] * 4
+    folder = tmp_path / "recordings" / "test_it"
+    names = {"test_it[one].jsonl", "test_it[two-three].jsonl", "TestMore.test_it.jsonl"}
+    assert {file.name for file in folder.iterdir()} == names
+    assert not any("real-key" in file.read_text() for file in folder.iterdir())
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert "3 passed" in suite(RECORDED, app=SERVED)
+    assert len(served) == 4
+
+
+def test_a_recording_is_renewed(suite, served):
+    for mode in ("once", "once", "new"):
+        assert "3 passed" in suite(RECORDED, f"--llm-record={mode}", app=SERVED)
+    assert len(served) == 8
+
+
+def test_a_request_that_is_not_recorded_fails_with_the_nearest_one(suite, served):
+    suite(RECORDED, "--llm-record=once", app=SERVED)
+    shown = suite(RECORDED.replace("call(text)", "call(text + '?')"), app=SERVED)
+    assert "NotRecordedError" in shown
+    assert "one?" in shown
+    assert len(served) == 4
+
+
+def test_only_tests_with_a_recording_reach_the_network_while_recording(suite):
+    test = """
+    from far import *
+
+    def test_without():
+        assert is_blocked()
+
+    def test_with(recorded_llm):
+        assert not is_blocked()
+    """
+    assert "2 passed" in suite(test, "--llm-record=once", far=FAR)
 
 
 def test_the_options_are_explained(suite):
