@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -60,9 +61,25 @@ def test_a_suite_without_the_library_does_not_load_it(suite):
     assert "1 passed" in shown, shown
 
 
-def test_no_test_reaches_the_network(suite):
-    shown = suite("from far import *\n\ndef test_it():\n    assert is_blocked()\n", far=FAR)
-    assert "1 passed" in shown, shown
+def test_no_test_reaches_the_network_but_those_with_the_marker(suite):
+    test = """
+    from far import *
+
+    def test_before():
+        assert is_blocked()
+
+    def test_a_server_of_this_machine():
+        assert not is_blocked(host="127.0.0.1:9")
+
+    @pytest.mark.llm_network
+    def test_marked():
+        assert not is_blocked()
+
+    def test_after():
+        assert is_blocked()
+    """
+    shown = suite(test, far=FAR)
+    assert "4 passed" in shown, shown
 
 
 def test_a_library_that_a_test_imports_first_is_guarded_too(suite):
@@ -75,28 +92,6 @@ def test_a_library_that_a_test_imports_first_is_guarded_too(suite):
 def test_a_module_that_calls_while_it_is_collected_is_guarded_too(suite):
     shown = suite("from far import *\ncall()\n", far=FAR)
     assert "blocked the connection" in shown, shown
-
-
-def test_a_server_of_this_machine_answers(suite):
-    test = "from far import *\n\ndef test_it():\n    assert not is_blocked(host='127.0.0.1:9')\n"
-    assert "1 passed" in suite(test, far=FAR)
-
-
-def test_the_marker_allows_one_test(suite):
-    test = """
-    from far import *
-
-    def test_before():
-        assert is_blocked()
-
-    @pytest.mark.llm_network
-    def test_marked():
-        assert not is_blocked()
-
-    def test_after():
-        assert is_blocked()
-    """
-    assert "3 passed" in suite(test, far=FAR)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +130,12 @@ async def capital(country):
 """
 
 
-def test_the_fixture_answers_a_program_without_a_key(suite, monkeypatch):
+def test_the_fixture_answers_a_program_without_a_key_or_with_its_own(suite, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     test = """
-    import os
+    import pytest
     from app import capital, run
-    from minillmlib import ChatNode
+    from minillmlib import AuthenticationError, ChatNode
 
     def test_canned(llm):
         llm.script(["Paris."])
@@ -155,23 +150,18 @@ def test_the_fixture_answers_a_program_without_a_key(suite, monkeypatch):
         llm.script(["Paris."])
         assert run(ChatNode.root().chat("u", llm.generator)).text == "Paris."
 
-    def test_the_environment_is_as_before():
-        assert "OPENAI_API_KEY" not in os.environ
-    """
-    assert "4 passed" in suite(test, app=APP)
-
-
-def test_a_key_that_is_set_stays(suite, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "mine")
-    test = """
-    from app import capital, run
-
-    def test_it(llm):
+    def test_a_key_of_its_own(llm, monkeypatch):
+        monkeypatch.setenv("OPENAI_API_KEY", "mine")
         llm.script(["Paris."])
         run(capital("France"))
         assert dict(llm.requests[0].expose_headers())["Authorization"] == "Bearer mine"
+
+    def test_without_the_fixture():
+        with pytest.raises(AuthenticationError):
+            run(capital("France"))
     """
-    assert "1 passed" in suite(test, app=APP)
+    shown = suite(test, app=APP)
+    assert "5 passed" in shown, shown
 
 
 def test_a_script_that_a_test_did_not_write_names_the_request(suite):
@@ -255,6 +245,27 @@ def test_only_tests_with_a_recording_reach_the_network_while_recording(suite):
         assert not is_blocked()
     """
     assert "2 passed" in suite(test, "--llm-record=once", far=FAR)
+
+
+def test_the_tests_of_the_guide_pass_on_a_recording_of_theirs(suite, tmp_path, monkeypatch):
+    """They take at most fifteen lines; the program that they test is the first block."""
+    page = (SOURCE.parent / "docs" / "testing.md").read_text()
+    program, tests = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[:2]
+    functions = tests[tests.index("def test_") :]
+    assert len([line for line in functions.splitlines() if line.strip()]) <= 15
+    program = program[: program.index("script = ")]
+    program = program.replace('mini")', 'mini").replace(allow_http=True)')
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://models.example/v1")  # which the proxy answers
+    monkeypatch.setenv("OPENAI_API_KEY", "real-key-0123456789")
+    with ThreadedServer(whole("openai", text="Rome.")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.origin)
+        shown = suite(program + tests, "--llm-record=once", "-k", "recorded")
+        assert "1 passed" in shown, shown
+        assert len(proxy.requests) == 1
+        monkeypatch.delenv("OPENAI_API_KEY")
+        shown = suite(program + tests)
+        assert "4 passed" in shown, shown
+        assert len(proxy.requests) == 1
 
 
 def test_the_options_are_explained(suite):
