@@ -40,7 +40,7 @@ _encoder = msgspec.json.Encoder(decimal_format="number")  # a cost is a number o
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer says, whatever its wire. `texts` are its pieces in a stream."""
+    """The content of an answer, whatever its wire. `texts` are its pieces in a stream."""
 
     texts: tuple[str, ...] = ()
     reasoning: str = ""
