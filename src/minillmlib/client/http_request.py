@@ -51,9 +51,9 @@ class PreparedRequest(msgspec.Struct, frozen=True):
 
 
 def build_http_request(
-    call: Call, *, on_new_connection: bool = False, retries: int = 0
+    call: Call, *, on_new_connection: bool = False, repeats: int = 0
 ) -> PreparedRequest:
-    """Return the request for `call`, before which came so many retries.
+    """Return the request for `call`, which was sent as often before.
 
     The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
@@ -68,7 +68,7 @@ def build_http_request(
         on_new_connection=on_new_connection,
         proxy=generator.proxy,
         max_header_bytes=generator.limits.header_bytes,
-        retries=retries,
+        repeats=repeats,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
     secrets = _secrets_for(generator, auth)

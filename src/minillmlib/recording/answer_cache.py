@@ -44,9 +44,9 @@ class AnswerCache:
         >>> params = CompletionParameters(temperature=0)
         >>> for _ in range(2):
         ...     answer = run(ChatNode.root().chat("Hello", cached, params))
-        ...     print(answer.cost, answer.response.attempts[0].is_from_cache)
-        $0.0000021 False
-        $0 True
+        ...     print(answer.text, answer.response.attempts[0].is_from_cache)
+        Paris. False
+        Paris. True
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class AnswerCache:
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Return the answer in the cache, or send `request` and keep what is answered."""
         transport = self._transport or engine_below(self)
-        if request.retries is None or not (self._any_temperature or _is_cold(request.body)):
+        if request.repeats is None or not (self._any_temperature or _is_cold(request.body)):
             return await transport.send(request)
         recorder = ExchangeRecorder(request, self._keep)
-        if request.retries == 0:
+        if request.repeats == 0:
             self._store.read_new()
             places = self._store.places(recorder.request.key)
             if places:

@@ -83,7 +83,8 @@ def _describe(name: str, recorded: Leaves, wanted: Leaves) -> str:
     if isinstance(one, str) and isinstance(other, str):
         start = _first_difference(one, other)
         texts = [
-            _shown(text, start, has=name in of) for text, of in ((one, recorded), (other, wanted))
+            _excerpt_at(text, start, has=name in of)
+            for text, of in ((one, recorded), (other, wanted))
         ]
     else:
         texts = [
@@ -98,7 +99,7 @@ def _first_difference(one: str, other: str) -> int:
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _shown(text: str, start: int, *, has: bool) -> str:
+def _excerpt_at(text: str, start: int, *, has: bool) -> str:
     if not has:
         return ABSENT
     start = max(0, start - CONTEXT_CHARS)

@@ -49,16 +49,16 @@ class ExchangeRecorder:
         except BaseException as error:
             self.fail(error, was_sent=was_sent(error))
             raise
-        self._headers_secs = self._elapsed()
+        self._headers_secs = self._secs()
         return _RecordedResponse(self._response, self)
 
-    def _elapsed(self) -> float:
+    def _secs(self) -> float:
         return round(time.monotonic() - self._started, 6)
 
     def add(self, piece: bytes) -> None:
         """Record a piece of the body."""
         self._pieces.append(piece)
-        self._times.append(self._elapsed())
+        self._times.append(self._secs())
 
     def fail(self, error: BaseException, *, was_sent: bool = True) -> None:
         """Record that the transport raised, and log if that cannot be written."""

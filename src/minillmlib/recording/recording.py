@@ -89,7 +89,7 @@ class Recording:
         if number < len(places):
             return await replay(self._store.load(places[number]), keeps_timing=self._keeps_timing)
         if self._mode == "replay":
-            raise self._not_recorded(asked, number)
+            raise self._miss(asked, number)
         return await recorder.send(request, self._transport or engine_below(self))
 
     def _add(self, exchange: RecordedExchange) -> None:
@@ -99,7 +99,7 @@ class Recording:
         else:
             self._store.append(exchange)
 
-    def _not_recorded(self, asked: RecordedRequest, number: int) -> NotRecordedError:
+    def _miss(self, asked: RecordedRequest, number: int) -> NotRecordedError:
         problem = f"{self._store.name!r} has no answer for {asked.method} {asked.url}: "
         requests = [(line, each.request) for line, each in self._store.exchanges()]
         found = nearest(asked, requests)

@@ -26,7 +26,7 @@ MAX_LINE_BYTES = 1_000_000_000
 
 
 class Place(NamedTuple):
-    """Where an exchange is in a file, and when it started: equal requests are in that order."""
+    """The place of an exchange in a file. Those of equal requests are sorted by their start."""
 
     started_at: float
     start: int

@@ -32,8 +32,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `method` is `POST` for completions; cost lookups and batches have others, too. If
     `on_new_connection` is set, an engine that pools connections opens a new one. `proxy` is that
-    of the generator, and `max_header_bytes` the limit on the headers of the response. `retries` is
-    how many retries of the completion came before, None if the request is no completion.
+    of the generator, and `max_header_bytes` the limit on the headers of the response. `repeats` is
+    how often the completion has sent the same before, None if the request is no completion.
     """
 
     url: str
@@ -43,7 +43,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     on_new_connection: bool = False
     proxy: ProxySetting = ENVIRONMENT
     max_header_bytes: int = Limits().header_bytes
-    retries: int | None = None
+    repeats: int | None = None
 
     def expose_headers(self) -> list[tuple[str, str]]:
         """Return the headers as plain text, secrets included, for the moment of writing them."""

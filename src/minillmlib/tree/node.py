@@ -992,7 +992,7 @@ class ChatNode:
 
         Examples:
             >>> answer = run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
-            >>> print(answer.root_node().reprice(TokenPrice(3, 15)))
+            >>> print(answer.root_node.reprice(TokenPrice(3, 15)))
             $0.000045
         """
         return self._tree.reprice(self._tree.store.depth_first(self._index), price)

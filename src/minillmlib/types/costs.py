@@ -476,7 +476,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.outcome is not AttemptOutcome.NOT_SENT and not self.is_from_cache
 
     def reprice(self, price: TokenPrice) -> CostOutcome | None:
-        """Return what the request would have cost at another price. See `CostInfo.reprice`."""
+        """Return what the request would have cost at another price. See `CostInfo.reprice`.
+
+        The share of one of several answers is rounded up.
+        """
         return self.cost and self.cost.reprice(price).shares(self.share_of)[0]
 
 
