@@ -15,11 +15,10 @@ def forbid_network(*, allow_loopback: bool = True) -> Iterator[None]:
     a test's own or the local model, answer unless `allow_loopback` is False.
 
     Examples:
-        >>> with forbid_network():
-        ...     run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
-        Traceback (most recent call last):
-        ...
-        minillmlib.ConnectError: ...
+        >>> root, generator = ChatNode.root(), GeneratorInfo.openai("gpt-4o-mini")
+        >>> with forbid_network(), use_transport(ScriptedTransport(["Paris."])):
+        ...     run(root.chat("Hello", generator)).text  # without the script a ConnectError
+        'Paris.'
     """
     previous = set_guard(forbid_other_machines if allow_loopback else forbid_all)
     try:
