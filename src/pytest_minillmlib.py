@@ -10,6 +10,7 @@ import importlib.abc
 import importlib.util
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 NETWORK = "llm_network"
 GUARDED = "minillmlib.transport.guard"  # the module that every engine asks
-_guard_key = pytest.StashKey["_NetworkGuard"]()
+MAX_NAME_CHARS = 150  # of a file, which has a limit of 255 bytes
+ADVICE = f"tests make no real calls; use the fixture llm, or mark this test with {NETWORK}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,29 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", f"{NETWORK}: minillmlib may call models over the network in this test"
     )
     if not (config.getoption("--llm-network") or config.getini(NETWORK)):
-        guard = config.stash[_guard_key] = _NetworkGuard()
+        guard = _NetworkGuard()
         guard.start()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Allow real calls again."""
-    guard = config.stash.get(_guard_key, None)
-    if guard is not None:
-        guard.stop()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Allow real calls while a test with the marker and its fixtures run."""
-    guard = item.config.stash.get(_guard_key, None)
-    is_recorded = item.config.getoption("--llm-record") and "recorded_llm" in _fixtures(item)
-    if guard is None or not (is_recorded or item.get_closest_marker(NETWORK)):
-        return (yield)
-    guard.is_open = True
-    try:
-        return (yield)
-    finally:
-        guard.is_open = False
+        config.pluginmanager.register(guard, "minillmlib-network")
 
 
 @pytest.fixture
@@ -107,12 +89,10 @@ def recorded_llm(request: pytest.FixtureRequest) -> Iterator[Recording]:
 
 def _recording_path(test_file: Path, node_id: str) -> Path:
     """Return the file of a test: its classes and parameters are a part of its name."""
-    name = re.sub(r"[^\w.=+,\[\]-]+", "-", ".".join(node_id.split("::")[1:]))
+    name = re.sub(r"[^\w.=+,\[\]-]+", "-", ".".join(node_id.split("::")[1:]), flags=re.ASCII)
+    if len(name) > MAX_NAME_CHARS:
+        name = f"{name[:MAX_NAME_CHARS]}-{zlib.crc32(node_id.encode()):08x}"
     return test_file.parent / "recordings" / test_file.stem / f"{name}.jsonl"
-
-
-def _fixtures(item: pytest.Item) -> Sequence[str]:
-    return getattr(item, "fixturenames", ())
 
 
 class _NetworkGuard(importlib.abc.MetaPathFinder):
@@ -123,19 +103,29 @@ class _NetworkGuard(importlib.abc.MetaPathFinder):
         self._module: ModuleType | None = None
         self._previous: Callable[[str], None] | None = None
 
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Allow real calls while a test that may make them, and its fixtures, run."""
+        is_recording = item.config.getoption("--llm-record") is not None
+        self.is_open = item.get_closest_marker(NETWORK) is not None or (
+            is_recording and "recorded_llm" in getattr(item, "fixturenames", ())
+        )
+        yield
+        self.is_open = False
+
+    def pytest_unconfigure(self) -> None:
+        """Leave the engines as they were."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        if self._module is not None:
+            self._module.set_guard(self._previous)
+
     def start(self) -> None:
         """Guard the engines, now or as soon as they are imported."""
         if GUARDED in sys.modules:
             self._take(sys.modules[GUARDED])
         else:
             sys.meta_path.insert(0, self)
-
-    def stop(self) -> None:
-        """Leave the engines as they were."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-        if self._module is not None:
-            self._module.set_guard(self._previous)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -157,7 +147,7 @@ class _NetworkGuard(importlib.abc.MetaPathFinder):
     def _check(self, host: str) -> None:
         if not self.is_open:
             assert self._module is not None
-            self._module.forbid_other_machines(host)
+            self._module.forbid_other_machines(host, ADVICE)
 
 
 class _Loader(importlib.abc.Loader):

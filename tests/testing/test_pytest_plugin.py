@@ -92,6 +92,9 @@ def test_a_library_that_a_test_imports_first_is_guarded_too(suite):
 def test_a_module_that_calls_while_it_is_collected_is_guarded_too(suite):
     shown = suite("from far import *\ncall()\n", far=FAR)
     assert "blocked the connection" in shown, shown
+    assert (
+        "tests make no real calls; use the fixture llm, or mark this test with llm_network" in shown
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ RECORDED = """
 import pytest
 from app import call
 
-@pytest.mark.parametrize("text", ["one", "two/three"])
+@pytest.mark.parametrize("text", ["one", "two/three", "long" * 99])
 def test_it(recorded_llm, text):
     assert call(text) == "served"
 
@@ -206,24 +209,26 @@ class TestMore:
 
 def test_a_recording_is_made_once_and_replayed_without_a_key(suite, served, monkeypatch, tmp_path):
     shown = suite(RECORDED, app=SERVED)
-    assert shown.count("does not exist; pytest --llm-record=once writes it") >= 3, shown
+    assert shown.count("does not exist; pytest --llm-record=once writes it") >= 4, shown
     assert served == []
-    assert "3 passed" in suite(RECORDED, "--llm-record=once", app=SERVED)
+    assert "4 passed" in suite(RECORDED, "--llm-record=once", app=SERVED)
     sent = [exchange.headers["authorization"] for exchange in served]
-    assert sent == ["Bearer real-key-0123456789"] * 4
+    assert sent == ["Bearer real-key-0123456789"] * 5
     folder = tmp_path / "recordings" / "test_it"
     names = {"test_it[one].jsonl", "test_it[two-three].jsonl", "TestMore.test_it.jsonl"}
-    assert {file.name for file in folder.iterdir()} == names
+    made = {file.name for file in folder.iterdir()}
+    assert names < made
+    assert max(map(len, made)) < 200
     assert not any("real-key" in file.read_text() for file in folder.iterdir())
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert "3 passed" in suite(RECORDED, app=SERVED)
-    assert len(served) == 4
+    assert "4 passed" in suite(RECORDED, app=SERVED)
+    assert len(served) == 5
 
 
 def test_a_recording_is_renewed(suite, served):
     for mode in ("once", "once", "new"):
-        assert "3 passed" in suite(RECORDED, f"--llm-record={mode}", app=SERVED)
-    assert len(served) == 8
+        assert "4 passed" in suite(RECORDED, f"--llm-record={mode}", app=SERVED)
+    assert len(served) == 10
 
 
 def test_a_request_that_is_not_recorded_fails_with_the_nearest_one(suite, served):
@@ -231,7 +236,7 @@ def test_a_request_that_is_not_recorded_fails_with_the_nearest_one(suite, served
     shown = suite(RECORDED.replace("call(text)", "call(text + '?')"), app=SERVED)
     assert "NotRecordedError" in shown
     assert "one?" in shown
-    assert len(served) == 4
+    assert len(served) == 5
 
 
 def test_only_tests_with_a_recording_reach_the_network_while_recording(suite):

@@ -28,10 +28,10 @@ def check_host(host: str | None) -> None:
         _guard(host or "")
 
 
-def forbid_other_machines(host: str) -> None:
+def forbid_other_machines(host: str, why: str = "the network is forbidden") -> None:
     """Raise `NetworkForbiddenError` for a host that is not this machine."""
     if not is_loopback(host):
-        raise NetworkForbiddenError("the network is forbidden")
+        raise NetworkForbiddenError(why)
 
 
 def forbid_all(host: str) -> None:
