@@ -172,7 +172,7 @@ PYTHON = re.compile(
 )
 # Texts that no command can come to, by a part of them.
 UNREACHABLE = (
-    "a secret cannot be pickled", "a CompletionContext needs", "a price (with_token_price)",
+    "a price must be a TokenPrice", "a secret cannot be pickled", "a CompletionContext needs", "a price (with_token_price)",
     "the generator must be a GeneratorInfo", "headers are (name, value) pairs",
     "with_api_key_from_env takes", "raise deadline_secs", "attached to", "the tool loop did not end",
     "a budget cannot be pickled", "a pace cannot be pickled", "its reader was cancelled",

@@ -227,6 +227,30 @@ async def test_a_rerun_of_many_calls_pays_for_none(tmp_path):
     assert len(model.requests) == 20
 
 
+async def test_a_recording_over_a_cache_keeps_what_was_not_paid(tmp_path):
+    model = Model([counted("ok")])
+    for _ in range(2):
+        cache = AnswerCache(tmp_path / "c", transport=model)
+        recorded = PRICED.with_transport(Recording(tmp_path / "r", transport=cache))
+        node = await ROOT.chat("u", recorded, COLD)
+        assert node.cost.cost == Decimal("0.0012"), "recorded when it was paid, and replayed so"
+    recorded = PRICED.with_transport(Recording(tmp_path / "s", transport=cache))
+    assert (await ROOT.chat("u", recorded, COLD)).response.attempts[0].is_from_cache
+    replay = PRICED.with_transport(Recording(tmp_path / "s", mode="replay"))
+    assert (await ROOT.chat("u", replay, COLD)).response.attempts[0].is_from_cache
+
+
+async def test_the_rate_limits_of_another_time_are_not_repeated(tmp_path):
+    headers = {"x-ratelimit-remaining-requests": "0", "x-request-id": "7"}
+    reply = ScriptedReply(pieces=counted("ok").pieces, headers=headers)
+    await ROOT.chat("u", Model([reply]).cached(tmp_path / "c"), COLD)
+    cache = AnswerCache(tmp_path / "c")
+    request = Model([reply])
+    await ROOT.chat("u", PRICED.with_transport(request), COLD)
+    response = await cache.send(request.requests[0])
+    assert dict(response.headers) == {"x-request-id": "7"}
+
+
 async def test_an_answer_that_cannot_be_written_is_not_lost(tmp_path, caplog):
     folder = tmp_path / "gone"
     model = Model([counted("ok")])

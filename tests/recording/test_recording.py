@@ -11,12 +11,14 @@ from decimal import Decimal
 
 import msgspec
 import pytest
-from hypothesis import given
+from batch_vendors import VENDORS
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openrouter_server import COST, Router
 from recorded_calls import Tap, all_calls, count_sockets, kind_server, outcome_of
 from short_answers import said, streamed
 from tool_scripts import add, call, says
+from virtual_clock import run_virtually
 
 from golden import GOLDEN
 from minillmlib import (
@@ -31,6 +33,7 @@ from minillmlib import (
     NotRecordedError,
     ReadError,
     Recording,
+    RequestTimeoutError,
     Secret,
     StorageError,
     TokenPrice,
@@ -131,6 +134,7 @@ async def test_the_file_can_be_read(tmp_path):
     assert [size for _, size in exchange["pieces"]] == [40, len(data) - 40]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     pieces=st.lists(
         st.binary(min_size=1) | st.sampled_from([b'{"a":1}', b"[\n]", b"{}"]), max_size=5
@@ -356,14 +360,21 @@ async def test_the_errors_of_a_transport_come_back_as_they_were(tmp_path):
         async def send(self, _request):
             raise failure
 
-    for number, failure in enumerate((ConnectError("nobody"), ReadError("cut"), KeyError("k"))):
+    unsent = ReadError("early")
+    unsent.was_sent = False
+    failures = {
+        ConnectError("nobody"): False,
+        ReadError("cut"): True,
+        KeyError("k"): True,
+        unsent: False,
+    }
+    for number, (failure, was_sent) in enumerate(failures.items()):
         path = tmp_path / str(number)
         with pytest.raises(type(failure)):
             await ROOT.chat("u", over(Recording(path, transport=Fails())))
         with pytest.raises(MiniLLMError, match=str(failure).strip("'")) as caught:
             await ROOT.chat("u", over(Recording(path, mode="replay")))
-        (attempt,) = caught.value.attempts
-        assert attempt.was_sent is not isinstance(failure, ConnectError)
+        assert [attempt.was_sent for attempt in caught.value.attempts] == [was_sent]
 
 
 async def test_the_reader_of_a_stream_that_was_left_may_not_read_on(tmp_path):
@@ -374,6 +385,47 @@ async def test_the_reader_of_a_stream_that_was_left_may_not_read_on(tmp_path):
     with pytest.raises(ReadError, match="its reader left; record it anew") as caught:
         await ROOT.chat_streaming("u", over(replay)).collect()
     assert caught.value.partial == "a"
+
+
+class Stalling:
+    """Sends one piece of a stream, and no more."""
+
+    status, headers = 200, {"content-type": "text/event-stream"}
+
+    async def send(self, _request):
+        self.pieces = iter(streamed("a", finish=None).pieces)
+        return self
+
+    async def read(self):
+        return next(self.pieces, None) or await asyncio.get_running_loop().create_future()
+
+    def close(self):
+        pass
+
+
+async def test_a_wait_that_a_clock_ended_is_ended_by_it_again(tmp_path):
+    settings = NodeCompletionParameters(timeout_secs=0.05)
+    for transport in (Stalling(), ScriptedTransport([])):
+        with pytest.raises(RequestTimeoutError) as caught:
+            recording = Recording(tmp_path / "r", transport=transport)
+            await ROOT.chat_streaming("u", over(recording), settings).collect()
+        assert caught.value.partial == "a"
+
+
+async def test_a_replay_that_waits_ends_when_it_is_closed(tmp_path):
+    stream = ROOT.chat_streaming("u", over(Recording(tmp_path / "r", transport=Stalling())))
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    await asyncio.wait({reading})
+    stream = ROOT.chat_streaming("u", over(Recording(tmp_path / "r", mode="replay")))
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    await stream.aclose()
+    await asyncio.wait({reading}, timeout=5)
+    assert isinstance(reading.exception(), StopAsyncIteration)
 
 
 async def test_the_pieces_come_at_once_or_at_their_times(tmp_path):
@@ -502,3 +554,22 @@ async def test_a_recording_is_priced_as_it_is_replayed(tmp_path):
     for price, cost in ((TokenPrice(1, 2), 3), (TokenPrice(10, 20), 30)):
         generator = over(recorded(tmp_path / "r", reply)).with_token_price(price)
         assert (await ROOT.chat("u", generator)).cost.cost == cost
+
+
+@pytest.mark.parametrize("kind", VENDORS)
+def test_a_batch_is_recorded_and_a_run_that_names_its_rows_anew_is_told_so(kind, tmp_path):
+    vendor = kind()
+
+    def ask(recording: Recording, journal: str) -> list[str | None]:
+        generator = vendor.generator.with_transport(recording)
+        bulk = map_complete(["a", "b"], generator, batch=True, journal=tmp_path / journal)
+        return run_virtually(collect(bulk))
+
+    async def collect(bulk) -> list[str | None]:
+        return sorted(outcome.text for outcome in await bulk.collect())
+
+    recording = Recording(tmp_path / "r", transport=vendor.generator.transport)
+    assert ask(recording, "j") == ["A", "B"]
+    assert {line["request"]["method"] for line in lines_of(tmp_path / "r")[1:]} == {"POST", "GET"}
+    with pytest.raises(NotRecordedError, match=r"custom_id: recorded|boundary="):
+        ask(Recording(tmp_path / "r", mode="replay"), "k")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import MiniLLMError, ReadError, StorageError
@@ -25,6 +26,9 @@ from minillmlib.transport.base import (
     note_not_sent,
     was_sent,
 )
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 OnEnd = Callable[[RecordedExchange], None]
 
@@ -62,9 +66,11 @@ class ExchangeRecorder:
 
     def fail(self, error: BaseException, *, was_sent: bool = True) -> None:
         """Record that the transport raised, and log if that cannot be written."""
-        is_error = isinstance(error, Exception)
         try:
-            self.end("failed" if is_error else "cancelled", error, was_sent=was_sent)
+            if isinstance(error, Exception):
+                self.end("failed", error, was_sent=was_sent)
+            else:
+                self.end("cancelled", was_sent=was_sent)
         except StorageError as problem:
             logger().error("an exchange was not recorded: %s", problem)
 
@@ -73,25 +79,21 @@ class ExchangeRecorder:
         on_end, self._on_end = self._on_end, None
         if on_end is None:
             return
-        response = self._response
-        pieces = self._redactor.redact_pieces(self._pieces)
+        response, redactor = self._response, self._redactor
+        headers = {} if response is None else dict(response.headers)
+        pieces = redactor.redact_pieces(self._pieces)
+        times = zip(self._times, pieces, strict=True)
         exchange = RecordedExchange(
             started_at=self._started_at,
             request=self.request,
-            was_sent=was_sent,
+            was_sent=was_sent and getattr(response, "was_sent", True),
             status=None if response is None else response.status,
-            headers={}
-            if response is None
-            else redact_headers(dict(response.headers), self._redactor),
+            headers=redact_headers(headers, redactor),
             headers_secs=self._headers_secs,
             body=Body.of(b"".join(pieces)),
-            pieces=tuple(
-                (secs, len(piece)) for secs, piece in zip(self._times, pieces, strict=True) if piece
-            ),
+            pieces=tuple((secs, len(piece)) for secs, piece in times if piece),
             ended=end,
-            error=record_error(error, self._redactor)
-            if error is not None and end == "failed"
-            else None,
+            error=None if error is None else record_error(error, redactor),
         )
         on_end(exchange)
 
@@ -104,6 +106,7 @@ class _RecordedResponse:
         self._recorder = recorder
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.was_sent: bool = getattr(response, "was_sent", True)
 
     async def read(self) -> bytes:
         try:
@@ -143,20 +146,20 @@ class ReplayedResponse:
     this one is cancelled, too.
     """
 
+    _waiting: Future[None] | None = None  # for an end that does not come
+
     def __init__(self, exchange: RecordedExchange, *, keeps_timing: bool, was_sent: bool) -> None:
         self.status = exchange.status or 0
         self.headers: Mapping[str, str] = exchange.headers
-        self.was_sent = was_sent
+        self.was_sent = was_sent and exchange.was_sent
+        if not was_sent:  # the limits were those of another time
+            self.headers = {k: v for k, v in self.headers.items() if "ratelimit" not in k}
         self._exchange = exchange
         self._started = time.monotonic() if keeps_timing else None
         self._data = exchange.body.data
         ends = accumulate(size for _, size in exchange.pieces)
-        self._pieces = iter(
-            [
-                (secs, end - size, end)
-                for (secs, size), end in zip(exchange.pieces, ends, strict=True)
-            ]
-        )
+        pieces = zip(exchange.pieces, ends, strict=True)
+        self._pieces = iter([(secs, end - size, end) for (secs, size), end in pieces])
         self._is_closed = False
 
     async def read(self) -> bytes:
@@ -170,6 +173,8 @@ class ReplayedResponse:
     def close(self) -> None:
         self._pieces = iter(())
         self._is_closed = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def wait(self, secs: float) -> None:
         """Wait until so many seconds after the start, or for one turn of the event loop."""
@@ -185,17 +190,19 @@ class ReplayedResponse:
             "the recording ends here, because its reader left; record it anew, and read on"
         )
         if exchange.ended == "cancelled":
-            await self._wait_for_ever()
+            await self._wait_to_be_cancelled()
+            error = ReadError("the response was closed while it was read")
         elif exchange.error is not None:
             error = exchange.error.to_error()
         if not exchange.was_sent:
             note_not_sent(error)
         raise error
 
-    async def _wait_for_ever(self) -> None:
+    async def _wait_to_be_cancelled(self) -> None:
         asyncio = asyncio_module()
+        self._waiting = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.get_running_loop().create_future()
+            await self._waiting
         except asyncio.CancelledError as error:
             if not self._exchange.was_sent:
                 note_not_sent(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Literal, Self
 
@@ -19,6 +20,7 @@ from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
 from minillmlib.transport.default import default_transport, shared_engine
 from minillmlib.types.values import check_choice
 
+MAX_COMPARED = 1000  # exchanges, for an error
 Mode = Literal["once", "replay", "new"]
 
 
@@ -101,8 +103,8 @@ class Recording:
 
     def _miss(self, asked: RecordedRequest, number: int) -> NotRecordedError:
         problem = f"{self._store.name!r} has no answer for {asked.method} {asked.url}: "
-        requests = [(line, each.request) for line, each in self._store.exchanges()]
-        found = nearest(asked, requests)
+        exchanges = islice(self._store.exchanges(), MAX_COMPARED)
+        found = nearest(asked, ((line, each.request) for line, each in exchanges))
         if found is None:
             problem += "it has none at all"
         elif number:

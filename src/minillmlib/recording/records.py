@@ -179,7 +179,7 @@ HEADER = encode_record(HeaderRecord(version=VERSION))
 def redactor_for(request: HttpRequest) -> Redactor:
     """Return what removes the secrets of a request: of its headers, its address and its proxy."""
     secrets = [value for _, value in _protected_headers(request) if isinstance(value, Secret)]
-    secrets += map(Secret, filter(is_secret_text, _secrets_in(request.url)))
+    secrets += map(Secret, filter(_is_header_text, _divide_url(request.url)[1]))
     if isinstance(request.proxy, Secret):
         secrets += secrets_of(request.proxy)
     elif request.proxy == ENVIRONMENT:
@@ -191,9 +191,7 @@ def redactor_for(request: HttpRequest) -> Redactor:
 
 def redact_request(request: HttpRequest, redactor: Redactor) -> RecordedRequest:
     """Return a request as files keep it."""
-    url = request.url
-    for secret in _secrets_in(url):
-        url = url.replace(secret, HIDDEN)
+    url = replace_surrogates(_divide_url(request.url)[0])
     headers = {name.lower(): str(value) for name, value in _protected_headers(request)}
     parts = url, headers, canonical_json(request.body)
     url, headers, body = redactor.redact_value(parts)  # at once, which takes half as long
@@ -204,22 +202,28 @@ def redact_request(request: HttpRequest, redactor: Redactor) -> RecordedRequest:
 
 def _protected_headers(request: HttpRequest) -> list[tuple[str, str | Secret]]:
     return [
-        (name, protect_header(name, value) if is_secret_text(value) else value)
+        (name, protect_header(name, value) if _is_header_text(value) else value)
         for name, value in request.headers
     ]
 
 
-def is_secret_text(value: str | Secret) -> bool:
-    """Whether a header can carry a text, so that it can be a secret."""
+def _is_header_text(value: str | Secret) -> bool:
+    """Whether a header can carry a text, so that it can be a `Secret`."""
     return isinstance(value, Secret) or header_text_problem(value, "") is None
 
 
-def _secrets_in(url: str) -> list[str]:
-    """Return the user and password of an address, and the values of a query named as secrets."""
-    parts, words = urlsplit(url), (*SECRET_WORDS, "sig")
-    pairs = (pair.partition("=") for pair in parts.query.split("&"))
-    values = [value for name, _, value in pairs if any(word in name.lower() for word in words)]
-    return [text for text in (parts.netloc.rpartition("@")[0], *values) if text]
+def _divide_url(url: str) -> tuple[str, list[str]]:
+    """Return an address without its secrets, and these: user, password and named parameters."""
+    parts, pairs = urlsplit(url), []
+    login, at, host = parts.netloc.rpartition("@")
+    secrets = [login] if login else []
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        is_secret = bool(value) and any(word in name.lower() for word in (*SECRET_WORDS, "sig"))
+        secrets += [value] if is_secret else []
+        pairs.append(f"{name}={HIDDEN}" if is_secret else pair)
+    netloc = f"{HIDDEN}@{host}" if at else host
+    return parts._replace(netloc=netloc, query="&".join(pairs)).geturl(), secrets
 
 
 def redact_headers(headers: dict[str, str], redactor: Redactor) -> dict[str, str]:
