@@ -9,9 +9,12 @@ WORKERS ?= auto
 LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py \
   tests/transport/test_proxies.py tests/transport/test_engine.py \
   tests/transport/test_aiohttp_names.py tests/streaming \
-  tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py
+  tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py \
+  tests/testing
 
 TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+# What docs/testing.md says of other packages, in tests/testing/test_other_packages.py.
+RECORDERS := aioresponses pytest-httpserver respx vcrpy
 
 .DEFAULT_GOAL := help
 .PHONY: help install chat test lowest newest check types docs dist trial sbom audit workflows soak bench \
@@ -32,9 +35,9 @@ lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyprojec
 	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
 	  $(LOWEST_TESTS)
 
-newest:  ## Test with the newest aiohttp and msgspec, also those that are not final, and mcp
+newest:  ## Test with the newest aiohttp and msgspec, also not final ones, with mcp and recorders
 	$(PYTHON) -m venv --clear $(VENV)/newest
-	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) \
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) $(RECORDERS) \
 	  --editable '.[cli,httpx,prices,mcp]'
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
 	  aiohttp msgspec
