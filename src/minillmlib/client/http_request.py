@@ -68,7 +68,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         max_header_bytes=generator.limits.header_bytes,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
-    secrets = _secrets_for(generator, auth)
+    secrets = secrets_for(generator, auth)
     if secrets:
         _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
@@ -144,7 +144,7 @@ def build_api_request(call: Call, wanted: ApiRequest) -> PreparedRequest:
     """Return a request to the generator's server that is no completion, with its credential."""
     generator = call.generator
     auth = generator.credential.resolve()
-    secrets = _secrets_for(generator, auth)
+    secrets = secrets_for(generator, auth)
     if secrets:
         _check_destination(wanted.url, generator)
     headers = {name.lower(): (name, value) for name, value in _merge_headers(call, auth)}
@@ -303,7 +303,7 @@ def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue
     return [(name, Secret(value) if text and text in value else value) for name, value in headers]
 
 
-def _secrets_for(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
+def secrets_for(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
     """Return what goes to the generator's own server only."""
     values = (auth.secret(), *(value for _, value in generator.headers))
     return tuple([value for value in values if isinstance(value, Secret)])
