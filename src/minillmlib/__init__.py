@@ -14,6 +14,7 @@ from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.http_request import RequestPreview
 from minillmlib.client.observation import Observation, observe
+from minillmlib.client.request_log import log_requests
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
@@ -253,6 +254,7 @@ __all__ = [
     "estimate_cost",
     "iterate",
     "loads",
+    "log_requests",
     "map_complete",
     "observe",
     "parse_finish_reason",

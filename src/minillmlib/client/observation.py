@@ -207,6 +207,9 @@ class CompletionEmitter(Emitter):
         """Tell that an attempt begins, and watch its exchange."""
         self._pending, self._started = pending, pending.number
         request, generator = prepared.request, pending.call.generator
+        url = request.shown_url
+        if pending.shows_secret(url.encode()):
+            url = pending.redact(url)
         event = AttemptStarted(
             id=self.id,
             at=self.now(),
@@ -214,7 +217,7 @@ class CompletionEmitter(Emitter):
             generator=generator.name,
             model=generator.model,
             method=request.method,
-            url=pending.redact(request.shown_url),
+            url=url,
             sent_bytes=len(request.body),
         )
         if self.wants_content:
