@@ -265,9 +265,7 @@ class CompletionEmitter(Emitter):
             )
             self.emit(started)
         watch, self._watch = self._watch, None
-        body = None if watch is None or watch.kept is None else bytes(watch.kept)
-        if body is not None and self._pending is not None:
-            body = self._pending.redact(body)
+        body = None if watch is None else watch.take_body()
         self.emit(AttemptEnded(id=self.id, at=self.now(), attempt=attempt, body=body))
 
     def end(self, attempts: tuple[Attempt, ...]) -> None:
@@ -371,6 +369,11 @@ class WatchedTransport:
             response.close()
             raise
         return _WatchedResponse(response, self)
+
+    def take_body(self) -> bytes | None:
+        """Return the body so far, without secrets, and keep it no longer."""
+        kept, self.kept = self.kept, None  # frames of a user's error reference this
+        return None if kept is None else self._pending.redact(bytes(kept))
 
     def note_piece(self, piece: bytes, *, is_first: bool) -> None:
         """Keep a piece of the body, and tell of the first."""
