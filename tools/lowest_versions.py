@@ -9,7 +9,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 FILE = TOP / "requirements" / "lowest.txt"
-EXTRAS = ("cli", "httpx", "prices")  # `local` names one version, which `make test` runs
+EXTRAS = ("cli", "httpx", "prices", "otel")  # `local` names one version, which `make test` runs
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 HEADER = "# The lowest versions that pyproject.toml allows; tools/lowest_versions.py writes this.\n"
 

@@ -81,15 +81,17 @@ class RequestPreview(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it would be sent, without its secrets.
 
     Attributes:
-        url: Its address; the method is POST.
+        url: Its address.
         headers: Its headers; a secret value is "[hidden]". That of a credential which
             cannot be resolved is omitted.
         data: Its body.
+        method: Its method.
     """
 
     url: str
     headers: dict[str, str]
     data: bytes
+    method: str = "POST"
 
     @property
     def body(self) -> JsonObject:
