@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -38,10 +39,14 @@ class HeaderRecord(_Record, frozen=True, tag="minillmlib run", tag_field="kind")
 
 
 class SentRecord(_Record, frozen=True, tag="sent", tag_field="kind"):
-    """An item that is about to be asked, and the most that it may cost, if that is known."""
+    """A request that is about to be sent, and the most that it may cost, if that is known.
+
+    `turn` is its place among the requests for the item, from 1: a tool loop needs several.
+    """
 
     key: str
     ceiling: Decimal | None = None
+    turn: int = 1
 
     def __post_init__(self) -> None:
         if self.ceiling is not None:
@@ -202,7 +207,7 @@ class RunJournal:
 
     def _read(self, file: IO[bytes]) -> None:
         """Read what earlier runs did, and cut off a last line that has no end."""
-        sent: dict[str, Decimal] = {}
+        sent: dict[str, list[Decimal]] = {}  # the ceilings of the requests for each open item
         lost: list[Decimal] = []
         spent: list[CostTotal] = []
         committed: list[Decimal] = []
@@ -212,14 +217,14 @@ class RunJournal:
                 break
             record = _decode_line(line, number, self._name)
             if isinstance(record, SentRecord):
-                if record.key in sent:  # in flight at a crash, and asked again since
-                    lost.append(sent[record.key])
-                sent[record.key] = record.ceiling or Decimal(0)
+                if record.turn == 1:
+                    lost += sent.pop(record.key, ())  # at a crash, and asked again since
+                sent.setdefault(record.key, []).append(record.ceiling or Decimal(0))
             elif isinstance(record, SubmittingRecord | SubmittedRecord):
-                lost += [sent.pop(key) for key in self._note_batch(record) if key in sent]
+                lost += chain.from_iterable(sent.pop(key, ()) for key in self._note_batch(record))
             elif isinstance(record, Ended):
                 self.open_rows.pop(record.key, None)
-                ceiling = sent.pop(record.key, Decimal(0))
+                ceiling = exact_sum(sent.pop(record.key, ()))
                 cost = CostTotal.of([CostInfo.of(attempts_of(record))])
                 spent.append(cost)
                 committed.append(cost.cost if cost.is_exact else max(cost.cost, ceiling))
@@ -229,7 +234,7 @@ class RunJournal:
         if end == 0:
             self._append(HeaderRecord(version=VERSION))
         self.spent = sum(spent, CostTotal())
-        lost += sent.values()
+        lost += chain.from_iterable(sent.values())
         self.maybe_paid = len(lost)
         before = (one.cost for row in self.open_rows.values() for one in row.attempts)
         self.committed = exact_sum([*committed, *lost, CostTotal.of(before).cost])
@@ -286,9 +291,9 @@ class RunJournal:
             f"{self._name!r} was changed by another program during the run; run it again"
         )
 
-    def record_sent(self, key: str, ceiling: Decimal | None) -> None:
-        """Record that an item is about to be asked."""
-        self._append(SentRecord(key=key, ceiling=ceiling))
+    def record_sent(self, key: str, ceiling: Decimal | None, turn: int) -> None:
+        """Record that a request for an item is about to be sent."""
+        self._append(SentRecord(key=key, ceiling=ceiling, turn=turn))
 
     def record_batch(self, record: SubmittingRecord | SubmittedRecord) -> None:
         """Record that a part is submitted, or the batch that holds it. It is on the disk then."""
@@ -320,12 +325,25 @@ class RunJournal:
             while remaining:
                 remaining = remaining[os.write(self._descriptor, remaining) :]
             if is_urgent or time.monotonic() - self._synced_at >= SYNC_SECS:
-                os.fsync(self._descriptor)
-                self._synced_at = time.monotonic()
+                self._sync()
         except OSError as error:
             with contextlib.suppress(OSError):  # else the next run cuts it off
                 os.ftruncate(self._descriptor, size)
             raise self._no_room(error) from None
+
+    def _sync(self) -> None:
+        """Write everything to the disk. Raises `StorageError` if the file is no longer in place."""
+        os.fsync(self._descriptor)
+        self._synced_at = time.monotonic()
+        try:
+            is_there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise StorageError(
+                f"the journal {self._name!r} was removed or replaced during the run, which ended "
+                "for that reason; its answers so far are lost, except for the outcomes you have"
+            )
 
     def _no_room(self, error: OSError) -> StorageError:
         return StorageError(
@@ -337,7 +355,7 @@ class RunJournal:
         """Write everything to the disk and unlock the file. May be called again."""
         if self._descriptor >= 0:
             try:
-                os.fsync(self._descriptor)
+                self._sync()
             except OSError as error:
                 raise self._no_room(error) from None
             finally:

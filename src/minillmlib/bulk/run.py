@@ -34,7 +34,7 @@ from minillmlib.errors import (
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
-from minillmlib.tree.tool_loop import Tool, ToolLoop
+from minillmlib.tree.tool_loop import Tool, ToolLoop, is_async
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import Attempt, CostTotal
 from minillmlib.types.pace import Pace
@@ -82,6 +82,10 @@ class BulkRun(Generic[T]):
         ):
             raise InvalidParameterError(
                 f"map_complete takes a list or an iterable of items, not {type(items).__name__}"
+            )
+        if on_progress is not None and is_async(on_progress):
+            raise InvalidParameterError(
+                "on_progress is called and not awaited, so a coroutine function would do nothing"
             )
         self._items = items
         self._call = call
