@@ -21,6 +21,8 @@ def lowest_versions() -> str:
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
     lines = [_lowest(requirement) for requirement in wanted]
+    # The SDK reads back what the API was given, and wants it in its own version.
+    lines += [line.replace("-api", "-sdk") for line in lines if line.startswith("opentelemetry-")]
     pinned = (TOP / "requirements" / "dev.txt").read_text()
     for tool in TEST_TOOLS:
         version = re.search(rf"(?m)^{re.escape(tool)}==(\S+)", pinned)

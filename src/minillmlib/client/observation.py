@@ -57,7 +57,7 @@ SAMPLING = (
 
 
 class Observation:
-    """What `observe` has begun; `stop`, or leaving `with`, ends it."""
+    """An observer at work, from `observe`; `stop`, or leaving `with`, ends it."""
 
     def __init__(self, observer: Observer, *, everywhere: bool) -> None:
         self.observer = observer
@@ -151,11 +151,11 @@ class Emitter:
         """Tell all observers, and log what they raise."""
         for observer in self._observers:
             try:
-                observer.on_event(self._shown_to(observer, event))
+                observer.on_event(self._strip_for(observer, event))
             except (Exception, asyncio_module().CancelledError) as error:  # noqa: BLE001 - the caller's code
                 _log_failure(error)
 
-    def _shown_to(self, observer: Observer, event: EventT) -> EventT:
+    def _strip_for(self, observer: Observer, event: EventT) -> EventT:
         is_whole = not self.wants_content or observer.wants_content
         return event if is_whole else without_content(event)
 
@@ -239,7 +239,7 @@ class CompletionEmitter(Emitter):
         headers: list[tuple[str, str]] = []
         for observer in self._observers:
             try:
-                wanted = observer.request_headers(self._shown_to(observer, event))
+                wanted = observer.request_headers(self._strip_for(observer, event))
                 for name, value in wanted.items():
                     _check_header(name, value)
                     if name.lower() not in taken:

@@ -1,6 +1,4 @@
-"""What observers are told: one frozen event for each step of a call, a tool loop or a bulk run."""
-
-from __future__ import annotations
+"""Frozen events for observers, one for each step of a call, a tool loop or a bulk run."""
 
 from collections.abc import Callable, Mapping
 from inspect import iscoroutinefunction
