@@ -235,11 +235,13 @@ class CompletionEmitter(Emitter):
     def _request_headers(
         self, event: AttemptStarted, request: HttpRequest
     ) -> list[tuple[str, str]]:
-        taken = {*FRAMING_HEADERS, *(name.lower() for name, _ in request.headers)}
+        taken: set[str] = set()
         headers: list[tuple[str, str]] = []
         for observer in self._observers:
             try:
                 wanted = observer.request_headers(self._strip_for(observer, event))
+                if wanted and not taken:
+                    taken = {*FRAMING_HEADERS, *(name.lower() for name, _ in request.headers)}
                 for name, value in wanted.items():
                     _check_header(name, value)
                     if name.lower() not in taken:
