@@ -10,7 +10,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from contextvars import Token
 from functools import lru_cache
 from typing import TypeAlias, assert_never
 from urllib.parse import urlsplit
@@ -174,7 +173,7 @@ class OtelObserver(Observer):
         """Return where a span belongs; None is the current context."""
         above = None if parent is None else self._open.get(parent)
         # The span of a tool is in the current context, perhaps with one of the tool's own.
-        if above is None or above.token is not None:
+        if above is None or above.is_tool:
             return None
         return trace.set_span_in_context(above.span)
 
@@ -302,13 +301,11 @@ class OtelObserver(Observer):
         if event.arguments is not None:
             attributes["gen_ai.tool.call.arguments"] = event.arguments
         opened = self._start(event, f"execute_tool {event.name}", attributes)
-        # The task of the tool, so that the spans of what it does are below.
-        opened.token = context.attach(trace.set_span_in_context(opened.span))
+        opened.is_tool = True
+        # A tool has a task of its own, whose context ends with it: there is nothing to detach.
+        context.attach(trace.set_span_in_context(opened.span))
 
     def _end_tool(self, event: ToolEnded) -> None:
-        opened = self._open.get(event.id)
-        if opened is not None and opened.token is not None:
-            context.detach(opened.token)
         has_result = event.result is not None and event.error is None
         result: Attributes = {"gen_ai.tool.call.result": event.result or ""} if has_result else {}
         self._end(event, result, event.error)
@@ -318,10 +315,9 @@ class _OpenSpan:
     """A span that has not ended, and what later events need of it."""
 
     __slots__ = (
-        "attempt", "common", "first_byte_secs", "generator", "is_streamed", "sent_at",
-        "span", "started_at", "token",
+        "attempt", "common", "first_byte_secs", "generator", "is_streamed", "is_tool", "sent_at",
+        "span", "started_at",
     )  # fmt: skip
-    token: Token[Context] | None
 
     def __init__(self, span: Span, started_at: float) -> None:
         self.span = span
@@ -329,9 +325,8 @@ class _OpenSpan:
         self.attempt: Span | None = None
         self.common: Attributes = {}  # of the span and the metrics
         self.generator = ""
-        self.is_streamed = False
+        self.is_streamed = self.is_tool = False
         self.first_byte_secs: float | None = None  # of the last attempt
-        self.token = None
 
     @property
     def first_chunk_secs(self) -> float | None:

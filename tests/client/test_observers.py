@@ -338,6 +338,25 @@ async def test_what_an_observer_raises_is_logged_and_harms_nothing(failure, capl
     assert {record.getMessage() for record in caplog.records} == {"an observer failed"}
 
 
+class Counting(ScriptedTransport):
+    """Counts the responses that are open."""
+
+    open = 0
+
+    async def send(self, request):
+        response = await super().send(request)
+        self.open += 1
+        is_open = True
+
+        def close():
+            nonlocal is_open
+            self.open -= is_open
+            is_open = False
+
+        response.close = close
+        return response
+
+
 @pytest.mark.parametrize("number", range(len(WHOLE)))
 def test_an_interrupt_within_an_observer_passes_and_the_attempt_is_settled(number):
     count = 0
@@ -349,9 +368,11 @@ def test_an_interrupt_within_an_observer_passes_and_the_attempt_is_settled(numbe
         if count == number + 1:
             raise KeyboardInterrupt
 
+    transport = Counting([answer()])
     settings = NodeCompletionParameters(cost_callback=costs.append)
     with observe(interrupt), pytest.raises(KeyboardInterrupt):
-        asyncio.run(ChatNode.root("s").chat("u", on(answer()), settings))
+        asyncio.run(ChatNode.root("s").chat("u", OWN.with_transport(transport), settings))
+    assert transport.open == 0
     if number > 0:
         assert [len(info.attempts) for info in costs] == [1]
 
