@@ -84,7 +84,7 @@ class OtelObserver(Observer):
     """Turns what happens into spans and metrics of OpenTelemetry.
 
     A completion is a span, and each attempt a child of it; a tool loop, its tools and a bulk run
-    are spans around them. Metrics count tokens, seconds, attempts and costs. A cost that is not
+    are spans around them. Metrics count tokens, seconds and costs. A cost that is not
     known is never a 0: `minillmlib.cost.resolution` says so, and there is no amount. What the SDK
     does with all this is up to your program. Needs `minillmlib[otel]`.
 
@@ -261,7 +261,8 @@ class OtelObserver(Observer):
         if attempt.cost is not None:
             attributes |= _cost_attributes(attempt.cost)
         _end_span(span, event.at, attributes, _error_of(attempt))
-        self._meters.record_attempt(completion.common, attempt)
+        if attempt.cost is not None:
+            self._meters.record_cost(completion.common, attempt.cost)
 
     def _end_completion(self, event: CompletionEnded) -> None:
         completion = self._open.pop(event.id, None)
@@ -289,7 +290,7 @@ class OtelObserver(Observer):
         where, at = trace.set_span_in_context(completion.span), _nanos(event.at)
         span = self._tracer.start_span("cost", where, attributes=attributes, start_time=at)
         span.end(at)
-        self._meters.record_cost(completion.common, cost)
+        self._meters.record_cost(completion.common, cost, is_late=True)
 
     def _start_tool(self, event: ToolStarted) -> None:
         attributes: Attributes = {
@@ -365,32 +366,23 @@ class _Meters:
             f"{usage}reasoning.output_tokens", "{token}", "Output tokens of reasoning."
         )
         self._cost = meter.create_counter("minillmlib.cost", "USD", "Costs that are known.")
-        self._attempts = meter.create_counter(
-            "minillmlib.attempts", "{attempt}", "Requests, by outcome and by what is known of cost."
+        self._missing = meter.create_up_down_counter(
+            "minillmlib.cost.missing", "{request}", "Requests whose cost is not in minillmlib.cost."
         )
 
-    def record_attempt(self, common: Attributes, attempt: Attempt) -> None:
-        cost = attempt.cost
-        resolution = "nothing billed" if cost is None else cost.resolution.value
-        counted = {
-            **_model_of(common),
-            "minillmlib.outcome": attempt.outcome.value,
-            "minillmlib.cost.resolution": resolution,
-        }
-        self._attempts.add(1, counted)
-        if cost is not None:
-            self.record_cost(common, cost)
-
-    def record_cost(self, common: Attributes, cost: CostOutcome) -> None:
-        """Count what is known for certain: an amount that is not a minimum, and final tokens."""
+    def record_cost(self, common: Attributes, cost: CostOutcome, *, is_late: bool = False) -> None:
+        """Count what is known for certain, an amount and final tokens; else that it is missing."""
+        attributes = _model_of(common)
+        if is_late:
+            unknown = CostResolution.UNKNOWN.value
+            self._missing.add(-1, {**attributes, "minillmlib.cost.resolution": unknown})
         if cost.resolution is CostResolution.RESOLVED:
-            attributes = {
-                **_model_of(common),
-                "minillmlib.cost.resolution": cost.resolution.value,
-            }
             if cost.source is not None:
                 attributes["minillmlib.cost.source"] = cost.source
             self._cost.add(float(cost.cost), attributes)
+        else:
+            attributes["minillmlib.cost.resolution"] = cost.resolution.value
+            self._missing.add(1, attributes)
         if cost.usage is not None:
             attributes = {
                 "gen_ai.operation.name": common["gen_ai.operation.name"],

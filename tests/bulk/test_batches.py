@@ -71,8 +71,10 @@ def ask(
 
 def test_observers_are_told_of_each_row_as_of_any_call(tmp_path):
     events: list[Any] = []
-    with observe(events.append):
-        ask(OpenAi(), list("abc"), tmp_path / "j")
+    vendor, key = OpenAi(), "KEY-OF-THE-VENDOR"  # which answers in capitals
+    generator = vendor.generator.with_api_key(key)
+    with observe(events.append, content=True):
+        ask(vendor, [f"is {key.lower()}?", "b", "c"], tmp_path / "j", generator=generator)
     by_id: dict[int, list[str]] = {}
     for event in events:
         by_id.setdefault(event.id, []).append(type(event).__name__)
@@ -81,6 +83,8 @@ def test_observers_are_told_of_each_row_as_of_any_call(tmp_path):
     assert [each.outcome for each in events if isinstance(each, CompletionEnded)] == [
         "answered", "answered", "answered"
     ]  # fmt: skip
+    assert "IS [hidden]?" in repr(events)
+    assert key not in repr(events)
 
 
 @pytest.mark.parametrize("kind", VENDORS)

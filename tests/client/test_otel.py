@@ -192,9 +192,8 @@ async def test_a_whole_answer(sdk):
     points = sdk.points()
     ((where, cost),) = points["minillmlib.cost"]
     assert cost.value == 0.00015
-    assert where == {
-        **model, "minillmlib.cost.resolution": "resolved", "minillmlib.cost.source": "a list of May"
-    }  # fmt: skip
+    assert where == {**model, "minillmlib.cost.source": "a list of May"}
+    assert "minillmlib.cost.missing" not in points
     for name, count in (("input_tokens", 100), ("output_tokens", 10)):
         ((where, tokens),) = points[f"gen_ai.client.inference.usage.{name}"]
         assert (where, tokens.value) == ({**chat, "gen_ai.token.modality": "unknown"}, count)
@@ -233,9 +232,12 @@ async def test_an_answer_after_a_retry(sdk):
     assert completion.attributes["minillmlib.attempts"] == 2
     assert completion.attributes["minillmlib.cost.usd"] == 0.00015
     assert completion.status.status_code is StatusCode.UNSET
-    counted = {where["minillmlib.outcome"]: where["minillmlib.cost.resolution"]
-               for where, _ in sdk.points()["minillmlib.attempts"]}  # fmt: skip
-    assert counted == {"denied": "nothing billed", "answered": "resolved"}
+    assert [span.attributes["minillmlib.outcome"] for span in (first, second)] == [
+        "denied", "answered"
+    ]  # fmt: skip
+    points = sdk.points()
+    assert points["minillmlib.cost"][0][1].value == 0.00015
+    assert "minillmlib.cost.missing" not in points, "a 429 is not billed"
 
 
 async def test_a_failure(sdk):
@@ -263,7 +265,8 @@ async def test_a_cost_that_is_not_known_is_no_zero(sdk, generator, usage, resolu
         assert "minillmlib.cost.usd" not in span.attributes
     points = sdk.points()
     assert "minillmlib.cost" not in points
-    assert points["minillmlib.attempts"][0][0]["minillmlib.cost.resolution"] == resolution
+    ((where, missing),) = points["minillmlib.cost.missing"]
+    assert (where["minillmlib.cost.resolution"], missing.value) == (resolution, 1)
     assert ("gen_ai.client.inference.usage.input_tokens" in points) is (usage is not None)
 
 
@@ -302,6 +305,7 @@ async def test_a_cost_that_comes_later(sdk, monkeypatch):
     assert late.attributes["minillmlib.cost.resolution"] == "resolved"
     points = sdk.points()
     assert points["minillmlib.cost"][0][1].value == 0.5
+    assert points["minillmlib.cost.missing"][0][1].value == 0, "it has come"
     assert points["gen_ai.client.inference.usage.input_tokens"][0][1].value == 7
 
 

@@ -12,7 +12,7 @@ from typing import Self
 
 import msgspec
 
-from minillmlib.auth.redaction import Redactor
+from minillmlib.auth.redaction import Redactor, ValueT
 from minillmlib.auth.secret import header_problem
 from minillmlib.client.attempt import PendingAttempt
 from minillmlib.client.http_request import PreparedRequest, secrets_for
@@ -186,7 +186,7 @@ class CompletionEmitter(Emitter):
     _started = 0  # the number of the last attempt
 
     def __init__(self, call: Call) -> None:
-        generator = call.generator
+        generator = self._generator = call.generator
         super().__init__(observers_of(generator))
         self.emit(
             CompletionStarted(
@@ -223,14 +223,27 @@ class CompletionEmitter(Emitter):
         if self.wants_content:
             event = msgspec.structs.replace(
                 event,
-                messages=pending.redact(pending.call.messages),
-                headers=pending.redact({name: str(value) for name, value in request.headers}),
-                body=pending.redact(request.body),
+                messages=self.redact(pending.call.messages),
+                headers=self.redact({name: str(value) for name, value in request.headers}),
+                body=self.redact(request.body),
             )
         self.emit(event)
         headers = self._request_headers(event, request)
         self._watch = WatchedTransport(self, pending, headers)
         pending.exchange.wrap_transport(self._watch.wrap)
+
+    def redact(self, value: ValueT) -> ValueT | None:
+        """Return content without the secrets of the last attempt; None if that fails.
+
+        Without an attempt, as in a provider's batch, the secrets are those of the generator.
+        """
+        try:
+            if self._pending is None:
+                return _redactor_of(self._generator).redact_value(value)
+            return self._pending.redact(value)
+        except Exception as error:  # noqa: BLE001 - the call does not fail for what is shown of it
+            logger().error("content cannot be shown to observers", exc_info=error)
+            return None
 
     def _request_headers(
         self, event: AttemptStarted, request: HttpRequest
@@ -275,8 +288,7 @@ class CompletionEmitter(Emitter):
         if self._is_over:
             return
         self._is_over = True
-        response, error, pending = self.response, self.error, self._pending
-        self.response = self.error = self._pending = None
+        response, error = self.response, self.error
         event = CompletionEnded(id=self.id, at=self.now(), outcome="abandoned", attempts=attempts)
         if response is not None:
             reason = response.finish_reason
@@ -293,9 +305,10 @@ class CompletionEmitter(Emitter):
         if self.wants_content:
             event = msgspec.structs.replace(
                 event,
-                message=None if error is None else str(error),
-                response=response if pending is None else pending.redact(response),
+                message=None if error is None else self.redact(str(error)),
+                response=self.redact(response),
             )
+        self.response = self.error = self._pending = None
         self.emit(event)
 
     def update_costs(self, before: tuple[Attempt, ...], after: tuple[Attempt, ...]) -> None:
@@ -356,7 +369,7 @@ class WatchedTransport:
             request = msgspec.structs.replace(request, headers=(*request.headers, *self._headers))
         emitter.emit(RequestSent(id=emitter.id, at=emitter.now(), number=number))
         response = await self._transport.send(request)
-        headers = None if self.kept is None else self._pending.redact(dict(response.headers))
+        headers = None if self.kept is None else emitter.redact(dict(response.headers))
         try:
             emitter.emit(
                 HeadersReceived(
@@ -375,7 +388,7 @@ class WatchedTransport:
     def take_body(self) -> bytes | None:
         """Return the body so far, without secrets, and keep it no longer."""
         kept, self.kept = self.kept, None  # frames of a user's error reference this
-        return None if kept is None else self._pending.redact(bytes(kept))
+        return None if kept is None else self._emitter.redact(bytes(kept))
 
     def note_piece(self, piece: bytes, *, is_first: bool) -> None:
         """Keep a piece of the body, and tell of the first."""
