@@ -1,8 +1,8 @@
 """A minimalist, async-first interface to large language models over HTTP."""
 
 import typing
+from importlib import import_module as _import_module
 
-from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
@@ -86,6 +86,9 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
+from minillmlib.workers.bank import Bank, BankLike, Lease
+from minillmlib.workers.job import Bulk, BulkReport
+from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
     from minillmlib.json_repair import (
@@ -96,8 +99,11 @@ if typing.TYPE_CHECKING:
         repair,
         repair_json,
     )
+    from minillmlib.recording.answer_cache import AnswerCache
+    from minillmlib.recording.recording import Recording
 
 __all__ = [
+    "AnswerCache",
     "AnthropicProvider",
     "ApiError",
     "ArgumentStream",
@@ -112,15 +118,20 @@ __all__ = [
     "AzureProvider",
     "AzureResponsesProvider",
     "BadRequestError",
+    "Bank",
+    "BankLike",
     "Billing",
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Bulk",
     "BulkOutcome",
     "BulkProgress",
+    "BulkReport",
     "BulkRun",
     "BulkRunEnded",
     "BulkRunStarted",
+    "BulkRuntime",
     "CachePlan",
     "CacheVerdict",
     "Capabilities",
@@ -164,6 +175,7 @@ __all__ = [
     "JsonChange",
     "JsonChangeKind",
     "JsonRepairError",
+    "Lease",
     "LimitExceededError",
     "Limits",
     "LocalModelError",
@@ -180,6 +192,7 @@ __all__ = [
     "NoJsonFoundError",
     "NodeCompletionParameters",
     "NotFoundError",
+    "NotRecordedError",
     "Observation",
     "ObservedEvent",
     "Observer",
@@ -203,6 +216,7 @@ __all__ = [
     "ReasoningBlock",
     "ReasoningConfig",
     "ReasoningDelta",
+    "Recording",
     "RedirectError",
     "RejectedResponseError",
     "RepairResult",
@@ -263,14 +277,21 @@ __all__ = [
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported on first use.
-_DEFERRED = {"JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"}
+# A tenth of our import, and few programs need them: imported on first use, from these modules.
+_DEFERRED = {
+    "AnswerCache": "minillmlib.recording.answer_cache",
+    "Recording": "minillmlib.recording.recording",
+    **dict.fromkeys(
+        ("JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"),
+        "minillmlib.json_repair.api",
+    ),
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_json_repair, name)
+    value = getattr(_import_module(_DEFERRED[name]), name)
     value.__module__ = __name__
     globals()[name] = value
     return value

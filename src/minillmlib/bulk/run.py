@@ -430,8 +430,9 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     model, a spent budget), once the outcomes of the items in flight were delivered.
 
     Args:
-        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. The input may be
-            lazy, also asynchronous, and endless: it is read as there is room.
+        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. Without a `prompt`,
+            a mapping has its conversation as `messages`. The input may be lazy, also asynchronous,
+            and endless: it is read as there is room.
         generator: The model.
         params: The settings of each call.
         prompt: The conversation before each text, or the one whose `{placeholders}` each mapping
