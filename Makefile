@@ -10,7 +10,7 @@ LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py
   tests/transport/test_proxies.py tests/transport/test_engine.py \
   tests/transport/test_aiohttp_names.py tests/streaming \
   tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py \
-  tests/testing
+  tests/testing tests/client/test_otel.py
 
 TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 # What docs/testing.md says of other packages, in tests/testing/test_other_packages.py.
@@ -37,8 +37,8 @@ lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyprojec
 
 newest:  ## Test with the newest aiohttp and msgspec, also not final ones, with mcp and recorders
 	$(PYTHON) -m venv --clear $(VENV)/newest
-	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) $(RECORDERS) \
-	  --editable '.[cli,httpx,prices,mcp]'
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) $(RECORDERS) opentelemetry-sdk \
+	  --editable '.[cli,httpx,prices,mcp,otel]'
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
 	  aiohttp msgspec
 	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \
@@ -131,7 +131,7 @@ $(VENV)/program: $(VENV)/pyvenv.cfg pyproject.toml
 $(VENV)/lowest/installed: $(VENV)/pyvenv.cfg pyproject.toml requirements/lowest.txt
 	$(PYTHON) -m venv --clear $(VENV)/lowest
 	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -r requirements/lowest.txt \
-	  --editable '.[cli,httpx,prices]'
+	  --editable '.[cli,httpx,prices,otel]'
 	@touch $@
 
 $(VENV)/tools/installed: $(VENV)/pyvenv.cfg requirements/tools.txt

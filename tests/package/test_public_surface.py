@@ -15,6 +15,7 @@ import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
 import minillmlib.testing
 
 DOORS = [
@@ -24,6 +25,7 @@ DOORS = [
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
 ]
 
 

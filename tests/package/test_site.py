@@ -16,6 +16,7 @@ import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ DOORS = (
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
