@@ -81,7 +81,7 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
 
     @property
     def _address(self) -> str:
-        return f"{self.method} {self._shown_url}"
+        return f"{self.method} {self.shown_url}"
 
     @property
     def _dialect(self) -> Dialect:
