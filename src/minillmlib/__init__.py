@@ -66,6 +66,8 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
+from minillmlib.workers.job import Bulk
+from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
     from minillmlib.json_repair import (
@@ -94,9 +96,11 @@ __all__ = [
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Bulk",
     "BulkOutcome",
     "BulkProgress",
     "BulkRun",
+    "BulkRuntime",
     "CachePlan",
     "CacheVerdict",
     "Capabilities",

@@ -14,10 +14,11 @@ from minillmlib.types.costs import (
     CostEstimate,
     CostOutcome,
     CostResolution,
+    equal_shares,
     exact_sum,
     parse_usd,
 )
-from minillmlib.types.values import check_kind
+from minillmlib.types.values import check_count, check_kind
 
 Wake = Callable[[], object]
 
@@ -81,6 +82,20 @@ class Budget:
         """Return a smaller budget within this one."""
         return Budget(limit, parent=self)
 
+    def split(self, count: int) -> "list[Budget]":
+        """Return so many budgets with equal shares, for processes that spend apart.
+
+        The sum of the shares is exactly the limit. Raises `InvalidParameterError` if anything is
+        spent or reserved already, or if there is a parent, which no share could ask.
+        """
+        check_count(count)
+        if self.parent is not None or self._account.sums != _Sums():
+            raise InvalidParameterError(
+                "only a budget without a parent, of which nothing is spent or reserved yet, can "
+                "be split: make a new one of what remains"
+            )
+        return [Budget(share) for share in equal_shares(self.limit, count)]
+
     def charge(self, amount: Decimal) -> None:
         """Count an amount that was paid elsewhere as spent, here and in every parent."""
         amount = parse_usd("an amount to charge", amount, Decimal | int)
@@ -133,7 +148,7 @@ class Budget:
         raise InvalidParameterError(
             "a budget cannot be pickled or copied, because its copies would spend the same money "
             "again; parameters that hold it are copied by replace(), and pickled after "
-            "replace(budget=None): give each process its share, Budget(limit / processes)"
+            "replace(budget=None): give each process its share, of split(processes)"
         )
 
     def __repr__(self) -> str:

@@ -252,7 +252,9 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
         `usage` stays that of the whole request: nothing says whose its tokens are.
         """
-        amounts = zip(_shares(self.cost, count), _shares(self.minimum_cost, count), strict=True)
+        amounts = zip(
+            equal_shares(self.cost, count), equal_shares(self.minimum_cost, count), strict=True
+        )
         return [
             msgspec.structs.replace(self, cost=cost, minimum_cost=minimum)
             for cost, minimum in amounts
@@ -292,7 +294,7 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         )
 
 
-def _shares(amount: Decimal, count: int) -> list[Decimal]:
+def equal_shares(amount: Decimal, count: int) -> list[Decimal]:
     """Return equal parts of an amount; the first has what the division leaves."""
     unit = Decimal(1).scaleb(min(_exponent(amount), 0) - SHARE_DIGITS)
     part = EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)

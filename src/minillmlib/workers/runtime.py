@@ -1,0 +1,233 @@
+"""What asks in one of the processes of a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from minillmlib.blocking import run
+from minillmlib.bulk.items import ItemCall
+from minillmlib.bulk.outcome import STOPPING, BulkOutcome, last_error
+from minillmlib.bulk.run import BulkRun
+from minillmlib.bulk.width import Width
+from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
+from minillmlib.json_value import JsonObject, JsonValue, plain_value
+from minillmlib.locks import fork_safe_lock
+from minillmlib.tree.node import ParsedNode
+from minillmlib.types.budgets import Budget
+from minillmlib.types.costs import CostResolution
+from minillmlib.workers.job import Bulk
+from minillmlib.workers.shards import OwnShard, PartJournal, Shards, open_folder, take_share
+
+COLUMNS = (
+    "text", "parsed", "error", "cost_usd", "cost_resolution", "attempts", "from_journal",
+)  # fmt: skip
+
+
+class BulkRuntime:
+    """Asks about rows in one process of a job. Made by `Bulk.runtime`.
+
+    All parts of the rows that come to the process share its width, its pace, its budget and its
+    shard of the journal. Threads and event loops may share it.
+
+    Attributes:
+        job: The job.
+        worker: The name of the process in the journal.
+        width: The calls in flight.
+        budget: The share of this process, or None.
+    """
+
+    def __init__(self, job: Bulk, worker: str | None = None) -> None:
+        self.job = job
+        self._given_worker = worker
+        self._problem: MiniLLMError | None = None  # that every further row would have
+        self._prompt = None if job.prompt is None else job.prompt.to_node()
+        self._shards: Shards | None = None
+        self._own: OwnShard | None = None
+        self.worker = worker or f"{os.getpid()}"
+        if job.journal is not None:
+            folder = open_folder(Path(job.journal))
+            self._shards = Shards(folder, retries_failed=job.retry_failed)
+            self._own = OwnShard(self._shards)
+            self.worker = worker or self._own.name
+        self.width = Width() if job.width is None else Width(job.width, job.width)
+        self.budget: Budget | None = None
+        if job.budget is not None and self._shards is not None and self._own is not None:
+            self.budget = Budget(take_share(self._shards, self._own, job.budget, job.workers))
+        pace = job.new_pace().split(job.workers)[-1]
+        self._settings = job.params.replace(budget=self.budget, pace=pace)
+
+    def rows(self, rows: Iterable[Mapping[str, JsonValue]]) -> list[JsonObject]:
+        """Ask about rows and return them with their results, in their order; blocks.
+
+        See `complete`.
+        """
+        return run(self.complete(rows))
+
+    async def complete(self, rows: Iterable[Mapping[str, JsonValue]]) -> list[JsonObject]:
+        """Ask about rows and return them with their results, in their order.
+
+        Each row keeps its columns and gets these, after the `prefix` of the job: `text`; `parsed`,
+        as plain JSON, if the answer has a type; `error`, the class and the message, or None;
+        `cost_usd`, a text, or None if it is not known exactly; `cost_resolution`; `attempts`, the
+        number of requests; and `from_journal`, whether nothing was asked. No row raises: what ends
+        the run (a refused key, a spent budget) is the error of all rows that remain.
+
+        Raises `InvalidParameterError` if a row is no mapping, or has a column of such a name.
+        """
+        part = [self._check_row(place, row) for place, row in enumerate(rows)]
+        results: list[JsonObject | None] = [None] * len(part)
+        problem = self._problem
+        if problem is None:
+            problem = await self._ask(part, results)
+        if problem is not None:
+            self._fill(part, results, problem)
+        return [{**row, **(result or {})} for row, result in zip(part, results, strict=True)]
+
+    def _check_row(self, place: int, row: Mapping[str, JsonValue]) -> JsonObject:
+        given: object = row
+        if not isinstance(given, Mapping):
+            raise InvalidParameterError(
+                f"row {place} is {type(given).__name__}, not a mapping of columns to values"
+            )
+        taken = [name for name in self._columns if name in row]
+        if taken:
+            raise InvalidParameterError(
+                f"the rows have a column {taken[0]!r} already, which the results would replace: "
+                "give the job a prefix, such as Bulk(..., prefix='answer_')"
+            )
+        return dict(row)
+
+    @property
+    def _columns(self) -> list[str]:
+        return [self.job.prefix + name for name in COLUMNS]
+
+    def _new_call(self) -> ItemCall:
+        journal = None
+        if self._shards is not None and self._own is not None:
+            self._shards.refresh()
+            journal = PartJournal(self._shards, self._own.journal)
+        job = self.job
+        return ItemCall(
+            job.generator, self._settings, prompt=self._prompt, tools=job.tools, loop=job.loop,
+            journal=journal, key=job.key,
+        )  # fmt: skip
+
+    async def _ask(
+        self, part: list[JsonObject], results: list[JsonObject | None]
+    ) -> MiniLLMError | None:
+        """Ask about rows. Return what ended the run before all of them had a result."""
+        try:
+            bulk: BulkRun[Any] = BulkRun(
+                map(_plain_row, part), self._new_call(),
+                width=self.width, is_ordered=False, on_progress=None,
+            )  # fmt: skip
+            async with bulk:
+                async for outcome in bulk:
+                    results[outcome.index] = self._result_of(outcome)
+        except MiniLLMError as error:
+            if isinstance(last_error(error), (*STOPPING, StorageError)):
+                self._problem = error
+            return error
+        except Exception as error:  # noqa: BLE001 - of the caller's own provider, for example
+            return MiniLLMError(
+                f"the run was ended by {type(error).__name__}, an exception of code that is not "
+                "of this library"
+            )
+        return None
+
+    def _fill(
+        self, part: list[JsonObject], results: list[JsonObject | None], problem: MiniLLMError
+    ) -> None:
+        """Give the rows without a result that of the journal, else what ended the run."""
+        try:
+            call = self._new_call()
+        except MiniLLMError:
+            call = None
+        for place, row in enumerate(map(_plain_row, part)):
+            found = None if call is None else call.prepare(place, row)
+            if results[place] is None:
+                if not isinstance(found, BulkOutcome):
+                    found = BulkOutcome(index=place, error=problem)
+                results[place] = self._result_of(found)
+
+    def _result_of(self, outcome: BulkOutcome[Any]) -> JsonObject:
+        error, parsed = outcome.error, None
+        if isinstance(outcome.node, ParsedNode):
+            try:
+                parsed = _plain_json(outcome.node.parsed)
+            except Exception as problem:  # noqa: BLE001 - of a type of the caller's own
+                error = InvalidParameterError(
+                    f"the parsed answer cannot be written as JSON ({type(problem).__name__})"
+                )
+        cost = outcome.cost
+        is_known = cost.resolution is CostResolution.RESOLVED
+        values = (
+            outcome.text,
+            parsed,
+            None if error is None else f"{type(error).__name__}: {error}",
+            f"{cost.cost:f}" if is_known else None,
+            cost.resolution.value,
+            len(outcome.attempts),
+            outcome.is_from_journal,
+        )
+        return dict(zip(self._columns, values, strict=True))
+
+    def close(self) -> None:
+        """Close the shard of this process, whose share of the budget others may take then."""
+        if self._own is not None:
+            self._own.journal.close()
+        with _lock:
+            if self in _runtimes:
+                _runtimes.remove(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidParameterError(
+            "the runtime of a job stays in its process: send the job, and call job.runtime() there"
+        )
+
+    def __repr__(self) -> str:
+        return f"BulkRuntime(worker={self.worker!r}, width={self.width.limit})"
+
+
+def _plain_row(row: JsonObject) -> JsonObject:
+    """Return a row whose numbers are plain ones, as those of placeholders must be."""
+    return {name: _plain_number(value) for name, value in row.items()}
+
+
+def _plain_number(value: JsonValue) -> JsonValue:
+    """Return a number of numpy, for example, as a plain one."""
+    is_foreign = isinstance(value, Real) and not isinstance(value, int | float)
+    return plain_value(value) if is_foreign else value
+
+
+def _plain_json(value: JsonValue) -> JsonValue:
+    return msgspec.to_builtins(value, enc_hook=_plain_object, str_keys=True)
+
+
+def _plain_object(value: JsonValue) -> JsonValue:
+    return value.model_dump(mode="json")  # of pydantic; others raise
+
+
+_runtimes: list[BulkRuntime] = []  # of this process: engines unpickle the job for each part
+_lock = fork_safe_lock()
+
+
+def runtime_of(job: Bulk, worker: str | None) -> BulkRuntime:
+    """Return the runtime of a job in this process; make it on the first call."""
+    with _lock:
+        for one in _runtimes:
+            if one.job == job and worker in (None, one.worker):
+                return one
+        runtime = BulkRuntime(job, worker)
+        _runtimes.append(runtime)
+        return runtime
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_runtimes.clear)  # their shards are the parent's
