@@ -66,7 +66,8 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
-from minillmlib.workers.job import Bulk
+from minillmlib.workers.bank import Bank, BankLike, Lease
+from minillmlib.workers.job import Bulk, BulkReport
 from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
@@ -92,6 +93,8 @@ __all__ = [
     "AzureProvider",
     "AzureResponsesProvider",
     "BadRequestError",
+    "Bank",
+    "BankLike",
     "Billing",
     "BillingError",
     "Budget",
@@ -99,6 +102,7 @@ __all__ = [
     "Bulk",
     "BulkOutcome",
     "BulkProgress",
+    "BulkReport",
     "BulkRun",
     "BulkRuntime",
     "CachePlan",
@@ -139,6 +143,7 @@ __all__ = [
     "JsonChange",
     "JsonChangeKind",
     "JsonRepairError",
+    "Lease",
     "LimitExceededError",
     "Limits",
     "LocalModelError",

@@ -116,9 +116,13 @@ class SubmittedRecord(_Record, frozen=True, tag="submitted", tag_field="kind"):
 
 
 class GrantedRecord(_Record, frozen=True, tag="granted", tag_field="kind"):
-    """The USD that the process of a shard may spend from now on, with all that it has spent."""
+    """The USD that the process of a shard may spend, with all that it has spent.
+
+    `is_lease`: a bank has granted them, and does not know what becomes of them if the process dies.
+    """
 
     usd: Decimal
+    is_lease: bool = False
 
     def __post_init__(self) -> None:
         parse_usd("a share", self.usd, Decimal)
@@ -392,9 +396,9 @@ class RunJournal:
             )
         )
 
-    def record_grant(self, usd: Decimal) -> None:
-        """Record how much the process may spend. It is on the disk then."""
-        self._append(GrantedRecord(usd=usd), is_urgent=True)
+    def record_grant(self, usd: Decimal, *, is_lease: bool = False) -> None:
+        """Record how much the process may spend. A share is on the disk then."""
+        self._append(GrantedRecord(usd=usd, is_lease=is_lease), is_urgent=not is_lease)
 
     def _append(self, record: Record, *, is_urgent: bool = False) -> None:
         """Append a line: all of it, or nothing, with a `StorageError`."""

@@ -24,6 +24,7 @@ from minillmlib.types.rates import (
     RECOVERY_SECS,
     Bucket,
     FoundRate,
+    LeasedRate,
     Snapshot,
     StatedLimit,
 )
@@ -116,6 +117,7 @@ class Pace:
         self._sent_at: deque[float] = deque(maxlen=1000)
         self._estimate = _Estimate()
         self.is_shut = False
+        self._granted: LeasedRate | None = None
         self._shares = 1  # of what the server states, of which this pace takes one
 
     def split(self, count: int) -> list[Pace]:
@@ -135,8 +137,27 @@ class Pace:
                 share[f"{kind}_per_minute"] = limit // count + (place < limit % count)
         paces = [Pace(**share) for share in shares]
         for pace in paces:
-            pace._shares = self._shares * count
+            pace._shares = self._shares * count  # noqa: SLF001 - another pace
         return paces
+
+    def use_grants(self) -> None:
+        """Let requests go only as `grant` says from now on."""
+        with self._lock:
+            self._spread["requests"] = self._granted = LeasedRate()
+
+    def grant(self, requests: int, start_at: float, interval_secs: float) -> None:
+        """Let so many requests go from a time of the event loops on, one each interval."""
+        with self._lock:
+            if self._granted is not None:
+                self._granted.grant(requests, start_at, interval_secs)
+
+    @property
+    def wanted(self) -> int:
+        """The number of requests in line for which no grant has come yet."""
+        with self._lock:
+            if self._granted is None:
+                return 0
+            return max(len(self._line) - math.ceil(self._granted.unused), 0)
 
     @property
     def waiting(self) -> int:

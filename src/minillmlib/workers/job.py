@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.records import FormatValue
 from minillmlib.tree.tool_loop import Tool, ToolLoop
 from minillmlib.types.budgets import Budget
+from minillmlib.types.costs import CostTotal, total_words
 from minillmlib.types.messages import Message
 from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import (
@@ -27,6 +29,8 @@ from minillmlib.types.parameters import (
 )
 from minillmlib.types.tools import ToolLike
 from minillmlib.types.values import check_kind, check_number
+from minillmlib.workers.bank import Bank, BankLike
+from minillmlib.workers.shards import Shards, open_folder
 
 if TYPE_CHECKING:
     from minillmlib.workers.runtime import BulkRuntime
@@ -167,14 +171,78 @@ class Bulk(msgspec.Struct, frozen=True):
         """Return the pace of all processes together, with nothing sent yet."""
         return Pace(*(self.pace or ()))
 
-    def runtime(self, worker: str | None = None) -> BulkRuntime:
+    def runtime(self, worker: str | None = None, bank: BankLike | None = None) -> BulkRuntime:
         """Return what asks in this process; the same one again for an equal job.
+
+        Args:
+            worker: A name for the process, which no other has; by default its host and number.
+            bank: The `Bank` of the job, or a handle of it in another process, to lease from
+                instead of taking an equal share.
 
         Raises `StorageError` if the journal cannot be used.
         """
         from minillmlib.workers.runtime import runtime_of  # noqa: PLC0415 - it needs this module
 
-        return runtime_of(self, worker)
+        return runtime_of(self, worker, bank)
+
+    def bank(self) -> Bank:
+        """Return a new bank with the rate of the job, and what the journal leaves of its budget.
+
+        To be held in one process. One that takes the place of another bank counts what its
+        workers hold as soon as they ask.
+        """
+        usd = None
+        if self.budget is not None and self.journal is not None:
+            usd, _ = self._read_journal().remaining(self.budget)
+        return Bank(self.new_pace().requests_per_minute, usd)
+
+    def report(self) -> BulkReport:
+        """Return what became of the rows so far, by the journal; from any process, at any time.
+
+        O(journal). Raises `InvalidParameterError` without a journal, and `StorageError`.
+        """
+        if self.journal is None:
+            raise InvalidParameterError("a report needs the journal of the job, and it has none")
+        shards = self._read_journal()
+        maybe_paid = shards.maybe_paid
+        return BulkReport(
+            done=shards.answered,
+            failed=shards.failed,
+            cost=shards.spent + CostTotal(unknown=maybe_paid),
+            maybe_paid=maybe_paid,
+            lost=shards.lost,
+        )
+
+    def _read_journal(self) -> Shards:
+        return Shards(open_folder(self.journal or ""), retries_failed=self.retry_failed)
+
+
+class BulkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows of a job. Its text is one line.
+
+    Attributes:
+        done: The number of rows that were answered.
+        failed: The number of rows that failed.
+        cost: The cost of all processes, also of those that died.
+        maybe_paid: The number of requests whose end no process has recorded: those in flight now,
+            and those that were when a process died. They may have been billed.
+        lost: USD that workers had leased from a `Bank` and not spent when they died. That bank
+            does not grant them again; a new one does.
+    """
+
+    done: int
+    failed: int
+    cost: CostTotal
+    maybe_paid: int
+    lost: Decimal
+
+    def __str__(self) -> str:
+        words = f"{self.done:,} done, {self.failed:,} failed; {total_words(self.cost)}"
+        if self.maybe_paid:
+            words += f" ({self.maybe_paid:,} maybe paid)"
+        if self.lost:
+            words += f"; {total_words(CostTotal(cost=self.lost))} leased by workers that died"
+        return words
 
 
 def _set(job: Bulk, name: str, value: object) -> None:
@@ -229,4 +297,4 @@ def _plain_folder(path: object) -> str | None:
             f"the journal of a job cannot be at {folder!r}: object stores cannot be appended to; "
             "name a folder that all nodes share, such as an NFS mount"
         )
-    return os.path.abspath(folder)  # each process has a working directory of its own
+    return str(Path(folder).absolute())  # each process has a working directory of its own

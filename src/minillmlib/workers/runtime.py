@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from decimal import Decimal
 from numbers import Real
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 
 from minillmlib.blocking import run
 from minillmlib.bulk.items import ItemCall
+from minillmlib.bulk.journal import RunJournal
 from minillmlib.bulk.outcome import STOPPING, BulkOutcome, last_error
 from minillmlib.bulk.run import BulkRun
 from minillmlib.bulk.width import Width
@@ -19,10 +22,12 @@ from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.json_value import JsonObject, JsonValue, plain_value
 from minillmlib.locks import fork_safe_lock
 from minillmlib.tree.node import ParsedNode
-from minillmlib.types.budgets import Budget
+from minillmlib.types.budgets import Budget, LeasedBudget
 from minillmlib.types.costs import CostResolution
+from minillmlib.workers.bank import BankLike
 from minillmlib.workers.job import Bulk
-from minillmlib.workers.shards import OwnShard, PartJournal, Shards, open_folder, take_share
+from minillmlib.workers.leases import Leases
+from minillmlib.workers.shards import PartJournal, Shards, new_shard, open_folder, take_share
 
 COLUMNS = (
     "text", "parsed", "error", "cost_usd", "cost_resolution", "attempts", "from_journal",
@@ -37,30 +42,38 @@ class BulkRuntime:
 
     Attributes:
         job: The job.
-        worker: The name of the process in the journal.
-        width: The calls in flight.
-        budget: The share of this process, or None.
+        worker: The name of this process.
+        width: The `Width` of its calls.
+        budget: Its share of the budget, or what it has leased; None without one.
     """
 
-    def __init__(self, job: Bulk, worker: str | None = None) -> None:
+    def __init__(self, job: Bulk, worker: str | None = None, bank: BankLike | None = None) -> None:
         self.job = job
-        self._given_worker = worker
-        self._problem: MiniLLMError | None = None  # that every further row would have
-        self._prompt = None if job.prompt is None else job.prompt.to_node()
-        self._shards: Shards | None = None
-        self._own: OwnShard | None = None
-        self.worker = worker or f"{os.getpid()}"
-        if job.journal is not None:
-            folder = open_folder(Path(job.journal))
-            self._shards = Shards(folder, retries_failed=job.retry_failed)
-            self._own = OwnShard(self._shards)
-            self.worker = worker or self._own.name
+        self.worker = worker or f"{socket.gethostname()}-{os.getpid()}"
         self.width = Width() if job.width is None else Width(job.width, job.width)
-        self.budget: Budget | None = None
-        if job.budget is not None and self._shards is not None and self._own is not None:
-            self.budget = Budget(take_share(self._shards, self._own, job.budget, job.workers))
+        self._prompt = None if job.prompt is None else job.prompt.to_node()
+        self._problem: MiniLLMError | None = None  # that every further row would have
+        self._shards: Shards | None = None
+        self._own: RunJournal | None = None
+        if job.journal is not None:
+            self._shards = Shards(open_folder(job.journal), retries_failed=job.retry_failed)
+            self._own = new_shard(self._shards.folder, self.worker)
         pace = job.new_pace().split(job.workers)[-1]
+        self.budget: Budget | None = None
+        self._leases: Leases | None = None
+        if bank is not None:
+            budget = None if job.budget is None else LeasedBudget()
+            if pace.requests_per_minute is not None:
+                pace.use_grants()
+            self._leases = Leases(bank, self.worker, pace, budget, self._record_lease)
+            self.budget = budget
+        elif job.budget is not None and self._shards is not None and self._own is not None:
+            self.budget = Budget(take_share(self._shards, self._own, job.budget, job.workers))
         self._settings = job.params.replace(budget=self.budget, pace=pace)
+
+    def _record_lease(self, usd: Decimal) -> None:
+        if self._own is not None:
+            self._own.record_grant(usd, is_lease=True)
 
     def rows(self, rows: Iterable[Mapping[str, JsonValue]]) -> list[JsonObject]:
         """Ask about rows and return them with their results, in their order; blocks.
@@ -111,7 +124,7 @@ class BulkRuntime:
         journal = None
         if self._shards is not None and self._own is not None:
             self._shards.refresh()
-            journal = PartJournal(self._shards, self._own.journal)
+            journal = PartJournal(self._shards, self._own)
         job = self.job
         return ItemCall(
             job.generator, self._settings, prompt=self._prompt, tools=job.tools, loop=job.loop,
@@ -127,7 +140,7 @@ class BulkRuntime:
                 map(_plain_row, part), self._new_call(),
                 width=self.width, is_ordered=False, on_progress=None,
             )  # fmt: skip
-            async with bulk:
+            async with bulk, self._leasing(bulk):
                 async for outcome in bulk:
                     results[outcome.index] = self._result_of(outcome)
         except MiniLLMError as error:
@@ -139,7 +152,10 @@ class BulkRuntime:
                 f"the run was ended by {type(error).__name__}, an exception of code that is not "
                 "of this library"
             )
-        return None
+        return None if self._leases is None else self._leases.problem
+
+    def _leasing(self, bulk: BulkRun[Any]) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._leases is None else self._leases.during(bulk)
 
     def _fill(
         self, part: list[JsonObject], results: list[JsonObject | None], problem: MiniLLMError
@@ -181,7 +197,7 @@ class BulkRuntime:
     def close(self) -> None:
         """Close the shard of this process, whose share of the budget others may take then."""
         if self._own is not None:
-            self._own.journal.close()
+            self._own.close()
         with _lock:
             if self in _runtimes:
                 _runtimes.remove(self)
@@ -218,13 +234,13 @@ _runtimes: list[BulkRuntime] = []  # of this process: engines unpickle the job f
 _lock = fork_safe_lock()
 
 
-def runtime_of(job: Bulk, worker: str | None) -> BulkRuntime:
+def runtime_of(job: Bulk, worker: str | None, bank: BankLike | None) -> BulkRuntime:
     """Return the runtime of a job in this process; make it on the first call."""
     with _lock:
         for one in _runtimes:
             if one.job == job and worker in (None, one.worker):
                 return one
-        runtime = BulkRuntime(job, worker)
+        runtime = BulkRuntime(job, worker, bank)
         _runtimes.append(runtime)
         return runtime
 

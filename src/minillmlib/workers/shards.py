@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
+import re
 from collections import Counter
+from contextlib import suppress
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 
 from minillmlib.bulk.journal import (
@@ -39,6 +40,7 @@ class Shard:
         self.number = number  # in the order in which the shards were found
         self.ledger = Ledger()
         self.granted = ZERO
+        self.is_leasing = False  # of a bank
         self._end = self._line = 0
 
     def read_on(self) -> list[tuple[Ended, int, int]]:
@@ -66,6 +68,7 @@ class Shard:
             self.ledger.note_end(record)
         elif isinstance(record, GrantedRecord):
             self.granted = record.usd
+            self.is_leasing = record.is_lease
 
     def is_live(self) -> bool:
         """Whether the process still runs. Also if that cannot be found out."""
@@ -134,16 +137,17 @@ class Shards:
         with as_storage_error("read", shard.path), open_regular(shard.path) as file:
             file.seek(start)
             line = file.read(size)
-        with contextlib.suppress(*BAD_RECORD):
+        with suppress(*BAD_RECORD):
             record = decode_record(line)
-            if isinstance(record, DoneRecord) and record.key == key:
-                return record
             if isinstance(record, Ended) and record.key == key:
-                is_asked_again = not record.is_final or (
-                    self.retries_failed and shard.number < self._old
-                )
-                return None if is_asked_again else record
+                return None if self._is_asked_again(record, shard) else record
         raise StorageError(f"{str(shard.path)!r} was changed by another program during the run")
+
+    def _is_asked_again(self, record: Ended, shard: Shard) -> bool:
+        if isinstance(record, DoneRecord):
+            return False
+        is_of_earlier_run = shard.number < self._old
+        return not record.is_final or (self.retries_failed and is_of_earlier_run)
 
     @property
     def answered(self) -> int:
@@ -165,6 +169,16 @@ class Shards:
         """The number of requests whose end is not recorded: in flight, or lost with a process."""
         return sum(shard.ledger.maybe_paid for shard in self._shards.values())
 
+    @property
+    def lost(self) -> Decimal:
+        """USD that were leased of a bank by processes that died before they gave them back."""
+        unspent = (
+            EXACT.subtract(one.granted, one.ledger.committed)
+            for one in self._shards.values()
+            if one.is_leasing and not one.is_live()
+        )
+        return exact_sum(amount for amount in unspent if amount > 0)
+
     def remaining(self, limit: Decimal) -> tuple[Decimal, int]:
         """Return what is left of a budget, and the number of live processes with a share.
 
@@ -177,8 +191,9 @@ class Shards:
         return max(EXACT.subtract(limit, held), ZERO), len(live)
 
 
-def open_folder(path: Path) -> Path:
-    """Make the folder of a journal if there is none."""
+def open_folder(name: str) -> Path:
+    """Return the folder of a journal; make it if there is none."""
+    path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -189,35 +204,24 @@ def open_folder(path: Path) -> Path:
     return path
 
 
-class OwnShard:
-    """The shard of this process, made when it begins, and what it may spend."""
-
-    def __init__(self, shards: Shards) -> None:
-        number = 0
-        stem = f"{socket.gethostname()}-{os.getpid()}"
-        while True:
-            path = shards.folder / f"{stem}-{number}.jsonl"
-            try:
-                path.touch(exist_ok=False)
-                break
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise StorageError(f"{str(path)!r} cannot be written ({error.strerror})") from None
-        self.name = path.stem
-        self.journal = RunJournal(path, retries_failed=False)
+def new_shard(folder: Path, worker: str) -> RunJournal:
+    """Make the shard of this process."""
+    name = re.sub(r"[^\w.-]", "_", worker)
+    for number in count():
+        path = folder / f"{name}-{number}.jsonl"
+        with as_storage_error("written", path), suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return RunJournal(path, retries_failed=False)
+    raise AssertionError
 
 
-def take_share(shards: Shards, own: OwnShard, limit: Decimal, workers: int) -> Decimal:
+def take_share(shards: Shards, own: RunJournal, limit: Decimal, workers: int) -> Decimal:
     """Return the USD that this process may spend, and record it. Processes do so one by one."""
     with FileJournal(shards.folder / LOCK).lock():
         shards.refresh()
         remaining, live = shards.remaining(limit)
-        if live >= workers:
-            share = ZERO
-        else:
-            share = equal_shares(remaining, workers - live)[0]
-        own.journal.record_grant(share)
+        share = ZERO if live >= workers else equal_shares(remaining, workers - live)[0]
+        own.record_grant(share)
         return share
 
 
