@@ -12,13 +12,16 @@ import msgspec
 from minillmlib.auth.credentials import AZURE_VARIABLES, SUBSCRIPTION_VARIABLE, EnvironmentKey
 from minillmlib.errors import InvalidParameterError, MissingExtraError
 from minillmlib.json_value import JsonObject, JsonValue, json_text
+from minillmlib.types.costs import EXACT
 from minillmlib.types.values import check_number
-from minillmlib.workers.job import Bulk
+from minillmlib.workers.bank import Lease
+from minillmlib.workers.job import Bulk, BulkReport
 from minillmlib.workers.runtime import COLUMNS
 
-__all__ = ["RayDataset", "map_complete"]
+__all__ = ["RayDataset", "map_complete", "report"]
 
 CALLS_PER_WORKER = 4  # parts that a worker asks about at once, so that none waits for a slow row
+CALL_SECS = 10.0  # for an answer of the bank; a call that is late is not repeated
 DIGITS, FRACTION_DIGITS = 38, 24  # of the column of costs; Parquet has no more than 38
 
 
@@ -59,13 +62,7 @@ def map_complete(
         workers: The number of processes, instead of the job's.
         batch_size: The rows of a part. A worker has four parts at once.
     """
-    try:
-        import ray  # noqa: PLC0415 - it takes a second, and is an extra
-        import ray.data  # noqa: PLC0415
-    except ImportError:
-        raise MissingExtraError(
-            "minillmlib.ray needs Ray Data: pip install 'minillmlib[ray]'"
-        ) from None
+    ray = _import_ray()
     if workers is not None:
         job = msgspec.structs.replace(job, workers=workers)
     check_number("batch_size", batch_size, minimum=1, is_whole=True)
@@ -77,10 +74,34 @@ def map_complete(
         enable_true_multi_threading=True,
     )
     answers: DatasetT = dataset.map_batches(
-        _Worker, fn_constructor_args=(job,), batch_format="pyarrow", batch_size=batch_size,
-        compute=pool, num_cpus=0,
+        _Worker, fn_constructor_args=(job, _bank_of(ray, job)), batch_format="pyarrow",
+        batch_size=batch_size, compute=pool, num_cpus=0,
     )  # fmt: skip
     return answers
+
+
+def report(job: Bulk) -> BulkReport:
+    """Return what became of the rows of a job so far. The journal is read in the cluster.
+
+    So it works from a machine that does not have the folder. Elsewhere `job.report()` does.
+    """
+    ray = _import_ray()
+    found: BulkReport = ray.get(ray.remote(num_cpus=0)(_report).remote(job))
+    return found
+
+
+def _report(job: Bulk) -> BulkReport:
+    return job.report()
+
+
+def _import_ray() -> ModuleType:
+    try:
+        import ray.data  # noqa: PLC0415 - it takes a second, and is an extra
+    except ImportError:
+        raise MissingExtraError(
+            "minillmlib.ray needs Ray Data: pip install 'minillmlib[ray]'"
+        ) from None
+    return ray
 
 
 def _check_environment(ray: ModuleType, job: Bulk) -> None:
@@ -116,11 +137,53 @@ def _check_columns(dataset: RayDataset, job: Bulk) -> None:
             )
 
 
+class _BankActor:
+    """The bank of a job, in a process of its own. A new one reads the journal."""
+
+    def __init__(self, job: Bulk) -> None:
+        self._bank = job.bank()
+
+    def lease(self, *args: JsonValue) -> Lease:
+        return self._bank.lease(*args)
+
+    def give_back(self, *args: JsonValue) -> None:
+        self._bank.give_back(*args)
+
+
+class _BankHandle:
+    """The bank of a job, as its workers see it."""
+
+    def __init__(self, actor: JsonValue) -> None:
+        self._actor = actor
+
+    def lease(self, *args: JsonValue) -> Lease:
+        return _call(self._actor.lease, args)
+
+    def give_back(self, *args: JsonValue) -> None:
+        _call(self._actor.give_back, args)
+
+
+def _call(method: JsonValue, args: tuple[JsonValue, ...]) -> JsonValue:
+    return _import_ray().get(method.remote(*args), timeout=CALL_SECS)
+
+
+def _bank_of(ray: ModuleType, job: Bulk) -> _BankHandle | None:
+    """Return the bank that all datasets of a job share, or None if there is nothing to share."""
+    if job.budget is None and job.new_pace().requests_per_minute is None:
+        return None
+    shared = (job.journal, job.budget, job.pace, job.generator.base_url, job.generator.model)
+    actor = ray.remote(_BankActor).options(
+        name=f"bank {shared!r}", namespace="minillmlib", get_if_exists=True,
+        num_cpus=0, max_restarts=-1,
+    )  # fmt: skip
+    return _BankHandle(actor.remote(job))
+
+
 class _Worker:
     """One process of a job: Ray makes it once, and calls it with each part of the rows."""
 
-    def __init__(self, job: Bulk) -> None:
-        self._runtime = job.runtime()
+    def __init__(self, job: Bulk, bank: _BankHandle | None) -> None:
+        self._runtime = job.runtime(bank=bank)
         prompt = job.prompt
         names = ["messages"] if prompt is None else prompt.to_node().missing_format_kwargs()
         self._names = names if job.key is None else [*names, job.key]
@@ -153,5 +216,5 @@ def _cell(column: str, value: JsonValue) -> JsonValue:
     if column == "parsed" and not isinstance(value, str | None):
         return json_text(value)
     if column == "cost_usd" and value is not None:
-        return round(Decimal(value), FRACTION_DIGITS)
+        return EXACT.quantize(Decimal(value), Decimal(1).scaleb(-FRACTION_DIGITS))
     return value
