@@ -43,8 +43,8 @@ class BankLike(Protocol):
     def lease(self, worker: str, requests: int, usd: Decimal, held: Decimal) -> Lease:
         """Grant what a worker may send and spend. See `Bank.lease`."""
 
-    def give_back(self, worker: str, usd: Decimal) -> None:
-        """Take back money that a worker did not spend."""
+    def give_back(self, worker: str, usd: Decimal, held: Decimal) -> None:
+        """Take back money that a worker did not spend. See `Bank.give_back`."""
 
 
 class Bank:
@@ -112,15 +112,20 @@ class Bank:
                 may_come=self._may_come(worker, now),
             )
 
-    def give_back(self, worker: str, usd: Decimal) -> None:
-        """Take back money that a worker did not spend; never more than it has leased."""
-        if self._free is None or worker not in self._held:
-            return
+    def give_back(self, worker: str, usd: Decimal, held: Decimal = ZERO) -> None:
+        """Take back money that a worker did not spend; never more than it has leased.
+
+        Args:
+            worker: The name of the worker.
+            usd: What it gives back.
+            held: What it has not spent beside that. The rest is spent.
+        """
         with self._lock:
-            held = self._held[worker]
-            returned = min(max(usd, ZERO), held)
-            self._held[worker] = EXACT.subtract(held, returned)
-            self._free = EXACT.add(self._free, returned)
+            known = self._held.get(worker, ZERO)
+            if self._free is not None and known:
+                returned = min(max(usd, ZERO), known)
+                self._held[worker] = min(max(held, ZERO), EXACT.subtract(known, returned))
+                self._free = EXACT.add(self._free, returned)
 
     def _take_slots(self, requests: int, now: float) -> tuple[int, float]:
         if requests < 1 or not self._interval:
@@ -139,7 +144,7 @@ class Bank:
         free = EXACT.subtract(self._free, unknown)
         granted = min(max(usd, ZERO), free)
         self._free = EXACT.subtract(free, granted)
-        self._held[worker] = EXACT.add(min(held, EXACT.add(known, unknown)), granted)
+        self._held[worker] = EXACT.add(min(max(held, ZERO), EXACT.add(known, unknown)), granted)
         return granted
 
     def _may_come(self, worker: str, now: float) -> bool:

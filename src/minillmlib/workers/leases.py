@@ -65,7 +65,7 @@ class Leases:
             await asyncio.shield(task)
             self._users -= 1
             if not self._users and self._budget is not None:
-                await self._give_back(self._budget.shrink())
+                await self._give_back(self._budget, self._budget.shrink())
 
     async def _keep_up(self, bulk: BulkRun[Any], over: Event) -> None:
         asyncio = asyncio_module()
@@ -115,12 +115,14 @@ class Leases:
         if self._budget is not None:
             if lease.usd:
                 self._note(lease.usd)
-            await self._give_back(self._budget.grow(lease.usd, may_come=lease.may_come))
+            unused = self._budget.grow(lease.usd, may_come=lease.may_come)
+            if unused:
+                await self._give_back(self._budget, unused)
 
-    async def _give_back(self, usd: Decimal) -> None:
-        if usd:
-            with suppress(Exception):  # the bank is gone: then the money is lost to it
-                await asyncio_module().to_thread(self._bank.give_back, self._worker, usd)
+    async def _give_back(self, budget: LeasedBudget, usd: Decimal) -> None:
+        with suppress(Exception):  # the bank is gone: then the money is lost to it
+            await asyncio_module().to_thread(self._bank.give_back, self._worker, usd, budget.held)
+            if usd:
                 self._note(usd.copy_negate())
 
     def _note(self, usd: Decimal) -> None:

@@ -53,6 +53,7 @@ class BulkRuntime:
         self.width = Width() if job.width is None else Width(job.width, job.width)
         self._prompt = None if job.prompt is None else job.prompt.to_node()
         self._problem: MiniLLMError | None = None  # that every further row would have
+        self._parts = 0  # that are asked now
         self._shards: Shards | None = None
         self._own: RunJournal | None = None
         if job.journal is not None:
@@ -97,7 +98,11 @@ class BulkRuntime:
         results: list[JsonObject | None] = [None] * len(part)
         problem = self._problem
         if problem is None:
-            problem = await self._ask(part, results)
+            self._parts += 1
+            try:
+                problem = await self._ask(part, results)
+            finally:
+                self._parts -= 1
         if problem is not None:
             self._fill(part, results, problem)
         return [{**row, **(result or {})} for row, result in zip(part, results, strict=True)]
@@ -195,12 +200,20 @@ class BulkRuntime:
         return dict(zip(self._columns, values, strict=True))
 
     def close(self) -> None:
-        """Close the shard of this process, whose share of the budget others may take then."""
-        if self._own is not None:
-            self._own.close()
+        """Close the shard of this process, so that others may take its share of the budget.
+
+        The next `Bulk.runtime` makes a new runtime. At the end of the process nothing is lost
+        without this.
+        """
         with _lock:
             if self in _runtimes:
                 _runtimes.remove(self)
+        if self._own is not None:
+            self._own.close()
+
+    def is_replaced_by(self, job: Bulk) -> bool:
+        """Whether a job takes over the journal of this one, which asks nothing now."""
+        return self.job.journal == job.journal is not None and not self._parts
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
@@ -240,6 +253,8 @@ def runtime_of(job: Bulk, worker: str | None, bank: BankLike | None) -> BulkRunt
         for one in _runtimes:
             if one.job == job and worker in (None, one.worker):
                 return one
+        for one in [each for each in _runtimes if each.is_replaced_by(job)]:
+            one.close()
         runtime = BulkRuntime(job, worker, bank)
         _runtimes.append(runtime)
         return runtime
