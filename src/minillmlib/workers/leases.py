@@ -103,16 +103,16 @@ class Leases:
                 asyncio = asyncio_module()
                 lease = await asyncio.to_thread(self._bank.lease, self._worker, requests, usd, held)
                 self._called_at, self._failing_since = time.monotonic(), None
-                await self._use(lease)
+                await self._use(lease, usd)
         finally:
             self._is_leasing.release()
 
-    async def _use(self, lease: Lease) -> None:
+    async def _use(self, lease: Lease, usd: Decimal) -> None:
         if lease.requests:
             start_at = asyncio_module().get_running_loop().time() + lease.wait_secs
             self._pace.grant(lease.requests, start_at, lease.interval_secs)
             serve_line(self._pace)
-        if self._budget is not None:
+        if self._budget is not None and usd:  # else the bank has not refused any
             if lease.usd:
                 self._note(lease.usd)
             unused = self._budget.grow(lease.usd, may_come=lease.may_come)
