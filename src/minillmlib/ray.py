@@ -22,7 +22,7 @@ __all__ = ["RayDataset", "map_complete", "report"]
 
 CALLS_PER_WORKER = 4  # parts that a worker asks about at once, so that none waits for a slow row
 CALL_SECS = 10.0  # for an answer of the bank; a call that is late is not repeated
-DIGITS, FRACTION_DIGITS = 38, 24  # of the column of costs; Parquet has no more than 38
+DIGITS, FRACTION_DIGITS = 38, 18  # of the column of costs; Parquet has no more than 38
 
 
 class RayDataset(Protocol):
