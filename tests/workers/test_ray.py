@@ -1,0 +1,276 @@
+"""A job on a real Ray with two workers. It takes a minute and 600 MB, so `make soak` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+from row_server import RowServer
+from secret_shapes import SHAPES, Canary
+
+from minillmlib import (
+    Budget,
+    Bulk,
+    ChatNode,
+    CompletionParameters,
+    InvalidParameterError,
+    NodeCompletionParameters,
+    Pace,
+)
+from minillmlib.ray import map_complete, report
+
+ray = pytest.importorskip("ray", reason="Ray is not installed; `make soak` installs it")
+pytest.importorskip("ray.data", reason="Ray Data is not installed; `make soak` installs it")
+
+# Ray's own warnings, of sockets and of versions to come.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
+
+PROMPT = ChatNode.root("Be brief.").add_user("{row}")
+COLUMNS = {
+    "text": "string", "parsed": "string", "error": "string", "cost_usd": "decimal128(38, 18)",
+    "cost_resolution": "string", "attempts": "int64", "from_journal": "bool",
+}  # fmt: skip
+CANARIES = [Canary(shape) for shape in SHAPES]
+BOUNDED = NodeCompletionParameters(deadline_secs=60, params=CompletionParameters(max_tokens=20))
+ROW_USD = Decimal("0.0002")
+
+
+class EchoServer(RowServer):
+    """Repeats the key of each request, as servers do in their messages about bad keys."""
+
+    async def _play(self, exchange):
+        key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
+        self.taken.append(0)
+        error = {"error": {"message": f"bad key {key}", "code": key}}
+        await exchange.answer(json.dumps(error).encode(), "400 Bad")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Ray on this machine, with a key of each shape in its environment; its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # noqa: S108 - sockets want short names
+    for number, canary in enumerate(CANARIES):
+        os.environ[f"CANARY_{number}"] = canary.given
+    ray.init(num_cpus=2, include_dashboard=False, _temp_dir=str(folder), logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield folder
+    ray.shutdown()
+    for number in range(len(CANARIES)):
+        del os.environ[f"CANARY_{number}"]
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def dataset_of(texts, *, blocks=8):
+    items = [{"n": number, "row": text} for number, text in enumerate(texts)]
+    return ray.data.from_items(items, override_num_blocks=min(blocks, len(items)))
+
+
+def rows_of(dataset):
+    return sorted(dataset.take_all(), key=lambda row: row["n"])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_each_row_keeps_its_columns_and_gets_those_of_its_answer(tmp_path):
+    with RowServer() as server:
+        texts = ["bad row", *(f"row {number}" for number in range(98)), "hang"]
+        params = BOUNDED.replace(deadline_secs=3)
+        job = Bulk(server.generator, params, prompt=PROMPT, journal=tmp_path / "j", workers=2)
+        answers = map_complete(dataset_of(texts), job, batch_size=16).materialize()
+    schema = answers.schema()
+    kinds = dict(zip(schema.names, map(str, schema.types), strict=True))
+    assert kinds == {"n": "int64", "row": "string", **COLUMNS}
+    first, *good, last = rows_of(answers)
+    assert first["error"].startswith("BadRequestError: ") and "no such row" in first["error"]
+    assert last["error"].startswith("RequestTimeoutError: ")
+    assert (last["cost_usd"], last["cost_resolution"]) == (None, "unknown")
+    assert [row["text"] for row in good] == [text.upper() for text in texts[1:-1]]
+    assert {(row["error"], row["cost_usd"], row["attempts"]) for row in good} == {
+        (None, ROW_USD, 1)
+    }
+    assert str(report(job)) == str(job.report())
+    assert "98 done, 2 failed; at least $0.0196" in str(report(job))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_answers_of_a_type_are_texts_or_json_after_the_prefix_of_the_job(tmp_path):
+    with RowServer() as server:
+        for kind, said, parsed in (
+            (Literal["A", "B"], '{"answer": "a"}', "A"),
+            (list[int], '{"answer": [1, 2]}', "[1,2]"),
+        ):
+            job = Bulk(
+                server.generator, BOUNDED.expecting(kind), prompt=PROMPT, prefix="my_"
+            )
+            (row,) = rows_of(map_complete(dataset_of([said.replace("answer", "ANSWER")]), job))
+            assert row["my_parsed"] == parsed or "ANSWER" in row["my_text"], row
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_column_that_results_would_replace_is_refused_before_anything_runs():
+    with RowServer() as server:
+        job = Bulk(server.generator, BOUNDED, prompt=PROMPT)
+        with pytest.raises(InvalidParameterError, match="'error'.*prefix='answer_'"):
+            map_complete(ray.data.from_items([{"row": "a", "error": "b"}]), job)
+        answers = map_complete(
+            ray.data.from_items([{"row": "a", "error": "b"}]),
+            msgspec.structs.replace(job, prefix="answer_"),
+        )
+        assert [row["answer_text"] for row in answers.take_all()] == ["A"]
+        assert set(server.billed) == {"a"}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_loses_no_row_and_what_was_in_flight_is_all_that_is_paid_again(tmp_path):
+    rows, width, folder = 600, 16, tmp_path / "j"
+    with RowServer(secs=0.1) as server:
+        job = Bulk(
+            server.generator, BOUNDED, prompt=PROMPT, journal=folder, workers=2, width=width
+        )
+        texts = [f"row {number}" for number in range(rows)]
+        victims: list[int] = []
+
+        def kill_at_a_third() -> None:
+            while server.billed.total() < rows // 3:
+                time.sleep(0.01)
+            pids = [int(path.stem.split("-")[-2]) for path in folder.glob("*.jsonl")]
+            victims.append(pids[0])
+            os.kill(pids[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_at_a_third)
+        killer.start()
+        answers = rows_of(map_complete(dataset_of(texts), job, batch_size=32))
+        killer.join()
+        assert [row["text"] for row in answers] == [text.upper() for text in texts]
+        assert {row["error"] for row in answers} == {None}
+        repaid = server.billed.total() - rows
+        found = report(job)
+        assert repaid <= found.maybe_paid <= width
+        assert found.done == rows
+        assert found.cost.cost == rows * ROW_USD
+        assert found.cost.is_exact == (found.maybe_paid == 0)
+        billed = server.billed.total()
+        again = rows_of(map_complete(dataset_of(texts), job, batch_size=32))
+        assert server.billed.total() == billed
+    assert victims
+    assert {row["from_journal"] for row in again} == {True}
+    assert [row["text"] for row in again] == [row["text"] for row in answers]
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_keep_one_rate_and_one_budget(tmp_path, workers):
+    limit = Decimal("0.10")
+    with RowServer(rate=100) as server:
+        job = Bulk(
+            server.generator, BOUNDED, prompt=PROMPT, journal=tmp_path / "j", workers=workers,
+            pace=Pace(requests_per_minute=6000), budget=Budget(limit),
+        )  # fmt: skip
+        texts = [f"row {number}" for number in range(1000)]
+        answers = rows_of(map_complete(dataset_of(texts, blocks=5), job, batch_size=64))
+    done = [row for row in answers if row["error"] is None]
+    assert limit * Decimal("0.9") <= len(done) * ROW_USD <= limit
+    assert server.billed.total() == len(done)
+    stopped = {row["error"].partition(":")[0] for row in answers if row["error"]}
+    assert stopped == {"BudgetExceededError"}
+    late = [at for at in server.refused if at - server.taken[0] > 1]
+    assert late == []
+    secs = server.taken[-1] - server.taken[0]
+    assert len(server.taken) / secs >= 90
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_ends_a_run_is_the_error_of_each_remaining_row_and_asks_no_more():
+    with RowServer() as server:
+        generator = server.generator.with_api_key_from_env("NOWHERE_SET")
+        job = Bulk(generator, BOUNDED, prompt=PROMPT, workers=2)
+        answers = rows_of(map_complete(dataset_of(f"row {n}" for n in range(200)), job))
+        assert server.requests == []
+    assert {row["error"].partition(":")[0] for row in answers} == {"AuthenticationError"}
+    assert all("NOWHERE_SET" in row["error"] for row in answers)
+
+
+def test_no_key_is_in_what_ray_keeps_and_writes(cluster, tmp_path):
+    with EchoServer() as server:
+        for number, canary in enumerate(CANARIES):
+            generator = server.generator.with_api_key_from_env(f"CANARY_{number}")
+            job = Bulk(
+                generator, BOUNDED, prompt=PROMPT, journal=tmp_path / f"{number}", workers=2,
+                pace=Pace(requests_per_minute=60_000), budget=Budget(1),
+            )  # fmt: skip
+            answers = map_complete(dataset_of(["a", "b"]), job).materialize()
+            sent = {one.headers.get("authorization", "") for one in server.requests[-2:]}
+            assert sent == {f"Bearer {canary.sent}"}
+            assert all("BadRequestError" in row["error"] for row in answers.take_all())
+            assert canary.trace_in(repr(answers.take_all())) is None
+            assert canary.trace_in(pickle.dumps(job) + repr(job).encode()) is None
+            assert canary.trace_in(ray.cloudpickle.dumps(answers)) is None
+    time.sleep(1)  # logs are written late
+    kept = dict(_files_below(cluster)) | dict(_files_below(tmp_path)) | dict(_tables())
+    assert len(kept) > 50
+    for canary in CANARIES:
+        for name, content in kept.items():
+            assert canary.trace_in(content) is None, name
+
+
+def _files_below(folder):
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield str(path), path.read_bytes()
+
+
+def _tables():
+    """What Ray's head node keeps: functions, classes and jobs, pickled."""
+    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list
+
+    for namespace in (None, b"fun", b"job", b"session", b"serve", b"workflow"):
+        for key in _internal_kv_list(b"", namespace=namespace):
+            yield f"{namespace}:{key}", _internal_kv_get(key, namespace=namespace) or b""
+    yield "actors", repr(ray._private.state.actors()).encode()
+
+
+def test_a_key_in_the_runtime_environment_is_refused():
+    program = """
+import ray
+from minillmlib import Bulk, ChatNode, GeneratorInfo, InvalidParameterError
+from minillmlib.ray import map_complete
+
+ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR",
+         runtime_env={"env_vars": {"OPENAI_API_KEY": "sk-x", "OTHER": "y"}})
+job = Bulk(GeneratorInfo.openai("m"), prompt=ChatNode.root().add_user("{n}"))
+try:
+    map_complete(ray.data.from_items([{"n": 1}]), job)
+except InvalidParameterError as error:
+    print(error)
+job = Bulk(GeneratorInfo.custom("c", "http://127.0.0.1:1/v1", "m"), prompt=job.prompt)
+map_complete(ray.data.from_items([{"n": 1}]), job)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search("OPENAI_API_KEY is in the runtime_env.*on each node", done.stdout)
+
+
+def test_the_blocks_of_the_chapter_for_ray_run(cluster, tmp_path, monkeypatch):
+    """The first block of the chapter makes the job; those for Ray go on from there."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "more-than-one-machine.md").read_text()
+    blocks = re.findall(r'^```py(?:thon| title="ray")\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    assert any("minillmlib.ray" in block for block in blocks)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks:
+        exec(compile(block, "the chapter", "exec", dont_inherit=True), namespace)
