@@ -37,9 +37,8 @@ class RowServer(ThreadedServer):
 
     @property
     def generator(self) -> GeneratorInfo:
-        """A model here, with the key in ROW_SERVER_KEY if that is set."""
-        generator = GeneratorInfo.custom("t", self.url, "m").with_token_price(TokenPrice(1, 5))
-        return generator
+        """A model here, of which a row costs `ROW_USD`."""
+        return GeneratorInfo.custom("t", self.url, "m").with_token_price(TokenPrice(1, 5))
 
     async def _play(self, exchange: ScriptedExchange) -> None:
         said = json.loads(exchange.body)["messages"][-1]["content"]
