@@ -19,6 +19,7 @@ from typing import Literal
 
 import msgspec
 import pytest
+from bulk_server import answer
 from row_server import RowServer
 from secret_shapes import SHAPES, Canary
 
@@ -45,18 +46,27 @@ COLUMNS = {
     "cost_resolution": "string", "attempts": "int64", "from_journal": "bool",
 }  # fmt: skip
 CANARIES = [Canary(shape) for shape in SHAPES]
-BOUNDED = NodeCompletionParameters(deadline_secs=60, params=CompletionParameters(max_tokens=20))
+BOUNDED = NodeCompletionParameters(
+    retry=0, deadline_secs=60, params=CompletionParameters(max_tokens=20)
+)
 ROW_USD = Decimal("0.0002")
 
 
-class EchoServer(RowServer):
+class KeyServer(RowServer):
     """Repeats the key of each request, as servers do in their messages about bad keys."""
 
     async def _play(self, exchange):
         key = exchange.headers.get("authorization", "").removeprefix("Bearer ")
-        self.taken.append(0)
         error = {"error": {"message": f"bad key {key}", "code": key}}
         await exchange.answer(json.dumps(error).encode(), "400 Bad")
+
+
+class ParrotServer(RowServer):
+    """Answers what the last message says."""
+
+    async def _play(self, exchange):
+        said = json.loads(exchange.body)["messages"][-1]["content"]
+        await exchange.answer(json.dumps(answer(said)).encode())
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +116,22 @@ def test_each_row_keeps_its_columns_and_gets_those_of_its_answer(tmp_path):
 
 
 @pytest.mark.usefixtures("cluster")
-def test_answers_of_a_type_are_texts_or_json_after_the_prefix_of_the_job(tmp_path):
-    with RowServer() as server:
-        for kind, said, parsed in (
-            (Literal["A", "B"], '{"answer": "a"}', "A"),
-            (list[int], '{"answer": [1, 2]}', "[1,2]"),
-        ):
-            job = Bulk(
-                server.generator, BOUNDED.expecting(kind), prompt=PROMPT, prefix="my_"
-            )
-            (row,) = rows_of(map_complete(dataset_of([said.replace("answer", "ANSWER")]), job))
-            assert row["my_parsed"] == parsed or "ANSWER" in row["my_text"], row
+@pytest.mark.parametrize(
+    ("kind", "said", "parsed"),
+    [
+        (Literal["good", "bad"], '{"answer": "good"}', "good"),
+        (list[int], '{"answer": [1, 2]}', "[1,2]"),
+        (float, '{"answer": 0.5}', "0.5"),
+    ],
+)
+def test_an_answer_of_a_type_is_a_text_or_json_after_the_prefix_of_the_job(kind, said, parsed):
+    with ParrotServer() as server:
+        job = Bulk(server.generator, BOUNDED.expecting(kind), prompt=PROMPT, prefix="my_")
+        good, bad = rows_of(map_complete(dataset_of([said, "no JSON"]), job))
+    assert (good["my_parsed"], good["my_text"], good["my_error"]) == (parsed, said, None)
+    assert (bad["my_parsed"], bad["my_text"]) == (None, None)
+    assert bad["my_error"].startswith("NoJsonFoundError: ")
+    assert bad["my_cost_usd"] == ROW_USD
 
 
 @pytest.mark.usefixtures("cluster")
@@ -204,7 +219,7 @@ def test_what_ends_a_run_is_the_error_of_each_remaining_row_and_asks_no_more():
 
 
 def test_no_key_is_in_what_ray_keeps_and_writes(cluster, tmp_path):
-    with EchoServer() as server:
+    with KeyServer() as server:
         for number, canary in enumerate(CANARIES):
             generator = server.generator.with_api_key_from_env(f"CANARY_{number}")
             job = Bulk(
