@@ -36,6 +36,12 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     usd: Decimal = ZERO
     may_come: bool = False
 
+    def __post_init__(self) -> None:
+        check_number("the requests of a lease", self.requests, minimum=0, is_whole=True)
+        for name in ("wait_secs", "interval_secs"):
+            check_number(f"the {name} of a lease", getattr(self, name), minimum=0)
+        parse_usd("the usd of a lease", self.usd, Decimal)
+
 
 class BankLike(Protocol):
     """A bank, also one of the caller's own or in another process. Its methods may block."""

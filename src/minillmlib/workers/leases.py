@@ -107,12 +107,12 @@ class Leases:
         finally:
             self._is_leasing.release()
 
-    async def _use(self, lease: Lease, wanted: Decimal) -> None:
+    async def _use(self, lease: Lease, usd: Decimal) -> None:
         if lease.requests:
             start_at = asyncio_module().get_running_loop().time() + lease.wait_secs
             self._pace.grant(lease.requests, start_at, lease.interval_secs)
             serve_line(self._pace)
-        if self._budget is not None and wanted:
+        if self._budget is not None and usd:  # else the bank has not refused any
             if lease.usd:
                 self._note(lease.usd)
             unused = self._budget.grow(lease.usd, may_come=lease.may_come)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
@@ -29,9 +29,18 @@ from minillmlib.workers.job import Bulk
 from minillmlib.workers.leases import Leases
 from minillmlib.workers.shards import PartJournal, Shards, new_shard, open_folder, take_share
 
+Row: TypeAlias = Mapping[str, JsonValue]
+
 COLUMNS = (
     "text", "parsed", "error", "cost_usd", "cost_resolution", "attempts", "from_journal",
 )  # fmt: skip
+
+
+class _End(NamedTuple):
+    """What ended a run. `is_drained`: all that was in flight had a result."""
+
+    error: MiniLLMError
+    is_drained: bool
 
 
 class BulkRuntime:
@@ -52,7 +61,7 @@ class BulkRuntime:
         self.worker = worker or f"{socket.gethostname()}-{os.getpid()}"
         self.width = Width() if job.width is None else Width(job.width, job.width)
         self._prompt = None if job.prompt is None else job.prompt.to_node()
-        self._problem: MiniLLMError | None = None  # that every further row would have
+        self._end: _End | None = None  # that every further row would have
         self._parts = 0  # that are asked now
         self._shards: Shards | None = None
         self._own: RunJournal | None = None
@@ -76,14 +85,14 @@ class BulkRuntime:
         if self._own is not None:
             self._own.record_grant(usd, is_lease=True)
 
-    def rows(self, rows: Iterable[Mapping[str, JsonValue]]) -> list[JsonObject]:
+    def rows(self, rows: Iterable[Row]) -> list[JsonObject]:
         """Ask about rows and return them with their results, in their order; blocks.
 
         See `complete`.
         """
         return run(self.complete(rows))
 
-    async def complete(self, rows: Iterable[Mapping[str, JsonValue]]) -> list[JsonObject]:
+    async def complete(self, rows: Iterable[Row]) -> list[JsonObject]:
         """Ask about rows and return them with their results, in their order.
 
         Each row keeps its columns and gets these, after the `prefix` of the job: `text`; `parsed`,
@@ -96,34 +105,31 @@ class BulkRuntime:
         """
         part = [self._check_row(place, row) for place, row in enumerate(rows)]
         results: list[JsonObject | None] = [None] * len(part)
-        problem = self._problem
-        if problem is None:
+        end = self._end
+        if end is None:
             self._parts += 1
             try:
-                problem = await self._ask(part, results)
+                end = await self._ask(part, results)
             finally:
                 self._parts -= 1
-        if problem is not None:
-            self._fill(part, results, problem)
+        if end is not None:
+            self._fill(part, results, end)
         return [{**row, **(result or {})} for row, result in zip(part, results, strict=True)]
 
-    def _check_row(self, place: int, row: Mapping[str, JsonValue]) -> JsonObject:
+    def _check_row(self, place: int, row: Row) -> JsonObject:
         given: object = row
         if not isinstance(given, Mapping):
             raise InvalidParameterError(
                 f"row {place} is {type(given).__name__}, not a mapping of columns to values"
             )
-        taken = [name for name in self._columns if name in row]
+        names = (self.job.prefix + name for name in COLUMNS)
+        taken = [name for name in names if name in row]
         if taken:
             raise InvalidParameterError(
                 f"the rows have a column {taken[0]!r} already, which the results would replace: "
                 "give the job a prefix, such as Bulk(..., prefix='answer_')"
             )
         return dict(row)
-
-    @property
-    def _columns(self) -> list[str]:
-        return [self.job.prefix + name for name in COLUMNS]
 
     def _new_call(self) -> ItemCall:
         journal = None
@@ -136,10 +142,9 @@ class BulkRuntime:
             journal=journal, key=job.key,
         )  # fmt: skip
 
-    async def _ask(
-        self, part: list[JsonObject], results: list[JsonObject | None]
-    ) -> MiniLLMError | None:
+    async def _ask(self, part: list[JsonObject], results: list[JsonObject | None]) -> _End | None:
         """Ask about rows. Return what ended the run before all of them had a result."""
+        prefix = self.job.prefix
         try:
             bulk: BulkRun[Any] = BulkRun(
                 map(_plain_row, part), self._new_call(),
@@ -147,57 +152,34 @@ class BulkRuntime:
             )  # fmt: skip
             async with bulk, self._leasing(bulk):
                 async for outcome in bulk:
-                    results[outcome.index] = self._result_of(outcome)
+                    results[outcome.index] = result_columns(outcome, prefix)
         except MiniLLMError as error:
+            end = _End(error, is_drained=True)
             if isinstance(last_error(error), (*STOPPING, StorageError)):
-                self._problem = error
-            return error
+                self._end = end
+            return end
         except Exception as error:  # noqa: BLE001 - of the caller's own provider, for example
-            return MiniLLMError(
-                f"the run was ended by {type(error).__name__}, an exception of code that is not "
-                "of this library"
-            )
-        return None if self._leases is None else self._leases.problem
+            foreign = f"the run was ended by {type(error).__name__}, of code outside this library"
+            return _End(MiniLLMError(foreign), is_drained=False)
+        problem = None if self._leases is None else self._leases.problem
+        return None if problem is None else _End(problem, is_drained=False)
 
     def _leasing(self, bulk: BulkRun[Any]) -> AbstractAsyncContextManager[None]:
         return nullcontext() if self._leases is None else self._leases.during(bulk)
 
-    def _fill(
-        self, part: list[JsonObject], results: list[JsonObject | None], problem: MiniLLMError
-    ) -> None:
+    def _fill(self, part: list[JsonObject], results: list[JsonObject | None], end: _End) -> None:
         """Give the rows without a result that of the journal, else what ended the run."""
-        try:
+        call, prefix = None, self.job.prefix
+        with suppress(MiniLLMError):  # such as a journal that cannot be read
             call = self._new_call()
-        except MiniLLMError:
-            call = None
         for place, row in enumerate(map(_plain_row, part)):
             found = None if call is None else call.prepare(place, row)
             if results[place] is None:
+                is_cost_known = True
                 if not isinstance(found, BulkOutcome):
-                    found = BulkOutcome(index=place, error=problem)
-                results[place] = self._result_of(found)
-
-    def _result_of(self, outcome: BulkOutcome[Any]) -> JsonObject:
-        error, parsed = outcome.error, None
-        if isinstance(outcome.node, ParsedNode):
-            try:
-                parsed = _plain_json(outcome.node.parsed)
-            except Exception as problem:  # noqa: BLE001 - of a type of the caller's own
-                error = InvalidParameterError(
-                    f"the parsed answer cannot be written as JSON ({type(problem).__name__})"
-                )
-        cost = outcome.cost
-        is_known = cost.resolution is CostResolution.RESOLVED
-        values = (
-            outcome.text,
-            parsed,
-            None if error is None else f"{type(error).__name__}: {error}",
-            f"{cost.cost:f}" if is_known else None,
-            cost.resolution.value,
-            len(outcome.attempts),
-            outcome.is_from_journal,
-        )
-        return dict(zip(self._columns, values, strict=True))
+                    found = BulkOutcome(index=place, error=end.error)
+                    is_cost_known = end.is_drained
+                results[place] = result_columns(found, prefix, is_cost_known=is_cost_known)
 
     def close(self) -> None:
         """Close the shard of this process, so that others may take its share of the budget.
@@ -224,6 +206,32 @@ class BulkRuntime:
         return f"BulkRuntime(worker={self.worker!r}, width={self.width.limit})"
 
 
+def result_columns(
+    outcome: BulkOutcome[Any], prefix: str, *, is_cost_known: bool = True
+) -> JsonObject:
+    """Return the results of a row as plain values."""
+    error, parsed = outcome.error, None
+    if isinstance(outcome.node, ParsedNode):
+        try:
+            parsed = msgspec.to_builtins(outcome.node.parsed, enc_hook=_plain_object, str_keys=True)
+        except Exception as problem:  # noqa: BLE001 - of a type of the caller's own
+            error = InvalidParameterError(
+                f"the parsed answer cannot be written as JSON ({type(problem).__name__})"
+            )
+    cost = outcome.cost
+    resolution = cost.resolution if is_cost_known else CostResolution.UNKNOWN
+    values = (
+        outcome.text,
+        parsed,
+        None if error is None else f"{type(error).__name__}: {error}",
+        f"{cost.cost:f}" if resolution is CostResolution.RESOLVED else None,
+        resolution.value,
+        len(outcome.attempts),
+        outcome.is_from_journal,
+    )
+    return {prefix + name: value for name, value in zip(COLUMNS, values, strict=True)}
+
+
 def _plain_row(row: JsonObject) -> JsonObject:
     """Return a row whose numbers are plain ones, as those of placeholders must be."""
     return {name: _plain_number(value) for name, value in row.items()}
@@ -233,10 +241,6 @@ def _plain_number(value: JsonValue) -> JsonValue:
     """Return a number of numpy, for example, as a plain one."""
     is_foreign = isinstance(value, Real) and not isinstance(value, int | float)
     return plain_value(value) if is_foreign else value
-
-
-def _plain_json(value: JsonValue) -> JsonValue:
-    return msgspec.to_builtins(value, enc_hook=_plain_object, str_keys=True)
 
 
 def _plain_object(value: JsonValue) -> JsonValue:
