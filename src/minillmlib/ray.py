@@ -40,7 +40,7 @@ DatasetT = TypeVar("DatasetT", bound=RayDataset)
 
 
 def map_complete(
-    dataset: DatasetT, job: Bulk, *, workers: int | None = None, batch_size: int = 256
+    dataset: DatasetT, job: Bulk, *, workers: int | None = None, part_rows: int = 256
 ) -> DatasetT:
     """Return a dataset with the answers to the rows as columns. It is lazy, as all of Ray Data.
 
@@ -60,12 +60,12 @@ def map_complete(
         dataset: The rows: a column for each placeholder of the job's prompt, or `messages`.
         job: What is asked.
         workers: The number of processes, instead of the job's.
-        batch_size: The rows of a part. A worker has four parts at once.
+        part_rows: The rows of a part. A worker has four parts at once.
     """
     ray = _import_ray()
     if workers is not None:
         job = msgspec.structs.replace(job, workers=workers)
-    check_number("batch_size", batch_size, minimum=1, is_whole=True)
+    check_number("part_rows", part_rows, minimum=1, is_whole=True)
     _check_environment(ray, job)
     _check_columns(dataset, job)
     pool = ray.data.ActorPoolStrategy(
@@ -75,7 +75,7 @@ def map_complete(
     )
     answers: DatasetT = dataset.map_batches(
         _Worker, fn_constructor_args=(job, _bank_of(ray, job)), batch_format="pyarrow",
-        batch_size=batch_size, compute=pool, num_cpus=0,
+        batch_size=part_rows, compute=pool, num_cpus=0,
     )  # fmt: skip
     return answers
 

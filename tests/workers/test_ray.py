@@ -28,6 +28,7 @@ from minillmlib import (
     Bulk,
     ChatNode,
     CompletionParameters,
+    GeneratorInfo,
     InvalidParameterError,
     NodeCompletionParameters,
     Pace,
@@ -99,7 +100,7 @@ def test_each_row_keeps_its_columns_and_gets_those_of_its_answer(tmp_path):
         texts = ["bad row", *(f"row {number}" for number in range(98)), "hang"]
         params = BOUNDED.replace(deadline_secs=3)
         job = Bulk(server.generator, params, prompt=PROMPT, journal=tmp_path / "j", workers=2)
-        answers = map_complete(dataset_of(texts), job, batch_size=16).materialize()
+        answers = map_complete(dataset_of(texts), job, part_rows=16).materialize()
     schema = answers.schema()
     kinds = dict(zip(schema.names, map(str, schema.types), strict=True))
     assert kinds == {"n": "int64", "row": "string", **COLUMNS}
@@ -167,7 +168,7 @@ def test_a_killed_worker_loses_no_row_and_what_was_in_flight_is_all_that_is_paid
 
         killer = threading.Thread(target=kill_at_a_third)
         killer.start()
-        answers = rows_of(map_complete(dataset_of(texts), job, batch_size=32))
+        answers = rows_of(map_complete(dataset_of(texts), job, part_rows=32))
         killer.join()
         assert [row["text"] for row in answers] == [text.upper() for text in texts]
         assert {row["error"] for row in answers} == {None}
@@ -178,7 +179,7 @@ def test_a_killed_worker_loses_no_row_and_what_was_in_flight_is_all_that_is_paid
         assert found.cost.cost == rows * ROW_USD
         assert found.cost.is_exact == (found.maybe_paid == 0)
         billed = server.billed.total()
-        again = rows_of(map_complete(dataset_of(texts), job, batch_size=32))
+        again = rows_of(map_complete(dataset_of(texts), job, part_rows=32))
         assert server.billed.total() == billed
     assert victims
     assert {row["from_journal"] for row in again} == {True}
@@ -195,7 +196,7 @@ def test_workers_keep_one_rate_and_one_budget(tmp_path, workers):
             pace=Pace(requests_per_minute=6000), budget=Budget(limit),
         )  # fmt: skip
         texts = [f"row {number}" for number in range(1000)]
-        answers = rows_of(map_complete(dataset_of(texts, blocks=5), job, batch_size=64))
+        answers = rows_of(map_complete(dataset_of(texts, blocks=5), job, part_rows=64))
     done = [row for row in answers if row["error"] is None]
     assert limit * Decimal("0.9") <= len(done) * ROW_USD <= limit
     assert server.billed.total() == len(done)
@@ -210,12 +211,12 @@ def test_workers_keep_one_rate_and_one_budget(tmp_path, workers):
 @pytest.mark.usefixtures("cluster")
 def test_what_ends_a_run_is_the_error_of_each_remaining_row_and_asks_no_more():
     with RowServer() as server:
-        generator = server.generator.with_api_key_from_env("NOWHERE_SET")
+        generator = GeneratorInfo.openai("m").replace(base_url=server.url)
         job = Bulk(generator, BOUNDED, prompt=PROMPT, workers=2)
         answers = rows_of(map_complete(dataset_of(f"row {n}" for n in range(200)), job))
         assert server.requests == []
     assert {row["error"].partition(":")[0] for row in answers} == {"AuthenticationError"}
-    assert all("NOWHERE_SET" in row["error"] for row in answers)
+    assert all("OPENAI_API_KEY" in row["error"] for row in answers)
 
 
 def test_no_key_is_in_what_ray_keeps_and_writes(cluster, tmp_path):
