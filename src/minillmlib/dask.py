@@ -56,8 +56,8 @@ def _results(part: list[Row], future: Future, job: Bulk) -> list[JsonObject]:
         return list(future.result())
     except KilledWorker as error:
         lost = MiniLLMError(
-            f"the part of this row ended {error.allowed_failures + 1} workers; a rerun asks only "
-            "what is missing, and with smaller parts it harms fewer rows"
+            f"the part of this row was given up after {error.allowed_failures + 1} of its workers "
+            "had died; a rerun asks only what is missing, and smaller parts lose fewer rows"
         )
         outcome = BulkOutcome[None](index=0, error=lost)
         columns = result_columns(outcome, job.prefix, is_cost_known=False)
