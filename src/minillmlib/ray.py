@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from minillmlib.auth.credentials import AZURE_VARIABLES, SUBSCRIPTION_VARIABLE, EnvironmentKey
+from minillmlib.auth.credentials import (
+    AZURE_VARIABLES,
+    SUBSCRIPTION_VARIABLE,
+    CredentialSource,
+    EnvironmentKey,
+)
 from minillmlib.errors import InvalidParameterError, MissingExtraError
-from minillmlib.json_value import JsonObject, JsonValue, json_text
+from minillmlib.json_value import JsonObject, JsonValue, encode_json, replace_surrogates
 from minillmlib.types.costs import EXACT
 from minillmlib.types.values import check_number
 from minillmlib.workers.bank import Lease
@@ -67,7 +72,8 @@ def map_complete(
         job = msgspec.structs.replace(job, workers=workers)
     check_number("part_rows", part_rows, minimum=1, is_whole=True)
     _check_environment(ray, job)
-    _check_columns(dataset, job)
+    schema = dataset.schema(fetch_if_missing=False)
+    _check_columns(() if schema is None else schema.names, job)
     pool = ray.data.ActorPoolStrategy(
         size=job.workers,
         max_concurrent_calls_per_actor=CALLS_PER_WORKER,
@@ -101,7 +107,8 @@ def _import_ray() -> ModuleType:
         raise MissingExtraError(
             "minillmlib.ray needs Ray Data: pip install 'minillmlib[ray]'"
         ) from None
-    return ray
+    module: ModuleType = ray
+    return module
 
 
 def _check_environment(ray: ModuleType, job: Bulk) -> None:
@@ -120,20 +127,19 @@ def _variables(job: Bulk) -> Iterator[str]:
     """Yield the environment variables that may hold a key of the job."""
     yield from (*AZURE_VARIABLES, SUBSCRIPTION_VARIABLE)
     for generator in (job.generator, *job.generator.fallbacks):
-        source = generator.credential
+        source: CredentialSource | None = generator.credential
         while isinstance(source, EnvironmentKey):
             yield from source.variables
             source = source.fallback
 
 
-def _check_columns(dataset: RayDataset, job: Bulk) -> None:
-    """Raise `InvalidParameterError` if a result would replace a column, as far as it is known."""
-    schema = dataset.schema(fetch_if_missing=False)
-    for name in () if schema is None else schema.names:
-        if name.removeprefix(job.prefix) in COLUMNS and name.startswith(job.prefix):
+def _check_columns(names: Sequence[str], job: Bulk) -> None:
+    """Raise `InvalidParameterError` if a result would replace a column."""
+    for column in COLUMNS:
+        if job.prefix + column in names:
             raise InvalidParameterError(
-                f"the dataset has a column {name!r} already, which the results would replace: "
-                "give the job a prefix, such as Bulk(..., prefix='answer_')"
+                f"the dataset has a column {job.prefix + column!r} already, which the results "
+                "would replace: give the job a prefix, such as Bulk(..., prefix='answer_')"
             )
 
 
@@ -157,7 +163,8 @@ class _BankHandle:
         self._actor = actor
 
     def lease(self, *args: JsonValue) -> Lease:
-        return _call(self._actor.lease, args)
+        lease: Lease = _call(self._actor.lease, args)
+        return lease
 
     def give_back(self, *args: JsonValue) -> None:
         _call(self._actor.give_back, args)
@@ -197,6 +204,7 @@ class _Worker:
             pa.string(), pa.int64(), pa.bool_(),
         )  # fmt: skip
         prefix = self._runtime.job.prefix
+        _check_columns(table.column_names, self._runtime.job)  # before anything is asked
         results = self._runtime.rows(self._rows_of(table))
         for column, kind in zip(COLUMNS, kinds, strict=True):
             cells = [_cell(column, result[prefix + column]) for result in results]
@@ -206,15 +214,17 @@ class _Worker:
     def _rows_of(self, table: JsonValue) -> list[JsonObject]:
         """Return what the prompt needs of the rows; the other columns stay as they are."""
         names = [name for name in self._names if name in table.column_names]
-        columns = [table.column(name).to_pylist() for name in names]
+        columns = {name: table.column(name).to_pylist() for name in names}
         places = range(table.num_rows)
-        return [{name: column[at] for name, column in zip(names, columns)} for at in places]
+        return [{name: column[at] for name, column in columns.items()} for at in places]
 
 
 def _cell(column: str, value: JsonValue) -> JsonValue:
     """Return a value as its column has it: of one kind, whatever the rows are."""
-    if column == "parsed" and not isinstance(value, str | None):
-        return json_text(value)
-    if column == "cost_usd" and value is not None:
+    if value is None:
+        return None
+    if column == "cost_usd":
         return EXACT.quantize(Decimal(value), Decimal(1).scaleb(-FRACTION_DIGITS))
-    return value
+    if isinstance(value, str):
+        return replace_surrogates(value)  # which a parsed text may have, and Arrow refuses
+    return encode_json(value).decode() if column == "parsed" else value
