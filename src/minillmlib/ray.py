@@ -16,7 +16,7 @@ from minillmlib.auth.credentials import (
     EnvironmentKey,
 )
 from minillmlib.errors import InvalidParameterError, MissingExtraError
-from minillmlib.json_value import JsonObject, JsonValue, encode_json, replace_surrogates
+from minillmlib.json_value import JsonObject, JsonValue, encode_json
 from minillmlib.types.costs import EXACT
 from minillmlib.types.values import check_number
 from minillmlib.workers.bank import Lease
@@ -225,6 +225,5 @@ def _cell(column: str, value: JsonValue) -> JsonValue:
         return None
     if column == "cost_usd":
         return EXACT.quantize(Decimal(value), Decimal(1).scaleb(-FRACTION_DIGITS))
-    if isinstance(value, str):
-        return replace_surrogates(value)  # which a parsed text may have, and Arrow refuses
-    return encode_json(value).decode() if column == "parsed" else value
+    is_json = column == "parsed" and not isinstance(value, str)
+    return encode_json(value).decode() if is_json else value
