@@ -47,9 +47,10 @@ class RowServer(ThreadedServer):
             await exchange.answer(b'{"error": {"message": "slow down"}}', "429 Busy")
             return
         self.taken.append(time.monotonic())
-        if said.startswith("bad"):
-            await exchange.answer(b'{"error": {"message": "no such row"}}', "400 Bad")
-            return
+        for word, status in (("bad", "400 Bad"), ("locked", "401 Unauthorized")):
+            if said.startswith(word):
+                await exchange.answer(b'{"error": {"message": "no such row"}}', status)
+                return
         if said.startswith("hang"):
             await exchange.silence()
             return

@@ -1,8 +1,8 @@
 """A process of a job, for tests that run several of them, or kill some.
 
 Run it by its path with a file that holds the pickled job, the numbers of its first row and of the
-one after its last, the rows of a part, and the address of a bank or "". It prints the results of
-each part as lines of JSON.
+one after its last, the rows of a part, and the address of a bank or "". It prints "ready", waits
+for a line, and prints the results of each part as lines of JSON.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ def main(job_file: str, first: int, end: int, part: int, address: str) -> None:
         manager = BankManager(address, authkey=b"bank")
         manager.connect()
         bank = manager.bank()
+    runtime = job.runtime(bank=bank)
+    print("ready", flush=True)
+    sys.stdin.readline()
     for start in range(first, end, part):
         rows = [{"text": f"row {number}"} for number in range(start, min(start + part, end))]
-        for result in job.runtime(bank=bank).rows(rows):
+        for result in runtime.rows(rows):
             print(json.dumps(result), flush=True)
 
 

@@ -178,7 +178,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.spent = CostTotal()
-        self._committed = Decimal(0)
+        self._known = Decimal(0)
         self._open: dict[str, list[Decimal]] = {}  # the ceilings of what was sent, by its key
         self._lost: list[Decimal] = []
 
@@ -188,9 +188,9 @@ class Ledger:
         return len(self._lost) + sum(map(len, self._open.values()))
 
     @property
-    def committed(self) -> Decimal:
+    def max_cost(self) -> Decimal:
         """USD: what is spent, and the ceilings of what is unknown."""
-        return exact_sum([self._committed, *self._lost, *chain(*self._open.values())])
+        return exact_sum([self._known, *self._lost, *chain(*self._open.values())])
 
     def note_sent(self, record: SentRecord) -> None:
         """Note a request. A second one for its item is one more: the first may have been paid."""
@@ -210,11 +210,11 @@ class Ledger:
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
         known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
-        self._committed = EXACT.add(self._committed, known)
+        self._known = EXACT.add(self._known, known)
 
 
 class Journal(Protocol):
-    """What a run needs of its journal."""
+    """The part of a journal that a run uses."""
 
     spent: CostTotal
     maybe_paid: int
@@ -239,7 +239,7 @@ class Journal(Protocol):
         """Write everything to the disk at the end of the run."""
 
 
-def numbered(name: str, counts: Counter[str]) -> str:
+def next_key(name: str, counts: Counter[str]) -> str:
     """Return the key of the next item with this name: equal items are counted.
 
     A tab is in no name, so that no count makes the name of another item.
@@ -322,7 +322,7 @@ class RunJournal:
             self._append(HeaderRecord(version=VERSION))
         self.spent, self.maybe_paid = ledger.spent, ledger.maybe_paid
         before = (one.cost for row in self.open_rows.values() for one in row.attempts)
-        self.committed = EXACT.add(ledger.committed, CostTotal.of(before).cost)
+        self.committed = EXACT.add(ledger.max_cost, CostTotal.of(before).cost)
 
     def _note(self, record: Ended, start: int, size: int) -> None:
         if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
@@ -354,7 +354,7 @@ class RunJournal:
 
     def key_of(self, name: str) -> str:
         """Return the key of the next item with this name."""
-        return numbered(name, self._counts)
+        return next_key(name, self._counts)
 
     def find(self, key: str) -> Ended | None:
         """Return what became of an item in an earlier run, if it need not be asked again."""

@@ -380,14 +380,14 @@ class LeasedBudget(Budget):
         self._queue = self._patient = _PatientQueue()
 
     @property
-    def wanted(self) -> Decimal:
+    def shortfall(self) -> Decimal:
         """USD that the requests in line need beyond what remains; 0 if none waits."""
         with self._queue.lock:
             line = exact_sum(self._patient.ceilings())
             return max(EXACT.subtract(line, self._account.remaining), ZERO) if line else ZERO
 
     @property
-    def held(self) -> Decimal:
+    def unspent(self) -> Decimal:
         """USD that were granted and are not spent."""
         with self._queue.lock:
             return max(EXACT.add(self._account.remaining, self._account.sums.reserved), ZERO)

@@ -152,12 +152,12 @@ class Pace:
                 self._granted.grant(requests, start_at, interval_secs)
 
     @property
-    def wanted(self) -> int:
+    def shortfall(self) -> int:
         """The number of requests in line for which no grant has come yet."""
         with self._lock:
             if self._granted is None:
                 return 0
-            return max(len(self._line) - math.ceil(self._granted.unused), 0)
+            return max(len(self._line) - self._granted.balance, 0)
 
     @property
     def waiting(self) -> int:

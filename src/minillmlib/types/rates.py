@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 MINUTE_SECS = 60.0
 SMOOTH_SECS = 0.25  # of the rate may go at once where it is spread evenly
-MARGIN = 0.98  # of a limit that a server states, for clocks and networks that are not ours
+MARGIN = 0.98  # of a limit that others share, for clocks and networks that are not ours
 
 GROWTH, GROWTH_SECS = 1.25, 1.0  # of a stated rate that turns out too small
 DOUBT_SECS = 1.0  # of pause before it is spread evenly, since some servers count by the second
@@ -67,9 +67,9 @@ class LeasedRate(Bucket):
         self._next_at = math.inf
 
     @property
-    def unused(self) -> float:
+    def balance(self) -> int:
         """The units that were granted and neither taken nor lost."""
-        return self.level + sum(count for _, _, count in self._leases)
+        return int(self.level) + sum(count for _, _, count in self._leases)
 
     def grant(self, count: int, start_at: float, interval_secs: float) -> None:
         """Let so many units go, one each interval, from a time on."""
@@ -80,7 +80,7 @@ class LeasedRate(Bucket):
         while self._leases and self._leases[0][0] <= now:
             start_at, interval, count = self._leases.popleft()
             due = min(count, int((now - start_at) / interval) + 1) if interval else count
-            capacity = max(1.0, SMOOTH_SECS / interval) if interval else count
+            capacity = max(1, int(SMOOTH_SECS / interval)) if interval else count
             self.level = min(self.level + due, capacity)
             if due < count:
                 self._leases.appendleft((start_at + due * interval, interval, count - due))

@@ -1,7 +1,5 @@
 """The bank of a job: one rate and one budget, leased to workers bit by bit."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -12,7 +10,7 @@ import msgspec
 from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import EXACT, ZERO, parse_usd
-from minillmlib.types.rates import MINUTE_SECS, SMOOTH_SECS
+from minillmlib.types.rates import MARGIN, MINUTE_SECS
 from minillmlib.types.values import check_number
 
 LEASE_SECS = 1.0  # of the rate in one lease
@@ -20,7 +18,7 @@ SILENT_SECS = 60.0  # after which a worker's money is not expected back
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bank grants.
+    """The requests and the money that a bank grants.
 
     Attributes:
         requests: The number of requests that may go.
@@ -57,9 +55,9 @@ class Bank:
     """One rate and one budget for any number of workers, who lease what they need.
 
     One process holds it, as an actor of the data engine or behind a manager of `multiprocessing`;
-    `Bulk.bank` makes it. Requests are granted as times on one schedule, so that all workers
-    together keep the rate. Money is granted once: what a worker that dies had leased is lost to
-    this bank, at most the maximum cost of the requests that it had in line and in flight.
+    `Bulk.bank` makes it. Requests are granted as times on one schedule, 98 % of the rate for all
+    workers together. Money is granted once: what a worker that dies had leased is lost to this
+    bank, at most the maximum cost of the requests that it had in line and in flight.
 
     Args:
         requests_per_minute: The most requests of all workers together.
@@ -68,9 +66,9 @@ class Bank:
 
     Examples:
         >>> bank = Bank(requests_per_minute=6000, usd="0.50")
-        >>> lease = bank.lease("worker 1", 10, Decimal("0.20"))
+        >>> lease = bank.lease("worker 1", 10, bank.remaining)
         >>> lease.requests, lease.usd, bank.remaining
-        (10, Decimal('0.20'), Decimal('0.30'))
+        (10, Decimal('0.50'), Decimal('0.00'))
     """
 
     def __init__(
@@ -83,8 +81,7 @@ class Bank:
         check_number("requests_per_minute", requests_per_minute, minimum=1, is_whole=True)
         self._interval = 0.0
         if requests_per_minute is not None:
-            late = max(1.0, requests_per_minute * SMOOTH_SECS / MINUTE_SECS)  # at once, at most
-            self._interval = MINUTE_SECS / max(requests_per_minute - late, requests_per_minute / 2)
+            self._interval = MINUTE_SECS / (MARGIN * requests_per_minute)
         self._next_at = -float("inf")
         self._free = None if usd is None else parse_usd("a bank's usd", usd, Decimal | str | int)
         self._held: dict[str, Decimal] = {}

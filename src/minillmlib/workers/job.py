@@ -1,13 +1,11 @@
 """The job of many processes: one frozen value that each of them gets."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -28,12 +26,10 @@ from minillmlib.types.parameters import (
     node_parameters,
 )
 from minillmlib.types.tools import ToolLike
-from minillmlib.types.values import check_kind, check_number
+from minillmlib.types.values import check_kind, check_number, replace
 from minillmlib.workers.bank import Bank, BankLike
+from minillmlib.workers.runtime import BulkRuntime, runtime_of
 from minillmlib.workers.shards import Shards, open_folder
-
-if TYPE_CHECKING:
-    from minillmlib.workers.runtime import BulkRuntime
 
 # What is of one process alone, and what a job has instead.
 _LIVE_SETTINGS = {
@@ -51,7 +47,7 @@ class Prompt(msgspec.Struct, frozen=True):
     format_kwargs: dict[str, FormatValue]
 
     @classmethod
-    def of(cls, node: ChatNode) -> Prompt:
+    def of(cls, node: ChatNode) -> Self:
         """Return the conversation from the root to a node."""
         thread = node.copy_thread()
         return cls(tuple(thread.thread()), thread.format_kwargs)
@@ -167,6 +163,10 @@ class Bulk(msgspec.Struct, frozen=True):
                     "there, from a module; connections and own transports stay in their process"
                 ) from None
 
+    def replace(self, **changes: object) -> Self:
+        """Return a copy with some settings changed."""
+        return replace(self, changes)
+
     def new_pace(self) -> Pace:
         """Return the pace of all processes together, with nothing sent yet."""
         return Pace(*(self.pace or ()))
@@ -181,8 +181,6 @@ class Bulk(msgspec.Struct, frozen=True):
 
         Raises `StorageError` if the journal cannot be used.
         """
-        from minillmlib.workers.runtime import runtime_of  # noqa: PLC0415 - it needs this module
-
         return runtime_of(self, worker, bank)
 
     def bank(self) -> Bank:
@@ -196,7 +194,7 @@ class Bulk(msgspec.Struct, frozen=True):
             usd, _ = self._read_journal().remaining(self.budget)
         return Bank(self.new_pace().requests_per_minute, usd)
 
-    def report(self) -> BulkReport:
+    def report(self) -> "BulkReport":
         """Return what became of the rows so far, by the journal; from any process, at any time.
 
         O(journal). Raises `InvalidParameterError` without a journal, and `StorageError`.
@@ -206,11 +204,11 @@ class Bulk(msgspec.Struct, frozen=True):
         shards = self._read_journal()
         maybe_paid = shards.maybe_paid
         return BulkReport(
-            done=shards.answered,
-            failed=shards.failed,
+            done=shards.answer_count,
+            failed=shards.failure_count,
             cost=shards.spent + CostTotal(unknown=maybe_paid),
             maybe_paid=maybe_paid,
-            lost=shards.lost,
+            lost=shards.lost_usd,
         )
 
     def _read_journal(self) -> Shards:
@@ -218,7 +216,7 @@ class Bulk(msgspec.Struct, frozen=True):
 
 
 class BulkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the rows of a job. Its text is one line.
+    """The state of a job by its journal. Its text is one line.
 
     Attributes:
         done: The number of rows that were answered.

@@ -1,4 +1,4 @@
-"""What one process leases of the bank of its job: for what waits, and no more."""
+"""Leases of the bank of a job, in one of its processes: for the calls that wait, and no more."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ class Leases:
         if not self._is_leasing.acquire(blocking=False):
             return
         try:
-            requests = self._pace.wanted
+            requests = self._pace.shortfall
             usd, held = ZERO, ZERO
             if self._budget is not None:
-                usd, held = self._budget.wanted, self._budget.held
+                usd, held = self._budget.shortfall, self._budget.unspent
             now = time.monotonic()
             if requests or usd or now - self._called_at >= SIGN_SECS:
                 asyncio = asyncio_module()
@@ -121,7 +121,9 @@ class Leases:
 
     async def _give_back(self, budget: LeasedBudget, usd: Decimal) -> None:
         with suppress(Exception):  # the bank is gone: then the money is lost to it
-            await asyncio_module().to_thread(self._bank.give_back, self._worker, usd, budget.held)
+            await asyncio_module().to_thread(
+                self._bank.give_back, self._worker, usd, budget.unspent
+            )
             if usd:
                 self._note(usd.copy_negate())
 

@@ -1,4 +1,4 @@
-"""What asks in one of the processes of a job."""
+"""The runtime of a job in one of its processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from decimal import Decimal
 from numbers import Real
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
@@ -25,9 +25,11 @@ from minillmlib.tree.node import ParsedNode
 from minillmlib.types.budgets import Budget, LeasedBudget
 from minillmlib.types.costs import CostResolution
 from minillmlib.workers.bank import BankLike
-from minillmlib.workers.job import Bulk
 from minillmlib.workers.leases import Leases
 from minillmlib.workers.shards import PartJournal, Shards, new_shard, open_folder, take_share
+
+if TYPE_CHECKING:
+    from minillmlib.workers.job import Bulk
 
 Row: TypeAlias = Mapping[str, JsonValue]
 
@@ -37,7 +39,7 @@ COLUMNS = (
 
 
 class _End(NamedTuple):
-    """What ended a run. `is_drained`: all that was in flight had a result."""
+    """The error that ended a run. `is_drained`: all that was in flight had a result."""
 
     error: MiniLLMError
     is_drained: bool
@@ -193,9 +195,10 @@ class BulkRuntime:
         if self._own is not None:
             self._own.close()
 
-    def is_replaced_by(self, job: Bulk) -> bool:
-        """Whether a job takes over the journal of this one, which asks nothing now."""
-        return self.job.journal == job.journal is not None and not self._parts
+    @property
+    def is_busy(self) -> bool:
+        """Whether rows are asked about now."""
+        return self._parts > 0
 
     def __reduce__(self) -> NoReturn:
         raise InvalidParameterError(
@@ -257,7 +260,8 @@ def runtime_of(job: Bulk, worker: str | None, bank: BankLike | None) -> BulkRunt
         for one in _runtimes:
             if one.job == job and worker in (None, one.worker):
                 return one
-        for one in [each for each in _runtimes if each.is_replaced_by(job)]:
+        others = [one for one in _runtimes if one.job.journal == job.journal and not one.is_busy]
+        for one in others if job.journal is not None else ():
             one.close()
         runtime = BulkRuntime(job, worker, bank)
         _runtimes.append(runtime)

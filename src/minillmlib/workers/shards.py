@@ -22,7 +22,7 @@ from minillmlib.bulk.journal import (
     SentRecord,
     decode_line,
     decode_record,
-    numbered,
+    next_key,
 )
 from minillmlib.errors import StorageError
 from minillmlib.files import FileJournal, open_regular, try_lock
@@ -84,9 +84,9 @@ class Shard:
             os.close(descriptor)
 
     @property
-    def held(self) -> Decimal:
-        """USD that the process has or had spent, and that which it may still spend."""
-        return max(self.granted, self.ledger.committed)
+    def claim(self) -> Decimal:
+        """USD that the process has spent or may still spend."""
+        return max(self.granted, self.ledger.max_cost)
 
 
 class Shards:
@@ -150,12 +150,12 @@ class Shards:
         return not record.is_final or (self.retries_failed and is_of_earlier_run)
 
     @property
-    def answered(self) -> int:
+    def answer_count(self) -> int:
         """The number of items that were answered."""
         return len(self._places) - len(self._failed)
 
     @property
-    def failed(self) -> int:
+    def failure_count(self) -> int:
         """The number of items that have failed and were not answered since."""
         return len(self._failed)
 
@@ -170,10 +170,10 @@ class Shards:
         return sum(shard.ledger.maybe_paid for shard in self._shards.values())
 
     @property
-    def lost(self) -> Decimal:
+    def lost_usd(self) -> Decimal:
         """USD that were leased of a bank by processes that died before they gave them back."""
         unspent = (
-            EXACT.subtract(one.granted, one.ledger.committed)
+            EXACT.subtract(one.granted, one.ledger.max_cost)
             for one in self._shards.values()
             if one.is_leasing and not one.is_live()
         )
@@ -187,7 +187,7 @@ class Shards:
         """
         live = [one for one in self._shards.values() if one.granted and one.is_live()]
         dead = [one for one in self._shards.values() if one not in live]
-        held = exact_sum([*(one.held for one in live), *(one.ledger.committed for one in dead)])
+        held = exact_sum([*(one.claim for one in live), *(one.ledger.max_cost for one in dead)])
         return max(EXACT.subtract(limit, held), ZERO), len(live)
 
 
@@ -244,4 +244,4 @@ class PartJournal:
 
     def key_of(self, name: str) -> str:
         """Return the key of the next item with this name."""
-        return numbered(name, self._counts)
+        return next_key(name, self._counts)
