@@ -7,8 +7,6 @@ from decimal import Decimal
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from minillmlib.auth.credentials import (
     AZURE_VARIABLES,
     SUBSCRIPTION_VARIABLE,
@@ -69,7 +67,7 @@ def map_complete(
     """
     ray = _import_ray()
     if workers is not None:
-        job = msgspec.structs.replace(job, workers=workers)
+        job = job.replace(workers=workers)
     check_number("part_rows", part_rows, minimum=1, is_whole=True)
     _check_environment(ray, job)
     schema = dataset.schema(fetch_if_missing=False)

@@ -14,9 +14,11 @@ import minillmlib
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.ray
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp]
+DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp,
+         minillmlib.ray]  # fmt: skip
 
 
 def test_all_is_sorted_and_complete():

@@ -17,7 +17,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import pytest
 from bulk_server import answer
 from row_server import RowServer
@@ -74,14 +73,15 @@ class ParrotServer(RowServer):
 def cluster():
     """Ray on this machine, with a key of each shape in its environment; its folder."""
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # a short name, for sockets
-    for number, canary in enumerate(CANARIES):
-        os.environ[f"CANARY_{number}"] = canary.given
+    keys = {f"CANARY_{number}": canary.given for number, canary in enumerate(CANARIES)}
+    keys["OPENAI_API_KEY"] = "key-of-the-docs"
+    os.environ.update(keys)
     ray.init(num_cpus=2, include_dashboard=False, _temp_dir=str(folder), logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield folder
     ray.shutdown()
-    for number in range(len(CANARIES)):
-        del os.environ[f"CANARY_{number}"]
+    for name in keys:
+        os.environ.pop(name, None)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -145,7 +145,7 @@ def test_a_column_that_results_would_replace_is_refused_before_anything_runs():
             map_complete(ray.data.from_items([{"row": "a", "error": "b"}]), job)
         answers = map_complete(
             ray.data.from_items([{"row": "a", "error": "b"}]),
-            msgspec.structs.replace(job, prefix="answer_"),
+            job.replace(prefix="answer_"),
         )
         assert [row["answer_text"] for row in answers.take_all()] == ["A"]
         assert set(server.billed) == {"a"}
@@ -211,12 +211,12 @@ def test_workers_keep_one_rate_and_one_budget(tmp_path, workers):
 @pytest.mark.usefixtures("cluster")
 def test_what_ends_a_run_is_the_error_of_each_remaining_row_and_asks_no_more():
     with RowServer() as server:
-        generator = GeneratorInfo.openai("m").replace(base_url=server.url)
+        generator = GeneratorInfo.preset("mistral", "m").replace(base_url=server.url)
         job = Bulk(generator, BOUNDED, prompt=PROMPT, workers=2)
         answers = rows_of(map_complete(dataset_of(f"row {n}" for n in range(200)), job))
         assert server.requests == []
     assert {row["error"].partition(":")[0] for row in answers} == {"AuthenticationError"}
-    assert all("OPENAI_API_KEY" in row["error"] for row in answers)
+    assert all("MISTRAL_API_KEY" in row["error"] for row in answers)
 
 
 def test_no_key_is_in_what_ray_keeps_and_writes(cluster, tmp_path):
@@ -285,12 +285,18 @@ map_complete(ray.data.from_items([{"n": 1}]), job)
     assert re.search("OPENAI_API_KEY is in the runtime_env.*on each node", done.stdout)
 
 
-def test_the_blocks_of_the_chapter_for_ray_run(cluster, tmp_path, monkeypatch):
-    """The first block of the chapter makes the job; those for Ray go on from there."""
+@pytest.mark.usefixtures("cluster")
+def test_the_blocks_of_the_chapter_for_ray_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-docs")
     page = (Path(__file__).parents[2] / "docs" / "more-than-one-machine.md").read_text()
     blocks = re.findall(r'^```py(?:thon| title="ray")\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
-    assert any("minillmlib.ray" in block for block in blocks)
     namespace: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks:
-        exec(compile(block, "the chapter", "exec", dont_inherit=True), namespace)
+    with RowServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for block in blocks:
+            exec(compile(block, "the chapter", "exec", dont_inherit=True), namespace)
+    said = re.findall(r"print\(report\(job\)\)  # (.*)$", page, re.MULTILINE)
+    assert said == [capsys.readouterr().out.splitlines()[-1]]
+    labels = ray.data.read_parquet(str(tmp_path / "labels")).take_all()
+    assert sorted(row["text"] for row in labels) == ["GREAT SOUP!", "NEVER AGAIN."]
