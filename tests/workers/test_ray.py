@@ -287,14 +287,13 @@ map_complete(ray.data.from_items([{"n": 1}]), job)
 
 @pytest.mark.usefixtures("cluster")
 def test_the_blocks_of_the_chapter_for_ray_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "key-of-the-docs")
     page = (Path(__file__).parents[2] / "docs" / "more-than-one-machine.md").read_text()
     blocks = re.findall(r'^```py(?:thon| title="ray")\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
     namespace: dict[str, object] = {"__name__": "__main__"}
     with RowServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        for block in blocks:
+        for block in (block.replace("/data", str(tmp_path)) for block in blocks):
             exec(compile(block, "the chapter", "exec", dont_inherit=True), namespace)
     said = re.findall(r"print\(report\(job\)\)  # (.*)$", page, re.MULTILINE)
     assert said == [capsys.readouterr().out.splitlines()[-1]]
