@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from minillmlib.bulk.outcome import BulkOutcome
 from minillmlib.errors import InvalidParameterError, MiniLLMError, MissingExtraError
@@ -11,10 +12,8 @@ from minillmlib.types.values import check_number
 from minillmlib.workers.job import Bulk
 from minillmlib.workers.runtime import Row, result_columns
 
-try:
-    from distributed import Future, KilledWorker, get_client
-except ImportError:
-    raise MissingExtraError("minillmlib.dask needs Dask: pip install 'minillmlib[dask]'") from None
+if TYPE_CHECKING:
+    from distributed import Client, Future
 
 __all__ = ["map_complete"]
 
@@ -31,27 +30,41 @@ def map_complete(rows: Iterable[Row], job: Bulk, *, part_rows: int = 256) -> Ite
 
     Args:
         rows: Mappings of columns to values.
-        job: What is asked. Its `workers` are the processes of the cluster.
+        job: The job. Its `workers` are the processes of the cluster.
         part_rows: The rows that one worker asks about at a time.
     """
     check_number("part_rows", part_rows, minimum=1, is_whole=True)
     try:
+        from distributed import get_client  # noqa: PLC0415 - it takes half a second
+    except ImportError:
+        raise MissingExtraError(
+            "minillmlib.dask needs Dask: pip install 'minillmlib[dask]'"
+        ) from None
+    try:
         client = get_client()
     except ValueError:
         raise InvalidParameterError("make a distributed.Client of the cluster first") from None
-    remaining, asked = iter(rows), deque[tuple[list[Row], Future]]()
-    while (part := list(islice(remaining, part_rows))) or asked:
+    return _ask_all(iter(rows), job, part_rows, client)
+
+
+def _ask_all(
+    rows: Iterator[Row], job: Bulk, part_rows: int, client: "Client"
+) -> Iterator[JsonObject]:
+    asked: deque[tuple[list[Row], Future]] = deque()
+    while (part := list(islice(rows, part_rows))) or asked:
         if part:
             asked.append((part, client.submit(_ask, part, job, pure=False)))
         if not part or len(asked) >= PARTS_PER_WORKER * job.workers:
-            yield from _results(*asked.popleft(), job)
+            yield from _read_results(*asked.popleft(), job)
 
 
 def _ask(part: list[Row], job: Bulk) -> list[JsonObject]:
     return job.runtime().rows(part)
 
 
-def _results(part: list[Row], future: Future, job: Bulk) -> list[JsonObject]:
+def _read_results(part: list[Row], future: "Future", job: Bulk) -> list[JsonObject]:
+    from distributed import KilledWorker  # noqa: PLC0415 - as above
+
     try:
         return list(future.result())
     except KilledWorker as error:

@@ -11,14 +11,22 @@ import typing
 import pytest
 
 import minillmlib
+import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
 import minillmlib.ray
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp,
-         minillmlib.ray]  # fmt: skip
+DOORS = [
+    minillmlib,
+    minillmlib.testing,
+    minillmlib.local,
+    minillmlib.httpx,
+    minillmlib.mcp,
+    minillmlib.dask,
+    minillmlib.ray,
+]
 
 
 def test_all_is_sorted_and_complete():

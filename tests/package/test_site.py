@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import minillmlib
+import minillmlib.dask
 import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
@@ -23,8 +24,15 @@ DOCS = TOP / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
 REFERENCE = sorted(DOCS.glob("reference/*.md"))
 PAGES = [*CHAPTERS, *REFERENCE, *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"))]  # fmt: skip
-DOORS = (minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp,
-         minillmlib.ray)  # fmt: skip
+DOORS = (
+    minillmlib,
+    minillmlib.testing,
+    minillmlib.local,
+    minillmlib.httpx,
+    minillmlib.mcp,
+    minillmlib.dask,
+    minillmlib.ray,
+)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_WORDS = 1500

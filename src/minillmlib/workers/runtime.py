@@ -196,6 +196,11 @@ class BulkRuntime:
             self._own.close()
 
     @property
+    def has_bank(self) -> bool:
+        """Whether rate and money are leased of a bank."""
+        return self._leases is not None
+
+    @property
     def is_busy(self) -> bool:
         """Whether rows are asked about now."""
         return self._parts > 0
@@ -258,7 +263,11 @@ def runtime_of(job: Bulk, worker: str | None, bank: BankLike | None) -> BulkRunt
     """Return the runtime of a job in this process; make it on the first call."""
     with _lock:
         for one in _runtimes:
-            if one.job == job and worker in (None, one.worker):
+            if (
+                one.job == job
+                and one.has_bank == (bank is not None)
+                and worker in (None, one.worker)
+            ):
                 return one
         others = [one for one in _runtimes if one.job.journal == job.journal and not one.is_busy]
         for one in others if job.journal is not None else ():
