@@ -171,7 +171,8 @@ class Part:
         is_driven: Whether a task takes care of it.
         strangers: The number of results in the last reading that are of none of its rows.
         unreadable: The number of those that could not be read.
-        foreign: Batches that looked like this part's and are not.
+        foreign: Batches that looked like this part's and have none of its rows.
+        empty: The end of its rows if it has one of those that have no rows at all.
         over: Set when the fate of each row is known.
     """
 
@@ -188,6 +189,7 @@ class Part:
         self.is_driven = False
         self.strangers = self.unreadable = 0
         self.foreign: set[str] = set()
+        self.empty: Missing | None = None
         self.sent_at = self.last_sent_at = 0.0
         if opened is not None:
             self.sent_at = self.last_sent_at = opened.record.sent_at

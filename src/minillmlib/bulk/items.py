@@ -19,7 +19,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.tree.node import ChatNode
 from minillmlib.tree.records import new_hasher
-from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun, tool_settings
+from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun, open_calls, tool_settings
 from minillmlib.types.costs import Attempt, CostTotal
 from minillmlib.types.parameters import NodeCompletionParameters
 from minillmlib.types.tools import ToolLike
@@ -112,7 +112,7 @@ class ItemCall:
         """Return the outcome of an item."""
         index, node, key = question.index, question.node, question.key
         if self._batches is None:
-            self._record(lambda journal: journal.record_sent(key, self._ceiling(node)))
+            self._record_sent(key, node)
         if self.problem is not None:
             return BulkOutcome(index=index, key=key, error=self.problem)
         try:
@@ -139,10 +139,22 @@ class ItemCall:
         )
         try:
             async with run:
-                return await run.collect()
+                await self._run_tools(run, question.key)
         except MiniLLMError as error:
             error.attempts = (*_attempts_since(node, run.node), *error.attempts)
             raise
+        return run.node
+
+    async def _run_tools(self, run: ToolRun[ChatNode], key: str) -> None:
+        """Run a tool loop, and record each turn before its request."""
+        turn = 1
+        async for event in run:
+            node = event.node
+            if event.kind == "result" and not open_calls(node)[1]:
+                turn += 1
+                self._record_sent(key, node, turn)
+                if self.problem is not None:
+                    raise self.problem
 
     def _node_of(self, index: int, item: Item) -> ChatNode:
         """Return the node whose answer is asked for. Raises `InvalidParameterError`."""
@@ -183,6 +195,9 @@ class ItemCall:
         if self._settings.budget is None:
             return None
         return node.estimate_cost(self.generator, self._first_settings).ceiling
+
+    def _record_sent(self, key: str, node: ChatNode, turn: int = 1) -> None:
+        self._record(lambda journal: journal.record_sent(key, self._ceiling(node), turn))
 
     def _record(self, write: Callable[[Journal], None]) -> None:
         if self._journal is not None and self.problem is None:

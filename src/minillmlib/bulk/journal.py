@@ -39,10 +39,14 @@ class HeaderRecord(_Record, frozen=True, tag="minillmlib run", tag_field="kind")
 
 
 class SentRecord(_Record, frozen=True, tag="sent", tag_field="kind"):
-    """An item that is about to be asked, and the most that it may cost, if that is known."""
+    """A request that is about to be sent, and the most that it may cost, if that is known.
+
+    `turn` is its place among the requests for the item, from 1: a tool loop needs several.
+    """
 
     key: str
     ceiling: Decimal | None = None
+    turn: int = 1
 
     def __post_init__(self) -> None:
         if self.ceiling is not None:
@@ -193,7 +197,9 @@ class Ledger:
         return exact_sum([self._known, *self._lost, *chain(*self._open.values())])
 
     def note_sent(self, record: SentRecord) -> None:
-        """Note a request. A second one for its item is one more: the first may have been paid."""
+        """Note a request. A second first one for an item: the process had died before."""
+        if record.turn == 1:
+            self._lost += self._open.pop(record.key, ())
         self._open.setdefault(record.key, []).append(record.ceiling or Decimal(0))
 
     def note_submitted(self, keys: Sequence[str]) -> None:
@@ -203,10 +209,7 @@ class Ledger:
 
     def note_end(self, record: Ended) -> None:
         """Note how an item ended."""
-        ceilings = self._open.get(record.key)
-        ceiling = ceilings.pop() if ceilings else Decimal(0)
-        if not ceilings:
-            self._open.pop(record.key, None)
+        ceiling = exact_sum(self._open.pop(record.key, ()))
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
         known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
@@ -226,8 +229,8 @@ class Journal(Protocol):
     def find(self, key: str) -> Ended | None:
         """Return what became of an item, if it need not be asked again."""
 
-    def record_sent(self, key: str, ceiling: Decimal | None) -> None:
-        """Record that an item is about to be asked."""
+    def record_sent(self, key: str, ceiling: Decimal | None, turn: int) -> None:
+        """Record that a request for an item is about to be sent."""
 
     def record_done(self, key: str, index: int, turns: tuple[Turn, ...]) -> None:
         """Record the answer to an item."""
@@ -371,9 +374,9 @@ class RunJournal:
             f"{self._name!r} was changed by another program during the run; run it again"
         )
 
-    def record_sent(self, key: str, ceiling: Decimal | None) -> None:
-        """Record that an item is about to be asked."""
-        self._append(SentRecord(key=key, ceiling=ceiling))
+    def record_sent(self, key: str, ceiling: Decimal | None, turn: int) -> None:
+        """Record that a request for an item is about to be sent."""
+        self._append(SentRecord(key=key, ceiling=ceiling, turn=turn))
 
     def record_batch(self, record: SubmittingRecord | SubmittedRecord) -> None:
         """Record that a part is submitted, or the batch that holds it. It is on the disk then."""
@@ -409,12 +412,25 @@ class RunJournal:
             while remaining:
                 remaining = remaining[os.write(self._descriptor, remaining) :]
             if is_urgent or time.monotonic() - self._synced_at >= SYNC_SECS:
-                os.fsync(self._descriptor)
-                self._synced_at = time.monotonic()
+                self._sync()
         except OSError as error:
             with contextlib.suppress(OSError):  # else the next run cuts it off
                 os.ftruncate(self._descriptor, size)
             raise self._no_room(error) from None
+
+    def _sync(self) -> None:
+        """Write everything to the disk. Raises `StorageError` if the file is no longer in place."""
+        os.fsync(self._descriptor)
+        self._synced_at = time.monotonic()
+        try:
+            is_there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise StorageError(
+                f"the journal {self._name!r} was removed or replaced during the run, which ended "
+                "for that reason; its answers so far are lost, except for the outcomes you have"
+            )
 
     def _no_room(self, error: OSError) -> StorageError:
         return StorageError(
@@ -426,7 +442,7 @@ class RunJournal:
         """Write everything to the disk."""
         if self._descriptor >= 0:
             try:
-                os.fsync(self._descriptor)
+                self._sync()
             except OSError as error:
                 raise self._no_room(error) from None
 

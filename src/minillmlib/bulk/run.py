@@ -33,7 +33,7 @@ from minillmlib.errors import (
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
-from minillmlib.tree.tool_loop import Tool, ToolLoop
+from minillmlib.tree.tool_loop import Tool, ToolLoop, is_async
 from minillmlib.types.budgets import Budget
 from minillmlib.types.costs import Attempt, CostTotal
 from minillmlib.types.pace import Pace
@@ -81,6 +81,10 @@ class BulkRun(Generic[T]):
         ):
             raise InvalidParameterError(
                 f"map_complete takes a list or an iterable of items, not {type(items).__name__}"
+            )
+        if on_progress is not None and is_async(on_progress):
+            raise InvalidParameterError(
+                "on_progress is called and not awaited, so a coroutine function would do nothing"
             )
         self._items = items
         self._call = call
@@ -413,8 +417,9 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     model, a spent budget), once the outcomes of the items in flight were delivered.
 
     Args:
-        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. The input may be
-            lazy, also asynchronous, and endless: it is read as there is room.
+        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. Without a `prompt`,
+            a mapping has its conversation as `messages`. The input may be lazy, also asynchronous,
+            and endless: it is read as there is room.
         generator: The model.
         params: The settings of each call.
         prompt: The conversation before each text, or the one whose `{placeholders}` each mapping

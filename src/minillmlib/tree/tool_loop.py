@@ -89,7 +89,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             value = run(call)
             return await value if inspect.isawaitable(value) else value
 
-        return cls(definition=definition, run=run_async if _is_async(function) else run)
+        return cls(definition=definition, run=run_async if is_async(function) else run)
 
 
 class ToolEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
             function = getattr(self, name)
             if function is not None and not callable(function):
                 raise InvalidParameterError(f"{name} must be a function, not {function!r:.80}")
-        if self.on_event is not None and _is_async(self.on_event):
+        if self.on_event is not None and is_async(self.on_event):
             raise InvalidParameterError(
                 "on_event is called and not awaited, so a coroutine function would do nothing; "
                 "read the events of run_tools_streaming instead"
@@ -493,8 +493,8 @@ class ToolRun(Generic[NodeT]):
             problem: Exception
             try:
                 async with clock:
-                    is_async = _is_async(tool.run)
-                    value = tool.run(call) if is_async else await _run_in_thread(tool.run, call)
+                    runs_here = is_async(tool.run)
+                    value = tool.run(call) if runs_here else await _run_in_thread(tool.run, call)
                     if inspect.isawaitable(value):
                         value = await value
                 return _Result(_as_content(value, self._loop.max_result_chars))
@@ -520,7 +520,8 @@ def _now() -> float:
     return now
 
 
-def _is_async(function: Callable[..., object]) -> bool:
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether a function returns a coroutine."""
     return inspect.iscoroutinefunction(code_of(function))
 
 
