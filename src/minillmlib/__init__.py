@@ -1,8 +1,8 @@
 """A minimalist, async-first interface to large language models over HTTP."""
 
 import typing
+from importlib import import_module as _import_module
 
-from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
@@ -79,8 +79,11 @@ if typing.TYPE_CHECKING:
         repair,
         repair_json,
     )
+    from minillmlib.recording.answer_cache import AnswerCache
+    from minillmlib.recording.recording import Recording
 
 __all__ = [
+    "AnswerCache",
     "AnthropicProvider",
     "ApiError",
     "ArgumentStream",
@@ -160,6 +163,7 @@ __all__ = [
     "NoJsonFoundError",
     "NodeCompletionParameters",
     "NotFoundError",
+    "NotRecordedError",
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
@@ -180,6 +184,7 @@ __all__ = [
     "ReasoningBlock",
     "ReasoningConfig",
     "ReasoningDelta",
+    "Recording",
     "RedirectError",
     "RejectedResponseError",
     "RepairResult",
@@ -233,14 +238,21 @@ __all__ = [
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported on first use.
-_DEFERRED = {"JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"}
+# A tenth of our import, and few programs need them: imported on first use, from these modules.
+_DEFERRED = {
+    "AnswerCache": "minillmlib.recording.answer_cache",
+    "Recording": "minillmlib.recording.recording",
+    **dict.fromkeys(
+        ("JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"),
+        "minillmlib.json_repair.api",
+    ),
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_json_repair, name)
+    value = getattr(_import_module(_DEFERRED[name]), name)
     value.__module__ = __name__
     globals()[name] = value
     return value

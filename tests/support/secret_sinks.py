@@ -63,6 +63,8 @@ class Catch:
     costs: list[CostInfo] = field(default_factory=list)
     values: list[object] = field(default_factory=list)
     """Nodes, responses, streams, chunks: what the caller holds besides the error."""
+    files: list[Path] = field(default_factory=list)
+    """What was recorded."""
 
     @cached_property
     def on_error(self) -> list[object]:
@@ -375,5 +377,6 @@ SINKS: dict[str, Callable[[Catch], Iterable[Text]]] = {
     "costs, nodes, responses and streams": lambda catch: _shown(catch.on_values),
     "their attributes": lambda catch: _texts(catch.on_values),
     "their JSON": lambda catch: _encoded(*_values(catch)),
+    "recordings and caches": lambda catch: (path.read_bytes() for path in catch.files),
     "their pickles": lambda catch: _pickled(*_values(catch)),
 }  # fmt: skip

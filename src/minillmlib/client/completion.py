@@ -84,6 +84,7 @@ class Completion:
     attempts: tuple[Attempt, ...] = ()
     pending: PendingAttempt | None = None
     _retries = 0
+    _repeats = 0  # of the same request
     _quota_taken = 0  # by the last retry
     _auth: Auth | None = None  # of the last attempt; None before the first
     _is_resending = False
@@ -124,7 +125,9 @@ class Completion:
         call = self.call
         try:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, repeats=self._repeats
+            )
         except MiniLLMError as error:
             if self._auth is None:
                 self._record_unasked(error)
@@ -132,7 +135,9 @@ class Completion:
         pace = call.settings.pace
         if pace is not None and await self._wait_in_line(pace, prepared) > FRESH_SECS:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, repeats=self._repeats
+            )
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -265,6 +270,7 @@ class Completion:
                 self._fall_back(error)
             else:
                 self._retries += 1
+                self._repeats = self._repeats + 1 if self.call is self._original else 0
                 await asyncio_module().sleep(delay)
 
     def _fall_back(self, error: MiniLLMError) -> None:
@@ -284,7 +290,7 @@ class Completion:
     def _begin(self, call: Call) -> None:
         """Begin with the call of a fallback, of which nothing was sent or retried yet."""
         self.call = self._original = call
-        self._retries = self._quota_taken = 0
+        self._retries = self._repeats = self._quota_taken = 0
         self._auth = self._turn = None
         self._is_resending = self._has_renewed = False
 

@@ -50,8 +50,10 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     prefix: EncodedPrefix | None
 
 
-def build_http_request(call: Call, *, on_new_connection: bool = False) -> PreparedRequest:
-    """Return the request for `call`.
+def build_http_request(
+    call: Call, *, on_new_connection: bool = False, repeats: int = 0
+) -> PreparedRequest:
+    """Return the request for `call`, which was sent as often before.
 
     The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
@@ -66,6 +68,7 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         on_new_connection=on_new_connection,
         proxy=generator.proxy,
         max_header_bytes=generator.limits.header_bytes,
+        repeats=repeats,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
     secrets = _secrets_for(generator, auth)

@@ -187,6 +187,7 @@ class Exchange:
             self.was_sent = was_sent(error)
             raise
         self._read, self.headers = response.read, response.headers
+        self.was_sent = getattr(response, "was_sent", True)
         self.status = response.status
         if self.is_closed:
             response.close()

@@ -35,7 +35,7 @@ from minillmlib.tree.records import (
     new_hasher,
     node_content,
 )
-from minillmlib.types.costs import CostTotal
+from minillmlib.types.costs import CostTotal, TokenPrice
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -536,6 +536,11 @@ class Tree:
         """Return the sum of the costs of these nodes."""
         responses = map(self.store.responses.get, indexes)
         return sum((r.total_cost for r in responses if r is not None), CostTotal())
+
+    def reprice(self, indexes: Iterable[int], price: TokenPrice) -> CostTotal:
+        """Return what these nodes would have cost at another price."""
+        responses = map(self.store.responses.get, indexes)
+        return sum((r.reprice(price) for r in responses if r is not None), CostTotal())
 
     @property
     def prefix_cache(self) -> EncodedPrefixCache | None:
