@@ -88,13 +88,17 @@ workflows: $(VENV)/tools/installed  ## Check the workflows, without a network
 docs: $(VENV)/docs/installed  ## Build the site into site/, strictly; it is read without a network
 	$(VENV)/docs/bin/python tools/build_docs.py
 
-soak: $(VENV)/develop  ## Long runs: open streams, a million calls with faults, a million rows, kills
+soak: $(VENV)/develop  ## Long runs: open streams, a million calls with faults, a million rows, kills, Ray
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/bulk_rows.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/bulk.py --kill
 	MINILLMLIB_RUN_KILLS=20 $(BIN)/python -m pytest -q tests/bulk -k kills
+	$(PYTHON) -m venv --clear $(VENV)/ray
+	$(VENV)/ray/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) pydantic --editable '.[ray]'
+	$(VENV)/ray/bin/python -m pytest -q tests/workers/test_ray.py
+	$(VENV)/ray/bin/python benchmarks/ray_rows.py
 
 bench:  ## Measure beside other libraries, each in an environment of its own: about an hour
 	$(PYTHON) benchmarks/run.py $(BENCH)
