@@ -105,6 +105,29 @@ def test_a_message_without_a_block_for_the_mark_is_sent_without_it():
     assert "cache_control" not in str(body)
 
 
+def test_a_long_conversation_is_sent_with_its_last_four_marks_whatever_was_sent_before():
+    """Its messages are encoded once; each call may mark others."""
+    transport = ScriptedTransport([ScriptedReply.json(CLAUDE)] * 3)
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
+    generator = generator.with_transport(transport)
+    roles = ("user", "assistant") * 20
+    turns = [message(role, f"turn {n}", "5m" if n < 6 else None) for n, role in enumerate(roles)]
+    _, leaf = ChatNode.from_messages(turns)
+    before = minillmlib.run(leaf.chat("one", generator))
+    before.parent.cache_breakpoint()
+    after = minillmlib.run(before.chat("two", generator))
+    after.clear_all_cache_breakpoints()
+    minillmlib.run(after.chat("three", generator))
+    told = [
+        [entry["content"][0]["text"] for entry in msgspec.json.decode(request.body)["messages"]
+         if "cache_control" in str(entry)]
+        for request in transport.requests
+    ]  # fmt: skip
+    assert told == [
+        ["turn 2", "turn 3", "turn 4", "turn 5"], ["turn 3", "turn 4", "turn 5", "one"], []
+    ]  # fmt: skip
+
+
 def test_a_lifetime_is_one_of_two():
     with pytest.raises(InvalidParameterError, match="cache_ttl"):
         message("user", "a", "2h")
