@@ -208,23 +208,16 @@ def test_what_is_no_content_leaves_a_finish_reason_as_it_is():
     assert node.response.extra == {"citations": ["a"]}
 
 
-def test_blocks_without_a_number_are_one_block():
-    use = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
-    pieces = ({"type": "input_json_delta", "partial_json": piece} for piece in ('{"x"', ":1}"))
-    one, another = ({"type": "content_block_delta", "delta": piece} for piece in pieces)
-    node = streamed(
-        claude(
-            events(
-                {"type": "message_start", "message": {"id": "msg_1", "model": "m"}},
-                {"type": "content_block_start", "content_block": use},
-                one,
-                another | {"index": None},
-                {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
-                {"type": "message_stop"},
-            )
-        )
-    )
-    assert [call.arguments for call in node.response.tool_calls] == ['{"x":1}']
+def test_events_without_a_number_are_of_one_block():
+    """As a relay may send them."""
+    parts = [{"thinking": "hm", "type": "thinking_delta"}, {"signature": "s", "type": "signature_delta"}]
+    one, another = ({"type": "content_block_delta", "delta": part} for part in parts)
+    begin = {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    said = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "a"}}
+    reply = events(begin, one, another | {"index": None}, said, end, {"type": "message_stop"})
+    node = streamed(claude(reply))
+    assert (node.text, node.response.reasoning) == ("a", "hm")
 
 
 @pytest.mark.parametrize("place", [1, 3])
