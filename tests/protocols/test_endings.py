@@ -210,7 +210,10 @@ def test_what_is_no_content_leaves_a_finish_reason_as_it_is():
 
 def test_events_without_a_number_are_of_one_block():
     """As a relay may send them."""
-    parts = [{"thinking": "hm", "type": "thinking_delta"}, {"signature": "s", "type": "signature_delta"}]
+    parts = [
+        {"thinking": "hm", "type": "thinking_delta"},
+        {"signature": "s", "type": "signature_delta"},
+    ]
     one, another = ({"type": "content_block_delta", "delta": part} for part in parts)
     begin = {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}}
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
