@@ -223,6 +223,13 @@ def test_events_without_a_number_are_of_one_block():
     assert (node.text, node.response.reasoning) == ("a", "hm")
 
 
+def test_a_block_of_text_may_begin_without_any():
+    begun = {"type": "content_block_start", "index": 1, "content_block": {"type": "text"}}
+    assert streamed(claude(claude_events("a", "end_turn", begun))).text == "a"
+    body = {"content": [{"type": "text"}, {"type": "text", "text": "a"}], "stop_reason": "end_turn"}
+    assert whole(claude(ScriptedReply.json(body))).text == "a"
+
+
 @pytest.mark.parametrize("place", [1, 3])
 def test_a_second_message_in_one_stream_is_an_error(place):
     parts = [
