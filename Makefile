@@ -17,7 +17,7 @@ TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
 RECORDERS := aioresponses pytest-httpserver respx vcrpy
 
 .DEFAULT_GOAL := help
-.PHONY: help install chat test lowest newest check types docs dist trial sbom audit workflows soak bench \
+.PHONY: help install chat test lowest newest check mutants types docs dist trial sbom audit workflows soak bench \
   format map presets requirements
 
 help:  ## Show what can be made
@@ -50,6 +50,9 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
+
+mutants: $(VENV)/develop  ## Break the library at random places, and list the breaks that no test sees
+	$(BIN)/python tools/mutants.py $(MUTANTS)
 
 types: $(VENV)/develop $(VENV)/tools/installed  ## The types that users see, with pyright
 	$(BIN)/python tools/check_types.py $(VENV)/tools/bin/basedpyright
