@@ -29,10 +29,10 @@ chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 	$(BIN)/minillmlib chat "What is the capital of France?"
 
 test: $(VENV)/develop  ## Install what the tests need, and run all of them
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyproject.toml allows
-	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
+	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q -p no:warnings -m "not long" \
 	  $(LOWEST_TESTS)
 
 newest:  ## Test with the newest aiohttp and msgspec, also not final ones, with mcp and recorders
@@ -41,7 +41,7 @@ newest:  ## Test with the newest aiohttp and msgspec, also not final ones, with 
 	  --editable '.[cli,httpx,prices,mcp,otel]'
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
 	  aiohttp msgspec
-	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \
+	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q -p no:warnings \
 	  -m "not long" $(LOWEST_TESTS)
 
 check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
@@ -49,7 +49,7 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not long"
 
 mutants: $(VENV)/develop  ## Break the library at random places, and list the breaks that no test sees
 	$(BIN)/python tools/mutants.py $(MUTANTS)
