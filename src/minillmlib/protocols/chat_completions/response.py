@@ -7,7 +7,7 @@ import binascii
 import itertools
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
+    convert_plain,
     decode_json,
     excerpt_of,
     json_text,
@@ -181,10 +182,53 @@ class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _plain_decoder = msgspec.json.Decoder(_PlainChunk)
 
 
+class _PlainMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str
+    role: Literal["assistant", ""] | None = None
+    refusal: None = None
+    annotations: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+    tool_calls: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+    function_call: None = None
+    audio: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+
+
+class _PlainWholeChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    message: _PlainMessage
+    finish_reason: Literal["stop"]
+    index: int | None = None
+    logprobs: None = None
+    stop_reason: None = None  # vLLM's
+
+
+class _PlainCompletion(msgspec.Struct, gc=False):
+    """Nearly every whole answer without calls: one choice of one text that the model ended."""
+
+    choices: tuple[_PlainWholeChoice]
+    id: JsonValue = None
+    model: JsonValue = None
+
+
 def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
     if is_error_payload(raw):
         raise error_from_payload(raw)
+    plain = convert_plain(raw, _PlainCompletion)
+    if plain is not None:  # saves a tenth of the steps of a call
+        usage = parse_usage(raw)
+        is_counted = usage is not None and usage.is_complete
+        return CompletionResponse(
+            id=string_or_empty(plain.id),
+            model=string_or_empty(plain.model),
+            content=plain.choices[0].message.content,
+            finish_reason=FinishReason.STOP,
+            raw_finish_reason="stop",
+            usage=usage if is_counted else None,
+            usage_record=None if is_counted else usage_record(raw),
+            extra=_unread_of_body(raw),
+            raw_response=raw,
+        )
     body = convert_json(raw, _Body)
     messages = [choice.message for choice in body.choices or () if choice.message is not None]
     if not messages:
@@ -313,15 +357,20 @@ def _content_fields(body: _Body, raw: JsonObject) -> JsonObject:
     for choice in choices:
         found = _choice_fields(choice, pieces)
         fields = _join_choices(fields, found) if len(choices) > 1 else found
-    extra = unread_keys(raw, _READ_OF_BODY)
-    if extra.get("created") == 0:  # Azure's events about its filter have empty facts
-        del extra["created"]
+    extra = _unread_of_body(raw)
     for choice in raw["choices"] if choices else ():
         _add_unread(choice, extra, pieces)
     if extra or pieces:
         fields["extra"] = extra | join_pieces(pieces)
         fields["extra_pieces"] = tuple(pieces)
     return fields
+
+
+def _unread_of_body(raw: JsonObject) -> JsonObject:
+    extra = unread_keys(raw, _READ_OF_BODY)
+    if extra.get("created") == 0:  # Azure's events about its filter have empty facts
+        del extra["created"]
+    return extra
 
 
 def _add_unread(choice: JsonObject, extra: JsonObject, pieces: Pieces) -> None:
