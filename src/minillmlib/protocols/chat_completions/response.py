@@ -34,6 +34,7 @@ from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.usage import Usage
 
 Pieces: TypeAlias = dict[str, list[JsonValue]]  # the unread keys of all messages of a body
 
@@ -216,18 +217,13 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
         raise error_from_payload(raw)
     plain = convert_plain(raw, _PlainCompletion)
     if plain is not None:  # saves a tenth of the steps of a call
-        usage = parse_usage(raw)
-        is_counted = usage is not None and usage.is_complete
-        return CompletionResponse(
-            id=string_or_empty(plain.id),
-            model=string_or_empty(plain.model),
+        return text_response(
+            raw,
             content=plain.choices[0].message.content,
-            finish_reason=FinishReason.STOP,
-            raw_finish_reason="stop",
-            usage=usage if is_counted else None,
-            usage_record=None if is_counted else usage_record(raw),
+            ids=(plain.id, plain.model),
+            word="stop",
+            usage=parse_usage(raw),
             extra=_unread_of_body(raw),
-            raw_response=raw,
         )
     body = convert_json(raw, _Body)
     messages = [choice.message for choice in body.choices or () if choice.message is not None]
@@ -249,6 +245,30 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     )
     response = whole_response([chunk], raw)
     return msgspec.structs.replace(response, reasoning_blocks=blocks) if blocks else response
+
+
+def text_response(  # noqa: PLR0913 - shared with other wires
+    raw: JsonObject,
+    *,
+    content: str,
+    ids: tuple[JsonValue, JsonValue],
+    word: str,
+    usage: Usage | None,
+    extra: JsonObject,
+) -> CompletionResponse:
+    """Return a whole answer of one text that the model ended; `ids` are its id and its model."""
+    is_counted = usage is not None and usage.is_complete
+    return CompletionResponse(
+        id=string_or_empty(ids[0]),
+        model=string_or_empty(ids[1]),
+        content=content,
+        finish_reason=FinishReason.STOP,
+        raw_finish_reason=word,
+        usage=usage if is_counted else None,
+        usage_record=None if is_counted else usage_record(raw),
+        extra=extra,
+        raw_response=raw,
+    )
 
 
 def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
