@@ -56,8 +56,6 @@ def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usag
 
 def has_standard_price(raw: JsonObject) -> bool:
     """Whether nothing beside the record of counts says that the price is not the standard one."""
-    if raw.keys().isdisjoint(STANDARD):  # as most
-        return True
     return not any(_find_value(key, raw, {}) for key in STANDARD)
 
 

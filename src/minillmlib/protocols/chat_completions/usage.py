@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue, convert_plain
-from minillmlib.protocols.billing_facts import add_billing_facts, has_standard_price
+from minillmlib.protocols.billing_facts import STANDARD, add_billing_facts, has_standard_price
 from minillmlib.protocols.stated_costs import cost_in_record
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
@@ -136,7 +136,8 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     try:
         if plain is not None:
             usage = _plain_buckets(plain)
-            if plain.is_text_only and has_standard_price(raw):
+            says_no_price = raw.keys().isdisjoint(STANDARD)  # as most
+            if plain.is_text_only and (says_no_price or has_standard_price(raw)):
                 return usage
         else:
             usage = _buckets(convert_counts(record, _Usage))
