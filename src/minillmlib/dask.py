@@ -50,7 +50,7 @@ def map_complete(rows: Iterable[Row], job: Bulk, *, part_rows: int = 256) -> Ite
 def _ask_all(
     rows: Iterator[Row], job: Bulk, part_rows: int, client: "Client"
 ) -> Iterator[JsonObject]:
-    asked: deque[tuple[list[Row], Future]] = deque()
+    asked: deque[tuple[list[Row], Future[list[JsonObject]]]] = deque()
     while (part := list(islice(rows, part_rows))) or asked:
         if part:
             asked.append((part, client.submit(_ask, part, job, pure=False)))
@@ -62,7 +62,9 @@ def _ask(part: list[Row], job: Bulk) -> list[JsonObject]:
     return job.runtime().rows(part)
 
 
-def _read_results(part: list[Row], future: "Future", job: Bulk) -> list[JsonObject]:
+def _read_results(
+    part: list[Row], future: "Future[list[JsonObject]]", job: Bulk
+) -> list[JsonObject]:
     from distributed import KilledWorker  # noqa: PLC0415 - as above
 
     try:
