@@ -1,7 +1,7 @@
 """A process of a job, for tests that run several of them, or kill some.
 
 Run it by its path with a file that holds the pickled job, the numbers of its first row and of the
-one after its last, the rows of a part, and the address of a bank or "". It prints "ready", waits
+one after its last, the rows of a part, and the port of a bank or 0. It prints "ready", waits
 for a line, and prints the results of each part as lines of JSON.
 """
 
@@ -21,11 +21,11 @@ class BankManager(BaseManager):
 BankManager.register("bank")
 
 
-def main(job_file: str, first: int, end: int, part: int, address: str) -> None:
+def main(job_file: str, first: int, end: int, part: int, port: int) -> None:
     job = pickle.loads(Path(job_file).read_bytes())
     bank = None
-    if address:
-        manager = BankManager(address, authkey=b"bank")
+    if port:
+        manager = BankManager(("127.0.0.1", port), authkey=b"bank")
         manager.connect()
         bank = manager.bank()
     runtime = job.runtime(bank=bank)
@@ -38,4 +38,4 @@ def main(job_file: str, first: int, end: int, part: int, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5])
+    main(sys.argv[1], *map(int, sys.argv[2:]))

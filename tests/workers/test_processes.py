@@ -37,21 +37,20 @@ def job_at(server: RowServer, folder: Path, **settings) -> Bulk:
 
 
 @contextlib.contextmanager
-def serving_bank(job: Bulk, folder: Path) -> Iterator[str]:
-    """Hold the bank of a job in this process; yield its address."""
+def serving_bank(job: Bulk) -> Iterator[int]:
+    """Hold the bank of a job in this process; yield its port."""
     bank = job.bank()
     BankManager.register("bank", callable=lambda: bank)
-    address = str(folder / "bank")
-    manager = BankManager(address, authkey=b"bank").get_server()
+    manager = BankManager(("127.0.0.1", 0), authkey=b"bank").get_server()
     thread = threading.Thread(target=manager.serve_forever, daemon=True)
     thread.start()
-    yield address
+    yield manager.address[1]
 
 
-def start(job: Bulk, folder: Path, first: int, end: int, *, part: int = 1000, bank: str = ""):
+def start(job: Bulk, folder: Path, first: int, end: int, *, part: int = 1000, bank: int = 0):
     file = folder / "job"
     file.write_bytes(pickle.dumps(job))
-    arguments = [str(file), str(first), str(end), str(part), bank]
+    arguments = [str(file), str(first), str(end), str(part), str(bank)]
     return subprocess.Popen(
         [sys.executable, CHILD, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -72,7 +71,7 @@ def finish(*children) -> list[list[dict]]:
     return [[json.loads(line) for line in text.splitlines()] for text in printed]
 
 
-def ask(job: Bulk, folder: Path, *, spans, bank: str = "", **settings) -> list[list[dict]]:
+def ask(job: Bulk, folder: Path, *, spans, bank: int = 0, **settings) -> list[list[dict]]:
     """Ask about as many rows in each process as `spans` says, all at the same time."""
     children, first = [], 0
     for count in spans:
@@ -111,7 +110,7 @@ def test_shares_of_a_budget_spend_it_and_no_more(tmp_path, spans):
 def test_a_bank_spends_a_budget_however_uneven_the_workers_are(tmp_path, spans):
     with RowServer() as server:
         job = job_at(server, tmp_path, budget=Budget(CAP), workers=len(spans))
-        with serving_bank(job, tmp_path) as bank:
+        with serving_bank(job) as bank:
             ask(job, tmp_path, spans=spans, bank=bank)
     billed = sum(server.billed.values()) * ROW_USD
     assert 0.9 * float(CAP) <= billed <= float(CAP)
@@ -129,14 +128,15 @@ def test_a_bank_spends_a_budget_however_uneven_the_workers_are(tmp_path, spans):
 def test_workers_keep_one_rate_together(tmp_path, spans, has_bank):
     with RowServer(rate=100, secs=0.1) as server:
         job = job_at(server, tmp_path, pace=Pace(6000), workers=len(spans), width=40)
-        with serving_bank(job, tmp_path) if has_bank else contextlib.nullcontext("") as bank:
+        with serving_bank(job) if has_bank else contextlib.nullcontext(0) as bank:
             parts = ask(job, tmp_path, spans=spans, bank=bank)
     assert {row["a_error"] for part in parts for row in part} == {None}
     began = server.taken[0]
     late = [moment for moment in server.refused if moment > began + 1]
     assert len(late) <= 0.05 * len(server.taken)  # none, unless the machine stands still
-    rate = (len(server.taken) - 1) / (server.taken[-1] - began)
-    assert rate >= 90
+    fifth = len(server.taken) // 5
+    middle = server.taken[fifth:-fifth]  # while all of them are at work
+    assert (len(middle) - 1) / (middle[-1] - middle[0]) >= 90
 
 
 def test_a_killed_process_costs_at_most_its_flight_and_its_heir_gets_its_share(tmp_path):
@@ -166,7 +166,7 @@ def test_a_killed_process_costs_at_most_its_flight_and_its_heir_gets_its_share(t
 def test_a_worker_that_dies_costs_a_bank_at_most_its_lease(tmp_path):
     with RowServer() as server:
         job = job_at(server, tmp_path, budget=Budget(CAP), workers=2)
-        with serving_bank(job, tmp_path) as bank:
+        with serving_bank(job) as bank:
             first = start(job, tmp_path, 0, 300, bank=bank)
             go(first)
             kill(first, server, 100)
@@ -175,8 +175,7 @@ def test_a_worker_that_dies_costs_a_bank_at_most_its_lease(tmp_path):
             lost = job.report().lost
             assert float(lost) <= 2 * 20 * CEILING
             assert ("leased by workers that died" in str(job.report())) == (lost > 0)
-        (tmp_path / "again").mkdir()
-        with serving_bank(job, tmp_path / "again") as bank:  # as after its death
+        with serving_bank(job) as bank:  # another one, as after the death of the first
             ask(job, tmp_path, spans=(600,), bank=bank)
     billed = sum(server.billed.values())
     assert billed * ROW_USD <= float(CAP)

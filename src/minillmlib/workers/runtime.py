@@ -24,6 +24,7 @@ from minillmlib.locks import fork_safe_lock
 from minillmlib.tree.node import ParsedNode
 from minillmlib.types.budgets import Budget, LeasedBudget
 from minillmlib.types.costs import CostResolution
+from minillmlib.types.pace import Pace
 from minillmlib.workers.bank import BankLike
 from minillmlib.workers.leases import Leases
 from minillmlib.workers.shards import PartJournal, Shards, new_shard, open_folder, take_share
@@ -70,12 +71,15 @@ class BulkRuntime:
         if job.journal is not None:
             self._shards = Shards(open_folder(job.journal), retries_failed=job.retry_failed)
             self._own = new_shard(self._shards.folder, self.worker)
-        pace = job.new_pace().split(job.workers)[-1]
+        whole = job.new_pace()
+        pace = whole.split(job.workers)[-1]
         self.budget: Budget | None = None
         self._leases: Leases | None = None
         if bank is not None:
             budget = None if job.budget is None else LeasedBudget()
-            if pace.requests_per_minute is not None:
+            requests = whole.requests_per_minute
+            pace = Pace(requests, pace.input_tokens_per_minute, pace.output_tokens_per_minute)
+            if requests is not None:
                 pace.use_grants()
             self._leases = Leases(bank, self.worker, pace, budget, self._record_lease)
             self.budget = budget
