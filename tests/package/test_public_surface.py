@@ -15,6 +15,7 @@ import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
 import minillmlib.ray
 import minillmlib.testing
 
@@ -25,6 +26,7 @@ DOORS = [
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
     minillmlib.ray,
 ]
 

@@ -16,6 +16,7 @@ import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
 import minillmlib.ray
 import minillmlib.testing
 
@@ -31,6 +32,7 @@ DOORS = (
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
     minillmlib.ray,
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

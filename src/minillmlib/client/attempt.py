@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.redaction import Redactor
+from minillmlib.auth.redaction import Redactor, ValueT
 from minillmlib.auth.secret import Secret, protect_header
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
@@ -73,7 +73,7 @@ class PendingAttempt:
         self._headers = request.headers
         self._report = prepared.report
         self.call = call
-        self._number = number
+        self.number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
         now = time.time()
@@ -214,7 +214,7 @@ class PendingAttempt:
     ) -> Attempt:
         """Return the record of the attempt, in which, as in its `error`, no secret is left."""
         attempt = Attempt(
-            number=self._number,
+            number=self.number,
             url=self._url,
             model=self.call.generator.model,
             sent_bytes=self._sent_bytes,
@@ -239,9 +239,9 @@ class PendingAttempt:
             return attempt
         return self._redactor.redact_value(attempt)
 
-    def redact(self, text: str) -> str:
-        """Return a text of the server without the secrets of the request."""
-        return self._redactor.redact(text)
+    def redact(self, value: ValueT) -> ValueT:
+        """Return a text or a value without the secrets of the request."""
+        return self._redactor.redact_value(value)
 
     def redact_record(self, response: CompletionResponse) -> CompletionResponse:
         """Return an answer without secrets in what the server says about it.

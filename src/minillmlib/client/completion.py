@@ -18,6 +18,7 @@ from minillmlib.client.cost_reporting import DONE, Report, report, report_deferr
 from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import PreparedRequest, build_http_request
+from minillmlib.client.observation import CompletionEmitter, observed_everywhere, observed_here
 from minillmlib.client.pacing import Turn, shared_pace
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
@@ -95,6 +96,7 @@ class Completion:
     _origins: tuple[tuple[Call, Reservation | None], ...] = ()  # of the attempts
     _reservation: Reservation | None = None  # of the attempt that is being started
     _turn: Turn | None = None  # with a pace
+    emitter: CompletionEmitter | None = None  # if anybody observes it
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
@@ -106,6 +108,8 @@ class Completion:
         except RuntimeError as error:
             raise no_loop_error(error) from None
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
+        if observed_everywhere or observed_here.get() or call.generator.observers:
+            self.emitter = CompletionEmitter(call)
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,6 +150,8 @@ class Completion:
         number = len(self.attempts) + 1
         self.pending = PendingAttempt(number, call, prepared, reservation)
         self._reservation = None
+        if self.emitter is not None:
+            self.emitter.start_attempt(self.pending, prepared)
         return self.pending
 
     async def _wait_in_line(self, pace: Pace, prepared: PreparedRequest) -> float:
@@ -244,6 +250,8 @@ class Completion:
             retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        if self.emitter is not None:
+            self.emitter.response = response
         prefix = pending.prefix
         if response.usage is not None and response.usage.prompt_tokens >= MIN_RECORDED_TOKENS:
             prefix = record_prompt(call, self._auth, response, prefix)
@@ -309,6 +317,8 @@ class Completion:
     def give_up(self, error: MiniLLMError) -> NoReturn:
         """Raise what ends the completion, with the record of all attempts."""
         self.record_failure(error)
+        if self.emitter is not None:
+            self.emitter.error = error
         error.attempts = self.attempts
         hide_frames(error)
         if isinstance(error, BudgetExceededError) or not (self._retries or self._failures):
@@ -340,6 +350,8 @@ class Completion:
             self._auth = None  # a task or an error may keep this completion
             self._report = DONE  # so that a callback which leads here again is not called again
             self._report = self._start_report()
+            if self.emitter is not None:
+                self.emitter.end(self.attempts)
         return self._report
 
     def _settle_open(self) -> None:
@@ -381,6 +393,8 @@ class Completion:
         self.attempts += (attempt,)
         self._origins += ((self.call, reservation),)
         _log(attempt)
+        if self.emitter is not None:
+            self.emitter.end_attempt(attempt)
 
     def _start_report(self) -> Report:
         settings = self.call.settings
@@ -397,8 +411,10 @@ class Completion:
         return DONE if callback is None else report(callback, known)
 
     async def _fetch_deferred_costs(self) -> CostInfo:
-        calls = [call for call, _ in self._origins]
-        self.attempts = await fetch_deferred_costs(calls, self.attempts)
+        calls, known = [call for call, _ in self._origins], self.attempts
+        self.attempts = await fetch_deferred_costs(calls, known)
+        if self.emitter is not None:
+            self.emitter.update_costs(known, self.attempts)
         for (_, reservation), attempt in zip(self._origins, self.attempts, strict=True):
             if reservation is not None:
                 reservation.settle(attempt.cost)

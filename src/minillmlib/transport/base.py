@@ -53,13 +53,14 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def __repr__(self) -> str:
-        return f"HttpRequest(url={self._shown_url!r}, body={len(self.body)} bytes)"
+        return f"HttpRequest(url={self.shown_url!r}, body={len(self.body)} bytes)"
 
     def __rich_repr__(self) -> list[tuple[str, JsonValue]]:
-        return [("url", self._shown_url), ("headers", self.headers), ("bytes", len(self.body))]
+        return [("url", self.shown_url), ("headers", self.headers), ("bytes", len(self.body))]
 
     @property
-    def _shown_url(self) -> str:
+    def shown_url(self) -> str:
+        """The address, with "[hidden]" for what follows a "?"."""
         path, mark, _ = self.url.partition("?")  # some services want their key behind it
         return f"{path}?{HIDDEN}" if mark else path
 

@@ -58,6 +58,10 @@ class Exchange:
         self._limits = limits
         self._scope = TimeoutScope()
 
+    def wrap_transport(self, wrap: Callable[[Transport], Transport]) -> None:
+        """Send through what `wrap` makes of the transport."""
+        self._transport = wrap(self._transport)
+
     @property
     def waited_secs(self) -> float:
         """The duration of the last wait."""
