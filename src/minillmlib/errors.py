@@ -181,7 +181,7 @@ class TransportError(MiniLLMError):
 class ConnectError(TransportError):
     """No connection was made. Nothing was sent.
 
-    Not retryable if this program itself blocked the connection, as pytest-socket does.
+    Not retryable if this program itself blocked the connection, as `forbid_network` does.
     """
 
     _may_be_sent = False

@@ -27,7 +27,7 @@ from minillmlib.httpx import HttpxTransport
 from minillmlib.transport.aiohttp import AiohttpTransport
 
 CERTIFICATES = ssl.create_default_context()  # once, since to read them takes a while
-MAX_TOGETHER = 8  # faults that wait
+MAX_TOGETHER = 4  # faults that wait
 START_SECS = 0.004  # between their calls, so that starting them keeps none of them from its clock
 FAULTS = [*faults_http.FAULTS, *faults_bodies.FAULTS, *faults_streamed.FAULTS]
 
@@ -113,15 +113,18 @@ async def complaints_about(
     With a folder, a share of them is recorded there, and replayed.
     """
 
+    are_waiting = is_waiting(faults[0])
+    turns = asyncio.Semaphore(1000 if are_waiting else 8)  # else none had its time for its own
+
     async def verdict_of(number: int, cell: Cell) -> str:
-        if len(faults) > 1:
-            await asyncio.sleep(number * START_SECS)
         path = None
         if folder is not None and not cell.fault.is_about_a_clock:
             place = FAULTS.index(cell.fault) + number
             path = None if place % RECORDED_SHARE else folder / str(number)
-        transport = transports[cell.transport]
-        said = await cell.complaints(transport, has_fallback=has_fallback, path=path)
+        await asyncio.sleep(number * START_SECS if are_waiting else 0)
+        async with turns:
+            transport = transports[cell.transport]
+            said = await cell.complaints(transport, has_fallback=has_fallback, path=path)
         return f"{cell}: {'; '.join(said)}" if said else ""
 
     cells = [cell for fault in faults for cell in cells_of(fault) if cell.transport in transports]

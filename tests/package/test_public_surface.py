@@ -16,6 +16,7 @@ import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
 import minillmlib.otel
+import minillmlib.ray
 import minillmlib.testing
 
 DOORS = [
@@ -26,6 +27,7 @@ DOORS = [
     minillmlib.mcp,
     minillmlib.dask,
     minillmlib.otel,
+    minillmlib.ray,
 ]
 
 

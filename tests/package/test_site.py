@@ -17,6 +17,7 @@ import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
 import minillmlib.otel
+import minillmlib.ray
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ DOORS = (
     minillmlib.mcp,
     minillmlib.dask,
     minillmlib.otel,
+    minillmlib.ray,
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

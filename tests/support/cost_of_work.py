@@ -60,7 +60,6 @@ def cpu_secs(work: Work, size: int) -> float:
 
 def check_linear(work: Work, size: int) -> None:
     """Measure until the best times are near enough: other work can only make them longer."""
-    gc.collect()
     gc.disable()  # its pauses grow with everything else that is alive
     try:
         once = twice = float("inf")

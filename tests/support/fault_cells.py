@@ -202,7 +202,7 @@ class Cell(NamedTuple):
             told += _about_the_rescue(seen, self.expect, ledger, self.provider)
         else:
             told += _about_what_is_seen(seen, self.expect)
-            told += _about_time(seen, self.expect)
+            told += _about_time(seen, self.expect) if path is None else []  # it takes a while
             told += _about_the_record(seen, self.expect, ledger, self.provider)
             told += _about_the_tree(seen)
         if path is not None:
