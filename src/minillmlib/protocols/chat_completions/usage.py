@@ -48,7 +48,7 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _PlainResponsesUsage(_PlainUsage, forbid_unknown_fields=True, kw_only=True):
-    """The same under the names of OpenAI's Responses."""
+    """The counts by the names of OpenAI's Responses."""
 
     prompt_tokens: Count = msgspec.field(name="input_tokens")
     completion_tokens: Count | None = msgspec.field(name="output_tokens", default=None)
