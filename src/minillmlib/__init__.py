@@ -14,7 +14,6 @@ from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.http_request import RequestPreview
 from minillmlib.client.observation import Observation, observe
-from minillmlib.client.request_log import log_requests
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
@@ -91,6 +90,7 @@ from minillmlib.workers.job import Bulk, BulkReport
 from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
+    from minillmlib.client.request_log import log_requests
     from minillmlib.json_repair import (
         JsonChange,
         JsonChangeKind,
@@ -281,6 +281,7 @@ __all__ = [
 _DEFERRED = {
     "AnswerCache": "minillmlib.recording.answer_cache",
     "Recording": "minillmlib.recording.recording",
+    "log_requests": "minillmlib.client.request_log",
     **dict.fromkeys(
         ("JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"),
         "minillmlib.json_repair.api",
