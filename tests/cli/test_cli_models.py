@@ -177,7 +177,7 @@ UNREACHABLE = (
     "with_api_key_from_env takes", "raise deadline_secs", "attached to", "the tool loop did not end",
     "a budget cannot be pickled", "a pace cannot be pickled", "its reader was cancelled",
     "params must be", "partial_json() needs", "tuple[Call", "tuple[GeneratorInfo", "a token_price of the call", "<ChatNode", "a node belongs to a tree",
-    "the prompt of a run is a node", "a pace cannot be pickled", "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "cache_breakpoint() or with_cache(True)", "no event loop of asyncio runs here", "the content of a message must be",
+    "the prompt of a run is a node", "the observers of a generator are set", "a pace cannot be pickled", "with_token_provider", "AzureResponsesProvider(", "against max_tokens", "cache_breakpoint() or with_cache(True)", "no event loop of asyncio runs here", "the content of a message must be",
 )  # fmt: skip
 
 
