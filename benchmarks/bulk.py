@@ -154,19 +154,24 @@ def ask_litellm(url: str, rows: int, folder: str) -> None:
 
 
 def ask_inspect(url: str, rows: int, folder: str) -> None:
-    """Ask with inspect_ai's eval, whose log a rerun takes up."""
-    from inspect_ai import Task, eval, eval_retry  # noqa: A004 - its name
+    """Ask with inspect_ai's eval; a rerun recovers the log of the killed one, and retries it."""
+    from inspect_ai import Task, eval, eval_retry, task  # noqa: A004 - its name
     from inspect_ai.dataset import Sample
-    from inspect_ai.log import list_eval_logs
+    from inspect_ai.log import recover_eval_log, recoverable_eval_logs
     from inspect_ai.model import get_model
     from inspect_ai.solver import generate, system_message
 
-    samples = [Sample(input=f"Row {row}", id=row + 1) for row in range(rows)]
-    task = Task(dataset=samples, solver=[system_message("You are brief."), generate()])
+    @task
+    def ask_rows() -> Task:
+        samples = [Sample(input=f"Row {row}", id=row + 1) for row in range(rows)]
+        return Task(dataset=samples, solver=[system_message("You are brief."), generate()])
+
     model = get_model("openai/m", base_url=url, api_key="none", responses_api=False)
     options = {"log_dir": folder, "display": "none", "fail_on_error": False}
-    logs = list(list_eval_logs(folder))
-    found = eval_retry(logs[0], **options) if logs else eval(task, model=model, **options)
+    if logs := recoverable_eval_logs(folder):
+        found = eval_retry(recover_eval_log(logs[0].log.name), **options)
+    else:
+        found = eval(ask_rows(), model=model, **options)
     for sample in found[0].samples or ():
         if sample.output.choices and sample.error is None:
             done(int(sample.id) - 1)

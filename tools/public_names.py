@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import griffe
 
-DOORS = ("", ".testing", ".local", ".httpx", ".mcp")
+DOORS = ("", ".testing", ".local", ".httpx", ".mcp", ".dask", ".ray", ".otel")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {
@@ -25,7 +25,17 @@ PUBLIC_FORMS = {
 # Methods of public classes that only the library uses.
 PLUMBING = {
     "Budget": ("hold", "reserve", "enqueue", "new_reservation"),
-    "Pace": ("new_request", "join", "serve", "leave", "settle", "refuse"),
+    "Pace": (
+        "new_request",
+        "join",
+        "serve",
+        "leave",
+        "settle",
+        "refuse",
+        "use_grants",
+        "grant",
+        "shortfall",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from batch_vendors import VENDORS, Anthropic, OpenAi, OpenRouter, Vendor, fates_of
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, example, given, note, settings
 from hypothesis import strategies as st
 from virtual_clock import run_virtually
 
@@ -151,6 +151,10 @@ MOMENTS = [f"{way}{moment}" for way in ("kill ", "") for moment in ("before", "a
     strangers=st.booleans(),
     seed=st.integers(0, 1000),
 )
+@example(  # a batch without results, of which nobody can say whose it is
+    kind=Anthropic, ends=["", "", "missing", "missing"], plan=[{2: "kill after"}], full=0,
+    strangers=False, seed=0,
+)  # fmt: skip
 def test_any_number_of_kills_and_cuts(kind, ends, plan, full, strangers, seed):
     vendor = small(kind)(seed=seed)
     items = [f"{place}!{end}" if end else str(place) for place, end in enumerate(ends)]

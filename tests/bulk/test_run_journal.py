@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,46 @@ def test_a_tool_loop_is_kept_with_all_its_turns(tmp_path):
     assert [m.text for m in again[0].node.thread()] == [m.text for m in first[0].node.thread()]
     assert again[0].cost == first[0].cost
     assert bulk.earlier.cost == 2 * ROW_USD
+
+
+def test_every_turn_of_a_tool_loop_that_was_killed_may_have_been_paid(tmp_path):
+    path = tmp_path / "j"
+
+    def kill() -> str:
+        """Stop as a kill does: nothing more is written."""
+        shutil.copy(path, tmp_path / "killed")
+        return "stopped"
+
+    call = {"id": "c", "type": "function", "function": {"name": "kill", "arguments": "{}"}}
+    turns = iter([answer("", call), answer("", call), answer("the end")])
+    server = Server(lambda said: ScriptedReply.json(next(turns)))
+    ask(server, ["stop"], path, tools=[kill])
+    # A tool ran for the second time: two requests had been sent for the item.
+    _, bulk = ask(Server(), [], tmp_path / "killed", tools=[kill])
+    assert (bulk.maybe_paid, bulk.earlier.cost) == (2, 0)
+    _, bulk = ask(Server(), [], path, tools=[kill])
+    assert (bulk.maybe_paid, bulk.earlier.cost) == (0, 3 * ROW_USD)
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.rename(f"{path}.old")])
+def test_a_journal_that_is_taken_away_ends_the_run(tmp_path, change):
+    path = tmp_path / "j"
+
+    def reply(said: str) -> ScriptedReply:
+        if said == "1":
+            change(path)
+        return ScriptedReply.json(answer(said))
+
+    bulk = map_complete(["1", "2"], Server(reply).generator, width=1, journal=path)
+    outcomes = []
+
+    async def read() -> None:
+        async for outcome in bulk:
+            outcomes.append(outcome)
+
+    with pytest.raises(StorageError, match="was removed or replaced during the run"):
+        run(read())
+    assert [outcome.text for outcome in outcomes] == ["1", "2"]
 
 
 # Failures.

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import count
+from pathlib import Path
 
 import faults_bodies
 import faults_http
@@ -43,6 +44,10 @@ TRANSPORTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Transport]]] =
     "httpx2": over_httpx2,
 }
 
+
+# Of the cells that are not about a clock a third is recorded and replayed, in turn, so that each
+# row, wire and mode is: all of them would take half a minute more.
+RECORDED_SHARE = 3
 
 # An engine that reads one wire's bytes right reads any: these wires are tried over the first alone.
 ON_ONE_ENGINE = ("responses", "completions", "azure", "azure-dated", "azure-responses")
@@ -97,18 +102,29 @@ def rows():
 
 
 async def complaints_about(
-    faults: list[Fault], transports: Mapping[str, Transport], *, has_fallback: bool = False
+    faults: list[Fault],
+    transports: Mapping[str, Transport],
+    *,
+    has_fallback: bool = False,
+    folder: Path | None = None,
 ) -> list[str]:
-    """Make all calls of some faults at once, and return what of them is not right."""
+    """Make all calls of some faults at once, and return what of them is not right.
+
+    With a folder, a share of them is recorded there, and replayed.
+    """
 
     are_waiting = is_waiting(faults[0])
     turns = asyncio.Semaphore(1000 if are_waiting else 8)  # else none had its time for its own
 
     async def verdict_of(number: int, cell: Cell) -> str:
+        path = None
+        if folder is not None and not cell.fault.is_about_a_clock:
+            place = FAULTS.index(cell.fault) + number
+            path = None if place % RECORDED_SHARE else folder / str(number)
         await asyncio.sleep(number * START_SECS if are_waiting else 0)
         async with turns:
             transport = transports[cell.transport]
-            said = await cell.complaints(transport, has_fallback=has_fallback)
+            said = await cell.complaints(transport, has_fallback=has_fallback, path=path)
         return f"{cell}: {'; '.join(said)}" if said else ""
 
     cells = [cell for fault in faults for cell in cells_of(fault) if cell.transport in transports]
@@ -134,11 +150,13 @@ async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
 
 
 @pytest.mark.parametrize("faults", [*rows()])
-async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure(faults, monkeypatch):
+async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure_also_in_a_replay(
+    faults, monkeypatch, tmp_path
+):
     if faults[0].grace_secs is not None:
         monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", faults[0].grace_secs)
     transports = {"aiohttp": AiohttpTransport()}
-    wrong = await complaints_about(faults, transports, has_fallback=True)
+    wrong = await complaints_about(faults, transports, has_fallback=True, folder=tmp_path)
     assert not wrong, "\n".join(wrong)
 
 

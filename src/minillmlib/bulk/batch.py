@@ -141,8 +141,9 @@ class BatchQueue:
         try:
             completed = await self._complete(row)
         except MiniLLMError as error:
+            final = row.final_error(error)
             await row.completion.close()
-            raise row.final_error(error) from error.__cause__
+            raise final from error.__cause__
         finally:
             row.release()
         await row.completion.close()
@@ -372,7 +373,7 @@ class BatchQueue:
             elif await self._read(part, status):
                 part.end(Missing(status.word, part.unreadable))
                 return
-        part.end(NotSubmitted())
+        part.end(part.empty or NotSubmitted())
 
     async def _poll(self, part: Part) -> BatchStatus:
         """Return the state of a batch once it has ended, asking at the server's pace."""
@@ -403,15 +404,19 @@ class BatchQueue:
             with suppress(StrangersError):
                 await self._persist(partial(self._read_once, part, status))
             if part.strangers and not part.has_any and not part.batch.is_certain:
-                part.foreign.add(status.id)
-                part.batch = None
-                return False
+                break
             if part.strangers > part.count:
                 raise MalformedResponseError("the results have more rows than their batch")
             if part.has_all:
                 break
             if reads < MAX_READS:
                 await _sleep(_pause(reads))
+        if not part.has_any and not part.batch.is_certain:
+            part.foreign.add(status.id)
+            part.batch = None
+            if not part.strangers:  # it may be the part's, unless there is a better one
+                part.empty = Missing(status.word, part.unreadable)
+            return False
         self._batches.add(status.id)
         return True
 

@@ -128,6 +128,8 @@ class Row:
     def final_error(self, error: MiniLLMError) -> MiniLLMError:
         """Return the error that the row ends with, with all attempts."""
         attempts = error.attempts = self.completion.attempts
+        if self.completion.emitter is not None:
+            self.completion.emitter.error = error
         if len(attempts) < 2 or isinstance(error, BudgetExceededError):
             return error
         exceeded = MaxRetriesExceededError(
@@ -138,6 +140,8 @@ class Row:
 
     def release(self) -> None:
         """Settle the reservation of a row that is left behind: it may be billed yet."""
+        if self.completion.emitter is not None:
+            self.completion.emitter.end(self.completion.attempts)
         reservation, self.reservation = self.reservation, None
         if reservation is not None:
             may_be_billed = self.part is not None and self.part.may_be_submitted
@@ -171,7 +175,8 @@ class Part:
         is_driven: Whether a task takes care of it.
         strangers: The number of results in the last reading that are of none of its rows.
         unreadable: The number of those that could not be read.
-        foreign: Batches that looked like this part's and are not.
+        foreign: Batches that looked like this part's and have none of its rows.
+        empty: The end of its rows if it has one of those that have no rows at all.
         over: Set when the fate of each row is known.
     """
 
@@ -188,6 +193,7 @@ class Part:
         self.is_driven = False
         self.strangers = self.unreadable = 0
         self.foreign: set[str] = set()
+        self.empty: Missing | None = None
         self.sent_at = self.last_sent_at = 0.0
         if opened is not None:
             self.sent_at = self.last_sent_at = opened.record.sent_at

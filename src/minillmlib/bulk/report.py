@@ -73,16 +73,16 @@ class _Journal:
         self.tokens_in = self.tokens_out = 0
         self.attempts: list[Attempt] = []
         self.item_ends: list[tuple[float, CostTotal]] = []
-        sent: set[str] = set()
+        sent: Counter[str] = Counter()
         for record in read_records(path):
             if isinstance(record, SentRecord):
-                self.open += record.key in sent
-                sent.add(record.key)
+                self.open += sent.pop(record.key, 0) if record.turn == 1 else 0
+                sent[record.key] += 1
             elif isinstance(record, DoneRecord | FailedRecord):
-                sent.discard(record.key)
+                sent.pop(record.key, None)
                 self.final[record.key] = record
                 self._add(attempts_of(record))
-        self.open += len(sent)
+        self.open += sent.total()
         self.attempts.sort(key=lambda one: one.started_at)
         self.clock = _Clock(self.attempts)
         self.spans = [

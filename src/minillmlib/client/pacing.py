@@ -120,6 +120,13 @@ def wake(loop: AbstractEventLoop, decided: Event) -> None:
         loop.call_soon_threadsafe(decided.set)
 
 
+def serve_line(pace: Pace) -> None:
+    """Let go what may go in the running event loop, after the pace has got more."""
+    timer = vars(asyncio_module().get_running_loop()).get("_minillmlib_paces", {}).get(pace)
+    if timer is not None:
+        timer.serve()
+
+
 class _Timer:
     """The one timer of a line in an event loop, as long as anybody waits."""
 
