@@ -21,8 +21,8 @@ EXTERNAL = re.compile(
     r"""|<link[^>]*rel=["']?(?:stylesheet|preconnect)[^>]*https?:[^ >]*"""
 )
 ROOM = re.compile(
-    r"minillmlib\.(?!testing\b|local\b|httpx\b|mcp\b)[a-z_]+\.[\w.]+"
-    r"|minillmlib\.(?:testing|local|httpx|mcp)\.[a-z_]+\.[\w.]+"
+    r"minillmlib\.(?!testing\b|local\b|httpx\b|mcp\b|dask\b)[a-z_]+\.[\w.]+"
+    r"|minillmlib\.(?:testing|local|httpx|mcp|dask)\.[a-z_]+\.[\w.]+"
 )
 
 
