@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import griffe
 
-DOORS = ("", ".testing", ".local", ".httpx", ".mcp", ".dask")
+DOORS = ("", ".testing", ".local", ".httpx", ".mcp", ".dask", ".ray", ".otel")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {

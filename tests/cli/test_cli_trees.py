@@ -111,6 +111,11 @@ def test_an_answer_is_drawn_with_its_model_and_its_cost(service, tmp_path):
     assert drawn[5] == "5 messages · at least $0.000012"
 
 
+def test_a_note_is_drawn_beside_its_node_unless_it_is_the_librarys(service, tmp_path):
+    ChatNode.root("Be brief.").note("_own", 1).note("score", 3).save_tree(tmp_path / "noted.tree")
+    assert tree_of(service, tmp_path / "noted.tree")[0] == "1 system  Be brief. · score: 3"
+
+
 @needs_terminal
 @pytest.mark.parametrize("columns", ["30", "120"])
 def test_hostile_text_neither_moves_the_cursor_nor_is_it_markup(service, tmp_path, columns):

@@ -99,11 +99,19 @@ def test_two_servers_do_not_share_a_bucket():
     assert outcomes(run_virtually(main()).attempts) == "denied answered"
 
 
-@pytest.mark.parametrize("other", ["https://one.example/v1/", "https://ONE.example/v1"])
-def test_one_server_has_one_bucket_however_its_address_is_written(other):
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://one.example/v1", "https://one.example/v1/"),
+        ("https://one.example/v1", "https://ONE.example/v1"),
+        ("https://one.example/v1", "https://one.example:443/v1"),
+        ("http://127.0.0.1/v1", "http://127.0.0.1:80/v1"),
+    ],
+)
+def test_one_server_has_one_bucket_however_its_address_is_written(one, other):
     async def main():
         dead = Server(itertools.repeat(ConnectError))
-        await crowd(100, dead, asked(retry=3), base_url="https://one.example/v1")
+        await crowd(100, dead, asked(retry=3), base_url=one)
         before = len(dead.requests)
         await crowd(1, dead, asked(retry=3), base_url=other)
         return len(dead.requests) - before

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from bill_records import (
     BILLS,
@@ -34,6 +35,7 @@ from bill_wires import (
 
 import minillmlib
 from minillmlib import (
+    AnthropicProvider,
     ChatNode,
     CostResolution,
     CostTotal,
@@ -525,3 +527,27 @@ def test_anthropic_bills_a_refusal_only_after_it_has_begun_to_answer(events, cos
     assert stream.response.cost.resolution is CostResolution.RESOLVED
     assert stream.response.cost.cost == Decimal(cost)
     assert stream.response.usage.prompt_tokens == 20
+
+
+class KeepsNoRecord(AnthropicProvider):
+    """Hands on some of the counts without the record they are of."""
+
+    def __init__(self, *kinds: str) -> None:
+        super().__init__()
+        self._kinds = kinds
+
+    def parse_chunk(self, data):
+        chunk = super().parse_chunk(data)
+        if chunk is None or not any(kind in data for kind in self._kinds):
+            return chunk
+        return msgspec.structs.replace(chunk, usage_record=None)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("message_start",), ("message_delta",), ("message_start", "message_delta")]
+)
+def test_counts_without_their_record_are_merged_as_totals(kinds):
+    reply = stream_of(WIRES["anthropic"].events([claude(25, 1), {"output_tokens": 9}]))
+    generator = generator_of("anthropic", PLAIN, reply).with_provider(KeepsNoRecord(*kinds))
+    usage = read_stream(generator).response.usage
+    assert (usage.uncached_input_tokens, usage.completion_tokens) == (25, 9)

@@ -34,8 +34,6 @@ from minillmlib import (
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
-pytestmark = pytest.mark.long
-
 # A dollar for each token, so that a ceiling is a number of tokens.
 PER_INPUT = TokenPrice(1_000_000, 0)
 PER_OUTPUT = TokenPrice(0, 1_000_000)
@@ -121,6 +119,7 @@ asked = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @settings(max_examples=50, deadline=None)
 @given(conversations, asked)
 @pytest.mark.parametrize("wire", ["custom", "openai", "anthropic", "openrouter"])
@@ -141,6 +140,7 @@ HARD_TEXTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", HARD_TEXTS.values(), ids=list(HARD_TEXTS))
 @pytest.mark.parametrize("wire", ["custom", "anthropic"])
 def test_a_real_model_counts_no_more_tokens_than_the_ceiling(local_server, wire, text):

@@ -85,6 +85,13 @@ def test_every_guess_is_told_with_its_place():
     ]
 
 
+@pytest.mark.parametrize("colon", ["=", "=>", "\uff1a", ""])
+def test_what_stands_for_a_colon_is_told(colon):
+    found = repair(f'{{"a" {colon} 1}}')
+    assert found.value == {"a": 1}
+    assert [change.kind for change in found.changes] == [Kind.MISSING_COLON]
+
+
 def test_a_list_without_a_key_is_left_out_and_told():
     found = repair('{"a": 1, [2]}')
     assert found.value == {"a": 1}

@@ -442,6 +442,23 @@ def test_a_program_that_used_run_leaves_nothing_open():
     assert (out, code, noise) == ("ok\n", 0, [])
 
 
+def test_a_task_that_a_run_has_left_behind_cleans_up_before_the_program_ends():
+    program = """if 1:
+        import asyncio, minillmlib as m
+        async def stay():
+            try: await asyncio.sleep(600)
+            finally:
+                await asyncio.sleep(0.05)
+                print("cleaned up")
+        async def start():
+            global task
+            task = asyncio.create_task(stay())
+            await asyncio.sleep(0)
+        m.run(start())
+    """
+    assert in_new_process("-c", program) == ("cleaned up\n", 0, "")
+
+
 def test_a_program_that_leaves_a_stream_half_read_ends_without_a_word():
     program = SERVER + "left = m.iterate(root.chat_streaming('u', generator)); next(left)"
     assert in_new_process("-c", program) == ("", 0, "")

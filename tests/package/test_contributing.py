@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -49,3 +50,21 @@ def test_what_it_names_exists(path):
 def test_the_lowest_versions_that_are_tested_are_those_that_are_declared():
     tool = load("lowest_versions")
     assert tool.FILE.read_text() == tool.lowest_versions(), "run tools/lowest_versions.py"
+
+
+def test_a_mutant_changes_one_thing_and_no_words_for_people(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "tools")
+    text = """
+def size(words: list[str], limit: int = 8) -> int:
+    'Return how many.'
+    assert words
+    if not words or len(words) > limit:
+        raise ValueError("too many words")
+    return min(len(words), key("a"))
+"""
+    changed = [ast.unparse(change) for *_, change in load("mutants").sites(ast.parse(text))]
+    condition = "not words or len(words) > limit"
+    assert sorted(changed) == sorted([
+        "9", "7", f"not ({condition})", "not words and len(words) > limit", "words",
+        "len(words) >= limit", "pass", "return None", "max(len(words), key('a'))", "'XXa'",
+    ])  # fmt: skip

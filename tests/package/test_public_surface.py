@@ -15,6 +15,8 @@ import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
+import minillmlib.ray
 import minillmlib.testing
 
 DOORS = [
@@ -24,6 +26,8 @@ DOORS = [
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
+    minillmlib.ray,
 ]
 
 

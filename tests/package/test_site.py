@@ -16,6 +16,8 @@ import minillmlib.errors
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
+import minillmlib.ray
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -30,6 +32,8 @@ DOORS = (
     minillmlib.httpx,
     minillmlib.mcp,
     minillmlib.dask,
+    minillmlib.otel,
+    minillmlib.ray,
 )
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

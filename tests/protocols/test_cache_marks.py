@@ -105,6 +105,40 @@ def test_a_message_without_a_block_for_the_mark_is_sent_without_it():
     assert "cache_control" not in str(body)
 
 
+def talk(start: int, count: int, cache_ttl: str | None = None) -> tuple[ChatNode, ChatNode]:
+    """The first and the last node of these turns, beginning with the user's."""
+    roles = ("user", "assistant") * (count // 2)
+    return ChatNode.from_messages(
+        [message(role, f"turn {n}", cache_ttl) for n, role in enumerate(roles, start)]
+    )
+
+
+def test_a_long_conversation_is_sent_with_its_last_four_marks_whatever_was_sent_before():
+    """Its messages are encoded once, and each call may mark others."""
+    transport = ScriptedTransport([ScriptedReply.json(CLAUDE)] * 5)
+    generator = GeneratorInfo.anthropic("claude-haiku-4-5").with_api_key("k")
+    generator = generator.with_transport(transport)
+
+    def asked(node: ChatNode) -> ChatNode:
+        return minillmlib.run(node.chat("say", generator))
+
+    node = asked(talk(0, 40)[1])
+    next(turn for turn in node.path() if turn.text == "turn 3").cache_breakpoint()
+    node = asked(node)
+    node.clear_all_cache_breakpoints()
+    node = asked(node)
+    for start in (40, 44):
+        node.graft(talk(start, 4, "5m")[0])
+        node = asked(list(node.depth_first())[-1])
+    marked = [
+        [turn["content"][0]["text"] for turn in msgspec.json.decode(request.body)["messages"]
+         if "cache_control" in str(turn)]
+        for request in transport.requests
+    ]  # fmt: skip
+    forties = [f"turn {n}" for n in range(40, 48)]
+    assert marked == [[], ["turn 3"], [], forties[:4], forties[4:]]
+
+
 def test_a_lifetime_is_one_of_two():
     with pytest.raises(InvalidParameterError, match="cache_ttl"):
         message("user", "a", "2h")

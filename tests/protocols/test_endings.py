@@ -208,6 +208,28 @@ def test_what_is_no_content_leaves_a_finish_reason_as_it_is():
     assert node.response.extra == {"citations": ["a"]}
 
 
+def test_events_without_a_number_are_of_one_block():
+    """As a relay may send them."""
+    parts = [
+        {"thinking": "hm", "type": "thinking_delta"},
+        {"signature": "s", "type": "signature_delta"},
+    ]
+    one, another = ({"type": "content_block_delta", "delta": part} for part in parts)
+    begin = {"type": "content_block_start", "content_block": {"type": "thinking", "thinking": ""}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+    said = {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "a"}}
+    reply = events(begin, one, another | {"index": None}, said, end, {"type": "message_stop"})
+    node = streamed(claude(reply))
+    assert (node.text, node.response.reasoning) == ("a", "hm")
+
+
+def test_a_block_of_text_may_begin_without_any():
+    begun = {"type": "content_block_start", "index": 1, "content_block": {"type": "text"}}
+    assert streamed(claude(claude_events("a", "end_turn", begun))).text == "a"
+    body = {"content": [{"type": "text"}, {"type": "text", "text": "a"}], "stop_reason": "end_turn"}
+    assert whole(claude(ScriptedReply.json(body))).text == "a"
+
+
 @pytest.mark.parametrize("place", [1, 3])
 def test_a_second_message_in_one_stream_is_an_error(place):
     parts = [

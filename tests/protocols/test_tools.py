@@ -485,6 +485,8 @@ def test_a_file_is_known_by_its_content_and_read_only_when_asked_for(tmp_path):
         ImagePart()
     document = tmp_path / "tides of 2026.pdf"
     document.write_bytes(PDF)
+    with pytest.raises(InvalidParameterError, match="larger"):
+        DocumentPart.from_file(document, max_bytes=4)
     part = DocumentPart.from_file(document)
     sent = body_of(OpenAiProvider(), asked(TextPart(text="u"), part))["messages"][-1]["content"]
     assert sent[1]["file"]["filename"] == "tides of 2026.pdf"

@@ -74,6 +74,9 @@ def test_the_published_price_is_the_tables_and_the_cost_says_which_table_and_whi
         ({"web_search_options": {}}, CostResolution.UNPRICED),
         ({"service_tier": "default"}, CostResolution.RESOLVED),
         ({"metadata": {}}, CostResolution.RESOLVED),
+        # Of these the counts say whether they were used.
+        ({"mcp_servers": [{"type": "url"}]}, CostResolution.RESOLVED),
+        ({"tools": [{"type": "web_search"}]}, CostResolution.RESOLVED),
     ],
     ids=str,
 )

@@ -225,3 +225,11 @@ async def test_a_redirect_is_refused_and_says_where_it_led(status):
     headers = {"location": "https://elsewhere.example/"}
     with pytest.raises(minillmlib.RedirectError, match=r"https://elsewhere\.example/"):
         await anext(ChatNode.root("x").chat_streaming("y", generator_for(status, headers, b"")))
+
+
+def test_a_line_that_has_not_ended_may_be_as_long_as_the_limit_and_no_longer():
+    decoder = SseDecoder(max_bytes=100)
+    decoder.feed(b"data: ")
+    assert decoder.feed(b"x" * 94) == []
+    with pytest.raises(minillmlib.LimitExceededError):
+        decoder.feed(b"x")

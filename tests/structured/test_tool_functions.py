@@ -65,6 +65,21 @@ def test_a_call_has_the_types_of_the_signature():
     assert forecast(**bound) == "59.9 10.02.2026 IMPERIAL 2"
 
 
+def test_types_of_one_name_have_definitions_of_their_own():
+    one, other = (msgspec.defstruct("Place", [("x", kind)]) for kind in (int, str))
+
+    def compare(one, other):
+        pass
+
+    compare.__annotations__ = {"one": one, "other": other}
+    made = parameters(compare)
+    assert made["properties"] == {
+        "one": {"$ref": "#/$defs/Place"}, "other": {"$ref": "#/$defs/Place_2"},
+    }  # fmt: skip
+    kinds = [made["$defs"][name]["properties"]["x"]["type"] for name in ("Place", "Place_2")]
+    assert kinds == ["integer", "string"]
+
+
 @pytest.mark.parametrize("null", [{}, {"unit": None, "hours": None}, {"hours": None}])
 def test_a_null_reads_as_absent_where_there_is_a_default(null):
     bound = call({"place": {"lat": 1, "lon": None}, "day": "20260210", **null}).bind(forecast)

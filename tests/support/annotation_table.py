@@ -294,6 +294,8 @@ TABLE = [
     Row(decimal.Decimal, ("decimal",), (("0.10000000000000000001", decimal.Decimal("0.10000000000000000001")),
         ('"1.5"', decimal.Decimal("1.5"))), ('"x"',)),
     Row(Annotated[decimal.Decimal, at.Ge(1)], ("at least 1",), (("1.5", decimal.Decimal("1.5")),), ("0.5",)),
+    Row(Annotated[decimal.Decimal, N(multiple_of=0.5)], ("a multiple of 0.5",),
+        (("1.5", decimal.Decimal("1.5")),), ("0.7",)),
     Row(uuid.UUID, ("uuid",), ((f'"{uuid.UUID(int=7)}"', uuid.UUID(int=7)),), ('"7"',)),
     Row(bytes, ("base64",), (('"AAE="', b"\0\1"),), ('"?"',)),
     # Dates, in every common form.

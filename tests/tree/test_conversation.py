@@ -400,11 +400,15 @@ def test_values_do_not_change_and_copies_do():
     ("field", "value"),
     [("max_tokens", 1.5), ("max_tokens", True), ("max_tokens", -1), ("temperature", float("nan")),
      ("temperature", "hot"), ("top_p", float("inf")), ("stop", 3), ("stop", [1]), ("seed", "x"),
-     ("extra", [("a", 1)])],
+     ("top_k", -1), ("extra", [("a", 1)])],
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_refused_by_name(field, value):
     with pytest.raises(InvalidParameterError, match=field):
         CompletionParameters(**{field: value})
+
+
+def test_no_tools_are_the_same_as_none_given():
+    assert CompletionParameters(tools=[]) == CompletionParameters()
 
 
 def test_a_mapping_given_as_extra_is_copied():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
 from itertools import count
@@ -43,23 +44,22 @@ class Shard:
         self.is_leasing = False  # of a bank
         self._end = self._line = 0
 
-    def read_on(self) -> list[tuple[Ended, int, int]]:
-        """Read what was added. Return the ends of items in it, and where each line is."""
-        ended: list[tuple[Ended, int, int]] = []
+    def read_on(self) -> Iterator[tuple[Ended, int, int]]:
+        """Read what was added. Yield the ends of items in it, and where each line is."""
         with as_storage_error("read", self.path), open_regular(self.path) as file:
             if os.fstat(file.fileno()).st_size == self._end:
-                return ended
+                return
             file.seek(self._end)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
                 self._line += 1
                 record = decode_line(line, self._line, str(self.path))
-                if isinstance(record, Ended):
-                    ended.append((record, self._end, len(line)))
                 self._note(record)
+                start = self._end
                 self._end += len(line)
-        return ended
+                if isinstance(record, Ended):
+                    yield record, start, len(line)
 
     def _note(self, record: Record) -> None:
         if isinstance(record, SentRecord):
