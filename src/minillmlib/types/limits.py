@@ -56,3 +56,6 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remaining_output_tokens: int | None = None
     limit_output_tokens: int | None = None
     seconds_to_reset_output_tokens: float | None = None
+
+
+NO_LIMITS = RateLimits()  # as most servers, which state none
