@@ -24,6 +24,7 @@ PUBLIC_FORMS = {
 }
 # Methods of public classes that only the library uses.
 PLUMBING = {
+    "Bulk": ("new_pace",),
     "Budget": ("hold", "reserve", "enqueue", "new_reservation"),
     "Pace": (
         "new_request",
@@ -97,7 +98,8 @@ def complete(target: griffe.Object, moved: dict[str, str]) -> None:
 def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
     """Add what is not written in the class itself: fields, values, members of private bases."""
     lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
-    if any("Struct" in str(base) for cls in lineage for base in cls.bases):
+    is_struct = any("Struct" in str(base) for cls in lineage for base in cls.bases)
+    if is_struct and "__init__" not in target.members:  # else it is written for type checkers
         add_init(target, lineage)
     if any("Enum" in path_of(base) for base in target.bases):
         list_values(target)

@@ -18,6 +18,7 @@ from row_server import PROMPT, RowServer
 from secret_shapes import SHAPES, Canary
 
 from minillmlib import (
+    Bank,
     Budget,
     Bulk,
     ChatNode,
@@ -31,6 +32,7 @@ from minillmlib import (
 )
 from minillmlib.auth.credentials import EnvironmentKey
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.workers import leases
 
 SHORT = CompletionParameters(max_tokens=20)
 ONCE = NodeCompletionParameters(params=SHORT, retry=0)
@@ -271,6 +273,43 @@ def test_a_spent_budget_ends_the_remaining_rows_without_requests(server, ask, tm
     again = results(ask(job, *map(str, range(100))))
     assert sum(row["from_journal"] for row in again) == len(answered)
     assert len(server.taken) == len(answered)
+
+
+class DeadBank:
+    """A bank whose process has died."""
+
+    def lease(self, *_):
+        raise ConnectionRefusedError
+
+    give_back = lease
+
+
+def test_without_an_answer_of_the_bank_nothing_is_sent_and_the_rows_say_why(server, monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.3)
+    runtime = job_at(server, pace=Pace(6000)).runtime(bank=DeadBank())
+    rows = results(runtime.rows([{"text": text} for text in "abc"]))
+    assert {row["error"].partition(" (")[0] for row in rows} == {
+        "MiniLLMError: the bank of the job has not answered for 0 s"
+    }
+    assert {(row["cost_usd"], row["cost_resolution"]) for row in rows} == {(None, "unknown")}
+    assert server.taken == []
+    runtime.close()
+
+
+def test_a_bank_that_answers_again_in_time_is_used(server):
+    bank = Bank(6000)
+
+    class LateBank(DeadBank):
+        calls = 0
+
+        def lease(self, *wanted):
+            self.calls += 1
+            return super().lease() if self.calls < 4 else bank.lease(*wanted)
+
+    runtime = job_at(server, pace=Pace(6000)).runtime(bank=LateBank())
+    rows = results(runtime.rows([{"text": text} for text in "abc"]))
+    assert [row["text"] for row in rows] == ["A", "B", "C"]
+    runtime.close()
 
 
 REFUSALS = {

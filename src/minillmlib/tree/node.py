@@ -961,7 +961,8 @@ class ChatNode:
         if not named:
             return params
         settings = node_parameters(params)
-        values = {**self._given_kwargs(), **settings.format_kwargs}
+        values = {name: value for name, value in named.items() if value is not None}
+        values |= settings.format_kwargs
         missing = [name for name in named if name not in values]
         if missing:
             raise InvalidParameterError(

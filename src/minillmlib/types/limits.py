@@ -67,3 +67,6 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 for name, value in msgspec.structs.asdict(self).items()
             }
         )
+
+
+NO_LIMITS = RateLimits()  # as most servers, which state none

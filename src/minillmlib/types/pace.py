@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import InvalidParameterError, RateLimitError
 from minillmlib.locks import fork_safe_lock
-from minillmlib.types.limits import RateLimits
+from minillmlib.types.limits import NO_LIMITS, RateLimits
 from minillmlib.types.rates import (
     DOUBT_SECS,
     RECOVERY_SECS,
@@ -196,14 +196,20 @@ class Pace:
                 heapq.heappop(line)
             return None
 
-    def leave(self, request: PacedRequest) -> None:
-        """Take a request out of the line, or give back all of one that was not sent."""
+    def leave(self, request: PacedRequest) -> bool:
+        """Take a request out of the line, or give back all of one that was not sent.
+
+        Return False if it was not there any more.
+        """
         with self._lock:
             if request.is_waiting:
                 request.is_waiting = False
                 request.notify()
-            elif self._end_flight(request):
+                return True
+            if self._end_flight(request):
                 self._give_back(request, request.charge)
+                return True
+            return False
 
     def settle(
         self,
@@ -305,6 +311,8 @@ class Pace:
         self, request: PacedRequest, now: float, limits: RateLimits, *, is_refused: bool
     ) -> bool:
         """Take over what the headers state. Return whether that explains a refusal."""
+        if limits == NO_LIMITS:
+            return False
         limits = limits.share(self._shares)
         is_explained = False
         has_parts = limits.limit_input_tokens or limits.limit_output_tokens
