@@ -9,9 +9,12 @@ WORKERS ?= auto
 LOWEST_TESTS := tests/transport/test_transport.py tests/transport/test_bounds.py \
   tests/transport/test_proxies.py tests/transport/test_engine.py \
   tests/transport/test_aiohttp_names.py tests/streaming \
-  tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py
+  tests/providers/test_generators.py tests/cli/test_cli.py tests/tree/test_mcp.py \
+  tests/testing tests/client/test_otel.py
 
 TEST_TOOLS := hypothesis pytest pytest-asyncio pytest-timeout pytest-xdist
+# What docs/testing.md says of other packages, in tests/testing/test_other_packages.py.
+RECORDERS := aioresponses pytest-httpserver respx vcrpy
 
 .DEFAULT_GOAL := help
 .PHONY: help install chat test lowest newest check mutants types docs dist trial sbom audit workflows soak bench \
@@ -26,19 +29,19 @@ chat: $(VENV)/program  ## Install, and chat with a local model; no key needed
 	$(BIN)/minillmlib chat "What is the capital of France?"
 
 test: $(VENV)/develop  ## Install what the tests need, and run all of them
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lowest: $(VENV)/lowest/installed  ## Test with the lowest versions that pyproject.toml allows
-	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings -m "not long" \
+	$(VENV)/lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q -p no:warnings -m "not long" \
 	  $(LOWEST_TESTS)
 
-newest:  ## Test with the newest aiohttp and msgspec, also those that are not final, and mcp
+newest:  ## Test with the newest aiohttp and msgspec, also not final ones, with mcp and recorders
 	$(PYTHON) -m venv --clear $(VENV)/newest
-	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) \
-	  --editable '.[cli,httpx,prices,mcp]'
+	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) $(RECORDERS) opentelemetry-sdk \
+	  --editable '.[cli,httpx,prices,mcp,otel]'
 	$(VENV)/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
 	  aiohttp msgspec
-	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist loadfile -q -p no:warnings \
+	$(VENV)/newest/bin/python -m pytest -n $(WORKERS) --dist worksteal -q -p no:warnings \
 	  -m "not long" $(LOWEST_TESTS)
 
 check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but the long tests
@@ -46,7 +49,7 @@ check: $(VENV)/develop  ## The daily loop: format, lint, types, imports, all but
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q -m "not long"
 
 mutants: $(VENV)/develop  ## Break the library at random places, and list the breaks that no test sees
 	$(BIN)/python tools/mutants.py $(MUTANTS)
@@ -88,13 +91,17 @@ workflows: $(VENV)/tools/installed  ## Check the workflows, without a network
 docs: $(VENV)/docs/installed  ## Build the site into site/, strictly; it is read without a network
 	$(VENV)/docs/bin/python tools/build_docs.py
 
-soak: $(VENV)/develop  ## Long runs: open streams, a million calls with faults, a million rows, kills
+soak: $(VENV)/develop  ## Long runs: open streams, a million calls with faults, a million rows, kills, Ray
 	$(BIN)/python benchmarks/open_streams.py
 	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/bulk_rows.py
 	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/bulk.py --kill
 	MINILLMLIB_RUN_KILLS=20 $(BIN)/python -m pytest -q tests/bulk -k kills
+	$(PYTHON) -m venv --clear $(VENV)/ray
+	$(VENV)/ray/bin/pip install --quiet --disable-pip-version-check $(TEST_TOOLS) pydantic --editable '.[ray]'
+	$(VENV)/ray/bin/python -m pytest -q tests/workers/test_ray.py
+	$(VENV)/ray/bin/python benchmarks/ray_rows.py
 
 bench:  ## Measure beside other libraries, each in an environment of its own: about an hour
 	$(PYTHON) benchmarks/run.py $(BENCH)
@@ -131,7 +138,7 @@ $(VENV)/program: $(VENV)/pyvenv.cfg pyproject.toml
 $(VENV)/lowest/installed: $(VENV)/pyvenv.cfg pyproject.toml requirements/lowest.txt
 	$(PYTHON) -m venv --clear $(VENV)/lowest
 	$(VENV)/lowest/bin/pip install --quiet --disable-pip-version-check -r requirements/lowest.txt \
-	  --editable '.[cli,httpx,prices]'
+	  --editable '.[cli,httpx,prices,otel]'
 	@touch $@
 
 $(VENV)/tools/installed: $(VENV)/pyvenv.cfg requirements/tools.txt

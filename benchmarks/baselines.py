@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peer import MAX_TOKENS, SYSTEM, Peer
+from peer import MAX_TOKENS, SYSTEM, TASK, TOOL_SCHEMA, Peer, measure_place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,8 +10,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+FUNCTION = {"name": "measure_place", "description": "Measures.", "parameters": TOOL_SCHEMA}
+
+
 class Baseline(Peer):
     """A body, headers, and one struct for each kind of answer, for all baselines."""
+
+    wires = ("openai", "anthropic", "responses")
 
     def open(self) -> None:
         import msgspec
@@ -25,6 +30,16 @@ class Baseline(Peer):
             self.text_of = lambda answer: answer.content[0].text
             self.delta_of = lambda event: event.delta.text
             self.event_prefix, self.path = b'data: {"type":"content_block_delta"', "/v1/messages"
+            self.tools: Any = {"name": "measure_place", "input_schema": TOOL_SCHEMA}
+        elif self.wire == "responses":
+            text = struct("Text", text=(str, ""))
+            item = struct("Item", content=(list[text], ()))
+            whole, event = struct("Whole", output=(list[item],)), struct("Event", delta=(str,))
+            self.text_of = lambda answer: answer.output[0].content[0].text
+            self.delta_of = lambda event: event.delta
+            self.event_prefix = b'data: {"type":"response.output_text.delta"'
+            self.path = "/v1/responses"
+            self.tools = {"type": "function", **FUNCTION}
         else:
             content = struct("Content", content=(str, ""))
             choice = struct("Choice", message=(content, None), delta=(content, None))
@@ -32,7 +47,8 @@ class Baseline(Peer):
             self.text_of = lambda answer: answer.choices[0].message.content
             self.delta_of = lambda event: event.choices[0].delta.content if event.choices else ""
             self.event_prefix, self.path = b"data: {", "/v1/chat/completions"
-        self.encode = msgspec.json.Encoder().encode
+            self.tools = {"type": "function", "function": FUNCTION}
+        self.encode, self.decode_any = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
         self.decode = msgspec.json.Decoder(whole).decode
         self.decode_event = msgspec.json.Decoder(event).decode
         self.headers = {"Content-Type": "application/json", "Authorization": "Bearer none"}
@@ -41,12 +57,57 @@ class Baseline(Peer):
     def connect(self) -> None:
         """Make the HTTP client."""
 
-    def body(self, messages: Any, *, is_stream: bool = False) -> bytes:
+    def body(self, messages: Any, *, is_stream: bool = False, **more: Any) -> bytes:
         """Return the body of a request."""
-        fields = {"model": self.model, "messages": messages, "stream": is_stream}
+        key = "input" if self.wire == "responses" else "messages"
+        fields = {"model": self.model, key: messages, "stream": is_stream, **more}
         if self.is_anthropic:
             fields |= {"system": SYSTEM, "messages": messages[1:], "max_tokens": MAX_TOKENS}
         return self.encode(fields)
+
+    async def fetch(self, body: bytes) -> bytes:
+        """Return the body of the answer."""
+        raise NotImplementedError
+
+    async def complete(self, messages: Any) -> str:
+        return self.text_of(self.decode(await self.fetch(self.body(messages))))
+
+    async def keep(self) -> object:
+        body = await self.fetch(self.body(self.prompt()))
+        self.text_of(self.decode(body))
+        return body
+
+    async def run_tools(self) -> str:
+        messages: list[Any] = [*self.prompt()[:1], {"role": "user", "content": TASK}]
+        while True:
+            data = await self.fetch(self.body(messages, tools=[self.tools]))
+            if not (results := self.add_answer(messages, self.decode_any(data))):
+                return self.text_of(self.decode(data))
+            messages += results
+
+    def add_answer(self, messages: list[Any], answer: Any) -> list[Any]:
+        """Add an answer to the conversation; return the results of its calls."""
+        if self.is_anthropic:
+            messages.append({"role": "assistant", "content": answer["content"]})
+            results = [
+                {"type": "tool_result", "tool_use_id": block["id"],
+                 "content": measure_place(**block["input"])}
+                for block in answer["content"] if block["type"] == "tool_use"
+            ]  # fmt: skip
+            return [{"role": "user", "content": results}] if results else []
+        if self.wire == "responses":
+            messages += answer["output"]
+            return [
+                {"type": "function_call_output", "call_id": item["call_id"],
+                 "output": measure_place(**self.decode_any(item["arguments"]))}
+                for item in answer["output"] if item["type"] == "function_call"
+            ]  # fmt: skip
+        messages.append(answer["choices"][0]["message"])
+        return [
+            {"role": "tool", "tool_call_id": call["id"],
+             "content": measure_place(**self.decode_any(call["function"]["arguments"]))}
+            for call in messages[-1].get("tool_calls", ())
+        ]  # fmt: skip
 
     def parse_texts(self, lines: list[bytes]) -> list[str]:
         """Return the texts in the lines of a stream."""
@@ -72,9 +133,9 @@ class Aiohttp(Baseline):
             self.session = self.client(connector=self.connector(limit=0))
         return self.session.post(self.address, data=body, headers=self.headers)
 
-    async def complete(self, messages: Any) -> str:
-        async with self.post(self.body(messages)) as response:
-            return self.text_of(self.decode(await response.read()))
+    async def fetch(self, body: bytes) -> bytes:
+        async with self.post(body) as response:
+            return await response.read()
 
     async def stream(self) -> AsyncIterator[str]:
         async with self.post(self.body(self.prompt(), is_stream=True)) as response:
@@ -95,9 +156,8 @@ class Httpx2(Baseline):
         self.client = httpx2.AsyncClient(headers=self.headers, limits=limits, timeout=60)
         self.address = self.origin + self.path
 
-    async def complete(self, messages: Any) -> str:
-        response = await self.client.post(self.address, content=self.body(messages))
-        return self.text_of(self.decode(response.content))
+    async def fetch(self, body: bytes) -> bytes:
+        return (await self.client.post(self.address, content=body)).content
 
     async def stream(self) -> AsyncIterator[str]:
         body = self.body(self.prompt(), is_stream=True)
@@ -129,12 +189,12 @@ class Sockets(Baseline):
         writer.write(b"%s%d\r\n\r\n%s" % (self.head, len(body), body))
         return reader, writer, await reader.readuntil(b"\r\n\r\n")
 
-    async def complete(self, messages: Any) -> str:
-        reader, writer, head = await self.send(self.body(messages))
+    async def fetch(self, body: bytes) -> bytes:
+        reader, writer, head = await self.send(body)
         length = int(head.partition(b"Content-Length:")[2].partition(b"\r\n")[0])
         answer = await reader.readexactly(length)
         self.idle.append((reader, writer))
-        return self.text_of(self.decode(answer))
+        return answer
 
     async def stream(self) -> AsyncIterator[str]:
         reader, writer, _ = await self.send(self.body(self.prompt(), is_stream=True))

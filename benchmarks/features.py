@@ -1,10 +1,11 @@
-"""Measures what only this library has, trees, their files and JSON repair, and its import.
+"""Measures what only this library has, trees, files, bulk runs, JSON repair, and its import.
 
 `run.py` starts it in the environment of the library; it prints one line of JSON.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import statistics
@@ -13,14 +14,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bulk_rows import ask_by_gather, ask_by_run
 from import_cost import cpu_ms
 from open_streams import memory_kb
+from servers import run_server
 from trees import make_messages
 
-from minillmlib import ChatNode
+from minillmlib import ChatNode, GeneratorInfo
 
 NODES = 200_000
 IMPORTS = 9
+ROWS, BULK_ROUNDS = 3000, 5
 
 
 def micros_per_node(step: Callable[[], object]) -> float:
@@ -57,6 +61,27 @@ def measure_json() -> dict[str, float]:
     }
 
 
+async def measure_rows(generator: GeneratorInfo) -> tuple[float, float]:
+    """Return the CPU time of a row with `map_complete`, and its ratio to `gather`, in turn."""
+    rows, ratios = [], []
+    for _ in range(BULK_ROUNDS):
+        started = time.process_time()
+        await ask_by_gather(ROWS, generator)
+        between = time.process_time()
+        await ask_by_run(ROWS, generator, None)
+        rows.append(time.process_time() - between)
+        ratios.append(rows[-1] / (between - started))
+    return statistics.median(rows) / ROWS * 1e6, statistics.median(ratios)
+
+
+def measure_bulk() -> dict[str, float]:
+    """Measure a row of a bulk run, beside a call with `gather`."""
+    with run_server() as server:
+        generator = GeneratorInfo.custom("bench", server.url, "m")
+        row, ratio = asyncio.run(measure_rows(generator))
+    return {"bulk: µs CPU a row": row, "bulk: ratio to gather": ratio}
+
+
 def measure_import() -> dict[str, float]:
     """Measure the import in turn with the import of msgspec alone."""
     pairs = [(cpu_ms("msgspec"), cpu_ms("minillmlib")) for _ in range(IMPORTS)]
@@ -65,4 +90,4 @@ def measure_import() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_import() | measure_json() | measure_trees()))
+    print(json.dumps(measure_import() | measure_json() | measure_bulk() | measure_trees()))

@@ -1,9 +1,9 @@
 """Measures one library, in a process that runs the Python of its environment.
 
 `run.py` starts it: `python measures.py PEER` reads a line of JSON for each measure from its
-standard input, `python measures.py PEER ORIGIN` measures a fresh process. Each answer is a line of
-JSON: figures by name, or an error. Nothing expensive is imported at the top, because imports are
-measured, too.
+standard input, `python measures.py PEER MEASURE ORIGIN` measures a fresh process. Each answer is a
+line of JSON: figures by name, or an error. Nothing expensive is imported at the top, because
+imports are measured, too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ LIMIT_SECS = 30.0  # some libraries lose an answer at times and would wait for t
 STREAMS_PACED = 100
 HISTORY = 400
 TURNS = 20
+TOOL_TURNS = 10
+OPEN = 500
+KEPT, KEPT_WIDTH = 4096, 256
 ANSWER = "word "
 
 
@@ -130,6 +133,17 @@ async def turn(peer: Peer) -> Figures:
     return {"cpu_us": (time.process_time() - cpu) / TURNS * 1e6}
 
 
+async def tools(peer: Peer) -> Figures:
+    """Measure a turn of a tool loop of ten turns with one tool."""
+
+    async def run() -> None:
+        text = await peer.run_tools()
+        if text.strip() != ANSWER.strip():
+            raise AssertionError(f"{text!r} is not the answer")
+
+    return {"cpu_us": (await measure_calls(run))["cpu_us"] / TOOL_TURNS}
+
+
 # Each measure, and the mode of the server.
 MEASURES: dict[str, tuple[Callable[[Peer], Awaitable[Figures]], str]] = {
     "sequential": (sequential, "at_once"),
@@ -140,7 +154,21 @@ MEASURES: dict[str, tuple[Callable[[Peer], Awaitable[Figures]], str]] = {
     "paced": (paced, "paced"),
     "history": (history, "at_once"),
     "turn": (turn, "at_once"),
+    "tools": (tools, "tools"),
 }
+
+
+class Start:
+    """The memory and the CPU time of this process before the library was imported."""
+
+    def __init__(self) -> None:
+        self.memory, self.cpu = memory_mb("VmRSS"), time.process_time()
+        self.imported: Figures = {}
+
+    def end_import(self) -> None:
+        """Take the figures of the import with the first client."""
+        self.imported["import_ms"] = (time.process_time() - self.cpu) * 1000
+        self.imported["import_mb"] = memory_mb("VmRSS") - self.memory
 
 
 def memory_mb(field: str) -> float:
@@ -149,30 +177,83 @@ def memory_mb(field: str) -> float:
         return int(status.read().partition(f"{field}:")[2].split()[0]) / 1024
 
 
-def cold(kind: type[Peer], origin: str) -> Figures:
+async def cold(peer: Peer, start: Start) -> Figures:
     """Measure the import with the first client, the first answer, and 512 concurrent calls."""
-    wire = kind.wires[0]
-    memory, cpu = memory_mb("VmRSS"), time.process_time()
-    peer = kind(wire, origin)
-    figures = {
-        "import_ms": (time.process_time() - cpu) * 1000,
-        "import_mb": memory_mb("VmRSS") - memory,
-    }
-    import asyncio
-
-    async def work() -> None:
-        await check_call(peer)
-        figures["first_answer_ms"] = (time.process_time() - cpu) * 1000
-        figures["first_answer_mb"] = memory_mb("VmRSS") - memory
-        async with asyncio.timeout(LIMIT_SECS):
-            await run_concurrently(lambda: check_call(peer), 512, 512)
-        figures["peak_512_mb"] = memory_mb("VmHWM") - memory
-
-    asyncio.run(work())
+    figures = dict(start.imported)
+    await check_call(peer)
+    figures["first_answer_ms"] = (time.process_time() - start.cpu) * 1000
+    figures["first_answer_mb"] = memory_mb("VmRSS") - start.memory
+    await run_concurrently(lambda: check_call(peer), 512, 512)
+    figures["peak_512_mb"] = memory_mb("VmHWM") - start.memory
     from importlib.metadata import distributions
 
     names = {found.name for found in distributions()} - {"pip", "setuptools"}
     return figures | {"packages": len(names)}
+
+
+async def measure_open(use: Call) -> Figures:
+    """Return the memory of each of 500 calls or streams that are open at the same time."""
+    import asyncio
+
+    await use()
+    gc.collect()
+    before = peak = memory_mb("VmRSS")
+    work = asyncio.gather(*(use() for _ in range(OPEN)))
+    while not work.done():
+        await asyncio.sleep(0.02)
+        peak = max(peak, memory_mb("VmRSS"))
+    await work
+    return {"kb": (peak - before) / OPEN * 1024}
+
+
+async def open_calls(peer: Peer, _start: Start) -> Figures:
+    """Measure the memory of an open call."""
+    return await measure_open(lambda: check_call(peer))
+
+
+async def open_streams(peer: Peer, _start: Start) -> Figures:
+    """Measure the memory of an open stream."""
+
+    async def read() -> None:
+        async for _ in peer.stream():
+            pass
+
+    return await measure_open(read)
+
+
+async def kept(peer: Peer, start: Start) -> Figures:
+    """Measure the peak of thousands of calls, 256 at a time, all of whose answers are kept."""
+    answers: list[object] = []
+
+    async def keep() -> None:
+        answers.append(await peer.keep())
+
+    await run_concurrently(keep, KEPT_WIDTH, KEPT)
+    return {"peak_mb": memory_mb("VmHWM") - start.memory}
+
+
+# The measures of a fresh process.
+FRESH: dict[str, tuple[Callable[[Peer, Start], Awaitable[Figures]], str]] = {
+    "cold": (cold, "later"),
+    "open_calls": (open_calls, "held"),
+    "open_streams": (open_streams, "held"),
+    "kept": (kept, "long"),
+}
+
+
+def measure_fresh(name: str, kind: type[Peer], origin: str) -> Figures:
+    """Measure in this process, which has done nothing before."""
+    start = Start()
+    peer = kind(kind.wires[0], origin)
+    start.end_import()
+    measure = FRESH[name][0]
+    import asyncio
+
+    async def work() -> Figures:
+        async with asyncio.timeout(2 * LIMIT_SECS):
+            return await measure(peer, start)
+
+    return asyncio.run(work())
 
 
 def serve(kind: type[Peer]) -> None:
@@ -204,6 +285,6 @@ def print_figures(measure: Callable[..., Figures], *order: object) -> None:
 if __name__ == "__main__":
     OUT, sys.stdout = sys.stdout, sys.stderr  # a library may print
     if len(sys.argv) > 2:
-        print_figures(cold, PEERS[sys.argv[1]], sys.argv[2])
+        print_figures(measure_fresh, sys.argv[2], PEERS[sys.argv[1]], sys.argv[3])
     else:
         serve(PEERS[sys.argv[1]])

@@ -16,6 +16,18 @@ QUESTION = "Say hello in five words."
 CHAT_MODEL = "gpt-4o-mini"
 CLAUDE_MODEL = "claude-haiku-4-5"
 MAX_TOKENS = 4096
+MAX_CONNECTIONS = 1024  # where a library limits them, so that all calls are in flight
+TASK = "Measure ten places."
+
+
+def measure_place(place: str) -> str:  # noqa: ARG001 - the model names it
+    """Return how warm it is at a place."""
+    return "12 degrees"
+
+
+TOOL_SCHEMA = {
+    "type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"],
+}  # fmt: skip
 
 
 def turns(count: int) -> list[tuple[str, str]]:
@@ -34,6 +46,7 @@ class Peer:
     wires: ClassVar[tuple[str, ...]] = ("openai", "anthropic")
 
     def __init__(self, wire: str, origin: str) -> None:
+        self.wire = wire
         self.is_anthropic = wire == "anthropic"
         self.origin = origin
         self.url = origin if self.is_anthropic else f"{origin}/v1"
@@ -51,6 +64,14 @@ class Peer:
     def stream(self) -> AsyncIterator[str]:
         """Stream one call and yield each text as the library returns it."""
         raise NotImplementedError
+
+    async def keep(self) -> object:
+        """Make one call and return the answer as the library returns it."""
+        raise NotImplementedError("not measured")
+
+    async def run_tools(self) -> str:
+        """Run the library's own tool loop, and return the text at its end."""
+        raise NotImplementedError("no tool loop of its own")
 
     def prompt(self) -> list[dict[str, str]]:
         """Return the messages of one call."""

@@ -1,12 +1,13 @@
 """Calls each library in the leanest documented way, with its defaults.
 
-`wires` lists the protocols that a peer supports; the others have no figure.
+`wires` lists the protocols that a peer supports; the others have no figure. Where a library limits
+its connections to less than a measure needs, the limit is raised.
 """
 
 from __future__ import annotations
 
 from baselines import Aiohttp, Httpx2, Sockets
-from peer import MAX_TOKENS, QUESTION, SYSTEM, Peer, turns
+from peer import MAX_CONNECTIONS, MAX_TOKENS, QUESTION, SYSTEM, TASK, Peer, measure_place, turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,19 +17,29 @@ if TYPE_CHECKING:
 
 class MiniLlmLib(Peer):
     requires = ()  # installed from the work tree
+    wires = ("openai", "anthropic", "responses")
 
     def open(self) -> None:
-        from minillmlib import ChatNode, GeneratorInfo
+        from minillmlib import ChatNode, GeneratorInfo, ToolLoop
 
-        self.node = ChatNode
+        self.node, self.loop = ChatNode, ToolLoop(max_turns=20)
         if self.is_anthropic:
             generator = GeneratorInfo.anthropic(self.model).with_base_url(self.url)
+        elif self.wire == "responses":
+            generator = GeneratorInfo.openai(self.model, wire="responses").with_base_url(self.url)
         else:
             generator = GeneratorInfo.custom("bench", self.url, self.model)
         self.generator = generator.with_api_key("none")
 
+    async def keep(self) -> Any:
+        return await self.node.root(SYSTEM).chat(QUESTION, self.generator)
+
     async def call(self) -> str:
-        return (await self.node.root(SYSTEM).chat(QUESTION, self.generator)).text
+        return (await self.keep()).text
+
+    async def run_tools(self) -> str:
+        asked = self.node.root(SYSTEM).add_user(TASK)
+        return (await asked.run_tools(self.generator, [measure_place], loop=self.loop)).text
 
     async def complete(self, messages: Any) -> str:
         return (await messages.complete(self.generator)).text
@@ -58,6 +69,9 @@ class ChatCompletions(Peer):
     async def complete(self, messages: Any) -> str:
         return (await self.create(messages)).choices[0].message.content
 
+    async def keep(self) -> Any:
+        return await self.create(self.prompt())
+
     async def stream(self) -> AsyncIterator[str]:
         async for chunk in await self.create(self.prompt(), stream=True):
             if chunk.choices and chunk.choices[0].delta.content:
@@ -66,7 +80,7 @@ class ChatCompletions(Peer):
 
 class OpenAi(ChatCompletions):
     requires = ("openai",)
-    wires = ("openai",)
+    wires = ("openai", "responses")
 
     def open(self) -> None:
         from openai import AsyncOpenAI
@@ -74,7 +88,23 @@ class OpenAi(ChatCompletions):
         self.client = AsyncOpenAI(base_url=self.url, api_key="none")
 
     def create(self, messages: Any, **more: Any) -> Any:
+        if self.wire == "responses":
+            return self.client.responses.create(model=self.model, input=messages, **more)
         return self.client.chat.completions.create(model=self.model, messages=messages, **more)
+
+    async def complete(self, messages: Any) -> str:
+        if self.wire == "responses":
+            return (await self.create(messages)).output_text
+        return await super().complete(messages)
+
+    async def stream(self) -> AsyncIterator[str]:
+        if self.wire == "responses":
+            async for event in await self.create(self.prompt(), stream=True):
+                if event.type == "response.output_text.delta":
+                    yield event.delta
+        else:
+            async for text in super().stream():
+                yield text
 
 
 class Anthropic(Peer):
@@ -94,6 +124,9 @@ class Anthropic(Peer):
 
     async def complete(self, messages: Any) -> str:
         return (await self.create(messages)).content[0].text
+
+    async def keep(self) -> Any:
+        return await self.create(self.prompt())
 
     async def stream(self) -> AsyncIterator[str]:
         async for event in await self.create(self.prompt(), stream=True):
@@ -146,9 +179,12 @@ class AiSuite(ChatCompletions):
 
 
 class PydanticAi(Peer):
-    """Its direct requests, which are its thinnest layer; an agent does more."""
+    """Its direct requests, which are its thinnest layer; an agent runs the tools."""
+
+    agent: Any = None
 
     requires = ("pydantic-ai-slim[openai,anthropic]",)
+    wires = ("openai", "anthropic", "responses")
 
     def open(self) -> None:
         from pydantic_ai import direct, messages
@@ -163,11 +199,12 @@ class PydanticAi(Peer):
             provider = AnthropicProvider(base_url=self.url, api_key="none")
             self.client = AnthropicModel(self.model, provider=provider)
         else:
-            from pydantic_ai.models.openai import OpenAIChatModel
+            from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
             from pydantic_ai.providers.openai import OpenAIProvider
 
             provider = OpenAIProvider(base_url=self.url, api_key="none")
-            self.client = OpenAIChatModel(self.model, provider=provider)
+            model = OpenAIResponsesModel if self.wire == "responses" else OpenAIChatModel
+            self.client = model(self.model, provider=provider)
 
     def make_message(self, role: str, text: str) -> Any:
         """Return one message."""
@@ -189,6 +226,19 @@ class PydanticAi(Peer):
 
     async def complete(self, messages: Any) -> str:
         return (await self.answer(messages)).parts[0].content
+
+    async def keep(self) -> Any:
+        return await self.answer(self.prompt())
+
+    async def run_tools(self) -> str:
+        from pydantic_ai import Agent
+
+        if self.agent is None:
+            self.agent = Agent(
+                self.client, system_prompt=SYSTEM, tools=[measure_place],
+                model_settings=self.settings,
+            )  # fmt: skip
+        return (await self.agent.run(TASK)).output
 
     async def stream(self) -> AsyncIterator[str]:
         opened = self.direct.model_request_stream(
@@ -228,6 +278,11 @@ class Llm(Peer):
     async def complete(self, messages: Any) -> str:
         return await self.client.prompt(messages=messages, stream=False).text()
 
+    async def keep(self) -> Any:
+        answer = self.client.prompt(messages=self.prompt(), stream=False)
+        await answer.text()
+        return answer
+
     async def stream(self) -> AsyncIterator[str]:
         async for text in self.client.prompt(messages=self.prompt()):
             yield text
@@ -238,8 +293,115 @@ class Llm(Peer):
         return messages
 
 
+class Lm15(Peer):
+    """Its asynchronous clients: asyncio and the standard library, without threads."""
+
+    requires = ("lm15",)
+    wires = ("openai", "anthropic", "responses")
+
+    def open(self) -> None:
+        import lm15
+        from lm15.transports import StdlibAsyncTransport
+
+        self.library = lm15
+        kinds = {"anthropic": lm15.AsyncAnthropicLM, "responses": lm15.AsyncOpenAILM}
+        self.client = kinds.get(self.wire, lm15.AsyncOpenAIChatLM)(
+            api_key="none",
+            base_url=f"{self.origin}/v1",
+            transport=StdlibAsyncTransport(max_connections=MAX_CONNECTIONS),
+        )
+
+    def make_request(self, messages: Any) -> Any:
+        """Return the request."""
+        return self.library.Request(model=self.model, system=SYSTEM, messages=tuple(messages))
+
+    def prompt(self) -> Any:
+        return (self.library.Message.user(QUESTION),)
+
+    def history(self, count: int) -> Any:
+        make = self.library.Message
+        return [getattr(make, role)(text) for role, text in turns(count)[1:]]
+
+    async def complete(self, messages: Any) -> str:
+        return (await self.client.complete(self.make_request(messages))).text
+
+    async def keep(self) -> Any:
+        return await self.client.complete(self.make_request(self.prompt()))
+
+    async def stream(self) -> AsyncIterator[str]:
+        event_type, text_type = self.library.StreamDeltaEvent, self.library.TextDelta
+        async for event in self.client.stream(self.make_request(self.prompt())):
+            if isinstance(event, event_type) and isinstance(event.delta, text_type):
+                yield event.delta.text
+
+    async def step(self, messages: Any) -> Any:
+        answer = await self.client.complete(self.make_request(messages))
+        messages += [answer.message, self.library.Message.user(QUESTION)]
+        return messages
+
+
+class InspectAi(Peer):
+    """Its model call outside of an evaluation, which gives chunks to a callback only."""
+
+    requires = ("inspect-ai", "openai", "anthropic")
+    wires = ("openai", "anthropic", "responses")
+
+    def open(self) -> None:
+        from inspect_ai import model
+        from inspect_ai.tool import ToolDef
+
+        self.library = model
+        # It would stream even a plain call to Claude.
+        more = {"openai": {"responses_api": False}, "responses": {"responses_api": True}}
+        self.client = model.get_model(
+            f"{'anthropic' if self.is_anthropic else 'openai'}/{self.model}",
+            base_url=self.url,
+            api_key="none",
+            config=model.GenerateConfig(max_connections=MAX_CONNECTIONS),
+            **more.get(self.wire, {"streaming": False}),
+        )
+
+        async def measure(place: str) -> str:
+            return measure_place(place)
+
+        places = {"place": "A place."}
+        self.tools = [ToolDef(measure, "measure_place", "Measures.", parameters=places)]
+
+    def make_message(self, role: str, text: str) -> Any:
+        """Return one message."""
+        if role == "system":
+            return self.library.ChatMessageSystem(content=text)
+        kind = self.library.ChatMessageUser if role == "user" else self.library.ChatMessageAssistant
+        return kind(content=text)
+
+    def prompt(self) -> Any:
+        return [self.make_message("system", SYSTEM), self.make_message("user", QUESTION)]
+
+    def history(self, count: int) -> Any:
+        return [self.make_message(role, text) for role, text in turns(count)]
+
+    async def complete(self, messages: Any) -> str:
+        return (await self.client.generate(messages)).completion
+
+    async def keep(self) -> Any:
+        return await self.client.generate(self.prompt())
+
+    def stream(self) -> AsyncIterator[str]:
+        raise NotImplementedError("no iterator of chunks")
+
+    async def run_tools(self) -> str:
+        messages = [self.make_message("system", SYSTEM), self.make_message("user", TASK)]
+        return (await self.client.generate_loop(messages, tools=self.tools))[1].completion
+
+    async def step(self, messages: Any) -> Any:
+        answer = await self.client.generate(messages)
+        messages += [answer.message, self.make_message("user", QUESTION)]
+        return messages
+
+
 PEERS: dict[str, type[Peer]] = {
     "minillmlib": MiniLlmLib, "sockets": Sockets, "aiohttp": Aiohttp, "httpx2": Httpx2,
     "openai": OpenAi, "anthropic": Anthropic, "pydantic-ai-slim": PydanticAi,
-    "any-llm-sdk": AnyLlm, "aisuite": AiSuite, "llm": Llm, "litellm": LiteLlm,
+    "any-llm-sdk": AnyLlm, "aisuite": AiSuite, "llm": Llm, "litellm": LiteLlm, "lm15": Lm15,
+    "inspect-ai": InspectAi,
 }  # fmt: skip

@@ -19,6 +19,7 @@ STYLES = {
     "anthropic": ("#ff7f0e", "s", 36), "pydantic-ai-slim": ("#9467bd", "^", 40),
     "any-llm-sdk": ("#2ca02c", "D", 32), "aisuite": ("#17becf", "v", 40),
     "llm": ("#8c564b", "P", 44), "litellm": ("#e377c2", "X", 44),
+    "lm15": ("#bcbd22", "*", 80), "inspect-ai": ("#393b79", "h", 44),
 }  # fmt: skip
 PAGE = """<!doctype html><meta charset="utf-8"><title>Side by side</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}}

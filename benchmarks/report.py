@@ -13,7 +13,9 @@ from collections import defaultdict
 from pathlib import Path
 
 # Each row: the figure, its group, its title, its unit.
-WIRES = {"openai": "OpenAI wire", "anthropic": "Anthropic wire"}
+WIRES = {
+    "openai": "OpenAI wire", "anthropic": "Anthropic wire", "responses": "Responses wire",
+}  # fmt: skip
 ROWS = {
     f"{measure}/{wire}/{figure}": (group, title, unit)
     for wire, group in WIRES.items()
@@ -29,16 +31,20 @@ ROWS = {
         ("paced", "cpu_us", "chunk, 50/s in 100 streams", "µs"),
         ("history", "cpu_us", "call with 400 messages", "µs"),
         ("turn", "cpu_us", "next turn after 400", "µs"),
+        ("tools", "cpu_us", "turn of a tool loop", "µs"),
     )
 } | {
-    f"cold/{figure}": ("Process", title, unit)
-    for figure, title, unit in (
-        ("import_ms", "import and client", "ms"),
-        ("first_answer_ms", "import to first answer", "ms"),
-        ("import_mb", "memory, import and client", "MB"),
-        ("first_answer_mb", "memory, first answer", "MB"),
-        ("peak_512_mb", "peak memory, 512 in flight", "MB"),
-        ("packages", "installed packages", "count"),
+    row: ("Process", title, unit)
+    for row, title, unit in (
+        ("cold/import_ms", "import and client", "ms"),
+        ("cold/first_answer_ms", "import to first answer", "ms"),
+        ("cold/import_mb", "memory, import and client", "MB"),
+        ("cold/first_answer_mb", "memory, first answer", "MB"),
+        ("cold/peak_512_mb", "peak memory, 512 in flight", "MB"),
+        ("open_calls/kb", "memory of an open call", "kB"),
+        ("open_streams/kb", "memory of an open stream", "kB"),
+        ("kept/peak_mb", "peak memory, 4,096 answers kept", "MB"),
+        ("cold/packages", "installed packages", "count"),
     )
 }
 

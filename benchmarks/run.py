@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from measures import MEASURES
+from measures import FRESH, MEASURES
 from peers import PEERS
 from report import Results, save_figures, write
 
@@ -109,9 +109,10 @@ class Client:
         return json.loads(line) if line else {"error": "the process ended"}
 
 
-def measure_cold(name: str, origins: dict[str, str]) -> dict[str, float | str]:
+def measure_fresh(name: str, measure: str, origins: dict[str, str]) -> dict[str, float | str]:
     """Measure a fresh process."""
-    command = (python_path(name), str(HERE / "measures.py"), name, origins["later"])
+    origin = origins[FRESH[measure][1]]
+    command = (python_path(name), str(HERE / "measures.py"), name, measure, origin)
     with start_process(*command) as process:
         pin(process.pid, is_server=False)
         assert process.stdout is not None
@@ -123,12 +124,13 @@ def measure_once(
     names: list[str], wanted: list[str], origins: dict[str, str], results: Results, stem: Path
 ) -> None:
     """Take each measure once from each library, except those that failed it before."""
-    if "cold" in wanted:
-        for name in (name for name in names if not results.has_failed(name, "cold")):
-            results.add(name, "cold", measure_cold(name, origins))
+    for measure in (name for name in FRESH if name in wanted):
+        print(f"  {time.strftime('%H:%M:%S')} {measure}", flush=True)
+        for name in (name for name in names if not results.has_failed(name, measure)):
+            results.add(name, measure, measure_fresh(name, measure, origins))
     with ExitStack() as stack:
         clients = [Client(name, stack) for name in names]
-        for wire in ("openai", "anthropic"):
+        for wire in ("openai", "anthropic", "responses"):
             for measure in (name for name in MEASURES if name in wanted):
                 print(f"  {time.strftime('%H:%M:%S')} {measure} {wire}", flush=True)
                 for client in clients:
@@ -166,7 +168,7 @@ def parse_args() -> argparse.Namespace:
     """Return the choices of the user."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    measures = ["cold", *MEASURES, "features"]
+    measures = [*FRESH, *MEASURES, "features"]
     parser.add_argument("--measures", nargs="+", choices=measures, default=measures)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one run only")
@@ -186,7 +188,7 @@ def main() -> None:
         install(name, requires, upgrades=args.upgrade or name == SUBJECT)
     versions = {name: find_version(name) for name in names}
     results = Results(describe_machine(), versions, REFERENCE, SUBJECT)
-    is_whole = len(names) == len(PEERS) and len(args.measures) == len(MEASURES) + 2
+    is_whole = len(names) == len(PEERS) and len(args.measures) == len(FRESH) + len(MEASURES) + 1
     stem = HERE / "results" / (time.strftime("%Y-%m-%d") + ("" if is_whole else "-part"))
     with start_process(python_path("tools"), str(HERE / "canned.py")) as server:
         pin(server.pid, is_server=True)

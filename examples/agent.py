@@ -6,10 +6,9 @@ python examples/agent.py --model openai:gpt-4o-mini "Do we have enough bolts for
 
 import argparse
 import asyncio
-import json
 import re
 
-from minillmlib import ChatNode, GeneratorInfo, TokenPrice
+from minillmlib import ChatNode, GeneratorInfo, TokenPrice, Usage
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 
@@ -43,27 +42,16 @@ async def answer(question: str, model: GeneratorInfo) -> ChatNode:
 
 def played_model() -> GeneratorInfo:
     """Return a model whose answers are written down here, so that the example needs no key."""
-
-    def plays(text: str, *calls: tuple[str, str]) -> ScriptedReply:
-        deltas: list[dict[str, object]] = [
-            {"content": piece} for piece in re.findall(r"\s*\S+\s*", text)
-        ]
-        for index, (name, arguments) in enumerate(calls):
-            function = {"name": name, "arguments": arguments}
-            call = {"index": index, "id": f"call_{index}", "function": function}
-            deltas.append({"tool_calls": [call]})
-        chunks: list[dict[str, object]] = [{"choices": [{"delta": delta}]} for delta in deltas]
-        usage = {"prompt_tokens": 120, "completion_tokens": 20}
-        end: dict[str, object] = {"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
-        chunks.append({"choices": [end], "usage": usage})
-        events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
-        return ScriptedReply.events(*events, b"data: [DONE]\n\n")
-
+    usage = Usage(uncached_input_tokens=120, completion_tokens=20)
+    look_up = (("list_parts", {"product": "ladder"}), ("count_stock", {"item": "bolts"}))
+    order = ("order", {"item": "bolt", "count": 14})
+    say = "We have 40 of 54, so I order 14.\n"
+    end = "No: 14 bolts are missing, and the supplier does not answer."
     replies = [
-        plays("", ("list_parts", '{"product": "ladder"}'), ("count_stock", '{"item": "bolts"}')),
-        plays("", ("count_stock", '{"item": "bolt"}')),  # the tool's error has corrected it
-        plays("We have 40 of 54, so I order 14.\n", ("order", '{"item": "bolt", "count": 14}')),
-        plays("No: 14 bolts are missing, and the supplier does not answer."),
+        ScriptedReply.tool_calls(*look_up, usage=usage),
+        ScriptedReply.tool_calls(("count_stock", {"item": "bolt"}), usage=usage),  # corrected
+        ScriptedReply.tool_calls(order, text=say, usage=usage),
+        ScriptedReply.stream(re.findall(r"\S+\s*", end), usage=usage),
     ]
     generator = GeneratorInfo.custom("played", "https://played.example/v1", "m")
     return generator.with_token_price(TokenPrice(1, 5)).with_transport(ScriptedTransport(replies))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import ssl
@@ -20,6 +21,20 @@ KEYS = {
 # Read when a generator is made, which test modules do when they are imported.
 for _preset in PRESETS.values():
     os.environ.pop(_preset.base_url_variable or "", None)
+
+
+def _check_descriptor(descriptor):
+    os.fstat(descriptor)
+
+
+# Only a loss of power shows what was on the disk, and no test causes one. Child processes do wait.
+os.fsync = _check_descriptor
+
+
+def pytest_collection_finish():
+    """Keep the garbage collector from all that stays to the end: each of its runs looks at the rest."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

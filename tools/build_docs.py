@@ -20,9 +20,10 @@ EXTERNAL = re.compile(
     r"""<(?:script|img|iframe)[^>]*\ssrc=["']?https?:[^ >]*"""
     r"""|<link[^>]*rel=["']?(?:stylesheet|preconnect)[^>]*https?:[^ >]*"""
 )
+# An attribute of spans begins with "minillmlib.cost", and no module does.
 ROOM = re.compile(
-    r"minillmlib\.(?!testing\b|local\b|httpx\b|mcp\b)[a-z_]+\.[\w.]+"
-    r"|minillmlib\.(?:testing|local|httpx|mcp)\.[a-z_]+\.[\w.]+"
+    r"minillmlib\.(?!cost\b|testing\b|local\b|httpx\b|mcp\b|otel\b|dask\b|ray\b)[a-z_]+\.[\w.]+"
+    r"|minillmlib\.(?:testing|local|httpx|mcp|otel|dask|ray)\.[a-z_]+\.[\w.]+"
 )
 
 

@@ -16,6 +16,7 @@ import minillmlib
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
 import minillmlib.testing
 
 TOP = Path(__file__).resolve().parents[1]
@@ -24,6 +25,7 @@ DOORS = (
     minillmlib.httpx,
     minillmlib.local,
     minillmlib.mcp,
+    minillmlib.otel,
     minillmlib.testing,
 )
 PUBLIC = {name for door in DOORS for name in door.__all__}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 FILE = TOP / "requirements" / "lowest.txt"
-EXTRAS = ("cli", "httpx", "prices")  # `local` names one version, which `make test` runs
+EXTRAS = ("cli", "httpx", "prices", "otel")  # `local` names one version, which `make test` runs
 TEST_TOOLS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 HEADER = "# The lowest versions that pyproject.toml allows; tools/lowest_versions.py writes this.\n"
 
@@ -21,6 +21,8 @@ def lowest_versions() -> str:
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
     lines = [_lowest(requirement) for requirement in wanted]
+    # The SDK reads back what the API was given, and wants it in its own version.
+    lines += [line.replace("-api", "-sdk") for line in lines if line.startswith("opentelemetry-")]
     pinned = (TOP / "requirements" / "dev.txt").read_text()
     for tool in TEST_TOOLS:
         version = re.search(rf"(?m)^{re.escape(tool)}==(\S+)", pinned)

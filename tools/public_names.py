@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import griffe
 
-DOORS = ("", ".testing", ".local", ".httpx", ".mcp")
+DOORS = ("", ".testing", ".local", ".httpx", ".mcp", ".dask", ".ray", ".otel")
 
 # Internal classes in public signatures, and what a caller may take them for.
 PUBLIC_FORMS = {
@@ -24,8 +24,19 @@ PUBLIC_FORMS = {
 }
 # Methods of public classes that only the library uses.
 PLUMBING = {
+    "Bulk": ("new_pace",),
     "Budget": ("hold", "reserve", "enqueue", "new_reservation"),
-    "Pace": ("new_request", "join", "serve", "leave", "settle", "refuse"),
+    "Pace": (
+        "new_request",
+        "join",
+        "serve",
+        "leave",
+        "settle",
+        "refuse",
+        "use_grants",
+        "grant",
+        "shortfall",
+    ),
 }
 
 
@@ -87,7 +98,8 @@ def complete(target: griffe.Object, moved: dict[str, str]) -> None:
 def complete_class(target: griffe.Class, moved: dict[str, str]) -> None:
     """Add what is not written in the class itself: fields, values, members of private bases."""
     lineage = [target, *(base for base in target.mro() if isinstance(base, griffe.Class))]
-    if any("Struct" in str(base) for cls in lineage for base in cls.bases):
+    is_struct = any("Struct" in str(base) for cls in lineage for base in cls.bases)
+    if is_struct and "__init__" not in target.members:  # else it is written for type checkers
         add_init(target, lineage)
     if any("Enum" in path_of(base) for base in target.bases):
         list_values(target)

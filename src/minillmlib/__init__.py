@@ -1,8 +1,8 @@
 """A minimalist, async-first interface to large language models over HTTP."""
 
 import typing
+from importlib import import_module as _import_module
 
-from minillmlib import json_repair as _json_repair
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
@@ -13,6 +13,7 @@ from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.http_request import RequestPreview
+from minillmlib.client.observation import Observation, observe
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
@@ -44,6 +45,24 @@ from minillmlib.types.costs import (
     CostTotal,
     TokenPrice,
 )
+from minillmlib.types.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BulkRunEnded,
+    BulkRunStarted,
+    CompletionEnded,
+    CompletionStarted,
+    CostUpdated,
+    FirstByteReceived,
+    HeadersReceived,
+    ObservedEvent,
+    Observer,
+    RequestSent,
+    ToolEnded,
+    ToolLoopEnded,
+    ToolLoopStarted,
+    ToolStarted,
+)
 from minillmlib.types.limits import Limits, RateLimits
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, MediaPart, VideoPart
 from minillmlib.types.messages import ContentPart, Message, MessageContent, Role, TextPart
@@ -66,8 +85,12 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
+from minillmlib.workers.bank import Bank, BankLike, Lease
+from minillmlib.workers.job import Bulk, BulkReport
+from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
+    from minillmlib.client.request_log import log_requests
     from minillmlib.json_repair import (
         JsonChange,
         JsonChangeKind,
@@ -76,13 +99,18 @@ if typing.TYPE_CHECKING:
         repair,
         repair_json,
     )
+    from minillmlib.recording.answer_cache import AnswerCache
+    from minillmlib.recording.recording import Recording
 
 __all__ = [
+    "AnswerCache",
     "AnthropicProvider",
     "ApiError",
     "ArgumentStream",
     "Attempt",
+    "AttemptEnded",
     "AttemptOutcome",
+    "AttemptStarted",
     "AudioPart",
     "Auth",
     "AuthKind",
@@ -90,22 +118,31 @@ __all__ = [
     "AzureProvider",
     "AzureResponsesProvider",
     "BadRequestError",
+    "Bank",
+    "BankLike",
     "Billing",
     "BillingError",
     "Budget",
     "BudgetExceededError",
+    "Bulk",
     "BulkOutcome",
     "BulkProgress",
+    "BulkReport",
     "BulkRun",
+    "BulkRunEnded",
+    "BulkRunStarted",
+    "BulkRuntime",
     "CachePlan",
     "CacheVerdict",
     "Capabilities",
     "ChatDialect",
     "ChatNode",
     "CompletionContext",
+    "CompletionEnded",
     "CompletionMeta",
     "CompletionParameters",
     "CompletionResponse",
+    "CompletionStarted",
     "CompletionsProvider",
     "ConflictError",
     "ConnectError",
@@ -118,14 +155,17 @@ __all__ = [
     "CostOutcome",
     "CostResolution",
     "CostTotal",
+    "CostUpdated",
     "CredentialSource",
     "DocumentPart",
     "EmptyResponseError",
     "EmptyThreadError",
     "FieldStream",
     "FinishReason",
+    "FirstByteReceived",
     "GeneratorInfo",
     "GenericProvider",
+    "HeadersReceived",
     "HttpRequest",
     "HttpResponse",
     "ImagePart",
@@ -135,6 +175,7 @@ __all__ = [
     "JsonChange",
     "JsonChangeKind",
     "JsonRepairError",
+    "Lease",
     "LimitExceededError",
     "Limits",
     "LocalModelError",
@@ -151,6 +192,10 @@ __all__ = [
     "NoJsonFoundError",
     "NodeCompletionParameters",
     "NotFoundError",
+    "NotRecordedError",
+    "Observation",
+    "ObservedEvent",
+    "Observer",
     "OpenAiProvider",
     "OpenRouterProvider",
     "OverloadedError",
@@ -171,11 +216,13 @@ __all__ = [
     "ReasoningBlock",
     "ReasoningConfig",
     "ReasoningDelta",
+    "Recording",
     "RedirectError",
     "RejectedResponseError",
     "RepairResult",
     "RequestPreview",
     "RequestReport",
+    "RequestSent",
     "RequestTimeoutError",
     "RequestTooLargeError",
     "ResponseFormat",
@@ -200,10 +247,14 @@ __all__ = [
     "ToolCallDelta",
     "ToolChoice",
     "ToolDefinition",
+    "ToolEnded",
     "ToolError",
     "ToolEvent",
     "ToolLoop",
+    "ToolLoopEnded",
+    "ToolLoopStarted",
     "ToolRun",
+    "ToolStarted",
     "TrackedStream",
     "Transport",
     "TransportError",
@@ -217,21 +268,31 @@ __all__ = [
     "estimate_cost",
     "iterate",
     "loads",
+    "log_requests",
     "map_complete",
+    "observe",
     "parse_finish_reason",
     "repair",
     "repair_json",
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported on first use.
-_DEFERRED = {"JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"}
+# A tenth of our import, and few programs need them: imported on first use, from these modules.
+_DEFERRED = {
+    "AnswerCache": "minillmlib.recording.answer_cache",
+    "Recording": "minillmlib.recording.recording",
+    "log_requests": "minillmlib.client.request_log",
+    **dict.fromkeys(
+        ("JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"),
+        "minillmlib.json_repair.api",
+    ),
+}
 
 
 def __getattr__(name: str) -> object:
     if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_json_repair, name)
+    value = getattr(_import_module(_DEFERRED[name]), name)
     value.__module__ = __name__
     globals()[name] = value
     return value

@@ -44,6 +44,7 @@
     ├── MissingFieldError            arguments ended without an awaited one (also a LookupError)
     ├── CostCallbackError            a callback of a `CompletionContext` raised
     ├── StorageError                 a conversation could not be read from or written to a file
+    ├── NotRecordedError             a recording has no answer for a request
     ├── LocalModelError              the local model could not be installed or run
     └── MissingExtraError            an optional dependency is missing (also an ImportError)
 
@@ -86,6 +87,7 @@ __all__ = [
     "ModelLoadingError",
     "NoJsonFoundError",
     "NotFoundError",
+    "NotRecordedError",
     "OverloadedError",
     "PartialFailureError",
     "PermissionDeniedError",
@@ -179,7 +181,7 @@ class TransportError(MiniLLMError):
 class ConnectError(TransportError):
     """No connection was made. Nothing was sent.
 
-    Not retryable if this program itself blocked the connection, as pytest-socket does.
+    Not retryable if this program itself blocked the connection, as `forbid_network` does.
     """
 
     _may_be_sent = False
@@ -491,9 +493,16 @@ class CostCallbackError(MiniLLMError):
 
 
 class StorageError(MiniLLMError):
-    """A conversation could not be read from or written to a file.
+    """A conversation, a recording or a cache could not be read from or written to a file.
 
     The tree in memory is unchanged, and a file that existed before a save still exists.
+    """
+
+
+class NotRecordedError(MiniLLMError):
+    """A recording that is replayed has no answer for the request. Nothing was sent.
+
+    The message shows the recorded request that is nearest, and how the two differ.
     """
 
 

@@ -29,6 +29,7 @@ from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.transport.base import Transport
 from minillmlib.transport.proxy import ENVIRONMENT, check_proxy, show_proxy
 from minillmlib.types.costs import TokenPrice
+from minillmlib.types.events import Observer, ObserverLike, as_observer
 from minillmlib.types.limits import Limits
 from minillmlib.types.values import check_choice, replace
 
@@ -65,7 +66,8 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     `app_url` and `app_title` name the program for OpenRouter's statistics. `limits` bounds the
     size of an answer. A secret is sent over `http://` to this machine only, unless `allow_http`
     says that the network between is trusted. `proxy` is set by `with_proxy`, and `fallbacks`, the
-    generators that are asked when this one fails, by `or_else`.
+    generators that are asked when this one fails, by `or_else`. `with_observer` sets the
+    `observers` of its calls.
 
     Examples:
         >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_token_price(TokenPrice(0.15, 0.60))
@@ -87,6 +89,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     transport: Transport | None = None
     proxy: str | Secret | None = ENVIRONMENT
     fallbacks: "tuple[GeneratorInfo, ...]" = ()
+    observers: tuple[Observer, ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("name", "model"):
@@ -119,6 +122,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "headers", headers)
         if self.fallbacks != ():
             self._flatten_fallbacks()
+        self._check_observers()
 
     def _flatten_fallbacks(self) -> None:
         """Put the fallbacks of each fallback behind it."""
@@ -133,6 +137,14 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
                 )
             chain += [each.replace(fallbacks=()) if each.fallbacks else each, *each.fallbacks]
         msgspec.structs.force_setattr(self, "fallbacks", tuple(chain))
+
+    def _check_observers(self) -> None:
+        given: object = self.observers
+        if not isinstance(given, tuple) or not all(isinstance(each, Observer) for each in given):
+            msgspec.structs.force_setattr(self, "observers", ())
+            raise InvalidParameterError(
+                "the observers of a generator are set with with_observer, one by one"
+            )
 
     @property
     def label(self) -> str:
@@ -460,6 +472,20 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     def with_transport(self, transport: Transport) -> Self:
         """Return a copy whose requests all go through this transport."""
         return self.replace(transport=transport)
+
+    def with_observer(self, observer: ObserverLike, *, content: bool = False) -> Self:
+        """Return a copy whose every call is told to one more observer; see `observe`.
+
+        The calls are those to this generator, with the fallbacks that they come to.
+
+        Examples:
+            >>> events = []
+            >>> generator = GeneratorInfo.openai("gpt-4o-mini").with_observer(events.append)
+            >>> answer = run(ChatNode.root().chat("Hello", generator))
+            >>> events[-1].outcome, events[-1].finish_reason
+            ('answered', 'stop')
+        """
+        return self.replace(observers=(*self.observers, as_observer(observer, content=content)))
 
     def with_proxy(self, proxy: str | Secret | None) -> Self:
         """Return a copy whose requests all go through this proxy, whatever `NO_PROXY` says.

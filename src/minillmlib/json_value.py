@@ -205,6 +205,14 @@ def convert_json(value: JsonValue, shape: type[T]) -> T:
         ) from None
 
 
+def convert_plain(value: JsonValue, shape: type[T]) -> T | None:
+    """Convert `value` to the shape that most values have, or return None for any other."""
+    try:
+        return msgspec.convert(value, shape)
+    except (ValueError, RecursionError):
+        return None
+
+
 def encode_json(value: JsonValue) -> bytes:
     """Encode a value of the caller as JSON, or raise `InvalidParameterError`.
 

@@ -43,12 +43,12 @@ OWN = GeneratorInfo.custom("own", "https://own.example/v1", "m")
 FEW = 6  # characters of a cut secret that do not matter
 
 
-async def fail(generator: GeneratorInfo, reply: Reply) -> Catch:
+async def fail(generator: GeneratorInfo, reply: Reply, *, logs_bodies: bool = True) -> Catch:
     """Make a call that fails, and return everything that is left of it."""
     answer, is_streamed, settings = reply
     transport = ScriptedTransport([answer])
     generator = generator.with_transport(transport)
-    with watched() as seen:
+    with watched(logs_bodies=logs_bodies) as seen:
         catch = Catch("echo", generator, transport, seen)
         settings = settings.replace(cost_callback=catch.costs.append)
         root = ChatNode.root("s")
@@ -157,7 +157,8 @@ async def test_of_a_secret_that_breaks_off_a_few_characters_are_left(where, form
 async def test_of_a_secret_at_the_end_of_a_broken_stream_a_few_characters_are_left():
     for length in range(FEW, len(KEY)):
         reply = PLACES["a stream without an end"](KEY[:length])
-        catch = await fail(OWN.with_api_key(KEY), reply)
+        # In the middle of a text, as in a body, less than half of a key may be any word.
+        catch = await fail(OWN.with_api_key(KEY), reply, logs_bodies=False)
         assert not traces(catch, KEY[:FEW])
         assert catch.error.partial == "a [hidden]"
 

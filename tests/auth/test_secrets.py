@@ -37,6 +37,7 @@ from server import serving
 
 import minillmlib
 from minillmlib import (
+    AnswerCache,
     ApiError,
     Auth,
     AuthenticationError,
@@ -44,6 +45,7 @@ from minillmlib import (
     GeneratorInfo,
     GenericProvider,
     InvalidParameterError,
+    Recording,
     RedirectError,
     Secret,
     TlsError,
@@ -146,6 +148,22 @@ async def test_a_key_in_the_wrong_place_is_refused_without_showing_it(
     canary = Canary(shape)
     catch = await refused(MISPLACED[way], canary, tmp_path, monkeypatch)
     assert_only_known(canary, way, catch)
+
+
+@pytest.mark.parametrize("shape", ["plain", "like JSON"])
+@pytest.mark.parametrize("path", PATHS)
+async def test_no_key_is_in_what_is_recorded_or_cached(path, shape, monkeypatch, tmp_path):
+    canary = Canary(shape)
+    monkeypatch.setenv(VARIABLE, canary.given)
+
+    def recorded(engine):
+        recording = Recording(tmp_path / "recording", transport=engine)
+        return AnswerCache(tmp_path / "cache", any_temperature=True, transport=recording)
+
+    with watched() as seen:
+        catch = await caught(PATHS[path], "aiohttp, bearer token", canary, seen, recorded)
+    catch.files += tmp_path.iterdir()
+    assert_only_known(canary, path, catch)
 
 
 @pytest.mark.parametrize("path", ["401, JSON", "answered by a stream", "cancelled in a stream"])

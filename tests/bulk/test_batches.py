@@ -28,6 +28,7 @@ from minillmlib import (
     BudgetExceededError,
     BulkOutcome,
     ChatNode,
+    CompletionEnded,
     CompletionParameters,
     CostResolution,
     GeneratorInfo,
@@ -42,6 +43,7 @@ from minillmlib import (
     StorageError,
     TokenPrice,
     map_complete,
+    observe,
 )
 from minillmlib.httpx import HttpxTransport
 from minillmlib.testing import ScriptedReply
@@ -65,6 +67,24 @@ def ask(
 
 
 # Every vendor.
+
+
+def test_observers_are_told_of_each_row_as_of_any_call(tmp_path):
+    events: list[Any] = []
+    vendor, key = OpenAi(), "KEY-OF-THE-VENDOR"  # which answers in capitals
+    generator = vendor.generator.with_api_key(key)
+    with observe(events.append, content=True):
+        ask(vendor, [f"is {key.lower()}?", "b", "c"], tmp_path / "j", generator=generator)
+    by_id: dict[int, list[str]] = {}
+    for event in events:
+        by_id.setdefault(event.id, []).append(type(event).__name__)
+    steps = ["CompletionStarted", "AttemptStarted", "AttemptEnded", "CompletionEnded"]
+    assert list(by_id.values()) == [["BulkRunStarted", "BulkRunEnded"], *[steps] * 3]
+    assert [each.outcome for each in events if isinstance(each, CompletionEnded)] == [
+        "answered", "answered", "answered"
+    ]  # fmt: skip
+    assert "IS [hidden]?" in repr(events)
+    assert key not in repr(events)
 
 
 @pytest.mark.parametrize("kind", VENDORS)

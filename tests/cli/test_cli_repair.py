@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from typing import NamedTuple
 
+import cli_program
 import pytest
 
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
-PROGRAM = "from minillmlib.cli import main; main()"
 MEASURED = """
 import atexit, sys
 from minillmlib.cli import main
@@ -23,11 +25,24 @@ main()
 BROKEN_LINES = '{"n": 1,}\n\n{"n": True}\n[1, 2'
 
 
-def run(given, *arguments, program=PROGRAM):
-    return subprocess.run(
-        [sys.executable, "-c", program, "repair", *map(str, arguments)],
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(given, *arguments):
+    command = ["repair", *map(str, arguments)]
+    return Done(*cli_program.run_fork(command, given.encode(), dict(os.environ)))
+
+
+def peak_kib(given):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, "repair"],
         input=given, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+    assert done.stdout.count("\n") == given.count("\n")
+    return int(done.stderr)
 
 
 def test_what_is_piped_in_comes_out_as_json():
@@ -140,6 +155,4 @@ def test_a_file_that_is_not_there_is_a_wrong_use(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_json_lines_go_through_in_bounded_memory():
     line = '{"number": 1, "text": "' + "x" * 1000 + '",}\n'
-    few, many = (run(line * count, program=MEASURED) for count in (10, 20_000))
-    assert many.stdout.count("\n") == 20_000
-    assert int(many.stderr) - int(few.stderr) < 8 * 1024
+    assert peak_kib(line * 20_000) - peak_kib(line * 10) < 8 * 1024

@@ -6,8 +6,11 @@ import asyncio
 import gc
 import socket
 import ssl
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from itertools import count
+from pathlib import Path
 
 import faults_bodies
 import faults_http
@@ -24,12 +27,15 @@ from minillmlib.httpx import HttpxTransport
 from minillmlib.transport.aiohttp import AiohttpTransport
 
 CERTIFICATES = ssl.create_default_context()  # once, since to read them takes a while
+MAX_TOGETHER = 4  # faults that wait
+START_SECS = 0.004  # between their calls, so that starting them keeps none of them from its clock
 FAULTS = [*faults_http.FAULTS, *faults_bodies.FAULTS, *faults_streamed.FAULTS]
 
 
 @asynccontextmanager
 async def over_httpx2():
-    async with httpx2.AsyncClient(verify=CERTIFICATES) as client:
+    keeps_all = httpx2.Limits()  # by default no more than 20 connections
+    async with httpx2.AsyncClient(verify=CERTIFICATES, limits=keeps_all) as client:
         yield HttpxTransport(client)
 
 
@@ -38,6 +44,10 @@ TRANSPORTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Transport]]] =
     "httpx2": over_httpx2,
 }
 
+
+# Of the cells that are not about a clock a third is recorded and replayed, in turn, so that each
+# row, wire and mode is: all of them would take half a minute more.
+RECORDED_SHARE = 3
 
 # An engine that reads one wire's bytes right reads any: these wires are tried over the first alone.
 ON_ONE_ENGINE = ("responses", "completions", "azure", "azure-dated", "azure-responses")
@@ -70,54 +80,83 @@ def _no_real_resolver(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def marked(fault: Fault):
-    filters = [pytest.mark.filterwarnings(f"ignore:{start}:ResourceWarning")
-               for start in fault.ignores]  # fmt: skip
-    return pytest.param(fault, marks=filters, id=fault.name)
+def is_waiting(fault: Fault) -> bool:
+    """Whether most of the time that a fault takes is spent in waiting."""
+    expected = (fault.expect, fault.streamed, fault.over_httpx2)
+    has_clock = any(one is not None and one.secs is not None for one in expected)
+    return has_clock or fault.is_warm or fault.pause_secs > 0
 
 
-@pytest.mark.parametrize("fault", [marked(fault) for fault in FAULTS])
+def rows():
+    """Faults by themselves, and those that wait in groups that do so together."""
+    groups = defaultdict(list)
+    for fault in FAULTS:
+        waits_for = (fault.grace_secs, fault.ignores) if is_waiting(fault) else fault.name
+        groups[waits_for].append(fault)
+    for group in groups.values():
+        for start in range(0, len(group), MAX_TOGETHER):
+            faults = group[start : start + MAX_TOGETHER]
+            filters = [pytest.mark.filterwarnings(f"ignore:{start}:ResourceWarning")
+                       for start in faults[0].ignores]  # fmt: skip
+            yield pytest.param(faults, marks=filters, id=" + ".join(one.name for one in faults))
+
+
+async def complaints_about(
+    faults: list[Fault],
+    transports: Mapping[str, Transport],
+    *,
+    has_fallback: bool = False,
+    folder: Path | None = None,
+) -> list[str]:
+    """Make all calls of some faults at once, and return what of them is not right.
+
+    With a folder, a share of them is recorded there, and replayed.
+    """
+
+    are_waiting = is_waiting(faults[0])
+    turns = asyncio.Semaphore(1000 if are_waiting else 8)  # else none had its time for its own
+
+    async def verdict_of(number: int, cell: Cell) -> str:
+        path = None
+        if folder is not None and not cell.fault.is_about_a_clock:
+            place = FAULTS.index(cell.fault) + number
+            path = None if place % RECORDED_SHARE else folder / str(number)
+        await asyncio.sleep(number * START_SECS if are_waiting else 0)
+        async with turns:
+            transport = transports[cell.transport]
+            said = await cell.complaints(transport, has_fallback=has_fallback, path=path)
+        return f"{cell}: {'; '.join(said)}" if said else ""
+
+    cells = [cell for fault in faults for cell in cells_of(fault) if cell.transport in transports]
+    verdicts = await asyncio.gather(*map(verdict_of, count(), cells))
+    if faults[0].ignores:
+        gc.collect()  # what is left behind is warned of here, where the warning is ignored
+    return [verdict for verdict in verdicts if verdict]
+
+
+@pytest.mark.parametrize("faults", [*rows()])
 async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
-    fault, record_property, monkeypatch
+    faults, record_property, monkeypatch
 ):
-    if fault.grace_secs is not None:
-        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", fault.grace_secs)
-    cells = cells_of(fault)
+    if faults[0].grace_secs is not None:
+        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", faults[0].grace_secs)
     async with AsyncExitStack() as stack:
         transports = {
             name: await stack.enter_async_context(make()) for name, make in TRANSPORTS.items()
         }
-        # Cells that only wait do so together; of the others a few, so that their time is their own.
-        is_waiting = any(cell.expect.secs is not None for cell in cells)
-        turns = asyncio.Semaphore(len(cells) if is_waiting else 4)
-
-        async def verdict_of(cell: Cell) -> list[str]:
-            async with turns:
-                return await cell.complaints(transports[cell.transport])
-
-        verdicts = await asyncio.gather(*map(verdict_of, cells))
-    if fault.ignores:
-        gc.collect()  # what is left behind is warned of here, where the warning is ignored
-    wrong = [
-        f"{cell}: {'; '.join(said)}" for cell, said in zip(cells, verdicts, strict=True) if said
-    ]
+        wrong = await complaints_about(faults, transports)
     assert not wrong, "\n".join(wrong)
-    record_property("right_cells", len(cells))
+    record_property("right_cells", sum(len(cells_of(fault)) for fault in faults))
 
 
-@pytest.mark.parametrize("fault", [marked(fault) for fault in FAULTS])
-async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure(fault, monkeypatch):
-    if fault.grace_secs is not None:
-        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", fault.grace_secs)
-    cells = [cell for cell in cells_of(fault) if cell.transport == "aiohttp"]
-    transport = AiohttpTransport()
-    calls = [cell.complaints(transport, has_fallback=True) for cell in cells]
-    verdicts = await asyncio.gather(*calls)
-    if fault.ignores:
-        gc.collect()
-    wrong = [
-        f"{cell}: {'; '.join(told)}" for cell, told in zip(cells, verdicts, strict=True) if told
-    ]
+@pytest.mark.parametrize("faults", [*rows()])
+async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure_also_in_a_replay(
+    faults, monkeypatch, tmp_path
+):
+    if faults[0].grace_secs is not None:
+        monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", faults[0].grace_secs)
+    transports = {"aiohttp": AiohttpTransport()}
+    wrong = await complaints_about(faults, transports, has_fallback=True, folder=tmp_path)
     assert not wrong, "\n".join(wrong)
 
 

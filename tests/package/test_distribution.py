@@ -58,8 +58,14 @@ def test_the_wheel_is_the_package_and_its_metadata(wheel):
     }  # fmt: skip
     information = Path(f"{NAME}.dist-info")
     names = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
-    assert files - package == {information / name for name in names}
+    plugin = Path("pytest_minillmlib.py")
+    assert files - package == {plugin} | {information / name for name in names}
     assert Path("minillmlib/py.typed") in package
+
+
+def test_pytest_finds_the_plugin(wheel):
+    points = wheel.read(f"{NAME}.dist-info/entry_points.txt").decode()
+    assert "[pytest11]\nminillmlib = pytest_minillmlib\n" in points
 
 
 def test_the_licence_is_inside(wheel):

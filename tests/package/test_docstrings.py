@@ -95,7 +95,8 @@ def test_the_important_docstrings_have_an_example():
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_of_a_docstring_does_as_it_says(name, monkeypatch):
+def test_the_example_of_a_docstring_does_as_it_says(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     for variable in list(os.environ):
         if variable.endswith("_BASE_URL"):
             monkeypatch.delenv(variable)

@@ -1,6 +1,6 @@
 """What is done a million times stays cheap: counted in steps of the interpreter, not in seconds.
 
-The figures are those of this code; a change that needs 1.3 times as many fails. Where it must cost
+The figures are those of this code; a change that needs 1.3 times as many (of a call, 1.05) fails. Where it must cost
 more, the new figure goes here, and the reason into the commit.
 """
 
@@ -24,6 +24,7 @@ pytestmark = [
 ]
 
 MOST = 1.3
+MOST_OF_CALL = 1.05  # the dearest of them: nothing may creep in
 WORD = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
 END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}}
@@ -124,10 +125,10 @@ def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 3371), ("anthropic", 3664), ("responses", 5582)]
+    ("wire", "steps"), [("openai", 3891), ("anthropic", 4454), ("responses", 4388)]
 )
 def test_a_call(wire, steps):
-    assert steps_of_call(wire, 2) <= MOST * steps
+    assert steps_of_call(wire, 2) <= MOST_OF_CALL * steps
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])

@@ -11,12 +11,24 @@ import typing
 import pytest
 
 import minillmlib
+import minillmlib.dask
 import minillmlib.httpx
 import minillmlib.local
 import minillmlib.mcp
+import minillmlib.otel
+import minillmlib.ray
 import minillmlib.testing
 
-DOORS = [minillmlib, minillmlib.testing, minillmlib.local, minillmlib.httpx, minillmlib.mcp]
+DOORS = [
+    minillmlib,
+    minillmlib.testing,
+    minillmlib.local,
+    minillmlib.httpx,
+    minillmlib.mcp,
+    minillmlib.dask,
+    minillmlib.otel,
+    minillmlib.ray,
+]
 
 
 def test_all_is_sorted_and_complete():

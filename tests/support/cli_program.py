@@ -5,20 +5,29 @@ Use it for what only a terminal shows: colours, keys and interrupts.
 
 from __future__ import annotations
 
+import atexit
+import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import re
 import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+
+CAN_FORK = hasattr(os, "fork")
+WARM = Path(__file__).with_name("warm_program.py")
 
 PATIENCE_SECS = 20
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -203,17 +212,121 @@ def environment(service, **changes):
     return {**kept, **keys, **urls, "TERM": "xterm", "LC_ALL": "C.UTF-8", **changes}
 
 
-def run(service, *arguments, given: bytes | None = b"", **changes):
+# What an interpreter reads when it starts, or imports.
+STARTING = re.compile("PYTHON|LC_|LANG|NO_COLOR|COLUMNS|NOT_INSTALLED")
+
+
+def needs_start(changes):
+    """Whether these changes of the environment need an interpreter of their own."""
+    return not CAN_FORK or any(value and STARTING.match(name) for name, value in changes.items())
+
+
+class Interpreter:
+    """An interpreter with all imports done, which forks for each start of the program."""
+
+    def __init__(self):
+        self._door, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, WARM, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            start_new_session=True,  # it has no part in what is typed
+        )
+        theirs.close()
+        atexit.register(self.close)
+
+    def fork(self, *descriptors):
+        socket.send_fds(self._door, [b"."], descriptors)
+
+    def close(self):
+        self._door.close()
+        self._process.wait()
+
+
+interpreter = functools.cache(Interpreter)
+
+
+class Program:
+    """The program in a fork of that interpreter; otherwise like a process of `subprocess`."""
+
+    def __init__(self, arguments, env, stdin, stdout, stderr, *, has_terminal=False):
+        ours, theirs = socket.socketpair()
+        ends = [_ends(stdin, "wb"), _ends(stdout, "rb"), _ends(stderr, "rb")]
+        self.stdin, self.stdout, self.stderr = (mine for mine, _ in ends)
+        descriptors = [end for _, end in ends]
+        interpreter().fork(theirs.fileno(), *descriptors)
+        theirs.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+        start = {"arguments": [*map(os.fsdecode, arguments)], "environment": env,
+                 "folder": os.getcwd(), "has_terminal": has_terminal}  # fmt: skip # noqa: PTH109
+        ours.sendall(json.dumps(start).encode() + b"\n")
+        ours.settimeout(PATIENCE_SECS)
+        self._wire, self._told = ours, ours.makefile("rb", 0)
+        self.pid = int(self._told.readline())
+        self.returncode = None
+
+    def wait(self, patience_secs=PATIENCE_SECS):
+        if self.returncode is None:
+            self._wire.settimeout(patience_secs)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+            self._wire.close()
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def talk(self, given):
+        """Give it its input, and return its output and errors."""
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            texts = [pool.submit(pipe.read) for pipe in (self.stdout, self.stderr)]
+            try:
+                with contextlib.suppress(BrokenPipeError), self.stdin:
+                    self.stdin.write(given)
+                self.wait()
+            except TimeoutError:
+                self.kill()
+                raise
+            out, err = (text.result() for text in texts)
+        self.stdout.close()
+        self.stderr.close()
+        return out, err
+
+
+def _ends(stream, mode):
+    """Our end of a standard stream, if we have one, and the descriptor of theirs."""
+    if stream == subprocess.DEVNULL:
+        return None, os.open(os.devnull, os.O_RDWR)
+    if stream != subprocess.PIPE:
+        return None, os.dup(stream)
+    ours, theirs = os.pipe() if mode == "rb" else os.pipe()[::-1]
+    return open(ours, mode), theirs  # noqa: PTH123
+
+
+def run(service, *arguments, given: bytes = b"", **changes):
     """The program as another program runs it: nothing is a terminal."""
+    env = environment(service, **changes)
+    if not needs_start(changes):
+        return run_fork(arguments, given, env)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
-        input=given,
-        capture_output=True,
-        timeout=PATIENCE_SECS,
-        env=environment(service, **changes),
-        check=False,
-    )
+        input=given, capture_output=True, timeout=PATIENCE_SECS, env=env, check=False,
+    )  # fmt: skip
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def run_fork(arguments, given: bytes, env):
+    """Return the exit code, the output and the errors of a fork that is given this."""
+    process = Program(arguments, env, *[subprocess.PIPE] * 3)
+    out, err = process.talk(given)
+    return process.returncode, out.decode(), err.decode()
 
 
 class Terminal:
@@ -223,12 +336,13 @@ class Terminal:
         import pty
 
         self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments],
-            **{"stdin": slave, "stdout": slave, "stderr": slave, **streams},
-            env=environment(service, **(changes or {})),
-            start_new_session=True,
-        )
+        streams = {"stdin": slave, "stdout": slave, "stderr": slave, **streams}
+        env = environment(service, **(changes or {}))
+        if needs_start(changes or {}):
+            command = [sys.executable, "-c", PROGRAM, *arguments]
+            self.process = subprocess.Popen(command, **streams, env=env, start_new_session=True)
+        else:
+            self.process = Program(arguments, env, **streams, has_terminal=True)
         os.close(slave)
         self._unread = ""
 

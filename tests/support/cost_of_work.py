@@ -16,8 +16,11 @@ import minillmlib
 OURS = str(Path(minillmlib.__file__).parent)
 
 
-def steps_of(work) -> int:
-    """How many instructions of our own code are executed, the second time that it is done."""
+def steps_of(work, counts=lambda _frame: True) -> int:
+    """How many instructions of our own code are executed, the second time that it is done.
+
+    `counts` says of the frame of each instruction whether it counts.
+    """
     work()
     steps = 0
 
@@ -28,7 +31,7 @@ def steps_of(work) -> int:
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode":
-            steps += 1
+            steps += counts(frame)
         return trace
 
     before = sys.gettrace()
@@ -57,7 +60,6 @@ def cpu_secs(work: Work, size: int) -> float:
 
 def check_linear(work: Work, size: int) -> None:
     """Measure until the best times are near enough: other work can only make them longer."""
-    gc.collect()
     gc.disable()  # its pauses grow with everything else that is alive
     try:
         once = twice = float("inf")

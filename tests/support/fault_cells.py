@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from fault_server import FaultExchange, FaultServer, Play, at
 from fault_wires import COUNTS, TEXT, WIRES, Counts
 from short_answers import said, streamed
@@ -29,6 +31,7 @@ from minillmlib import (
     Limits,
     MiniLLMError,
     NodeCompletionParameters,
+    Recording,
     TokenPrice,
     Transport,
 )
@@ -133,6 +136,12 @@ class Fault:
     ignores: tuple[str, ...] = ()
     """Warnings that are another row's business."""
 
+    @property
+    def is_about_a_clock(self) -> bool:
+        """Whether the outcome depends on times, which a replay does not keep."""
+        waits = (self.expect.secs, self.streamed and self.streamed.secs, self.grace_secs)
+        return any(wait is not None for wait in waits) or self.pause_secs > 0
+
 
 class Cell(NamedTuple):
     """One call of the matrix."""
@@ -149,19 +158,22 @@ class Cell(NamedTuple):
         streamed = self.fault.streamed if self.mode == "streamed" else None
         return streamed or self.fault.expect
 
-    async def complaints(self, transport: Transport, *, has_fallback: bool = False) -> list[str]:
+    async def complaints(
+        self, transport: Transport, *, has_fallback: bool = False, path: Path | None = None
+    ) -> list[str]:
         """Make the call, perhaps with a fallback, and return what of it is not right.
 
-        It is made again if something is wrong and the machine stood still meanwhile.
+        With a path it is recorded there, and replayed without the server. It is made again if
+        something is wrong and the machine stood still meanwhile.
         """
         for _ in range(TRIES):
-            told, late_secs = await self._verdict(transport, has_fallback=has_fallback)
+            told, late_secs = await self._verdict(transport, path, has_fallback=has_fallback)
             if not told or late_secs < STALL_SECS:
                 break
         return told
 
     async def _verdict(
-        self, transport: Transport, *, has_fallback: bool
+        self, transport: Transport, path: Path | None, *, has_fallback: bool
     ) -> tuple[list[str], float]:
         """Return what of a call is not right, and how late the machine was."""
         fault = self.fault
@@ -172,6 +184,8 @@ class Cell(NamedTuple):
             if fault.is_warm:
                 await ChatNode.root("s").chat("warm up", generator)
                 await _a_while()  # for a server that ends it after the answer
+            if path is not None:
+                generator = generator.with_transport(Recording(path, transport=transport))
             if has_fallback:
                 generator = generator.or_else(self._rescuer())
             before = len(server.ledger)
@@ -188,10 +202,26 @@ class Cell(NamedTuple):
             told += _about_the_rescue(seen, self.expect, ledger, self.provider)
         else:
             told += _about_what_is_seen(seen, self.expect)
-            told += _about_time(seen, self.expect)
+            told += _about_time(seen, self.expect) if path is None else []  # it takes a while
             told += _about_the_record(seen, self.expect, ledger, self.provider)
             told += _about_the_tree(seen)
+        if path is not None:
+            told += await self._differences_in_a_replay(seen, generator, path)
         return told, seen.late_secs
+
+    async def _differences_in_a_replay(
+        self, seen: Seen, generator: GeneratorInfo, path: Path
+    ) -> list[str]:
+        """Make the call once more, on the recording alone, and say what is not the same."""
+        again = await self._call(self._revived(generator, Recording(path, mode="replay")))
+        await _reported(again)
+        pairs = zip(_outcome_of(seen), _outcome_of(again), strict=True)
+        return [f"{one!r:.300} is replayed as {two!r:.300}" for one, two in pairs if one != two]
+
+    def _revived(self, generator: GeneratorInfo, transport: Transport) -> GeneratorInfo:
+        """Return the generator over another transport, with a new rescuer if it has one."""
+        fallbacks = (self._rescuer(),) if generator.fallbacks else ()
+        return generator.replace(transport=transport, fallbacks=fallbacks)
 
     def _rescuer(self) -> GeneratorInfo:
         """Return a generator that answers."""
@@ -295,6 +325,20 @@ class Seen:
     attempts: tuple[Attempt, ...] = ()
     stream_attempts: tuple[Attempt, ...] | None = None
     reports: list[CostInfo] = field(default_factory=list)
+
+
+def _outcome_of(seen: Seen) -> list[object]:
+    """What of a call a replay repeats: all but its times."""
+    error, node = seen.error, seen.node
+    attempts = [msgspec.structs.replace(one, started_at=0, elapsed_secs=0) for one in seen.attempts]
+    return [
+        seen.foreign,
+        error and (type(error), str(error), error.partial, error.is_retryable, error.was_sent),
+        node and node.text,
+        (seen.chunks, seen.delivered),
+        attempts,
+        [(report.cost, report.resolution) for report in seen.reports],
+    ]
 
 
 def _about_the_rescue(

@@ -405,7 +405,13 @@ VARIANTS: dict[str, tuple[str, Callable[[GeneratorInfo, str], GeneratorInfo]]] =
 }  # fmt: skip
 
 
-async def caught(path: Path, variant: str, canary: Canary, seen: Surroundings) -> Catch:
+async def caught(
+    path: Path,
+    variant: str,
+    canary: Canary,
+    seen: Surroundings,
+    over: Callable[[Transport], Transport] = lambda transport: transport,
+) -> Catch:
     """Goes the way once and gives what it left behind."""
     call_at_work.set(variant)
     name, with_key = VARIANTS[variant]
@@ -414,7 +420,7 @@ async def caught(path: Path, variant: str, canary: Canary, seen: Surroundings) -
         async with _served(path, scene) as url:
             generator = with_key(GeneratorInfo.custom("c", url, "m"), canary.given)
             catch = Catch(variant, path.change(generator), transport, seen)
-            await _call(path, catch, scene, transport)
+            await _call(path, catch, scene, over(transport))
     assert not strays, "another origin heard of it"
     return catch
 

@@ -23,8 +23,25 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from minillmlib import CostInfo, GeneratorInfo, HttpRequest, HttpResponse, Secret, Transport
+from minillmlib import (
+    ChatNode,
+    CostInfo,
+    GeneratorInfo,
+    HttpRequest,
+    HttpResponse,
+    ObservedEvent,
+    Secret,
+    Transport,
+    log_requests,
+    observe,
+)
+from minillmlib.otel import OtelObserver
 
 __all__ = ["SINKS", "Catch", "Surroundings", "Witness", "watched"]
 
@@ -48,6 +65,10 @@ class Surroundings:
     records: list[logging.LogRecord] = field(default_factory=list)
     warned: list[warnings.WarningMessage] = field(default_factory=list)
     printed: io.StringIO = field(default_factory=io.StringIO)
+    events: list[tuple[str | None, ObservedEvent]] = field(default_factory=list)
+    whole_events: list[tuple[str | None, ObservedEvent]] = field(default_factory=list)
+    spans: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
+    meters: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
 
 
 @dataclass
@@ -63,6 +84,8 @@ class Catch:
     costs: list[CostInfo] = field(default_factory=list)
     values: list[object] = field(default_factory=list)
     """Nodes, responses, streams, chunks: what the caller holds besides the error."""
+    files: list[Path] = field(default_factory=list)
+    """What was recorded."""
 
     @cached_property
     def on_error(self) -> list[object]:
@@ -95,6 +118,10 @@ class Catch:
         names = (self.name, None)
         return [record for record in self.surroundings.records if record.call in names]
 
+    def told(self, events: list[tuple[str | None, ObservedEvent]]) -> list[ObservedEvent]:
+        """What observers were told in this call's context, or in nobody's."""
+        return [event for name, event in events if name in (self.name, None)]
+
 
 class Witness:
     """A transport that writes down how each request shows itself, and passes it on."""
@@ -119,9 +146,13 @@ class _Recorder(logging.Handler):
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Surroundings]:
-    """Hears every logger at DEBUG, every warning and every print."""
+def watched(*, logs_bodies: bool = True) -> Iterator[Surroundings]:
+    """Hears every logger at DEBUG, every warning, every print and every observer."""
     seen = Surroundings()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(seen.spans))
+    meters = MeterProvider([seen.meters], shutdown_on_exit=False)
+    otel = OtelObserver(tracer_provider=tracers, meter_provider=meters, content=True)
     recorder = _Recorder(seen.records)
     root = logging.getLogger()
     loggers = [root, *(each for each in root.manager.loggerDict.values() if hasattr(each, "level"))]
@@ -131,6 +162,14 @@ def watched() -> Iterator[Surroundings]:
         each.setLevel(logging.DEBUG)
     try:
         with (
+            observe(lambda event: seen.events.append((call_at_work.get(), event)), everywhere=True),
+            observe(
+                lambda event: seen.whole_events.append((call_at_work.get(), event)),
+                content=True,
+                everywhere=True,
+            ),
+            observe(otel, everywhere=True),
+            log_requests() if logs_bodies else contextlib.nullcontext(),
             warnings.catch_warnings(record=True) as warned,
             contextlib.redirect_stdout(seen.printed),
             contextlib.redirect_stderr(seen.printed),
@@ -340,6 +379,26 @@ def _is_of_tests(value: object) -> bool:
     return type(value).__module__.startswith(("loopback", "secret_", "test_", "tests.", "_pytest"))
 
 
+def _preview(catch: Catch) -> Iterator[Text]:
+    with contextlib.suppress(Exception):  # as the call does
+        preview = ChatNode.root("s").add_user("u").preview_request(catch.generator)
+        yield from (repr(preview), str(preview), preview.data, repr(preview.headers))
+
+
+def _observed(events: list[ObservedEvent]) -> Iterator[Text]:
+    found = list(_walk(*events))
+    yield from _texts(found)
+    yield from _shown(events)
+    yield from _pickled(*events)
+    yield from _encoded(*events)
+
+
+def _measured(catch: Catch) -> Iterator[str]:
+    data = catch.surroundings.meters.get_metrics_data()
+    if data is not None:
+        yield data.to_json()
+
+
 def _values(catch: Catch) -> list[object]:
     return [*catch.values, *catch.costs]
 
@@ -371,9 +430,17 @@ SINKS: dict[str, Callable[[Catch], Iterable[Text]]] = {
     "the generator": _generator,
     "the credential": _credential,
     "the transport": _transport,
+    "the preview of the request": _preview,
+    "events": lambda catch: _observed(catch.told(catch.surroundings.events)),
+    "events with content": lambda catch: _observed(catch.told(catch.surroundings.whole_events)),
+    "spans": lambda catch: (
+        span.to_json() for span in catch.surroundings.spans.get_finished_spans()
+    ),
+    "metrics": _measured,
     "the requests": lambda catch: catch.requests,
     "costs, nodes, responses and streams": lambda catch: _shown(catch.on_values),
     "their attributes": lambda catch: _texts(catch.on_values),
     "their JSON": lambda catch: _encoded(*_values(catch)),
+    "recordings and caches": lambda catch: (path.read_bytes() for path in catch.files),
     "their pickles": lambda catch: _pickled(*_values(catch)),
 }  # fmt: skip

@@ -113,10 +113,13 @@ def main(mode: str, folder: str) -> None:
     logging.getLogger("minillmlib").propagate = False
     tree, path = Path(folder, "tree"), Path(folder, "damaged")
     guard = Guard(path)
+    damaged = path.open("wb", buffering=0)  # kept open: to empty a file and close it takes the disk
 
     def load(data: bytes) -> ChatNode:
         guard.is_on = False
-        path.write_bytes(data)
+        damaged.seek(0)
+        damaged.write(data)
+        damaged.truncate(len(data))
         guard.is_on = True
         return ChatNode.load_tree(path)
 

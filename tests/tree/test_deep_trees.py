@@ -16,6 +16,7 @@ from minillmlib import (
     GeneratorInfo,
     InvalidParameterError,
     Message,
+    TokenPrice,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -145,6 +146,7 @@ USES = {
     "pretty": lambda leaf, _: leaf.pretty(10).count("\n\n") == DEPTH,
     "response": lambda leaf, _: isinstance(refusal(leaf), minillmlib.InvalidParameterError),
     "role": lambda leaf, _: leaf.role == "assistant",
+    "reprice": lambda leaf, _: leaf.root_node.reprice(TokenPrice(1, 2)) == CostTotal(),
     "root": lambda leaf, _: ChatNode.root("s").is_root,
     "root_node": lambda leaf, _: leaf.root_node.is_root,
     "save_thread": lambda leaf, path: len(document(leaf, path)) > DEPTH,

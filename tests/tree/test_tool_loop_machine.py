@@ -98,7 +98,7 @@ class ToolLoops(RuleBasedStateMachine):
         self.path = Path(self.folder.name, f"{self.files}.tree")
         self.root.attach_journal(self.path)
 
-    def tools(self) -> list[Callable[..., object] | ToolDefinition]:
+    def tools(self, seed: float) -> list[Callable[..., object] | ToolDefinition]:
         """The tools of a process. What it does after it has crashed never happened."""
         life = self.life
 
@@ -108,7 +108,7 @@ class ToolLoops(RuleBasedStateMachine):
                 if threading.current_thread() is threading.main_thread():
                     self.begun.add(key)
 
-        tools = ServerTools(begin, random.Random(self.server.rng.random()))
+        tools = ServerTools(begin, random.Random(seed))
         return [*tools.functions(), ToolDefinition(name="ask")]
 
     def loop(self, rng: random.Random) -> ToolLoop:
@@ -134,9 +134,11 @@ class ToolLoops(RuleBasedStateMachine):
     def report(self, info: CostInfo) -> None:
         self.reports.append(info)
 
-    def open(self, node: ChatNode, loop: ToolLoop, *, is_streamed: bool) -> ToolRun[ChatNode]:
+    def open(
+        self, node: ChatNode, loop: ToolLoop, is_streamed: bool, seed: float
+    ) -> ToolRun[ChatNode]:
         settings = NodeCompletionParameters(retry=0, cost_callback=self.report)
-        generator, tools = self.server.generator(), self.tools()
+        generator, tools = self.server.generator(), self.tools(seed)
         if is_streamed:
             return node.run_tools_streaming(generator, tools, settings, loop)
         return ToolRun(node, generator, tools, settings, loop, is_streamed=False)
@@ -167,7 +169,8 @@ class ToolLoops(RuleBasedStateMachine):
         done = set(self.effects)
         node = self.place(rng)
         loops = [self.loop(rng) for _ in range(2)]
-        runs = [self.open(node, loop, is_streamed=rng.random() < 0.5) for loop in loops]
+        plans = [(loop, rng.random() < 0.5, rng.random()) for loop in loops]
+        runs = [self.open(node, *plan) for plan in plans[: 2 if end == "two at once" else 1]]
         note(f"{end} after {node.id[:6]}, {'streamed' if runs[0]._is_streamed else 'whole'}")
         errors = self.runner.run(self.play_out(runs, end, rng))
         for run, error in zip(runs, errors, strict=False):

@@ -52,6 +52,22 @@ def _is_set(variable: str) -> bool:
     return bool(os.environ.get(variable, "").strip())
 
 
+_stand_in: Auth | None = None
+
+
+def set_stand_in(auth: Auth | None) -> Auth | None:
+    """Use `auth` where no environment variable has a key, for tests; return the previous one."""
+    global _stand_in
+    previous, _stand_in = _stand_in, auth
+    return previous
+
+
+def _stand_in_for(problem: str) -> Auth:
+    if _stand_in is None:
+        raise AuthenticationError(problem)
+    return _stand_in
+
+
 class EnvironmentKey(msgspec.Struct, frozen=True):
     """An API key in the first of some environment variables that is set.
 
@@ -68,7 +84,7 @@ class EnvironmentKey(msgspec.Struct, frozen=True):
                 return Auth.api_key(Secret(os.environ[variable], f"the key in {variable}"))
         if self.fallback is not None:
             return self.fallback.resolve()
-        raise AuthenticationError(
+        return _stand_in_for(
             f"no API key: set the environment variable {' or '.join(self.variables)}, or give "
             "the key with with_api_key(...); nothing was sent"
         )
@@ -99,7 +115,7 @@ class AzureCredential(msgspec.Struct, frozen=True):
         for variable, make in zip(AZURE_VARIABLES, (Auth.bearer_token, Auth.api_key), strict=True):
             if _is_set(variable):
                 return make(Secret(os.environ[variable], f"the secret in {variable}"))
-        raise AuthenticationError(
+        return _stand_in_for(
             f"no credential for Azure: set {AZURE_VARIABLES[1]} to a key of the resource or "
             f"{AZURE_VARIABLES[0]} to a token of Entra, or give the key with with_api_key(...); "
             "nothing was sent"

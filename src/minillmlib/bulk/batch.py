@@ -141,8 +141,9 @@ class BatchQueue:
         try:
             completed = await self._complete(row)
         except MiniLLMError as error:
+            final = row.final_error(error)
             await row.completion.close()
-            raise row.final_error(error) from error.__cause__
+            raise final from error.__cause__
         finally:
             row.release()
         await row.completion.close()

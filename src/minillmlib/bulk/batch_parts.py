@@ -128,6 +128,8 @@ class Row:
     def final_error(self, error: MiniLLMError) -> MiniLLMError:
         """Return the error that the row ends with, with all attempts."""
         attempts = error.attempts = self.completion.attempts
+        if self.completion.emitter is not None:
+            self.completion.emitter.error = error
         if len(attempts) < 2 or isinstance(error, BudgetExceededError):
             return error
         exceeded = MaxRetriesExceededError(
@@ -138,6 +140,8 @@ class Row:
 
     def release(self) -> None:
         """Settle the reservation of a row that is left behind: it may be billed yet."""
+        if self.completion.emitter is not None:
+            self.completion.emitter.end(self.completion.attempts)
         reservation, self.reservation = self.reservation, None
         if reservation is not None:
             may_be_billed = self.part is not None and self.part.may_be_submitted

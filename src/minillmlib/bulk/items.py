@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import msgspec
 
 from minillmlib.bulk.batch import BatchQueue
 from minillmlib.bulk.batch_parts import RunProblem
-from minillmlib.bulk.journal import DoneRecord, Ended, RunJournal, Turn
+from minillmlib.bulk.journal import DoneRecord, Ended, Journal, Turn
 from minillmlib.bulk.outcome import BulkOutcome
 from minillmlib.client.pacing import shared_pace
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
@@ -53,8 +54,8 @@ class ItemCall:
         prompt: ChatNode | None,
         tools: Sequence[ToolLike | Tool],
         loop: ToolLoop,
-        journal: RunJournal | None,
-        key: Callable[[Any], str] | None,
+        journal: Journal | None,
+        key: Callable[[Any], str] | str | None,
         batches: BatchQueue | None = None,
     ) -> None:
         if prompt is not None and not isinstance(prompt, ChatNode):
@@ -86,7 +87,7 @@ class ItemCall:
             return BulkOutcome(index=index, error=error)
         return self._find(self._journal, Question(index, node, key))
 
-    def _find(self, journal: RunJournal, question: Question) -> Question | BulkOutcome[Any]:
+    def _find(self, journal: Journal, question: Question) -> Question | BulkOutcome[Any]:
         """Return the outcome that the journal has, or the question if it has none."""
         try:
             ended = journal.find(question.key)
@@ -168,9 +169,7 @@ class ItemCall:
                 "for the placeholders of its prompt, or nodes"
             )
         if self._prompt is None:
-            raise InvalidParameterError(
-                f"item {index} is a mapping, but the run has no prompt whose placeholders it fills"
-            )
+            return _read_messages(index, item)
         missing = [f"{{{name}}}" for name in self._names if item.get(name) is None]
         if missing:
             raise InvalidParameterError(f"item {index} has no value for {', '.join(missing)}")
@@ -179,11 +178,13 @@ class ItemCall:
 
     def _name_of(self, item: Item, node: ChatNode) -> str:
         """Return the name of an item: the caller's, or a hash of the request."""
-        if self._key is None:
+        if not callable(self._key):
             request = node.preview_request(self.generator, self._first_settings)
             hasher = new_hasher()
             hasher.update(request.url.encode())
             hasher.update(request.data)
+            if self._key is not None:
+                hasher.update(_read_column(item, self._key))
             return hasher.hexdigest()
         name: object = self._key(item)
         if not isinstance(name, str) or not name.isprintable() or not name:
@@ -198,7 +199,7 @@ class ItemCall:
     def _record_sent(self, key: str, node: ChatNode, turn: int = 1) -> None:
         self._record(lambda journal: journal.record_sent(key, self._ceiling(node), turn))
 
-    def _record(self, write: Callable[[RunJournal], None]) -> None:
+    def _record(self, write: Callable[[Journal], None]) -> None:
         if self._journal is not None and self.problem is None:
             try:
                 write(self._journal)
@@ -214,6 +215,27 @@ class ItemCall:
         """Close the journal."""
         if self._journal is not None:
             self._journal.close()
+
+
+def _read_messages(index: int, item: Mapping[str, JsonValue]) -> ChatNode:
+    """Return the last node of the conversation that an item brings along."""
+    messages = item.get("messages")
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise InvalidParameterError(
+            f"item {index} is a mapping, but the run has no prompt whose placeholders it fills, "
+            "and the item has no list of messages"
+        )
+    return ChatNode.from_messages(messages)[1]
+
+
+def _read_column(item: Item, name: str) -> bytes:
+    """Return the value in a column as one that tells items apart."""
+    value = item.get(name) if isinstance(item, Mapping) else None
+    if isinstance(value, str | Integral):
+        return f"\t{value}".encode()
+    raise InvalidParameterError(
+        f"the key column {name!r} must hold texts or whole numbers, not {value!r:.80}"
+    )
 
 
 def _restore(

@@ -6,11 +6,11 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, Protocol, TypeAlias
 
 import msgspec
 
@@ -20,7 +20,7 @@ from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
 from minillmlib.files import FilePath, close_in_children, open_regular, try_lock
 from minillmlib.tree.records import encode_lossy
 from minillmlib.tree.tree_file import as_storage_error
-from minillmlib.types.costs import Attempt, CostInfo, CostTotal, exact_sum, parse_usd
+from minillmlib.types.costs import EXACT, Attempt, CostInfo, CostTotal, exact_sum, parse_usd
 from minillmlib.types.messages import Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -119,6 +119,19 @@ class SubmittedRecord(_Record, frozen=True, tag="submitted", tag_field="kind"):
     is_certain: bool = True
 
 
+class GrantedRecord(_Record, frozen=True, tag="granted", tag_field="kind"):
+    """The USD that the process of a shard may spend, with all that it has spent.
+
+    `is_lease`: a bank has granted them, and does not know what becomes of them if the process dies.
+    """
+
+    usd: Decimal
+    is_lease: bool = False
+
+    def __post_init__(self) -> None:
+        parse_usd("a share", self.usd, Decimal)
+
+
 class OpenPart(msgspec.Struct):
     """A part that an earlier run submitted, of which some rows have not ended."""
 
@@ -146,12 +159,97 @@ class OpenRow(msgspec.Struct, frozen=True):
 
 
 Record: TypeAlias = (
-    HeaderRecord | SentRecord | SubmittingRecord | SubmittedRecord | DoneRecord | FailedRecord
+    HeaderRecord
+    | SentRecord
+    | SubmittingRecord
+    | SubmittedRecord
+    | DoneRecord
+    | FailedRecord
+    | GrantedRecord
 )
 Ended: TypeAlias = DoneRecord | FailedRecord
 
 BAD_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MiniLLMError)
-_decode = msgspec.json.Decoder(Record).decode
+decode_record = msgspec.json.Decoder(Record).decode
+
+
+class Ledger:
+    """The sum of what a journal records.
+
+    Attributes:
+        spent: The cost of all items that have ended.
+    """
+
+    def __init__(self) -> None:
+        self.spent = CostTotal()
+        self._known = Decimal(0)
+        self._open: dict[str, list[Decimal]] = {}  # the ceilings of what was sent, by its key
+        self._lost: list[Decimal] = []
+
+    @property
+    def maybe_paid(self) -> int:
+        """The number of requests that were sent and whose end is not recorded."""
+        return len(self._lost) + sum(map(len, self._open.values()))
+
+    @property
+    def max_cost(self) -> Decimal:
+        """USD: what is spent, and the ceilings of what is unknown."""
+        return exact_sum([self._known, *self._lost, *chain(*self._open.values())])
+
+    def note_sent(self, record: SentRecord) -> None:
+        """Note a request. A second first one for an item: the process had died before."""
+        if record.turn == 1:
+            self._lost += self._open.pop(record.key, ())
+        self._open.setdefault(record.key, []).append(record.ceiling or Decimal(0))
+
+    def note_submitted(self, keys: Sequence[str]) -> None:
+        """Note that items are in a batch, and no longer asked alone."""
+        for key in keys:
+            self._lost += self._open.pop(key, ())
+
+    def note_end(self, record: Ended) -> None:
+        """Note how an item ended."""
+        ceiling = exact_sum(self._open.pop(record.key, ()))
+        cost = CostTotal.of([CostInfo.of(attempts_of(record))])
+        self.spent += cost
+        known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
+        self._known = EXACT.add(self._known, known)
+
+
+class Journal(Protocol):
+    """The part of a journal that a run uses."""
+
+    spent: CostTotal
+    maybe_paid: int
+    retries_failed: bool
+
+    def key_of(self, name: str) -> str:
+        """Return the key of the next item with this name."""
+
+    def find(self, key: str) -> Ended | None:
+        """Return what became of an item, if it need not be asked again."""
+
+    def record_sent(self, key: str, ceiling: Decimal | None, turn: int) -> None:
+        """Record that a request for an item is about to be sent."""
+
+    def record_done(self, key: str, index: int, turns: tuple[Turn, ...]) -> None:
+        """Record the answer to an item."""
+
+    def record_failed(self, key: str, index: int, error: MiniLLMError) -> None:
+        """Record the failure of an item."""
+
+    def close(self) -> None:
+        """Write everything to the disk at the end of the run."""
+
+
+def next_key(name: str, counts: Counter[str]) -> str:
+    """Return the key of the next item with this name: equal items are counted.
+
+    A tab is in no name, so that no count makes the name of another item.
+    """
+    counts[name] += 1
+    count = counts[name]
+    return name if count == 1 else f"{name}\t{count}"
 
 
 class RunJournal:
@@ -207,37 +305,27 @@ class RunJournal:
 
     def _read(self, file: IO[bytes]) -> None:
         """Read what earlier runs did, and cut off a last line that has no end."""
-        sent: dict[str, list[Decimal]] = {}  # the ceilings of the requests for each open item
-        lost: list[Decimal] = []
-        spent: list[CostTotal] = []
-        committed: list[Decimal] = []
+        ledger = Ledger()
         end = 0
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 break
-            record = _decode_line(line, number, self._name)
+            record = decode_line(line, number, self._name)
             if isinstance(record, SentRecord):
-                if record.turn == 1:
-                    lost += sent.pop(record.key, ())  # at a crash, and asked again since
-                sent.setdefault(record.key, []).append(record.ceiling or Decimal(0))
+                ledger.note_sent(record)
             elif isinstance(record, SubmittingRecord | SubmittedRecord):
-                lost += chain.from_iterable(sent.pop(key, ()) for key in self._note_batch(record))
+                ledger.note_submitted(self._note_batch(record))
             elif isinstance(record, Ended):
                 self.open_rows.pop(record.key, None)
-                ceiling = exact_sum(sent.pop(record.key, ()))
-                cost = CostTotal.of([CostInfo.of(attempts_of(record))])
-                spent.append(cost)
-                committed.append(cost.cost if cost.is_exact else max(cost.cost, ceiling))
+                ledger.note_end(record)
                 self._note(record, end, len(line))
             end += len(line)
         os.ftruncate(self._descriptor, end)
         if end == 0:
             self._append(HeaderRecord(version=VERSION))
-        self.spent = sum(spent, CostTotal())
-        lost += chain.from_iterable(sent.values())
-        self.maybe_paid = len(lost)
+        self.spent, self.maybe_paid = ledger.spent, ledger.maybe_paid
         before = (one.cost for row in self.open_rows.values() for one in row.attempts)
-        self.committed = exact_sum([*committed, *lost, CostTotal.of(before).cost])
+        self.committed = EXACT.add(ledger.max_cost, CostTotal.of(before).cost)
 
     def _note(self, record: Ended, start: int, size: int) -> None:
         if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
@@ -268,13 +356,8 @@ class RunJournal:
             )
 
     def key_of(self, name: str) -> str:
-        """Return the key of the next item with this name: equal items are counted.
-
-        A tab is in no name, so that no count makes the name of another item.
-        """
-        self._counts[name] += 1
-        count = self._counts[name]
-        return name if count == 1 else f"{name}\t{count}"
+        """Return the key of the next item with this name."""
+        return next_key(name, self._counts)
 
     def find(self, key: str) -> Ended | None:
         """Return what became of an item in an earlier run, if it need not be asked again."""
@@ -284,7 +367,7 @@ class RunJournal:
         start, size = place
         os.lseek(self._descriptor, start, os.SEEK_SET)
         with contextlib.suppress(*BAD_RECORD):
-            record = _decode(os.read(self._descriptor, size))
+            record = decode_record(os.read(self._descriptor, size))
             if isinstance(record, Ended) and record.key == key:
                 return record
         raise StorageError(
@@ -315,6 +398,10 @@ class RunJournal:
                 attempts=error.attempts,
             )
         )
+
+    def record_grant(self, usd: Decimal, *, is_lease: bool = False) -> None:
+        """Record how much the process may spend. A share is on the disk then."""
+        self._append(GrantedRecord(usd=usd, is_lease=is_lease), is_urgent=not is_lease)
 
     def _append(self, record: Record, *, is_urgent: bool = False) -> None:
         """Append a line: all of it, or nothing, with a `StorageError`."""
@@ -351,15 +438,20 @@ class RunJournal:
             "run has ended: make room and run it again, and only what is missing is asked"
         )
 
-    def close(self) -> None:
-        """Write everything to the disk and unlock the file. May be called again."""
+    def flush(self) -> None:
+        """Write everything to the disk."""
         if self._descriptor >= 0:
             try:
                 self._sync()
             except OSError as error:
                 raise self._no_room(error) from None
-            finally:
-                self._release()
+
+    def close(self) -> None:
+        """Write everything to the disk and unlock the file. May be called again."""
+        try:
+            self.flush()
+        finally:
+            self._release()
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -376,12 +468,13 @@ def read_records(path: FilePath) -> Iterator[Record]:
     with as_storage_error("read", path), open_regular(path) as file:
         for number, line in enumerate(file, start=1):
             if line.endswith(b"\n"):
-                yield _decode_line(line, number, name)
+                yield decode_line(line, number, name)
 
 
-def _decode_line(line: bytes, number: int, name: str) -> Record:
+def decode_line(line: bytes, number: int, name: str) -> Record:
+    """Return the record of a line of a journal. Raises `StorageError`."""
     try:
-        record: Record = _decode(line)
+        record: Record = decode_record(line)
     except BAD_RECORD as error:
         raise StorageError(
             f"{name!r}: line {number} is no record of a run ({error}); the journal of a "

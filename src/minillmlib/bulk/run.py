@@ -21,6 +21,7 @@ from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
 from minillmlib.bulk.outcome import STOPPING, BulkOutcome, BulkProgress, last_error
 from minillmlib.bulk.width import Width, mark_call, width_for
+from minillmlib.client.observation import BulkRunEmitter, observers_of
 from minillmlib.client.prepare import check_generator
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
@@ -106,6 +107,7 @@ class BulkRun(Generic[T]):
         self._is_fed = False  # no further item is taken
         self._problem: BaseException | None = None  # that ended the run
         self._reported_at = 0.0
+        self._emitter: BulkRunEmitter | None = None  # if anybody observes it
 
     @property
     def width(self) -> Width:
@@ -171,6 +173,7 @@ class BulkRun(Generic[T]):
         if tasks:
             await asyncio_module().wait(tasks)
         self._call.close()
+        self._emit_end()
 
     def __aiter__(self) -> AsyncIterator[BulkOutcome[T]]:
         return self
@@ -200,6 +203,9 @@ class BulkRun(Generic[T]):
         self._call.start_pace()
         self._room, self._arrived = asyncio.Event(), asyncio.Event()
         self._started = time.monotonic()
+        observers = observers_of(self._call.generator)
+        if observers:
+            self._emitter = BulkRunEmitter(observers, self._call.generator, self._count)
         self._feeder = asyncio.ensure_future(self._feed())
         self._feeder.add_done_callback(self._note_input_end)
 
@@ -210,14 +216,21 @@ class BulkRun(Generic[T]):
     def _end(self) -> NoReturn:
         """Raise what ended the run."""
         self._report(is_last=True)
+        self._emit_end()
         if self._problem is not None:
             problem, self._problem = self._problem, None
             raise problem
         raise StopAsyncIteration
 
+    def _emit_end(self) -> None:
+        if self._emitter is not None:
+            self._emitter.end(self._counts["done"], self._counts["failed"], self._problem)
+
     async def _feed(self) -> None:
         """Take items as there is room, and begin to ask each."""
         asyncio = asyncio_module()
+        if self._emitter is not None:
+            self._emitter.adopt()
         items = _each(self._items)
         index = 0
         try:
@@ -417,8 +430,9 @@ def map_complete(  # noqa: PLR0913 - the settings of a run
     model, a spent budget), once the outcomes of the items in flight were delivered.
 
     Args:
-        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. The input may be
-            lazy, also asynchronous, and endless: it is read as there is room.
+        items: Texts, mappings that fill the placeholders of `prompt`, or nodes. Without a `prompt`,
+            a mapping has its conversation as `messages`. The input may be lazy, also asynchronous,
+            and endless: it is read as there is room.
         generator: The model.
         params: The settings of each call.
         prompt: The conversation before each text, or the one whose `{placeholders}` each mapping

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from minillmlib.auth.redaction import Redactor
+from minillmlib.auth.redaction import Redactor, ValueT
 from minillmlib.auth.secret import Secret, protect_header
 from minillmlib.client.http_request import PreparedRequest
 from minillmlib.client.prefill import Prefill
@@ -30,7 +30,7 @@ from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.transport.exchange import Exchange
 from minillmlib.transport.proxy import ENVIRONMENT, find_environment_proxy
 from minillmlib.types.budgets import Reservation
-from minillmlib.types.costs import Attempt, AttemptOutcome, CostOutcome
+from minillmlib.types.costs import FROM_CACHE, Attempt, AttemptOutcome, CostOutcome
 from minillmlib.types.responses import CompletionResponse
 from minillmlib.types.usage import Usage
 
@@ -52,6 +52,7 @@ class PendingAttempt:
 
     response_id = ""
     cost: CostOutcome | None = None
+    cached_cost: CostOutcome | None = None  # of an answer from a cache, when it was paid
     is_unbilled = False  # whether it is known that no work was done
     _has_echo = False  # whether an answer that is no failure shows a secret
 
@@ -72,7 +73,7 @@ class PendingAttempt:
         self._headers = request.headers
         self._report = prepared.report
         self.call = call
-        self._number = number
+        self.number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
         now = time.time()
@@ -128,6 +129,8 @@ class PendingAttempt:
         self, response: CompletionResponse, cost: CostOutcome
     ) -> CompletionResponse:
         """Return the response with its cost, the model that answered and the request's report."""
+        if not self.exchange.was_sent:  # and so it is from a cache
+            self.cached_cost, cost = cost, FROM_CACHE
         origin, report = model_key(self.call.generator), self._report
         return msgspec.structs.replace(response, cost=cost, origin=origin, request_report=report)
 
@@ -188,6 +191,8 @@ class PendingAttempt:
         if self.is_unbilled:
             outcome = AttemptOutcome.DENIED
         cost = cost or self.cost
+        if outcome is AttemptOutcome.NOT_SENT:
+            cost = None
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
         error.request_id = self._id_in_headers(*ID_HEADERS) or error.request_id
@@ -209,7 +214,7 @@ class PendingAttempt:
     ) -> Attempt:
         """Return the record of the attempt, in which, as in its `error`, no secret is left."""
         attempt = Attempt(
-            number=self._number,
+            number=self.number,
             url=self._url,
             model=self.call.generator.model,
             sent_bytes=self._sent_bytes,
@@ -225,6 +230,7 @@ class PendingAttempt:
             error=None if error is None else type(error).__name__,
             cost=cost,
             generator=self.call.generator.name,
+            cached_cost=self.cached_cost,
         )
         if error is not None:
             self._redactor.redact_error(error)
@@ -233,9 +239,9 @@ class PendingAttempt:
             return attempt
         return self._redactor.redact_value(attempt)
 
-    def redact(self, text: str) -> str:
-        """Return a text of the server without the secrets of the request."""
-        return self._redactor.redact(text)
+    def redact(self, value: ValueT) -> ValueT:
+        """Return a text or a value without the secrets of the request."""
+        return self._redactor.redact_value(value)
 
     def redact_record(self, response: CompletionResponse) -> CompletionResponse:
         """Return an answer without secrets in what the server says about it.
@@ -258,13 +264,12 @@ class PendingAttempt:
     def _id_in_headers(self, *names: str) -> str | None:
         """Return the first of these ids that the server sent, as one line."""
         headers = self.exchange.headers
-        for name in names:
-            if name in headers:
-                text = headers[name]
-                # The rest of a secret that is cut is not found.
-                if len(text) > EXCERPT_CHARS or self.shows_secret(text.encode()):
-                    text = self._redactor.redact(text)
-                return excerpt(text)
+        for name in filter(headers.__contains__, names):
+            text = headers[name]
+            # The rest of a secret that is cut is not found.
+            if len(text) > EXCERPT_CHARS or self.shows_secret(text.encode()):
+                text = self._redactor.redact(text)
+            return excerpt(text)
         return None
 
 

@@ -18,6 +18,7 @@ from minillmlib.client.cost_reporting import DONE, Report, report, report_deferr
 from minillmlib.client.deferred_cost import fetch_deferred_costs, lookup_url
 from minillmlib.client.estimate import estimate_call
 from minillmlib.client.http_request import PreparedRequest, build_http_request
+from minillmlib.client.observation import CompletionEmitter, observed_everywhere, observed_here
 from minillmlib.client.pacing import Turn, shared_pace
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call
@@ -84,6 +85,7 @@ class Completion:
     attempts: tuple[Attempt, ...] = ()
     pending: PendingAttempt | None = None
     _retries = 0
+    _repeats = 0  # of the same request
     _quota_taken = 0  # by the last retry
     _auth: Auth | None = None  # of the last attempt; None before the first
     _is_resending = False
@@ -94,6 +96,7 @@ class Completion:
     _origins: tuple[tuple[Call, Reservation | None], ...] = ()  # of the attempts
     _reservation: Reservation | None = None  # of the attempt that is being started
     _turn: Turn | None = None  # with a pace
+    emitter: CompletionEmitter | None = None  # if anybody observes it
 
     def __init__(self, call: Call) -> None:
         self.call = call  # with a correction turn, if an answer was rejected
@@ -105,6 +108,8 @@ class Completion:
         except RuntimeError as error:
             raise no_loop_error(error) from None
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
+        if observed_everywhere or observed_here.get() or call.generator.observers:
+            self.emitter = CompletionEmitter(call)
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,7 +129,9 @@ class Completion:
         call = self.call
         try:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, repeats=self._repeats
+            )
         except MiniLLMError as error:
             if self._auth is None:
                 self._record_unasked(error)
@@ -132,7 +139,9 @@ class Completion:
         pace = call.settings.pace
         if pace is not None and await self._wait_in_line(pace, prepared) > FRESH_SECS:
             await self._renew_token()
-            prepared = build_http_request(call, on_new_connection=self._is_resending)
+            prepared = build_http_request(
+                call, on_new_connection=self._is_resending, repeats=self._repeats
+            )
         budget, reservation = call.settings.budget, None
         if budget is not None:
             estimate = estimate_call(call, prepared.body, prepared.request.body)
@@ -141,6 +150,8 @@ class Completion:
         number = len(self.attempts) + 1
         self.pending = PendingAttempt(number, call, prepared, reservation)
         self._reservation = None
+        if self.emitter is not None:
+            self.emitter.start_attempt(self.pending, prepared)
         return self.pending
 
     async def _wait_in_line(self, pace: Pace, prepared: PreparedRequest) -> float:
@@ -239,6 +250,8 @@ class Completion:
             retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
         response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        if self.emitter is not None:
+            self.emitter.response = response
         prefix = pending.prefix
         if response.usage is not None and response.usage.prompt_tokens >= MIN_RECORDED_TOKENS:
             prefix = record_prompt(call, self._auth, response, prefix)
@@ -265,6 +278,7 @@ class Completion:
                 self._fall_back(error)
             else:
                 self._retries += 1
+                self._repeats = self._repeats + 1 if self.call is self._original else 0
                 await asyncio_module().sleep(delay)
 
     def _fall_back(self, error: MiniLLMError) -> None:
@@ -284,7 +298,7 @@ class Completion:
     def _begin(self, call: Call) -> None:
         """Begin with the call of a fallback, of which nothing was sent or retried yet."""
         self.call = self._original = call
-        self._retries = self._quota_taken = 0
+        self._retries = self._repeats = self._quota_taken = 0
         self._auth = self._turn = None
         self._is_resending = self._has_renewed = False
 
@@ -303,6 +317,8 @@ class Completion:
     def give_up(self, error: MiniLLMError) -> NoReturn:
         """Raise what ends the completion, with the record of all attempts."""
         self.record_failure(error)
+        if self.emitter is not None:
+            self.emitter.error = error
         error.attempts = self.attempts
         hide_frames(error)
         if isinstance(error, BudgetExceededError) or not (self._retries or self._failures):
@@ -334,6 +350,8 @@ class Completion:
             self._auth = None  # a task or an error may keep this completion
             self._report = DONE  # so that a callback which leads here again is not called again
             self._report = self._start_report()
+            if self.emitter is not None:
+                self.emitter.end(self.attempts)
         return self._report
 
     def _settle_open(self) -> None:
@@ -375,6 +393,8 @@ class Completion:
         self.attempts += (attempt,)
         self._origins += ((self.call, reservation),)
         _log(attempt)
+        if self.emitter is not None:
+            self.emitter.end_attempt(attempt)
 
     def _start_report(self) -> Report:
         settings = self.call.settings
@@ -391,8 +411,10 @@ class Completion:
         return DONE if callback is None else report(callback, known)
 
     async def _fetch_deferred_costs(self) -> CostInfo:
-        calls = [call for call, _ in self._origins]
-        self.attempts = await fetch_deferred_costs(calls, self.attempts)
+        calls, known = [call for call, _ in self._origins], self.attempts
+        self.attempts = await fetch_deferred_costs(calls, known)
+        if self.emitter is not None:
+            self.emitter.update_costs(known, self.attempts)
         for (_, reservation), attempt in zip(self._origins, self.attempts, strict=True):
             if reservation is not None:
                 reservation.settle(attempt.cost)

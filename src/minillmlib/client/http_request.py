@@ -50,8 +50,10 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     prefix: EncodedPrefix | None
 
 
-def build_http_request(call: Call, *, on_new_connection: bool = False) -> PreparedRequest:
-    """Return the request for `call`.
+def build_http_request(
+    call: Call, *, on_new_connection: bool = False, repeats: int = 0
+) -> PreparedRequest:
+    """Return the request for `call`, which was sent as often before.
 
     The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
@@ -66,9 +68,10 @@ def build_http_request(call: Call, *, on_new_connection: bool = False) -> Prepar
         on_new_connection=on_new_connection,
         proxy=generator.proxy,
         max_header_bytes=generator.limits.header_bytes,
+        repeats=repeats,
     )
     request = _ask_provider("finalize the request", provider.finalize, request, auth)
-    secrets = _secrets_for(generator, auth)
+    secrets = secrets_for(generator, auth)
     if secrets:
         _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
@@ -81,15 +84,17 @@ class RequestPreview(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it would be sent, without its secrets.
 
     Attributes:
-        url: Its address; the method is POST.
+        url: Its address.
         headers: Its headers; a secret value is "[hidden]". That of a credential which
             cannot be resolved is omitted.
         data: Its body.
+        method: Its method.
     """
 
     url: str
     headers: dict[str, str]
     data: bytes
+    method: str = "POST"
 
     @property
     def body(self) -> JsonObject:
@@ -144,7 +149,7 @@ def build_api_request(call: Call, wanted: ApiRequest) -> PreparedRequest:
     """Return a request to the generator's server that is no completion, with its credential."""
     generator = call.generator
     auth = generator.credential.resolve()
-    secrets = _secrets_for(generator, auth)
+    secrets = secrets_for(generator, auth)
     if secrets:
         _check_destination(wanted.url, generator)
     headers = {name.lower(): (name, value) for name, value in _merge_headers(call, auth)}
@@ -303,7 +308,7 @@ def _auth_headers(provider: Provider, auth: Auth) -> list[tuple[str, HeaderValue
     return [(name, Secret(value) if text and text in value else value) for name, value in headers]
 
 
-def _secrets_for(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
+def secrets_for(generator: GeneratorInfo, auth: Auth) -> tuple[Secret, ...]:
     """Return what goes to the generator's own server only."""
     values = (auth.secret(), *(value for _, value in generator.headers))
     return tuple([value for value in values if isinstance(value, Secret)])

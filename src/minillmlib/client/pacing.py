@@ -17,7 +17,7 @@ from minillmlib.errors import MiniLLMError, RateLimitError, RequestTimeoutError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.transport.timeout import Timeout, TimeoutScope
 from minillmlib.types.costs import Attempt, AttemptOutcome
-from minillmlib.types.limits import RateLimits
+from minillmlib.types.limits import NO_LIMITS
 from minillmlib.types.pace import Pace
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Turn:
     ) -> None:
         """Tell the pace how an attempt ended."""
         pace, request, now = self._pace, self._request, self._loop.time()
-        limits = RateLimits()
+        limits = NO_LIMITS
         with contextlib.suppress(Exception):  # the provider may be the caller's own
             limits = self._call.generator.provider.limits_of(headers)
         if isinstance(error, RateLimitError):
@@ -92,8 +92,8 @@ class Turn:
 
     def leave(self) -> None:
         """Leave the line, or give back what was not sent."""
-        self._pace.leave(self._request)
-        self._serve()
+        if self._pace.leave(self._request):
+            self._serve()
 
     def _max_output_tokens(self, prepared: PreparedRequest) -> int | None:
         call = self._call
@@ -106,10 +106,13 @@ class Turn:
         if not self._loop.is_running():  # a stream is dropped at the end of its program
             return
         timers: dict[Pace, _Timer] = vars(self._loop).setdefault("_minillmlib_paces", {})
-        timer = timers.get(self._pace)
+        now = self._loop.time()
+        delay, timer = self._pace.serve(now), timers.get(self._pace)
         if timer is None:
+            if delay is None:  # as mostly: nobody waits
+                return
             timer = timers[self._pace] = _Timer(self._pace, self._loop, timers)
-        timer.serve()
+        timer.set(now, delay)
 
 
 def wake(loop: AbstractEventLoop, decided: Event) -> None:
@@ -120,6 +123,13 @@ def wake(loop: AbstractEventLoop, decided: Event) -> None:
         loop.call_soon_threadsafe(decided.set)
 
 
+def serve_line(pace: Pace) -> None:
+    """Let go what may go in the running event loop, after the pace has got more."""
+    timer = vars(asyncio_module().get_running_loop()).get("_minillmlib_paces", {}).get(pace)
+    if timer is not None:
+        timer.serve()
+
+
 class _Timer:
     """The one timer of a line in an event loop, as long as anybody waits."""
 
@@ -127,10 +137,8 @@ class _Timer:
         self._pace, self._loop, self._timers = pace, loop, timers
         self._handle: TimerHandle | None = None
 
-    def serve(self) -> None:
-        """Let go what may go, now and later."""
-        now = self._loop.time()
-        delay = self._pace.serve(now)
+    def set(self, now: float, delay: float | None) -> None:
+        """Let go what may go in `delay` seconds, or end if nobody waits."""
         handle = self._handle
         if delay is None:
             self._timers.pop(self._pace, None)
@@ -144,7 +152,8 @@ class _Timer:
 
     def _on_timer(self) -> None:
         self._handle = None
-        self.serve()
+        now = self._loop.time()
+        self.set(now, self._pace.serve(now))
 
 
 _shared: WeakKeyDictionary[AbstractEventLoop, OrderedDict[object, Any]] = WeakKeyDictionary()

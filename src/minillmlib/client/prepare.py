@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter, is_, is_not
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -293,8 +294,13 @@ def unpriced_keys(call: Call, body: Mapping[str, JsonValue]) -> list[str]:
 def model_key(generator: GeneratorInfo) -> str:
     """Return the key of a provider and model, for the parts that only they can read."""
     provider = generator.provider
-    host = f"@{urlsplit(generator.base_url).netloc}" if provider.capabilities.is_generic else ""
-    return f"{type(provider).__name__}:{generator.model}{host}"
+    url = generator.base_url if provider.capabilities.is_generic else None
+    return _join_key(type(provider).__name__, generator.model, url)
+
+
+@lru_cache(maxsize=64)
+def _join_key(provider: str, model: str, url: str | None) -> str:
+    return f"{provider}:{model}" + ("" if url is None else f"@{urlsplit(url).netloc}")
 
 
 def _drop_foreign_parts(

@@ -54,6 +54,11 @@ def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usag
     )
 
 
+def has_standard_price(raw: JsonObject) -> bool:
+    """Whether nothing beside the record of counts says that the price is not the standard one."""
+    return not any(_find_value(key, raw, {}) for key in STANDARD)
+
+
 def _find_value(key: str, raw: JsonObject, record: JsonObject) -> str | None:
     """Return the value of a key as text, or None if it means the standard price."""
     value = record.get(key, raw.get(key))

@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import cache
 
 from minillmlib.json_value import JsonValue
-from minillmlib.types.limits import RateLimits
+from minillmlib.types.limits import NO_LIMITS, RateLimits
 
 MAX_COUNT = 2**53
 MAX_CHARS = 40  # of a header that we read
@@ -62,8 +62,11 @@ def parse_rate_limits(
     headers: Mapping[str, str], pattern: str = "x-ratelimit-{fact}-{of}"
 ) -> RateLimits:
     """Return the quota in headers that are named by `pattern`; a value that is odd gives None."""
+    names = _headers_of(pattern)
+    if headers.keys().isdisjoint(names):  # as of servers without any
+        return NO_LIMITS
     found: dict[str, int | float] = {}
-    for field, header in _headers_of(pattern):
+    for header, field in names.items():
         text = headers.get(header)
         if text is not None:
             is_time = field.startswith("seconds")
@@ -74,15 +77,15 @@ def parse_rate_limits(
 
 
 @cache
-def _headers_of(pattern: str) -> list[tuple[str, str]]:
-    """Return each field of `RateLimits` with a header that has it."""
+def _headers_of(pattern: str) -> dict[str, str]:
+    """Return the headers, each with the field of `RateLimits` that it has."""
     facts = {"limit": "limit", "remaining": "remaining", "reset": "seconds_to_reset"}
-    return [
-        (f"{field}_{kind}", pattern.format(fact=fact, of=name))
+    return {
+        pattern.format(fact=fact, of=name): f"{field}_{kind}"
         for kind, names in _KINDS.items()
         for name in names
         for fact, field in facts.items()
-    ]
+    }
 
 
 def _count(text: str) -> int | None:

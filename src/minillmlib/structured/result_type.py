@@ -88,6 +88,14 @@ class ResultType(Generic[T]):
             return self._reader.read(value, "$", Reading())
         raise MisfitError((f"Object missing required field `{KEY}`", "$"))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ResultType):
+            return NotImplemented
+        return bool(self.kind == other.kind)
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
     def __reduce__(self) -> tuple[type[ResultType[T]], tuple[JsonValue]]:
         return ResultType, (self.kind,)
 

@@ -4,18 +4,24 @@ Only the transport is replaced, so the production code builds requests and reads
 """
 
 from minillmlib.testing.conformance import ProviderCase, check_provider
+from minillmlib.testing.network import forbid_network
 from minillmlib.testing.scripted import (
     ScriptedReply,
     ScriptedTransport,
     use_transport,
+    without_keys,
     without_retries,
 )
+from minillmlib.testing.sent_request import SentRequest
 
 __all__ = [
     "ProviderCase",
     "ScriptedReply",
     "ScriptedTransport",
+    "SentRequest",
     "check_provider",
+    "forbid_network",
     "use_transport",
+    "without_keys",
     "without_retries",
 ]

@@ -45,6 +45,7 @@ from minillmlib.transport.connect_failures import (
     find_tls_failure,
     tls_error,
 )
+from minillmlib.transport.guard import check_host
 from minillmlib.transport.proxy import ENVIRONMENT, Proxy, find_environment_proxy, parse_proxy
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class _Connector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the signature of the base class
     ) -> "Connection":
+        check_host(req.url.host)
         context = _context.get()
         connection = await super().connect(req, traces, timeout)
         while not context.is_on_new_connection:

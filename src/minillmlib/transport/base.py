@@ -32,7 +32,8 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `method` is `POST` for completions; cost lookups and batches have others, too. If
     `on_new_connection` is set, an engine that pools connections opens a new one. `proxy` is that
-    of the generator, and `max_header_bytes` the limit on the headers of the response.
+    of the generator, and `max_header_bytes` the limit on the headers of the response. `repeats` is
+    how often the completion has sent the same before, None if the request is no completion.
     """
 
     url: str
@@ -42,6 +43,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     on_new_connection: bool = False
     proxy: ProxySetting = ENVIRONMENT
     max_header_bytes: int = Limits().header_bytes
+    repeats: int | None = None
 
     def expose_headers(self) -> list[tuple[str, str]]:
         """Return the headers as plain text, secrets included, for the moment of writing them."""
@@ -51,19 +53,24 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
     def __repr__(self) -> str:
-        return f"HttpRequest(url={self._shown_url!r}, body={len(self.body)} bytes)"
+        return f"HttpRequest(url={self.shown_url!r}, body={len(self.body)} bytes)"
 
     def __rich_repr__(self) -> list[tuple[str, JsonValue]]:
-        return [("url", self._shown_url), ("headers", self.headers), ("bytes", len(self.body))]
+        return [("url", self.shown_url), ("headers", self.headers), ("bytes", len(self.body))]
 
     @property
-    def _shown_url(self) -> str:
+    def shown_url(self) -> str:
+        """The address, with "[hidden]" for what follows a "?"."""
         path, mark, _ = self.url.partition("?")  # some services want their key behind it
         return f"{path}?{HIDDEN}" if mark else path
 
 
 class HttpResponse(Protocol):
-    """The status and headers of a response, and its body piece by piece."""
+    """The status and headers of a response, and its body piece by piece.
+
+    A response for which nothing was sent, such as that of a cache, says so by an attribute
+    `was_sent`, which is False: then nothing is billed.
+    """
 
     @property
     def status(self) -> int:

@@ -58,6 +58,10 @@ class Exchange:
         self._limits = limits
         self._scope = TimeoutScope()
 
+    def wrap_transport(self, wrap: Callable[[Transport], Transport]) -> None:
+        """Send through what `wrap` makes of the transport."""
+        self._transport = wrap(self._transport)
+
     @property
     def waited_secs(self) -> float:
         """The duration of the last wait."""
@@ -187,6 +191,7 @@ class Exchange:
             self.was_sent = was_sent(error)
             raise
         self._read, self.headers = response.read, response.headers
+        self.was_sent = getattr(response, "was_sent", True)
         self.status = response.status
         if self.is_closed:
             response.close()

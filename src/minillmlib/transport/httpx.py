@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from minillmlib.errors import (
     ConnectError,
@@ -32,6 +33,7 @@ from minillmlib.transport.base import (
     translate_error,
 )
 from minillmlib.transport.connect_failures import blocked_error, find_tls_failure, tls_error
+from minillmlib.transport.guard import check_host
 from minillmlib.transport.proxy import ENVIRONMENT, ProxySetting, expose_proxy, parse_proxy
 
 try:
@@ -72,7 +74,7 @@ class HttpxTransport:
 
         `on_new_connection` is ignored: httpx2 chooses the connection.
         """
-        context = _RequestContext()
+        context = _RequestContext(request.url)
         started_at = time.monotonic()
         failure: BaseException
         proxy = None
@@ -162,8 +164,9 @@ class _ProxyClients:
 class _RequestContext:
     """The state of the request in progress, as httpx2 reports it."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self.is_on_new_connection = self.was_sent = self.has_begun = False
+        self._url = url
         self._connection: httpcore2.AsyncNetworkStream | None = None
 
     def abandon(self) -> None:
@@ -172,7 +175,9 @@ class _RequestContext:
             _close_soon(self._connection.aclose())
 
     async def trace(self, event: str, info: JsonObject) -> None:
-        self.has_begun = True
+        if not self.has_begun:  # a mock never reports, so it is not asked
+            self.has_begun = True
+            check_host(urlsplit(self._url).hostname)
         if event == "connection.connect_tcp.started":
             self.is_on_new_connection = True
         elif event == "connection.connect_tcp.complete":

@@ -35,7 +35,7 @@ from minillmlib.tree.tool_loop import Tool, ToolLoop, ToolRun
 from minillmlib.tree.tree import NO_NODE, Tree
 from minillmlib.tree.tree_file import as_storage_error, load_tree, save_tree
 from minillmlib.types.caching import CachePlan, CacheVerdict
-from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal
+from minillmlib.types.costs import CostEstimate, CostInfo, CostTotal, TokenPrice
 from minillmlib.types.media import Media
 from minillmlib.types.messages import CacheTtl, ContentPart, Message, Role
 from minillmlib.types.parameters import (
@@ -961,7 +961,8 @@ class ChatNode:
         if not named:
             return params
         settings = node_parameters(params)
-        values = {**self._given_kwargs(), **settings.format_kwargs}
+        values = {name: value for name, value in named.items() if value is not None}
+        values |= settings.format_kwargs
         missing = [name for name in named if name not in values]
         if missing:
             raise InvalidParameterError(
@@ -984,6 +985,18 @@ class ChatNode:
     def subtree_cost(self) -> CostTotal:
         """Sum the costs of this node and everything below it, each node once. O(nodes)."""
         return self._tree.cost(self._tree.store.depth_first(self._index))
+
+    def reprice(self, price: TokenPrice) -> CostTotal:
+        """Return what this node and everything below it would have cost at another price. O(nodes).
+
+        The tokens stay those that were counted: see `CostInfo.reprice`.
+
+        Examples:
+            >>> answer = run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
+            >>> print(answer.root_node.reprice(TokenPrice(3, 15)))
+            $0.000045
+        """
+        return self._tree.reprice(self._tree.store.depth_first(self._index), price)
 
     def estimate_cost(
         self, generator: GeneratorInfo, params: ParametersLike = None

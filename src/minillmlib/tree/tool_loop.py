@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar
 
 import msgspec
 
+from minillmlib.client.observation import ToolLoopEmitter, observers_of
 from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import (
@@ -25,7 +26,13 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonValue
 from minillmlib.locks import fork_safe_lock
 from minillmlib.structured.signature import code_of
-from minillmlib.types.messages import PARTS, ContentPart, MessageContent, TextPart
+from minillmlib.types.messages import (
+    PARTS,
+    ContentPart,
+    MessageContent,
+    TextPart,
+    content_text,
+)
 from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 from minillmlib.types.responses import StreamChunk
 from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, ToolLike, as_tool
@@ -245,6 +252,7 @@ class ToolRun(Generic[NodeT]):
         self._stream: StreamingCompletion[NodeT] | None = None  # of the answer that arrives
         self._running: deque[_RunningCall] = deque()
         self._problem: Exception | None = None  # raised once all results are in the tree
+        self._emitter: ToolLoopEmitter | None = None  # if anybody observes it
         self._events: deque[ToolEvent] = deque()  # not yet taken by the caller
 
     @property
@@ -299,27 +307,49 @@ class ToolRun(Generic[NodeT]):
 
     async def _step(self) -> None:
         """Take the next step of the loop, which adds events or ends it."""
-        if not self._is_begun and self._loop.deadline_secs is not None:
-            self._ends = _now() + self._loop.deadline_secs
+        if not self._is_begun:
+            self._begin()
         self._is_begun = self._is_busy = True
         try:
-            if self._stream is not None:
-                await self._read(self._stream)
-            elif self._running:
-                await self._take_result(self._running[0])
+            if self._emitter is None:
+                await self._advance()
             else:
-                await self._go_on()
+                with self._emitter.as_parent():
+                    await self._advance()
         except Exception as error:
             self._is_over = True
             self._why_broken = f"it failed ({type(error).__name__}: {error})"
             self._end_running()
+            self._emit_end(error)
             raise
-        except BaseException:
+        except BaseException as error:
             self._why_broken = "its reader was cancelled or interrupted"
+            self._emit_end(error)
             self._leave()
             raise
         finally:
             self._is_busy = False
+            if self._is_over:
+                self._emit_end()
+
+    def _begin(self) -> None:
+        if self._loop.deadline_secs is not None:
+            self._ends = _now() + self._loop.deadline_secs
+        observers = observers_of(self._generator)
+        if observers:
+            self._emitter = ToolLoopEmitter(observers, self._generator, tuple(self._tools))
+
+    def _emit_end(self, error: BaseException | None = None) -> None:
+        if self._emitter is not None:
+            self._emitter.end(self._turns, error)
+
+    async def _advance(self) -> None:
+        if self._stream is not None:
+            await self._read(self._stream)
+        elif self._running:
+            await self._take_result(self._running[0])
+        else:
+            await self._go_on()
 
     async def _go_on(self) -> None:
         if self._problem is not None:
@@ -446,6 +476,7 @@ class ToolRun(Generic[NodeT]):
         self._asking, calls = open_calls(self._node)
         for place, call in calls.items():
             self._add_result(call, self._cancelled_result(place))
+        self._emit_end()
 
     def _end_running(self) -> None:
         """Cancel the tools that run, and add a result for each call."""
@@ -482,31 +513,43 @@ class ToolRun(Generic[NodeT]):
         return None
 
     async def _run_call(self, place: int, call: ToolCall, width: "Semaphore") -> _Result:
-        asyncio, limit = asyncio_module(), self._loop.tool_timeout_secs
         async with width:
             with _starting:
                 known = self._known_result(place, call) or self._note_start(place)
             if known is not None:
                 return known
-            tool, clock = self._tools[call.name], asyncio.timeout(limit)
+            tool = self._tools[call.name]
             assert isinstance(tool, Tool)
-            problem: Exception
-            try:
-                async with clock:
-                    runs_here = is_async(tool.run)
-                    value = tool.run(call) if runs_here else await _run_in_thread(tool.run, call)
-                    if inspect.isawaitable(value):
-                        value = await value
-                return _Result(_as_content(value, self._loop.max_result_chars))
-            except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
-                problem = error
-                if isinstance(error, TimeoutError) and clock.expired():
-                    problem = ToolError(f"{call.name} did not end within {limit} s")
+            if self._emitter is None:
+                return await self._call_tool(tool, call)
+            with self._emitter.watch_tool(call) as note_end:
+                result = await self._call_tool(tool, call)
+                note_end(content_text(result.content), result.error)
+            return result
+
+    async def _call_tool(self, tool: Tool, call: ToolCall) -> _Result:
+        limit = self._loop.tool_timeout_secs
+        clock = asyncio_module().timeout(limit)
+        problem: Exception
+        try:
+            async with clock:
+                runs_here = is_async(tool.run)
+                value = tool.run(call) if runs_here else await _run_in_thread(tool.run, call)
+                if inspect.isawaitable(value):
+                    value = await value
+            return _Result(_as_content(value, self._loop.max_result_chars))
+        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model
+            problem = error
+            if isinstance(error, TimeoutError) and clock.expired():
+                problem = ToolError(f"{call.name} did not end within {limit} s")
         return _failure(_cut(_describe(problem), self._loop.max_result_chars), problem)
 
     def __del__(self) -> None:
         is_begun = getattr(self, "_is_begun", False)
-        if is_begun and not self._is_over and self._stream is None:  # which warns, too
+        if not is_begun or self._is_over:
+            return
+        self._emit_end()
+        if self._stream is None:  # which warns, too
             warnings.warn(
                 "a tool run was dropped before its end; use `async with` to leave early",
                 ResourceWarning,

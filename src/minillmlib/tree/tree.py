@@ -35,7 +35,7 @@ from minillmlib.tree.records import (
     new_hasher,
     node_content,
 )
-from minillmlib.types.costs import CostTotal
+from minillmlib.types.costs import CostTotal, TokenPrice
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
@@ -418,7 +418,7 @@ class Tree:
         store = NodeStore()
         self.nodes = _Nodes(store, NodeIds(store), {}, {}, {})
         self._journals: dict[int, TreeJournal] = {}  # by the root of the tree that they record
-        self._prefix_cache = EncodedPrefixCache()
+        self._prefix_cache: EncodedPrefixCache | None = None
         self._detaching: tuple[int, int] | None = None  # a node and its parent, until all is done
 
     @property
@@ -442,7 +442,7 @@ class Tree:
         """Take over the nodes of a copy that was added to, and record changes of `root`'s tree."""
         other.store.share_lock(self.store)
         self.nodes = other.nodes
-        self._prefix_cache = EncodedPrefixCache()
+        self._prefix_cache = None
         self._journals[root] = journal
 
     def lock_to_change(self) -> threading.RLock:
@@ -526,7 +526,7 @@ class Tree:
             self._write_journal(parent)
 
     def _complete_detach(self, index: int, parent: int) -> None:
-        self._prefix_cache = EncodedPrefixCache()  # it counts messages from the root
+        self._prefix_cache = None  # it counts messages from the root
         self._note_change(DetachRecord, index, parent)
         self.ids.former_parents[index] = self.ids.get(parent)
         self.store.detach(index, parent)
@@ -537,10 +537,19 @@ class Tree:
         responses = map(self.store.responses.get, indexes)
         return sum((r.total_cost for r in responses if r is not None), CostTotal())
 
+    def reprice(self, indexes: Iterable[int], price: TokenPrice) -> CostTotal:
+        """Return what these nodes would have cost at another price."""
+        responses = map(self.store.responses.get, indexes)
+        return sum((r.reprice(price) for r in responses if r is not None), CostTotal())
+
     @property
     def prefix_cache(self) -> EncodedPrefixCache | None:
         """The encoded messages of long conversations, or None if breakpoints change them."""
-        return None if self.nodes.breakpoints else self._prefix_cache
+        if self.nodes.breakpoints:
+            return None
+        if self._prefix_cache is None:  # as of most trees, whose threads are short
+            self._prefix_cache = EncodedPrefixCache()
+        return self._prefix_cache
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""

@@ -14,12 +14,15 @@ from minillmlib.types.costs import (
     CostEstimate,
     CostOutcome,
     CostResolution,
+    equal_shares,
     exact_sum,
     parse_usd,
 )
-from minillmlib.types.values import check_kind
+from minillmlib.types.values import check_count, check_kind
 
 Wake = Callable[[], object]
+
+_INFINITE = Decimal("Infinity")
 
 
 class Budget:
@@ -81,6 +84,20 @@ class Budget:
         """Return a smaller budget within this one."""
         return Budget(limit, parent=self)
 
+    def split(self, count: int) -> "list[Budget]":
+        """Return so many budgets with equal shares, for processes that spend apart.
+
+        The sum of the shares is exactly the limit. Raises `InvalidParameterError` if anything is
+        spent or reserved already, or if there is a parent, which no share could ask.
+        """
+        check_count(count)
+        if self.parent is not None or self._account.sums != _Sums():
+            raise InvalidParameterError(
+                "only a budget without a parent, of which nothing is spent or reserved yet, can "
+                "be split: make a new one of what remains"
+            )
+        return [Budget(share) for share in equal_shares(self.limit, count)]
+
     def charge(self, amount: Decimal) -> None:
         """Count an amount that was paid elsewhere as spent, here and in every parent."""
         amount = parse_usd("an amount to charge", amount, Decimal | int)
@@ -133,7 +150,7 @@ class Budget:
         raise InvalidParameterError(
             "a budget cannot be pickled or copied, because its copies would spend the same money "
             "again; parameters that hold it are copied by replace(), and pickled after "
-            "replace(budget=None): give each process its share, Budget(limit / processes)"
+            "replace(budget=None): give each process its share, of split(processes)"
         )
 
     def __repr__(self) -> str:
@@ -350,6 +367,62 @@ class _Queue:
         held.discard(reservation)
         if not held:
             self.held.pop(owner, None)
+
+
+class LeasedBudget(Budget):
+    """A budget whose limit grows as somebody else grants.
+
+    A request that does not fit waits until that one says that no more may come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._queue = self._patient = _PatientQueue()
+
+    @property
+    def shortfall(self) -> Decimal:
+        """USD that the requests in line need beyond what remains; 0 if none waits."""
+        with self._queue.lock:
+            line = exact_sum(self._patient.ceilings())
+            return max(EXACT.subtract(line, self._account.remaining), ZERO) if line else ZERO
+
+    @property
+    def unspent(self) -> Decimal:
+        """USD that were granted and are not spent."""
+        with self._queue.lock:
+            return max(EXACT.add(self._account.remaining, self._account.sums.reserved), ZERO)
+
+    def grow(self, amount: Decimal, *, may_come: bool) -> Decimal:
+        """Add an amount and serve the line. Return what is of no use to it, and no longer here."""
+        with self._queue.lock:
+            self._set_limit(EXACT.add(self.limit, amount))
+            self._queue.serve()
+            unused = self.shrink() if any(self._patient.ceilings()) else ZERO
+            self._patient.may_grow = may_come or amount > unused or self._account.sums.requests > 0
+            self._queue.serve()
+            return unused
+
+    def shrink(self) -> Decimal:
+        """Remove what is neither spent nor reserved; return it."""
+        with self._queue.lock:
+            unused = max(self._account.remaining, ZERO)
+            self._set_limit(EXACT.subtract(self.limit, unused))
+            return unused
+
+    def _set_limit(self, limit: Decimal) -> None:
+        self.limit = self._account.limit = limit
+
+
+class _PatientQueue(_Queue):
+    """A queue in which whatever does not fit waits as long as the limit may grow."""
+
+    may_grow = True
+
+    def ceilings(self) -> list[Decimal]:
+        return [one.ceiling for one in self._waiting if one.is_waiting]
+
+    def _available(self, account: _Account, owner: object) -> Decimal:
+        return _INFINITE if self.may_grow else super()._available(account, owner)
 
 
 def _dollars(amount: Decimal) -> str:

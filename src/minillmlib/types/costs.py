@@ -247,12 +247,31 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         """Whether it is not known at all what the request cost."""
         return self.resolution is CostResolution.UNKNOWN
 
+    def reprice(self, price: TokenPrice) -> "CostOutcome":
+        """Return the cost of the same tokens at another price. See `CostInfo.reprice`."""
+        if not isinstance(price, TokenPrice):
+            raise InvalidParameterError(
+                f"a price must be a TokenPrice, not {type(price).__name__}: does the generator "
+                "have one (with_token_price, with_published_price)?"
+            )
+        if self == FROM_CACHE:
+            return self
+        usage = self.usage
+        if usage is None or not usage.prompt_tokens:  # not counted, though the cost may be known
+            least = price.cost_of(self.minimum_usage or Usage())
+            return self.unknown(minimum_usage=self.minimum_usage, minimum_cost=least)
+        if not price.has_rates_for(usage):
+            return self.unpriced(usage)
+        return self.resolved(price.cost_of(usage), usage, source=price.source)
+
     def shares(self, count: int) -> "list[CostOutcome]":
         """Return `count` outcomes with equal parts of this cost, whose sum is exact.
 
         `usage` stays that of the whole request: nothing says whose its tokens are.
         """
-        amounts = zip(_shares(self.cost, count), _shares(self.minimum_cost, count), strict=True)
+        amounts = zip(
+            equal_shares(self.cost, count), equal_shares(self.minimum_cost, count), strict=True
+        )
         return [
             msgspec.structs.replace(self, cost=cost, minimum_cost=minimum)
             for cost, minimum in amounts
@@ -292,7 +311,10 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         )
 
 
-def _shares(amount: Decimal, count: int) -> list[Decimal]:
+FROM_CACHE = CostOutcome.resolved(ZERO, Usage(), source="an answer cache")
+
+
+def equal_shares(amount: Decimal, count: int) -> list[Decimal]:
     """Return equal parts of an amount; the first has what the division leaves."""
     unit = Decimal(1).scaleb(min(_exponent(amount), 0) - SHARE_DIGITS)
     part = EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
@@ -411,6 +433,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `cost` is None if nothing can have been billed. `share_of` is the number of answers that the
     request was for: with several, `cost` is the share of one, while `usage` counts for all.
     `generator` is the name of the generator, which with a fallback tells who was asked.
+    `cached_cost` is set if the answer came from a cache: what it cost when it was paid for, which
+    no sum counts again; `cost` is then 0.
     """
 
     number: int
@@ -427,19 +451,38 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost: CostOutcome | None = None
     share_of: int = 1
     generator: str = ""
+    cached_cost: CostOutcome | None = None
 
     def shares(self, count: int) -> "list[Attempt]":
         """Return the attempt once for each of `count` answers, with equal parts of its cost.
 
         The parts are exact: their sum is the cost.
         """
-        costs = [None] * count if self.cost is None else self.cost.shares(count)
-        return [msgspec.structs.replace(self, cost=cost, share_of=count) for cost in costs]
+        parts = (
+            [None] * count if cost is None else cost.shares(count)
+            for cost in (self.cost, self.cached_cost)
+        )
+        return [
+            msgspec.structs.replace(self, cost=cost, share_of=count, cached_cost=cached)
+            for cost, cached in zip(*parts, strict=True)
+        ]
+
+    @property
+    def is_from_cache(self) -> bool:
+        """Whether the answer came from a cache, and nothing was sent."""
+        return self.cached_cost is not None
 
     @property
     def was_sent(self) -> bool:
         """Whether any part of the request may have reached the server."""
-        return self.outcome is not AttemptOutcome.NOT_SENT
+        return self.outcome is not AttemptOutcome.NOT_SENT and not self.is_from_cache
+
+    def reprice(self, price: TokenPrice) -> CostOutcome | None:
+        """Return what the request would have cost at another price. See `CostInfo.reprice`.
+
+        The share of one of several answers is rounded up.
+        """
+        return self.cost and self.cost.reprice(price).shares(self.share_of)[0]
 
 
 class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -480,6 +523,21 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
             resolution=next((gap for gap in gaps if gap in resolutions), CostResolution.RESOLVED),
             attempts=attempts,
         )
+
+    def reprice(self, price: TokenPrice) -> CostTotal:
+        """Return what the same tokens would have cost at another price.
+
+        Another model would count other tokens and write other answers, so this is no forecast.
+        What had no counts stays unknown, and tokens for which `price` has no rate are unpriced, as
+        are fees besides the tokens. Answers from a cache cost nothing again.
+
+        Examples:
+            >>> generator = GeneratorInfo.openai("gpt-4o-mini")
+            >>> answer = run(ChatNode.root().chat("Hello", generator))
+            >>> print(CostInfo.of(answer.response.attempts).reprice(TokenPrice(3, 15)))
+            $0.000045
+        """
+        return CostTotal.of(attempt.reprice(price) for attempt in self.attempts)
 
     def __str__(self) -> str:
         count = len(self.attempts)

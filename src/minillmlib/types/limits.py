@@ -56,3 +56,17 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remaining_output_tokens: int | None = None
     limit_output_tokens: int | None = None
     seconds_to_reset_output_tokens: float | None = None
+
+    def share(self, count: int) -> "RateLimits":
+        """Return the limits of one of so many processes that share the quota evenly."""
+        if count == 1:
+            return self
+        return RateLimits(
+            **{
+                name: value // count if isinstance(value, int) else value
+                for name, value in msgspec.structs.asdict(self).items()
+            }
+        )
+
+
+NO_LIMITS = RateLimits()  # as most servers, which state none

@@ -18,17 +18,18 @@ from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import InvalidParameterError, RateLimitError
 from minillmlib.locks import fork_safe_lock
-from minillmlib.types.limits import RateLimits
+from minillmlib.types.limits import NO_LIMITS, RateLimits
 from minillmlib.types.rates import (
     DOUBT_SECS,
     RECOVERY_SECS,
     Bucket,
     FoundRate,
+    LeasedRate,
     Snapshot,
     StatedLimit,
 )
 from minillmlib.types.usage import Usage
-from minillmlib.types.values import check_number
+from minillmlib.types.values import check_count, check_number
 
 START = 20  # requests in flight before the first answer; each answer allows one more
 PATIENCE_SECS = 600.0  # with nothing but refusals
@@ -116,6 +117,47 @@ class Pace:
         self._sent_at: deque[float] = deque(maxlen=1000)
         self._estimate = _Estimate()
         self.is_shut = False
+        self._granted: LeasedRate | None = None
+        self._shares = 1  # of what the server states, of which this pace takes one
+
+    def split(self, count: int) -> list[Pace]:
+        """Return so many paces with equal shares, for processes that send apart.
+
+        The sum of the shares is exactly the limit. A share also takes only its part of what a
+        server states. Raises `InvalidParameterError` if a limit is smaller than `count`.
+        """
+        check_count(count)
+        shares = [dict[str, int]() for _ in range(count)]
+        for kind, limit in self._given.items():
+            if limit < count:
+                raise InvalidParameterError(
+                    f"{limit} {kind} a minute cannot be shared by {count} processes: take fewer"
+                )
+            for place, share in enumerate(shares):
+                share[f"{kind}_per_minute"] = limit // count + (place < limit % count)
+        paces = [Pace(**share) for share in shares]
+        for pace in paces:
+            pace._shares = self._shares * count  # noqa: SLF001 - another pace
+        return paces
+
+    def use_grants(self) -> None:
+        """Let requests go only as `grant` says from now on."""
+        with self._lock:
+            self._spread["requests"] = self._granted = LeasedRate()
+
+    def grant(self, requests: int, start_at: float, interval_secs: float) -> None:
+        """Let so many requests go from a time of the event loops on, one each interval."""
+        with self._lock:
+            if self._granted is not None:
+                self._granted.grant(requests, start_at, interval_secs)
+
+    @property
+    def shortfall(self) -> int:
+        """The number of requests in line for which no grant has come yet."""
+        with self._lock:
+            if self._granted is None:
+                return 0
+            return max(len(self._line) - self._granted.balance, 0)
 
     @property
     def waiting(self) -> int:
@@ -154,14 +196,20 @@ class Pace:
                 heapq.heappop(line)
             return None
 
-    def leave(self, request: PacedRequest) -> None:
-        """Take a request out of the line, or give back all of one that was not sent."""
+    def leave(self, request: PacedRequest) -> bool:
+        """Take a request out of the line, or give back all of one that was not sent.
+
+        Return False if it was not there any more.
+        """
         with self._lock:
             if request.is_waiting:
                 request.is_waiting = False
                 request.notify()
-            elif self._end_flight(request):
+                return True
+            if self._end_flight(request):
                 self._give_back(request, request.charge)
+                return True
+            return False
 
     def settle(
         self,
@@ -263,6 +311,9 @@ class Pace:
         self, request: PacedRequest, now: float, limits: RateLimits, *, is_refused: bool
     ) -> bool:
         """Take over what the headers state. Return whether that explains a refusal."""
+        if limits == NO_LIMITS:
+            return False
+        limits = limits.share(self._shares)
         is_explained = False
         has_parts = limits.limit_input_tokens or limits.limit_output_tokens
         for kind in Charge._fields:
@@ -318,7 +369,7 @@ class Pace:
         raise InvalidParameterError(
             "a pace cannot be pickled or copied, because its copies would send as much again; "
             "parameters that hold it are copied by replace(), and pickled after "
-            "replace(pace=None): give each process its share, Pace(limit // processes)"
+            "replace(pace=None): give each process its share, of split(processes)"
         )
 
     def __repr__(self) -> str:

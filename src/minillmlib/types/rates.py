@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import NamedTuple
 
 MINUTE_SECS = 60.0
 SMOOTH_SECS = 0.25  # of the rate may go at once where it is spread evenly
-MARGIN = 0.98  # of a limit that a server states, for clocks and networks that are not ours
+MARGIN = 0.98  # of a limit that others share, for clocks and networks that are not ours
 
 GROWTH, GROWTH_SECS = 1.25, 1.0  # of a stated rate that turns out too small
 DOUBT_SECS = 1.0  # of pause before it is spread evenly, since some servers count by the second
@@ -52,6 +53,44 @@ class Bucket:
     def take(self, amount: float) -> None:
         """Count so much as gone; less than nothing comes back."""
         self.level -= amount
+
+
+class LeasedRate(Bucket):
+    """Units that may go at times which somebody else grants.
+
+    One that is due waits for its request, but only so many at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 0.0)
+        self._leases: deque[tuple[float, float, int]] = deque()  # start, interval, count
+        self._next_at = math.inf
+
+    @property
+    def balance(self) -> int:
+        """The units that were granted and neither taken nor lost."""
+        return int(self.level) + sum(count for _, _, count in self._leases)
+
+    def grant(self, count: int, start_at: float, interval_secs: float) -> None:
+        """Let so many units go, one each interval, from a time on."""
+        self._leases.append((start_at, interval_secs, count))
+
+    def refill(self, now: float) -> None:
+        """Add what has become due since the last time."""
+        while self._leases and self._leases[0][0] <= now:
+            start_at, interval, count = self._leases.popleft()
+            due = min(count, int((now - start_at) / interval) + 1) if interval else count
+            capacity = max(1, int(SMOOTH_SECS / interval)) if interval else count
+            self.level = min(self.level + due, capacity)
+            if due < count:
+                self._leases.appendleft((start_at + due * interval, interval, count - due))
+                break
+        self._next_at = self._leases[0][0] if self._leases else math.inf
+        self.updated_at = now
+
+    def delay(self, amount: float) -> float:
+        """Return the seconds until so much may go, as far as that is known."""
+        return 0.0 if self.level >= min(amount, 1.0) else self._next_at - self.updated_at
 
 
 class Snapshot(NamedTuple):

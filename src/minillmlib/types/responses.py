@@ -8,7 +8,7 @@ import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue, is_json
 from minillmlib.structured.json_answer import extract_json
-from minillmlib.types.costs import Attempt, CostOutcome, CostTotal
+from minillmlib.types.costs import Attempt, CostOutcome, CostResolution, CostTotal, TokenPrice
 from minillmlib.types.media import Media
 from minillmlib.types.messages import Message
 from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning, ReasoningBlock, ReasoningDelta
@@ -169,6 +169,13 @@ class CompletionResponse(
         if not self.attempts:
             return CostTotal.of([self.cost])
         return CostTotal.of(attempt.cost for attempt in self.attempts)
+
+    def reprice(self, price: TokenPrice) -> CostTotal:
+        """Return what all attempts would have cost at another price. See `CostInfo.reprice`."""
+        if self.attempts:
+            return CostTotal.of(attempt.reprice(price) for attempt in self.attempts)
+        is_copy = self.cost.resolution is CostResolution.RESOLVED and not self.cost.cost
+        return CostTotal() if is_copy else CostTotal.of([self.cost.reprice(price)])
 
     def without_cost(self) -> Self:
         """Return this response with a cost of zero, for a copy of a node: only one is paid."""

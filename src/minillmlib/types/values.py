@@ -87,3 +87,9 @@ def check_number(
         raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
     if minimum is not None and number < minimum:
         raise InvalidParameterError(f"{name} must be at least {minimum}, not {value!r}")
+
+
+def check_count(count: object) -> None:
+    """Raise `InvalidParameterError` unless this is a number of shares."""
+    if type(count) is not int or count < 1:
+        raise InvalidParameterError(f"the number of shares must be at least 1, not {count!r}")

@@ -7,7 +7,7 @@ import binascii
 import itertools
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,7 @@ from minillmlib.json_value import (
     JsonObject,
     JsonValue,
     convert_json,
+    convert_plain,
     decode_json,
     excerpt_of,
     json_text,
@@ -33,6 +34,7 @@ from minillmlib.types.media import AudioPart, ImagePart, Media, sniff_type
 from minillmlib.types.reasoning import REQUIRED_KEY, ReasoningBlock, ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.usage import Usage
 
 Pieces: TypeAlias = dict[str, list[JsonValue]]  # the unread keys of all messages of a body
 
@@ -181,10 +183,48 @@ class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _plain_decoder = msgspec.json.Decoder(_PlainChunk)
 
 
+class _PlainMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    content: str
+    role: Literal["assistant", ""] | None = None
+    refusal: None = None
+    annotations: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+    tool_calls: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+    function_call: None = None
+    audio: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+
+
+class _PlainWholeChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    message: _PlainMessage
+    finish_reason: Literal["stop"]
+    index: int | None = None
+    logprobs: None = None
+    stop_reason: None = None  # vLLM's
+
+
+class _PlainCompletion(msgspec.Struct, gc=False):
+    """Nearly every whole answer without calls: one choice of one text that the model ended."""
+
+    choices: tuple[_PlainWholeChoice]
+    id: JsonValue = None
+    model: JsonValue = None
+
+
 def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
     if is_error_payload(raw):
         raise error_from_payload(raw)
+    plain = convert_plain(raw, _PlainCompletion)
+    if plain is not None:  # saves a tenth of the steps of a call
+        return text_response(
+            raw,
+            content=plain.choices[0].message.content,
+            ids=(plain.id, plain.model),
+            word="stop",
+            usage=parse_usage(raw),
+            extra=_unread_of_body(raw),
+        )
     body = convert_json(raw, _Body)
     messages = [choice.message for choice in body.choices or () if choice.message is not None]
     if not messages:
@@ -205,6 +245,30 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     )
     response = whole_response([chunk], raw)
     return msgspec.structs.replace(response, reasoning_blocks=blocks) if blocks else response
+
+
+def text_response(  # noqa: PLR0913 - shared with other wires
+    raw: JsonObject,
+    *,
+    content: str,
+    ids: tuple[JsonValue, JsonValue],
+    word: str,
+    usage: Usage | None,
+    extra: JsonObject,
+) -> CompletionResponse:
+    """Return a whole answer of one text that the model ended; `ids` are its id and its model."""
+    is_counted = usage is not None and usage.is_complete
+    return CompletionResponse(
+        id=string_or_empty(ids[0]),
+        model=string_or_empty(ids[1]),
+        content=content,
+        finish_reason=FinishReason.STOP,
+        raw_finish_reason=word,
+        usage=usage if is_counted else None,
+        usage_record=None if is_counted else usage_record(raw),
+        extra=extra,
+        raw_response=raw,
+    )
 
 
 def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
@@ -313,15 +377,20 @@ def _content_fields(body: _Body, raw: JsonObject) -> JsonObject:
     for choice in choices:
         found = _choice_fields(choice, pieces)
         fields = _join_choices(fields, found) if len(choices) > 1 else found
-    extra = unread_keys(raw, _READ_OF_BODY)
-    if extra.get("created") == 0:  # Azure's events about its filter have empty facts
-        del extra["created"]
+    extra = _unread_of_body(raw)
     for choice in raw["choices"] if choices else ():
         _add_unread(choice, extra, pieces)
     if extra or pieces:
         fields["extra"] = extra | join_pieces(pieces)
         fields["extra_pieces"] = tuple(pieces)
     return fields
+
+
+def _unread_of_body(raw: JsonObject) -> JsonObject:
+    extra = unread_keys(raw, _READ_OF_BODY)
+    if extra.get("created") == 0:  # Azure's events about its filter have empty facts
+        del extra["created"]
+    return extra
 
 
 def _add_unread(choice: JsonObject, extra: JsonObject, pieces: Pieces) -> None:

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.billing_facts import STANDARD, add_billing_facts
+from minillmlib.json_value import JsonObject, JsonValue, convert_plain
+from minillmlib.protocols.billing_facts import STANDARD, add_billing_facts, has_standard_price
 from minillmlib.protocols.stated_costs import cost_in_record
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
@@ -45,6 +45,19 @@ class _PlainUsage(msgspec.Struct, forbid_unknown_fields=True):
     def is_text_only(self) -> bool:
         details = (self.prompt_tokens_details, self.completion_tokens_details)
         return not any(part and (part.audio_tokens or part.image_tokens) for part in details)
+
+
+class _PlainResponsesUsage(_PlainUsage, forbid_unknown_fields=True, kw_only=True):
+    """The counts by the names of OpenAI's Responses."""
+
+    prompt_tokens: Count = msgspec.field(name="input_tokens")
+    completion_tokens: Count | None = msgspec.field(name="output_tokens", default=None)
+    prompt_tokens_details: _PlainInputDetails | None = msgspec.field(
+        name="input_tokens_details", default=None
+    )
+    completion_tokens_details: _PlainOutputDetails | None = msgspec.field(
+        name="output_tokens_details", default=None
+    )
 
 
 class _Lifetimes(msgspec.Struct):
@@ -118,14 +131,13 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     record = usage_record(raw)
     if record is None:
         return None
-    try:
-        plain = msgspec.convert(record, _PlainUsage)
-    except ValueError:  # other names
-        plain = None
+    names = _PlainUsage if "prompt_tokens" in record else _PlainResponsesUsage
+    plain = convert_plain(record, names)  # None for other names
     try:
         if plain is not None:
             usage = _plain_buckets(plain)
-            if plain.is_text_only and raw.keys().isdisjoint(STANDARD):
+            says_no_price = raw.keys().isdisjoint(STANDARD)  # as most
+            if plain.is_text_only and (says_no_price or has_standard_price(raw)):
                 return usage
         else:
             usage = _buckets(convert_counts(record, _Usage))

@@ -19,6 +19,7 @@ from minillmlib.errors import InvalidParameterError, MalformedResponseError, Ser
 from minillmlib.json_value import (
     JsonObject,
     JsonValue,
+    convert_plain,
     decode_json,
     excerpt,
     excerpt_of,
@@ -110,6 +111,23 @@ class _TextDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _delta_decoder = msgspec.json.Decoder(_TextDelta)
 
 
+class _PlainPart(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    type: Literal["output_text"]
+    text: str
+    annotations: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+    logprobs: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
+
+
+class _PlainItem(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """The only item of most answers: a message of one text and nothing else."""
+
+    type: Literal["message"]
+    content: tuple[_PlainPart]
+    id: JsonValue = None
+    status: JsonValue = None
+    role: JsonValue = None
+
+
 class _Logprob(msgspec.Struct):
     token: str
     logprob: float
@@ -166,11 +184,11 @@ def parse_response(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespon
         no_output = MalformedResponseError(f"the answer has no output: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_output
     reader = EventReader(parse_usage)
+    if len(output) == 1 and (item := convert_plain(output[0], _PlainItem)) is not None:
+        end = reader.read_end(raw, "")  # saves a tenth of the steps of a call
+        return whole_response([msgspec.structs.replace(end, delta=item.content[0].text)], raw)
     chunks = [reader.read_item(index, item) for index, item in enumerate(output)]
-    said, end = list(filter(None, chunks)), reader.read_end(raw, "")
-    if len(said) == 1 and said[0].has_only_text and not said[0].extra:  # saves half of the steps
-        return whole_response([msgspec.structs.replace(end, delta=said[0].delta)], raw)
-    return whole_response([*said, end], raw)
+    return whole_response([*filter(None, chunks), reader.read_end(raw, "")], raw)
 
 
 class EventReader:

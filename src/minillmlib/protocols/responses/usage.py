@@ -55,7 +55,9 @@ def _tool_charges(body: JsonObject) -> Iterator[str]:
                 yield excerpt(f"{name} {fact}: {count}")
     output = body.get("output")
     items = output if isinstance(output, list) else ()
-    kinds = [item.get("type") for item in items if isinstance(item, dict)]
-    for kind, count in Counter(map(str, kinds)).items():
+    kinds = [str(item.get("type")) for item in items if isinstance(item, dict)]
+    if _WITHOUT_FEE.issuperset(kinds):  # as in most answers
+        return
+    for kind, count in Counter(kinds).items():
         if kind not in _WITHOUT_FEE and _STATED_AS.get(kind) not in stated:
             yield excerpt(f"{kind}: {count}")

@@ -1,0 +1,1 @@
+"""Records exchanges with servers to files, plays them back, and keeps answers to ask them once."""

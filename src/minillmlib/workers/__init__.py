@@ -1,0 +1,1 @@
+"""One run in many processes, as data engines start them: its job, its journal and its shares."""

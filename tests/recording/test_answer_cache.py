@@ -1,0 +1,268 @@
+"""An answer cache asks once, and tells truly that the same answer is not paid again."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from decimal import Decimal
+
+import msgspec
+import pytest
+from short_answers import CLAUDE, RESPONSE, said, streamed
+
+from minillmlib import (
+    AnswerCache,
+    AttemptOutcome,
+    Budget,
+    ChatNode,
+    CompletionParameters,
+    CostInfo,
+    CostResolution,
+    GeneratorInfo,
+    HttpRequest,
+    MiniLLMError,
+    NodeCompletionParameters,
+    Recording,
+    StorageError,
+    TokenPrice,
+    map_complete,
+)
+from minillmlib.testing import ScriptedReply, ScriptedTransport
+
+GENERATOR = GeneratorInfo.custom("own", "https://own.example/v1", "m").with_api_key(
+    "sk-own-0123456"
+)
+PRICED = GENERATOR.with_token_price(TokenPrice(1, 2))
+COLD = CompletionParameters(temperature=0, max_tokens=9)
+ROOT = ChatNode.root("Be brief.")
+USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+
+def counted(text: str) -> ScriptedReply:
+    return ScriptedReply.json(json.loads(said(text).pieces[0]) | {"usage": USAGE})
+
+
+class Model(ScriptedTransport):
+    """Answers with replies in order, and counts its requests."""
+
+    def cached(self, path, **options) -> GeneratorInfo:
+        return PRICED.with_transport(AnswerCache(path, transport=self, **options))
+
+
+async def test_an_answer_from_the_cache_costs_nothing_and_says_what_it_cost(tmp_path):
+    model = Model([counted("Paris.")])
+    costs: list[CostInfo] = []
+    budget = Budget("0.01")
+    settings = NodeCompletionParameters(params=COLD, cost_callback=costs.append, budget=budget)
+    for is_cached in (False, True):
+        node = await ROOT.chat("France?", model.cached(tmp_path / "c"), settings)
+        assert node.text == "Paris."
+        (attempt,) = node.response.attempts
+        assert attempt.outcome is AttemptOutcome.ANSWERED
+        assert (attempt.is_from_cache, attempt.was_sent) == (is_cached, not is_cached)
+    assert len(model.requests) == 1
+    paid = Decimal("0.0012")
+    assert [info.cost for info in costs] == [paid, 0]
+    assert [info.resolution for info in costs] == [CostResolution.RESOLVED] * 2
+    assert [info.prompt_tokens for info in costs] == [1000, 0]
+    assert attempt.cost.source == node.response.cost.source == "an answer cache"
+    assert (attempt.cached_cost.cost, attempt.cached_cost.usage.prompt_tokens) == (paid, 1000)
+    assert node.response.usage.prompt_tokens == 1000, "the counts of the answer are as they were"
+    assert ROOT.subtree_cost().cost == paid
+    assert budget.spent == paid
+
+
+async def test_a_cached_answer_of_unknown_cost_is_no_unknown_cost(tmp_path):
+    model = Model([said("no counts")])
+    for expected in ("at least $0 (1 unknown)", "$0"):
+        node = await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)
+        assert str(node.cost) == expected
+    assert node.response.attempts[0].cached_cost.is_unknown
+
+
+async def test_a_stream_comes_from_the_cache_in_its_pieces(tmp_path):
+    model = Model([streamed("a", "b", "c")])
+    for _ in range(2):
+        async with ROOT.chat_streaming("u", model.cached(tmp_path / "c"), COLD) as stream:
+            deltas = [chunk.delta async for chunk in stream]
+        assert deltas == ["a", "b", "c", ""]
+    assert len(model.requests) == 1
+    assert stream.response.attempts[0].is_from_cache
+
+
+async def test_a_stream_from_the_cache_that_is_left_costs_nothing_either(tmp_path):
+    model = Model([streamed("a", "b", "c")])
+    await ROOT.chat_streaming("u", model.cached(tmp_path / "c"), COLD).collect()
+    stream = ROOT.chat_streaming("u", model.cached(tmp_path / "c"), COLD)
+    await anext(stream)
+    info = await stream.cancel()
+    assert (info.cost, info.resolution) == (0, CostResolution.RESOLVED)
+    assert not stream.attempts[0].was_sent
+
+
+WIRES = [
+    (GeneratorInfo.anthropic("m"), CLAUDE),
+    (GeneratorInfo.openai("m", wire="responses"), RESPONSE),
+    (GeneratorInfo.custom("g", "https://own.example/v1", "m"), json.loads(said("ok").pieces[0])),
+]
+
+
+@pytest.mark.parametrize(("generator", "answer"), WIRES)
+async def test_only_what_is_asked_with_temperature_0_is_looked_up_unless_all_is(
+    tmp_path, generator, answer
+):
+    generator = generator.with_api_key("k")
+    for params, options, asked in (
+        (CompletionParameters(max_tokens=9), {}, 2),
+        (CompletionParameters(max_tokens=9, temperature=0.0), {}, 1),
+        (CompletionParameters(max_tokens=9), {"any_temperature": True}, 1),
+    ):
+        model = ScriptedTransport([ScriptedReply.json(answer)] * 2)
+        cache = AnswerCache(tmp_path / f"{params}{options}"[-50:], transport=model, **options)
+        for _ in range(2):
+            await ROOT.chat("u", generator.with_transport(cache), params)
+        assert len(model.requests) == asked
+
+
+async def test_another_question_model_or_parameter_is_another_request(tmp_path):
+    model = Model([counted(text) for text in "abcd"])
+    cached = model.cached(tmp_path / "c")
+    changes = [("u", cached, COLD), ("v", cached, COLD), ("u", cached.replace(model="n"), COLD),
+               ("u", cached, COLD.replace(max_tokens=10))]  # fmt: skip
+    for _ in range(2):
+        nodes = [await ROOT.chat(*change) for change in changes]
+        assert [node.text for node in nodes] == ["a", "b", "c", "d"]
+    assert len(model.requests) == 4
+
+
+async def test_a_retry_asks_anew_and_its_answer_takes_the_place_of_the_rejected_one(tmp_path):
+    settings = NodeCompletionParameters(params=COLD, crash_on_empty_response=True, retry=1)
+    model = Model([said("")])
+    with pytest.raises(MiniLLMError):
+        await ROOT.chat("u", model.cached(tmp_path / "c"), settings.replace(retry=0))
+    model = Model([said("ok")])
+    for requests in (1, 1):
+        node = await ROOT.chat("u", model.cached(tmp_path / "c"), settings)
+        assert node.text == "ok"
+        assert len(model.requests) == requests
+
+
+BROKEN = {
+    "an error": (ScriptedReply.json({"error": {"message": "busy"}}, status=503), False),
+    "an error in a success": (ScriptedReply.json({"error": {"message": "busy"}}), False),
+    "no JSON": (ScriptedReply(pieces=(b"<html>",)), False),
+    "a list": (ScriptedReply.json([]), False),
+    "a stream without an end": (streamed("a", finish=None), True),
+    "a stream that breaks off": (
+        ScriptedReply.events(*streamed("a").pieces, breaks_off=True), True,
+    ),
+    "a stream with an error": (
+        ScriptedReply.events(*streamed("a", finish=None).pieces,
+                             b'event: error\ndata: {"error": {"message": "finish_reason"}}\n\n',
+                             b"data: [DONE]\n\n"), True,
+    ),
+    "a stream with an error in its data": (
+        ScriptedReply.events(b'data: {"error": {"message": "x"}}\n\n', b"data: [DONE]\n\n"), True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+async def test_what_is_no_whole_answer_is_not_kept(tmp_path, kind):
+    reply, is_streamed = BROKEN[kind]
+    model = Model([reply, streamed("ok") if is_streamed else said("ok")])
+    texts = []
+    for _ in range(2):
+        cached = model.cached(tmp_path / "c")
+        try:
+            if is_streamed:
+                node = await ROOT.chat_streaming("u", cached, COLD).collect()
+            else:
+                node = await ROOT.chat("u", cached, COLD)
+            texts.append(node.text)
+        except MiniLLMError:
+            texts.append(None)
+    assert texts[-1] == "ok"
+    assert len(model.requests) == 2
+
+
+async def test_requests_that_are_no_completions_pass(tmp_path):
+    model = Model([ScriptedReply.json({"id": str(number)}) for number in range(2)])
+    cache = AnswerCache(tmp_path / "c", any_temperature=True, transport=model)
+    request = HttpRequest(
+        url="https://own.example/v1/batches", headers=(), body=b'{"temperature":0}'
+    )
+    for number in range(2):
+        response = await cache.send(request)
+        assert msgspec.json.decode(await response.read()) == {"id": str(number)}
+        assert await response.read() == b""
+    assert not (tmp_path / "c").exists()
+
+
+async def test_caches_of_one_file_share_their_answers(tmp_path):
+    model = Model([counted("a"), counted("b")])
+    first, second = model.cached(tmp_path / "c"), model.cached(tmp_path / "c")
+    await ROOT.chat("1", first, COLD)
+    await ROOT.chat("2", second, COLD)
+    assert [(await ROOT.chat("1", second, COLD)).text, (await ROOT.chat("2", first, COLD)).text] == [
+        "a", "b",
+    ]  # fmt: skip
+    third = pickle.loads(pickle.dumps(AnswerCache(tmp_path / "c")))
+    assert (await ROOT.chat("1", PRICED.with_transport(third), COLD)).text == "a"
+    assert (
+        await ROOT.chat("2", GENERATOR.with_transport(Recording(tmp_path / "c")), COLD)
+    ).text == "b"
+
+
+async def test_a_rerun_of_many_calls_pays_for_none(tmp_path):
+    items = [f"question {number}" for number in range(20)]
+    settings = NodeCompletionParameters(params=COLD)
+    model = Model([counted("ok")] * 20)
+    run = map_complete(items, model.cached(tmp_path / "c"), settings)
+    paid = CostInfo.of(tuple(one for outcome in [o async for o in run] for one in outcome.attempts))
+    run = map_complete(items, model.cached(tmp_path / "c"), settings)
+    again = [outcome async for outcome in run]
+    assert paid.cost == 20 * Decimal("0.0012")
+    assert sum(outcome.cost.cost for outcome in again) == 0
+    assert len(model.requests) == 20
+
+
+async def test_a_recording_over_a_cache_keeps_what_was_not_paid(tmp_path):
+    model = Model([counted("ok")])
+    for _ in range(2):
+        cache = AnswerCache(tmp_path / "c", transport=model)
+        recorded = PRICED.with_transport(Recording(tmp_path / "r", transport=cache))
+        node = await ROOT.chat("u", recorded, COLD)
+        assert node.cost.cost == Decimal("0.0012"), "recorded when it was paid, and replayed so"
+    recorded = PRICED.with_transport(Recording(tmp_path / "s", transport=cache))
+    assert (await ROOT.chat("u", recorded, COLD)).response.attempts[0].is_from_cache
+    replay = PRICED.with_transport(Recording(tmp_path / "s", mode="replay"))
+    assert (await ROOT.chat("u", replay, COLD)).response.attempts[0].is_from_cache
+
+
+async def test_the_rate_limits_of_another_time_are_not_repeated(tmp_path):
+    headers = {"x-ratelimit-remaining-requests": "0", "x-request-id": "7"}
+    reply = ScriptedReply(pieces=counted("ok").pieces, headers=headers)
+    await ROOT.chat("u", Model([reply]).cached(tmp_path / "c"), COLD)
+    cache = AnswerCache(tmp_path / "c")
+    request = Model([reply])
+    await ROOT.chat("u", PRICED.with_transport(request), COLD)
+    response = await cache.send(request.requests[0])
+    assert dict(response.headers) == {"x-request-id": "7"}
+
+
+async def test_an_answer_that_cannot_be_written_is_not_lost(tmp_path, caplog):
+    folder = tmp_path / "gone"
+    model = Model([counted("ok")])
+    assert (await ROOT.chat("u", model.cached(folder / "c"), COLD)).text == "ok"
+    assert "an answer was not kept" in caplog.text
+    assert "make its folder first" in caplog.text
+
+
+async def test_a_damaged_cache_is_named(tmp_path):
+    model = Model([counted("ok")])
+    await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)
+    with (tmp_path / "c").open("ab") as file:
+        file.write(b"{}\n")
+    with pytest.raises(StorageError, match="line 3"):
+        AnswerCache(tmp_path / "c")
