@@ -20,11 +20,12 @@ from open_streams import memory_kb
 from servers import run_server
 from trees import make_messages
 
-from minillmlib import ChatNode, GeneratorInfo
+from minillmlib import ChatNode, GeneratorInfo, Recording
 
 NODES = 200_000
 IMPORTS = 9
 ROWS, BULK_ROUNDS = 3000, 5
+REPLAYED = 2000
 
 
 def micros_per_node(step: Callable[[], object]) -> float:
@@ -82,6 +83,25 @@ def measure_bulk() -> dict[str, float]:
     return {"bulk: µs CPU a row": row, "bulk: ratio to gather": ratio}
 
 
+async def ask_all(generator: GeneratorInfo) -> None:
+    """Make the calls of a recording one after the other."""
+    for number in range(REPLAYED):
+        await ChatNode.root("Be brief.").chat(f"Row {number}", generator)
+
+
+def measure_replay() -> dict[str, float]:
+    """Measure a call that is answered from a recording."""
+    with run_server() as server, tempfile.TemporaryDirectory() as folder:
+        generator, path = GeneratorInfo.custom("bench", server.url, "m"), Path(folder, "calls")
+        with Recording(path) as recording:
+            asyncio.run(ask_all(generator.with_transport(recording)))
+        with Recording(path, mode="replay") as recording:
+            started = time.process_time()
+            asyncio.run(ask_all(generator.with_transport(recording)))
+            secs = time.process_time() - started
+    return {"recording: µs CPU a replayed call": secs / REPLAYED * 1e6}
+
+
 def measure_import() -> dict[str, float]:
     """Measure the import in turn with the import of msgspec alone."""
     pairs = [(cpu_ms("msgspec"), cpu_ms("minillmlib")) for _ in range(IMPORTS)]
@@ -90,4 +110,5 @@ def measure_import() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure_import() | measure_json() | measure_bulk() | measure_trees()))
+    alone = measure_import() | measure_json() | measure_bulk() | measure_replay()
+    print(json.dumps(alone | measure_trees()))
