@@ -64,7 +64,7 @@ def llm() -> Iterator[ScriptedTransport]:
     from minillmlib import testing  # noqa: PLC0415 - see above
 
     transport = testing.ScriptedTransport()
-    with testing.use_transport(transport), testing.without_keys():
+    with testing.use_transport(transport), testing.fake_keys():
         yield transport
 
 
@@ -82,9 +82,11 @@ def recorded_llm(request: pytest.FixtureRequest) -> Iterator[Recording]:
     if mode is None and not path.exists():
         pytest.fail(f"{path} does not exist; pytest --llm-record=once writes it", pytrace=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    keys = testing.without_keys() if mode is None else nullcontext()
+    keys = testing.fake_keys() if mode is None else nullcontext()
     with Recording(path, mode or "replay") as recording, testing.use_transport(recording), keys:
         yield recording
+    if not path.exists():  # no model was called, which is to be replayed as well
+        Recording(path, "new").close()
 
 
 def _recording_path(test_file: Path, node_id: str) -> Path:

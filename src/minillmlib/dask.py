@@ -1,7 +1,7 @@
 """A job on the workers of a Dask cluster."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["map_complete"]
 
+MAX_PART_ROWS = 256
 PARTS_PER_WORKER = 2  # one that is asked, and one that waits
 
 
-def map_complete(rows: Iterable[Row], job: Bulk, *, part_rows: int = 256) -> Iterator[JsonObject]:
+def map_complete(
+    rows: Iterable[Row], job: Bulk, *, part_rows: int | None = None
+) -> Iterator[JsonObject]:
     """Ask about rows on the workers of the cluster; yield them with their results, in order.
 
     Rows are read as there is room. Their results are those of `BulkRuntime.complete`. If a worker
@@ -31,9 +34,13 @@ def map_complete(rows: Iterable[Row], job: Bulk, *, part_rows: int = 256) -> Ite
     Args:
         rows: Mappings of columns to values.
         job: The job. Its `workers` are the processes of the cluster.
-        part_rows: The rows that one worker asks about at a time.
+        part_rows: The rows that one worker asks about at a time; by default 256, or fewer of a
+            list that is too short to give each worker as many.
     """
     check_number("part_rows", part_rows, minimum=1, is_whole=True)
+    if part_rows is None:
+        count = len(rows) if isinstance(rows, Sized) else MAX_PART_ROWS * job.workers
+        part_rows = max(min(count // job.workers, MAX_PART_ROWS), 1)
     try:
         from distributed import get_client  # noqa: PLC0415 - it takes half a second
     except ImportError:

@@ -421,9 +421,9 @@ class Other(Provider):
 def test_an_address_of_no_known_wire_needs_bytes_or_the_name_of_a_dialect():
     other = CUSTOM.with_provider(Other())
     transport = ScriptedTransport(["Paris."])
-    with pytest.raises(InvalidParameterError, match=r"infer.*ScriptedReply\.json.*dialect='chat'"):
+    with pytest.raises(InvalidParameterError, match=r"infer.*ScriptedReply\.json.*wire='chat'"):
         run(ChatNode.root("s").chat("u", other.with_transport(transport)))
-    named = ScriptedTransport(["Paris."], dialect="chat")
+    named = ScriptedTransport(["Paris."], wire="chat")
     assert run(ChatNode.root("s").chat("u", other.with_transport(named))).text == "Paris."
     assert named.requests[0].text == "u"
 
@@ -441,8 +441,8 @@ def test_a_subclass_of_a_provider_is_answered_in_the_dialect_of_its_address():
 
 
 def test_a_dialect_that_does_not_exist():
-    with pytest.raises(InvalidParameterError, match="the dialects: .*anthropic"):
-        ScriptedTransport([], dialect="claude")
+    with pytest.raises(InvalidParameterError, match="the wires: .*anthropic"):
+        ScriptedTransport([], wire="claude")
 
 
 def test_a_reply_that_the_wire_cannot_say_is_not_used_up():

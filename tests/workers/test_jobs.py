@@ -28,6 +28,7 @@ from minillmlib import (
     NodeCompletionParameters,
     Pace,
     StorageError,
+    TokenPrice,
     ToolLoop,
 )
 from minillmlib.auth.credentials import EnvironmentKey
@@ -97,7 +98,7 @@ def count_words(text: str) -> int:
 
 def test_a_job_is_equal_in_each_process(tmp_path):
     job = Bulk(
-        GENERATOR.with_api_key_from_env("SOME_KEY"),
+        GENERATOR.with_api_key_from_env("SOME_KEY").with_token_price(TokenPrice(1, 5)),
         ONCE.expecting(City),
         prompt=ChatNode.root("{tone}").set_format_kwarg("tone", "Be kind.").add_user("{text}"),
         tools=[count_words],
@@ -348,6 +349,19 @@ REFUSALS = {
         "the tools of a job cannot be sent.*importable",
     ),
     "a budget without a journal": ({"budget": Budget(1)}, "needs a journal"),
+    "a budget without a price": (
+        {"budget": Budget(1), "journal": "j"},
+        r"needs the maximum cost of each row.*missing: a price \(with_token_price\)",
+    ),
+    "a budget without a bound": (
+        {
+            "generator": GENERATOR.with_token_price(TokenPrice(1, 5)),
+            "params": NodeCompletionParameters(),
+            "budget": Budget(1),
+            "journal": "j",
+        },
+        "missing: max_tokens",
+    ),
     "a number as budget": ({"budget": 5, "journal": "j"}, "the budget of a job is a Budget"),
     "a number as pace": ({"pace": 5}, "the pace of a job is a Pace"),
     "a pace that is too small": ({"pace": Pace(3), "workers": 8}, "cannot be shared by 8"),

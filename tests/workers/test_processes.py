@@ -175,7 +175,7 @@ def test_a_worker_that_dies_costs_a_bank_at_most_its_lease(tmp_path):
             assert before * ROW_USD <= float(CAP)
             lost = job.report().lost
             assert float(lost) <= 2 * 20 * CEILING
-            assert ("leased by workers that died" in str(job.report())) == (lost > 0)
+            assert ("leased and not given back" in str(job.report())) == (lost > 0)
         with serving_bank(job) as bank:  # another one, as after the death of the first
             ask(job, tmp_path, spans=(600,), bank=bank)
     billed = sum(server.billed.values())

@@ -127,7 +127,7 @@ def observe(
 
 
 def observers_of(generator: GeneratorInfo) -> tuple[Observer, ...]:
-    """Return who observes what begins now with a generator."""
+    """Return the observers of a call to a generator that begins now."""
     found = [each.observer for each in (*observed_everywhere, *observed_here.get())]
     found += generator.observers
     return tuple({id(each): each for each in found}.values())
@@ -265,7 +265,7 @@ class CompletionEmitter(Emitter):
         return headers
 
     def end_attempt(self, attempt: Attempt) -> None:
-        """Tell that an attempt was settled. One that never began is told whole."""
+        """Emit the end of an attempt, and before it the start of one that was never sent."""
         if attempt.number > self._started:
             self._started = attempt.number
             started = AttemptStarted(
@@ -284,7 +284,7 @@ class CompletionEmitter(Emitter):
         self.emit(AttemptEnded(id=self.id, at=self.now(), attempt=attempt, body=body))
 
     def end(self, attempts: tuple[Attempt, ...]) -> None:
-        """Tell, once, that the completion has ended."""
+        """Emit the end of the completion, once."""
         if self._is_over:
             return
         self._is_over = True
@@ -312,7 +312,7 @@ class CompletionEmitter(Emitter):
         self.emit(event)
 
     def update_costs(self, before: tuple[Attempt, ...], after: tuple[Attempt, ...]) -> None:
-        """Tell which costs were published since."""
+        """Emit the costs that were published since."""
         for old, new in zip(before, after, strict=True):
             if new is not old:
                 self.emit(CostUpdated(id=self.id, at=self.now(), attempt=new))
@@ -330,7 +330,7 @@ def _check_header(name: str, value: str) -> None:
 
 
 def _redactor_of(generator: GeneratorInfo) -> Redactor:
-    """Return what removes the generator's secrets from what is no part of an attempt."""
+    """Return the redactor of the generator's secrets, for texts outside an attempt."""
     try:
         secrets = secrets_for(generator, generator.credential.resolve())
     except MiniLLMError:  # then nothing was sent with them

@@ -8,8 +8,8 @@ from minillmlib.testing.network import forbid_network
 from minillmlib.testing.scripted import (
     ScriptedReply,
     ScriptedTransport,
+    fake_keys,
     use_transport,
-    without_keys,
     without_retries,
 )
 from minillmlib.testing.sent_request import SentRequest
@@ -20,8 +20,8 @@ __all__ = [
     "ScriptedTransport",
     "SentRequest",
     "check_provider",
+    "fake_keys",
     "forbid_network",
     "use_transport",
-    "without_keys",
     "without_retries",
 ]

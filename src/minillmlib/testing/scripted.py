@@ -194,7 +194,7 @@ class ScriptedTransport:
     The script is a sequence of replies, for one request each, or a function of the request, which
     may be asynchronous, and may raise what a transport raises. A string is short for
     `ScriptedReply.text`. A reply that says something needs a request of a wire that the library
-    speaks, known by its address; `dialect` names the wire ("chat", "responses", "anthropic",
+    speaks, known by its address; `wire` names the wire ("chat", "responses", "anthropic",
     "completions" or "openrouter") for a provider of your own with another address.
 
     Raises `InvalidParameterError`, which names the request, for more requests than there are
@@ -212,11 +212,11 @@ class ScriptedTransport:
         'Hello'
     """
 
-    def __init__(self, script: Script = (), *, dialect: str | None = None) -> None:
-        if dialect is not None and dialect not in DIALECTS:
+    def __init__(self, script: Script = (), *, wire: str | None = None) -> None:
+        if wire is not None and wire not in DIALECTS:
             known = ", ".join(DIALECTS)
-            raise InvalidParameterError(f"there is no dialect {dialect!r}; the dialects: {known}")
-        self._dialect = dialect
+            raise InvalidParameterError(f"there is no wire {wire!r}; the wires: {known}")
+        self._wire = wire
         self.requests: list[SentRequest] = []
         self.script(script)
 
@@ -238,7 +238,7 @@ class ScriptedTransport:
 
     async def send(self, request: HttpRequest) -> HttpResponse:
         """Record `request` and return its response."""
-        asked = SentRequest(**msgspec.structs.asdict(request), dialect=self._dialect)
+        asked = SentRequest(**msgspec.structs.asdict(request), wire=self._wire)
         self.requests.append(asked)
         if self._function is None:
             reply = next(self._replies, None)
@@ -257,7 +257,7 @@ class ScriptedTransport:
         if not isinstance(reply, _Meaning):
             return reply
         try:
-            dialect = find_dialect(asked, self._dialect)
+            dialect = find_dialect(asked, self._wire)
             return reply.write_for(asked, dialect, len(self.requests))
         except InvalidParameterError as error:
             problem = f"the script cannot answer {asked.describe()}: {error}"
@@ -295,11 +295,11 @@ def use_transport(transport: Transport) -> Iterator[None]:
 
 
 @contextmanager
-def without_keys() -> Iterator[None]:
+def fake_keys() -> Iterator[None]:
     """Let programs call without an API key in the environment: a stand-in is sent.
 
     Examples:
-        >>> with use_transport(ScriptedTransport(["Paris."])), without_keys():
+        >>> with use_transport(ScriptedTransport(["Paris."])), fake_keys():
         ...     run(ChatNode.root().chat("Hello", GeneratorInfo.preset("groq", "m"))).text
         'Paris.'
     """

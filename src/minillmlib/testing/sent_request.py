@@ -19,10 +19,10 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     `url`, `headers` and `body` are what went out. Its `messages` and `tools` are read from the
     body, so they are what the server gets: without reasoning, and with settings of a vendor left
     to `json`. What is asked of a request that cannot be read raises `InvalidParameterError`.
-    `dialect` is the name of its wire if the address does not tell.
+    `wire` is the name of its wire if the address does not tell.
     """
 
-    dialect: str | None = None
+    wire: str | None = None
 
     def json(self) -> JsonObject:
         """Return the decoded body."""
@@ -85,7 +85,7 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
 
     @property
     def _dialect(self) -> Dialect:
-        return find_dialect(self, self.dialect)
+        return find_dialect(self, self.wire)
 
     def _unreadable(self, what: str, error: Exception) -> InvalidParameterError:
         return InvalidParameterError(

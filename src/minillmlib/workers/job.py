@@ -143,12 +143,23 @@ class Bulk(msgspec.Struct, frozen=True):
             check_kind(f"the {name} of a job", getattr(self, name), kind)
         if self.budget is not None and self.journal is None:
             raise InvalidParameterError(
-                "the budget of a job needs a journal, which says what a process had spent that "
-                "the engine replaces"
+                'the budget of a job needs a journal (journal="a/folder"), from which a process '
+                "that takes the place of a dead one learns what was spent"
             )
+        if self.budget is not None:
+            self._check_estimates()
         if self.pace is not None:
             self.new_pace().split(self.workers)  # raises if it cannot be shared
         self._check_pickling()
+
+    def _check_estimates(self) -> None:
+        """Refuse a budget by which every row would fail."""
+        estimate = ChatNode.root().add_user("x").estimate_cost(self.generator, self.params)
+        if estimate.ceiling is None:
+            raise InvalidParameterError(
+                "the budget of a job needs the maximum cost of each row, for which is missing: "
+                f"{', '.join(estimate.missing)}"
+            )
 
     def _check_pickling(self) -> None:
         for name in ("generator", "params", "tools", "prompt", "loop"):
@@ -172,7 +183,7 @@ class Bulk(msgspec.Struct, frozen=True):
         return Pace(*(self.pace or ()))
 
     def runtime(self, worker: str | None = None, bank: BankLike | None = None) -> BulkRuntime:
-        """Return what asks in this process; the same one again for an equal job.
+        """Return the runtime of this process: the same one again for an equal job.
 
         Args:
             worker: A name for the process, which no other has; by default its host and number.
@@ -195,12 +206,15 @@ class Bulk(msgspec.Struct, frozen=True):
         return Bank(self.new_pace().requests_per_minute, usd)
 
     def report(self) -> "BulkReport":
-        """Return what became of the rows so far, by the journal; from any process, at any time.
+        """Return the state of the job by its journal, from any process and at any time.
 
         O(journal). Raises `InvalidParameterError` without a journal, and `StorageError`.
         """
         if self.journal is None:
-            raise InvalidParameterError("a report needs the journal of the job, and it has none")
+            raise InvalidParameterError(
+                "a report needs the journal of the job, and it has none: "
+                'Bulk(..., journal="a/folder")'
+            )
         shards = self._read_journal()
         maybe_paid = shards.maybe_paid
         return BulkReport(
@@ -239,7 +253,7 @@ class BulkReport(msgspec.Struct, frozen=True, kw_only=True):
         if self.maybe_paid:
             words += f" ({self.maybe_paid:,} maybe paid)"
         if self.lost:
-            words += f"; {total_words(CostTotal(cost=self.lost))} leased by workers that died"
+            words += f"; {total_words(CostTotal(cost=self.lost))} leased and not given back"
         return words
 
 
@@ -271,7 +285,9 @@ def _plain_pace(pace: object) -> tuple[int | None, ...] | None:
         return tuple(getattr(pace, name) for name in _PACE)
     if pace is None or isinstance(pace, tuple):
         return pace
-    raise InvalidParameterError(f"the pace of a job is a Pace, not {type(pace).__name__}")
+    raise InvalidParameterError(
+        f"the pace of a job is a Pace(requests_per_minute), not {type(pace).__name__}"
+    )
 
 
 def _plain_budget(budget: object) -> Decimal | None:
@@ -279,7 +295,9 @@ def _plain_budget(budget: object) -> Decimal | None:
         return budget.split(1)[0].limit
     if budget is None or isinstance(budget, Decimal):
         return budget
-    raise InvalidParameterError(f"the budget of a job is a Budget, not {type(budget).__name__}")
+    raise InvalidParameterError(
+        f"the budget of a job is a Budget(usd), not {type(budget).__name__}"
+    )
 
 
 def _plain_folder(path: object) -> str | None:

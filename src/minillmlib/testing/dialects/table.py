@@ -31,7 +31,7 @@ def find_dialect(request: HttpRequest, name: str | None = None) -> Dialect:
     if not known or request.method != "POST":
         raise InvalidParameterError(
             f"no dialect is known for {request.method} {request.url.partition('?')[0]}; "
-            f"{RAW_ADVICE}, or name the dialect of a completion: "
-            "ScriptedTransport(replies, dialect='chat')"
+            f"{RAW_ADVICE}, or name the wire of a completion: "
+            "ScriptedTransport(replies, wire='chat')"
         )
     return known[0]
