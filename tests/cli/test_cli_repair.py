@@ -33,7 +33,7 @@ class Done(NamedTuple):
 
 def run(given, *arguments):
     command = ["repair", *map(str, arguments)]
-    return Done(*cli_program.run_fork(command, given.encode(), dict(os.environ)))
+    return Done(*cli_program.run_program(command, given.encode(), dict(os.environ)))
 
 
 def peak_kib(given):

@@ -50,6 +50,7 @@ from minillmlib import (
     RequestTimeoutError,
     map_complete,
 )
+from minillmlib.client.pacing import MAX_SHARED, shared_pace
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 WORDS = [20, 40, 200]  # of the prompts of a run
@@ -624,6 +625,13 @@ def test_runs_that_ask_one_model_with_one_key_share_what_they_learn():
 
     assert run_virtually(run()) > 9
     assert server.refused_after(1) == 0
+
+
+async def test_of_what_runs_share_the_least_used_is_forgotten():
+    models = [GeneratorInfo.openai(f"m{number}") for number in range(MAX_SHARED + 1)]
+    first, *_, last = map(shared_pace, models)
+    assert shared_pace(models[-1]) is last
+    assert shared_pace(models[0]) is not first
 
 
 def test_a_request_that_is_refused_while_others_are_answered_fails_at_last():

@@ -25,6 +25,7 @@ from minillmlib import (
     Provider,
     ReasoningConfig,
     ResponseFormat,
+    ResponsesProvider,
     TextPart,
     TokenPrice,
     ToolCall,
@@ -268,6 +269,16 @@ def test_a_model_of_openrouter_that_searches_is_missing_its_fee():
 )  # fmt: skip
 def test_what_costs_its_tokens_and_no_more_is_not_missing(extra):
     assert missing(generator_of("custom"), LIMIT.replace(extra=extra)) == ()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"text": {"verbosity": "low"}}, {"truncation": "auto"}, {"max_tool_calls": 1}],
+    ids=str,
+)
+def test_what_only_the_responses_wire_knows_costs_its_tokens_and_no_more(extra):
+    generator = generator_of("custom").with_provider(ResponsesProvider())
+    assert missing(generator, LIMIT.replace(extra=extra)) == ()
 
 
 @pytest.mark.parametrize(

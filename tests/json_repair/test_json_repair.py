@@ -135,6 +135,11 @@ def test_all_values_of_a_text_are_candidates_in_their_order():
     assert repair('[{"a": 1}]').candidates == ([{"a": 1}],)
 
 
+def test_the_alternatives_are_other_values_than_the_one_that_is_taken():
+    assert repair('So: {"a": 1}').alternatives == ()
+    assert repair('{"a": 1} {"b": 2}').alternatives == ([{"a": 1}, {"b": 2}], {"b": 2})
+
+
 def test_an_object_that_is_complete_is_preferred_to_a_later_one_that_is_cut():
     found = repair('{"a": 1}, or rather {"b": ')
     assert found.value == {"a": 1}

@@ -692,3 +692,11 @@ def test_finish_reasons_are_derived():
     refused = [{"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}]
     response = whole(output=refused)
     assert (response.finish_reason, response.refusal) == (FinishReason.CONTENT_FILTER, "No.")
+
+
+def test_a_refusal_comes_piece_by_piece():
+    recorded = (GOLDEN / "responses_stream_refusal.sse").read_bytes()
+    stream = ChatNode.root("s").chat_streaming("u", generator_of(ScriptedReply.events(recorded)))
+    pieces = [chunk.refusal for chunk in minillmlib.iterate(stream) if chunk.refusal]
+    assert pieces[:3] == ["I'm", " sorry", ","]
+    assert "".join(pieces) == stream.response.refusal

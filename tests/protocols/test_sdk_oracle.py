@@ -223,11 +223,13 @@ PARTS = {
 }
 
 
+@functools.cache
 def contents(wire: Wire, role: str) -> st.SearchStrategy:
     parts = PARTS[wire].get(role, TEXT_PARTS)
     return TEXTS | st.lists(parts, min_size=1, max_size=3)
 
 
+@functools.cache
 def questions(wire: Wire) -> st.SearchStrategy:
     """What is said last: here Anthropic insists on something to see."""
     parts = st.lists(PARTS[wire]["user"], max_size=3)
@@ -243,20 +245,28 @@ CALLS = st.builds(
 )
 
 
+@functools.cache
 def results(wire: Wire, count: int) -> st.SearchStrategy:
     each = st.tuples(contents(wire, "tool"), st.booleans())
     return st.lists(each, min_size=count, max_size=count).map(tuple)
 
 
+SOME_CALLS = st.lists(CALLS, max_size=2, unique_by=lambda call: call.id)
+MARKS = st.sampled_from([None, None, None, "5m", "1h"])
+
+
+@functools.cache
+def instructions(wire: Wire) -> st.SearchStrategy:
+    return st.lists(contents(wire, "system"), max_size=2)
+
+
 @st.composite
 def histories(draw, wire: Wire) -> tuple[Message, ...]:
     """Messages written by hand: every call in them is answered before anything else is said."""
-    messages = [
-        Message.system(text) for text in draw(st.lists(contents(wire, "system"), max_size=2))
-    ]
+    messages = [Message.system(text) for text in draw(instructions(wire))]
     messages.append(Message.user(draw(contents(wire, "user"))))
     for _ in range(draw(st.integers(0, 2))):
-        calls = draw(st.lists(CALLS, max_size=2, unique_by=lambda call: call.id))
+        calls = draw(SOME_CALLS)
         messages.append(Message.assistant(draw(contents(wire, "assistant")), calls))
         answers = draw(results(wire, len(calls)))
         for call, (result, is_error) in draw(
@@ -265,8 +275,7 @@ def histories(draw, wire: Wire) -> tuple[Message, ...]:
             messages.append(Message.tool_result(call.id, result, is_error=is_error))
         if not calls or draw(st.booleans()):
             messages.append(Message.user(draw(contents(wire, "user"))))
-    marks = st.sampled_from([None, None, None, "5m", "1h"])
-    return tuple(msgspec.structs.replace(one, cache_ttl=draw(marks)) for one in messages)
+    return tuple(msgspec.structs.replace(one, cache_ttl=draw(MARKS)) for one in messages)
 
 
 # What the vendor's own tools leave in an answer: it goes back as it came.
@@ -347,7 +356,7 @@ def claude_exchanges(draw) -> Exchange:
 
 @st.composite
 def openai_exchanges(draw) -> Exchange:
-    calls = draw(st.lists(CALLS, max_size=2, unique_by=lambda call: call.id))
+    calls = draw(SOME_CALLS)
     calls = [call for call in calls if len(call.id) <= 40]  # it makes no other, and takes none
     message = {
         "content": draw(st.none() | VISIBLE),
@@ -362,7 +371,10 @@ def openai_exchanges(draw) -> Exchange:
     return Exchange(reply, draw(results(OPENAI, len(calls))))
 
 
-EXCHANGES = {OPENAI: openai_exchanges(), CLAUDE_WIRE: claude_exchanges()}
+SOME_EXCHANGES = {
+    OPENAI: st.lists(openai_exchanges(), max_size=2),
+    CLAUDE_WIRE: st.lists(claude_exchanges(), max_size=2),
+}
 NUMBERS = {
     "max_tokens": st.integers(0, 2**31),
     "temperature": st.floats(0, 2) | st.integers(0, 2),
@@ -418,26 +430,42 @@ CHOICES = st.one_of(
 ROUTING = ProviderSettings(order=["a"])  # must never be seen on these wires
 
 
-@st.composite
-def parameters(draw, wire: Wire) -> CompletionParameters:
-    given = {name: draw(st.none() | NUMBERS[name]) for name in wire.fields}
+@functools.cache
+def maybe(strategy: st.SearchStrategy) -> st.SearchStrategy:
+    """None, or what a strategy gives; made once, since to make one takes longer than to draw."""
+    return st.none() | strategy
+
+
+@functools.cache
+def efforts(wire: Wire) -> st.SearchStrategy:
     reasoning = st.sampled_from(wire.efforts).map(lambda effort: ReasoningConfig(effort=effort))
     if wire.has_budget:
         reasoning |= st.integers(1, 2**20).map(lambda count: ReasoningConfig(max_tokens=count))
-    tools = draw(st.none() | st.lists(TOOLS, min_size=1, max_size=3))
+    return maybe(reasoning)
+
+
+SOME_TOOLS = st.lists(TOOLS, min_size=1, max_size=3)
+STOPS = st.none() | TEXTS | st.lists(TEXTS, max_size=3)
+
+
+@st.composite
+def parameters(draw, wire: Wire) -> CompletionParameters:
+    given = {name: draw(maybe(NUMBERS[name])) for name in wire.fields}
+    tools = draw(maybe(SOME_TOOLS))
     if tools:
-        given["tool_choice"] = draw(st.none() | CHOICES)
-        given["parallel_tool_calls"] = draw(st.none() | st.booleans())
+        given["tool_choice"] = draw(maybe(CHOICES))
+        given["parallel_tool_calls"] = draw(maybe(st.booleans()))
     return CompletionParameters(
         tools=tools,
-        stop=draw(st.none() | TEXTS | st.lists(TEXTS, max_size=3)),
-        response_format=draw(st.none() | FORMATS),
-        reasoning=draw(st.none() | reasoning),
+        stop=draw(STOPS),
+        response_format=draw(maybe(FORMATS)),
+        reasoning=draw(efforts(wire)),
         openrouter_routing=draw(st.sampled_from([None, ROUTING])),
         **given,
     )
 
 
+@functools.cache
 def models(wire: Wire) -> st.SearchStrategy:
     known = KNOWN_MODELS if wire is CLAUDE_WIRE else ()
     same = st.sampled_from(["m", "m", *known]).map(lambda name: (name, name))
@@ -446,15 +474,15 @@ def models(wire: Wire) -> st.SearchStrategy:
 
 @st.composite
 def cases(draw, wire: Wire) -> Case:
-    prefill = st.none() if wire is OPENAI else st.none() | VISIBLE
+    prefill = st.none() if wire is OPENAI else maybe(VISIBLE)
     how = NodeCompletionParameters(
         params=draw(parameters(wire)),
-        system_prompt=draw(st.none() | TEXTS),
+        system_prompt=draw(maybe(TEXTS)),
         force_prepend=draw(prefill),
     )
     return Case(
         messages=draw(histories(wire)),
-        exchanges=tuple(draw(st.lists(EXCHANGES[wire], max_size=2))),
+        exchanges=tuple(draw(SOME_EXCHANGES[wire])),
         question=draw(questions(wire)),
         settings=how,
         streams=draw(st.booleans()),

@@ -222,6 +222,11 @@ def test_the_body_is_openais(params, version):
     assert sent_by_us(azure, params)[2] == openai_body
 
 
+def test_its_text_form_is_how_it_is_made():
+    assert repr(AzureProvider()) == "AzureProvider()"
+    assert repr(AzureProvider("2024-10-21")) == "AzureProvider(api_version='2024-10-21')"
+
+
 @pytest.mark.parametrize("field", ["top_k", "repetition_penalty"])
 def test_what_azure_has_not_is_an_error_that_names_it(field):
     azure = GeneratorInfo.azure("tide", ENDPOINT).with_api_key(KEY)

@@ -65,6 +65,20 @@ def test_a_call_has_the_types_of_the_signature():
     assert forecast(**bound) == "59.9 10.02.2026 IMPERIAL 2"
 
 
+class Window(msgspec.Struct):
+    width: int | msgspec.UnsetType = msgspec.UNSET
+
+
+def test_what_may_be_unset_is_told_as_what_it_is_when_it_is_set():
+    def resize(window: Window):
+        pass
+
+    resize.__annotations__ = {"window": Window}
+    assert parameters(resize)["$defs"]["Window"]["properties"] == {"width": {"type": "integer"}}
+    assert call({"window": {"width": "3"}}, "resize").bind(resize) == {"window": Window(3)}
+    assert call({"window": {}}, "resize").bind(resize) == {"window": Window()}
+
+
 def test_types_of_one_name_have_definitions_of_their_own():
     one, other = (msgspec.defstruct("Place", [("x", kind)]) for kind in (int, str))
 

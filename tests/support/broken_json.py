@@ -79,6 +79,7 @@ BROKEN = [
     ("inner quotes in an array", '["say "hi", then", "x"]', ['say "hi", then', "x"]),
     ("an inner quote of a later element", '["one", "5" pipe", "6" pipe", "two"]', ["one", '5" pipe', '6" pipe', "two"]),
     ("inner quotes after an escaped line end", '["of\\n"yes", "no" and left", "x"]', ['of\n"yes", "no" and left', "x"]),
+    ("inner quotes before a line that begins with a bar", '{"a": "one\n"two"\n| three", "b": 1}', {"a": 'one\n"two"\n| three', "b": 1}),
     ("an inner quote of the last element", '{"a": ["one", "24" TV"], "b": 1}', {"a": ["one", '24" TV'], "b": 1}),
     ("inner quotes and commas in an array", '["said "yes", "no" and left", "x"]', ['said "yes", "no" and left', "x"]),
     ("an inner quote before a colon", '{"a": "the "x": a letter"}', {"a": 'the "x": a letter'}),

@@ -1,6 +1,7 @@
 """The command line as a program at a terminal of its own, with a server for its models.
 
-Use it for what only a terminal shows: colours, keys and interrupts.
+Use it for what only a terminal shows: colours, keys and interrupts. The program is a fork of
+`warm_program`, unless the environment changes something that an interpreter reads when it starts.
 """
 
 from __future__ import annotations
@@ -313,19 +314,20 @@ def _ends(stream, mode):
 def run(service, *arguments, given: bytes = b"", **changes):
     """The program as another program runs it: nothing is a terminal."""
     env = environment(service, **changes)
-    if not needs_start(changes):
-        return run_fork(arguments, given, env)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        input=given, capture_output=True, timeout=PATIENCE_SECS, env=env, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    return run_program(arguments, given, env, is_fork=not needs_start(changes))
 
 
-def run_fork(arguments, given: bytes, env):
-    """Return the exit code, the output and the errors of a fork that is given this."""
-    process = Program(arguments, env, *[subprocess.PIPE] * 3)
-    out, err = process.talk(given)
+def run_program(arguments, given: bytes, env, *, is_fork=CAN_FORK):
+    """Return the exit code, the output and the errors."""
+    if is_fork:
+        process = Program(arguments, env, *[subprocess.PIPE] * 3)
+        out, err = process.talk(given)
+    else:
+        process = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *arguments],
+            input=given, capture_output=True, timeout=PATIENCE_SECS, env=env, check=False,
+        )  # fmt: skip
+        out, err = process.stdout, process.stderr
     return process.returncode, out.decode(), err.decode()
 
 
