@@ -390,8 +390,8 @@ class Completion:
         self._origins += ((self.call, None),) * len(attempts)
 
     def _append(self, attempt: Attempt, reservation: Reservation | None = None) -> None:
-        self.attempts += (attempt,)
-        self._origins += ((self.call, reservation),)
+        origin = (self.call, reservation)  # both at once: no signal comes in between
+        self.attempts, self._origins = (*self.attempts, attempt), (*self._origins, origin)
         _log(attempt)
         if self.emitter is not None:
             self.emitter.end_attempt(attempt)
