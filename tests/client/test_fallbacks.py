@@ -103,7 +103,7 @@ FINAL = {
     "MiniLLMError", "InvalidParameterError", "EmptyThreadError", "BudgetExceededError", "ApiError",
     "BadRequestError", "MaxRetriesExceededError", "JsonRepairError", "ToolArgumentError",
     "TurnLimitError", "PartialFailureError", "ToolError", "MissingFieldError", "CostCallbackError", "StorageError",
-    "MissingExtraError",
+    "MissingExtraError", "NotRecordedError",
 }  # fmt: skip
 
 
