@@ -316,10 +316,20 @@ FROM_CACHE = CostOutcome.resolved(ZERO, Usage(), source="an answer cache")
 
 def equal_shares(amount: Decimal, count: int) -> list[Decimal]:
     """Return equal parts of an amount; the first has what the division leaves."""
+    part = _part(amount, count)
+    return [first_share(amount, count), *[part] * (count - 1)]
+
+
+def first_share(amount: Decimal, count: int) -> Decimal:
+    """Return the first of the `equal_shares`."""
+    if count == 1:
+        return amount
+    return EXACT.subtract(amount, EXACT.multiply(_part(amount, count), Decimal(count - 1)))
+
+
+def _part(amount: Decimal, count: int) -> Decimal:
     unit = Decimal(1).scaleb(min(_exponent(amount), 0) - SHARE_DIGITS)
-    part = EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
-    rest = [part] * (count - 1)
-    return [EXACT.subtract(amount, exact_sum(rest)), *rest]
+    return EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
 
 
 def _exponent(amount: Decimal) -> int:
