@@ -86,6 +86,9 @@ class Leases:
                     )
                     await bulk.aclose()
                     return
+            except BaseException:  # else the calls would wait for ever
+                await bulk.aclose()
+                raise
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECS):
                     await over.wait()
