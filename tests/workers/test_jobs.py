@@ -318,7 +318,7 @@ def test_a_bank_that_answers_again_in_time_is_used(server):
 
 
 class OwnBank:
-    """A bank of the caller's own, which grants whatever is asked for if it is not told other."""
+    """A bank of the caller's own, which grants all that is asked for unless `lease` says otherwise."""
 
     def __init__(self, lease=lambda asked: asked, give_back=lambda: None):
         self.reply, self.reply_back = lease, give_back
@@ -334,12 +334,14 @@ def ask_with(server, bank, folder, **settings):
     job = job_at(server, pace=Pace(6000), budget=Budget(1), journal=folder, **settings)
     runtime = job.runtime(bank=bank)
     try:
-        return results(runtime.rows([{"text": text} for text in "abc"])), job.report()
+        rows = results(runtime.rows([{"text": text} for text in "abc"]))
     finally:
         runtime.close()
+    return rows, job.report()
 
 
-def test_a_bank_of_the_callers_own_may_grant_requests_and_money(server, tmp_path):
+def test_a_bank_of_the_callers_own_may_grant_requests_and_money(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0)  # each lease is of use
     rows, report = ask_with(server, OwnBank(), tmp_path)
     assert [row["text"] for row in rows] == ["A", "B", "C"]
     assert report.lost == 0
@@ -382,6 +384,7 @@ def test_answers_come_back_although_the_bank_hangs_when_it_gets_money_back(
         (lambda asked: Lease(usd=asked.usd + 1), "a Lease of more than was asked for"),
         (lambda _: sys.exit(1), "SystemExit"),
     ],
+    ids=["None", "5", "{}", "NaN", "-1", "more requests", "more money", "exit"],
 )
 def test_a_reply_of_a_bank_that_makes_no_sense_is_none(
     server, tmp_path, monkeypatch, reply, reason
