@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from threading import Lock, Thread
@@ -20,7 +19,7 @@ from minillmlib.types.pace import Pace
 from minillmlib.workers.bank import BankLike, Lease
 
 if TYPE_CHECKING:
-    from asyncio import Event
+    from asyncio import Event, Future
 
 POLL_SECS = 0.05
 SIGN_SECS = 10.0  # the longest without a call, so that the bank knows that the worker lives
@@ -104,7 +103,13 @@ class Leases:
         What it grants later is lost to it, like the money of a worker that died. Raises
         `_NoReplyError`.
         """
-        outcome: Future[tuple[object, BaseException | None]] = Future()
+        asyncio = asyncio_module()
+        loop = asyncio.get_running_loop()
+        outcome: Future[tuple[object, BaseException | None]] = loop.create_future()
+
+        def settle(reply: object, problem: BaseException | None) -> None:
+            if not outcome.done():  # else nobody waits any more
+                outcome.set_result((reply, problem))
 
         def call() -> None:
             reply, problem = None, None
@@ -112,16 +117,15 @@ class Leases:
                 reply = method(*arguments)
             except BaseException as error:  # noqa: BLE001 - of a bank of the caller's own
                 problem = error
-            with suppress(InvalidStateError):  # nobody waits any more
-                outcome.set_result((reply, problem))
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, reply, problem)
 
-        asyncio = asyncio_module()
         began_at = time.monotonic()
         # A daemon: neither the event loop nor the process waits for it in the end.
         Thread(target=call, name="bank of a job", daemon=True).start()
         try:
             async with asyncio.timeout(max(self._remaining_patience(), LAST_SECS)):
-                reply, problem = await asyncio.wrap_future(outcome)
+                reply, problem = await outcome
         except TimeoutError:
             self._failing_since = self._failing_since or began_at
             raise _NoReplyError("it does not return") from None
