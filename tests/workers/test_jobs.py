@@ -7,9 +7,12 @@ import json
 import os
 import pickle
 import re
+import sys
 import threading
+import time
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -25,6 +28,7 @@ from minillmlib import (
     CompletionParameters,
     GeneratorInfo,
     InvalidParameterError,
+    Lease,
     NodeCompletionParameters,
     Pace,
     StorageError,
@@ -313,6 +317,207 @@ def test_a_bank_that_answers_again_in_time_is_used(server):
     runtime.close()
 
 
+class OwnBank:
+    """A bank of the caller's own, which grants all that is asked for unless `lease` says otherwise."""
+
+    def __init__(self, lease=lambda asked: asked, give_back=lambda: None):
+        self.reply, self.reply_back = lease, give_back
+
+    def lease(self, _worker, requests, usd, _held):
+        return self.reply(Lease(requests=requests, usd=usd))
+
+    def give_back(self, *_):
+        return self.reply_back()
+
+
+def ask_with(server, bank, folder, **settings):
+    job = job_at(server, pace=Pace(6000), budget=Budget(1), journal=folder, **settings)
+    runtime = job.runtime(bank=bank)
+    try:
+        rows = results(runtime.rows([{"text": text} for text in "abc"]))
+    finally:
+        runtime.close()
+    return rows, job.report()
+
+
+def test_a_bank_of_the_callers_own_may_grant_requests_and_money(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0)  # each lease is of use
+    rows, report = ask_with(server, OwnBank(), tmp_path)
+    assert [row["text"] for row in rows] == ["A", "B", "C"]
+    assert report.lost == 0
+
+
+def test_a_bank_that_hangs_ends_the_rows_once_the_patience_is_over(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.2)
+    monkeypatch.setattr(leases, "LAST_SECS", 0.2)
+    hanging = threading.Event()
+    rows, _ = ask_with(server, OwnBank(lambda _: hanging.wait(20)), tmp_path)
+    hanging.set()
+    assert {row["error"] for row in rows} == {
+        "MiniLLMError: the bank of the job has not answered for 0 s (it does not return); what "
+        "waited for it was not sent"
+    }
+    assert server.taken == []
+
+
+def test_answers_come_back_although_the_bank_hangs_when_it_gets_money_back(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.2)
+    monkeypatch.setattr(leases, "LAST_SECS", 0.2)
+    hanging = threading.Event()
+    rows, report = ask_with(server, OwnBank(give_back=lambda: hanging.wait(20)), tmp_path)
+    hanging.set()
+    assert [row["text"] for row in rows] == ["A", "B", "C"]
+    assert report.lost > 0  # perhaps it has it, and perhaps not
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (lambda _: None, "the bank returned NoneType, not a Lease"),
+        (lambda _: 5, "the bank returned int, not a Lease"),
+        (lambda _: {}, "the bank returned dict, not a Lease"),
+        (lambda _: Lease(usd=Decimal("NaN")), "InvalidParameterError"),
+        (lambda _: Lease(usd=Decimal(-1)), "InvalidParameterError"),
+        (lambda asked: Lease(requests=asked.requests + 1), "a Lease of more than was asked for"),
+        (lambda asked: Lease(usd=asked.usd + 1), "a Lease of more than was asked for"),
+        (lambda _: sys.exit(1), "SystemExit"),
+    ],
+    ids=["None", "5", "{}", "NaN", "-1", "more requests", "more money", "exit"],
+)
+def test_a_reply_of_a_bank_that_makes_no_sense_is_none(
+    server, tmp_path, monkeypatch, reply, reason
+):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.1)
+    rows, _ = ask_with(server, OwnBank(reply), tmp_path)
+    assert all(reason in row["error"] for row in rows)
+    assert server.taken == []
+
+
+def test_a_job_leases_from_the_bank_that_it_was_given_last(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.1)
+    job = job_at(server, pace=Pace(6000), budget=Budget(1), journal=tmp_path)
+    runtime = job.runtime(bank=DeadBank())
+    assert job.runtime(bank=OwnBank()) is runtime
+    assert results(runtime.rows([{"text": "a"}]))[0]["text"] == "A"
+    runtime.close()
+
+
+def test_two_jobs_of_one_process_may_use_one_journal(server, tmp_path):
+    first = job_at(server, journal=tmp_path)
+    one, other = first.runtime(), first.replace(width=3).runtime()
+    named = first.runtime(worker="b")
+    for runtime, text in ((one, "a"), (other, "b"), (named, "c"), (one, "d"), (other, "a")):
+        assert results(runtime.rows([{"text": text}]))[0]["text"] == text.upper()
+    assert len(server.taken) == 4
+    for runtime in (one, other, named):
+        runtime.close()
+
+
+def test_a_runtime_that_was_closed_says_so(server, ask, tmp_path):
+    job = job_at(server, journal=tmp_path, budget=Budget(1))
+    closed = job.runtime()
+    ask(job.replace(width=3), "a")  # which takes the share of the first
+    old, new = results(closed.rows([{"text": "a"}, {"text": "b"}]))
+    assert (old["text"], old["from_journal"]) == ("A", True)
+    assert new["error"] == (
+        "InvalidParameterError: the runtime of the job was closed, by close() or by a newer one, "
+        "which took its share of the budget: call job.runtime() again, and ask that one"
+    )
+    assert (new["cost_usd"], len(server.taken)) == ("0", 1)
+
+
+def test_a_part_that_is_asked_about_ends_before_its_runtime_is_closed(tmp_path):
+    with RowServer(secs=0.2) as server:
+        runtime = job_at(server, journal=tmp_path).runtime()
+        rows = []
+        thread = threading.Thread(target=lambda: rows.extend(runtime.rows([{"text": "a"}])))
+        thread.start()
+        while not runtime.is_busy:
+            time.sleep(0.01)
+        runtime.close()
+        thread.join()
+    assert results(rows)[0]["text"] == "A"
+
+
+def test_the_same_part_in_two_threads_leaves_nothing_that_is_maybe_paid(tmp_path):
+    with RowServer(secs=0.2) as server:
+        job = job_at(server, journal=tmp_path)
+        runtime = job.runtime()
+        threads = [threading.Thread(target=runtime.rows, args=([{"text": "a"}],)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        runtime.close()
+    assert str(job.report()) == "1 done, 0 failed; $0.0004"
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+    __str__ = __repr__
+
+
+class Uncountable(float):
+    __float__ = __repr__ = Unprintable.__repr__
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\ud800",
+        10**5000,
+        Fraction(10**400),
+        Unprintable(),
+        Uncountable(),
+    ],
+    ids=["surrogate", "integer", "fraction", "repr", "float"],
+)
+@pytest.mark.parametrize("column", ["text", "id"])
+def test_a_row_with_a_value_that_cannot_be_used_harms_no_other(server, tmp_path, column, value):
+    runtime = job_at(server, journal=tmp_path, key="id").runtime()
+    given = [{"text": text, "id": text} for text in "abc"]
+    given[1][column] = value
+    rows = results(runtime.rows(given))
+    runtime.close()
+    assert [row["text"] for row in rows[::2]] == ["A", "C"]
+    assert rows[1]["error"].startswith("InvalidParameterError: ")
+    assert len(server.taken) == 2
+
+
+class UnreadableRow(dict):
+    def keys(self):
+        raise RuntimeError
+
+    __iter__ = keys
+
+
+def test_rows_are_mappings_that_can_be_read(server):
+    runtime = job_at(server).runtime()
+    with pytest.raises(InvalidParameterError, match="the rows are a list of mappings, not int"):
+        runtime.rows(5)
+    with pytest.raises(InvalidParameterError, match=r"row 0 cannot be read \(RuntimeError\)"):
+        runtime.rows([UnreadableRow(text="a")])
+    with pytest.raises(InvalidParameterError, match="the worker of a runtime must be a str"):
+        job_at(server).runtime(worker=5)
+
+
+def test_a_job_for_very_many_processes_is_made_at_once(server, tmp_path):
+    began_at = time.monotonic()
+    job = job_at(server, pace=Pace(10**9), budget=Budget(1), journal=tmp_path, workers=10**8)
+    job.runtime().close()
+    assert time.monotonic() - began_at < 2
+
+
+def test_a_lock_that_is_a_folder_is_an_error_of_the_storage(server, tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(StorageError, match=r"\.lock' cannot be locked"):
+        job_at(server, journal=tmp_path, budget=Budget(1)).runtime()
+
+
 REFUSALS = {
     "a budget in the params": (
         {"params": NodeCompletionParameters(budget=Budget(1))},
@@ -368,6 +573,14 @@ REFUSALS = {
     "a text as prompt": ({"prompt": "{text}"}, "the prompt of a job is a node, not str"),
     "an object store": ({"journal": "s3://bucket/run"}, "object stores cannot be appended to"),
     "no workers": ({"workers": 0}, "the workers of a job must be at least 1"),
+    "no amount as budget": ({"budget": Decimal("NaN"), "journal": "j"}, "an amount of USD, finite"),
+    "a debt as budget": ({"budget": Decimal(-1), "journal": "j"}, "finite and not negative"),
+    "a pace of four": ({"pace": (1, 2, 3, 4)}, "the pace of a job is a Pace"),
+    "a number as tools": ({"tools": 5}, "the tools of a job are a list of functions, not int"),
+    "no tools": ({"tools": None}, "the tools of a job are a list of functions, not NoneType"),
+    "a number as tool": ({"tools": [1]}, "tool"),
+    "a null in the journal": ({"journal": "a\0b"}, "no folder has such a name"),
+    "a surrogate in the journal": ({"journal": "\ud800"}, "no folder has such a name"),
     "a list as journal": ({"journal": ["j"]}, "is the path of a folder, not list"),
 }
 
@@ -427,6 +640,7 @@ def test_a_shard_that_is_damaged_later_is_the_error_of_the_rows(server, ask, tmp
 def test_a_forked_process_has_a_runtime_of_its_own(server, ask, tmp_path):
     job = job_at(server, journal=tmp_path)
     ask(job, "a")
+    runtime = job.runtime()
     child = os.fork()
     if child == 0:
         try:
@@ -437,6 +651,15 @@ def test_a_forked_process_has_a_runtime_of_its_own(server, ask, tmp_path):
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [row["a_from_journal"] for row in ask(job, "b")] == [True]
+    child = os.fork()
+    if child == 0:
+        try:
+            [row] = runtime.rows([{"text": "c"}])
+            os._exit(0 if "process from which this one was forked" in row["a_error"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert [row["a_text"] for row in ask(job, "d")] == ["D"]
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 

@@ -141,6 +141,22 @@ def test_what_workers_hold_of_an_earlier_bank_is_not_free():
     assert lease.usd == Decimal("0.06")
 
 
+WRONG = [None, "1", float("nan"), -1, Decimal("NaN"), Decimal(-1), Decimal("Infinity"), 10**5000]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
+def test_a_worker_that_asks_for_nonsense_harms_no_other(wrong):
+    bank = Bank(600, "0.10", clock=lambda: 0.0)
+    for arguments in [("a", wrong, Decimal(0)), ("a", 1, wrong), ("a", 1, Decimal(0), wrong)]:
+        with pytest.raises(InvalidParameterError):
+            bank.lease(*arguments)
+    for arguments in [("a", wrong), ("a", Decimal(0), wrong), (5, Decimal(0))]:
+        with pytest.raises(InvalidParameterError):
+            bank.give_back(*arguments)
+    lease = bank.lease("b", 1, Decimal("0.10"))
+    assert (lease.requests, lease.wait_secs, lease.usd) == (1, 0, Decimal("0.10"))
+
+
 def test_money_of_a_worker_that_is_silent_is_not_waited_for():
     now = 0.0
     bank = Bank(usd="0.10", clock=lambda: now)
@@ -167,7 +183,14 @@ def test_a_bank_is_not_copied_and_a_lease_is():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"requests": -1}, {"wait_secs": float("nan")}, {"interval_secs": -1}, {"usd": 0.1}]
+    "fields",
+    [
+        {"requests": -1},
+        {"requests": None},
+        {"wait_secs": float("nan")},
+        {"interval_secs": -1},
+        {"usd": 0.1},
+    ],
 )
 def test_a_lease_of_another_bank_must_make_sense(fields):
     with pytest.raises(InvalidParameterError):

@@ -183,33 +183,39 @@ class Ledger:
     def __init__(self) -> None:
         self.spent = CostTotal()
         self._known = Decimal(0)
-        self._open: dict[str, list[Decimal]] = {}  # the ceilings of what was sent, by its key
+        # The ceilings of what was sent, by its key: a list for each time that it was asked, since
+        # a process may have died, and two threads may ask the same at a time.
+        self._open: dict[str, list[list[Decimal]]] = {}
         self._lost: list[Decimal] = []
 
     @property
     def maybe_paid(self) -> int:
         """The number of requests that were sent and whose end is not recorded."""
-        return len(self._lost) + sum(map(len, self._open.values()))
+        return len(self._lost) + sum(map(len, chain(*self._open.values())))
 
     @property
     def max_cost(self) -> Decimal:
         """USD: what is spent, and the ceilings of what is unknown."""
-        return exact_sum([self._known, *self._lost, *chain(*self._open.values())])
+        return exact_sum([self._known, *self._lost, *chain(*chain(*self._open.values()))])
 
     def note_sent(self, record: SentRecord) -> None:
-        """Note a request. A second first one for an item: the process had died before."""
-        if record.turn == 1:
-            self._lost += self._open.pop(record.key, ())
-        self._open.setdefault(record.key, []).append(record.ceiling or Decimal(0))
+        """Note a request."""
+        asked = self._open.setdefault(record.key, [])
+        if record.turn == 1 or not asked:
+            asked.append([])
+        asked[-1].append(record.ceiling or Decimal(0))
 
     def note_submitted(self, keys: Sequence[str]) -> None:
         """Note that items are in a batch, and no longer asked alone."""
         for key in keys:
-            self._lost += self._open.pop(key, ())
+            self._lost += chain(*self._open.pop(key, ()))
 
     def note_end(self, record: Ended) -> None:
         """Note how an item ended."""
-        ceiling = exact_sum(self._open.pop(record.key, ()))
+        asked = self._open.get(record.key, [])
+        ceiling = exact_sum(asked.pop() if asked else ())
+        if not asked:
+            self._open.pop(record.key, None)
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
         known = cost.cost if cost.is_exact else max(cost.cost, ceiling)

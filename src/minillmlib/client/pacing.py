@@ -125,9 +125,12 @@ def wake(loop: AbstractEventLoop, decided: Event) -> None:
 
 def serve_line(pace: Pace) -> None:
     """Let go what may go in the running event loop, after the pace has got more."""
-    timer = vars(asyncio_module().get_running_loop()).get("_minillmlib_paces", {}).get(pace)
+    loop = asyncio_module().get_running_loop()
+    timers: dict[Pace, _Timer] = vars(loop).get("_minillmlib_paces", {})
+    timer = timers.get(pace)
     if timer is not None:
-        timer.serve()
+        now = loop.time()
+        timer.set(now, pace.serve(now))
 
 
 class _Timer:

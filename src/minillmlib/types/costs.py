@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import JsonObject
+from minillmlib.json_value import JsonObject, excerpt_of
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_kind, check_number
 
@@ -63,12 +63,14 @@ def parse_usd(
     """Return an amount of one of these types, or raise `InvalidParameterError`."""
     try:
         value = amount if isinstance(amount, Decimal) else Decimal(str(amount))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # of an integer with thousands of digits
         value = Decimal("NaN")
     is_allowed = isinstance(amount, kinds) and not isinstance(amount, bool) and value.is_finite()
     if not is_allowed or value < 0 or (maximum is not None and value > maximum):
         bounds = "finite and not negative" if maximum is None else f"from 0 to {maximum}"
-        raise InvalidParameterError(f"{name} must be an amount of USD, {bounds}, not {amount!r}")
+        raise InvalidParameterError(
+            f"{name} must be an amount of USD, {bounds}, not {excerpt_of(amount)}"
+        )
     return value
 
 
@@ -316,10 +318,20 @@ FROM_CACHE = CostOutcome.resolved(ZERO, Usage(), source="an answer cache")
 
 def equal_shares(amount: Decimal, count: int) -> list[Decimal]:
     """Return equal parts of an amount; the first has what the division leaves."""
+    part = _part(amount, count)
+    return [first_share(amount, count), *[part] * (count - 1)]
+
+
+def first_share(amount: Decimal, count: int) -> Decimal:
+    """Return the first of the `equal_shares`."""
+    if count == 1:
+        return amount
+    return EXACT.subtract(amount, EXACT.multiply(_part(amount, count), Decimal(count - 1)))
+
+
+def _part(amount: Decimal, count: int) -> Decimal:
     unit = Decimal(1).scaleb(min(_exponent(amount), 0) - SHARE_DIGITS)
-    part = EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
-    rest = [part] * (count - 1)
-    return [EXACT.subtract(amount, exact_sum(rest)), *rest]
+    return EXACT.divide(amount, Decimal(count)).quantize(unit, ROUND_DOWN, EXACT)
 
 
 def _exponent(amount: Decimal) -> int:

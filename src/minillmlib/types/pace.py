@@ -127,18 +127,27 @@ class Pace:
         server states. Raises `InvalidParameterError` if a limit is smaller than `count`.
         """
         check_count(count)
-        shares = [dict[str, int]() for _ in range(count)]
+        last = self.last_share(count)  # raises if there is none
+        return [*(self._share(place, count) for place in range(count - 1)), last]
+
+    def last_share(self, count: int) -> Pace:
+        """Return the last, and smallest, of the shares of `split`, without making the others."""
         for kind, limit in self._given.items():
             if limit < count:
                 raise InvalidParameterError(
                     f"{limit} {kind} a minute cannot be shared by {count} processes: take fewer"
                 )
-            for place, share in enumerate(shares):
-                share[f"{kind}_per_minute"] = limit // count + (place < limit % count)
-        paces = [Pace(**share) for share in shares]
-        for pace in paces:
-            pace._shares = self._shares * count  # noqa: SLF001 - another pace
-        return paces
+        return self._share(count - 1, count)
+
+    def _share(self, place: int, count: int) -> Pace:
+        share = Pace(
+            **{
+                f"{kind}_per_minute": limit // count + (place < limit % count)
+                for kind, limit in self._given.items()
+            }
+        )
+        share._shares = self._shares * count
+        return share
 
     def use_grants(self) -> None:
         """Let requests go only as `grant` says from now on."""

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError
-from minillmlib.json_value import JsonValue, plain_value
+from minillmlib.json_value import JsonValue, excerpt_of, plain_value
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -84,7 +84,7 @@ def check_number(
         or not abs(number) <= sys.float_info.max  # also NaN, and an integer that no float can hold
     ):
         wanted = "a whole number" if is_whole else "a finite number"
-        raise InvalidParameterError(f"{name} must be {wanted}, not {value!r}")
+        raise InvalidParameterError(f"{name} must be {wanted}, not {excerpt_of(value)}")
     if minimum is not None and number < minimum:
         raise InvalidParameterError(f"{name} must be at least {minimum}, not {value!r}")
 

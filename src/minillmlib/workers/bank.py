@@ -35,10 +35,16 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     may_come: bool = False
 
     def __post_init__(self) -> None:
-        check_number("the requests of a lease", self.requests, minimum=0, is_whole=True)
+        _check_amount("the requests of a lease", self.requests, is_whole=True)
         for name in ("wait_secs", "interval_secs"):
-            check_number(f"the {name} of a lease", getattr(self, name), minimum=0)
+            _check_amount(f"the {name} of a lease", getattr(self, name))
         parse_usd("the usd of a lease", self.usd, Decimal)
+
+
+def _check_amount(name: str, value: object, *, is_whole: bool = False) -> None:
+    if value is None:
+        raise InvalidParameterError(f"{name} must be a number, not None")
+    check_number(name, value, minimum=0, is_whole=is_whole)
 
 
 class BankLike(Protocol):
@@ -49,6 +55,15 @@ class BankLike(Protocol):
 
     def give_back(self, worker: str, usd: Decimal, held: Decimal) -> None:
         """Take back money that a worker did not spend. See `Bank.give_back`."""
+
+
+def _check_worker(worker: object, usd: object, held: object) -> None:
+    if not isinstance(worker, str):
+        raise InvalidParameterError(
+            f"the name of a worker must be a text, not {type(worker).__name__}"
+        )
+    parse_usd("the usd of a worker", usd, Decimal)
+    parse_usd("the held USD of a worker", held, Decimal)
 
 
 class Bank:
@@ -102,7 +117,11 @@ class Bank:
             requests: The number of requests that wait.
             usd: The money that they need.
             held: The money of earlier leases that the worker has not spent. The rest is spent.
+
+        Raises `InvalidParameterError` for anything else, and grants nothing then.
         """
+        _check_amount("the requests that a worker leases", requests, is_whole=True)
+        _check_worker(worker, usd, held)
         with self._lock:
             now = self._clock()
             self._seen_at[worker] = now
@@ -122,17 +141,20 @@ class Bank:
             worker: The name of the worker.
             usd: What it gives back.
             held: What it has not spent beside that. The rest is spent.
+
+        Raises `InvalidParameterError` for anything else.
         """
+        _check_worker(worker, usd, held)
         with self._lock:
             known = self._held.get(worker, ZERO)
             if self._free is not None and known:
-                returned = min(max(usd, ZERO), known)
-                self._held[worker] = min(max(held, ZERO), EXACT.subtract(known, returned))
+                returned = min(usd, known)
+                self._held[worker] = min(held, EXACT.subtract(known, returned))
                 self._free = EXACT.add(self._free, returned)
 
     def _take_slots(self, requests: int, now: float) -> tuple[int, float]:
         if requests < 1 or not self._interval:
-            return max(requests, 0), 0.0
+            return requests, 0.0
         granted = min(requests, max(1, int(LEASE_SECS / self._interval)))
         start_at = max(self._next_at, now)
         self._next_at = start_at + granted * self._interval
@@ -145,9 +167,9 @@ class Bank:
         # What it holds of a bank before this one is not free.
         unknown = min(max(EXACT.subtract(held, known), ZERO), self._free)
         free = EXACT.subtract(self._free, unknown)
-        granted = min(max(usd, ZERO), free)
+        granted = min(usd, free)
         self._free = EXACT.subtract(free, granted)
-        self._held[worker] = EXACT.add(min(max(held, ZERO), EXACT.add(known, unknown)), granted)
+        self._held[worker] = EXACT.add(min(held, EXACT.add(known, unknown)), granted)
         return granted
 
     def _may_come(self, worker: str, now: float) -> bool:

@@ -15,9 +15,9 @@ from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.records import FormatValue
-from minillmlib.tree.tool_loop import Tool, ToolLoop
+from minillmlib.tree.tool_loop import Tool, ToolLoop, tool_settings
 from minillmlib.types.budgets import Budget
-from minillmlib.types.costs import CostTotal, total_words
+from minillmlib.types.costs import CostTotal, parse_usd, total_words
 from minillmlib.types.messages import Message
 from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import (
@@ -132,7 +132,7 @@ class Bulk(msgspec.Struct, frozen=True):
         check_generator(self.generator)
         _set(self, "params", _plain_params(self.params))
         _set(self, "prompt", _plain_prompt(self.prompt))
-        _set(self, "tools", tuple(self.tools))
+        _set(self, "tools", _plain_tools(self.params, self.tools))
         check_kind("the loop of a job", self.loop, ToolLoop)
         _set(self, "pace", _plain_pace(self.pace))
         _set(self, "budget", _plain_budget(self.budget))
@@ -149,7 +149,7 @@ class Bulk(msgspec.Struct, frozen=True):
         if self.budget is not None:
             self._check_estimates()
         if self.pace is not None:
-            self.new_pace().split(self.workers)  # raises if it cannot be shared
+            self.new_pace().last_share(self.workers)  # raises if it cannot be shared
         self._check_pickling()
 
     def _check_estimates(self) -> None:
@@ -190,8 +190,12 @@ class Bulk(msgspec.Struct, frozen=True):
             bank: The `Bank` of the job, or a handle of it in another process, to lease from
                 instead of taking an equal share.
 
+        Runtimes of several jobs may use one journal. If there is a budget, one that takes a share
+        closes the others of the process that do nothing: `Bulk.runtime` makes them anew.
+
         Raises `StorageError` if the journal cannot be used.
         """
+        check_kind("the worker of a runtime", worker, str)
         return runtime_of(self, worker, bank)
 
     def bank(self) -> Bank:
@@ -280,10 +284,20 @@ def _plain_prompt(prompt: object) -> Prompt | None:
     )
 
 
+def _plain_tools(params: NodeCompletionParameters, tools: object) -> tuple[ToolLike | Tool, ...]:
+    if not isinstance(tools, list | tuple):
+        raise InvalidParameterError(
+            f"the tools of a job are a list of functions, not {type(tools).__name__}"
+        )
+    if tools:
+        tool_settings(params, tools)  # raises if one is no tool
+    return tuple(tools)
+
+
 def _plain_pace(pace: object) -> tuple[int | None, ...] | None:
     if isinstance(pace, Pace):
         return tuple(getattr(pace, name) for name in _PACE)
-    if pace is None or isinstance(pace, tuple):
+    if pace is None or (isinstance(pace, tuple) and len(pace) == len(_PACE)):
         return pace
     raise InvalidParameterError(
         f"the pace of a job is a Pace(requests_per_minute), not {type(pace).__name__}"
@@ -293,8 +307,10 @@ def _plain_pace(pace: object) -> tuple[int | None, ...] | None:
 def _plain_budget(budget: object) -> Decimal | None:
     if isinstance(budget, Budget):
         return budget.split(1)[0].limit
-    if budget is None or isinstance(budget, Decimal):
-        return budget
+    if budget is None:
+        return None
+    if isinstance(budget, Decimal):
+        return parse_usd("the budget of a job", budget, Decimal)
     raise InvalidParameterError(
         f"the budget of a job is a Budget(usd), not {type(budget).__name__}"
     )
@@ -308,6 +324,14 @@ def _plain_folder(path: object) -> str | None:
             f"the journal of a job is the path of a folder, not {type(path).__name__}"
         )
     folder = os.fsdecode(path)
+    try:
+        has_name = b"\0" not in os.fsencode(folder)
+    except UnicodeEncodeError:
+        has_name = False
+    if not has_name:
+        raise InvalidParameterError(
+            f"the journal of a job cannot be at {folder!r}: no folder has such a name"
+        )
     if "://" in folder:
         raise InvalidParameterError(
             f"the journal of a job cannot be at {folder!r}: object stores cannot be appended to; "

@@ -6,24 +6,25 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
-from threading import Lock
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from minillmlib.bulk.run import BulkRun
 from minillmlib.client.pacing import serve_line
 from minillmlib.deferred_imports import asyncio_module
-from minillmlib.errors import MiniLLMError
+from minillmlib.errors import MiniLLMError, StorageError
 from minillmlib.types.budgets import LeasedBudget
 from minillmlib.types.costs import EXACT, ZERO
 from minillmlib.types.pace import Pace
 from minillmlib.workers.bank import BankLike, Lease
 
 if TYPE_CHECKING:
-    from asyncio import Event
+    from asyncio import Event, Future
 
 POLL_SECS = 0.05
 SIGN_SECS = 10.0  # the longest without a call, so that the bank knows that the worker lives
 PATIENCE_SECS = 60.0  # with a bank that does not answer: an engine may start it anew
+LAST_SECS = 1.0  # for a call after that
 
 
 class Leases:
@@ -42,7 +43,8 @@ class Leases:
         budget: LeasedBudget | None,
         record: Callable[[Decimal], None],
     ) -> None:
-        self._bank, self._worker = bank, worker
+        self.bank = bank
+        self._worker = worker
         self._pace, self._budget = pace, budget
         self._record = record
         self._granted = ZERO
@@ -62,8 +64,10 @@ class Leases:
             yield
         finally:
             over.set()  # and no cancellation: a grant would be lost
-            await asyncio.shield(task)
-            self._users -= 1
+            try:
+                await asyncio.shield(task)
+            finally:
+                self._users -= 1
             if not self._users and self._budget is not None:
                 await self._give_back(self._budget, self._budget.shrink())
 
@@ -72,22 +76,62 @@ class Leases:
         while not over.is_set():
             try:
                 await self._lease()
-            except Exception as error:  # noqa: BLE001 - of a bank in another process
-                if not self._is_patient():
+            except (_NoReplyError, StorageError) as error:
+                self._failing_since = self._failing_since or time.monotonic()
+                if self._remaining_patience() <= 0:
                     self.problem = MiniLLMError(
                         f"the bank of the job has not answered for {PATIENCE_SECS:.0f} s "
-                        f"({type(error).__name__}); what waited for it was not sent"
+                        f"({error}); what waited for it was not sent"
                     )
                     await bulk.aclose()
                     return
+            except BaseException:  # else the calls would wait for ever
+                await bulk.aclose()
+                raise
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECS):
                     await over.wait()
 
-    def _is_patient(self) -> bool:
-        now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        return now - self._failing_since < PATIENCE_SECS
+    def _remaining_patience(self) -> float:
+        if self._failing_since is None:
+            return PATIENCE_SECS
+        return PATIENCE_SECS - (time.monotonic() - self._failing_since)
+
+    async def _call(self, method: Callable[..., object], *arguments: object) -> object:
+        """Call the bank, and wait for its reply as long as the patience lasts.
+
+        What it grants later is lost to it, like the money of a worker that died. Raises
+        `_NoReplyError`.
+        """
+        asyncio = asyncio_module()
+        loop = asyncio.get_running_loop()
+        outcome: Future[tuple[object, BaseException | None]] = loop.create_future()
+
+        def settle(reply: object, problem: BaseException | None) -> None:
+            if not outcome.done():  # else nobody waits any more
+                outcome.set_result((reply, problem))
+
+        def call() -> None:
+            reply, problem = None, None
+            try:
+                reply = method(*arguments)
+            except BaseException as error:  # noqa: BLE001 - of a bank of the caller's own
+                problem = error
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, reply, problem)
+
+        began_at = time.monotonic()
+        # A daemon: neither the event loop nor the process waits for it in the end.
+        Thread(target=call, name="bank of a job", daemon=True).start()
+        try:
+            async with asyncio.timeout(max(self._remaining_patience(), LAST_SECS)):
+                reply, problem = await outcome
+        except TimeoutError:
+            self._failing_since = self._failing_since or began_at
+            raise _NoReplyError("it does not return") from None
+        if problem is not None:
+            raise _NoReplyError(type(problem).__name__) from problem
+        return reply
 
     async def _lease(self) -> None:
         """Lease what is wanted now, if anything is."""
@@ -100,10 +144,10 @@ class Leases:
                 usd, held = self._budget.shortfall, self._budget.unspent
             now = time.monotonic()
             if requests or usd or now - self._called_at >= SIGN_SECS:
-                asyncio = asyncio_module()
-                lease = await asyncio.to_thread(self._bank.lease, self._worker, requests, usd, held)
-                self._called_at, self._failing_since = time.monotonic(), None
-                await self._use(lease, usd)
+                reply = await self._call(self.bank.lease, self._worker, requests, usd, held)
+                self._called_at = time.monotonic()
+                await self._use(_check_reply(reply, requests, usd), usd)
+                self._failing_since = None
         finally:
             self._is_leasing.release()
 
@@ -120,13 +164,23 @@ class Leases:
                 await self._give_back(self._budget, unused)
 
     async def _give_back(self, budget: LeasedBudget, usd: Decimal) -> None:
-        with suppress(Exception):  # the bank is gone: then the money is lost to it
-            await asyncio_module().to_thread(
-                self._bank.give_back, self._worker, usd, budget.unspent
-            )
+        with suppress(_NoReplyError, StorageError):  # then the money is lost to the bank
+            await self._call(self.bank.give_back, self._worker, usd, budget.unspent)
             if usd:
                 self._note(usd.copy_negate())
 
     def _note(self, usd: Decimal) -> None:
         self._granted = EXACT.add(self._granted, usd)
         self._record(self._granted)
+
+
+class _NoReplyError(Exception):
+    """Why there is no reply of the bank that can be used."""
+
+
+def _check_reply(reply: object, requests: int, usd: Decimal) -> Lease:
+    if not isinstance(reply, Lease):
+        raise _NoReplyError(f"the bank returned {type(reply).__name__}, not a Lease")
+    if reply.requests > requests or reply.usd > usd:
+        raise _NoReplyError("the bank returned a Lease of more than was asked for")
+    return reply

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from minillmlib.blocking import run
-from minillmlib.bulk.items import ItemCall
+from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
 from minillmlib.bulk.outcome import STOPPING, BulkOutcome, last_error
 from minillmlib.bulk.run import BulkRun
@@ -39,6 +39,21 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class _RowCall(ItemCall):
+    """Asks about rows, whose values may be objects of any kind."""
+
+    def prepare(self, index: int, item: Item) -> Question | BulkOutcome[Any]:
+        """Return what to ask, or the outcome that the row has without asking."""
+        try:
+            return super().prepare(index, _plain_row(item))
+        except Exception as error:  # noqa: BLE001 - of a value of any type
+            problem = InvalidParameterError(
+                f"row {index} cannot be asked: one of its values raised {type(error).__name__}; "
+                "give it as a text"
+            )
+            return BulkOutcome(index=index, error=problem)
+
+
 class _End(NamedTuple):
     """The error that ended a run. `is_drained`: all that was in flight had a result."""
 
@@ -59,6 +74,8 @@ class BulkRuntime:
         budget: Its share of the budget, or what it has leased; None without one.
     """
 
+    _is_closed = False
+
     def __init__(self, job: Bulk, worker: str | None = None, bank: BankLike | None = None) -> None:
         self.job = job
         self.worker = worker or f"{socket.gethostname()}-{os.getpid()}"
@@ -66,13 +83,14 @@ class BulkRuntime:
         self._prompt = None if job.prompt is None else job.prompt.to_node()
         self._end: _End | None = None  # that every further row would have
         self._parts = 0  # that are asked now
+        self._lock = fork_safe_lock()
         self._shards: Shards | None = None
         self._own: RunJournal | None = None
         if job.journal is not None:
             self._shards = Shards(open_folder(job.journal), retries_failed=job.retry_failed)
             self._own = new_shard(self._shards.folder, self.worker)
         whole = job.new_pace()
-        pace = whole.split(job.workers)[-1]
+        pace = whole.last_share(job.workers)
         self.budget: Budget | None = None
         self._leases: Leases | None = None
         if bank is not None:
@@ -109,18 +127,31 @@ class BulkRuntime:
 
         Raises `InvalidParameterError` if a row is no mapping, or has a column of such a name.
         """
+        given: object = rows
+        if not isinstance(given, Iterable):
+            raise InvalidParameterError(
+                f"the rows are a list of mappings, not {type(given).__name__}"
+            )
         part = [self._check_row(place, row) for place, row in enumerate(rows)]
         results: list[JsonObject | None] = [None] * len(part)
-        end = self._end
+        with self._lock:
+            end = self._end
+            self._parts += end is None
         if end is None:
-            self._parts += 1
             try:
                 end = await self._ask(part, results)
             finally:
-                self._parts -= 1
+                self._leave()
         if end is not None:
             self._fill(part, results, end)
         return [{**row, **(result or {})} for row, result in zip(part, results, strict=True)]
+
+    def _leave(self) -> None:
+        """Note the end of a part, of the last one also in the shard of a closed runtime."""
+        with self._lock:
+            self._parts -= 1
+            if self._is_closed and not self._parts and self._own is not None:
+                self._own.close()
 
     def _check_row(self, place: int, row: Row) -> JsonObject:
         given: object = row
@@ -128,14 +159,20 @@ class BulkRuntime:
             raise InvalidParameterError(
                 f"row {place} is {type(given).__name__}, not a mapping of columns to values"
             )
+        try:
+            columns = dict(row)
+        except Exception as error:
+            raise InvalidParameterError(
+                f"row {place} cannot be read ({type(error).__name__})"
+            ) from error
         names = (self.job.prefix + name for name in COLUMNS)
-        taken = [name for name in names if name in row]
+        taken = [name for name in names if name in columns]
         if taken:
             raise InvalidParameterError(
                 f"the rows have a column {taken[0]!r} already, which the results would replace: "
                 "give the job a prefix, such as Bulk(..., prefix='answer_')"
             )
-        return dict(row)
+        return columns
 
     def _new_call(self) -> ItemCall:
         journal = None
@@ -143,7 +180,7 @@ class BulkRuntime:
             self._shards.refresh()
             journal = PartJournal(self._shards, self._own)
         job = self.job
-        return ItemCall(
+        return _RowCall(
             job.generator, self._settings, prompt=self._prompt, tools=job.tools, loop=job.loop,
             journal=journal, key=job.key,
         )  # fmt: skip
@@ -153,7 +190,7 @@ class BulkRuntime:
         prefix = self.job.prefix
         try:
             bulk: BulkRun[Any] = BulkRun(
-                map(_plain_row, part), self._new_call(),
+                part, self._new_call(),
                 width=self.width, is_ordered=False, on_progress=None,
             )  # fmt: skip
             async with bulk, self._leasing(bulk):
@@ -178,7 +215,7 @@ class BulkRuntime:
         call, prefix = None, self.job.prefix
         with suppress(MiniLLMError):  # such as a journal that cannot be read
             call = self._new_call()
-        for place, row in enumerate(map(_plain_row, part)):
+        for place, row in enumerate(part):
             found = None if call is None else call.prepare(place, row)
             if results[place] is None:
                 is_cost_known = True
@@ -190,19 +227,44 @@ class BulkRuntime:
     def close(self) -> None:
         """Close the shard of this process, so that others may take its share of the budget.
 
+        Parts that are asked about now come to their end; further rows get an error that says so.
         The next `Bulk.runtime` makes a new runtime. At the end of the process nothing is lost
         without this.
         """
         with _lock:
             if self in _runtimes:
                 _runtimes.remove(self)
-        if self._own is not None:
-            self._own.close()
+        self._close("was closed, by close() or by a newer one, which took its share of the budget")
+
+    def _close(self, reason: str) -> None:
+        with self._lock:
+            self._is_closed = True
+            problem = InvalidParameterError(
+                f"the runtime of the job {reason}: call job.runtime() again, and ask that one"
+            )
+            self._end = _End(problem, is_drained=True)
+            if self._own is not None and not self._parts:
+                self._own.close()
+
+    def leave_to_parent(self) -> None:
+        """End the runtime in a forked process, if it has what only the parent may use."""
+        if self._own is not None or self._leases is not None:
+            self._close("belongs to the process from which this one was forked")
+
+    def use_bank(self, bank: BankLike | None) -> None:
+        """Lease from another bank, or by another handle of the bank, from now on."""
+        if self._leases is not None and bank is not None:
+            self._leases.bank = bank
 
     @property
     def has_bank(self) -> bool:
         """Whether rate and money are leased of a bank."""
         return self._leases is not None
+
+    @property
+    def has_share(self) -> bool:
+        """Whether a share of the budget is set aside for it."""
+        return self.budget is not None and self._leases is None
 
     @property
     def is_busy(self) -> bool:
@@ -244,7 +306,7 @@ def result_columns(
     return {prefix + name: value for name, value in zip(COLUMNS, values, strict=True)}
 
 
-def _plain_row(row: JsonObject) -> JsonObject:
+def _plain_row(row: JsonValue) -> JsonObject:
     """Return a row whose numbers are plain ones, as those of placeholders must be."""
     return {name: _plain_number(value) for name, value in row.items()}
 
@@ -272,14 +334,21 @@ def runtime_of(job: Bulk, worker: str | None, bank: BankLike | None) -> BulkRunt
                 and one.has_bank == (bank is not None)
                 and worker in (None, one.worker)
             ):
+                one.use_bank(bank)
                 return one
-        others = [one for one in _runtimes if one.job.journal == job.journal and not one.is_busy]
-        for one in others if job.journal is not None else ():
-            one.close()
+        if job.budget is not None and bank is None:
+            for one in [one for one in _runtimes if one.job.journal == job.journal]:
+                if one.has_share and not one.is_busy:
+                    one.close()
         runtime = BulkRuntime(job, worker, bank)
         _runtimes.append(runtime)
         return runtime
 
 
+def _leave_to_parent() -> None:
+    while _runtimes:
+        _runtimes.pop().leave_to_parent()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_runtimes.clear)  # their shards are the parent's
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -28,7 +28,7 @@ from minillmlib.errors import StorageError
 from minillmlib.files import FileJournal, open_regular, try_lock
 from minillmlib.locks import fork_safe_lock
 from minillmlib.tree.tree_file import as_storage_error
-from minillmlib.types.costs import EXACT, ZERO, CostTotal, equal_shares, exact_sum
+from minillmlib.types.costs import EXACT, ZERO, CostTotal, exact_sum, first_share
 
 LOCK = ".lock"  # of the folder, held while a process gets its share
 
@@ -217,10 +217,11 @@ def new_shard(folder: Path, worker: str) -> RunJournal:
 
 def take_share(shards: Shards, own: RunJournal, limit: Decimal, workers: int) -> Decimal:
     """Return the USD that this process may spend, and record it. Processes do so one by one."""
-    with FileJournal(shards.folder / LOCK).lock():
+    path = shards.folder / LOCK
+    with as_storage_error("locked", path), FileJournal(path).lock():
         shards.refresh()
         remaining, live = shards.remaining(limit)
-        share = ZERO if live >= workers else equal_shares(remaining, workers - live)[0]
+        share = ZERO if live >= workers else first_share(remaining, workers - live)
         own.record_grant(share)
         return share
 
