@@ -22,7 +22,7 @@ from minillmlib.testing.dialects.base import Answer, Dialect, Failure, encode
 from minillmlib.testing.dialects.table import DIALECTS, find_dialect
 from minillmlib.testing.sent_request import SentRequest
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.default import set_default_transport
+from minillmlib.transport.default import override_default_transport
 from minillmlib.types.responses import FinishReason
 from minillmlib.types.tools import ToolCall
 from minillmlib.types.usage import Usage
@@ -287,11 +287,8 @@ def use_transport(transport: Transport) -> Iterator[None]:
         ...
         minillmlib.BadRequestError: ...
     """
-    previous = set_default_transport(transport)
-    try:
+    with override_default_transport(transport):
         yield
-    finally:
-        set_default_transport(previous)
 
 
 @contextmanager

@@ -69,7 +69,9 @@ class HttpResponse(Protocol):
     """The status and headers of a response, and its body piece by piece.
 
     A response for which nothing was sent, such as that of a cache, says so by an attribute
-    `was_sent`, which is False: then nothing is billed.
+    `was_sent`, which is False: then nothing is billed. If a response has a method `accept`, it is
+    called without arguments once its answer was understood as whole; it must not raise. A
+    transport around another hands on both.
     """
 
     @property
