@@ -198,7 +198,10 @@ def chat_choice(**fields: object) -> dict:
 def events(*values: dict) -> ScriptedReply:
     named = (f"event: {v['type']}\n" if "type" in v else "" for v in values)
     return ScriptedReply.events(
-        *(f"{name}data: {json.dumps(v)}\n\n".encode() for name, v in zip(named, values, strict=True))
+        *(
+            f"{name}data: {json.dumps(v)}\n\n".encode()
+            for name, v in zip(named, values, strict=True)
+        )
     )
 
 

@@ -141,7 +141,7 @@ class Emitter:
         self._observers = observers
         self._clock_offset = time.time() - time.monotonic()
         self._is_over = False
-        self.wants_content = any(observer.wants_content for observer in observers)
+        self.wants_content = any(map(_wants_content, observers))
 
     def now(self) -> float:
         """Return the time since 1970, by a clock that never runs backwards."""
@@ -156,7 +156,7 @@ class Emitter:
                 _log_failure(error)
 
     def _strip_for(self, observer: Observer, event: EventT) -> EventT:
-        is_whole = not self.wants_content or observer.wants_content
+        is_whole = not self.wants_content or _wants_content(observer)
         return event if is_whole else without_content(event)
 
     def adopt(self) -> None:
@@ -317,6 +317,14 @@ class CompletionEmitter(Emitter):
         for old, new in zip(before, after, strict=True):
             if new is not old:
                 self.emit(CostUpdated(id=self.id, at=self.now(), attempt=new))
+
+
+def _wants_content(observer: Observer) -> bool:
+    try:
+        return observer.wants_content
+    except Exception as error:  # noqa: BLE001 - it may be a property of the caller's own
+        _log_failure(error)
+        return False
 
 
 def _log_failure(error: BaseException) -> None:

@@ -13,7 +13,7 @@ from minillmlib.json_value import JsonValue
 from minillmlib.recording.exchanges import ExchangeRecorder, replay
 from minillmlib.recording.records import RecordedExchange
 from minillmlib.recording.store import RecordingStore
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
+from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, check_transport
 from minillmlib.transport.default import transport_below
 
 _SUCCESS = range(200, 300)
@@ -51,6 +51,7 @@ class AnswerCache:
     def __init__(
         self, path: FilePath, *, any_temperature: bool = False, transport: Transport | None = None
     ) -> None:
+        check_transport(transport)
         self._path = path
         self._any_temperature = any_temperature
         self.inner = transport
@@ -71,7 +72,7 @@ class AnswerCache:
         return await recorder.send(request, transport)
 
     def _find(self, key: bytes) -> RecordedExchange | None:
-        """Return the last exchange in the file, if it is an answer. A damaged file loses no call."""
+        """Return the last exchange in the file, if it is an answer. A damaged file is logged."""
         try:
             self._store.read_new()
             places = self._store.places(key)

@@ -16,7 +16,13 @@ from minillmlib.recording.differences import MAX_SHOWN, nearest
 from minillmlib.recording.exchanges import ExchangeRecorder, replay
 from minillmlib.recording.records import RecordedExchange, RecordedRequest
 from minillmlib.recording.store import RecordingStore
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
+from minillmlib.transport.base import (
+    HttpRequest,
+    HttpResponse,
+    Transport,
+    check_transport,
+    note_not_sent,
+)
 from minillmlib.transport.default import transport_below
 from minillmlib.types.values import check_choice
 
@@ -64,6 +70,7 @@ class Recording:
         keeps_timing: bool = False,
     ) -> None:
         check_choice("the mode of a recording", mode, ("once", "replay", "new"))
+        check_transport(transport)
         self._path = path
         self._mode = mode
         self.inner = transport

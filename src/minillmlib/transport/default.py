@@ -7,11 +7,17 @@ from contextlib import contextmanager
 from functools import cache
 
 from minillmlib.deferred_imports import asyncio_module
-from minillmlib.errors import ConnectError
+from minillmlib.errors import ConnectError, InvalidParameterError
 from minillmlib.locks import import_lock
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
+from minillmlib.transport.base import (
+    HttpRequest,
+    HttpResponse,
+    Transport,
+    check_transport,
+    note_not_sent,
+)
 
-_overrides: tuple[Transport, ...] = ()  # in place of the engine; the last one is used
+_overrides: list[Transport] = []  # in place of the engine; the last one is used
 
 
 def default_transport() -> Transport:
@@ -22,13 +28,15 @@ def default_transport() -> Transport:
 @contextmanager
 def override_default_transport(transport: Transport) -> Iterator[None]:
     """Replace the engine by `transport` until this ends, in whatever order several of them end."""
-    global _overrides
-    _overrides = (*_overrides, transport)
+    if transport is None:
+        raise InvalidParameterError("use_transport needs a transport, not None")
+    check_transport(transport)
+    _overrides.append(transport)
     try:
         yield
     finally:
         last = next(n for n in reversed(range(len(_overrides))) if _overrides[n] is transport)
-        _overrides = (*_overrides[:last], *_overrides[last + 1 :])
+        del _overrides[last]
 
 
 def transport_below(transport: Transport) -> Transport:
