@@ -270,6 +270,16 @@ async def test_an_answer_that_is_as_long_as_was_asked_for_is_kept(tmp_path, gene
     assert len(model.requests) == 1
 
 
+async def test_an_answer_that_the_settings_reject_is_whole_and_kept(tmp_path):
+    model = Model([said("")])
+    strict = NodeCompletionParameters(params=COLD, crash_on_empty_response=True, retry=0)
+    for _ in range(2):
+        with pytest.raises(MiniLLMError):
+            await ROOT.chat("u", model.cached(tmp_path / "c"), strict)
+    assert (await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)).text == ""
+    assert len(model.requests) == 1
+
+
 class Reversed(GenericProvider):
     """A wire that only its provider understands."""
 

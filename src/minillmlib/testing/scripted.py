@@ -296,6 +296,9 @@ class ScriptedTransport:
 def use_transport(transport: Transport) -> Iterator[None]:
     """Send the requests of all generators without a transport of their own through this one.
 
+    Of several the last is used, and they may end in any order. A `Recording` or an `AnswerCache`
+    among them sends through the one outside of it.
+
     Examples:
         >>> with use_transport(ScriptedTransport([ScriptedReply.error(400)])):
         ...     run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
