@@ -276,7 +276,7 @@ async def test_an_answer_that_the_settings_reject_is_whole_and_kept(tmp_path):
     for _ in range(2):
         with pytest.raises(MiniLLMError):
             await ROOT.chat("u", model.cached(tmp_path / "c"), strict)
-    assert (await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)).text == ""
+    assert (await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)).text is None
     assert len(model.requests) == 1
 
 
