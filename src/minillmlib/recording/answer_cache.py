@@ -102,7 +102,7 @@ class AnswerCache:
 
 
 class _Answer:
-    """What is asked now. It is kept once it was read to its end, and understood as whole."""
+    """An answer that comes. Keeps it once it was read to its end, and understood as whole."""
 
     def __init__(self, store: RecordingStore) -> None:
         self._store = store
