@@ -285,6 +285,17 @@ async def test_a_secret_header_is_sent_and_shown_nowhere():
     assert KEY not in repr((generator, generator.headers, transport.requests[0].headers))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("X-Auth", KEY), ("X-Custom", f"Bearer {KEY}"), ("X-Other", f"basic {KEY}"), ("X-Foo", f"sk-{KEY}")],
+)
+def test_a_header_is_a_secret_by_its_name_or_by_the_form_of_its_value(name, value):
+    generator = custom("https://host.example").with_header(name, value)
+    assert KEY not in repr((generator, generator.headers))
+    with pytest.raises(InvalidParameterError, match="a secret cannot be pickled"):
+        pickle.dumps(generator)
+
+
 def test_a_secret_cannot_be_copied_hashed_or_given_attributes():
     secret = Secret(KEY)
     with pytest.raises(InvalidParameterError):

@@ -297,7 +297,7 @@ def test_a_pace_is_a_whole_number_above_zero(name, number):
 def test_a_pace_is_not_copied_and_the_error_says_what_to_do():
     pace = Pace(requests_per_minute=5)
     for copy_of in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(InvalidParameterError, match=r"give each process its share, of split"):
+        with pytest.raises(InvalidParameterError, match=r"give each process its share, by pace.split"):
             copy_of(asked(pace=pace) if copy_of is pickle.dumps else pace)
     assert asked(pace=pace).replace(retry=1).pace is pace
     assert repr(pace) == "Pace(requests_per_minute=5, waiting=0)"

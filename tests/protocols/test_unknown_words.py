@@ -1011,6 +1011,7 @@ def feed_a_batch(word: str) -> None:
 
 
 NOT_FED = {
+    "types.events.CONTENT_FIELDS": "names of our own fields",
     "protocols.cache_control.Effect": "words of our own",
     "protocols.cache_control.OUTSIDE_PROMPT": CACHE_EFFECTS,
     "protocols.chat_completions.request._CONTINUE": "keys that are sent, not looked up",

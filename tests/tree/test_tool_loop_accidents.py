@@ -128,9 +128,9 @@ async def test_what_was_cancelled_or_failed_cannot_be_read_on_as_if_it_were_whol
         await events.collect()
     assert texts(events.node) == [None, CANCELLED]
     events = node.run_tools_streaming(model(), [add])
-    with pytest.raises(InvalidParameterError, match="no response"):
+    with pytest.raises(InvalidParameterError, match="no reply"):
         await events.collect()
-    with pytest.raises(IncompleteStreamError, match="no response"):
+    with pytest.raises(IncompleteStreamError, match="no reply"):
         await anext(events)
 
 

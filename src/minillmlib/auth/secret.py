@@ -8,8 +8,9 @@ from typing import ClassVar, NoReturn, Self
 from minillmlib.errors import InvalidParameterError
 
 HIDDEN = "[hidden]"
-# A header whose name contains one of these words holds a secret.
-SECRET_WORDS = ("authorization", "key", "token", "secret", "password", "cookie")
+# A header holds a secret if its name contains one of these words, or its value begins so.
+SECRET_WORDS = ("auth", "key", "token", "secret", "password", "cookie")
+SECRET_VALUES = ("bearer ", "basic ", "token ", "sk-")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -101,10 +102,11 @@ def _secret_problem(text: object, what: str) -> str | None:
 
 
 def protect_header(name: str, value: str | Secret) -> str | Secret:
-    """Return the value as a `Secret` if the name of its header says that it is one."""
+    """Return the value as a `Secret` if the name of its header or its form says that it is one."""
     if isinstance(value, Secret) or not value.strip():
         return value
     is_secret = any(word in name.lower() for word in SECRET_WORDS)
+    is_secret = is_secret or value.lower().startswith(SECRET_VALUES)
     return Secret(value, f"the value of the header {name}") if is_secret else value
 
 

@@ -150,7 +150,7 @@ class Budget:
         raise InvalidParameterError(
             "a budget cannot be pickled or copied, because its copies would spend the same money "
             "again; parameters that hold it are copied by replace(), and pickled after "
-            "replace(budget=None): give each process a part of budget.split(processes)"
+            "replace(budget=None): give each process its share, by budget.split(processes)"
         )
 
     def __repr__(self) -> str:

@@ -369,7 +369,7 @@ class Pace:
         raise InvalidParameterError(
             "a pace cannot be pickled or copied, because its copies would send as much again; "
             "parameters that hold it are copied by replace(), and pickled after "
-            "replace(pace=None): give each process a part of pace.split(processes)"
+            "replace(pace=None): give each process its share, by pace.split(processes)"
         )
 
     def __repr__(self) -> str:
