@@ -92,6 +92,7 @@ class ExchangeRecorder:
         response, redactor = self._response, self._redactor
         headers = {} if response is None else dict(response.headers)
         pieces = redactor.redact_pieces(self._pieces)
+        self._pieces.clear()  # they may hold a secret, and frames of a user's error this
         times = zip(self._times, pieces, strict=True)
         exchange = RecordedExchange(
             started_at=self._started_at,
