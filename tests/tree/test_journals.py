@@ -285,7 +285,9 @@ def test_four_processes_that_are_killed_at_random_keep_every_line_they_told_of(p
 
     def finish(process: subprocess.Popen) -> None:
         out, problems = process.communicate(timeout=60)
-        assert not problems, problems.decode()
+        # What a killed one left of a line is reported by the next.
+        others = [line for line in problems.splitlines() if b"is cut off and left out" not in line]
+        assert not others, problems.decode()
         told.update(line.decode() for line in out.split(b"\n")[:-1])
 
     writers = [start(number) for number in range(4)]
