@@ -85,9 +85,6 @@ from minillmlib.types.routing import ProviderSettings
 from minillmlib.types.tools import ToolCall, ToolCallDelta, ToolChoice, ToolDefinition
 from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
-from minillmlib.workers.bank import Bank, BankLike, Lease
-from minillmlib.workers.job import Bulk, BulkReport
-from minillmlib.workers.runtime import BulkRuntime
 
 if typing.TYPE_CHECKING:
     from minillmlib.client.request_log import log_requests
@@ -101,6 +98,9 @@ if typing.TYPE_CHECKING:
     )
     from minillmlib.recording.answer_cache import AnswerCache
     from minillmlib.recording.recording import Recording
+    from minillmlib.workers.bank import Bank, BankLike, Lease
+    from minillmlib.workers.job import Bulk, BulkReport
+    from minillmlib.workers.runtime import BulkRuntime
 
 __all__ = [
     "AnswerCache",
@@ -277,9 +277,12 @@ __all__ = [
     "run",
 ]
 
-# A tenth of our import, and few programs need them: imported on first use, from these modules.
+# A sixth of our import, and few programs need them: imported on first use, from these modules.
 _DEFERRED = {
     "AnswerCache": "minillmlib.recording.answer_cache",
+    **dict.fromkeys(("Bank", "BankLike", "Lease"), "minillmlib.workers.bank"),
+    **dict.fromkeys(("Bulk", "BulkReport"), "minillmlib.workers.job"),
+    "BulkRuntime": "minillmlib.workers.runtime",
     "Recording": "minillmlib.recording.recording",
     "log_requests": "minillmlib.client.request_log",
     **dict.fromkeys(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
-from minillmlib.errors import StorageError
+from minillmlib.errors import InvalidParameterError, StorageError
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -106,6 +106,15 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def absolute_path(path: FilePath) -> Path:
+    """Return a path as an absolute one. Raises `InvalidParameterError` for what is no path."""
+    with contextlib.suppress(TypeError, UnicodeError):
+        text = os.fsdecode(path)
+        if b"\0" not in os.fsencode(text):
+            return Path(text).absolute()
+    raise InvalidParameterError(f"a file is named by a str or a path, not by {path!a:.80}")
+
+
 def file_name(path: FilePath) -> str:
     """Return the last part of a path."""
     return Path(os.fsdecode(path)).name
@@ -144,8 +153,8 @@ class FileJournal:
     _descriptor = -1
 
     def __init__(self, path: FilePath) -> None:
+        self._path = absolute_path(path)
         self.name = str(path)
-        self._path = Path(os.fsdecode(path)).absolute()
         self._identity: tuple[int, int] | None = None  # device and inode of the open file
         self._own: tuple[int, int] | None = None  # of the one that was appended to
         self._size = 0  # when it was

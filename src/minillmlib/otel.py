@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TypeAlias, assert_never
 from urllib.parse import urlsplit
 
-from minillmlib.errors import MissingExtraError
+from minillmlib.errors import InvalidParameterError, MissingExtraError
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostInfo, CostOutcome, CostResolution
 from minillmlib.types.events import (
@@ -106,6 +106,8 @@ class OtelObserver(Observer):
         content: bool = False,
         propagate: bool = True,
     ) -> None:
+        _check_provider("tracer_provider", tracer_provider, "get_tracer")
+        _check_provider("meter_provider", meter_provider, "get_meter")
         self.wants_content = content
         self._propagates = propagate
         self._tracer = trace.get_tracer("minillmlib", __version__, tracer_provider)
@@ -333,6 +335,13 @@ class _OpenSpan:
     def first_chunk_secs(self) -> float | None:
         """The delay of the first chunk, if it is a stream."""
         return self.first_byte_secs if self.is_streamed else None
+
+
+def _check_provider(name: str, provider: object, method: str) -> None:
+    if provider is not None and not hasattr(provider, method):
+        raise InvalidParameterError(
+            f"{name} must have a method {method}, which {provider!r:.80} has not"
+        )
 
 
 class _Meters:

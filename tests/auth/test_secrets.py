@@ -287,7 +287,12 @@ async def test_a_secret_header_is_sent_and_shown_nowhere():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("X-Auth", KEY), ("X-Custom", f"Bearer {KEY}"), ("X-Other", f"basic {KEY}"), ("X-Foo", f"sk-{KEY}")],
+    [
+        ("X-Auth", KEY),
+        ("X-Custom", f"Bearer {KEY}"),
+        ("X-Other", f"basic {KEY}"),
+        ("X-Foo", f"sk-{KEY}"),
+    ],
 )
 def test_a_header_is_a_secret_by_its_name_or_by_the_form_of_its_value(name, value):
     generator = custom("https://host.example").with_header(name, value)

@@ -30,9 +30,11 @@ from minillmlib import (
     GeneratorInfo,
     HeadersReceived,
     InvalidParameterError,
+    MiniLLMError,
     NodeCompletionParameters,
     Observer,
     RateLimitError,
+    Recording,
     RequestSent,
     TokenPrice,
     ToolEnded,
@@ -407,6 +409,48 @@ async def test_an_observer_may_add_headers_but_replace_none(caplog):
     assert (by_name["authorization"], by_name["x-mine"]) == ("Bearer sk-0", "1")
     assert "host" not in by_name
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_secret_in_an_observers_header_is_shown_nowhere(status, caplog, tmp_path):
+    caplog.set_level(logging.INFO, "minillmlib")
+    secret, seen = "sk-observer-0123456789", []
+    echo = {"error": {"message": f"no {secret}"}} if status == 400 else {"echo": secret}
+    choice = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
+    reply = ScriptedReply(
+        pieces=(json.dumps({"choices": [choice], "id": secret} | echo).encode(),),
+        status=status,
+        headers={"x-request-id": secret},
+    )
+    script = ScriptedTransport([reply])
+    shown = []
+    with (
+        Recording(tmp_path / "r", transport=script) as recording,
+        log_requests(),
+        observe(seen.append, content=True),
+        observe(Tracing({"X-Api-Key": secret})),
+    ):
+        try:
+            node = await ChatNode.root("s").chat("u", OWN.with_transport(recording), NO_RETRY)
+            shown += [node.response.id, node.response.attempts]
+        except MiniLLMError as error:
+            shown += [str(error), error.attempts]
+    assert dict(script.requests[0].expose_headers())["X-Api-Key"] == secret
+    assert secret not in f"{shown}{seen}{caplog.text}{(tmp_path / 'r').read_text()}"
+
+
+class Undecided(Observer):
+    @property
+    def wants_content(self):
+        raise RuntimeError("not now")
+
+
+async def test_an_observer_that_cannot_say_what_it_wants_harms_nothing(caplog):
+    others = []
+    with observe(Undecided()), observe(others.append):
+        assert (await ChatNode.root("s").chat("u", on(answer()))).text == "Paris."
+    assert len(others) == 7
+    assert "an observer failed" in caplog.text
 
 
 @pytest.mark.parametrize("headers", [{"a b": "1"}, {"x": "1\r\ny: 2"}, {"x": 1}, None, 7])

@@ -29,6 +29,7 @@ from minillmlib import (
     CompletionParameters,
     GeneratorInfo,
     ImagePart,
+    InvalidParameterError,
     Message,
     MiniLLMError,
     NodeCompletionParameters,
@@ -540,3 +541,9 @@ async def test_without_an_sdk_nothing_happens():
     node = await ChatNode.root("s").chat("u", generator)
     assert node.text == "Paris."
     assert "traceparent" not in dict(generator.transport.requests[0].expose_headers())
+
+
+@pytest.mark.parametrize("wrong", [{"tracer_provider": 5}, {"meter_provider": "x"}])
+def test_what_is_no_provider_of_opentelemetry_is_refused(wrong):
+    with pytest.raises(InvalidParameterError, match="must have a method get_"):
+        OtelObserver(**wrong)

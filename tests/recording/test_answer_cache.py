@@ -16,16 +16,21 @@ from minillmlib import (
     Budget,
     ChatNode,
     CompletionParameters,
+    CompletionResponse,
     CostInfo,
     CostResolution,
+    FinishReason,
     GeneratorInfo,
+    GenericProvider,
     HttpRequest,
+    MalformedResponseError,
     MiniLLMError,
     NodeCompletionParameters,
     Recording,
     StorageError,
     TokenPrice,
     map_complete,
+    observe,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
@@ -184,6 +189,172 @@ async def test_what_is_no_whole_answer_is_not_kept(tmp_path, kind):
             texts.append(None)
     assert texts[-1] == "ok"
     assert len(model.requests) == 2
+
+
+def chat_choice(**fields: object) -> dict:
+    return {"choices": [{"index": 0, "message": {"content": "x"}, **fields}]}
+
+
+def events(*values: dict) -> ScriptedReply:
+    named = (f"event: {v['type']}\n" if "type" in v else "" for v in values)
+    return ScriptedReply.events(
+        *(
+            f"{name}data: {json.dumps(v)}\n\n".encode()
+            for name, v in zip(named, values, strict=True)
+        )
+    )
+
+
+CLAUDE_WIRE, RESPONSES_WIRE, CHAT_WIRE = (generator.with_api_key("k") for generator, _ in WIRES)
+MISUNDERSTOOD = {
+    "no choices": (CHAT_WIRE, {"choices": []}),
+    "nothing": (CHAT_WIRE, {}),
+    "a detail": (CHAT_WIRE, {"detail": "overloaded"}),
+    "an error of a choice": (CHAT_WIRE, chat_choice(error={"message": "x"}, finish_reason="stop")),
+    "an error as finish reason": (CHAT_WIRE, chat_choice(finish_reason="error")),
+    "a content filter": (CHAT_WIRE, chat_choice(finish_reason="content_filter")),
+    "an unknown finish reason": (CHAT_WIRE, chat_choice(finish_reason="bored")),
+    **{
+        f"a response that is {status}": (RESPONSES_WIRE, RESPONSE | {"status": status})
+        for status in ("failed", "in_progress", "queued", "cancelled")
+    },
+    "nothing of Claude": (CLAUDE_WIRE, {"type": "message"}),
+    "an error of Claude": (CLAUDE_WIRE, {"type": "error", "error": {"message": "x"}}),
+    "a cut stream with a done": (
+        CHAT_WIRE,
+        events({"choices": [{"index": 0, "delta": {"content": "a"}}], "meta": {"done": True}}),
+    ),
+    "a cut stream of Claude": (
+        CLAUDE_WIRE,
+        events(
+            {"type": "message_start", "message": CLAUDE | {"content": []}},
+            {"type": "content_block_start", "index": 0,
+             "content_block": {"type": "text", "text": "a"}},
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISUNDERSTOOD)
+async def test_an_answer_that_no_completion_understands_as_whole_is_asked_for_again(tmp_path, kind):
+    generator, reply = MISUNDERSTOOD[kind]
+    is_streamed = isinstance(reply, ScriptedReply)
+    model = ScriptedTransport([reply if is_streamed else ScriptedReply.json(reply), "good"])
+    cached = generator.with_transport(AnswerCache(tmp_path / "c", transport=model))
+    once = NodeCompletionParameters(params=COLD, retry=0)
+    texts = []
+    for _ in range(3):
+        try:
+            if is_streamed:
+                node = await ROOT.chat_streaming("u", cached, once).collect()
+            else:
+                node = await ROOT.chat("u", cached, once)
+            texts.append(node.text)
+        except MiniLLMError:
+            texts.append(None)
+    assert len(model.requests) == 2, texts
+    assert texts[1:] == ["good", "good"]
+
+
+@pytest.mark.parametrize("generator", [each.with_api_key("k") for each, _ in WIRES])
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_an_answer_that_is_as_long_as_was_asked_for_is_kept(tmp_path, generator, is_streamed):
+    model = ScriptedTransport([ScriptedReply.text("Par", finish_reason=FinishReason.LENGTH)])
+    cached = generator.with_transport(AnswerCache(tmp_path / "c", transport=model))
+    for _ in range(2):
+        if is_streamed:
+            node = await ROOT.chat_streaming("u", cached, COLD).collect()
+        else:
+            node = await ROOT.chat("u", cached, COLD)
+        assert (node.text, node.response.finish_reason) == ("Par", FinishReason.LENGTH)
+    assert len(model.requests) == 1
+
+
+async def test_an_answer_that_the_settings_reject_is_whole_and_kept(tmp_path):
+    model = Model([said("")])
+    strict = NodeCompletionParameters(params=COLD, crash_on_empty_response=True, retry=0)
+    for _ in range(2):
+        with pytest.raises(MiniLLMError):
+            await ROOT.chat("u", model.cached(tmp_path / "c"), strict)
+    assert (await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)).text is None
+    assert len(model.requests) == 1
+
+
+class Reversed(GenericProvider):
+    """A wire that only its provider understands."""
+
+    def parse_response(self, raw):
+        if "txet" not in raw:
+            raise MalformedResponseError("no text")
+        return CompletionResponse(content=raw["txet"][::-1], finish_reason=FinishReason.STOP)
+
+
+async def test_of_an_unknown_wire_its_provider_says_what_is_an_answer(tmp_path):
+    replies = [{"choices": [], "finish_reason": "stop"}, {"txet": "sey"}]
+    model = ScriptedTransport([ScriptedReply.json(reply) for reply in replies])
+    cached = CHAT_WIRE.with_provider(Reversed()).with_transport(
+        AnswerCache(tmp_path / "c", transport=model)
+    )
+    once = NodeCompletionParameters(params=COLD, retry=0)
+    with pytest.raises(MalformedResponseError):
+        await ROOT.chat("u", cached, once)
+    for _ in range(2):
+        assert (await ROOT.chat("u", cached, once)).text == "yes"
+    assert len(model.requests) == 2
+
+
+async def test_an_observed_answer_is_kept_too_and_costs_nothing(tmp_path):
+    model = Model([counted("ok")])
+    with observe(lambda event: None, content=True):
+        for is_cached in (False, True):
+            node = await ROOT.chat("u", model.cached(tmp_path / "c"), COLD)
+            assert node.response.attempts[0].is_from_cache is is_cached
+    assert str(node.cost) == "$0"
+
+
+async def test_a_cache_over_a_cache_keeps_answers_in_both(tmp_path):
+    model = Model([counted("ok")])
+    lower = AnswerCache(tmp_path / "b", transport=model)
+    await ROOT.chat("u", PRICED.with_transport(AnswerCache(tmp_path / "a", transport=lower)), COLD)
+    for name in "ab":
+        cache = AnswerCache(tmp_path / name, transport=model)
+        assert (await ROOT.chat("u", PRICED.with_transport(cache), COLD)).text == "ok"
+    assert len(model.requests) == 1
+
+
+async def test_the_errors_in_a_recording_are_no_answers(tmp_path):
+    once = NodeCompletionParameters(params=COLD, retry=0)
+    failing = Recording(tmp_path / "c", transport=Model([ScriptedReply.error(503)]))
+    with pytest.raises(MiniLLMError):
+        await ROOT.chat("u", PRICED.with_transport(failing), once)
+    model = Model([counted("ok")])
+    assert (await ROOT.chat("u", model.cached(tmp_path / "c"), once)).text == "ok"
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"junk\n"])
+async def test_a_cache_that_is_damaged_meanwhile_loses_no_call(tmp_path, caplog, damage):
+    model = Model([counted("a"), counted("b")])
+    cached = model.cached(tmp_path / "c")
+    await ROOT.chat("1", cached, COLD)
+    with (tmp_path / "c").open("ab") as file:
+        file.write(damage)
+    node = await ROOT.chat("2", cached, COLD)
+    assert node.text == "b"
+    assert [str(attempt.cost) for attempt in node.response.attempts] == ["$0.0012"]
+    assert "cannot be looked up" in caplog.text
+    assert "line 3" in caplog.text
+
+
+async def test_a_recording_that_is_damaged_meanwhile_has_sent_nothing(tmp_path):
+    path, model = tmp_path / "r", Model([counted("a")])
+    with Recording(path, transport=model) as recording:
+        await ROOT.chat("1", PRICED.with_transport(recording), COLD)
+    replay = Recording(path, mode="replay")
+    path.write_bytes(path.read_bytes().replace(b'"exchange"', b'"exchanged"'))
+    with pytest.raises(StorageError) as caught:
+        await ROOT.chat("1", PRICED.with_transport(replay), COLD)
+    (attempt,) = caught.value.attempts
+    assert (attempt.outcome, attempt.cost) == (AttemptOutcome.NOT_SENT, None)
 
 
 async def test_requests_that_are_no_completions_pass(tmp_path):

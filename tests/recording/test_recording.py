@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from decimal import Decimal
+from functools import partial
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ from virtual_clock import run_virtually
 
 from golden import GOLDEN
 from minillmlib import (
+    AnswerCache,
     ChatNode,
     CompletionParameters,
     ConnectError,
@@ -41,7 +43,7 @@ from minillmlib import (
 )
 from minillmlib.auth.redaction import Redactor
 from minillmlib.client import deferred_cost
-from minillmlib.testing import ScriptedReply, ScriptedTransport, use_transport
+from minillmlib.testing import ScriptedReply, ScriptedTransport, forbid_network, use_transport
 from minillmlib.transport.aiohttp import AiohttpTransport
 
 GENERATOR = GeneratorInfo.custom("own", "https://own.example/v1", "m").with_api_key(
@@ -550,6 +552,41 @@ async def test_a_recording_under_all_generators_records_what_the_engine_would_se
             await ROOT.chat("u", GENERATOR.with_base_url("http://127.0.0.1:1/v1"))
 
 
+@pytest.mark.parametrize("kind", [Recording, partial(AnswerCache, any_temperature=True)])
+@pytest.mark.parametrize("is_inner_to_all", [False, True])
+async def test_what_is_under_a_script_asks_the_script_and_no_network(
+    tmp_path, kind, is_inner_to_all
+):
+    with forbid_network(allow_loopback=False), use_transport(ScriptedTransport(lambda _: "ok")):
+        wraps = kind(tmp_path / "r")
+        if is_inner_to_all:
+            with use_transport(wraps), use_transport(kind(tmp_path / "s", transport=wraps)):
+                assert (await ROOT.chat("u", GENERATOR)).text == "ok"
+        else:
+            with use_transport(wraps):
+                assert (await ROOT.chat("u", GENERATOR)).text == "ok"
+                assert (await ROOT.chat("v", GENERATOR.with_transport(wraps))).text == "ok"
+        assert len(lines_of(tmp_path / "r")) == (2 if is_inner_to_all else 3)
+
+
+async def test_a_recording_within_a_transport_in_use_asks_what_is_outside_of_it(tmp_path):
+    with use_transport(ScriptedTransport(["ok"])):
+        cache = AnswerCache(tmp_path / "c", transport=Recording(tmp_path / "r"))
+        with use_transport(cache):
+            assert (await ROOT.chat("u", GENERATOR)).text == "ok"
+    assert len(lines_of(tmp_path / "r")) == 2
+
+
+@pytest.mark.parametrize("path", [5, None, "a\0b", "a\ud800", object()])
+@pytest.mark.parametrize("kind", [Recording, AnswerCache])
+def test_what_is_no_path_or_no_transport_is_refused(tmp_path, kind, path):
+    with pytest.raises(InvalidParameterError, match="a file is named by a str or a path"):
+        kind(path)
+    for transport in (5, ScriptedTransport):
+        with pytest.raises(InvalidParameterError, match="a transport is an object"):
+            kind(tmp_path / "r", transport=transport)
+
+
 async def test_a_recording_is_priced_as_it_is_replayed(tmp_path):
     usage = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000}
     reply = ScriptedReply.json(json.loads(said("ok").pieces[0]) | {"usage": usage})
@@ -573,5 +610,5 @@ def test_a_batch_is_recorded_and_a_run_that_names_its_rows_anew_is_told_so(kind,
     recording = Recording(tmp_path / "r", transport=vendor.generator.transport)
     assert ask(recording, "j") == ["A", "B"]
     assert {line["request"]["method"] for line in lines_of(tmp_path / "r")[1:]} == {"POST", "GET"}
-    with pytest.raises(NotRecordedError, match=r"custom_id: recorded|boundary="):
+    with pytest.raises(NotRecordedError, match=r"custom_id: recorded|content-type: recorded"):
         ask(Recording(tmp_path / "r", mode="replay"), "k")

@@ -41,7 +41,13 @@ from minillmlib import (
     iterate,
     run,
 )
-from minillmlib.testing import ScriptedReply, ScriptedTransport, SentRequest, use_transport
+from minillmlib.testing import (
+    ScriptedReply,
+    ScriptedTransport,
+    SentRequest,
+    forbid_network,
+    use_transport,
+)
 
 PRICE = TokenPrice(3, 7, cache_read=1, cache_write=5)
 AZURE = "https://r.openai.azure.com"
@@ -569,3 +575,48 @@ def test_a_reply_for_a_program_that_makes_its_own_generators(monkeypatch):
     with use_transport(ScriptedTransport([ScriptedReply.text(json.dumps({"city": "Paris"}))])):
         node = run(ChatNode.root("s").chat("u", GeneratorInfo.openai("gpt-4o-mini")))
     assert node.text == '{"city": "Paris"}'
+
+
+async def test_transports_in_use_may_end_in_any_order():
+    async def ask() -> str | None:
+        return (await ChatNode.root("s").chat("u", CUSTOM)).text
+
+    first, second, third = (use_transport(ScriptedTransport(lambda _, t=t: t)) for t in "abc")
+    for each in (first, second, third):
+        each.__enter__()
+    first.__exit__(None, None, None)
+    assert await ask() == "c"
+    third.__exit__(None, None, None)
+    assert await ask() == "b"
+    second.__exit__(None, None, None)
+    with forbid_network(), pytest.raises(ConnectError):
+        await ask()
+
+
+@pytest.mark.parametrize("transport", [5, None, ScriptedTransport, "x"])
+def test_only_a_transport_can_be_used(transport):
+    with pytest.raises(InvalidParameterError, match="transport"), use_transport(transport):
+        pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ScriptedTransport(5),
+        lambda: ScriptedTransport(None),
+        lambda: ScriptedReply.text("x", usage=5),
+        lambda: ScriptedReply.stream(5),
+        lambda: ScriptedReply.error(429, retry_after="5"),
+        lambda: ScriptedReply.json(object()),
+        lambda: ScriptedReply.json("\ud800"),
+        lambda: ScriptedReply.json({}, status="x"),
+        lambda: ScriptedReply.events("data: x\n\n"),
+        lambda: ScriptedReply(pieces="abc"),
+        lambda: ScriptedReply(headers=5),
+        lambda: ScriptedReply(headers={5: "1"}),
+        lambda: ScriptedReply(headers={"a": 5}),
+    ],
+)
+def test_a_reply_of_wrong_kinds_is_refused_when_it_is_made(make):
+    with pytest.raises(InvalidParameterError):
+        make()

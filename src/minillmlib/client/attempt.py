@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from urllib.parse import urlsplit
 
@@ -79,6 +79,10 @@ class PendingAttempt:
         now = time.time()
         self._started_at = now if started_at is None else started_at
         self._started = time.monotonic() - max(now - self._started_at, 0)
+
+    def add_secrets(self, secrets: Iterable[Secret]) -> None:
+        """Redact these, too, in all that the server answers."""
+        self._secrets = (*self._secrets, *secrets)
 
     def parse(self, body: bytes) -> CompletionResponse:
         """Return the response in a whole answer, or raise what the answer says went wrong."""

@@ -46,8 +46,10 @@ from minillmlib.transport.timeout import TimeoutBudget, TimeoutScope
 from minillmlib.types.budgets import Budget, Reservation
 from minillmlib.types.costs import Attempt, AttemptOutcome, CostEstimate, CostInfo, CostOutcome
 from minillmlib.types.pace import Pace
-from minillmlib.types.responses import CompletionResponse
+from minillmlib.types.responses import CompletionResponse, FinishReason
 
+# Such an answer may be another one the next time. One of max_tokens is as long as was asked for.
+BROKEN_OFF = (FinishReason.CONTENT_FILTER, FinishReason.ERROR, FinishReason.UNKNOWN)
 FRESH_SECS = 60.0  # after a longer wait a request is built anew: its token or signature ages
 
 # The threads that wait for tasks, as those that call `run`: theirs is what the tasks reserve.
@@ -236,6 +238,9 @@ class Completion:
         """Validate and record a whole answer; raise what the settings reject it with."""
         call, pending = self.call, self.pending
         assert pending is not None
+        accept = pending.exchange.accept
+        if accept is not None and response.finish_reason not in BROKEN_OFF:
+            accept()
         parsed: JsonValue = NOT_PARSED
         if call.needs_validation:
             try:

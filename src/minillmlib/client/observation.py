@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 
 from minillmlib.auth.redaction import Redactor, ValueT
-from minillmlib.auth.secret import header_problem
+from minillmlib.auth.secret import Secret, header_problem, protect_header
 from minillmlib.client.attempt import PendingAttempt
 from minillmlib.client.http_request import PreparedRequest, secrets_for
 from minillmlib.client.prepare import Call
@@ -141,7 +141,7 @@ class Emitter:
         self._observers = observers
         self._clock_offset = time.time() - time.monotonic()
         self._is_over = False
-        self.wants_content = any(observer.wants_content for observer in observers)
+        self.wants_content = any(map(_wants_content, observers))
 
     def now(self) -> float:
         """Return the time since 1970, by a clock that never runs backwards."""
@@ -156,7 +156,7 @@ class Emitter:
                 _log_failure(error)
 
     def _strip_for(self, observer: Observer, event: EventT) -> EventT:
-        is_whole = not self.wants_content or observer.wants_content
+        is_whole = not self.wants_content or _wants_content(observer)
         return event if is_whole else without_content(event)
 
     def adopt(self) -> None:
@@ -229,6 +229,7 @@ class CompletionEmitter(Emitter):
             )
         self.emit(event)
         headers = self._request_headers(event, request)
+        pending.add_secrets([value for _, value in headers if isinstance(value, Secret)])
         self._watch = WatchedTransport(self, pending, headers)
         pending.exchange.wrap_transport(self._watch.wrap)
 
@@ -247,9 +248,9 @@ class CompletionEmitter(Emitter):
 
     def _request_headers(
         self, event: AttemptStarted, request: HttpRequest
-    ) -> list[tuple[str, str]]:
+    ) -> list[tuple[str, str | Secret]]:
         taken: set[str] = set()
-        headers: list[tuple[str, str]] = []
+        headers: list[tuple[str, str | Secret]] = []
         for observer in self._observers:
             try:
                 wanted = observer.request_headers(self._strip_for(observer, event))
@@ -259,7 +260,7 @@ class CompletionEmitter(Emitter):
                     _check_header(name, value)
                     if name.lower() not in taken:
                         taken.add(name.lower())
-                        headers.append((name, value))
+                        headers.append((name, protect_header(name, value)))
             except (Exception, asyncio_module().CancelledError) as error:  # noqa: BLE001 - the caller's code
                 _log_failure(error)
         return headers
@@ -318,6 +319,14 @@ class CompletionEmitter(Emitter):
                 self.emit(CostUpdated(id=self.id, at=self.now(), attempt=new))
 
 
+def _wants_content(observer: Observer) -> bool:
+    try:
+        return observer.wants_content
+    except Exception as error:  # noqa: BLE001 - it may be a property of the caller's own
+        _log_failure(error)
+        return False
+
+
 def _log_failure(error: BaseException) -> None:
     if not sys.is_finalizing():  # nothing can be imported then
         logger().error("an observer failed", exc_info=error)
@@ -350,7 +359,10 @@ class WatchedTransport:
     """
 
     def __init__(
-        self, emitter: CompletionEmitter, pending: PendingAttempt, headers: list[tuple[str, str]]
+        self,
+        emitter: CompletionEmitter,
+        pending: PendingAttempt,
+        headers: list[tuple[str, str | Secret]],
     ) -> None:
         self._emitter = emitter
         self._pending = pending
@@ -403,6 +415,8 @@ class WatchedTransport:
 class _WatchedResponse:
     def __init__(self, response: HttpResponse, watch: WatchedTransport) -> None:
         self.status, self.headers = response.status, response.headers
+        self.was_sent = getattr(response, "was_sent", True)
+        self.accept = getattr(response, "accept", None)
         self.close = response.close
         self._read = response.read
         self._watch = watch

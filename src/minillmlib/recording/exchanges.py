@@ -33,10 +33,20 @@ if TYPE_CHECKING:
 OnEnd = Callable[[RecordedExchange], None]
 
 
-class ExchangeRecorder:
-    """Sends one request and gives `on_end` the exchange, once, however it ends."""
+def _ignore() -> None:
+    pass
 
-    def __init__(self, request: HttpRequest, on_end: OnEnd) -> None:
+
+class ExchangeRecorder:
+    """Sends one request and gives `on_end` the exchange, once, however it ends.
+
+    `on_accept` is called when the answer was understood as whole, before or after its end.
+    """
+
+    def __init__(
+        self, request: HttpRequest, on_end: OnEnd, on_accept: Callable[[], None] = _ignore
+    ) -> None:
+        self.on_accept = on_accept
         self._redactor = redactor_for(request)
         self.request: RecordedRequest = redact_request(request, self._redactor)
         self._on_end: OnEnd | None = on_end
@@ -82,6 +92,7 @@ class ExchangeRecorder:
         response, redactor = self._response, self._redactor
         headers = {} if response is None else dict(response.headers)
         pieces = redactor.redact_pieces(self._pieces)
+        self._pieces.clear()  # they may hold a secret, and frames of a user's error this
         times = zip(self._times, pieces, strict=True)
         exchange = RecordedExchange(
             started_at=self._started_at,
@@ -119,6 +130,12 @@ class _RecordedResponse:
         else:
             self._recorder.end("whole")
         return piece
+
+    def accept(self) -> None:
+        accept = getattr(self._response, "accept", None)
+        if accept is not None:
+            accept()
+        self._recorder.on_accept()
 
     def close(self) -> None:
         self._response.close()

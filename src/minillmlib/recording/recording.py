@@ -16,8 +16,14 @@ from minillmlib.recording.differences import MAX_SHOWN, nearest
 from minillmlib.recording.exchanges import ExchangeRecorder, replay
 from minillmlib.recording.records import RecordedExchange, RecordedRequest
 from minillmlib.recording.store import RecordingStore
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.default import default_transport, shared_engine
+from minillmlib.transport.base import (
+    HttpRequest,
+    HttpResponse,
+    Transport,
+    check_transport,
+    note_not_sent,
+)
+from minillmlib.transport.default import transport_below
 from minillmlib.types.values import check_choice
 
 MAX_COMPARED = 1000  # exchanges, for an error
@@ -64,9 +70,10 @@ class Recording:
         keeps_timing: bool = False,
     ) -> None:
         check_choice("the mode of a recording", mode, ("once", "replay", "new"))
+        check_transport(transport)
         self._path = path
         self._mode = mode
-        self._transport = transport
+        self.inner = transport
         self._keeps_timing = keeps_timing
         self._lock = fork_safe_lock()
         self._asked: Counter[bytes] = Counter()
@@ -89,10 +96,15 @@ class Recording:
             self._asked[asked.key] += 1
         places = self._store.places(asked.key)
         if number < len(places):
-            return await replay(self._store.load(places[number]), keeps_timing=self._keeps_timing)
+            try:
+                exchange = self._store.load(places[number])
+            except StorageError as error:
+                note_not_sent(error)
+                raise
+            return await replay(exchange, keeps_timing=self._keeps_timing)
         if self._mode == "replay":
             raise self._miss(asked, len(places))
-        return await recorder.send(request, self._transport or engine_below(self))
+        return await recorder.send(request, self.inner or transport_below(self))
 
     def _add(self, exchange: RecordedExchange) -> None:
         if self._mode == "new":
@@ -162,7 +174,7 @@ class Recording:
             Recording,
             self._path,
             self._mode,
-            transport=self._transport,
+            transport=self.inner,
             keeps_timing=self._keeps_timing,
         )
         return make, ()
@@ -173,9 +185,3 @@ class Recording:
 
 def _start(exchange: RecordedExchange) -> float:
     return exchange.started_at
-
-
-def engine_below(transport: Transport) -> Transport:
-    """Return the transport of generators without one, unless that is this very transport."""
-    usual = default_transport()
-    return shared_engine() if usual is transport else usual

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from bisect import insort
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from minillmlib.errors import StorageError
-from minillmlib.files import FileJournal, FilePath, open_regular, write_whole
+from minillmlib.files import FileJournal, FilePath, absolute_path, open_regular, write_whole
 from minillmlib.locks import fork_safe_lock
 from minillmlib.recording.records import (
     BAD_RECORD,
@@ -41,8 +40,8 @@ class RecordingStore:
     """
 
     def __init__(self, path: FilePath) -> None:
+        self._path = absolute_path(path)
         self.name = str(path)
-        self._path = Path(os.fsdecode(path)).absolute()
         self._journal = FileJournal(self._path)
         self._lock = fork_safe_lock()
         self._forget()

@@ -22,6 +22,7 @@ from minillmlib.types.usage import Usage, UsageUpdate
 
 OBJECT_BYTES = 320  # memory of a call, a medium or an unread key, beside its content
 PIECE_BYTES = 72  # of a piece of a text that is not joined before the end
+SHORT_CHARS = 512  # of a piece that is worth being joined
 
 
 def _join_media(chunks: list[tuple[Media, ...]]) -> tuple[Media, ...]:
@@ -256,9 +257,13 @@ class ResponseAccumulator:
         self._update = update
 
     def join_pieces(self) -> None:
-        """Join the pieces of the text before their number takes memory. Amortized O(text)."""
+        """Join the pieces of the text before their number takes memory. Amortized O(text).
+
+        Long pieces stay as they are: their number takes little, and what they leave behind much.
+        """
         deltas = self._deltas
-        if len(deltas) >= MAX_PIECES and len(deltas) >= len(deltas[0]) // 256:
+        is_due = len(deltas) >= MAX_PIECES and len(deltas) >= len(deltas[0]) // 256
+        if is_due and len(deltas) * SHORT_CHARS >= self.chars:
             self._deltas = ["".join(deltas)]
 
     @property

@@ -22,10 +22,11 @@ from minillmlib.testing.dialects.base import Answer, Dialect, Failure, encode
 from minillmlib.testing.dialects.table import DIALECTS, find_dialect
 from minillmlib.testing.sent_request import SentRequest
 from minillmlib.transport.base import HttpRequest, HttpResponse, Transport
-from minillmlib.transport.default import set_default_transport
+from minillmlib.transport.default import override_default_transport
 from minillmlib.types.responses import FinishReason
 from minillmlib.types.tools import ToolCall
 from minillmlib.types.usage import Usage
+from minillmlib.types.values import check_kind
 
 # What a server counts that is not told otherwise, so that costs and budgets are not unknown.
 COUNTS = Usage(uncached_input_tokens=10, completion_tokens=5)
@@ -54,6 +55,15 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
     breaks_off: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("the status of a reply", self.status, int)
+        check_kind("the headers of a reply", self.headers, Mapping)
+        for text in itertools.chain(*self.headers.items()):
+            check_kind("the name or value of a header", text, str)
+        if isinstance(self.pieces, str | bytes):
+            raise InvalidParameterError("the pieces of a reply are a tuple of bytes")
+        if isinstance(self.pieces, tuple | list):
+            for piece in self.pieces:
+                check_kind("a piece of a reply", piece, bytes | bytearray)
         headers = {name.lower(): value for name, value in self.headers.items()}
         msgspec.structs.force_setattr(self, "headers", headers)
 
@@ -91,6 +101,7 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
         that gives up: the call raises `IncompleteStreamError`. A call that asks for the whole
         answer at once raises `ReadError` then.
         """
+        _check_iterable("the pieces of a stream", pieces)
         answer = Answer(texts=tuple(pieces), reasoning=reasoning, usage=usage, is_cut=cut)
         return _answer(answer)
 
@@ -148,7 +159,10 @@ class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def json(cls, value: JsonValue, *, status: int = 200) -> Self:
         """Return a JSON response; `value` is encoded unless it is bytes already."""
-        body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+        try:
+            body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidParameterError(f"a reply cannot be written as JSON: {error}") from None
         return cls(pieces=(body,), status=status, headers={"content-type": "application/json"})
 
     @classmethod
@@ -227,6 +241,8 @@ class ScriptedTransport:
                 "a script is a list of replies or a function, not a single reply; write "
                 f"[{script!r}] for one, and lambda request: ... to repeat it"
             )
+        if not callable(script):
+            _check_iterable("a script", script)
         self._function = script if callable(script) else None
         self._replies: Iterator[Reply] = iter(()) if callable(script) else iter(script)
 
@@ -280,6 +296,9 @@ class ScriptedTransport:
 def use_transport(transport: Transport) -> Iterator[None]:
     """Send the requests of all generators without a transport of their own through this one.
 
+    Of several the last is used, and they may end in any order. A `Recording` or an `AnswerCache`
+    among them sends through the one outside of it.
+
     Examples:
         >>> with use_transport(ScriptedTransport([ScriptedReply.error(400)])):
         ...     run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
@@ -287,11 +306,8 @@ def use_transport(transport: Transport) -> Iterator[None]:
         ...
         minillmlib.BadRequestError: ...
     """
-    previous = set_default_transport(transport)
-    try:
+    with override_default_transport(transport):
         yield
-    finally:
-        set_default_transport(previous)
 
 
 @contextmanager
@@ -342,6 +358,7 @@ class _ScriptedResponse:
 
 def _answer(answer: Answer) -> ScriptedReply:
     calls = [text for call in answer.tool_calls for text in (call.id, call.name, call.arguments)]
+    check_kind("the usage of a reply", answer.usage, Usage)
     _check_texts(*answer.texts, answer.reasoning, answer.refusal, *calls)
     return _Meaning(answer=answer)
 
@@ -359,7 +376,13 @@ def _check_texts(*texts: object) -> None:
             ) from None
 
 
+def _check_iterable(what: str, value: object) -> None:
+    if not isinstance(value, Iterable):
+        raise InvalidParameterError(f"{what} must be a list, not {type(value).__name__}")
+
+
 def _seconds(secs: float) -> str:
+    check_kind("retry_after", secs, int | float)
     if not 0.001 <= secs < math.inf:
         raise InvalidParameterError(f"retry_after must be seconds, at least 0.001, not {secs!r}")
     return f"{secs:.3f}".rstrip("0").rstrip(".")

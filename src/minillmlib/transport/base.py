@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from minillmlib.auth.secret import HIDDEN, Secret
-from minillmlib.errors import ConnectError, MiniLLMError
+from minillmlib.errors import ConnectError, InvalidParameterError, MiniLLMError
 from minillmlib.json_value import JsonValue
 from minillmlib.transport.proxy import ENVIRONMENT, ProxySetting
 from minillmlib.types.limits import Limits
@@ -69,7 +69,9 @@ class HttpResponse(Protocol):
     """The status and headers of a response, and its body piece by piece.
 
     A response for which nothing was sent, such as that of a cache, says so by an attribute
-    `was_sent`, which is False: then nothing is billed.
+    `was_sent`, which is False: then nothing is billed. If a response has a method `accept`, it is
+    called without arguments once its answer was understood as whole; it must not raise. A
+    transport around another hands on both.
     """
 
     @property
@@ -112,6 +114,15 @@ class Transport(Protocol):
         sent, set `was_sent = False` on it, also on `asyncio.CancelledError`.
         """
         ...
+
+
+def check_transport(transport: object) -> None:
+    """Raise `InvalidParameterError` unless this is a transport or None."""
+    is_object = isinstance(transport, Transport) and not isinstance(transport, type)
+    if transport is not None and not is_object:
+        raise InvalidParameterError(
+            f"a transport is an object with an async method send(request), not {transport!r:.80}"
+        )
 
 
 def was_sent(error: BaseException) -> bool:

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from minillmlib.deferred_imports import asyncio_module
-from minillmlib.errors import ConnectError
+from minillmlib.errors import ConnectError, InvalidParameterError
 from minillmlib.locks import import_lock
-from minillmlib.transport.base import HttpRequest, HttpResponse, Transport, note_not_sent
+from minillmlib.transport.base import (
+    HttpRequest,
+    HttpResponse,
+    Transport,
+    check_transport,
+    note_not_sent,
+)
 
-_override: Transport | None = None
+_overrides: list[Transport] = []  # in place of the engine; the last one is used
 
 
 def default_transport() -> Transport:
     """Return the transport of generators that name none."""
-    return _override or shared_engine()
+    return _overrides[-1] if _overrides else shared_engine()
 
 
-def set_default_transport(transport: Transport | None) -> Transport | None:
-    """Replace the engine by `transport`, or restore it with None; return the previous override."""
-    global _override
-    previous, _override = _override, transport
-    return previous
+@contextmanager
+def override_default_transport(transport: Transport) -> Iterator[None]:
+    """Replace the engine by `transport` until this ends, in whatever order several of them end."""
+    if transport is None:
+        raise InvalidParameterError("use_transport needs a transport, not None")
+    check_transport(transport)
+    _overrides.append(transport)
+    try:
+        yield
+    finally:
+        last = next(n for n in reversed(range(len(_overrides))) if _overrides[n] is transport)
+        del _overrides[last]
+
+
+def transport_below(transport: Transport) -> Transport:
+    """Return what sends for a transport that wraps the one of generators without one of their own.
+
+    That is the next outer one if it is in use itself, else the one in use.
+    """
+    for number, override in enumerate(_overrides):
+        if _wraps(override, transport):
+            return _overrides[number - 1] if number else shared_engine()
+    return default_transport()
+
+
+def _wraps(transport: Transport | None, inner: Transport) -> bool:
+    while transport is not None and transport is not inner:
+        transport = getattr(transport, "__dict__", {}).get("inner")  # a mock has any attribute
+    return transport is inner
 
 
 @cache

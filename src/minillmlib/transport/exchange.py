@@ -31,6 +31,7 @@ class Exchange:
     Attributes:
         status: The HTTP status, or None until the headers have arrived.
         headers: The response headers by lower-case name, not redacted.
+        accept: The `accept` of the response, if it has one, to be called for a whole answer.
         was_sent: Whether the request may have reached the server. True while it is being sent.
         is_closed: Whether `close` was called.
         is_stream: Whether the content type or the first bytes say that a stream comes.
@@ -39,7 +40,7 @@ class Exchange:
 
     __slots__ = (
         "_decoder", "_limits", "_read", "_remaining_bytes", "_request", "_response", "_scope",
-        "_start", "_transport", "document", "headers", "is_closed", "is_stream", "status",
+        "_start", "_transport", "accept", "document", "headers", "is_closed", "is_stream", "status",
         "was_sent",
     )  # fmt: skip
     _remaining_bytes: int
@@ -48,6 +49,7 @@ class Exchange:
     def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
+        self.accept: Callable[[], object] | None = None
         self.was_sent = self.is_closed = self.is_stream = False
         self.document: bytes | None = None
         self._decoder: Decoder | None = None  # None until the first bytes show the framing
@@ -192,6 +194,7 @@ class Exchange:
             raise
         self._read, self.headers = response.read, response.headers
         self.was_sent = getattr(response, "was_sent", True)
+        self.accept = getattr(response, "accept", None)
         self.status = response.status
         if self.is_closed:
             response.close()

@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
+from types import UnionType
 from typing import TypeVar
 
 import msgspec
@@ -58,10 +59,11 @@ def copy_nested(name: str, values: Mapping[str, JsonValue]) -> dict[str, JsonVal
 _PLAIN = (int, float, bool, str)
 
 
-def check_kind(name: str, value: object, kind: type) -> None:
+def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Raise `InvalidParameterError` unless `value` has this type."""
     if value is not None and not isinstance(value, kind):
-        raise InvalidParameterError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+        wanted = kind.__name__ if isinstance(kind, type) else kind
+        raise InvalidParameterError(f"{name} must be a {wanted}, not {type(value).__name__}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
