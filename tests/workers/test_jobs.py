@@ -503,6 +503,8 @@ def test_rows_are_mappings_that_can_be_read(server):
         runtime.rows([UnreadableRow(text="a")])
     with pytest.raises(InvalidParameterError, match="the worker of a runtime must be a str"):
         job_at(server).runtime(worker=5)
+    with pytest.raises(InvalidParameterError, match="has a method lease, and int has none"):
+        job_at(server).runtime(bank=5)
 
 
 def test_a_job_for_very_many_processes_is_made_at_once(server, tmp_path):
@@ -572,6 +574,8 @@ REFUSALS = {
     "a pace that is too small": ({"pace": Pace(3), "workers": 8}, "cannot be shared by 8"),
     "a text as prompt": ({"prompt": "{text}"}, "the prompt of a job is a node, not str"),
     "an object store": ({"journal": "s3://bucket/run"}, "object stores cannot be appended to"),
+    "no prefix": ({"prefix": None}, "the prefix of a job cannot be None"),
+    "no loop": ({"loop": None}, "the loop of a job cannot be None"),
     "no workers": ({"workers": 0}, "the workers of a job must be at least 1"),
     "no amount as budget": ({"budget": Decimal("NaN"), "journal": "j"}, "an amount of USD, finite"),
     "a debt as budget": ({"budget": Decimal(-1), "journal": "j"}, "finite and not negative"),

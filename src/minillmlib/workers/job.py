@@ -130,6 +130,9 @@ class Bulk(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         check_generator(self.generator)
+        for name in ("loop", "workers", "retry_failed", "prefix"):
+            if getattr(self, name) is None:
+                raise InvalidParameterError(f"the {name} of a job cannot be None: leave it out")
         _set(self, "params", _plain_params(self.params))
         _set(self, "prompt", _plain_prompt(self.prompt))
         _set(self, "tools", _plain_tools(self.params, self.tools))
@@ -196,6 +199,11 @@ class Bulk(msgspec.Struct, frozen=True):
         Raises `StorageError` if the journal cannot be used.
         """
         check_kind("the worker of a runtime", worker, str)
+        for name in ("lease", "give_back") if bank is not None else ():
+            if not callable(getattr(bank, name, None)):
+                raise InvalidParameterError(
+                    f"the bank of a runtime has a method {name}, and {type(bank).__name__} has none"
+                )
         return runtime_of(self, worker, bank)
 
     def bank(self) -> Bank:
