@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
-from minillmlib.errors import InvalidParameterError, StorageError
+from minillmlib.errors import StorageError
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -107,12 +107,12 @@ def _sync_folder(path: Path) -> None:
 
 
 def absolute_path(path: FilePath) -> Path:
-    """Return a path as an absolute one. Raises `InvalidParameterError` for what is no path."""
+    """Return a path as an absolute one. Raises `StorageError` for what is no path."""
     with contextlib.suppress(TypeError, UnicodeError):
         text = os.fsdecode(path)
         if b"\0" not in os.fsencode(text):
             return Path(text).absolute()
-    raise InvalidParameterError(f"a file is named by a str or a path, not by {path!a:.80}")
+    raise StorageError(f"a file is named by a str or a path, not by {path!a:.80}")
 
 
 def file_name(path: FilePath) -> str:

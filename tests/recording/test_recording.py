@@ -580,7 +580,7 @@ async def test_a_recording_within_a_transport_in_use_asks_what_is_outside_of_it(
 @pytest.mark.parametrize("path", [5, None, "a\0b", "a\ud800", object()])
 @pytest.mark.parametrize("kind", [Recording, AnswerCache])
 def test_what_is_no_path_or_no_transport_is_refused(tmp_path, kind, path):
-    with pytest.raises(InvalidParameterError, match="a file is named by a str or a path"):
+    with pytest.raises(StorageError, match="a file is named by a str or a path"):
         kind(path)
     for transport in (5, ScriptedTransport):
         with pytest.raises(InvalidParameterError, match="a transport is an object"):

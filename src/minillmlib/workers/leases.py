@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from decimal import Decimal
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,8 @@ class Leases:
 
         began_at = time.monotonic()
         # A daemon: neither the event loop nor the process waits for it in the end.
-        Thread(target=call, name="bank of a job", daemon=True).start()
+        run = copy_context().run  # an engine may keep there in which worker it is
+        Thread(target=run, args=(call,), name="bank of a job", daemon=True).start()
         try:
             async with asyncio.timeout(max(self._remaining_patience(), LAST_SECS)):
                 reply, problem = await outcome
