@@ -174,7 +174,7 @@ class FileJournal:
         finally:
             if self._descriptor >= 0:
                 if sys.platform == "win32":
-                    _unlock(self._descriptor)
+                    unlock(self._descriptor)
                 else:  # without a call of Python, so that no signal comes between
                     fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -289,7 +289,8 @@ if sys.platform == "win32":
             return False
         return True
 
-    def _unlock(descriptor: int) -> None:
+    def unlock(descriptor: int) -> None:
+        """Unlock a file that this process has locked."""
         os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
         with contextlib.suppress(OSError):  # it was not locked
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
@@ -304,3 +305,7 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def unlock(descriptor: int) -> None:
+        """Unlock a file that this process has locked, also for forks that still have it open."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

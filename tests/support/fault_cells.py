@@ -246,7 +246,7 @@ class Cell(NamedTuple):
 
         settings = {"retry": 0, **self.fault.settings, "cost_callback": note}
         params = NodeCompletionParameters(**settings)
-        lateness = asyncio.ensure_future(_most_lateness(seen))
+        lateness = asyncio.ensure_future(_note_lateness(seen))
         started = time.monotonic()
         try:
             async with asyncio.timeout(HANG_SECS):
@@ -285,14 +285,14 @@ class Cell(NamedTuple):
         return f"{self.fault.name} / {self.provider} / {self.mode} / {self.transport}"
 
 
-async def _most_lateness(seen: Seen) -> None:
-    """Note by how much a timer of this loop is late, which no client can help."""
+async def _note_lateness(seen: Seen) -> None:
+    """Add up by how much the timers of this loop are late, which no client can help."""
     while True:
         due = time.monotonic() + TICK_SECS
         try:
             await asyncio.sleep(TICK_SECS)
         finally:  # also when the call has ended before this timer had its turn
-            seen.late_secs = max(seen.late_secs, time.monotonic() - due)
+            seen.late_secs += max(time.monotonic() - due, 0)
 
 
 async def _reported(seen: Seen) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from minillmlib import errors
 from minillmlib.bulk.outcome import is_final
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.files import FilePath, close_in_children, open_regular, try_lock
+from minillmlib.files import FilePath, close_in_children, open_regular, try_lock, unlock
 from minillmlib.tree.records import encode_lossy
 from minillmlib.tree.tree_file import as_storage_error
 from minillmlib.types.costs import EXACT, Attempt, CostInfo, CostTotal, exact_sum, parse_usd
@@ -277,6 +277,7 @@ class RunJournal:
     def __init__(self, path: FilePath, *, retries_failed: bool) -> None:
         self._name = str(path)
         self._path = Path(os.fsdecode(path)).absolute()
+        self._process_id = os.getpid()
         self.retries_failed = retries_failed
         self.open_rows: dict[str, OpenRow] = {}
         self.batches: set[str] = set()
@@ -462,6 +463,9 @@ class RunJournal:
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
+            if self._process_id == os.getpid():  # else the lock is the parent's
+                with contextlib.suppress(OSError):
+                    unlock(descriptor)
             os.close(descriptor)
 
     def __del__(self) -> None:
