@@ -45,6 +45,7 @@ QUICK_SECS = 1.5  # for what waits for nothing
 TICK_SECS = 0.02
 STALL_SECS = 0.1  # a machine that stands still for as long proves nothing about a clock
 TRIES = 3
+ONLY_TIME = (["too late"], ["too early"])  # a clock that is wrong is so each time
 HANG_SECS = 5.0  # what takes longer is not waited for
 NO_COST, UNKNOWN, EXACT = "-", "U", "R"
 
@@ -164,11 +165,11 @@ class Cell(NamedTuple):
         """Make the call, perhaps with a fallback, and return what of it is not right.
 
         With a path it is recorded there, and replayed without the server. It is made again if
-        something is wrong and the machine stood still meanwhile.
+        only its time is wrong, or the machine stood still meanwhile.
         """
         for _ in range(TRIES):
             told, late_secs = await self._verdict(transport, path, has_fallback=has_fallback)
-            if not told or late_secs < STALL_SECS:
+            if not told or (late_secs < STALL_SECS and told not in ONLY_TIME):
                 break
         return told
 
