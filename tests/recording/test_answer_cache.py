@@ -172,6 +172,18 @@ BROKEN = {
 }  # fmt: skip
 
 
+async def text_or_none(generator, params, is_streamed: bool) -> str | None:
+    """The answer, or None after an error."""
+    try:
+        if is_streamed:
+            node = await ROOT.chat_streaming("u", generator, params).collect()
+        else:
+            node = await ROOT.chat("u", generator, params)
+    except MiniLLMError:
+        return None
+    return node.text
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_what_is_no_whole_answer_is_not_kept(tmp_path, kind):
     reply, is_streamed = BROKEN[kind]
@@ -179,14 +191,7 @@ async def test_what_is_no_whole_answer_is_not_kept(tmp_path, kind):
     texts = []
     for _ in range(2):
         cached = model.cached(tmp_path / "c")
-        try:
-            if is_streamed:
-                node = await ROOT.chat_streaming("u", cached, COLD).collect()
-            else:
-                node = await ROOT.chat("u", cached, COLD)
-            texts.append(node.text)
-        except MiniLLMError:
-            texts.append(None)
+        texts.append(await text_or_none(cached, COLD, is_streamed))
     assert texts[-1] == "ok"
     assert len(model.requests) == 2
 
@@ -244,14 +249,7 @@ async def test_an_answer_that_no_completion_understands_as_whole_is_asked_for_ag
     once = NodeCompletionParameters(params=COLD, retry=0)
     texts = []
     for _ in range(3):
-        try:
-            if is_streamed:
-                node = await ROOT.chat_streaming("u", cached, once).collect()
-            else:
-                node = await ROOT.chat("u", cached, once)
-            texts.append(node.text)
-        except MiniLLMError:
-            texts.append(None)
+        texts.append(await text_or_none(cached, once, is_streamed))
     assert len(model.requests) == 2, texts
     assert texts[1:] == ["good", "good"]
 

@@ -109,8 +109,9 @@ class Dialect:
         raise NotImplementedError
 
     def write_error(self, failure: Failure) -> JsonObject:
-        """Return the body of an error."""
-        raise NotImplementedError
+        """Return the body of an error: OpenAI's, by default."""
+        code, kind = error_words(failure)
+        return {"error": {"message": failure.message, "type": kind, "param": None, "code": code}}
 
     def write_counts(self, usage: Usage) -> JsonObject:
         """Return the record of the counts."""

@@ -15,10 +15,8 @@ from minillmlib.providers.openrouter import OpenRouterProvider
 from minillmlib.testing.dialects.base import (
     Answer,
     Dialect,
-    Failure,
     argument_pieces,
     call_id,
-    error_words,
     write_event,
 )
 from minillmlib.tree.thread_file import as_message
@@ -110,10 +108,6 @@ class ChatCompletions(Dialect):
         yield b"data: [DONE]\n\n"
 
     last_delta: ClassVar[JsonObject] = {"delta": {}}
-
-    def write_error(self, failure: Failure) -> JsonObject:
-        code, kind = error_words(failure)
-        return {"error": {"message": failure.message, "type": kind, "param": None, "code": code}}
 
     def write_counts(self, usage: Usage) -> JsonObject:
         written = usage.cache_write_tokens

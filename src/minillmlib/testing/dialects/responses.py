@@ -11,10 +11,8 @@ from minillmlib.providers.responses import ResponsesProvider
 from minillmlib.testing.dialects.base import (
     Answer,
     Dialect,
-    Failure,
     argument_pieces,
     call_id,
-    error_words,
     write_event,
 )
 from minillmlib.testing.dialects.chat import CREATED, stated_cost
@@ -73,10 +71,6 @@ class Responses(Dialect):
     def write_end(self, answer: Answer, asked: JsonObject, number: int) -> Iterator[bytes]:
         body = self.write_body(answer, asked, number)
         yield _event(f"response.{body['status']}", response=body)
-
-    def write_error(self, failure: Failure) -> JsonObject:
-        code, kind = error_words(failure)
-        return {"error": {"message": failure.message, "type": kind, "param": None, "code": code}}
 
     def write_counts(self, usage: Usage) -> JsonObject:
         written = usage.cache_write_tokens
