@@ -9,26 +9,10 @@ import sys
 import typing
 
 import pytest
+from doors import DOORS
 
 import minillmlib
-import minillmlib.dask
-import minillmlib.httpx
-import minillmlib.local
-import minillmlib.mcp
-import minillmlib.otel
-import minillmlib.ray
 import minillmlib.testing
-
-DOORS = [
-    minillmlib,
-    minillmlib.testing,
-    minillmlib.local,
-    minillmlib.httpx,
-    minillmlib.mcp,
-    minillmlib.dask,
-    minillmlib.otel,
-    minillmlib.ray,
-]
 
 
 def test_all_is_sorted_and_complete():

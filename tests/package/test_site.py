@@ -9,15 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from doors import DOORS
 
 import minillmlib
-import minillmlib.dask
 import minillmlib.errors
-import minillmlib.httpx
-import minillmlib.local
-import minillmlib.mcp
-import minillmlib.otel
-import minillmlib.ray
 import minillmlib.testing
 
 TOP = Path(__file__).parents[2]
@@ -25,16 +20,6 @@ DOCS = TOP / "docs"
 CHAPTERS = sorted(DOCS.glob("*.md"))
 REFERENCE = sorted(DOCS.glob("reference/*.md"))
 PAGES = [*CHAPTERS, *REFERENCE, *(TOP / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"))]  # fmt: skip
-DOORS = (
-    minillmlib,
-    minillmlib.testing,
-    minillmlib.local,
-    minillmlib.httpx,
-    minillmlib.mcp,
-    minillmlib.dask,
-    minillmlib.otel,
-    minillmlib.ray,
-)
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MAX_WORDS = 1500
