@@ -75,11 +75,11 @@ class ChildLinks:
         if start < 0:
             return
         self.end = -1
-        none = array("i", (NO_NODE,)) * (end - start)
-        for column in (self.first_child, self.last_child, self.next_sibling):
-            column.extend(none)
         first_child, last_child, next_sibling = self.first_child, self.last_child, self.next_sibling
         for child in range(start, end):
+            first_child.append(NO_NODE)
+            last_child.append(NO_NODE)
+            next_sibling.append(NO_NODE)
             parent = parents[child]
             if parent == NO_NODE:
                 continue
@@ -93,25 +93,19 @@ class ChildLinks:
 
     def remove(self, index: int, parent: int) -> None:
         """Remove a node from the children of its parent. O(siblings). May be repeated."""
-        before = last = NO_NODE
-        for child in self.children(parent):
-            if child == index:
-                before = last
-            else:
-                last = child
-        if self.first_child[parent] == index:
-            self.first_child[parent] = self.next_sibling[index]
-        elif before != NO_NODE:
-            self.next_sibling[before] = self.next_sibling[index]
-        self.last_child[parent] = last
-        self.next_sibling[index] = NO_NODE
-
-    def children(self, index: int) -> Iterator[int]:
-        """Yield the children, oldest first."""
-        child = self.first_child[index]
-        while child != NO_NODE:
-            yield child
-            child = self.next_sibling[child]
+        before, child = NO_NODE, self.first_child[parent]
+        while child not in (index, NO_NODE):
+            before, child = child, self.next_sibling[child]
+        if child == NO_NODE:  # a signal came before the end
+            self.last_child[parent] = before
+            return
+        following = self.next_sibling[index]
+        if before == NO_NODE:
+            self.first_child[parent] = following
+        else:
+            self.next_sibling[before] = following
+        if following == NO_NODE:
+            self.last_child[parent] = before
 
 
 class IdColumns:
@@ -221,13 +215,13 @@ class NodeStore:
         first = self.end
         if first != len(self.messages):
             self._remove_from(first)
-        self.messages += messages
-        last = len(self.messages) - 1
+        self.messages.extend(messages)
+        last = first + len(messages) - 1
         self.parents.append(parent)
         if last > first:
             self.parents.extend(range(first, last))
         if response is not None:
-            self.responses += [None] * (last - len(self.responses)) + [response]
+            self.responses.extend([None] * (last - len(self.responses)) + [response])
         self.end = last + 1
         links = self._links
         if links is not None:
@@ -268,7 +262,11 @@ class NodeStore:
 
     def children(self, index: int) -> Iterator[int]:
         """Yield the children, oldest first."""
-        return self.links().children(index)
+        links = self.links()
+        child = links.first_child[index]
+        while child != NO_NODE:
+            yield child
+            child = links.next_sibling[child]
 
     def is_leaf(self, index: int) -> bool:
         return self.links().first_child[index] == NO_NODE
@@ -390,7 +388,7 @@ class NodeIds:
             messages.append(message)
             parents.append(parent)
             if response is not None:
-                responses += [None] * (index - len(responses)) + [response]
+                responses.extend([None] * (index - len(responses)) + [response])
         return len(records)
 
     def get(self, index: int) -> bytes:
@@ -411,11 +409,11 @@ class NodeIds:
     def encode_node(self, index: int, node_id: bytes, parent_id: bytes) -> bytes:
         """Encode a node's record by hand: a tree may have a million. The ids are hex digits."""
         content = node_content(self._store.messages[index], self._store.response(index))
-        duplicates, former_parents = self._columns.duplicates, self._columns.former_parents
-        if index in duplicates:
-            content += b',"twin":%d' % duplicates[index]
-        if not parent_id and index in former_parents:
-            parent_id = hexlify(former_parents[index])
+        columns = self._columns
+        if index in columns.duplicates:
+            content += b',"twin":%d' % columns.duplicates[index]
+        if not parent_id and index in columns.former_parents:
+            parent_id = hexlify(columns.former_parents[index])
         if parent_id:
             parent_id = b'"parent":"%b",' % parent_id
         return b'{"kind":"node","id":"%b",%b"message":%b}' % (node_id, parent_id, content)
