@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter, is_, is_not
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -35,9 +36,7 @@ from minillmlib.types.parameters import (
 from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
 from minillmlib.types.tools import ToolCall
 
-_ROLE, _REASONING, _MEDIA, _TOOL_CALLS = map(
-    attrgetter, ("role", "reasoning", "media", "tool_calls")
-)
+_ROLE, _ADDITIONS = attrgetter("role"), attrgetter("reasoning", "media", "tool_calls")
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
@@ -312,8 +311,7 @@ def _drop_foreign_parts(
     Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
     the same messages if there is nothing to change. The `earlier` ones come before them.
     """
-    has_foreign = any(map(_REASONING, messages)) or any(map(_MEDIA, messages))
-    if not has_foreign and not any(map(_TOOL_CALLS, messages)):
+    if not any(chain.from_iterable(map(_ADDITIONS, messages))):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}

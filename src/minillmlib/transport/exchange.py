@@ -233,4 +233,5 @@ async def _read_nothing() -> bytes:
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+    encoding = headers.get("content-encoding")
+    return encoding is not None and encoding.strip().lower() not in ("", "identity")
