@@ -63,7 +63,7 @@ _process_id = os.getpid()  # which takes a hundredth of a call to ask for
 
 
 def _note_fork() -> None:
-    global _process_id
+    global _process_id  # noqa: PLW0603 - of which there is one
     _process_id = os.getpid()
 
 
