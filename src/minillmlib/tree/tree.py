@@ -44,7 +44,7 @@ _renewing = fork_safe_lock()
 
 
 class NodeValues(NamedTuple):
-    """What was set on nodes, by their index. The inner dictionaries are replaced, never changed."""
+    """The values set on nodes, by index. The inner dictionaries are replaced, never changed."""
 
     breakpoints: dict[int, CacheTtl | None]  # override those of the messages
     format_kwargs: dict[int, dict[str, FormatValue]]
