@@ -222,11 +222,15 @@ class NodeStore:
             self.parents.extend(range(first, last))
         if response is not None:
             self.responses.extend([None] * (last - len(self.responses)) + [response])
-        self.end = last + 1
+        self.show(last + 1)
+        return last
+
+    def show(self, end: int) -> None:
+        """Make the nodes up to `end` visible: all columns have them."""
+        self.end = end
         links = self._links
         if links is not None:
-            links.extend(self.parents, self.end)
-        return last
+            links.extend(self.parents, end)
 
     def _remove_from(self, end: int) -> None:
         """Remove the nodes from `end` on, of an append that was interrupted."""
@@ -354,7 +358,7 @@ class NodeIds:
         try:
             return self._append_plain(records, start, known)
         finally:
-            store.end = len(store.parents)
+            store.show(len(store.parents))
 
     def _append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
         messages, parents, responses = (
