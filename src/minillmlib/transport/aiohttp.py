@@ -58,6 +58,8 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 # aiohttp limits each header, not all together: this bounds what it holds.
 MAX_HEADERS = 512
 
+CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
+
 
 class _RequestContext(msgspec.Struct):
     """The state of the request in progress, for the subclasses of aiohttp's parts."""
@@ -440,8 +442,10 @@ class _Pool:
         try:
             yield
         finally:
-            await self.session.close()
-            await self.single_use.close()
+            # At once, but for a transport whose own `close` a RecursionError broke: it never ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECS):
+                    await asyncio.gather(self.session.close(), self.single_use.close())
 
 
 _MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none
