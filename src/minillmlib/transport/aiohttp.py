@@ -246,9 +246,8 @@ def _is_stale(error: BaseException) -> bool:
     """Whether a pooled connection may have been closed before we wrote to it."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)  # else it holds the start of a response
-    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
-        error, aiohttp.ClientConnectorError
-    )
+    broken = (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 class _Protocol(ResponseHandler):
