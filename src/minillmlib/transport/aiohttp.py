@@ -414,7 +414,8 @@ class _Request(aiohttp.ClientRequest):
         assert protocol is not None
         transport = protocol.transport
         if body and transport is not None:
-            protocol.transport = head = _HeldTransport(transport)
+            head: Any = _HeldTransport(transport)
+            protocol.transport = head
             try:
                 response = await super().send(conn)
             finally:
@@ -429,18 +430,14 @@ class _Request(aiohttp.ClientRequest):
         return response
 
 
-class _HeldTransport(asyncio.Transport):
+class _HeldTransport:
     """Holds back what aiohttp writes to a transport."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._transport = transport
+        self.is_closing = transport.is_closing
         self.written = b""
 
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes) -> None:
         self.written += data
 
 
