@@ -86,7 +86,7 @@ def build_http_request(
 
 
 class _Envelope(NamedTuple):
-    """What the requests of a generator have in common, as long as its credential is the same."""
+    """The parts that all requests of a generator share, as long as its credential is the same."""
 
     auth: Auth
     url: str
