@@ -222,10 +222,10 @@ class NodeStore:
             self.parents.extend(range(first, last))
         if response is not None:
             self.responses.extend([None] * (last - len(self.responses)) + [response])
-        self.show(last + 1)
+        self.publish(last + 1)
         return last
 
-    def show(self, end: int) -> None:
+    def publish(self, end: int) -> None:
         """Make the nodes up to `end` visible: all columns have them."""
         self.end = end
         links = self._links
@@ -358,7 +358,7 @@ class NodeIds:
         try:
             return self._append_plain(records, start, known)
         finally:
-            store.show(len(store.parents))
+            store.publish(len(store.parents))
 
     def _append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
         messages, parents, responses = (
