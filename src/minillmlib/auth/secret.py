@@ -33,11 +33,12 @@ def is_header_name(name: str) -> bool:
 
 def header_problem(name: object, value: object) -> str | None:
     """Return why a header cannot be sent, without its value, or None if it can."""
-    if not isinstance(name, str) or not isinstance(value, str | Secret):
+    is_secret = isinstance(value, Secret)  # which was checked when it was made
+    if not isinstance(name, str) or not (is_secret or isinstance(value, str)):
         return "the name and the value of a header must be strings"
     if not is_header_name(name):
         return f"{name!r} is not a valid HTTP header name"
-    if isinstance(value, Secret):  # which was checked when it was made
+    if is_secret:
         return None
     return header_text_problem(value, f"the value of the header {name}")
 
@@ -58,11 +59,15 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str, what: str = "the key") -> None:
-        problem = _secret_problem(text, what)
+        if isinstance(text, str):
+            text = text.strip()
+            problem = header_text_problem(text, what) if text else f"{what} is empty"
+        else:
+            problem = f"{what} must be a string, not {type(text).__name__}"
         if problem is not None:
             del text  # it may be a key with a typing error, and tracebacks show local variables
             raise InvalidParameterError(problem)
-        self._text = text.strip()
+        self._text = text
 
     def expose_secret(self) -> str:
         """Return the text. Meant for writing a header, at the moment of sending."""
@@ -92,13 +97,6 @@ class Secret:
             "a secret cannot be pickled or copied; "
             "let the key come from an environment variable (with_api_key_from_env)"
         )
-
-
-def _secret_problem(text: object, what: str) -> str | None:
-    if not isinstance(text, str):
-        return f"{what} must be a string, not {type(text).__name__}"
-    text = text.strip()
-    return header_text_problem(text, what) if text else f"{what} is empty"
 
 
 def protect_header(name: str, value: str | Secret) -> str | Secret:
