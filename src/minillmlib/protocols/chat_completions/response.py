@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import itertools
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import count, filterfalse
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -203,34 +203,37 @@ class _PlainWholeChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     stop_reason: None = None  # vLLM's
 
 
-class _PlainCompletion(msgspec.Struct, gc=False):
+class PlainAnswer(msgspec.Struct, gc=False, kw_only=True):
+    """The facts of a whole body that is no error (see `is_error_payload`), on any wire."""
+
+    id: str = ""
+    model: str = ""
+    object: Literal["chat.completion", "text_completion", "response"] | None = None
+    type: Literal["message"] | None = None
+    error: None = None
+    base_resp: None = None
+
+
+class _PlainCompletion(PlainAnswer, gc=False, kw_only=True):
     """Nearly every whole answer without calls: one choice of one text that the model ended."""
 
     choices: tuple[_PlainWholeChoice]
-    id: JsonValue = None
-    model: JsonValue = None
 
 
 def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
+    plain = convert_plain(raw, _PlainCompletion)
+    if plain is not None:  # saves a fifth of the steps of a call
+        text, extra = plain.choices[0].message.content, _unread_of_body(raw)
+        return text_response(raw, plain, text, "stop", usage=parse_usage(raw), extra=extra)
     if is_error_payload(raw):
         raise error_from_payload(raw)
-    plain = convert_plain(raw, _PlainCompletion)
-    if plain is not None:  # saves a tenth of the steps of a call
-        return text_response(
-            raw,
-            content=plain.choices[0].message.content,
-            ids=(plain.id, plain.model),
-            word="stop",
-            usage=parse_usage(raw),
-            extra=_unread_of_body(raw),
-        )
     body = convert_json(raw, _Body)
     messages = [choice.message for choice in body.choices or () if choice.message is not None]
     if not messages:
         no_choices = MalformedResponseError(f"the answer has no choices: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_choices
-    position = itertools.count()  # a whole answer numbers its calls by their place
+    position = count()  # a whole answer numbers its calls by their place
     for message in messages:
         for call in message.tool_calls or ():  # a copy of what `raw` holds
             call["index"] = next(position)
@@ -249,19 +252,19 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
 
 def text_response(  # noqa: PLR0913 - shared with other wires
     raw: JsonObject,
-    *,
-    content: str,
-    ids: tuple[JsonValue, JsonValue],
+    plain: PlainAnswer,
+    text: str,
     word: str,
+    *,
     usage: Usage | None,
     extra: JsonObject,
 ) -> CompletionResponse:
-    """Return a whole answer of one text that the model ended; `ids` are its id and its model."""
+    """Return a whole answer of one text that the model ended."""
     is_counted = usage is not None and usage.is_complete
     return CompletionResponse(
-        id=string_or_empty(ids[0]),
-        model=string_or_empty(ids[1]),
-        content=content,
+        id=plain.id,
+        model=plain.model,
+        content=text,
         finish_reason=FinishReason.STOP,
         raw_finish_reason=word,
         usage=usage if is_counted else None,
@@ -424,9 +427,12 @@ def _join_choices(fields: JsonObject, more: JsonObject) -> JsonObject:
 
 def unread_keys(raw: JsonObject, read: AbstractSet[str]) -> JsonObject:
     """Return the keys that are not in `read` and hold something."""
-    if raw.keys() <= read:  # as in most choices and messages
-        return {}
-    return {key: value for key, value in raw.items() if key not in read and (value or value == 0)}
+    unread = {}
+    for key in filterfalse(read.__contains__, raw):  # none, in most choices and messages
+        value = raw[key]
+        if value or value == 0:
+            unread[key] = value
+    return unread
 
 
 def unread_of_message(message: JsonObject, read: AbstractSet[str]) -> JsonObject:
