@@ -33,13 +33,14 @@ def is_header_name(name: str) -> bool:
 
 def header_problem(name: object, value: object) -> str | None:
     """Return why a header cannot be sent, without its value, or None if it can."""
-    is_secret = isinstance(value, Secret)  # which was checked when it was made
-    if not isinstance(name, str) or not (is_secret or isinstance(value, str)):
-        return "the name and the value of a header must be strings"
+    if not isinstance(name, str):
+        return f"the name of a header must be a string, not {type(name).__name__}"
     if not is_header_name(name):
         return f"{name!r} is not a valid HTTP header name"
-    if is_secret:
+    if isinstance(value, Secret):  # which was checked when it was made
         return None
+    if not isinstance(value, str):
+        return f"the value of the header {name} must be a string, not {type(value).__name__}"
     return header_text_problem(value, f"the value of the header {name}")
 
 

@@ -218,13 +218,14 @@ class _PlainCompletion(PlainAnswer, gc=False, kw_only=True):
     """Nearly every whole answer without calls: one choice of one text that the model ended."""
 
     choices: tuple[_PlainWholeChoice]
+    created: Annotated[int, msgspec.Meta(gt=0)] | None = None  # see `_unread_of_body`
 
 
 def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
     plain = convert_plain(raw, _PlainCompletion)
     if plain is not None:  # saves a fifth of the steps of a call
-        text, extra = plain.choices[0].message.content, _unread_of_body(raw)
+        text, extra = plain.choices[0].message.content, unread_keys(raw, _READ_OF_BODY)
         return text_response(raw, plain, text, "stop", usage=parse_usage(raw), extra=extra)
     if is_error_payload(raw):
         raise error_from_payload(raw)
