@@ -146,6 +146,8 @@ _NO_STRING = rb"[^\"NI-]++"
 
 def has_many_brackets(data: bytes | str) -> bool:
     """Whether a JSON text has so many brackets that it may be nested too deeply."""
+    if len(data) <= 2 * MAX_DEPTH:  # as most short answers and events
+        return False
     if isinstance(data, str):
         return data.count("[") + data.count("{") > MAX_DEPTH
     return data.count(b"[") + data.count(b"{") > MAX_DEPTH

@@ -18,6 +18,10 @@ def header_text_problem(text: str, what: str) -> str | None:
     """Return why an HTTP header cannot carry `text`, by position only, or None if it can."""
     if text.isascii() and text.isprintable():
         return None
+    return _first_problem(text, what)
+
+
+def _first_problem(text: str, what: str) -> str:
     position = next(n for n, char in enumerate(text, 1) if not " " <= char <= "~")
     return (
         f"{what} has a character that no HTTP header can carry "
@@ -62,13 +66,14 @@ class Secret:
     def __init__(self, text: str, what: str = "the key") -> None:
         if isinstance(text, str):
             text = text.strip()
-            problem = header_text_problem(text, what) if text else f"{what} is empty"
+            if text and text.isascii() and text.isprintable():
+                self._text = text
+                return
+            problem = _first_problem(text, what) if text else f"{what} is empty"
         else:
             problem = f"{what} must be a string, not {type(text).__name__}"
-        if problem is not None:
-            del text  # it may be a key with a typing error, and tracebacks show local variables
-            raise InvalidParameterError(problem)
-        self._text = text
+        del text  # it may be a key with a typing error, and tracebacks show local variables
+        raise InvalidParameterError(problem)
 
     def expose_secret(self) -> str:
         """Return the text. Meant for writing a header, at the moment of sending."""

@@ -43,6 +43,8 @@ def build_body(
     A model without efforts gets a budget of tokens for its reasoning in place of one.
     """
     turns, system = _split_system(messages, params.response_format)
+    if turns[-1]["role"] == "assistant":
+        fields.trim_last_turn(turns)
     body: JsonObject = {"model": model, "messages": turns, "max_tokens": DEFAULT_MAX_TOKENS}
     if system:
         body["system"] = system
@@ -96,8 +98,6 @@ def _split_system(
             turns.append({"role": role, "content": blocks})
     if role is None:
         raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
-    if role == "assistant":
-        fields.trim_last_turn(turns)
     if form is not None and form.schema is None:
         system.append({"type": "text", "text": JSON_INSTRUCTION})
     return turns, system if has_breakpoint else "\n\n".join(map(_TEXT, system))

@@ -131,8 +131,14 @@ def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespons
     """Return a whole answer; its blocks are put together as those of a stream are."""
     plain = convert_plain(raw, _PlainMessage)
     if plain is not None:  # saves a tenth of the steps of a call
-        text, extra = plain.content[0].text, unread_keys(raw, _READ_OF_MESSAGE)
-        return text_response(raw, plain, text, "end_turn", usage=parse_usage(raw), extra=extra)
+        return text_response(
+            raw,
+            plain,
+            plain.content[0].text,
+            "end_turn",
+            usage=parse_usage(raw),
+            extra=unread_keys(raw, _READ_OF_MESSAGE),
+        )
     if is_error_payload(raw):
         raise error_from_payload(raw)
     if isinstance(raw, dict) and not raw.get("content") and (error := error_without_key(raw)):

@@ -225,8 +225,14 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
     """Return a whole answer. Raises an `ApiError` for an error sent with status 200."""
     plain = convert_plain(raw, _PlainCompletion)
     if plain is not None:  # saves a fifth of the steps of a call
-        text, extra = plain.choices[0].message.content, unread_keys(raw, _READ_OF_BODY)
-        return text_response(raw, plain, text, "stop", usage=parse_usage(raw), extra=extra)
+        return text_response(
+            raw,
+            plain,
+            plain.choices[0].message.content,
+            "stop",
+            usage=parse_usage(raw),
+            extra=unread_keys(raw, _READ_OF_BODY),
+        )
     if is_error_payload(raw):
         raise error_from_payload(raw)
     body = convert_json(raw, _Body)
@@ -261,15 +267,17 @@ def text_response(  # noqa: PLR0913 - shared with other wires
     extra: JsonObject,
 ) -> CompletionResponse:
     """Return a whole answer of one text that the model ended."""
-    is_counted = usage is not None and usage.is_complete
+    record = None
+    if usage is None or not usage.is_complete:
+        usage, record = None, usage_record(raw)
     return CompletionResponse(
         id=plain.id,
         model=plain.model,
         content=text,
         finish_reason=FinishReason.STOP,
         raw_finish_reason=word,
-        usage=usage if is_counted else None,
-        usage_record=None if is_counted else usage_record(raw),
+        usage=usage,
+        usage_record=record,
         extra=extra,
         raw_response=raw,
     )

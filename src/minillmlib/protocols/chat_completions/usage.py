@@ -194,14 +194,17 @@ def plain_buckets(counts: PlainUsage) -> Usage | None:
     if (parts := counts.completion_tokens_details) is not None:
         reasoning = parts.reasoning_tokens or 0
     prompt, completion, total = counts.prompt_tokens, counts.completion_tokens, counts.total_tokens
-    output = completion if total is None else total - prompt  # see _output_by_total
-    if output < completion or output < reasoning or prompt < read + written:
+    if total is not None:
+        if total < prompt + completion:
+            return None
+        completion = total - prompt  # see `_output_by_total`
+    if completion < reasoning or prompt < read + written:
         return None
     return Usage(
         uncached_input_tokens=prompt - read - written,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        completion_tokens=output,
+        completion_tokens=completion,
         reasoning_tokens=reasoning,
     )
 
