@@ -76,9 +76,11 @@ class PendingAttempt:
         self.number = number
         self._url = request.url
         self._sent_bytes = len(request.body)
-        now = time.time()
-        self._started_at = now if started_at is None else started_at
-        self._started = time.monotonic() - max(now - self._started_at, 0)
+        self._started_at = now = time.time()
+        self._started = time.monotonic()
+        if started_at is not None:
+            self._started_at = started_at
+            self._started -= max(now - started_at, 0)
 
     def add_secrets(self, secrets: Iterable[Secret]) -> None:
         """Redact these, too, in all that the server answers."""

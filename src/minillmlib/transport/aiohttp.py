@@ -59,6 +59,18 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 MAX_HEADERS = 512
 
 
+_process_id = os.getpid()  # which takes a hundredth of a call to ask for
+
+
+def _note_fork() -> None:
+    global _process_id  # noqa: PLW0603 - of which there is one
+    _process_id = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 class _RequestContext(msgspec.Struct):
     """The state of the request in progress, for the subclasses of aiohttp's parts."""
 
@@ -104,7 +116,7 @@ class AiohttpTransport:
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(id(loop))
-        if pool is None or pool.process_id != os.getpid() or pool.session.closed:
+        if pool is None or pool.process_id != _process_id or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         proxy = None if request.proxy is None else _find_proxy(request)
@@ -259,7 +271,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(
         self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
     ) -> None:
-        self._process_id = os.getpid()
+        self._process_id = _process_id
         self._loop_end = loop_end
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
@@ -309,7 +321,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, *_: object) -> None:
         """Close what is open; aiohttp would log it. The loop is being collected, too."""
-        if self._process_id == os.getpid():  # in a forked child, the connections are the parent's
+        if self._process_id == _process_id:  # in a forked child, the connections are the parent's
             self.abandon()
 
     @property
@@ -399,14 +411,38 @@ class _Request(aiohttp.ClientRequest):
             super().update_body_from_data(io.BytesIO(body) if isinstance(body, bytes) else body)
 
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
-        response = await super().send(conn)
-        self.headers.clear()  # written; the response would keep their plain text
-        if body := self.own_body:
+        protocol, body = conn.protocol, self.own_body
+        assert protocol is not None
+        transport = protocol.transport
+        if body and transport is not None:
+            protocol.transport = head = _HeldTransport(transport)
+            try:
+                response = await super().send(conn)
+            finally:
+                if protocol.transport is head:  # else the connection ended meanwhile
+                    protocol.transport = transport
             if self._traces:
                 await self._on_chunk_request_sent(self.method, self.url, body)
-            if conn.transport is not None:
-                conn.transport.write(body)
+            transport.write(head.written + body)  # in one packet, since each takes a system call
+        else:
+            response = await super().send(conn)
+        self.headers.clear()  # written; the response would keep their plain text
         return response
+
+
+class _HeldTransport(asyncio.Transport):
+    """Holds back what aiohttp writes to a transport."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self.written = b""
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def write(self, data: Any) -> None:
+        self.written += data
 
 
 def _do_nothing() -> None:
@@ -417,7 +453,7 @@ class _Pool:
     """A session that ends with the event loop it was made in."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.process_id = os.getpid()
+        self.process_id = _process_id
         self.loop = loop
         # Called when the loop is collected, before any destructor of what is collected with it.
         loop_end = weakref.finalize(loop, _do_nothing)
@@ -428,7 +464,7 @@ class _Pool:
 
     def abandon(self) -> None:
         """Close everything after the loop has ended."""
-        if self.process_id != os.getpid():
+        if self.process_id != _process_id:
             return  # a forked child: the connections are the parent's
         for session in (self.session, self.single_use):
             connector = session.connector
