@@ -143,9 +143,7 @@ def test_a_message_that_an_earlier_call_has_written(wire, prompt_tokens):
     assert (long - short) / 200 <= MOST * 16
 
 
-@pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 53), ("anthropic", 96), ("responses", 51)]
-)
+@pytest.mark.parametrize(("wire", "steps"), [("openai", 53), ("anthropic", 96), ("responses", 51)])
 def test_a_message_that_is_written_first(wire, steps):
     def steps_of_first(messages: int) -> int:
         info, leaves = generator(wire, whole(wire)), iter([thread(messages), thread(messages)])
