@@ -632,9 +632,9 @@ def check_unpriced(usage: dict, word: str, **more: object) -> None:
 
 @door(
     "protocols.billing_facts.STANDARD",
-    "protocols.billing_facts.StandardTier",
-    "protocols.billing_facts.StandardGeo",
-    "protocols.billing_facts.StandardSpeed",
+    "protocols.billing_facts._StandardTier",
+    "protocols.billing_facts._StandardGeo",
+    "protocols.billing_facts._StandardSpeed",
 )
 def feed_a_tier_and_a_region(word: str) -> None:
     for key in ("service_tier", "inference_geo", "speed"):

@@ -13,15 +13,25 @@ from minillmlib.types.usage import Usage
 
 # The values that mean the standard price, beside null. Any other value, also one of another type,
 # means another price.
-StandardTier: TypeAlias = Literal["", "default", "standard", "on_demand"]
-StandardGeo: TypeAlias = Literal["", "global", "not_available"]
-StandardSpeed: TypeAlias = Literal["", "standard"]
+_StandardTier: TypeAlias = Literal["", "default", "standard", "on_demand"]
+_StandardGeo: TypeAlias = Literal["", "global", "not_available"]
+_StandardSpeed: TypeAlias = Literal["", "standard"]
 # By the key of the answer or of its record of counts.
 STANDARD: dict[str, tuple[str, ...]] = {
-    "service_tier": get_args(StandardTier),
-    "inference_geo": get_args(StandardGeo),
-    "speed": get_args(StandardSpeed),
+    "service_tier": get_args(_StandardTier),
+    "inference_geo": get_args(_StandardGeo),
+    "speed": get_args(_StandardSpeed),
 }
+
+
+class StandardPrice(msgspec.Struct, gc=False):
+    """The facts of a body, or of a record of counts, whose tokens have the standard price."""
+
+    service_tier: _StandardTier | None = None
+    inference_geo: _StandardGeo | None = None
+    speed: _StandardSpeed | None = None
+
+
 _MEDIA_TOKENS = re.compile(r"(audio|image|video)_(?:tokens|seconds|count)")
 # The counts of tokens that are read, are parts of others that are, or are billed by no vendor. Any
 # other one may have a price of its own.

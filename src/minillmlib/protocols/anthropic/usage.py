@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue, convert_plain
-from minillmlib.protocols.billing_facts import add_billing_facts
-from minillmlib.protocols.chat_completions.usage import StandardPrice
+from minillmlib.protocols.billing_facts import StandardPrice, add_billing_facts
 from minillmlib.protocols.chat_completions.usage import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 

@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias, get_args
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue, convert_plain, excerpt
+from minillmlib.protocols.billing_facts import StandardPrice
 from minillmlib.protocols.chat_completions.usage import (
     PlainInputDetails,
     PlainOutputDetails,
     PlainUsage,
-    StandardPrice,
     plain_buckets,
 )
 from minillmlib.protocols.chat_completions.usage import parse_usage as parse_counts
@@ -67,7 +67,7 @@ class _NoToolUse(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _PlainBody(StandardPrice, gc=False, kw_only=True):
-    """Nearly every body with counts. It is read in a quarter of the steps."""
+    """Nearly every body with counts. It is read in a tenth of the steps."""
 
     usage: _PlainUsage
     output: list[_PlainItem]
