@@ -125,7 +125,7 @@ def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 3083), ("anthropic", 3214), ("responses", 3159)]
+    ("wire", "steps"), [("openai", 3076), ("anthropic", 3209), ("responses", 3152)]
 )
 def test_a_call(wire, steps):
     assert steps_of_call(wire, 2) <= MOST_OF_CALL * steps
