@@ -9,7 +9,7 @@ import select
 import socket
 import time
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -248,6 +248,11 @@ class _Protocol(ResponseHandler):
     """
 
     response: "_AiohttpResponse | None" = None
+    has_input: Callable[[], object]  # whether the socket has some that the loop has not processed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.has_input = _input_test(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -280,7 +285,8 @@ class _Connector(aiohttp.TCPConnector):
         context = _context.get()
         connection = await super().connect(req, traces, timeout)
         while not context.is_on_new_connection:
-            if _has_pending_input(connection):
+            protocol = connection.protocol
+            if isinstance(protocol, _Protocol) and protocol.has_input():
                 try:
                     await asyncio.sleep(0)  # lets the event loop process the input
                 except BaseException:
@@ -359,24 +365,23 @@ def _is_unusable(connection: "Connection") -> bool:
     )
 
 
-def _has_pending_input(connection: "Connection") -> bool:
-    """Whether the socket has input that the event loop has not processed."""
-    transport = connection.transport
-    if transport is None:
-        return False
+def _input_test(transport: asyncio.BaseTransport) -> Callable[[], object]:
+    """Return a function that says whether a socket has input. A closed one may have some."""
     sock = transport.get_extra_info("socket")
+    if sock is None:
+        return bool
+    if not hasattr(select, "poll"):  # Windows
+        return partial(_select_input, sock)
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return partial(poll.poll, 0)
+
+
+def _select_input(sock: socket.socket) -> bool:
     try:
-        return sock is None or _is_readable(sock.fileno())
+        return bool(select.select([sock.fileno()], (), (), 0)[0])
     except (OSError, ValueError):
         return True
-
-
-def _is_readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):  # Windows; its select takes any descriptor
-        return bool(select.select([descriptor], (), (), 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class _Request(aiohttp.ClientRequest):
