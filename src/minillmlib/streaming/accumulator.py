@@ -162,6 +162,29 @@ class ResponseAccumulator:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
 
+    def add_texts(self, chunks: Sequence[StreamChunk], max_chars: int) -> bool:
+        """Add chunks that are `is_plain`, in a tenth of the time of `add`.
+
+        Return False, and add none, if there is more to do: an end was seen, or a limit is exceeded.
+        """
+        text = "".join([chunk.delta for chunk in chunks])
+        if self.finish_reason is not None or self.chars + len(text) > max_chars:
+            return False
+        if not text:
+            return True
+        self._deltas.append(text)
+        self.chars += len(text)
+        self._is_counted = False
+        if not text.isascii():
+            self._is_ascii = False
+        if not self.id:
+            self.id = next((chunk.id for chunk in chunks if chunk.id), "")
+        for chunk in reversed(chunks):
+            if chunk.model:
+                self.model = chunk.model
+                break
+        return True
+
     def _end(self, chunk: StreamChunk) -> None:
         """Note the finish reason. Of several, the first counts, unless a later one is not plain.
 

@@ -122,16 +122,14 @@ class SseDecoder:
             self._decode_lines(data, events)
             return
         before, *texts = text.split(start[0])
+        name = start[1] or "message"
         if before:
             self._decode_lines(f"{before[2:]}\n\n".encode(), events)
-        name = start[1] or "message"
-        for text in texts if self.limit_error is None else ():
-            if "\n" not in text:
+        for text in texts:
+            if "\n" in text:
+                self._decode_lines(f"{start[0][2:]}{text}\n\n".encode(), events)
+            elif self.limit_error is None:
                 events.append(SseEvent(text, name, self._id))
-                continue
-            self._decode_lines(f"{start[0][2:]}{text}\n\n".encode(), events)
-            if self.limit_error is not None:
-                return
 
     def _decode_lines(self, data: bytes, events: list[SseEvent]) -> None:
         if self.limit_error is not None or not data:

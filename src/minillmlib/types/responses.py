@@ -202,7 +202,9 @@ class CompletionResponse(
         )
 
 
-class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True):
+class StreamChunk(
+    _ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True, gc=False
+):
     """One piece of a streamed answer: `delta` is the new text.
 
     The other fields are those of `CompletionResponse`, each with the new part of its value. `media`
@@ -223,6 +225,24 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
         # One expression, because it is asked of every chunk and true of most.
         return not (
             self.reasoning
+            or self.tool_calls
+            or self.media
+            or self.refusal
+            or self.refusal_reason
+            or self.reasoning_blocks
+            or self.reasoning_key
+            or self.logprobs
+        )
+
+    def is_plain(self) -> bool:
+        """Whether no field but `delta`, `id` and `model` says anything."""
+        return not (
+            self.finish_reason is not None
+            or self.is_end
+            or self.extra
+            or self.usage_record is not None
+            or self.usage is not None
+            or self.reasoning
             or self.tool_calls
             or self.media
             or self.refusal

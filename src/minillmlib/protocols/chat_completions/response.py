@@ -279,18 +279,18 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     except (ValueError, RecursionError):
         return parse_any_chunk(data, parse_usage)
     delta = chunk.choices[0].delta
-    name, model, text = chunk.id or "", chunk.model or "", delta.content or ""
-    key, reasoning = REQUIRED_KEY, delta.reasoning_content
+    text, reasoning = delta.content, delta.reasoning_content
+    if text and reasoning is None and delta.reasoning is None and delta.tool_calls is None:
+        return StreamChunk(id=chunk.id or "", model=chunk.model or "", delta=text)
+    key = REQUIRED_KEY
     if reasoning is None:
         key, reasoning = "reasoning", delta.reasoning
-    if reasoning is None and delta.tool_calls is None and text:
-        return StreamChunk(id=name, model=model, delta=text)
     if not (text or reasoning or delta.tool_calls):
         return parse_any_chunk(data, parse_usage)
     return StreamChunk(
-        id=name,
-        model=model,
-        delta=text,
+        id=chunk.id or "",
+        model=chunk.model or "",
+        delta=text or "",
         reasoning=reasoning or "",
         reasoning_key="" if reasoning is None else key,
         tool_calls=tuple(map(_plain_call, delta.tool_calls or ())),
