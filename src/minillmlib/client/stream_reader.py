@@ -23,7 +23,7 @@ from minillmlib.errors import (
 from minillmlib.json_value import decode_json, encode_json, excerpt
 from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
-from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.accumulator import ResponseAccumulator, is_plain
 from minillmlib.streaming.framing import Decoder
 from minillmlib.streaming.sse import SseEvent
 from minillmlib.streaming.surrogates import SurrogateJoiner
@@ -123,7 +123,7 @@ class StreamReader:
                 chunk = parse_redacted(parse, event.data, is_event=True)
                 if chunk is None:
                     continue
-                if chunk.is_plain() and chunk.delta:
+                if chunk.delta and is_plain(chunk):
                     texts.append(chunk)
                     continue
                 self._add_texts(texts)

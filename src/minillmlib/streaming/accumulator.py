@@ -102,6 +102,26 @@ _RULES: dict[str, _Rule] = {
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
 
 
+def is_plain(chunk: StreamChunk) -> bool:
+    """Whether no field but `delta`, `id` and `model` says anything."""
+    # One expression, because it is asked of every chunk and true of most.
+    return not (
+        chunk.finish_reason is not None
+        or chunk.is_end
+        or chunk.extra
+        or chunk.usage is not None
+        or chunk.usage_record is not None
+        or chunk.reasoning
+        or chunk.tool_calls
+        or chunk.media
+        or chunk.refusal
+        or chunk.refusal_reason
+        or chunk.reasoning_blocks
+        or chunk.reasoning_key
+        or chunk.logprobs
+    )
+
+
 PLAIN_ENDS = (FinishReason.STOP, FinishReason.TOOL_CALLS)  # of an answer that is whole
 
 

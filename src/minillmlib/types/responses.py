@@ -222,27 +222,8 @@ class StreamChunk(
     @property
     def has_only_text(self) -> bool:
         """Whether no field but `delta` holds a part of the answer."""
-        # One expression, because it is asked of every chunk and true of most.
         return not (
             self.reasoning
-            or self.tool_calls
-            or self.media
-            or self.refusal
-            or self.refusal_reason
-            or self.reasoning_blocks
-            or self.reasoning_key
-            or self.logprobs
-        )
-
-    def is_plain(self) -> bool:
-        """Whether no field but `delta`, `id` and `model` says anything."""
-        return not (
-            self.finish_reason is not None
-            or self.is_end
-            or self.extra
-            or self.usage_record is not None
-            or self.usage is not None
-            or self.reasoning
             or self.tool_calls
             or self.media
             or self.refusal
