@@ -112,6 +112,7 @@ class StreamReader:
 
     def _read_batch(self, events: Sequence[SseEvent]) -> CompletionResponse | None:
         parse_redacted = self._attempt.parse_redacted
+        is_burst = len(events) > 1  # one by itself costs less without the list
         texts: list[StreamChunk] = []  # chunks of text and nothing else, not yet added
         try:
             for event in events:
@@ -123,17 +124,19 @@ class StreamReader:
                 chunk = parse_redacted(parse, event.data, is_event=True)
                 if chunk is None:
                     continue
-                if chunk.delta and is_plain(chunk):
+                if is_burst and chunk.delta and is_plain(chunk):
                     texts.append(chunk)
                     continue
-                self._add_texts(texts)
+                if texts:
+                    self._add_texts(texts)
                 self._add(chunk)
                 if chunk.is_end:
                     return self._finish()
                 if chunk.delta and chunk.finish_reason is not None:  # it may say so with each chunk
                     self._grace_secs = USAGE_GRACE_SECS
         finally:
-            self._add_texts(texts)
+            if texts:
+                self._add_texts(texts)
         self._accumulator.join_pieces()
         self._check_memory()
         return None

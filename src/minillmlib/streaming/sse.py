@@ -83,6 +83,8 @@ class SseDecoder:
         self._earlier_labels: list[tuple[int, str, str]] = []
         self._event = ""
         self._id = ""
+        # What the plain events begin with that came last, behind the event before, and their name.
+        self._start, self._name = "\n\ndata: ", "message"
         self.unread = b""  # the start of what belongs to no event
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -113,23 +115,24 @@ class SseDecoder:
     def _decode_events(self, data: bytes, events: list[SseEvent]) -> None:
         """Decode whole events. Nearly all are one line of data, below the same name or none.
 
-        So the text is split at what the one in its middle begins with, for a fifth of the time
-        that each by itself would take. What is not of that kind is decoded by lines.
+        So the text is split at what they begin with, in a third of the time that each by itself
+        would take. What is not of that kind is decoded by lines.
         """
-        text = "\n\n" + data[:-2].decode("utf-8", "replace")
-        start = _PLAIN_START.match(text, text.rfind("\n\n", 0, len(text) // 2 + 2))
-        if start is None or self.limit_error is not None:
-            self._decode_lines(data, events)
+        if not data:
             return
-        before, *texts = text.split(start[0])
-        name = start[1] or "message"
+        text = "\n\n" + data[:-2].decode("utf-8", "replace")
+        if not text.startswith(self._start):
+            middle = text.rfind("\n\n", 0, len(text) // 2 + 2)
+            if (start := _PLAIN_START.match(text, middle)) is not None:
+                self._start, self._name = start[0], start[1] or "message"
+        before, *texts = text.split(self._start)
         if before:
             self._decode_lines(f"{before[2:]}\n\n".encode(), events)
         for text in texts:
             if "\n" in text:
-                self._decode_lines(f"{start[0][2:]}{text}\n\n".encode(), events)
+                self._decode_lines(f"{self._start[2:]}{text}\n\n".encode(), events)
             elif self.limit_error is None:
-                events.append(SseEvent(text, name, self._id))
+                events.append(SseEvent(text, self._name, self._id))
 
     def _decode_lines(self, data: bytes, events: list[SseEvent]) -> None:
         if self.limit_error is not None or not data:
