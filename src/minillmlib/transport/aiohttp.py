@@ -19,6 +19,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
 
+from minillmlib import locks
 from minillmlib.errors import (
     ConnectError,
     InvalidParameterError,
@@ -59,18 +60,6 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 MAX_HEADERS = 512
 
 CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
-
-
-_process_id = os.getpid()  # which takes a hundredth of a call to ask for
-
-
-def _note_fork() -> None:
-    global _process_id  # noqa: PLW0603 - of which there is one
-    _process_id = os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 class _RequestContext(msgspec.Struct):
@@ -118,7 +107,7 @@ class AiohttpTransport:
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(id(loop))
-        if pool is None or pool.process_id != _process_id or pool.session.closed:
+        if pool is None or pool.fork_count != locks.fork_count or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         proxy = None if request.proxy is None else _find_proxy(request)
@@ -272,7 +261,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(
         self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
     ) -> None:
-        self._process_id = _process_id
+        self._fork_count = locks.fork_count
         self._loop_end = loop_end
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
@@ -322,7 +311,9 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, *_: object) -> None:
         """Close what is open; aiohttp would log it. The loop is being collected, too."""
-        if self._process_id == _process_id:  # in a forked child, the connections are the parent's
+        if (
+            self._fork_count == locks.fork_count
+        ):  # in a forked child, the connections are the parent's
             self.abandon()
 
     @property
@@ -451,7 +442,7 @@ class _Pool:
     """A session that ends with the event loop it was made in."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.process_id = _process_id
+        self.fork_count = locks.fork_count
         self.loop = loop
         # Called when the loop is collected, before any destructor of what is collected with it.
         loop_end = weakref.finalize(loop, _do_nothing)
@@ -462,7 +453,7 @@ class _Pool:
 
     def abandon(self) -> None:
         """Close everything after the loop has ended."""
-        if self.process_id != _process_id:
+        if self.fork_count != locks.fork_count:
             return  # a forked child: the connections are the parent's
         for session in (self.session, self.single_use):
             connector = session.connector
