@@ -110,6 +110,13 @@ def test_guesses_around_and_in_a_block_with_a_single_value_are_told():
     ]
 
 
+@pytest.mark.parametrize("rest", ["x", "X", "XX", "end.", "5", "ünd", "'"])
+def test_brackets_before_more_words_end_no_string_also_before_a_fence(rest):
+    for end in ("", "```", "\n```"):
+        assert loads('{"a": "b}' + rest + end) == {"a": "b}" + rest + end}
+        assert loads('{"a": "b' + rest + "}" + end) == {"a": "b" + rest}
+
+
 def test_a_key_that_comes_again_is_told_and_its_last_value_counts():
     found = repair('{"a": 1, "a": 2,}')
     assert found.value == {"a": 2}
