@@ -92,6 +92,21 @@ def test_what_stands_for_a_colon_is_told(colon):
     assert [change.kind for change in found.changes] == [Kind.MISSING_COLON]
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "kinds"),
+    [
+        ('{"b": 1, "a: 2"}', {"b": 1, "a": "2"}, [Kind.MISSING_QUOTE]),
+        ('{"b": 1, "a"}', {"b": 1}, [Kind.JUNK]),
+        ('{"b": ["x"], "a"}', {"b": ["x", "a"]}, [Kind.WRONG_BRACKET, Kind.MISSING_BRACKET]),
+    ],
+)
+def test_what_becomes_of_a_key_without_a_value_is_told_at_its_end(text, value, kinds):
+    found = repair(text)
+    assert found.value == value
+    assert [change.kind for change in found.changes] == kinds
+    assert {change.position for change in found.changes} == {text.index("}")}
+
+
 def test_a_list_without_a_key_is_left_out_and_told():
     found = repair('{"a": 1, [2]}')
     assert found.value == {"a": 1}
