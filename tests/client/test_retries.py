@@ -204,6 +204,18 @@ def test_two_retries_are_made_where_the_settings_do_not_say():
     assert outcomes(error.attempts) == "denied denied denied"
 
 
+@pytest.mark.parametrize("number", [400, 401, 404, 409, 413, 422, 429, 499, 503, 529])
+def test_a_status_that_comes_before_any_work_is_a_denial(number):
+    error = run_virtually(tried(Server([status(number)]), asked(retry=0), streamed=False))
+    assert outcomes(error.attempts) == "denied"
+
+
+@pytest.mark.parametrize("number", [408, 424, 500, 502, 504, 599])
+def test_a_status_that_may_come_after_some_work_is_a_failure(number):
+    error = run_virtually(tried(Server([status(number)]), asked(retry=0), streamed=False))
+    assert outcomes(error.attempts) == "failed"
+
+
 ASCTIME = "Tue Nov 14 22:13:29 2023"  # RFC 9110, 5.6.7: obsolete, and to be read all the same
 
 
