@@ -108,6 +108,11 @@ def test_the_page_sums_up_what_was_asked_and_what_came_of_it(journal):
     assert "p50 1 s, p90 8 s" in page
 
 
+def test_the_latency_is_told_in_percentiles_up_to_the_longest(journal):
+    page = run_report(journal(*(done(str(n), attempt(n, n)) for n in range(1, 201))))
+    assert "p50 100 s, p90 180 s, p95 190 s, p99 198 s, max 200 s" in page
+
+
 def test_an_item_counts_as_it_ended_last(journal):
     path = journal(
         SentRecord(key="a"), failed("a", attempt(0, 1, 500, "ServerError")),
