@@ -250,6 +250,15 @@ def test_counts_that_came_with_a_failure_are_its_cost(streamed):
     assert [a.cost.cost * 10**6 for a in response.attempts] == [5, 5]
 
 
+@pytest.mark.parametrize(
+    "counts", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 3}, {}]
+)
+def test_counts_of_a_failure_that_cannot_be_the_bill_leave_its_cost_unknown(counts):
+    body = json.dumps({"error": {"message": "x"}, "usage": counts}).encode()
+    error = run_virtually(tried(Server([status(500, body=body)]), asked(retry=0), streamed=False))
+    assert error.attempts[0].cost.is_unknown
+
+
 def test_final_counts_of_a_stream_that_breaks_are_its_cost():
     late_error = event(error={"message": "x", "type": "server_error"})
     server = Server([events("o", FINISH, COUNTS, late_error)])
