@@ -67,6 +67,11 @@ class PlaceDict(TypedDict):
     name: NotRequired[str]
 
 
+class Marked(TypedDict):
+    fixed: typing_extensions.ReadOnly[int]
+    loose: NotRequired[typing_extensions.ReadOnly[int]]
+
+
 class PlaceStruct(msgspec.Struct):
     lat: Annotated[float, msgspec.Meta(ge=-90, le=90)]
     name: str | None = None
@@ -291,6 +296,8 @@ TABLE = [
     Row(Annotated[str, "a name", typing_extensions.Doc("a city's name")], ("a city's name",),
         (('"x"', "x"),), ("1",)),
     Row(pydantic.PositiveInt, ("exclusiveMinimum",), (("1", 1),), ("0",)),
+    Row(Marked, ("integer", "fixed", "loose"), (('{"fixed": 1}', {"fixed": 1}),
+        ('{"fixed": 1, "loose": "2"}', {"fixed": 1, "loose": 2})), ("{}", '{"fixed": "x"}')),
     Row(T, (), (("1", 1), ('"x"', "x"), ("[null]", [None]))),
     Row(Bound, ("integer",), (("1", 1),), ("null", '"x"')),
     Row(OneOf, ("integer", "boolean"), (("1", 1), ("true", True)), ("null", '"x"')),
