@@ -338,6 +338,14 @@ def test_chat_with_a_piped_output_keeps_the_prompt_out_of_it(service):
         assert terminal.process.stdout.read() == b"It is Paris.\n"
 
 
+def test_a_chat_goes_to_any_number_of_its_tree_and_to_no_other(service):
+    given = "one\n" + "".join(f"/goto {number}\n" for number in range(6))
+    _, _, err = run(service, "chat", given=given.encode())
+    went = re.findall(r"(?m)^After (\d+), (\w+): ", err)
+    assert went == [("1", "system"), ("2", "user"), ("3", "assistant")], err
+    assert err.count("no number and no id") == 3
+
+
 def test_chat_reads_messages_line_by_line_when_piped(service):
     code, out, err = run(service, "chat", "first", given=b"fail\n\nthird\r\nfourth")
     assert (code, out) == (0, "It is Paris.\n" * 3)
