@@ -339,11 +339,11 @@ def test_chat_with_a_piped_output_keeps_the_prompt_out_of_it(service):
 
 
 def test_a_chat_goes_to_any_number_of_its_tree_and_to_no_other(service):
-    given = "one\n" + "".join(f"/goto {number}\n" for number in range(6))
+    given = "one\n" + "".join(f"/goto {number}\n" for number in (1, 2, 3, "0" * 40, "4" * 40))
     _, _, err = run(service, "chat", given=given.encode())
     went = re.findall(r"(?m)^After (\d+), (\w+): ", err)
     assert went == [("1", "system"), ("2", "user"), ("3", "assistant")], err
-    assert err.count("no number and no id") == 3
+    assert err.count("no number and no id") == 2
 
 
 def test_chat_reads_messages_line_by_line_when_piped(service):

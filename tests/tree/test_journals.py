@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -179,18 +180,19 @@ def test_saving_onto_the_own_journal_keeps_what_others_wrote_there(root, path):
 
 
 def test_each_change_is_written_once(root, path):
-    def lines_of(change: Callable[[], object]) -> int:
+    def records_of(change: Callable[[], object]) -> int:
         before = path.read_bytes()
         change()
         assert path.read_bytes().startswith(before)
-        return path.read_bytes().removeprefix(before).count(b"\n")
+        (line,) = path.read_bytes().removeprefix(before).splitlines()
+        return len(json.loads(line))
 
-    assert lines_of(lambda: root.set_format_kwarg("x", 2)) == 1
+    assert records_of(lambda: root.set_format_kwarg("x", 2)) == 1
     child = root.children()[0]
-    assert lines_of(child.clear_cache_breakpoint) == 1
-    assert lines_of(lambda: child.add_assistant("a")) == 1
-    assert lines_of(child.detach) == 1
-    assert lines_of(lambda: root.add_user("u")) == 1
+    assert records_of(child.clear_cache_breakpoint) == 1
+    assert records_of(lambda: child.add_assistant("a")) == 1
+    assert records_of(child.detach) == 1
+    assert records_of(lambda: root.add_user("u")) == 1
 
 
 def test_a_journal_that_is_detached_gets_no_more(root, path):
