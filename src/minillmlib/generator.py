@@ -56,7 +56,7 @@ _KINDS: dict[str, type | UnionType] = {
 }
 
 
-class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
+class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A model, bound to a provider, an address, a credential and perhaps a price.
 
     Start from a preset and change it with the `with_*` methods; each returns a changed copy.

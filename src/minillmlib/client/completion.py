@@ -130,7 +130,8 @@ class Completion:
         """
         call = self.call
         try:
-            await self._renew_token()
+            if token_credential(call.generator.credential) is not None:
+                await self._renew_token()
             prepared = build_http_request(
                 call, on_new_connection=self._is_resending, repeats=self._repeats
             )

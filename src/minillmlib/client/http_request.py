@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +26,9 @@ from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 HeaderValue = str | Secret
+S = TypeVar("S")
+
+_REASONING, _CACHE_TTL = attrgetter("reasoning"), attrgetter("cache_ttl")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
 _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
@@ -57,27 +61,51 @@ def build_http_request(
 
     The body comes first: a parameter that cannot be sent is reported even without a credential.
     """
-    generator, provider = call.generator, call.generator.provider
+    generator = call.generator
     body, omitted, prefix = build_body(call)
     data = encode_json(body)
     auth = generator.credential.resolve()
-    request = HttpRequest(
-        url=_url_of(call),
-        headers=_merge_headers(call, auth),
+    envelope = _envelope_of(call, auth)
+    built = HttpRequest(
+        url=envelope.url,
+        headers=envelope.headers,
         body=data,
         on_new_connection=on_new_connection,
         proxy=generator.proxy,
         max_header_bytes=generator.limits.header_bytes,
         repeats=repeats,
     )
-    request = _ask_provider("finalize the request", provider.finalize, request, auth)
-    secrets = secrets_for(generator, auth)
-    if secrets:
+    request = _ask_provider("finalize the request", generator.provider.finalize, built, auth)
+    secrets = envelope.secrets
+    if secrets and request is not built:
         _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
         secrets += secrets_of(generator.proxy)
     report = RequestReport(sent=tuple(body), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
+
+
+class _Envelope(NamedTuple):
+    """The parts that all requests of a generator share, as long as its credential is the same."""
+
+    auth: Auth
+    url: str
+    headers: tuple[tuple[str, HeaderValue], ...]
+    secrets: tuple[Secret, ...]
+
+
+def _envelope_of(call: Call, auth: Auth) -> _Envelope:
+    """Return the envelope of a request, kept on the generator, so that it ends with it."""
+    generator = call.generator
+    kept, name = vars(generator), "_stream_envelope" if call.stream else "_envelope"
+    envelope: _Envelope | None = kept.get(name)
+    if envelope is None or not (envelope.auth is auth or envelope.auth == auth):
+        url, secrets = _url_of(call), secrets_for(generator, auth)
+        envelope = _Envelope(auth, url, _merge_headers(call, auth), secrets)
+        if secrets:
+            _check_destination(url, generator)
+        kept[name] = envelope
+    return envelope
 
 
 class RequestPreview(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,10 +159,10 @@ def _url_of(call: Call) -> str:
         raise provider_error("name the address", error) from error
 
 
-def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
+def _ask_provider(task: str, method: Callable[[S, Auth], T], subject: S, auth: Auth) -> T:
     """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:
-        return method(*args)
+        return method(subject, auth)
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
         problem = f"the provider could not {task} ({type(error).__name__})"
     raise InvalidParameterError(problem)  # without a cause, whose text may be the secret
@@ -213,7 +241,7 @@ def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
     """Return the parts that the provider omits, and reasoning that its wire does not take back."""
     model, provider = call.generator.model, call.generator.provider
     omitted = provider.capabilities.omitted(model, messages, call.settings.params)
-    if any(map(attrgetter("reasoning"), messages)):
+    if any(map(_REASONING, messages)):
         omitted = {**omitted, **omitted_reasoning(provider.dialect, messages)}
     return omitted
 
@@ -229,7 +257,7 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
         return None
     head = messages[:1] if messages[0].role is SYSTEM else ()  # some wires have it elsewhere
     new = messages[prefix.count or len(head) :]
-    if any(map(attrgetter("cache_ttl"), (*head, *new))):  # only so many can be sent
+    if any(map(_CACHE_TTL, (*head, *new))):  # only so many can be sent
         return None
     try:
         body = _build(call, (*head, *new))

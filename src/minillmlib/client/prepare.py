@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from itertools import chain
 from operator import attrgetter, is_, is_not
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -35,9 +35,7 @@ from minillmlib.types.parameters import (
 from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
 from minillmlib.types.tools import ToolCall
 
-_ROLE, _REASONING, _MEDIA, _TOOL_CALLS = map(
-    attrgetter, ("role", "reasoning", "media", "tool_calls")
-)
+_ROLE, _ADDITIONS = attrgetter("role"), attrgetter("reasoning", "media", "tool_calls")
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
@@ -126,23 +124,24 @@ def prepare(
     settings = params or DEFAULT_PARAMETERS
     if type(settings) is not NodeCompletionParameters:
         settings = node_parameters(params)
-    _check_settings(settings, generator)
-    form = ResolvedResultType(settings)
-    if _changes_messages(settings):
-        prefix = None
-        form = resolve_result_type(_fill_settings(settings), generator)
-        settings = form.settings
-        count = len(messages) + (form.instruction is not None)
-        messages = _apply_settings(messages, settings, form.instruction)
-        first_place -= len(messages) - count  # a system prompt of the settings has no node
+    result_type = why_no_schema = None
+    if settings is not DEFAULT_PARAMETERS:
+        _check_settings(settings, generator)
+        if _changes_messages(settings):
+            prefix = None
+            form = resolve_result_type(_fill_settings(settings), generator)
+            settings, result_type, instruction, why_no_schema = form
+            count = len(messages) + (instruction is not None)
+            messages = _apply_settings(messages, settings, instruction)
+            first_place -= len(messages) - count  # a system prompt of the settings has no node
     # The last encoded message may have to be merged with the first new one.
     start = 0 if prefix is None else max(prefix.count - 1, 0)
     merged = merge_adjacent(messages[start:], generator)
     new, omitted = _drop_foreign_parts(merged, generator, messages[:start])
     if new is not merged or start + len(new) < len(messages):
         prefix = None
-    if form.why_no_schema is not None:
-        omitted["the schema of the answer"] = form.why_no_schema
+    if why_no_schema is not None:
+        omitted["the schema of the answer"] = why_no_schema
     if settings.force_prepend:
         new = _add_prefill(new, settings.force_prepend, generator)
     return Call(
@@ -153,7 +152,7 @@ def prepare(
         settings=settings,
         stream=stream,
         omitted=omitted,
-        result_type=form.result_type,
+        result_type=result_type,
         prefix=prefix,
         given=given,
         params=params,
@@ -293,14 +292,15 @@ def unpriced_keys(call: Call, body: Mapping[str, JsonValue]) -> list[str]:
 
 def model_key(generator: GeneratorInfo) -> str:
     """Return the key of a provider and model, for the parts that only they can read."""
-    provider = generator.provider
-    url = generator.base_url if provider.capabilities.is_generic else None
-    return _join_key(type(provider).__name__, generator.model, url)
-
-
-@lru_cache(maxsize=64)
-def _join_key(provider: str, model: str, url: str | None) -> str:
-    return f"{provider}:{model}" + ("" if url is None else f"@{urlsplit(url).netloc}")
+    kept = vars(generator)
+    key: str | None = kept.get("_model_key")
+    if key is None:
+        provider = generator.provider
+        key = f"{type(provider).__name__}:{generator.model}"
+        if provider.capabilities.is_generic:
+            key += f"@{urlsplit(generator.base_url).netloc}"
+        kept["_model_key"] = key
+    return key
 
 
 def _drop_foreign_parts(
@@ -311,8 +311,7 @@ def _drop_foreign_parts(
     Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
     the same messages if there is nothing to change. The `earlier` ones come before them.
     """
-    has_foreign = any(map(_REASONING, messages)) or any(map(_MEDIA, messages))
-    if not has_foreign and not any(map(_TOOL_CALLS, messages)):
+    if not any(chain.from_iterable(map(_ADDITIONS, messages))):
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
 
+from minillmlib import locks
 from minillmlib.errors import (
     ConnectError,
     InvalidParameterError,
@@ -57,6 +58,8 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 
 # aiohttp limits each header, not all together: this bounds what it holds.
 MAX_HEADERS = 512
+
+CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
 
 
 class _RequestContext(msgspec.Struct):
@@ -104,7 +107,7 @@ class AiohttpTransport:
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(id(loop))
-        if pool is None or pool.process_id != os.getpid() or pool.session.closed:
+        if pool is None or pool.fork_count != locks.fork_count or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         proxy = None if request.proxy is None else _find_proxy(request)
@@ -234,9 +237,8 @@ def _is_stale(error: BaseException) -> bool:
     """Whether a pooled connection may have been closed before we wrote to it."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)  # else it holds the start of a response
-    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
-        error, aiohttp.ClientConnectorError
-    )
+    broken = (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 class _Protocol(ResponseHandler):
@@ -259,7 +261,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(
         self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
     ) -> None:
-        self._process_id = os.getpid()
+        self._fork_count = locks.fork_count
         self._loop_end = loop_end
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
@@ -309,7 +311,9 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, *_: object) -> None:
         """Close what is open; aiohttp would log it. The loop is being collected, too."""
-        if self._process_id == os.getpid():  # in a forked child, the connections are the parent's
+        if (
+            self._fork_count == locks.fork_count
+        ):  # in a forked child, the connections are the parent's
             self.abandon()
 
     @property
@@ -399,14 +403,35 @@ class _Request(aiohttp.ClientRequest):
             super().update_body_from_data(io.BytesIO(body) if isinstance(body, bytes) else body)
 
     async def send(self, conn: "Connection") -> aiohttp.ClientResponse:
-        response = await super().send(conn)
-        self.headers.clear()  # written; the response would keep their plain text
-        if body := self.own_body:
+        protocol, body = conn.protocol, self.own_body
+        assert protocol is not None
+        transport = protocol.transport
+        if body and transport is not None:
+            head: Any = _HeldTransport(transport)
+            protocol.transport = head
+            try:
+                response = await super().send(conn)
+            finally:
+                if protocol.transport is head:  # else the connection ended meanwhile
+                    protocol.transport = transport
             if self._traces:
                 await self._on_chunk_request_sent(self.method, self.url, body)
-            if conn.transport is not None:
-                conn.transport.write(body)
+            transport.write(head.written + body)  # in one packet, since each takes a system call
+        else:
+            response = await super().send(conn)
+        self.headers.clear()  # written; the response would keep their plain text
         return response
+
+
+class _HeldTransport:
+    """Holds back what aiohttp writes to a transport."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.is_closing = transport.is_closing
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
 
 def _do_nothing() -> None:
@@ -417,7 +442,7 @@ class _Pool:
     """A session that ends with the event loop it was made in."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.process_id = os.getpid()
+        self.fork_count = locks.fork_count
         self.loop = loop
         # Called when the loop is collected, before any destructor of what is collected with it.
         loop_end = weakref.finalize(loop, _do_nothing)
@@ -428,7 +453,7 @@ class _Pool:
 
     def abandon(self) -> None:
         """Close everything after the loop has ended."""
-        if self.process_id != os.getpid():
+        if self.fork_count != locks.fork_count:
             return  # a forked child: the connections are the parent's
         for session in (self.session, self.single_use):
             connector = session.connector
@@ -440,8 +465,10 @@ class _Pool:
         try:
             yield
         finally:
-            await self.session.close()
-            await self.single_use.close()
+            # At once, but for a transport whose own `close` a RecursionError broke: it never ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECS):
+                    await asyncio.gather(self.session.close(), self.single_use.close())
 
 
 _MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none

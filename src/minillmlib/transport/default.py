@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 from minillmlib.deferred_imports import asyncio_module
 from minillmlib.errors import ConnectError, InvalidParameterError
@@ -71,17 +72,20 @@ class _SharedEngine:
     def __init__(self) -> None:
         self._engine: Transport | None = None
 
-    async def send(self, request: HttpRequest) -> HttpResponse:
+    def send(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
         """Send `request` once. See `Transport.send`."""
-        if self._engine is None:
-            try:
-                await asyncio_module().to_thread(_import_engine)
-            except OSError as error:
-                raise ConnectError(f"the HTTP engine could not be loaded ({error})") from None
-            except BaseException as error:
-                note_not_sent(error)
-                raise
-            self._engine = _engine()  # not in the thread: many requests may have waited
+        engine = self._engine
+        return self._load_and_send(request) if engine is None else engine.send(request)
+
+    async def _load_and_send(self, request: HttpRequest) -> HttpResponse:
+        try:
+            await asyncio_module().to_thread(_import_engine)
+        except OSError as error:
+            raise ConnectError(f"the HTTP engine could not be loaded ({error})") from None
+        except BaseException as error:
+            note_not_sent(error)
+            raise
+        self._engine = _engine()  # not in the thread: many requests may have waited
         return await self._engine.send(request)
 
 

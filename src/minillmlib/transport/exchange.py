@@ -5,6 +5,7 @@ a server that drips bytes would outlive it.
 """
 
 from collections.abc import Awaitable, Callable, Container, Mapping
+from types import MappingProxyType
 
 from minillmlib.errors import (
     LimitExceededError,
@@ -38,25 +39,20 @@ class Exchange:
         document: The whole body of an opened exchange that turned out to be no stream.
     """
 
-    __slots__ = (
-        "_decoder", "_limits", "_read", "_remaining_bytes", "_request", "_response", "_scope",
-        "_start", "_transport", "accept", "document", "headers", "is_closed", "is_stream", "status",
-        "was_sent",
-    )  # fmt: skip
+    status: int | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    accept: Callable[[], object] | None = None
+    was_sent = is_closed = is_stream = False
+    document: bytes | None = None
+    _response: HttpResponse | None = None
+    _decoder: Decoder | None = None  # None until the first bytes show the framing
+    _start = b""
     _remaining_bytes: int
     _read: Callable[[], Awaitable[bytes]]
 
     def __init__(self, transport: Transport, request: HttpRequest, limits: Limits) -> None:
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.accept: Callable[[], object] | None = None
-        self.was_sent = self.is_closed = self.is_stream = False
-        self.document: bytes | None = None
-        self._decoder: Decoder | None = None  # None until the first bytes show the framing
-        self._start = b""
         self._transport = transport
         self._request: HttpRequest | None = request
-        self._response: HttpResponse | None = None
         self._limits = limits
         self._scope = TimeoutScope()
 
@@ -237,4 +233,5 @@ async def _read_nothing() -> bytes:
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+    encoding = headers.get("content-encoding")
+    return encoding is not None and encoding.strip().lower() not in ("", "identity")

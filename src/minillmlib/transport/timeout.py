@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from minillmlib.deferred_imports import asyncio_module
@@ -38,6 +39,13 @@ class Timeout(NamedTuple):
     shown_secs: float | None = None
 
 
+@lru_cache(maxsize=64)
+def _timeout_of(secs: float | None, is_stream: bool) -> Timeout:  # noqa: FBT001 - the key of a cache
+    """Return the limit on a wait that the setting `timeout_secs` means: None is the default."""
+    default = DEFAULT_SILENCE_SECS if is_stream else DEFAULT_TOTAL_SECS
+    return Timeout(default if secs is None else secs or None, "silence" if is_stream else "total")
+
+
 class TimeoutScope:
     """Limits the waits of one exchange, one at a time: `with scope.within(timeout): await ...`.
 
@@ -45,10 +53,9 @@ class TimeoutScope:
     one that comes at the same moment. Never spans a `yield` to the caller of the library.
     """
 
-    __slots__ = (
-        "_is_expired", "_other_cancellations", "_started_at", "_task", "_timeout", "_timer",
-        "due_at", "loop", "waited_secs",
-    )  # fmt: skip
+    due_at = math.inf
+    waited_secs = 0.0  # by the last wait
+    _is_expired = False
     _other_cancellations: int  # of the waiting task, requested before the wait
     _started_at: float
     _task: Task[object]
@@ -57,9 +64,6 @@ class TimeoutScope:
     def __init__(self) -> None:
         self.loop = asyncio_module().get_running_loop()
         self._timer = _timer_of(self.loop)
-        self._is_expired = False
-        self.due_at = math.inf
-        self.waited_secs = 0.0  # by the last wait
 
     def within(self, timeout: Timeout) -> Self:
         """Return this scope with the timeout of its next wait."""
@@ -143,24 +147,23 @@ def _timer_of(loop: AbstractEventLoop) -> _LoopTimer:
 class TimeoutBudget:
     """How long the next wait of a completion may take."""
 
+    _progress_secs = 0.0  # of a stream; 0: no limit
+    _quiet_secs = 0.0  # waited since the server said anything new
+
     def __init__(
         self, settings: NodeCompletionParameters, loop: AbstractEventLoop, *, stream: bool
     ) -> None:
         self._loop = loop
         self._deadline_secs = secs = settings.deadline_secs
         self._deadline = math.inf if secs is None else loop.time() + secs
-        default = DEFAULT_SILENCE_SECS if stream else DEFAULT_TOTAL_SECS
-        # None is the default, 0 no limit.
-        secs = default if settings.timeout_secs is None else settings.timeout_secs or None
-        self._timeout = Timeout(secs, "silence" if stream else "total")
-        progress_secs = settings.progress_timeout_secs
-        default = (secs or 0) * PROGRESS_FACTOR
-        self._progress_secs = default if progress_secs is None else progress_secs
-        self._quiet_secs = 0.0  # waited since the server said anything new
+        self._timeout = timeout = _timeout_of(settings.timeout_secs, stream)
+        if stream:
+            secs = settings.progress_timeout_secs
+            self._progress_secs = (timeout.secs or 0) * PROGRESS_FACTOR if secs is None else secs
 
     def remaining(self) -> float:
         """Return the seconds to the deadline; infinity without one."""
-        return self._deadline - self._loop.time()
+        return self._deadline - self._loop.time() if self._deadline_secs is not None else math.inf
 
     def deadline_timeout(self) -> Timeout:
         """Return the limit on a wait that no server is to blame for."""
@@ -194,6 +197,8 @@ class TimeoutBudget:
         self._quiet_secs = 0.0
 
     def _before_deadline(self, timeout: Timeout) -> Timeout:
+        if self._deadline_secs is None:
+            return timeout
         remaining = self.remaining()
         if remaining >= (math.inf if timeout.secs is None else timeout.secs):
             return timeout
