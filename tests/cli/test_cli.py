@@ -359,6 +359,25 @@ def test_chat_answers_its_first_message_without_any_input(service):
     assert service.said()[0] == ("system", "Be kind.")
 
 
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [([], {"out.jsonl", "out.jsonl.journal"}), (["--no-journal"], {"out.jsonl"})],
+)
+def test_run_keeps_a_journal_unless_told_not_to(service, tmp_path, monkeypatch, options, files):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("a\n")
+    assert run(service, "run", "in.txt", "-o", "out.jsonl", *options)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", *files}
+
+
+def test_run_writes_its_output_over_nothing_but_a_file(service, tmp_path):
+    (tmp_path / "in.txt").write_text("a\n")
+    code, _, err = run(service, "run", str(tmp_path / "in.txt"), "-o", str(tmp_path), "--force")
+    assert code != 0
+    assert "is no regular file" in err
+    assert service.bodies == []
+
+
 # without a model, without extras, without a command
 
 
