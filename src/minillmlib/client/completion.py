@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import NoReturn, Self
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import msgspec
@@ -69,12 +69,20 @@ class Completed(msgspec.Struct, frozen=True):
 
 async def complete(call: Call) -> Completed:
     """Return the whole answer to `call`, after as many attempts as its settings allow."""
-    async with Completion(call) as completion:  # settles and reports on every way out
+    completion = Completion(call)
+    try:
         while True:
             try:
                 return completion.finish(await completion.send())
             except MiniLLMError as error:
                 await completion.retry_or_raise(error)
+    except BaseException as error:
+        if not isinstance(error, MiniLLMError):
+            completion.abandon()
+            hide_frames(error)
+        raise
+    finally:  # settles and reports on every way out
+        await completion.close()
 
 
 class Completion:
@@ -112,16 +120,6 @@ class Completion:
         self.timeouts = TimeoutBudget(call.settings, self.loop, stream=call.stream)
         if observed_everywhere or observed_here.get() or call.generator.observers:
             self.emitter = CompletionEmitter(call)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, MiniLLMError):
-            await self.close()
-        else:
-            self.abandon()
-            hide_frames(error)
 
     async def start_attempt(self) -> PendingAttempt:
         """Build the next request, wait for the pace, and reserve its cost.
@@ -337,12 +335,14 @@ class Completion:
         exceeded.attempts = self.attempts
         raise exceeded from error
 
-    async def close(self) -> None:
-        """Report the completion, good or bad, and wait for its callback, unless it is deferred."""
-        if self._report is None:
-            report = self.abandon()
-            if report.ends and not self._is_deferred:
-                await report
+    def close(self) -> Report:
+        """Report the completion, good or bad, once.
+
+        Await what this returns to wait for its callback, unless its costs come later.
+        """
+        is_first = self._report is None
+        report = self.abandon()
+        return report if is_first and not self._is_deferred else DONE
 
     async def settled_cost(self) -> CostInfo:
         """Wait until everything was reported that can be; return what the completion cost."""

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 from types import MappingProxyType
 
 from minillmlib.errors import (
-    LimitExceededError,
     MalformedResponseError,
     ReadError,
     RequestTimeoutError,
@@ -66,13 +65,21 @@ class Exchange:
         return self._scope.waited_secs
 
     async def fetch(self, max_wait: Timeout) -> bytes:
-        """Send the request unless it is open, and return the whole body, all within one timeout."""
-        body = bytearray()
+        """Send the request unless it is open, and return the whole body, all within one timeout.
+
+        Of a compressed error body, return nothing, as the status is enough.
+        """
+        body = bytearray()  # one block that grows: pieces would stay in the heap beside the whole
         try:
             with self._scope.within(max_wait):
                 if self.status is None:
                     await self._send()
-                await self._read_into(body, self._limits.body_bytes)
+                if (self.status or 0) < 300 or not _is_compressed(self.headers):
+                    limit = self._limits.body_bytes
+                    while piece := await self._read():
+                        if len(body) + len(piece) > limit:
+                            raise limit_error("a response", limit, "body_bytes")
+                        body += piece
         except (ReadError, RequestTimeoutError):
             if (self.status or 0) < 400:  # an error's status says enough without the whole body
                 raise
@@ -161,8 +168,10 @@ class Exchange:
         """Read to the end of the body so that the connection can be reused, then close."""
         try:
             with self._scope.within(Timeout(secs, "silence")):
-                await self._read_into(bytearray(), self._limits.event_bytes)
-        except (TransportError, LimitExceededError):
+                rest = self._limits.event_bytes
+                while rest > 0 and (piece := await self._read()):
+                    rest -= len(piece)
+        except TransportError:
             pass  # the response is complete; only the connection is lost
         finally:
             self.close()
@@ -203,18 +212,6 @@ class Exchange:
                 "the server compressed its response although the request forbids it; "
                 "switch compression off there or at the gateway in front of it"
             )
-
-    async def _read_into(self, body: bytearray, max_bytes: int) -> None:
-        """Read the whole body; of a compressed error body nothing, as the status is enough.
-
-        `body` is one block that grows: pieces to be concatenated would stay in the heap beside it.
-        """
-        if (self.status or 0) >= 300 and _is_compressed(self.headers):
-            return
-        while piece := await self._read():
-            if len(body) + len(piece) > max_bytes:
-                raise limit_error("a response", max_bytes, "body_bytes")
-            body += piece
 
     def _refuse_excess(self) -> None:
         """Raise if too much has arrived."""

@@ -62,8 +62,12 @@ class TimeoutScope:
     _timeout: Timeout
 
     def __init__(self) -> None:
-        self.loop = asyncio_module().get_running_loop()
-        self._timer = _timer_of(self.loop)
+        self.loop = loop = asyncio_module().get_running_loop()
+        # Kept on the loop: a table would keep a dropped one alive.
+        timer: _LoopTimer | None = vars(loop).get("_minillmlib_timer")
+        if timer is None:
+            timer = vars(loop)["_minillmlib_timer"] = _LoopTimer(loop)
+        self._timer = timer
 
     def within(self, timeout: Timeout) -> Self:
         """Return this scope with the timeout of its next wait."""
@@ -134,14 +138,6 @@ class _LoopTimer:
         due_at = min((each.due_at for each in self.scopes), default=math.inf)
         if due_at < math.inf:
             self._set(max(due_at, now + TICK_SECS))
-
-
-def _timer_of(loop: AbstractEventLoop) -> _LoopTimer:
-    """Return the timer of `loop`, kept on it: a table would keep a dropped loop alive."""
-    timer: _LoopTimer | None = vars(loop).get("_minillmlib_timer")
-    if timer is None:
-        timer = vars(loop)["_minillmlib_timer"] = _LoopTimer(loop)
-    return timer
 
 
 class TimeoutBudget:
