@@ -68,7 +68,11 @@ class Trial:
             self.serve()
 
         def come():
+            is_admitted = self.pace.admit(request, self.now)
             request.on_decided = go
+            if is_admitted:
+                go()
+                return
             self.pace.join(request)
             self.serve()
             if fate == "cancelled in line" and request.is_waiting:

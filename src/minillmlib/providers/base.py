@@ -109,9 +109,10 @@ def max_output_tokens(body: JsonObject, params: CompletionParameters) -> int | N
     """
     keys = ("max_completion_tokens", "max_tokens")
     limits = [body[key] for key in keys if key in body] or [params.max_tokens]
-    copies = [body.get("n", 1), body.get("best_of", 1)]
-    if not all(type(number) is int and number > 0 for number in (*limits, *copies)):
-        return None
+    copies = body.get("n", 1), body.get("best_of", 1)
+    for number in (*limits, *copies):
+        if type(number) is not int or number <= 0:
+            return None
     return int(max(limits) * max(copies))
 
 
