@@ -343,11 +343,11 @@ class BulkRun(Generic[T]):
             self._report()
 
     def _add_cost(self, attempts: Sequence[Attempt]) -> None:
-        cost = attempts[0].cost if len(attempts) == 1 else None
-        if cost is not None and cost.resolution is CostResolution.RESOLVED:  # as of nearly all items
-            self.total = replace(self.total, cost=EXACT.add(self.total.cost, cost.cost))
+        total, cost = self.total, attempts[0].cost if len(attempts) == 1 else None
+        if cost is not None and cost.resolution is CostResolution.RESOLVED:  # as of nearly all
+            self.total = replace(total, cost=EXACT.add(total.cost, cost.cost))
         else:
-            self.total += CostTotal.of([attempt.cost for attempt in attempts])
+            self.total = total + CostTotal.of([attempt.cost for attempt in attempts])
 
     def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
         if len(self._errors) < MAX_ERRORS:

@@ -47,10 +47,10 @@ def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Mess
     """Return the messages with the placeholders of the system and the user filled."""
     if not values:
         return tuple(messages)
-    return tuple(
+    return tuple([
         _fill_message(message, values) if message.role in TEMPLATE_ROLES else message
         for message in messages
-    )
+    ])
 
 
 def find_placeholders(message: Message) -> list[str]:
@@ -69,10 +69,13 @@ def parts_of(message: Message) -> Sequence[object]:
 
 
 def _fill_message(message: Message, values: Values) -> Message:
-    if isinstance(message.content, str):
-        return msgspec.structs.replace(message, content=fill_text(message.content, values))
+    content = message.content
+    if isinstance(content, str):
+        if "{" not in content:
+            return message
+        return msgspec.structs.replace(message, content=fill_text(content, values))
     parts = tuple(
         TextPart(text=fill_text(part.text, values)) if isinstance(part, TextPart) else part
-        for part in message.content
+        for part in content
     )
     return msgspec.structs.replace(message, content=parts)

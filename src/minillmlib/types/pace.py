@@ -264,11 +264,10 @@ class Pace:
                 self._refused_since, self.is_shut = None, False
                 if self._found is not None:
                     self._found.note_answer(now)
-                if usage is not None and usage.prompt_tokens:
+                if usage is not None:
                     self._estimate.remember(request.size, usage)
-                    if self._counts_tokens:
-                        charge = request.charge_of(usage)
-                if self._stated:
+                if self._counts_tokens:
+                    charge = request.charge_of(usage)
                     self._check_stated(charge)
             if charge is not request.charge:
                 self._give_back(request, request.charge.minus(charge))
@@ -327,7 +326,9 @@ class Pace:
         for kind, bucket in self._buckets:
             bucket.take(getattr(request.charge, kind))
         request.is_waiting, request.sent_at = False, now
-        request.snapshots = {kind: one.snapshot(now) for kind, one in self._stated.items()}
+        request.snapshots = {}
+        for kind, stated in self._stated.items():
+            request.snapshots[kind] = stated.snapshot(now)
         self._in_flight.add(request)
         self._sent_at.append(now)
         if request.on_decided is not None and not request.notify():
@@ -458,8 +459,10 @@ class PacedRequest:
         self.charge = ONE_REQUEST
         self.snapshots: dict[str, Snapshot] = {}
 
-    def charge_of(self, usage: Usage) -> Charge:
-        """Return what the request counts by its answer."""
+    def charge_of(self, usage: Usage | None) -> Charge:
+        """Return what the request counts by its answer; the estimate if that does not say."""
+        if usage is None or not usage.prompt_tokens:
+            return self.charge
         output = usage.completion_tokens
         longest = output if self.max_output is None else self.max_output
         input_ = usage.uncached_input_tokens + usage.cache_write_tokens
@@ -512,6 +515,8 @@ class _Estimate:
     def _add_recent(self) -> None:
         while self._recent:
             size, usage = self._recent.popleft()
+            if not usage.prompt_tokens:
+                continue
             input_ = usage.uncached_input_tokens + usage.cache_write_tokens
             self._bytes = MEMORY * self._bytes + size
             self._prompt = MEMORY * self._prompt + usage.prompt_tokens
