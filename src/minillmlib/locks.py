@@ -8,6 +8,8 @@ import weakref
 
 IMPORT_SECS = 10.0  # how long a fork waits for an import of ours
 
+fork_count = 0  # forks between the first process of this program and this one
+
 _locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
 
 
@@ -43,6 +45,8 @@ def _go_on() -> None:
 
 
 def _free_all() -> None:
+    global fork_count  # noqa: PLW0603 - of this process
+    fork_count += 1
     for lock in _locks:
         lock._at_fork_reinit()  # type: ignore[attr-defined] # noqa: SLF001 - as in `threading`
 

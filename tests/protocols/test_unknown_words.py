@@ -517,7 +517,11 @@ def feed_an_event_of_responses(word: str) -> None:
         assert (found.content, found.extra) == ("a", {})
 
 
-@door("protocols.responses.usage._WITHOUT_FEE", "protocols.responses.usage._STATED_AS")
+@door(
+    "protocols.responses.usage._ItemWithoutFee",
+    "protocols.responses.usage._WITHOUT_FEE",
+    "protocols.responses.usage._STATED_AS",
+)
 def feed_a_tool_at_the_vendor(word: str) -> None:
     usage = {"input_tokens": 5, "output_tokens": 2}
     for more in ({"tool_usage": {word: {"count": 1}}}, {"tool_usage": {word: 1}}, {}):
@@ -626,7 +630,12 @@ def check_unpriced(usage: dict, word: str, **more: object) -> None:
             assert holds(msgspec.to_builtins(found.usage), word) or word in str(found.usage)
 
 
-@door("protocols.billing_facts.STANDARD")
+@door(
+    "protocols.billing_facts.STANDARD",
+    "protocols.billing_facts._StandardTier",
+    "protocols.billing_facts._StandardGeo",
+    "protocols.billing_facts._StandardSpeed",
+)
 def feed_a_tier_and_a_region(word: str) -> None:
     for key in ("service_tier", "inference_geo", "speed"):
         named = word if key == "service_tier" else f"{key} {word}"

@@ -7,7 +7,7 @@ are executed inside of the `with` block, as Ctrl-C does when it comes at that mo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,10 +19,17 @@ SOURCE = str(Path(minillmlib.__file__).parent)
 
 
 @contextmanager
-def interrupt_at(number: int, *, folder: str = "", opcodes: bool = False) -> Iterator[list[str]]:
+def interrupt_at(
+    number: int,
+    *,
+    folder: str = "",
+    opcodes: bool = False,
+    handler: Callable[[], object] | None = None,
+) -> Iterator[list[str]]:
     """Raise KeyboardInterrupt at the given step below a folder of our source; swallow it.
 
-    Yields a list that gets the place of the interrupt, and stays empty if there were fewer steps.
+    Or call a handler there, as that of a signal, after which the work goes on. Yields a list that
+    gets the place of the interrupt, and stays empty if there were fewer steps.
     """
     below, place, steps = f"{SOURCE}/{folder}", list[str](), 0
 
@@ -32,7 +39,9 @@ def interrupt_at(number: int, *, folder: str = "", opcodes: bool = False) -> Ite
             if steps == number:
                 place.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
                 sys.settrace(None)
-                raise KeyboardInterrupt
+                if handler is None:
+                    raise KeyboardInterrupt
+                handler()
             steps += 1
         return local
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import textwrap
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -88,6 +89,48 @@ async def test_a_tracer_sees_the_body_that_is_sent(monkeypatch, chars):
     async with serving(answer) as (url, exchanges):
         await ROOT.chat("x" * chars, at(url), BRIEF)
     assert b"".join(sent) == exchanges[0].body
+
+
+async def test_the_headers_and_the_body_of_a_request_are_sent_by_one_system_call():
+    sent_to = []
+
+    def note(_frame, event, function):
+        if event == "c_call" and function.__name__ in ("send", "sendmsg", "sendall"):
+            sent_to.append(function.__self__.getpeername()[1])
+
+    async with serving(answer) as (url, _):
+        generator = at(url)
+        await ROOT.chat("u", generator)  # connects
+        sys.setprofile(note)
+        try:
+            await ROOT.chat("u", generator)
+            assert await read(generator) == "ok"
+        finally:
+            sys.setprofile(None)
+        assert sent_to.count(urlsplit(url).port) == 2
+
+
+async def test_a_connection_that_ends_while_a_tracer_waits_is_replaced(monkeypatch):
+    async def answer_and_reset(exchange):
+        await exchange.answer(ANSWER)
+        asyncio.get_running_loop().call_later(0.1, exchange.reset)
+
+    async def wait(_session, _context, _params):
+        await asyncio.sleep(0.2)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_headers_sent.append(wait)
+    real = aiohttp.ClientSession.__init__
+
+    def with_tracer(session, *args, **options):
+        real(session, *args, trace_configs=[config], **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", with_tracer)
+    async with serving(answer_and_reset) as (url, exchanges):
+        await ROOT.chat("first", at(url), BRIEF)
+        node = await ROOT.chat("second", at(url), BRIEF)
+    assert [attempt.error for attempt in node.response.attempts] == ["StaleConnectionError", None]
+    assert [b"second" in exchange.body for exchange in exchanges] == [False, True]
 
 
 async def test_a_mock_that_breaks_the_connection_is_asked_once(monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
+from cost_of_work import check_linear
 from tree_fixture import TEXT, rich_tree
 
 import minillmlib
@@ -386,3 +388,24 @@ def test_a_long_number_that_a_model_sends_does_not_spoil_the_tree(tmp_path):
     node = minillmlib.run(ChatNode.root("s").chat("u", generator))
     node.root_node.save_tree(tmp_path / "tree")
     assert ChatNode.load_tree(tmp_path / "tree").find(node.id).response == node.response
+
+
+def test_a_file_of_many_detached_nodes_is_loaded_in_linear_time(tmp_path):
+    def write(size: int) -> Path:
+        node = root = ChatNode.root("s")
+        lines = []
+        for number in range(size):
+            node.add_user(f"dead end {number}")
+            node = node.add_user(str(number))
+        root.save_tree(path := tmp_path / str(size))
+        for line in path.read_bytes().splitlines(keepends=True):
+            lines.append(line)
+            if b"dead end" in line:
+                detached = {"kind": "detached", "node": json.loads(line)[0]["id"]}
+                lines.append(json.dumps([detached]).encode() + b"\n")
+        path.write_bytes(b"".join(lines))
+        return path
+
+    files = {size: write(size) for size in (3000, 6000)}
+    assert ChatNode.load_tree(files[3000]).node_count() == 3001
+    check_linear(lambda size: ChatNode.load_tree(files[size]), 3000)

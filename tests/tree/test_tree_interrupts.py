@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from interrupts import interrupt_at
 from tree_child import grown
 
-from minillmlib import ChatNode
+from minillmlib import ChatNode, InvalidParameterError
 
 # A file object is dropped when the signal comes before its `with` block.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -108,3 +109,41 @@ def test_a_signal_at_any_line_of_a_change_leaves_a_whole_tree_and_file(
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_signal_at_any_instruction_of_a_change_leaves_a_whole_tree_and_file(name, tmp_path):
     positions(name, tmp_path, is_journaled=True, opcodes=True, step=STEP)
+
+
+READS: dict[str, Callable[[ChatNode, Path], object]] = {
+    "children": lambda root, _: root.children(),
+    "leaves": lambda root, _: list(root.leaves()),
+    "an id": lambda root, _: root.children()[-1].id,
+    "find": lambda root, _: root.find("0" * 32),
+    "save": lambda root, path: root.save_tree(path),
+    "add": lambda root, _: root.add_user("added"),
+}
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["derived before", "new"])
+@pytest.mark.parametrize("name", READS)
+def test_a_signal_handler_at_any_line_of_a_read_finds_and_leaves_a_whole_tree(
+    name, is_known, tmp_path
+):
+    number, place = 0, ["begin"]
+    while place:
+        root = ChatNode.root("s")
+        nodes = [root.add_user(text) for text in ("twin", "second", "third")]
+        if is_known:
+            facts(root)
+            nodes.append(root.add_user("fourth"))
+
+        def handle(root: ChatNode = root, nodes: list[ChatNode] = nodes) -> None:
+            assert root.children()[1].id
+            with suppress(InvalidParameterError):  # where it interrupts a change
+                nodes.append(root.add_user("twin"))
+                nodes[0].detach()
+
+        with interrupt_at(number, handler=handle) as place:
+            READS[name](root, tmp_path / "saved")
+        nodes += [node for node in root.children() if node not in nodes]
+        children = sorted((node for node in nodes if node.parent == root), key=hash)
+        assert sorted(root.children(), key=hash) == children, place
+        facts(root)
+        number += 1

@@ -1,4 +1,7 @@
-"""Sources of credentials, which are read when a request is built and never kept."""
+"""Sources of credentials, which are read whenever a request is built.
+
+What is kept of one is in memory only: the headers of a generator's last requests hold it.
+"""
 
 from __future__ import annotations
 

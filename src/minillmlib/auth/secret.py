@@ -18,6 +18,10 @@ def header_text_problem(text: str, what: str) -> str | None:
     """Return why an HTTP header cannot carry `text`, by position only, or None if it can."""
     if text.isascii() and text.isprintable():
         return None
+    return _first_problem(text, what)
+
+
+def _first_problem(text: str, what: str) -> str:
     position = next(n for n, char in enumerate(text, 1) if not " " <= char <= "~")
     return (
         f"{what} has a character that no HTTP header can carry "
@@ -33,12 +37,14 @@ def is_header_name(name: str) -> bool:
 
 def header_problem(name: object, value: object) -> str | None:
     """Return why a header cannot be sent, without its value, or None if it can."""
-    if not isinstance(name, str) or not isinstance(value, str | Secret):
-        return "the name and the value of a header must be strings"
+    if not isinstance(name, str):
+        return f"the name of a header must be a string, not {type(name).__name__}"
     if not is_header_name(name):
         return f"{name!r} is not a valid HTTP header name"
     if isinstance(value, Secret):  # which was checked when it was made
         return None
+    if not isinstance(value, str):
+        return f"the value of the header {name} must be a string, not {type(value).__name__}"
     return header_text_problem(value, f"the value of the header {name}")
 
 
@@ -58,11 +64,16 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str, what: str = "the key") -> None:
-        problem = _secret_problem(text, what)
-        if problem is not None:
-            del text  # it may be a key with a typing error, and tracebacks show local variables
-            raise InvalidParameterError(problem)
-        self._text = text.strip()
+        if isinstance(text, str):
+            text = text.strip()
+            if text and text.isascii() and text.isprintable():
+                self._text = text
+                return
+            problem = _first_problem(text, what) if text else f"{what} is empty"
+        else:
+            problem = f"{what} must be a string, not {type(text).__name__}"
+        del text  # it may be a key with a typing error, and tracebacks show local variables
+        raise InvalidParameterError(problem)
 
     def expose_secret(self) -> str:
         """Return the text. Meant for writing a header, at the moment of sending."""
@@ -92,13 +103,6 @@ class Secret:
             "a secret cannot be pickled or copied; "
             "let the key come from an environment variable (with_api_key_from_env)"
         )
-
-
-def _secret_problem(text: object, what: str) -> str | None:
-    if not isinstance(text, str):
-        return f"{what} must be a string, not {type(text).__name__}"
-    text = text.strip()
-    return header_text_problem(text, what) if text else f"{what} is empty"
 
 
 def protect_header(name: str, value: str | Secret) -> str | Secret:

@@ -201,7 +201,7 @@ class PendingAttempt:
             cost = None
         if cost is None and outcome is AttemptOutcome.FAILED:
             cost = CostOutcome.unknown()
-        error.request_id = self._id_in_headers(*ID_HEADERS) or error.request_id
+        error.request_id = self._id_in_headers() or error.request_id
         attempt = self.record(outcome, cost, error)
         return msgspec.structs.replace(attempt, request_id=error.request_id)
 
@@ -228,10 +228,10 @@ class PendingAttempt:
             elapsed_secs=time.monotonic() - self._started,
             outcome=outcome,
             status=self.exchange.status,
-            request_id=self._id_in_headers(*ID_HEADERS),
+            request_id=self._id_in_headers(),
             response_id=response_id
             or self.response_id
-            or self._id_in_headers("x-generation-id")
+            or self._id_in_headers(("x-generation-id",))
             or "",
             error=None if error is None else type(error).__name__,
             cost=cost,
@@ -267,7 +267,7 @@ class PendingAttempt:
                 return True
         return False
 
-    def _id_in_headers(self, *names: str) -> str | None:
+    def _id_in_headers(self, names: tuple[str, ...] = ID_HEADERS) -> str | None:
         """Return the first of these ids that the server sent, as one line."""
         headers = self.exchange.headers
         for name in filter(headers.__contains__, names):

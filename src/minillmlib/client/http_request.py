@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +26,7 @@ from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 
 HeaderValue = str | Secret
+S = TypeVar("S")
 
 _REASONING, _CACHE_TTL = attrgetter("reasoning"), attrgetter("cache_ttl")
 
@@ -85,7 +86,7 @@ def build_http_request(
 
 
 class _Envelope(NamedTuple):
-    """What the requests of a generator have in common, as long as its credential is the same."""
+    """The parts that all requests of a generator share, as long as its credential is the same."""
 
     auth: Auth
     url: str
@@ -158,10 +159,10 @@ def _url_of(call: Call) -> str:
         raise provider_error("name the address", error) from error
 
 
-def _ask_provider(task: str, method: Callable[..., T], *args: object) -> T:
+def _ask_provider(task: str, method: Callable[[S, Auth], T], subject: S, auth: Auth) -> T:
     """Return what a provider that was given the secret returns; it may be the caller's own."""
     try:
-        return method(*args)
+        return method(subject, auth)
     except Exception as error:  # noqa: BLE001 - the provider may be the caller's own
         problem = f"the provider could not {task} ({type(error).__name__})"
     raise InvalidParameterError(problem)  # without a cause, whose text may be the secret

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, is_, is_not
 from typing import NamedTuple
@@ -293,14 +292,15 @@ def unpriced_keys(call: Call, body: Mapping[str, JsonValue]) -> list[str]:
 
 def model_key(generator: GeneratorInfo) -> str:
     """Return the key of a provider and model, for the parts that only they can read."""
-    provider = generator.provider
-    url = generator.base_url if provider.capabilities.is_generic else None
-    return _join_key(type(provider).__name__, generator.model, url)
-
-
-@lru_cache(maxsize=64)
-def _join_key(provider: str, model: str, url: str | None) -> str:
-    return f"{provider}:{model}" + ("" if url is None else f"@{urlsplit(url).netloc}")
+    kept = vars(generator)
+    key: str | None = kept.get("_model_key")
+    if key is None:
+        provider = generator.provider
+        key = f"{type(provider).__name__}:{generator.model}"
+        if provider.capabilities.is_generic:
+            key += f"@{urlsplit(generator.base_url).netloc}"
+        kept["_model_key"] = key
+    return key
 
 
 def _drop_foreign_parts(

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
 from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
 from minillmlib.types.usage import Usage
 
-# By the key of the answer or of its record of counts: the values that mean the standard price. Any
-# other value, also one of another type, means another price.
-STANDARD: dict[str, tuple[JsonValue, ...]] = {
-    "service_tier": (None, "", "default", "standard", "on_demand"),
-    "inference_geo": (None, "", "global", "not_available"),
-    "speed": (None, "", "standard"),
+# The values that mean the standard price, beside null. Any other value, also one of another type,
+# means another price.
+_StandardTier: TypeAlias = Literal["", "default", "standard", "on_demand"]
+_StandardGeo: TypeAlias = Literal["", "global", "not_available"]
+_StandardSpeed: TypeAlias = Literal["", "standard"]
+# By the key of the answer or of its record of counts.
+STANDARD: dict[str, tuple[str, ...]] = {
+    "service_tier": get_args(_StandardTier),
+    "inference_geo": get_args(_StandardGeo),
+    "speed": get_args(_StandardSpeed),
 }
+
+
+class StandardPrice(msgspec.Struct, gc=False):
+    """The facts of a body, or of a record of counts, whose tokens have the standard price."""
+
+    service_tier: _StandardTier | None = None
+    inference_geo: _StandardGeo | None = None
+    speed: _StandardSpeed | None = None
+
+
 _MEDIA_TOKENS = re.compile(r"(audio|image|video)_(?:tokens|seconds|count)")
 # The counts of tokens that are read, are parts of others that are, or are billed by no vendor. Any
 # other one may have a price of its own.
@@ -54,15 +69,10 @@ def add_billing_facts(usage: Usage, raw: JsonObject, record: JsonObject) -> Usag
     )
 
 
-def has_standard_price(raw: JsonObject) -> bool:
-    """Whether nothing beside the record of counts says that the price is not the standard one."""
-    return not any(_find_value(key, raw, {}) for key in STANDARD)
-
-
 def _find_value(key: str, raw: JsonObject, record: JsonObject) -> str | None:
     """Return the value of a key as text, or None if it means the standard price."""
     value = record.get(key, raw.get(key))
-    if isinstance(value, str | None) and value in STANDARD[key]:
+    if value is None or (isinstance(value, str) and value in STANDARD[key]):
         return None
     return excerpt(value) if isinstance(value, str) else excerpt_of(value)
 

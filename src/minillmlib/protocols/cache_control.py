@@ -13,6 +13,7 @@ from minillmlib.types.messages import CacheTtl, Message, Role
 MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
 BREAKPOINTS = "cache breakpoints"
 TOO_MANY = f"only the last {MAX_BREAKPOINTS} can be sent"
+CACHE_TTL = attrgetter("cache_ttl")
 NO_CONTENT = "a message without content takes none"
 
 SupportsBreakpoint = Callable[[Message], bool]
@@ -86,7 +87,7 @@ def select_breakpoints(
     for an hour anyway, so its breakpoints say so. The vendor's order counts: all system text
     comes first, wherever it is in the conversation.
     """
-    if not any(map(attrgetter("cache_ttl"), messages)):
+    if not any(map(CACHE_TTL, messages)):
         return {}
     found = [n for n, m in enumerate(messages) if m.cache_ttl and supports_breakpoint(m)]
     found.sort(key=lambda index: messages[index].role is not Role.SYSTEM)
@@ -100,6 +101,8 @@ def omitted_breakpoints(
     messages: Sequence[Message], supports_breakpoint: SupportsBreakpoint
 ) -> dict[str, str]:
     """Return why some breakpoints are not sent, for the request report."""
+    if not any(map(CACHE_TTL, messages)):
+        return {}
     wanted = [message for message in messages if message.cache_ttl is not None]
     count = sum(map(supports_breakpoint, wanted))
     reasons = []

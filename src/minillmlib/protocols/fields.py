@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -18,6 +19,7 @@ RESERVED = ("stream", "stream_options")
 COMMON = ("extra", "openrouter_routing")
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in COMMON)
 NOTHING_SET = CompletionParameters()
+TOOL_CALLS = attrgetter("tool_calls")
 
 
 def write_parameters(

@@ -13,8 +13,8 @@ from minillmlib.providers.base import (
     Billing,
     Capabilities,
     Provider,
+    add_omitted_routing,
     max_output_tokens,
-    omitted_routing,
 )
 from minillmlib.providers.models import claude
 from minillmlib.types.limits import RateLimits
@@ -42,7 +42,7 @@ def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
     del model
-    return omitted_routing(params) | omitted_breakpoints(messages, has_block)
+    return add_omitted_routing(omitted_breakpoints(messages, has_block), params)
 
 
 def _prompt_cache(model: str) -> PromptCache:
@@ -97,14 +97,14 @@ class AnthropicProvider(Provider):
 
     def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
         """Return `x-api-key` for a key; `Authorization` and the OAuth beta for a token."""
-        headers = [("anthropic-version", API_VERSION)]
+        version = ("anthropic-version", API_VERSION)
         secret = auth.secret()
         if secret is None:
-            return headers
+            return [version]
         if auth.kind is AuthKind.API_KEY:
-            return [*headers, ("x-api-key", secret.expose_secret())]
+            return [version, ("x-api-key", secret.expose_secret())]
         bearer = ("Authorization", f"Bearer {secret.expose_secret()}")
-        return [*headers, bearer, ("anthropic-beta", OAUTH_BETA)]
+        return [version, bearer, ("anthropic-beta", OAUTH_BETA)]
 
     def build_request(
         self,

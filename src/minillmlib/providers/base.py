@@ -1,7 +1,6 @@
 """The contract of a provider: methods that translate, and two values with facts."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from operator import attrgetter
 from typing import Self
 
 import msgspec
@@ -9,7 +8,7 @@ import msgspec
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.batches.base import BatchApi
-from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache
+from minillmlib.protocols.cache_control import BREAKPOINTS, CACHE_TTL, PromptCache
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
@@ -82,15 +81,16 @@ def leave_unmarked(model: str, body: JsonObject) -> JsonObject:
     return body
 
 
-def omitted_routing(params: CompletionParameters) -> dict[str, str]:
-    """Return the report of a routing that only OpenRouter takes."""
-    reason = {"openrouter_routing": "only OpenRouter chooses providers"}
-    return {} if params.openrouter_routing is None else reason
+def add_omitted_routing(omitted: dict[str, str], params: CompletionParameters) -> dict[str, str]:
+    """Return the report with a routing that only OpenRouter takes."""
+    if params.openrouter_routing is None:
+        return omitted
+    return {"openrouter_routing": "only OpenRouter chooses providers", **omitted}
 
 
 def ignored_breakpoints(messages: Sequence[Message]) -> dict[str, str]:
     """Return the report of cache breakpoints for a service that caches by itself."""
-    is_any = any(map(attrgetter("cache_ttl"), messages))
+    is_any = any(map(CACHE_TTL, messages))
     return {BREAKPOINTS: "this provider caches by itself"} if is_any else {}
 
 
@@ -98,7 +98,7 @@ def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
     del model
-    return omitted_routing(params) | ignored_breakpoints(messages)
+    return add_omitted_routing(ignored_breakpoints(messages), params)
 
 
 _LIMIT_KEYS = frozenset(("max_completion_tokens", "max_tokens"))
@@ -298,7 +298,9 @@ class Provider:
     def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
         """Return the headers that carry the credential."""
         secret = auth.secret()
-        return [("Authorization", f"Bearer {secret.expose_secret()}")] if secret else []
+        if secret is None:
+            return []
+        return [("Authorization", f"Bearer {secret.expose_secret()}")]
 
     def build_request(
         self,

@@ -73,9 +73,8 @@ class GenericProvider(Provider):
     ) -> JsonObject:
         """Return the body, with the key of the token limit that the server obeys."""
         dialect = self.dialect
-        is_by_model = params.max_tokens is not None and self.legacy_token_limit is None
-        if is_by_model and openai.refuses_max_tokens(model):
-            dialect = _NEW_LIMIT
+        if params.max_tokens is not None and self.legacy_token_limit is None:
+            dialect = _NEW_LIMIT if openai.refuses_max_tokens(model) else dialect
         body = build_body(
             dialect, model, messages, params, stream=stream, include_usage=include_usage
         )

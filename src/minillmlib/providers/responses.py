@@ -10,8 +10,8 @@ from minillmlib.providers.base import (
     Billing,
     Capabilities,
     Provider,
+    add_omitted_routing,
     ignored_breakpoints,
-    omitted_routing,
 )
 from minillmlib.providers.models import openai as models
 from minillmlib.types.messages import Message
@@ -42,8 +42,8 @@ def _explain_omissions(
     model: str, messages: Sequence[Message], params: CompletionParameters
 ) -> dict[str, str]:
     del model
-    omitted = omitted_routing(params) | ignored_breakpoints(messages)
-    return omitted | request.omitted_parts(messages)
+    omitted = ignored_breakpoints(messages) | request.omitted_parts(messages)
+    return add_omitted_routing(omitted, params)
 
 
 class ResponsesProvider(Provider):

@@ -58,6 +58,8 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 # aiohttp limits each header, not all together: this bounds what it holds.
 MAX_HEADERS = 512
 
+CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
+
 
 _process_id = os.getpid()  # which takes a hundredth of a call to ask for
 
@@ -246,9 +248,8 @@ def _is_stale(error: BaseException) -> bool:
     """Whether a pooled connection may have been closed before we wrote to it."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)  # else it holds the start of a response
-    return isinstance(error, aiohttp.ClientOSError) and not isinstance(
-        error, aiohttp.ClientConnectorError
-    )
+    broken = (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 class _Protocol(ResponseHandler):
@@ -415,7 +416,8 @@ class _Request(aiohttp.ClientRequest):
         assert protocol is not None
         transport = protocol.transport
         if body and transport is not None:
-            protocol.transport = head = _HeldTransport(transport)
+            head: Any = _HeldTransport(transport)
+            protocol.transport = head
             try:
                 response = await super().send(conn)
             finally:
@@ -430,18 +432,14 @@ class _Request(aiohttp.ClientRequest):
         return response
 
 
-class _HeldTransport(asyncio.Transport):
+class _HeldTransport:
     """Holds back what aiohttp writes to a transport."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._transport = transport
+        self.is_closing = transport.is_closing
         self.written = b""
 
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def write(self, data: Any) -> None:
+    def write(self, data: bytes) -> None:
         self.written += data
 
 
@@ -476,8 +474,10 @@ class _Pool:
         try:
             yield
         finally:
-            await self.session.close()
-            await self.single_use.close()
+            # At once, but for a transport whose own `close` a RecursionError broke: it never ends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECS):
+                    await asyncio.gather(self.session.close(), self.single_use.close())
 
 
 _MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none

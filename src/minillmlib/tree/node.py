@@ -81,7 +81,7 @@ class ChatNode:
     @classmethod
     def root(cls, system_prompt: str = "") -> Self:
         """Start a conversation. The root is the system prompt; an empty one is not sent."""
-        return cls._from_thread([Message.system(system_prompt)])[0]
+        return cls(Tree((Message.system(system_prompt),)), 0)
 
     @classmethod
     def from_messages(cls, messages: Sequence[Message | JsonObject]) -> tuple[Self, Self]:
@@ -139,11 +139,10 @@ class ChatNode:
     def _from_thread(
         cls, messages: Sequence[Message], format_kwargs: Mapping[str, FormatValue] | None = None
     ) -> tuple[Self, Self]:
-        tree = Tree()
-        leaf = tree.append(NO_NODE, *messages)
+        tree = Tree(messages)
         if format_kwargs:
             tree.set_format_kwargs(0, format_kwargs)
-        return cls(tree, 0), cls(tree, leaf)
+        return cls(tree, 0), cls(tree, len(messages) - 1)
 
     def _at(self, index: int) -> Self:
         return type(self)(self._tree, index)
@@ -176,7 +175,7 @@ class ChatNode:
     @property
     def is_generated(self) -> bool:
         """Whether a model wrote this message in a call of this library."""
-        return self._index in self._tree.store.responses
+        return self._tree.store.response(self._index) is not None
 
     @property
     def response(self) -> CompletionResponse:
@@ -184,7 +183,7 @@ class ChatNode:
 
         Raises `InvalidParameterError` for a message that was not generated (`is_generated`).
         """
-        response = self._tree.store.responses.get(self._index)
+        response = self._tree.store.response(self._index)
         if response is None:
             raise InvalidParameterError("this message was not generated, so it has no response")
         return response
@@ -930,12 +929,14 @@ class ChatNode:
                 dict(zip(CALL_FIELDS, fields, strict=True))
             )
         params = self._with_node_placeholders(params)
-        thread = [*self._tree.thread_with_breakpoints(self._index), *new]
-        end = self._index if new else self._tree.store.parents[self._index]
-        cache = self._tree.prefix_cache if len(thread) >= PREFIX_CACHE_MIN_MESSAGES else None
+        tree, end = self._tree, self._index
+        thread = [*tree.thread_with_breakpoints(end), *new]
+        cache = tree.prefix_cache if len(thread) >= PREFIX_CACHE_MIN_MESSAGES else None
         prefix = None
         if cache is not None:
-            path = self._tree.store.path(end)
+            if not new:
+                end = tree.store.parents[end]
+            path = tree.store.path(end)
             prefix = cache.find(path, generator.provider, model_key(generator))
         call = prepare(thread, generator, params, stream=stream, prefix=prefix)
         parent, unsaved = self._index, new
@@ -944,20 +945,20 @@ class ChatNode:
             nonlocal parent, unsaved
             response = completed.response
             answer = response.to_assistant_message()
-            index = self._tree.append(parent, *unsaved, answer, response=response)
+            index = tree.append(parent, *unsaved, answer, response=response)
             if unsaved:
-                parent, unsaved = self._tree.store.parents[index], ()
+                parent, unsaved = tree.store.parents[index], ()
             if cache is not None and completed.prefix is not None:
                 cache.store(end, completed.prefix)
             if call.result_type is None:
                 return self._at(index)
-            return ParsedNode(self._tree, index, completed.parsed)
+            return ParsedNode(tree, index, completed.parsed)
 
         return call, on_answer
 
     def _with_node_placeholders(self, params: ParametersLike) -> ParametersLike:
         """Add the placeholders set on nodes to the parameters, whose values win."""
-        named = self.format_kwargs
+        named = self._tree.format_kwargs(self._index)
         if not named:
             return params
         settings = node_parameters(params)

@@ -77,7 +77,7 @@ def _rows(tree: Tree, root: int) -> Iterator[JsonObject]:
         row = {"id": str(number), "parent": parents[number]}
         costs = {"path": str(paths[number]), "branch": str(branches[number])}
         notes: JsonObject = {"notes": [[*note] for note in visible_notes(tree.notes(node))]}
-        yield row | _content(store.messages[node], store.responses.get(node), media) | costs | notes
+        yield row | _content(store.messages[node], store.response(node), media) | costs | notes
 
 
 def _sum_costs(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-import threading
 from array import array
 from binascii import hexlify
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from copy import copy as shallow_copy
-from itertools import repeat
-from types import FrameType
-from typing import NamedTuple, Protocol, Self
+from threading import RLock
+from types import FrameType, MappingProxyType
+from typing import NamedTuple, Never, Protocol, Self
 
 from msgspec.structs import replace
 
+from minillmlib import locks
 from minillmlib.client.prefix_cache import EncodedPrefixCache
 from minillmlib.errors import InvalidParameterError
 from minillmlib.files import FilePath
@@ -41,46 +40,167 @@ from minillmlib.types.responses import CompletionResponse
 
 NO_NODE = -1
 
+_renewing = fork_safe_lock()
+
+
+class NodeValues(NamedTuple):
+    """The values set on nodes, by index. The inner dictionaries are replaced, never changed."""
+
+    breakpoints: dict[int, CacheTtl | None]  # override those of the messages
+    format_kwargs: dict[int, dict[str, FormatValue]]
+    notes: dict[int, dict[str, FormatValue]]
+
+    def copy(self) -> NodeValues:
+        return NodeValues(dict(self.breakpoints), dict(self.format_kwargs), dict(self.notes))
+
+
+_NOTHING: Mapping[int, Never] = MappingProxyType({})
+NO_VALUES = NodeValues(_NOTHING, _NOTHING, _NOTHING)  # type: ignore[arg-type] # until one is set
+
+
+class ChildLinks:
+    """The children of the first `end` nodes, as links from one node to the next."""
+
+    __slots__ = ("end", "first_child", "last_child", "next_sibling")
+
+    def __init__(self) -> None:
+        self.end = 0  # -1 while nodes are added, and for ever if a signal ended that
+        self.first_child = array("i")
+        self.last_child = array("i")
+        self.next_sibling = array("i")
+
+    def extend(self, parents: Sequence[int], end: int) -> None:
+        """Add the nodes up to `end`. O(nodes added)."""
+        start = self.end
+        if start < 0:
+            return
+        self.end = -1
+        first_child, last_child, next_sibling = self.first_child, self.last_child, self.next_sibling
+        for child in range(start, end):
+            first_child.append(NO_NODE)
+            last_child.append(NO_NODE)
+            next_sibling.append(NO_NODE)
+            parent = parents[child]
+            if parent == NO_NODE:
+                continue
+            before = last_child[parent]
+            if before == NO_NODE:
+                first_child[parent] = child
+            else:
+                next_sibling[before] = child
+            last_child[parent] = child
+        self.end = end
+
+    def remove(self, index: int, parent: int) -> None:
+        """Remove a node from the children of its parent. O(siblings). May be repeated."""
+        before, child = NO_NODE, self.first_child[parent]
+        while child not in (index, NO_NODE):
+            before, child = child, self.next_sibling[child]
+        if child == NO_NODE:  # a signal came before the end
+            self.last_child[parent] = before
+            return
+        following = self.next_sibling[index]
+        if before == NO_NODE:
+            self.first_child[parent] = following
+        else:
+            self.next_sibling[before] = following
+        if following == NO_NODE:
+            self.last_child[parent] = before
+
+
+class IdColumns:
+    """The ids of the nodes of a store, as far as they were needed, and what they depend on."""
+
+    __slots__ = (
+        "by_id", "duplicates", "former_parents", "ids", "last_duplicates", "siblings",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.ids = bytearray()  # of the first nodes
+        # the ids below a node that has several children, and whose they are
+        self.siblings: dict[int, dict[bytes, int]] = {}
+        self.by_id: dict[bytes, int] = {}
+        self.duplicates: dict[int, int] = {}  # `duplicate_index` of nodes with equal older siblings
+        self.last_duplicates: dict[bytes, int] = {}  # the highest of them, by the eldest's id
+        self.former_parents: dict[int, bytes] = {}  # ids of the former parents of detached nodes
+
+    def copy(self, end: int) -> Self:
+        """Return a copy for a copy of the store, which has so many nodes."""
+        copy = type(self)()
+        copy.ids = self.ids[: end * ID_BYTES]
+        copy.siblings = {parent: dict(ids) for parent, ids in self.siblings.items()}
+        copy.by_id, copy.duplicates = dict(self.by_id), dict(self.duplicates)
+        copy.last_duplicates = dict(self.last_duplicates)
+        copy.former_parents = dict(self.former_parents)
+        return copy
+
 
 class NodeStore:
     """All nodes of one conversation, by index; a parent's index is below its children's.
 
     A detached subtree stays in these columns, with its root. Nothing here points to a handle, so
-    the last handle frees everything. Writers hold `lock`; rows never change except for their links
-    to others, so readers need no lock.
+    the last handle frees everything. Writers hold `lock`; rows never change, except that a detached
+    node loses its parent, so readers need no lock. Most stores hold a question and its answer, and
+    there may be a million: what those do not need is made when it is first asked for.
     """
 
     __slots__ = (
-        "end", "first_child", "last_child", "lock", "messages", "next_sibling", "parents",
-        "responses",
+        "_detach_count", "_fork_count", "_ids", "_links", "_lock", "end", "messages", "parents",
+        "responses", "values",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.lock = fork_safe_lock()
-        self.messages: list[Message] = []
-        self.parents = array("i")
-        self.first_child = array("i")
-        self.last_child = array("i")
-        self.next_sibling = array("i")
-        self.responses: dict[int, CompletionResponse] = {}
-        self.end = 0  # nodes from here on belong to an append that was interrupted
+    def __init__(self, thread: Sequence[Message] = ()) -> None:
+        self.end = len(thread)  # nodes from here on belong to an append that was interrupted
+        self.messages = list(thread)
+        self.parents = array("i", range(NO_NODE, self.end - 1))
+        self.responses: list[CompletionResponse | None] = []  # up to the last one
+        self.values = NO_VALUES
+        self._links: ChildLinks | None = None
+        self._detach_count = 0
+        self._ids: IdColumns | None = None
+        self._lock = RLock()
+        self._fork_count = locks.fork_count
 
     def __len__(self) -> int:
         return self.end
 
-    def copy(self) -> Self:
-        """Return a copy with a lock of its own."""
-        copy, end = shallow_copy(self), self.end
-        copy.lock = fork_safe_lock()
-        copy.messages = self.messages[:end]
-        copy.parents, copy.first_child = self.parents[:end], self.first_child[:end]
-        copy.last_child, copy.next_sibling = self.last_child[:end], self.next_sibling[:end]
-        copy.responses = dict(self.responses)
-        return copy
+    @property
+    def lock(self) -> RLock:
+        """The lock of writers. It is not a `fork_safe_lock`, whose registration costs more."""
+        if self._fork_count != locks.fork_count:
+            with _renewing:
+                if self._fork_count != locks.fork_count:
+                    self._lock = RLock()  # free: who may have held it is not in this process
+                    self._fork_count = locks.fork_count
+        return self._lock
 
     def share_lock(self, other: NodeStore) -> None:
         """Take over the lock of the store that this one replaces."""
-        self.lock = other.lock
+        self._lock, self._fork_count = other.lock, locks.fork_count
+
+    def copy(self) -> Self:
+        """Return a copy with a lock of its own."""
+        copy, end = type(self)(), self.end
+        copy.messages, copy.parents = self.messages[:end], self.parents[:end]
+        copy.responses, copy.end = self.responses[:end], end
+        copy.values = self.values.copy()
+        copy._ids = self._ids and self._ids.copy(end)  # noqa: SLF001 - own
+        return copy
+
+    @property
+    def id_columns(self) -> IdColumns:
+        columns = self._ids
+        if columns is None:
+            columns = IdColumns()
+            self._ids = self._ids or columns  # another thread or a signal handler may have made it
+        return self._ids or columns
+
+    @property
+    def own_values(self) -> NodeValues:
+        """The values, to be changed by the holder of the lock."""
+        if self.values is NO_VALUES:
+            self.values = self.values.copy()
+        return self.values
 
     def append(
         self, parent: int, messages: Sequence[Message], response: CompletionResponse | None = None
@@ -90,76 +210,70 @@ class NodeStore:
         `response` is that of the last message. `NodeIds.append_plain` inlines this.
 
         A signal can interrupt this at any line. The messages come first, so that the next append
-        sees it, then the other columns, then the link that makes the nodes visible.
+        sees it, then the other columns, then the end that makes the nodes visible.
         """
-        if self.end != len(self.messages):
-            self.recover()
         first = self.end
-        last = first + len(messages) - 1
+        if first != len(self.messages):
+            self._remove_from(first)
         self.messages.extend(messages)
-        if response is not None:
-            self.responses[last] = response
+        last = first + len(messages) - 1
         self.parents.append(parent)
-        self.parents.extend(range(first, last))
-        following = (*range(first + 1, last + 1), NO_NODE)
-        self.first_child.extend(following)
-        self.last_child.extend(following)
-        self.next_sibling.extend(repeat(NO_NODE, len(messages)))
-        if parent != NO_NODE:
-            before = self.last_child[parent]
-            if before == NO_NODE:
-                self.first_child[parent] = first
-            else:
-                self.next_sibling[before] = first
-            self.last_child[parent] = first
-        self.end = last + 1
+        if last > first:
+            self.parents.extend(range(first, last))
+        if response is not None:
+            self.responses.extend([None] * (last - len(self.responses)) + [response])
+        self.publish(last + 1)
         return last
 
-    def recover(self) -> None:
-        """Complete an append that was interrupted if its nodes are visible, else remove them."""
-        first = self.end
-        parent = self.parents[first] if len(self.parents) > first else NO_NODE
-        if parent != NO_NODE and self._is_linked(parent, first):
-            self.last_child[parent] = first
-            self.end = len(self.messages)
-            return
-        for index in range(first, len(self.messages)):
-            self.responses.pop(index, None)
-        for column in (self.next_sibling, self.last_child, self.first_child, self.parents):
-            del column[first:]
-        del self.messages[first:]  # last, as long as there is more to remove
+    def publish(self, end: int) -> None:
+        """Make the nodes up to `end` visible: all columns have them."""
+        self.end = end
+        links = self._links
+        if links is not None:
+            links.extend(self.parents, end)
 
-    def _is_linked(self, parent: int, child: int) -> bool:
-        before = self.last_child[parent]
-        if before == NO_NODE:
-            return self.first_child[parent] == child
-        return before == child or self.next_sibling[before] == child
+    def _remove_from(self, end: int) -> None:
+        """Remove the nodes from `end` on, of an append that was interrupted."""
+        del self.responses[end:], self.parents[end:]
+        del self.messages[end:]  # last, as long as there is more to remove
+
+    def response(self, index: int) -> CompletionResponse | None:
+        """Return the response behind a node, if a model wrote it."""
+        return self.responses[index] if index < len(self.responses) else None
 
     def detach(self, index: int, parent: int) -> None:
         """Turn a child of `parent` into a root. O(siblings). May be repeated after a signal."""
-        before = last = NO_NODE
-        for child in self.children(parent):
-            if child == index:
-                before = last
-            else:
-                last = child
-        if self.first_child[parent] == index:
-            self.first_child[parent] = self.next_sibling[index]
-        elif before != NO_NODE:
-            self.next_sibling[before] = self.next_sibling[index]
-        self.last_child[parent] = last
         self.parents[index] = NO_NODE
-        self.next_sibling[index] = NO_NODE
+        self._detach_count += 1
+        links = self._links
+        if links is not None and index < links.end:
+            links.remove(index, parent)
+
+    def links(self) -> ChildLinks:
+        """Return the links to the children of all nodes. O(nodes) the first time.
+
+        From then on each append extends them. If one has not done so yet, or a signal ended it,
+        its links are left alone and new ones are made, without the lock of writers; they stay,
+        unless a node was detached meanwhile.
+        """
+        links = self._links
+        if links is None or links.end < self.end:
+            links, detach_count = ChildLinks(), self._detach_count
+            while links.end < self.end:
+                links.extend(self.parents, self.end)
+            self._links = links if self._detach_count == detach_count else None
+        return links
 
     def children(self, index: int) -> Iterator[int]:
         """Yield the children, oldest first."""
-        child = self.first_child[index]
+        links = self.links()
+        child = links.first_child[index]
         while child != NO_NODE:
             yield child
-            child = self.next_sibling[child]
+            child = links.next_sibling[child]
 
     def is_leaf(self, index: int) -> bool:
-        return self.first_child[index] == NO_NODE
+        return self.links().first_child[index] == NO_NODE
 
     def path(self, index: int) -> Iterator[int]:
         """Yield the nodes from `index` up to the root."""
@@ -202,29 +316,16 @@ class NodeStore:
 class NodeIds:
     """The ids of the nodes in a store, derived when they are first needed."""
 
-    __slots__ = (
-        "_by_id", "_ids", "_last_duplicates", "_siblings", "_store", "duplicates", "former_parents",
-    )  # fmt: skip
+    __slots__ = ("_columns", "_store")
 
     def __init__(self, store: NodeStore) -> None:
         self._store = store
-        self._ids = bytearray()  # of the first nodes, as far as they were needed
-        # the ids below a node that has several children, and whose they are
-        self._siblings: dict[int, dict[bytes, int]] = {}
-        self._by_id: dict[bytes, int] = {}
-        self.duplicates: dict[int, int] = {}  # `duplicate_index` of nodes with equal older siblings
-        self._last_duplicates: dict[bytes, int] = {}  # the highest of them, by the eldest's id
-        self.former_parents: dict[int, bytes] = {}  # ids of the former parents of detached nodes
+        self._columns = store.id_columns
 
-    def copy(self, store: NodeStore) -> Self:
-        """Return a copy for a copy of the store."""
-        copy = shallow_copy(self)
-        copy._store, copy._ids = store, self._ids[: len(store) * ID_BYTES]  # noqa: SLF001 - own
-        siblings = {parent: dict(ids) for parent, ids in self._siblings.items()}
-        copy._siblings, copy._by_id = siblings, dict(self._by_id)  # noqa: SLF001
-        copy._last_duplicates = dict(self._last_duplicates)  # noqa: SLF001
-        copy.duplicates, copy.former_parents = dict(self.duplicates), dict(self.former_parents)
-        return copy
+    @property
+    def former_parents(self) -> dict[int, bytes]:
+        """The ids of the former parents of detached nodes."""
+        return self._columns.former_parents
 
     def append_record(self, parent: int, record: NodeRecord) -> int:
         """Append a node of a file and return its index. All nodes of the store must have ids.
@@ -237,13 +338,14 @@ class NodeIds:
         if node_id.hex() != record.id:
             raise InvalidParameterError("it was changed after it was written, or is damaged")
         index = self._store.append(parent, (message,), response)
-        self._ids += node_id
+        columns = self._columns
+        columns.ids += node_id
         if duplicate_index:
-            self.duplicates[index] = duplicate_index
+            columns.duplicates[index] = duplicate_index
         if parent == NO_NODE and parent_id:
-            self.former_parents[index] = parent_id
-        if parent in self._siblings:
-            self._siblings[parent][node_id] = index
+            columns.former_parents[index] = parent_id
+        if parent in columns.siblings:
+            columns.siblings[parent][node_id] = index
         return index
 
     def append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
@@ -256,12 +358,13 @@ class NodeIds:
         try:
             return self._append_plain(records, start, known)
         finally:
-            store.end = len(store.messages)
+            store.publish(len(store.parents))
 
     def _append_plain(self, records: Sequence[Record], start: int, known: dict[str, int]) -> int:
-        store, ids = self._store, self._ids
-        messages, parents, first_child = store.messages, store.parents, store.first_child
-        last_child, next_sibling = store.last_child, store.next_sibling
+        messages, parents, responses = (
+            self._store.messages, self._store.parents, self._store.responses,
+        )  # fmt: skip
+        ids, siblings = self._columns.ids, self._columns.siblings
         none, size, make_hasher = NO_NODE, ID_BYTES, new_hasher
         name, node_id, index = "", b"", none
         for place in range(start, len(records)):
@@ -274,7 +377,7 @@ class NodeIds:
                 return place
             else:
                 parent = known.get(record.parent, none)
-                if parent == none or parent in self._siblings:
+                if parent == none or parent in siblings:
                     return place
                 parent_id = bytes(ids[parent * size : (parent + 1) * size])
             message, response, name = record.message, record.response, record.id
@@ -288,25 +391,16 @@ class NodeIds:
             index = known[name] = len(messages)
             messages.append(message)
             parents.append(parent)
-            first_child.append(none)
-            last_child.append(none)
-            next_sibling.append(none)
-            before = last_child[parent]
-            if before == none:
-                first_child[parent] = index
-            else:
-                next_sibling[before] = index
-            last_child[parent] = index
             if response is not None:
-                store.responses[index] = response
+                responses.extend([None] * (index - len(responses)) + [response])
         return len(records)
 
     def get(self, index: int) -> bytes:
         """Return the id of a node. O(1) if it is assigned, else O(nodes before it)."""
-        end = (index + 1) * ID_BYTES
-        if len(self._ids) < end:
+        end, ids = (index + 1) * ID_BYTES, self._columns.ids
+        if len(ids) < end:
             self.assign_ids(index + 1)
-        return bytes(self._ids[end - ID_BYTES : end])
+        return bytes(ids[end - ID_BYTES : end])
 
     def hex(self, index: int) -> str:
         return self.get(index).hex()
@@ -314,31 +408,33 @@ class NodeIds:
     def all_hex(self) -> bytes:
         """Return the ids of all nodes, one behind the other, as hex digits."""
         self.assign_ids()
-        return hexlify(self._ids)
+        return hexlify(self._columns.ids)
 
     def encode_node(self, index: int, node_id: bytes, parent_id: bytes) -> bytes:
         """Encode a node's record by hand: a tree may have a million. The ids are hex digits."""
-        content = node_content(self._store.messages[index], self._store.responses.get(index))
-        if index in self.duplicates:
-            content += b',"twin":%d' % self.duplicates[index]
-        if not parent_id and index in self.former_parents:
-            parent_id = hexlify(self.former_parents[index])
+        content = node_content(self._store.messages[index], self._store.response(index))
+        columns = self._columns
+        if index in columns.duplicates:
+            content += b',"twin":%d' % columns.duplicates[index]
+        if not parent_id and index in columns.former_parents:
+            parent_id = hexlify(columns.former_parents[index])
         if parent_id:
             parent_id = b'"parent":"%b",' % parent_id
         return b'{"kind":"node","id":"%b",%b"message":%b}' % (node_id, parent_id, content)
 
     def assign_ids(self, end: int | None = None) -> None:
         """Derive the ids of the nodes below `end`, or of all. O(nodes without ids)."""
-        store, ids, siblings = self._store, self._ids, self._siblings
+        store, ids, siblings = self._store, self._columns.ids, self._columns.siblings
         with store.lock:
-            parents, first_child = store.parents, store.first_child
             end = len(store) if end is None else end
             for index in range(len(ids) // ID_BYTES, end):
-                parent = parents[index]
+                parent = store.parents[index]
                 parent_id = ids[parent * ID_BYTES : (parent + 1) * ID_BYTES]  # of NO_NODE: none
-                content = node_content(store.messages[index], store.responses.get(index))
+                content = node_content(store.messages[index], store.response(index))
                 node_id = derive_id(parent_id, content)
-                is_eldest = parent == NO_NODE or first_child[parent] == index
+                is_eldest = (
+                    parent in (NO_NODE, index - 1) or store.links().first_child[parent] == index
+                )
                 if not is_eldest or parent in siblings:
                     node_id = self._disambiguate(index, node_id, parent_id, content)
                 # Not appended: a signal handler may have saved the tree, and with that assigned it.
@@ -349,31 +445,33 @@ class NodeIds:
     ) -> bytes:
         """Return the id of a node with older siblings, some of which may have the same content."""
         # A signal can interrupt this; the next call finds its own entry and takes it again.
-        siblings = self.reserve_siblings(self._store.parents[index])
-        node_id, duplicate_index = first, self._last_duplicates.get(first, 0)
+        siblings, columns = self.reserve_siblings(self._store.parents[index]), self._columns
+        node_id, duplicate_index = first, columns.last_duplicates.get(first, 0)
         while siblings.get(node_id, index) != index:
             node_id = derive_id(parent_id, content, duplicate_index)
             duplicate_index += 1
         siblings[node_id] = index
         if node_id != first:
-            self.duplicates[index] = self._last_duplicates[first] = duplicate_index - 1
+            columns.duplicates[index] = columns.last_duplicates[first] = duplicate_index - 1
         return node_id
 
     def reserve_siblings(self, parent: int) -> dict[bytes, int]:
         """Return the ids assigned below a node; they stay taken when their nodes are detached."""
-        if parent not in self._siblings:
-            end = len(self._ids) // ID_BYTES
+        siblings = self._columns.siblings
+        if parent not in siblings:
+            end = len(self._columns.ids) // ID_BYTES
             children = (child for child in self._store.children(parent) if child < end)
-            self._siblings[parent] = {self.get(child): child for child in children}
-        return self._siblings[parent]
+            siblings[parent] = {self.get(child): child for child in children}
+        return siblings[parent]
 
     def find(self, node_id: bytes, near: int) -> int:
         """Return the node with this id in `near`'s tree, or `NO_NODE`. O(nodes added since)."""
         with self._store.lock:
             self.assign_ids()
-            for index in range(len(self._by_id), len(self._store)):
-                self._by_id[self.get(index)] = index
-            index = self._by_id.get(node_id, NO_NODE)
+            by_id = self._columns.by_id
+            for index in range(len(by_id), len(self._store)):
+                by_id[self.get(index)] = index
+            index = by_id.get(node_id, NO_NODE)
             if index == NO_NODE or not self.former_parents:
                 return index
             return index if self._store.root(index) == self._store.root(near) else NO_NODE
@@ -395,14 +493,7 @@ class TreeJournal(Protocol):
         """Merge the tree with the file."""
 
 
-class _Nodes(NamedTuple):
-    """All that a file can add to, in one place, so that it is replaced at once or not at all."""
-
-    store: NodeStore
-    ids: NodeIds
-    breakpoints: dict[int, CacheTtl | None]  # override those of the messages
-    format_kwargs: dict[int, dict[str, FormatValue]]
-    notes: dict[int, dict[str, FormatValue]]
+NO_JOURNALS: Mapping[int, TreeJournal] = MappingProxyType({})
 
 
 class Tree:
@@ -412,42 +503,36 @@ class Tree:
     same, and the journal's error is raised; the next change writes what is missing.
     """
 
-    __slots__ = ("_detaching", "_journals", "_prefix_cache", "nodes")
+    __slots__ = ("_detaching", "_journals", "_prefix_cache", "store")
 
-    def __init__(self) -> None:
-        store = NodeStore()
-        self.nodes = _Nodes(store, NodeIds(store), {}, {}, {})
-        self._journals: dict[int, TreeJournal] = {}  # by the root of the tree that they record
+    def __init__(self, thread: Sequence[Message] = ()) -> None:
+        self.store = NodeStore(thread)  # replaced by one to which a file was added
+        self._journals = (
+            NO_JOURNALS  # replaced, never changed; by the root of the tree that they record
+        )
         self._prefix_cache: EncodedPrefixCache | None = None
         self._detaching: tuple[int, int] | None = None  # a node and its parent, until all is done
 
     @property
-    def store(self) -> NodeStore:
-        return self.nodes.store
-
-    @property
     def ids(self) -> NodeIds:
-        return self.nodes.ids
+        return NodeIds(self.store)
 
     def copy(self) -> Tree:
         """Return a copy without journals, to which a file can be added. O(nodes)."""
-        nodes, copy = self.nodes, Tree()
-        store = nodes.store.copy()
-        # The inner dictionaries are replaced and never changed.
-        values = (dict(nodes.breakpoints), dict(nodes.format_kwargs), dict(nodes.notes))
-        copy.nodes = _Nodes(store, nodes.ids.copy(store), *values)
+        copy = Tree()
+        copy.store = self.store.copy()
         return copy
 
     def adopt(self, other: Tree, root: int, journal: TreeJournal) -> None:
         """Take over the nodes of a copy that was added to, and record changes of `root`'s tree."""
         other.store.share_lock(self.store)
-        self.nodes = other.nodes
+        self.store = other.store
         self._prefix_cache = None
-        self._journals[root] = journal
+        self._journals = {**self._journals, root: journal}
 
-    def lock_to_change(self) -> threading.RLock:
+    def lock_to_change(self) -> RLock:
         """Return the lock of writers. Raises `InvalidParameterError` in the middle of a change."""
-        lock = self.nodes.store.lock
+        lock = self.store.lock
         if lock._is_owned() and self._is_interrupted(2):  # type: ignore[attr-defined] # noqa: SLF001 - as in `Condition`
             raise InvalidParameterError(
                 "a signal handler or __del__ cannot change the tree whose change it interrupts; "
@@ -474,7 +559,7 @@ class Tree:
         """Complete what a signal interrupted, and return the store. The caller holds its lock."""
         if self._detaching is not None:
             self._complete_detach(*self._detaching)
-        return self.nodes.store
+        return self.store
 
     def append(
         self, parent: int, *messages: Message, response: CompletionResponse | None = None
@@ -492,13 +577,13 @@ class Tree:
     def graft(self, parent: int, other: Tree, root: int) -> int:
         """Append a copy of a subtree of any tree below `parent`; return the index of its root."""
         with other.store.lock:
-            source, _, breakpoints, format_kwargs, notes = other.nodes
+            source, (breakpoints, format_kwargs, notes) = other.store, other.store.values
             parents = {index: source.parents[index] for index in source.depth_first(root)}
         with self.lock_to_change():
             store = self.begin_change()
             copies = {parents[root]: parent}
             for index, above in parents.items():
-                response = source.responses.get(index)
+                response = source.response(index)
                 copy = copies[index] = store.append(
                     copies[above],
                     (source.messages[index],),
@@ -534,18 +619,18 @@ class Tree:
 
     def cost(self, indexes: Iterable[int]) -> CostTotal:
         """Return the sum of the costs of these nodes."""
-        responses = map(self.store.responses.get, indexes)
+        responses = map(self.store.response, indexes)
         return sum((r.total_cost for r in responses if r is not None), CostTotal())
 
     def reprice(self, indexes: Iterable[int], price: TokenPrice) -> CostTotal:
         """Return what these nodes would have cost at another price."""
-        responses = map(self.store.responses.get, indexes)
+        responses = map(self.store.response, indexes)
         return sum((r.reprice(price) for r in responses if r is not None), CostTotal())
 
     @property
     def prefix_cache(self) -> EncodedPrefixCache | None:
         """The encoded messages of long conversations, or None if breakpoints change them."""
-        if self.nodes.breakpoints:
+        if self.store.values.breakpoints:
             return None
         if self._prefix_cache is None:  # as of most trees, whose threads are short
             self._prefix_cache = EncodedPrefixCache()
@@ -553,7 +638,7 @@ class Tree:
 
     def thread_with_breakpoints(self, index: int) -> list[Message]:
         """Return the messages from the root to a node, with their nodes' cache breakpoints."""
-        store, ttls = self.store, self.nodes.breakpoints
+        store, ttls = self.store, self.store.values.breakpoints
         if not ttls:
             return store.thread(index)
         messages = store.messages
@@ -581,25 +666,25 @@ class Tree:
 
     def breakpoint(self, index: int) -> CacheTtl | None:
         """Return the cache breakpoint of a node: the one set on it, else its message's."""
-        return self.nodes.breakpoints.get(index, self.store.messages[index].cache_ttl)
+        return self.store.values.breakpoints.get(index, self.store.messages[index].cache_ttl)
 
     def _set_breakpoint(self, index: int, ttl: CacheTtl | None) -> None:
         self._note_change(BreakpointRecord, index, index)
         if ttl == self.store.messages[index].cache_ttl:
-            self.nodes.breakpoints.pop(index, None)
+            self.store.own_values.breakpoints.pop(index, None)
         else:
-            self.nodes.breakpoints[index] = ttl
+            self.store.own_values.breakpoints[index] = ttl
 
     def own_format_kwargs(self, index: int) -> dict[str, FormatValue]:
         """Return the placeholders set at a node itself."""
-        return dict(self.nodes.format_kwargs.get(index, {}))
+        return dict(self.store.values.format_kwargs.get(index, {}))
 
     def format_kwargs(self, index: int) -> dict[str, FormatValue]:
         """Return the placeholders set from the root to a node; the nearest wins. O(depth)."""
         values: dict[str, FormatValue] = {}
-        if self.nodes.format_kwargs:
+        if self.store.values.format_kwargs:
             for node in self.store.path(index):
-                values = {**self.nodes.format_kwargs.get(node, {}), **values}
+                values = {**self.store.values.format_kwargs.get(node, {}), **values}
         return values
 
     def set_format_kwarg(self, index: int, name: str, value: FormatValue) -> None:
@@ -617,11 +702,11 @@ class Tree:
 
     def _set_format_kwargs(self, index: int, values: Mapping[str, FormatValue]) -> None:
         self._note_change(KwargsRecord, index, index)
-        self.nodes.format_kwargs[index] = dict(values)
+        self.store.own_values.format_kwargs[index] = dict(values)
 
     def notes(self, index: int) -> dict[str, FormatValue]:
         """Return the notes on a node."""
-        return dict(self.nodes.notes.get(index, {}))
+        return dict(self.store.values.notes.get(index, {}))
 
     def set_note(self, index: int, name: str, value: FormatValue) -> None:
         """Set a note on a node, or remove it if the value is None."""
@@ -642,7 +727,7 @@ class Tree:
 
     def _set_notes(self, index: int, values: Mapping[str, FormatValue]) -> None:
         self._note_change(NotesRecord, index, index)
-        self.nodes.notes[index] = dict(values)
+        self.store.own_values.notes[index] = dict(values)
 
     def lines(self, root: int, existing: AbstractSet[str] = frozenset()) -> Iterator[bytes]:
         """Yield a subtree as lines of a file, parents first, without the nodes `existing` there.
@@ -653,8 +738,7 @@ class Tree:
         with self.store.lock:
             store, ids = self.store if is_interrupted else self.begin_change(), self.ids
             end, digits = len(store), ids.all_hex()
-            breakpoints, notes = dict(self.nodes.breakpoints), dict(self.nodes.notes)
-            format_kwargs = dict(self.nodes.format_kwargs)
+            breakpoints, format_kwargs, notes = store.values.copy()
         size, is_inside = 2 * ID_BYTES, bytearray(end)
         for index in range(root, end):
             parent = store.parents[index]
@@ -678,7 +762,7 @@ class Tree:
         return self._journals.get(root)
 
     def remove_journal(self, root: int) -> None:
-        self._journals.pop(root, None)
+        self._journals = {key: one for key, one in self._journals.items() if key != root}
 
     def _note_change(self, kind: type[Record], index: int, near: int) -> None:
         if self._journals and (journal := self.journal(near)) is not None:

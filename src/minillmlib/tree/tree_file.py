@@ -128,7 +128,8 @@ class TreeReader:
         self._shared_ids: set[str] = set()  # of nodes in the tree that were read once more
         self.change_lines: set[bytes] = set()  # all lines that are no nodes
         self._old_nodes = len(tree.store)
-        self._known = {tree.ids.hex(index): index for index in range(len(tree.store))}
+        hex_id = tree.ids.hex
+        self._known = {hex_id(index): index for index in range(len(tree.store))}
         self._has_header = False
 
     def file_ids(self) -> set[str]:

@@ -48,6 +48,7 @@ EXACT = Context(
     traps=[InvalidOperation, DivisionByZero, Overflow],
 )
 
+_WHOLE_OR_EXACT = Decimal | int
 Rate: TypeAlias = Decimal | float | str
 
 
@@ -192,7 +193,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
         return (
             usage.non_token_charges is None
             and usage.service_tier == self.service_tier
-            and not set(usage.surcharges).difference(self.covers)
+            and not (usage.surcharges and set(usage.surcharges).difference(self.covers))
             and (usage.cache_write_1h_tokens == 0 or price.cache_write_1h is not None)
         )
 
@@ -202,19 +203,16 @@ class TokenPrice(msgspec.Struct, frozen=True):
         Tokens without a rate (see `has_rates_for`) count as uncached input.
         """
         price = self.for_input(usage.prompt_tokens)
+        total = EXACT.multiply(usage.uncached_input_tokens, price.input)
         for_5m = usage.cache_write_tokens - usage.cache_write_1h_tokens
-        with localcontext(EXACT):
-            return (
-                usage.uncached_input_tokens * price.input
-                + usage.cache_read_tokens * _rate_or(price.cache_read, price.input)
-                + for_5m * _rate_or(price.cache_write, price.input)
-                + usage.cache_write_1h_tokens * _rate_or(price.cache_write_1h, price.input)
-                + usage.completion_tokens * price.output
-            ) / MILLION
-
-
-def _rate_or(rate: Decimal | None, default: Decimal) -> Decimal:
-    return default if rate is None else rate
+        for count, rate in (
+            (usage.cache_read_tokens, price.cache_read),
+            (for_5m, price.cache_write),
+            (usage.cache_write_1h_tokens, price.cache_write_1h),
+            (usage.completion_tokens, price.output),
+        ):
+            total = EXACT.fma(count, price.input if rate is None else rate, total)
+        return EXACT.divide(total, MILLION)
 
 
 class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -238,10 +236,10 @@ class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     def __post_init__(self) -> None:
         if self.cost is not ZERO:  # as in all without a price
-            cost = parse_usd("a cost", self.cost, Decimal | int)
+            cost = parse_usd("a cost", self.cost, _WHOLE_OR_EXACT)
             msgspec.structs.force_setattr(self, "cost", cost)
         if self.minimum_cost is not ZERO:
-            cost = parse_usd("a minimum cost", self.minimum_cost, Decimal | int)
+            cost = parse_usd("a minimum cost", self.minimum_cost, _WHOLE_OR_EXACT)
             msgspec.structs.force_setattr(self, "minimum_cost", cost)
 
     @property

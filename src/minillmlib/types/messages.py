@@ -81,26 +81,25 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     cache_ttl: CacheTtl | None = None
 
     def __post_init__(self) -> None:
+        role = self.role
+        if not (  # trees hold millions of plain ones
+            type(self.content) is str
+            and (role is USER or role is ASSISTANT or role is SYSTEM)
+            and self.tool_calls is EMPTY
+            and self.media is EMPTY
+            and self.tool_call_id is None
+            and self.reasoning is None
+            and self.cache_ttl is None
+        ):
+            self._check_fields()
+
+    def _check_fields(self) -> None:
         if type(self.role) is not Role:
             if self.role not in list(Role):
                 raise InvalidParameterError(
                     f"{self.role!r} is not a role; the roles are {', '.join(Role)}"
                 )
             msgspec.structs.force_setattr(self, "role", Role(self.role))
-        is_plain = (  # trees hold millions of these
-            self.tool_calls is EMPTY
-            and self.media is EMPTY
-            and self.tool_call_id is None
-            and self.reasoning is None
-            and self.cache_ttl is None
-            and self.role is not TOOL
-        )
-        if not is_plain:
-            self._check_fields()
-        if type(self.content) is not str:
-            msgspec.structs.force_setattr(self, "content", _normalize_content(self.content))
-
-    def _check_fields(self) -> None:
         if not all(isinstance(call, ToolCall) for call in self.tool_calls):
             raise InvalidParameterError("tool_calls must be ToolCall objects")
         if not all(isinstance(part, MediaPart) for part in self.media):
@@ -112,6 +111,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
             raise InvalidParameterError(
                 "a message has the id of a call (a string) if its role is tool, and only then"
             )
+        if type(self.content) is not str:
+            msgspec.structs.force_setattr(self, "content", _normalize_content(self.content))
 
     @classmethod
     def system(cls, content: str | Iterable[ContentPart]) -> Self:
@@ -156,7 +157,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     @property
     def text(self) -> str | None:
         """All text of the message, or None if it has no text."""
-        return content_text(self.content) or None
+        content = self.content
+        return (content if isinstance(content, str) else content_text(content)) or None
 
     @property
     def is_blank(self) -> bool:

@@ -36,7 +36,7 @@ _UNKNOWN_ENDS = (None, FinishReason.UNKNOWN, FinishReason.ERROR)
 _TRUNCATED = (FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.PAUSE)
 
 
-class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestReport(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The keys of the request body that were sent, and what was omitted and why."""
 
     sent: tuple[str, ...]
@@ -46,7 +46,7 @@ class RequestReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 _Bytes: TypeAlias = bytes  # within the class, the name is its field
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A token of the answer and the natural logarithm of its probability.
 
     `bytes` are its bytes, because a character may be spread over several tokens; None if the server
@@ -187,19 +187,13 @@ class CompletionResponse(
 
         The message of a refused answer has no reasoning blocks.
         """
-        blocks = () if self.refusal else self.reasoning_blocks
-        reasoning = Reasoning(
-            text=self.reasoning, blocks=blocks, origin=self.origin, key=self.reasoning_key
-        )
-        is_kept = (
-            self.reasoning or blocks or (self.tool_calls and self.reasoning_key == REQUIRED_KEY)
-        )
-        return Message.assistant(
-            self.text,
-            [call.with_origin(self.origin) for call in self.tool_calls],
-            media=self.media,
-            reasoning=reasoning if is_kept else None,
-        )
+        text, blocks = self.reasoning, () if self.refusal else self.reasoning_blocks
+        reasoning = None
+        if text or blocks or (self.tool_calls and self.reasoning_key == REQUIRED_KEY):
+            key, origin = self.reasoning_key, self.origin
+            reasoning = Reasoning(text=text, blocks=blocks, origin=origin, key=key)
+        calls = self.tool_calls and [call.with_origin(self.origin) for call in self.tool_calls]
+        return Message.assistant(self.text, calls, media=self.media, reasoning=reasoning)
 
 
 class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True):

@@ -84,7 +84,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         A prompt is never empty, so zero input means that counts are missing, unless the provider
         states the cost itself.
         """
-        return self.prompt_tokens > 0 or self.native_cost is not None
+        return (
+            self.uncached_input_tokens > 0  # as in most
+            or self.prompt_tokens > 0
+            or self.native_cost is not None
+        )
 
     def __str__(self) -> str:
         cached = f" ({self.cache_read_tokens:,} cached)" if self.cache_read_tokens else ""

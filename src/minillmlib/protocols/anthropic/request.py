@@ -1,14 +1,14 @@
 """Builds the body of a request on Anthropic's wire."""
 
 from collections.abc import Collection, Iterator, Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
 from minillmlib.json_value import JsonObject
 from minillmlib.protocols import fields
 from minillmlib.protocols.cache_control import cache_control, has_block, select_breakpoints
 from minillmlib.types.media import DocumentPart, ImagePart, MediaPart
-from minillmlib.types.messages import ASSISTANT, SYSTEM, Message, TextPart
+from minillmlib.types.messages import ASSISTANT, SYSTEM, CacheTtl, Message, TextPart
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.reasoning import ReasoningBlock
 from minillmlib.types.tools import ToolCall, as_tool_choice
@@ -23,6 +23,7 @@ ROOM = 20_480  # for reasoning and answer together, where the caller sets no lim
 # OpenRouter's shares of the limit, for models that know budgets but no efforts.
 _SHARES = {"minimal": 0.1, "low": 0.2, "medium": 0.5, "high": 0.8, "xhigh": 0.95, "max": 0.95}
 
+_TEXT = itemgetter("text")
 _PLAIN = ("max_tokens", "temperature", "top_p", "top_k")
 _FIELDS = {"stop": "stop_sequences"} | {name: name for name in _PLAIN}
 # The fields that this module writes; the plain ones are above.
@@ -42,6 +43,8 @@ def build_body(
     A model without efforts gets a budget of tokens for its reasoning in place of one.
     """
     turns, system = _split_system(messages, params.response_format)
+    if turns[-1]["role"] == "assistant":
+        fields.trim_last_turn(turns)
     body: JsonObject = {"model": model, "messages": turns, "max_tokens": DEFAULT_MAX_TOKENS}
     if system:
         body["system"] = system
@@ -72,37 +75,40 @@ def _split_system(
     turns: list[JsonObject] = []
     system: list[JsonObject] = []
     has_breakpoint = False
-    for message, blocks in zip(messages, _blocks_with_breakpoints(messages), strict=True):
+    own_ids = fields.own_ids(messages) if any(map(fields.TOOL_CALLS, messages)) else ()
+    breakpoints = select_breakpoints(messages, has_block)
+    role = None  # of the last turn
+    for index, message in enumerate(messages):
+        blocks = _encode_blocks(message, own_ids)
+        if index in breakpoints:
+            _add_breakpoint(blocks, breakpoints[index])
         if message.role is SYSTEM:
             system += blocks
-            has_breakpoint = has_breakpoint or message.cache_ttl is not None
+            if message.cache_ttl is not None:
+                has_breakpoint = True
             continue
-        role = "assistant" if message.role is ASSISTANT else "user"
-        if not blocks and message is messages[-1]:
-            raise InvalidParameterError("Anthropic takes no message without visible text")
-        if turns and turns[-1]["role"] == role:
+        if not blocks:
+            if message is messages[-1]:
+                raise InvalidParameterError("Anthropic takes no message without visible text")
+            continue
+        previous, role = role, "assistant" if message.role is ASSISTANT else "user"
+        if role == previous:
             turns[-1]["content"].extend(blocks)
-        elif blocks:
+        else:
             turns.append({"role": role, "content": blocks})
-    fields.trim_last_turn(turns)
-    if not turns:
+    if role is None:
         raise InvalidParameterError("Anthropic needs a user message besides the system prompt")
     if form is not None and form.schema is None:
         system.append({"type": "text", "text": JSON_INSTRUCTION})
-    return turns, system if has_breakpoint else "\n\n".join([block["text"] for block in system])
+    return turns, system if has_breakpoint else "\n\n".join(map(_TEXT, system))
 
 
-def _blocks_with_breakpoints(messages: Sequence[Message]) -> list[list[JsonObject]]:
-    """Return the blocks of each message; a breakpoint is on the last one that supports it."""
-    has_calls = any(map(attrgetter("tool_calls"), messages))
-    own_ids = fields.own_ids(messages) if has_calls else ()
-    blocks = [_encode_blocks(message, own_ids) for message in messages]
-    for index, ttl in select_breakpoints(messages, has_block).items():
-        for block in reversed(blocks[index]):
-            if block["type"] in CACHEABLE:
-                block["cache_control"] = cache_control(ttl)
-                break
-    return blocks
+def _add_breakpoint(blocks: Sequence[JsonObject], ttl: CacheTtl) -> None:
+    """Add the breakpoint to the last block that supports it."""
+    for block in reversed(blocks):
+        if block["type"] in CACHEABLE:
+            block["cache_control"] = cache_control(ttl)
+            break
 
 
 def _structured_fields(params: CompletionParameters, *, has_efforts: bool) -> JsonObject:
@@ -150,6 +156,8 @@ def _encode_blocks(message: Message, own_ids: Collection[str]) -> list[JsonObjec
     """Return the content blocks; one without visible text would be refused with status 400."""
     if message.tool_call_id is not None:
         return [_tool_result(message, _tool_use_id(message.tool_call_id, own_ids))]
+    if not message.tool_calls and message.reasoning is None:  # as most
+        return _content_blocks(message)
     uses = [_tool_use(call, own_ids) for call in message.tool_calls]
     if message.reasoning is not None and message.reasoning.blocks:
         return list(_interleave_reasoning(message, message.reasoning.blocks, uses))
@@ -206,10 +214,11 @@ def _tool_use_id(call_id: str, own_ids: Collection[str]) -> str:
 
 
 def _content_blocks(message: Message) -> list[JsonObject]:
-    if isinstance(message.content, str):
-        return _text_blocks(message.content)
+    content = message.content
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content.strip() else []
     blocks: list[JsonObject] = []
-    for part in message.content:
+    for part in content:
         if isinstance(part, TextPart):
             blocks += _text_blocks(part.text)
         elif message.role in (SYSTEM, ASSISTANT):

@@ -18,6 +18,7 @@ from minillmlib.json_value import (
     string_or_empty,
 )
 from minillmlib.protocols.chat_completions.response import (
+    PlainAnswer,
     is_error_payload,
     text_response,
     unread_keys,
@@ -112,14 +113,13 @@ class _PlainBlock(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     text: str
 
 
-class _PlainMessage(msgspec.Struct, gc=False):
+class _PlainMessage(PlainAnswer, gc=False, kw_only=True):
     """Nearly every whole answer without calls: one text that the model ended."""
 
     content: tuple[_PlainBlock]
     stop_reason: Literal["end_turn"]
+    role: Literal["assistant", ""] | None = None
     stop_details: None = None
-    id: JsonValue = None
-    model: JsonValue = None
 
 
 _READ_OF_MESSAGE = frozenset((*_WholeMessage.__struct_fields__, "type", "role", "usage"))
@@ -129,20 +129,20 @@ _READ_OF_STOP_DETAILS = frozenset(("type", *_StopDetails.__struct_fields__))  # 
 
 def parse_message(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer; its blocks are put together as those of a stream are."""
+    plain = convert_plain(raw, _PlainMessage)
+    if plain is not None:  # saves a fifth of the steps of a call
+        return text_response(
+            raw,
+            plain,
+            plain.content[0].text,
+            "end_turn",
+            usage=parse_usage(raw),
+            extra=unread_keys(raw, _READ_OF_MESSAGE),
+        )
     if is_error_payload(raw):
         raise error_from_payload(raw)
     if isinstance(raw, dict) and not raw.get("content") and (error := error_without_key(raw)):
         raise error
-    plain = convert_plain(raw, _PlainMessage)
-    if plain is not None:  # saves a fourteenth of the steps of a call
-        return text_response(
-            raw,
-            content=plain.content[0].text,
-            ids=(plain.id, plain.model),
-            word=plain.stop_reason,
-            usage=parse_usage(raw),
-            extra=unread_of_message(raw, _READ_OF_MESSAGE),
-        )
     message = convert_json(raw, _WholeMessage)
     head: JsonObject = {
         "id": string_or_empty(message.id),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
-from minillmlib.protocols.billing_facts import add_billing_facts
+from minillmlib.json_value import JsonObject, JsonValue, convert_plain
+from minillmlib.protocols.billing_facts import StandardPrice, add_billing_facts
 from minillmlib.protocols.chat_completions.usage import merge_usage as keep_wider
 from minillmlib.types.usage import Count, Usage, UsageUpdate, convert_counts
 
@@ -30,6 +30,26 @@ class _Counts(msgspec.Struct, kw_only=True):
     cache_creation_input_tokens: Count | None = None
     cache_creation: _CacheCreation | None = None
     output_tokens_details: _OutputDetails | None = None
+
+
+class _PlainOutputDetails(_OutputDetails, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainCacheCreation(_CacheCreation, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+class _PlainUsage(StandardPrice, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """Nearly every record. It is read in a quarter of the steps."""
+
+    input_tokens: Count
+    output_tokens: Count
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
+    cache_creation: _PlainCacheCreation | None = None
+    output_tokens_details: _PlainOutputDetails | None = None
+    server_tool_use: None = None
 
 
 class _ServerTools(msgspec.Struct):
@@ -68,6 +88,9 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     """
     try:
         record = raw.get("message", raw)["usage"]
+        plain = convert_plain(record, _PlainUsage)
+        if plain is not None:
+            return _buckets(plain)
         usage = convert_counts(record, _Usage)
         if usage.input_tokens is None and raw.get("type") != "message_delta":
             return None
@@ -92,15 +115,16 @@ def _sum_of(parts: Sequence[Usage], top: Usage) -> Usage:
     return Usage(**sums)
 
 
-def _buckets(counts: _Counts) -> Usage:
+def _buckets(counts: _Counts | _PlainUsage) -> Usage:
     """Return the counts. Raises `ValueError` if they contradict each other."""
-    written = counts.cache_creation_input_tokens or 0
-    by_lifetime = counts.cache_creation or _CacheCreation()
-    for_5m = by_lifetime.ephemeral_5m_input_tokens or 0
-    for_1h = by_lifetime.ephemeral_1h_input_tokens or 0
-    has_other_sum = counts.cache_creation is not None and for_5m + for_1h != written
-    reasoning = (counts.output_tokens_details or _OutputDetails()).thinking_tokens or 0
-    if has_other_sum or reasoning > counts.output_tokens:
+    written, for_1h, reasoning = counts.cache_creation_input_tokens or 0, 0, 0
+    if (by_lifetime := counts.cache_creation) is not None:
+        for_1h = by_lifetime.ephemeral_1h_input_tokens or 0
+        if (by_lifetime.ephemeral_5m_input_tokens or 0) + for_1h != written:
+            raise ValueError
+    if (details := counts.output_tokens_details) is not None:
+        reasoning = details.thinking_tokens or 0
+    if reasoning > counts.output_tokens:
         raise ValueError
     if counts.input_tokens is None:  # cached input alone is not the input
         return Usage(completion_tokens=counts.output_tokens, reasoning_tokens=reasoning)

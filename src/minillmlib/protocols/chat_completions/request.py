@@ -1,7 +1,6 @@
 """Builds the body of a chat-completions request, OpenAI's wire, which most servers speak."""
 
 from collections.abc import Collection, Sequence
-from operator import attrgetter
 
 import msgspec
 
@@ -58,9 +57,23 @@ def build_body(  # noqa: PLR0913 - the contract's five, and the facts
 
 def encode_messages(dialect: ChatDialect, messages: Sequence[Message]) -> list[JsonObject]:
     """Return messages as the wire has them."""
-    has_calls = any(map(attrgetter("tool_calls"), messages))
-    own_ids = fields.own_ids(messages) if has_calls else ()
-    return [_encode_message(message, dialect, own_ids) for message in messages]
+    own_ids: Collection[str] | None = None
+    items: list[JsonObject] = []
+    for message in messages:
+        if (
+            type(message.content) is str
+            and not message.tool_calls
+            and message.tool_call_id is None
+            and not message.media
+            and message.reasoning is None
+            and not message.is_error
+        ):  # as most
+            items.append({"role": message.role, "content": message.content})
+            continue
+        if own_ids is None:
+            own_ids = fields.own_ids(messages)
+        items.append(_encode_message(message, dialect, own_ids))
+    return items
 
 
 def mark_prefill(model: str, body: JsonObject) -> JsonObject:

@@ -26,6 +26,7 @@ LOGPROBS = "message.output_text.logprobs"
 EARLIER_MEDIA = "media of earlier answers"
 AUDIO_FORMATS = ("wav", "mp3")
 MESSAGE, CUSTOM = "message", "custom"
+_REASONING, _MEDIA = attrgetter("reasoning"), attrgetter("media")
 
 _FIELDS = {"max_tokens": "max_output_tokens"} | {name: name for name in ("temperature", "top_p")}
 # The fields that this module writes; the plain ones are above.
@@ -59,27 +60,34 @@ def build_body(
     if params.response_format is not None and params.response_format.schema is None:
         messages = ensure_json_keyword(messages)
     body: JsonObject = {"model": model, "input": encode_input(messages), "store": False}
-    include = [SEALED_REASONING] if seals_reasoning else []
-    if params.logprobs is not None:
-        include.append(LOGPROBS)
-    if include:
-        body["include"] = include
+    if seals_reasoning:
+        body["include"] = [SEALED_REASONING]
     if stream:
         body["stream"] = True
     if params == fields.NOTHING_SET:  # as in most calls
         return body
+    if params.logprobs is not None:
+        body["include"] = [*body.get("include", ()), LOGPROBS]
     body |= fields.write_parameters(params, _FIELDS, _ENCODED, WIRE)
     return _add_extra(body | _structured_fields(params), params.extra)
 
 
 def encode_input(messages: Sequence[Message]) -> list[JsonObject]:
     """Return the items of the messages, at least one for each."""
-    calls = [call for message in messages for call in message.tool_calls]
-    own_ids = {call.id for call in calls if call.origin}
-    custom_ids = {call.id for call in calls if _is_custom(call)}
+    has_calls = any(map(fields.TOOL_CALLS, messages))
+    own_ids = fields.own_ids(messages) if has_calls else ()
+    custom_ids = _custom_ids(messages) if has_calls else ()
     items: list[JsonObject] = []
     for message in messages:
-        if message.tool_call_id is not None:
+        if (
+            type(message.content) is str
+            and not message.tool_calls
+            and message.tool_call_id is None
+            and message.reasoning is None
+            and not message.is_error
+        ):  # as most
+            items.append({"type": MESSAGE, "role": message.role, "content": message.content})
+        elif message.tool_call_id is not None:
             kind = "custom_tool_call" if message.tool_call_id in custom_ids else "function_call"
             call_id = _call_id(message.tool_call_id, own_ids)
             output = {"type": f"{kind}_output", "call_id": call_id, "output": _content(message)}
@@ -94,7 +102,7 @@ def encode_input(messages: Sequence[Message]) -> list[JsonObject]:
 def omitted_parts(messages: Sequence[Message]) -> dict[str, str]:
     """Return the report of the parts of earlier answers that are not sent."""
     omitted = {}
-    for message in filter(attrgetter("reasoning"), messages):
+    for message in filter(_REASONING, messages):
         items = _assistant_items(message, ())
         sealed = [item for item in items if item["type"] == "reasoning"]
         blocks = message.reasoning.blocks if message.reasoning else ()
@@ -102,7 +110,7 @@ def omitted_parts(messages: Sequence[Message]) -> dict[str, str]:
             omitted[EARLIER_REASONING] = (
                 "the server takes none back that it did not seal, or that nothing follows"
             )
-    for message in filter(attrgetter("media"), messages):
+    for message in filter(_MEDIA, messages):
         kinds = [item["type"] for item in _assistant_items(message, ())]
         if kinds.count("image_generation_call") < len(message.media):
             omitted[EARLIER_MEDIA] = "this wire takes none back but the images that it made"
@@ -209,6 +217,10 @@ def _sealed_items(block: JsonObject) -> list[JsonObject]:
         item.pop("id", None)  # by its id it would be looked up among stored ones
         item.setdefault("summary", [])
     return [item]
+
+
+def _custom_ids(messages: Sequence[Message]) -> set[str]:
+    return {call.id for message in messages for call in message.tool_calls if _is_custom(call)}
 
 
 def _is_custom(call: ToolCall) -> bool:

@@ -26,7 +26,12 @@ from minillmlib.json_value import (
     json_text,
     string_or_empty,
 )
-from minillmlib.protocols.chat_completions.response import is_error_payload, unread_keys
+from minillmlib.protocols.chat_completions.response import (
+    PlainAnswer,
+    is_error_payload,
+    text_response,
+    unread_keys,
+)
 from minillmlib.protocols.chat_completions.usage import UsageParser, usage_record
 from minillmlib.protocols.errors import error_from_payload, error_without_key
 from minillmlib.protocols.finish_reasons import parse_finish_reason
@@ -36,6 +41,7 @@ from minillmlib.types.media import ImagePart
 from minillmlib.types.reasoning import ReasoningDelta
 from minillmlib.types.responses import CompletionResponse, FinishReason, StreamChunk, TokenLogprob
 from minillmlib.types.tools import ToolCallDelta
+from minillmlib.types.usage import Usage
 
 # The items that are calls of the caller's tools, and the key of their arguments.
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -128,6 +134,13 @@ class _PlainItem(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     role: JsonValue = None
 
 
+class _PlainResponse(PlainAnswer, gc=False, kw_only=True):
+    """Nearly every whole answer without reasoning and calls: one text that the model ended."""
+
+    output: tuple[_PlainItem]
+    status: Literal["completed"]
+
+
 class _Logprob(msgspec.Struct):
     token: str
     logprob: float
@@ -175,6 +188,11 @@ class _Chunk:
 
 def parse_response(raw: JsonValue, parse_usage: UsageParser) -> CompletionResponse:
     """Return a whole answer. Raises an `ApiError` for one that failed, which has status 200 too."""
+    plain = convert_plain(raw, _PlainResponse)
+    if plain is not None:  # saves a quarter of the steps of a call
+        text, usage = plain.output[0].content[0].text, parse_usage(raw)
+        extra = _unread_of_response(raw, usage)
+        return text_response(raw, plain, text, "completed", usage=usage, extra=extra)
     if is_error_payload(raw):
         raise error_from_payload(raw)
     output = _object(raw).get("output")
@@ -184,11 +202,15 @@ def parse_response(raw: JsonValue, parse_usage: UsageParser) -> CompletionRespon
         no_output = MalformedResponseError(f"the answer has no output: {excerpt_of(raw)}")
         raise error_without_key(raw) or no_output
     reader = EventReader(parse_usage)
-    if len(output) == 1 and (item := convert_plain(output[0], _PlainItem)) is not None:
-        end = reader.read_end(raw, "")  # saves a tenth of the steps of a call
-        return whole_response([msgspec.structs.replace(end, delta=item.content[0].text)], raw)
     chunks = [reader.read_item(index, item) for index, item in enumerate(output)]
     return whole_response([*filter(None, chunks), reader.read_end(raw, "")], raw)
+
+
+def _unread_of_response(raw: JsonObject, usage: Usage | None) -> JsonObject:
+    extra = unread_keys(raw, _KEPT_NOWHERE)
+    if usage is not None and usage.non_token_charges and "tool_usage" in raw:
+        extra["tool_usage"] = raw["tool_usage"]  # which else is all zeros
+    return extra
 
 
 class EventReader:
@@ -272,9 +294,7 @@ class EventReader:
         reason, word = self._finish_reason(raw, status)
         if name and not raw.get("output"):  # relays omit what they have streamed
             raw = {**raw, "output": [{"type": item.kind} for item in self._items.values()]}
-        usage, extra = self._parse_usage(raw), unread_keys(raw, _KEPT_NOWHERE)
-        if usage is not None and usage.non_token_charges and "tool_usage" in raw:
-            extra["tool_usage"] = raw["tool_usage"]  # which else is all zeros
+        usage = self._parse_usage(raw)
         found = chunk.chunk(
             id="" if self._id else string_or_empty(raw.get("id")),
             model=string_or_empty(raw.get("model")),
@@ -282,7 +302,7 @@ class EventReader:
             raw_finish_reason=word,
             usage=usage,
             usage_record=usage_record(raw),
-            extra=extra,
+            extra=_unread_of_response(raw, usage),
             is_end=True,
         )
         assert found is not None

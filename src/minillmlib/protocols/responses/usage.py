@@ -4,23 +4,74 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue, excerpt
+from minillmlib.json_value import JsonObject, JsonValue, convert_plain, excerpt
+from minillmlib.protocols.billing_facts import StandardPrice
+from minillmlib.protocols.chat_completions.usage import (
+    PlainInputDetails,
+    PlainOutputDetails,
+    PlainUsage,
+    plain_buckets,
+)
 from minillmlib.protocols.chat_completions.usage import parse_usage as parse_counts
-from minillmlib.types.usage import Usage
+from minillmlib.types.usage import Count, Usage
 
 # The items whose making costs no fee beyond the tokens (OpenAI's price list, November 2026). The
 # calls of any other kind, also of an unknown one, are named as a charge.
-_WITHOUT_FEE = frozenset((
+_ItemWithoutFee: TypeAlias = Literal[
     "message", "reasoning", "compaction", "function_call", "custom_tool_call", "computer_call",
     "local_shell_call", "apply_patch_call", "tool_search_call", "tool_search_output", "mcp_call",
     "mcp_list_tools", "mcp_approval_request", "program", "program_output", "configuration_update",
-        "shell_call_output",
-))  # fmt: skip
+    "shell_call_output",
+]  # fmt: skip
+_WITHOUT_FEE = frozenset(get_args(_ItemWithoutFee))
 # The items whose number, or tokens, `tool_usage` states under another name.
 _STATED_AS = {"web_search_call": "web_search", "image_generation_call": "image_gen"}
+
+
+class _PlainUsage(PlainUsage, gc=False, kw_only=True, forbid_unknown_fields=True):
+    """The counts by the names of this wire."""
+
+    prompt_tokens: Count = msgspec.field(name="input_tokens")
+    completion_tokens: Count = msgspec.field(name="output_tokens")
+    prompt_tokens_details: PlainInputDetails | None = msgspec.field(
+        name="input_tokens_details", default=None
+    )
+    completion_tokens_details: PlainOutputDetails | None = msgspec.field(
+        name="output_tokens_details", default=None
+    )
+
+
+class _PlainItem(msgspec.Struct, gc=False):
+    type: _ItemWithoutFee
+
+
+class _NoSearches(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    num_requests: Literal[0] = 0
+
+
+class _NoImages(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    input_tokens: JsonValue = 0
+    output_tokens: JsonValue = 0
+    total_tokens: Literal[0] = 0
+    input_tokens_details: JsonObject = {}
+    output_tokens_details: JsonObject = {}
+
+
+class _NoToolUse(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    image_gen: _NoImages | None = None
+    web_search: _NoSearches | None = None
+
+
+class _PlainBody(StandardPrice, gc=False, kw_only=True):
+    """Nearly every body with counts. It is read in a tenth of the steps."""
+
+    usage: _PlainUsage
+    output: list[_PlainItem]
+    tool_usage: _NoToolUse | None = None
 
 
 def parse_usage(raw: JsonValue) -> Usage | None:
@@ -32,6 +83,9 @@ def parse_usage(raw: JsonValue) -> Usage | None:
     body = raw.get("response", raw) if isinstance(raw, dict) else None
     if not isinstance(body, dict):
         return None
+    plain = convert_plain(body, _PlainBody)
+    if plain is not None:
+        return plain_buckets(plain.usage)
     usage = parse_counts(body)
     if usage is None:
         return None

@@ -126,6 +126,7 @@ def needs_responses(model: str) -> bool:
     return family is not None and family.thinks and not family.thinks_with_tools
 
 
+@lru_cache(maxsize=64)
 def may_seal_reasoning(model: str) -> bool:
     """Whether to ask a model for sealed reasoning. All but OpenAI's that never think are asked.
 
