@@ -68,17 +68,20 @@ class Trial:
             self.serve()
 
         def come():
-            is_admitted = self.pace.admit(request, self.now)
-            request.on_decided = go
-            if is_admitted:
-                go()
-                return
-            self.pace.join(request)
-            self.serve()
+            self.begin(request, go)
             if fate == "cancelled in line" and request.is_waiting:
                 self.at(self.now + secs, lambda: (self.pace.leave(request), self.serve()))
 
         self.at(moment, come)
+
+    def begin(self, request, go):
+        is_admitted = self.pace.admit(request, self.now)
+        request.on_decided = go
+        if is_admitted:
+            go()
+        else:
+            self.pace.join(request)
+            self.serve()
 
     def serve(self):
         delay = self.pace.serve(self.now)

@@ -102,8 +102,7 @@ class Width:
 
     def _take(self) -> None:
         self.in_use += 1
-        if self.in_use > self._peak:
-            self._peak = self.in_use
+        self._peak = max(self._peak, self.in_use)
 
     def _learn(self, statuses: Sequence[int]) -> None:
         now = time.monotonic() - self._started

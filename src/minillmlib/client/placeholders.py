@@ -47,10 +47,10 @@ def fill_placeholders(messages: Sequence[Message], values: Values) -> tuple[Mess
     """Return the messages with the placeholders of the system and the user filled."""
     if not values:
         return tuple(messages)
-    return tuple([
+    return tuple(
         _fill_message(message, values) if message.role in TEMPLATE_ROLES else message
         for message in messages
-    ])
+    )
 
 
 def find_placeholders(message: Message) -> list[str]:

@@ -305,7 +305,7 @@ class Pace:
             return None if is_alone else self._blocked_until - now
 
     def _list_buckets(self) -> None:
-        """List what limits the pace: nothing, while a server states no limit and refuses nothing."""
+        """List what limits the pace: nothing, until a server states a limit or refuses."""
         found = [] if self._found is None else [("requests", self._found)]
         self._buckets = [*self._spread.items(), *self._stated.items(), *found]
         self._counts_tokens = bool(self._given or self._stated)

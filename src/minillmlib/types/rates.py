@@ -185,9 +185,9 @@ class StatedLimit(Bucket):
 
 
 class FoundRate(Bucket):
-    """The rate of requests that a server takes which does not state it, from a refusal on.
+    """The rate of requests that a server takes which does not state it, from the first `cut` on.
 
-    `cut` it first. After a refusal the rate is a part of what it was, is back after `RECOVERY_SECS`, stays there
+    After a refusal the rate is a part of what it was, is back after `RECOVERY_SECS`, stays there
     for a while, and then grows faster and faster. If the server takes nothing at all, the pauses
     double, and the rate begins again at one request a second.
     """
