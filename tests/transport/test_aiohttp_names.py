@@ -25,6 +25,7 @@ from minillmlib.transport import aiohttp as engine
 # A method that is overridden or called, with its parameters; those after `*` go by keyword.
 METHODS = {
     ResponseHandler: {
+        "connection_made": ["transport"],
         "connection_lost": ["exc"],
         "abort": [],
         "is_connected": [],

@@ -9,7 +9,7 @@ import select
 import socket
 import time
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
 
+from minillmlib import locks
 from minillmlib.errors import (
     ConnectError,
     InvalidParameterError,
@@ -59,18 +60,6 @@ LARGE_BYTES = 1024 * 1024  # larger bodies are written in pieces, so that the lo
 MAX_HEADERS = 512
 
 CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
-
-
-_process_id = os.getpid()  # which takes a hundredth of a call to ask for
-
-
-def _note_fork() -> None:
-    global _process_id  # noqa: PLW0603 - of which there is one
-    _process_id = os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 
 class _RequestContext(msgspec.Struct):
@@ -118,7 +107,7 @@ class AiohttpTransport:
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(id(loop))
-        if pool is None or pool.process_id != _process_id or pool.session.closed:
+        if pool is None or pool.fork_count != locks.fork_count or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         proxy = None if request.proxy is None else _find_proxy(request)
@@ -259,6 +248,11 @@ class _Protocol(ResponseHandler):
     """
 
     response: "_AiohttpResponse | None" = None
+    has_input: Callable[[], object]  # whether the socket has some that the loop has not processed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.has_input = _input_test(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -272,7 +266,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(
         self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
     ) -> None:
-        self._process_id = _process_id
+        self._fork_count = locks.fork_count
         self._loop_end = loop_end
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
@@ -291,7 +285,8 @@ class _Connector(aiohttp.TCPConnector):
         context = _context.get()
         connection = await super().connect(req, traces, timeout)
         while not context.is_on_new_connection:
-            if _has_pending_input(connection):
+            protocol = connection.protocol
+            if isinstance(protocol, _Protocol) and protocol.has_input():
                 try:
                     await asyncio.sleep(0)  # lets the event loop process the input
                 except BaseException:
@@ -322,7 +317,9 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, *_: object) -> None:
         """Close what is open; aiohttp would log it. The loop is being collected, too."""
-        if self._process_id == _process_id:  # in a forked child, the connections are the parent's
+        if (
+            self._fork_count == locks.fork_count
+        ):  # in a forked child, the connections are the parent's
             self.abandon()
 
     @property
@@ -368,24 +365,23 @@ def _is_unusable(connection: "Connection") -> bool:
     )
 
 
-def _has_pending_input(connection: "Connection") -> bool:
-    """Whether the socket has input that the event loop has not processed."""
-    transport = connection.transport
-    if transport is None:
-        return False
+def _input_test(transport: asyncio.BaseTransport) -> Callable[[], object]:
+    """Return a function that says whether a socket has input. A closed one may have some."""
     sock = transport.get_extra_info("socket")
+    if sock is None:
+        return bool
+    if not hasattr(select, "poll"):  # Windows
+        return partial(_select_input, sock)
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return partial(poll.poll, 0)
+
+
+def _select_input(sock: socket.socket) -> bool:
     try:
-        return sock is None or _is_readable(sock.fileno())
+        return bool(select.select([sock.fileno()], (), (), 0)[0])
     except (OSError, ValueError):
         return True
-
-
-def _is_readable(descriptor: int) -> bool:
-    if not hasattr(select, "poll"):  # Windows; its select takes any descriptor
-        return bool(select.select([descriptor], (), (), 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class _Request(aiohttp.ClientRequest):
@@ -451,7 +447,7 @@ class _Pool:
     """A session that ends with the event loop it was made in."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.process_id = _process_id
+        self.fork_count = locks.fork_count
         self.loop = loop
         # Called when the loop is collected, before any destructor of what is collected with it.
         loop_end = weakref.finalize(loop, _do_nothing)
@@ -462,7 +458,7 @@ class _Pool:
 
     def abandon(self) -> None:
         """Close everything after the loop has ended."""
-        if self.process_id != _process_id:
+        if self.fork_count != locks.fork_count:
             return  # a forked child: the connections are the parent's
         for session in (self.session, self.single_use):
             connector = session.connector

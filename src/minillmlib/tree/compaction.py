@@ -41,7 +41,7 @@ async def compact_thread(
         tail -= 1
     tree, middle = Tree(), messages[head:tail]
     if not middle:
-        return tree, tree.append(NO_NODE, *messages)
+        return tree, tree.append(NO_NODE, messages)
     response = None
     note = OMITTED.format(count=len(middle))
     if generator is not None:
@@ -51,5 +51,5 @@ async def compact_thread(
         response = (await complete(prepare(prompt, generator, settings, stream=False))).response
         note = SUMMARIZED.format(count=len(middle), summary=response.text)
     summary = Message.user(without_placeholders(note))
-    leaf = tree.append(NO_NODE, *messages[:head], summary, response=response)
-    return tree, tree.append(leaf, *messages[tail:]) if tail < len(messages) else leaf
+    leaf = tree.append(NO_NODE, (*messages[:head], summary), response)
+    return tree, tree.append(leaf, messages[tail:]) if tail < len(messages) else leaf

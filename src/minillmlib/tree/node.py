@@ -332,12 +332,12 @@ class ChatNode:
         if isinstance(params, TypedParameters) and not response.tool_calls:
             parsed = params.result_type.parse(response.content)
             return ParsedNode(
-                self._tree, self._tree.append(self._index, message, response=response), parsed
+                self._tree, self._tree.append(self._index, (message,), response), parsed
             )
-        return self._at(self._tree.append(self._index, message, response=response))
+        return self._at(self._tree.append(self._index, (message,), response))
 
     def _add(self, message: Message) -> Self:
-        return self._at(self._tree.append(self._index, message))
+        return self._at(self._tree.append(self._index, (message,)))
 
     def graft(self, other: "ChatNode") -> Self:
         """Add a copy of a node, with all below it, as a child of this one; return the copy.
@@ -945,7 +945,7 @@ class ChatNode:
             nonlocal parent, unsaved
             response = completed.response
             answer = response.to_assistant_message()
-            index = tree.append(parent, *unsaved, answer, response=response)
+            index = tree.append(parent, (*unsaved, answer), response)
             if unsaved:
                 parent, unsaved = tree.store.parents[index], ()
             if cache is not None and completed.prefix is not None:

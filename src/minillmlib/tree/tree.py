@@ -562,7 +562,7 @@ class Tree:
         return self.store
 
     def append(
-        self, parent: int, *messages: Message, response: CompletionResponse | None = None
+        self, parent: int, messages: Sequence[Message], response: CompletionResponse | None = None
     ) -> int:
         """Append a chain of messages below `parent` and return the index of the last. O(1) each.
 
