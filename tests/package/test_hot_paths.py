@@ -160,7 +160,7 @@ def test_the_memory_of_an_answer_that_is_kept(wire, size):
 @pytest.mark.parametrize(
     ("prompt", "item", "steps"),
     [
-        (ChatNode.root("s").add_user("Row {n}"), {"n": 1}, 1730),
+        (ChatNode.root("s").add_user("Row {n}"), {"n": 1}, 1731),
         (ChatNode.root("s"), "Row 1", 1293),
     ],
 )
