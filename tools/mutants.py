@@ -146,15 +146,16 @@ def mutants(seed: int) -> Iterator[Mutant]:
     yield from (mutant for site in every if (mutant := mutant_of(*site)))
 
 
-def run_tests(tree: Path, *options: str, **environment: str) -> tuple[int, str]:
+def run_tests(
+    tree: Path, *options: str, max_secs: float | None = None, calls: str = ""
+) -> tuple[int, str]:
     """Return how pytest ends in a tree, and the first test that fails."""
     command = [sys.executable, "-m", "pytest", "-qrfE", *options]
     path = os.pathsep.join([str(tree / "src"), str(tree / "tools")])
     try:
         done = subprocess.run(  # noqa: S603
-            command, cwd=tree, env=os.environ | environment | {"PYTHONPATH": path},
-            capture_output=True, text=True, check=False,
-            timeout=MAX_SECS if "-x" in options else None,
+            command, cwd=tree, env=os.environ | {"PYTHONPATH": path, FOLDER: calls},
+            capture_output=True, text=True, check=False, timeout=max_secs,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return 0, ""
@@ -162,7 +163,9 @@ def run_tests(tree: Path, *options: str, **environment: str) -> tuple[int, str]:
     return done.returncode, failed[1] if failed else ""
 
 
-def verdict(mutant: Mutant, tree: Path, plain: Path, known: Calls) -> tuple[str, str]:
+def verdict(
+    mutant: Mutant, tree: Path, plain: Path, known: Calls, max_secs: float
+) -> tuple[str, str]:
     """Return what kills a mutant, "quick" or "long" tests or nothing, and the first such test."""
     file, function = mutant.place
     room = Path(file).parts[2].removesuffix(".py")
@@ -183,10 +186,11 @@ def verdict(mutant: Mutant, tree: Path, plain: Path, known: Calls) -> tuple[str,
             names = [test for name in some for test in files.get(name, [name])]
             (tree / "names").write_text("\n".join(names), encoding="utf-8")
             marked = "long" if how == "long" else "not long"
-            code, killer = run_tests(tree, "-x", "-m", marked, "@names")
+            code, killer = run_tests(tree, "-x", "-m", marked, "@names", max_secs=max_secs)
             if code in {0, 5}:  # none fails, none is chosen
                 continue
-            if killer in known or "::" not in killer or not run_tests(plain, "-x", killer)[0]:
+            is_sound = killer in known or "::" not in killer
+            if is_sound or not run_tests(plain, "-x", killer, max_secs=max_secs)[0]:
                 return how, killer
     finally:
         shutil.copy(plain / file, tree / file)
@@ -205,6 +209,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
+        "--max-secs", type=float, default=MAX_SECS, help="for the tests that one break meets"
+    )
+    parser.add_argument(
         "--map", type=Path, help="a folder for what the tests call, to use it again"
     )
     options = parser.parse_args()
@@ -217,7 +224,7 @@ def main() -> None:
         if not kept.exists():
             kept.mkdir()
             spread = ("-n", str(options.workers), "--dist", "loadfile", "-p", "calls_of_tests")
-            run_tests(plain, *spread, "-m", "not long", **{FOLDER: str(kept)})
+            run_tests(plain, *spread, "-m", "not long", calls=str(kept))
         known = Calls()
         for part in kept.iterdir():
             known |= pickle.loads(part.read_bytes())  # noqa: S301
@@ -228,7 +235,7 @@ def main() -> None:
         def judge(mutant: Mutant) -> str:
             tree = free.get()
             try:
-                how, killer = verdict(mutant, tree, plain, known)
+                how, killer = verdict(mutant, tree, plain, known, options.max_secs)
             finally:
                 free.put(tree)
             place = f"{mutant.place[0]}:{mutant.line}"

@@ -338,6 +338,14 @@ def test_chat_with_a_piped_output_keeps_the_prompt_out_of_it(service):
         assert terminal.process.stdout.read() == b"It is Paris.\n"
 
 
+def test_a_chat_goes_to_any_number_of_its_tree_and_to_no_other(service):
+    given = "one\n" + "".join(f"/goto {number}\n" for number in (1, 2, 3, "0" * 40, "4" * 40))
+    _, _, err = run(service, "chat", given=given.encode())
+    went = re.findall(r"(?m)^After (\d+), (\w+): ", err)
+    assert went == [("1", "system"), ("2", "user"), ("3", "assistant")], err
+    assert err.count("no number and no id") == 2
+
+
 def test_chat_reads_messages_line_by_line_when_piped(service):
     code, out, err = run(service, "chat", "first", given=b"fail\n\nthird\r\nfourth")
     assert (code, out) == (0, "It is Paris.\n" * 3)
@@ -349,6 +357,25 @@ def test_chat_reads_messages_line_by_line_when_piped(service):
 def test_chat_answers_its_first_message_without_any_input(service):
     assert run(service, "chat", "first", "-s", "Be kind.") == (0, "It is Paris.\n", "")
     assert service.said()[0] == ("system", "Be kind.")
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [([], {"out.jsonl", "out.jsonl.journal"}), (["--no-journal"], {"out.jsonl"})],
+)
+def test_run_keeps_a_journal_unless_told_not_to(service, tmp_path, monkeypatch, options, files):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("a\n")
+    assert run(service, "run", "in.txt", "-o", "out.jsonl", *options)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"in.txt", *files}
+
+
+def test_run_writes_its_output_over_nothing_but_a_file(service, tmp_path):
+    (tmp_path / "in.txt").write_text("a\n")
+    code, _, err = run(service, "run", str(tmp_path / "in.txt"), "-o", str(tmp_path), "--force")
+    assert code != 0
+    assert "is no regular file" in err
+    assert service.bodies == []
 
 
 # without a model, without extras, without a command

@@ -70,6 +70,14 @@ def test_a_byte_order_mark_before_json_lines_is_skipped(opens_a_file, tmp_path):
     assert (done.stdout, done.stderr) == ('{"n": 1}\n{"n": true}\n[1, 2]\n', "")
 
 
+@pytest.mark.parametrize(("name", "problem"), [("", "directory"), ("nothing", "not exist")])
+def test_what_is_no_file_is_refused_as_an_argument(name, problem, tmp_path):
+    done = run("{}", tmp_path / name)
+    assert (done.stdout, done.returncode) == ("", 2)
+    assert "FILE" in done.stderr
+    assert problem in " ".join(done.stderr.replace("│", "").split())
+
+
 def test_a_line_without_json_is_named_and_the_others_are_written():
     done = run('{"n": 1}\n{"n": 2}\nI cannot do that.\n{"n": 3}\n')
     assert done.stdout == '{"n": 1}\n{"n": 2}\n{"n": 3}\n'

@@ -108,6 +108,22 @@ def test_the_page_sums_up_what_was_asked_and_what_came_of_it(journal):
     assert "p50 1 s, p90 8 s" in page
 
 
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [("0.25", "$0.25"), ("1234.56789", "$1234.5679"), ("0.0000123456", "$0.00001235"),
+     ("0.0010004", "$0.001"), ("0.0012349", "$0.001235"), ("12", "$12")],
+)  # fmt: skip
+def test_a_cost_is_shown_with_four_places_and_four_digits_at_least(cost, shown, journal):
+    outcome = CostOutcome.resolved(Decimal(cost), Usage(uncached_input_tokens=1))
+    path = journal(SentRecord(key="a"), done("a", attempt(0, 1, cost=outcome)))
+    assert facts_of(path)["cost"] == shown
+
+
+def test_the_latency_is_told_in_percentiles_up_to_the_longest(journal):
+    page = run_report(journal(*(done(str(n), attempt(n, n)) for n in range(1, 201))))
+    assert "p50 100 s, p90 180 s, p95 190 s, p99 198 s, max 200 s" in page
+
+
 def test_an_item_counts_as_it_ended_last(journal):
     path = journal(
         SentRecord(key="a"), failed("a", attempt(0, 1, 500, "ServerError")),

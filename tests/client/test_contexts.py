@@ -81,6 +81,10 @@ async def by_chat(context, params):
     await ChatNode.root("s").chat_tracked("u", context, params)
 
 
+async def by_a_chat_in_pieces(context, params):
+    await ChatNode.root("s").chat_streaming_tracked("u", context, params).collect()
+
+
 async def by_a_loop(context, params):
     async with NODE.complete_streaming_tracked(context, params) as stream:
         async for _ in stream:
@@ -92,7 +96,9 @@ async def by_collect(context, params):
 
 
 DOORS = pytest.mark.parametrize(
-    "door", [by_complete, by_chat, by_a_loop, by_collect], ids=lambda door: door.__name__
+    "door",
+    [by_complete, by_chat, by_a_chat_in_pieces, by_a_loop, by_collect],
+    ids=lambda door: door.__name__,
 )
 
 # The ways out.

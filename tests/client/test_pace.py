@@ -174,6 +174,14 @@ def test_a_limit_that_drops_in_the_middle_is_obeyed(is_told):
     assert server.refused_after(110) <= 40
 
 
+def test_a_server_that_counts_by_the_second_costs_one_pause_and_no_rate():
+    server = LimitedServer(600, at_once=10, headers=stated("requests", 600, 500))
+    run_against(server, 40, width=12)
+    assert len(server.refused) == 2, "of the twelve that went at once"
+    assert server.taken[10][0] == pytest.approx(1, abs=0.1)
+    assert server.taken_after(1) >= 0.95 * 600
+
+
 def test_before_the_first_answer_only_some_are_sent():
     server = LimitedServer(6000, at_once=100)
 
@@ -530,6 +538,19 @@ def test_who_was_refused_comes_before_those_who_never_went():
     assert said == [b"0", b"0", b"1", b"2", b"3"]
 
 
+def test_who_was_refused_three_times_lets_the_others_go_first():
+    server = Server([*[status(429, message="slow down")] * 3, *[ANSWER] * 4])
+    pace = Pace(requests_per_minute=60)
+
+    async def run():
+        root, generator, settings = ChatNode.root(), server.generator(), asked(pace=pace)
+        await asyncio.gather(*(root.chat(str(n), generator, settings) for n in range(4)))
+
+    run_virtually(run())
+    said = [request.body.split(b'"content":"')[1][:1] for request in server.requests]
+    assert said == [b"0", b"0", b"0", b"1", b"2", b"3", b"0"]
+
+
 def test_a_used_up_quota_is_final():
     server = Server([status(429, code="insufficient_quota", message="You exceeded your quota")])
     error = run_virtually(tried(server, asked(pace=Pace()), streamed=False))
@@ -640,13 +661,17 @@ def test_a_request_that_is_refused_while_others_are_answered_fails_at_last():
     """Not the rate, then: some servers call other things a 429."""
 
     class Server:
-        refused = 0
+        refused = refused_after_answers = 0
+        has_answered = False
 
         async def send(self, request):
             if b"bad" in request.body:
                 self.refused += 1
+                self.refused_after_answers += self.has_answered
+                self.has_answered = False
                 reply = ScriptedReply.json({"error": {"message": "no"}}, status=429)
             else:
+                self.has_answered = True
                 reply = ScriptedReply.json({"choices": [{"message": {"content": "ok"}}]})
             return await ScriptedTransport([reply]).send(request)
 
@@ -655,12 +680,14 @@ def test_a_request_that_is_refused_while_others_are_answered_fails_at_last():
     async def ask() -> None:
         generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(server)
         params = NodeCompletionParameters(pace=Pace(), retry=0)
+        await ChatNode.root("s").chat("good", generator, params)
         bad = asyncio.ensure_future(ChatNode.root("s").chat("bad", generator, params))
         while not bad.done():
-            await ChatNode.root("s").chat("good", generator, params)
             await asyncio.sleep(0.5)
+            await ChatNode.root("s").chat("good", generator, params)
         with pytest.raises(RateLimitError):
             await bad
 
     run_virtually(ask())
-    assert 5 < server.refused < 30
+    assert server.refused_after_answers == 6
+    assert server.refused < 30

@@ -183,3 +183,40 @@ def test_answers_without_a_limit_are_remembered_for_the_first_that_states_one():
     pace.settle(admit(pace), 0.1, limits, is_answer=True)
     assert admit(pace, 0.1) is not None
     assert admit(pace, 0.1) is None
+
+
+def come_at(*moments):
+    """Requests that are answered at once."""
+    return [(moment, 10, "answered", 0.0, None) for moment in moments]
+
+
+def test_with_grants_a_request_goes_at_a_time_that_was_granted_and_no_earlier():
+    pace = Pace()
+    pace.use_grants()
+    for start, interval, number in ((10.0, 5.0, 2), (40.0, 0.5, 3), (60.0, 0.0, 2)):
+        pace.grant(number, start, interval)
+    trial = Trial(pace).play(come_at(*[0.0] * 7))
+    assert [moment for moment, _ in trial.went] == [10.0, 15.0, 40.0, 40.5, 41.0, 60.0, 60.0]
+
+
+def test_a_grant_that_nobody_used_is_lost_but_for_a_quarter_of_a_second():
+    pace = Pace()
+    pace.use_grants()
+    pace.grant(100, 0.0, 0.125)
+    trial = Trial(pace).play(come_at(*[5.0] * 5))
+    assert [moment for moment, _ in trial.went] == [5.0, 5.0, 5.125, 5.25, 5.375]
+
+
+def test_without_a_grant_nobody_goes_and_the_shortfall_is_the_line():
+    pace = Pace()
+    pace.use_grants()
+    for number in range(3):
+        pace.join(pace.new_request())
+        assert pace.shortfall == number + 1
+    assert pace.serve(100.0) == math.inf
+    pace.grant(2, 100.0, 1.0)
+    assert pace.shortfall == 1
+    assert pace.serve(100.0) == 1.0
+    assert (pace.waiting, pace.shortfall) == (2, 1)
+    assert pace.serve(101.0) == math.inf
+    assert (pace.waiting, pace.shortfall) == (1, 1)

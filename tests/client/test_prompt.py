@@ -173,6 +173,16 @@ async def test_a_stream_that_goes_on_as_it_began_loses_nothing():
     assert "".join([chunk.delta async for chunk in stream]) == "[[1],[2]]"
 
 
+@pytest.mark.parametrize("answer", ['{"a": 1}', 'a": 1}'])
+async def test_two_characters_are_enough_to_know_a_beginning_again(answer):
+    begin = NodeCompletionParameters(force_prepend='{"')
+    whole = await ChatNode.root("s").chat("u", scripted(said(answer)), begin)
+    for size in (1, 2, 3, 100):
+        pieces = [answer[i : i + size] for i in range(0, len(answer), size)]
+        stream = ChatNode.root("s").chat_streaming("u", scripted(streamed(*pieces)), begin)
+        assert (await stream.collect()).text == whole.text == '{"a": 1}'
+
+
 async def test_text_held_back_is_not_lost_when_the_stream_ends_or_breaks():
     for cut, partial in [
         ("Plan", "Plan"),

@@ -204,6 +204,18 @@ def test_two_retries_are_made_where_the_settings_do_not_say():
     assert outcomes(error.attempts) == "denied denied denied"
 
 
+@pytest.mark.parametrize("number", [400, 401, 404, 409, 413, 422, 429, 499, 503, 529])
+def test_a_status_that_comes_before_any_work_is_a_denial(number):
+    error = run_virtually(tried(Server([status(number)]), asked(retry=0), streamed=False))
+    assert outcomes(error.attempts) == "denied"
+
+
+@pytest.mark.parametrize("number", [408, 424, 500, 502, 504, 599])
+def test_a_status_that_may_come_after_some_work_is_a_failure(number):
+    error = run_virtually(tried(Server([status(number)]), asked(retry=0), streamed=False))
+    assert outcomes(error.attempts) == "failed"
+
+
 ASCTIME = "Tue Nov 14 22:13:29 2023"  # RFC 9110, 5.6.7: obsolete, and to be read all the same
 
 
@@ -236,6 +248,15 @@ def test_counts_that_came_with_a_failure_are_its_cost(streamed):
     response = run_virtually(tried(Server([costly, ANSWER]), asked(retry=1), streamed=streamed))
     assert [a.cost.resolution for a in response.attempts] == [CostResolution.RESOLVED] * 2
     assert [a.cost.cost * 10**6 for a in response.attempts] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    "counts", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 3}, {}]
+)
+def test_counts_of_a_failure_that_cannot_be_the_bill_leave_its_cost_unknown(counts):
+    body = json.dumps({"error": {"message": "x"}, "usage": counts}).encode()
+    error = run_virtually(tried(Server([status(500, body=body)]), asked(retry=0), streamed=False))
+    assert error.attempts[0].cost.is_unknown
 
 
 def test_final_counts_of_a_stream_that_breaks_are_its_cost():

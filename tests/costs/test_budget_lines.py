@@ -243,6 +243,16 @@ def test_requests_that_cost_nothing_are_not_in_progress_for_ever():
         budget.reserve(CostEstimate(ceiling=Decimal(2)))
 
 
+def test_what_was_paid_elsewhere_is_no_request_in_progress():
+    parent = Budget(2)
+    budget = parent.child(1)
+    budget.charge(Decimal("0.5"))
+    for each, spent in ((budget, "0.5"), (parent, "0.5")):
+        assert each.spent == Decimal(spent)
+        with pytest.raises(BudgetExceededError, match="set aside for 0 requests"):
+            each.reserve(CostEstimate(ceiling=Decimal(2)))
+
+
 def test_an_unknown_cost_counts_whole_and_ends_the_wait_of_those_who_cannot_fit_then():
     async def main():
         first = asyncio.create_task(asked(server, budget, timeout_secs=2))

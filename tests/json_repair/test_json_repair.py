@@ -92,6 +92,21 @@ def test_what_stands_for_a_colon_is_told(colon):
     assert [change.kind for change in found.changes] == [Kind.MISSING_COLON]
 
 
+@pytest.mark.parametrize(
+    ("text", "value", "kinds"),
+    [
+        ('{"b": 1, "a: 2"}', {"b": 1, "a": "2"}, [Kind.MISSING_QUOTE]),
+        ('{"b": 1, "a"}', {"b": 1}, [Kind.JUNK]),
+        ('{"b": ["x"], "a"}', {"b": ["x", "a"]}, [Kind.WRONG_BRACKET, Kind.MISSING_BRACKET]),
+    ],
+)
+def test_what_becomes_of_a_key_without_a_value_is_told_at_its_end(text, value, kinds):
+    found = repair(text)
+    assert found.value == value
+    assert [change.kind for change in found.changes] == kinds
+    assert {change.position for change in found.changes} == {text.index("}")}
+
+
 def test_a_list_without_a_key_is_left_out_and_told():
     found = repair('{"a": 1, [2]}')
     assert found.value == {"a": 1}
@@ -108,6 +123,13 @@ def test_guesses_around_and_in_a_block_with_a_single_value_are_told():
         (text.index("'x'"), Kind.OTHER_QUOTES),
         (text.rindex("```"), Kind.FENCE),
     ]
+
+
+@pytest.mark.parametrize("rest", ["x", "X", "XX", "end.", "5", "ünd", "'"])
+def test_brackets_before_more_words_end_no_string_also_before_a_fence(rest):
+    for end in ("", "```", "\n```"):
+        assert loads('{"a": "b}' + rest + end) == {"a": "b}" + rest + end}
+        assert loads('{"a": "b' + rest + "}" + end) == {"a": "b" + rest}
 
 
 def test_a_key_that_comes_again_is_told_and_its_last_value_counts():

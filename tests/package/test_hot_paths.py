@@ -211,7 +211,7 @@ def steps_of_chunk(wire: str, reply_of) -> float:
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 433), ("anthropic", 336), ("responses", 345)]
+    ("wire", "steps"), [("openai", 214), ("anthropic", 214), ("responses", 188)]
 )
 def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
     at_once = steps_of_chunk(wire, lambda events: ScriptedReply.events(b"".join(events)))
@@ -219,7 +219,7 @@ def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 863), ("anthropic", 766), ("responses", 820)]
+    ("wire", "steps"), [("openai", 860), ("anthropic", 766), ("responses", 820)]
 )
 def test_a_chunk_of_a_stream_that_is_waited_for(wire, steps):
     assert steps_of_chunk(wire, lambda events: ScriptedReply.events(*events)) <= MOST * steps

@@ -53,6 +53,22 @@ def test_the_state_of_a_batch(name, word, has_ended, files):
     assert status.created_at is not None
 
 
+@pytest.mark.parametrize(
+    ("counts", "total"), [(None, None), ({}, None), ({"total": 0}, None), ({"total": 3}, 3)]
+)
+def test_a_batch_of_openrouter_that_does_not_count_its_rows_may_have_any_number(counts, total):
+    raw = json.loads((BATCHES / "openrouter_completed.json").read_bytes())
+    assert OPENROUTER.parse_status(raw | {"request_counts": counts}).total == total
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/MAX", "/XX/", "/MAX/v1//", "/v1/x"])
+@pytest.mark.parametrize("provider", [OpenAiProvider(), AnthropicProvider(), OpenRouterProvider()])
+def test_batches_are_below_the_same_base_as_calls(provider, path):
+    base = f"https://batches.example{path}"
+    below = provider.endpoint_url(base).removesuffix("/chat/completions")
+    assert provider.batches.batches_url(base) == f"{below}/batches"
+
+
 def test_a_refused_file_names_its_lines():
     status = status_of("openai_failed_validation")
     assert "line 2: This line is not parseable" in status.problem

@@ -142,3 +142,37 @@ def test_a_long_conversation_is_sent_with_its_last_four_marks_whatever_was_sent_
 def test_a_lifetime_is_one_of_two():
     with pytest.raises(InvalidParameterError, match="cache_ttl"):
         message("user", "a", "2h")
+
+
+@pytest.mark.parametrize(
+    ("minimum", "models"),
+    [
+        (512, ["opus-5", "fable-5", "mythos-5", "opus-5-5", "sonnet-5.5", "haiku-5.5"]),
+        (1024, ["opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5-20250929", "sonnet-4-20250514",
+                "opus-4.1", "opus-4-20250514", "3-7-sonnet-20250219", "3.7-sonnet"]),
+        (2048, ["opus-4-7", "3-5-haiku-20241022"]),
+        (4096, ["opus-4-6", "opus-4-5-20251101", "haiku-4.5"]),
+        (None, ["sonnet-2-7", "opus-6", "mythos-preview"]),
+    ],
+)  # fmt: skip
+def test_a_plan_knows_the_shortest_prefix_that_a_claude_caches(minimum, models):
+    node = ChatNode.root("s").cache_breakpoint()
+    for model in models:
+        plan = node.cache_plan(GeneratorInfo.anthropic(f"claude-{model}"))
+        assert plan.min_tokens == minimum, model
+
+
+def test_a_plan_counts_what_the_marks_reach_from_the_least_on():
+    claude = GeneratorInfo.anthropic("claude-sonnet-4-5")
+    node = ChatNode.root("w" * 8000).cache_breakpoint()
+    reached = node.cache_plan(claude).breakpoints[0].tokens
+    assert 1024 < reached < 4096
+    assert node.cache_plan(claude).cached_tokens == reached
+    further = node.add_user("w" * 8000).cache_breakpoint().add_assistant("w" * 8000)
+    first, second = further.cache_plan(claude).breakpoints
+    assert first.tokens == reached < second.tokens
+    assert further.cache_plan(claude).cached_tokens == second.tokens
+    assert node.cache_plan(GeneratorInfo.anthropic("claude-haiku-4-5")).cached_tokens == 0
+    openai = node.cache_plan(GeneratorInfo.openai("gpt-4o"))
+    assert openai.cached_tokens == openai.prompt_tokens > 0
+    assert ChatNode.root("w").cache_plan(GeneratorInfo.openai("gpt-4o")).cached_tokens == 0

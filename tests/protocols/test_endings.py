@@ -476,6 +476,15 @@ def test_values_that_each_chunk_repeats_take_no_more_room():
     assert streamed(generator.replace(limits=limits)).response.extra["citations"] == ["u" * 1000]
 
 
+def test_fields_of_thoughts_that_each_piece_repeats_take_no_more_room():
+    details = [{"type": "reasoning.text", "index": 0, "text": "a", "format": "f" * 1000}]
+    each = [chunk(content="a", reasoning_details=details) for _ in range(100)]
+    generator = custom(events(*each, chunk("stop")))
+    limits = minillmlib.Limits(text_chars=5_000)
+    (block,) = streamed(generator.replace(limits=limits)).response.reasoning_blocks
+    assert (block.fields["text"], block.fields["format"]) == ("a" * 100, "f" * 1000)
+
+
 @UNTIMED
 @given(st.sampled_from(["choices", "delta", "message"]), st.text(min_size=1), st.integers(1, 9))
 def test_an_unknown_key_is_never_dropped(place, key, value):

@@ -83,6 +83,12 @@ def test_an_error_inside_a_success_is_known_by_its_own_code(code, number):
     assert type(failure(body, 200)).__name__ == kind
 
 
+@pytest.mark.parametrize("more", ["", ",{}", ",1", ',{"error":null}', ',{"error":{"code":503}}'])
+def test_a_list_in_a_success_is_the_error_that_it_begins_with(more):
+    body = '[{"error":{"message":"x","code":429}}' + more + "]"
+    assert type(failure(body, 200)).__name__ == "RateLimitError"
+
+
 @pytest.mark.parametrize(
     ("status", "error", "kind"),
     [
@@ -136,7 +142,7 @@ def test_the_wait_may_be_a_date():
     "body",
     ["", " \n", "null", "[]", "{}", '{"choices":null}', '{"choices":[]}', "3", '"text"',
      '{"choices":[{}]}', '{"choices":[{"message":3}]}', '{"choices":{"a":1}}', "<html></html>",
-     "[" * 100_000, '{"choices":[{"message":{"content":3}}]}', "\xff\xfe", "{" * 1000],
+     '[{},{"error":{"code":429}}]', "[" * 100_000, '{"choices":[{"message":{"content":3}}]}', "\xff\xfe", "{" * 1000],
 )  # fmt: skip
 @pytest.mark.parametrize("claude", [False, True], ids=["chat completions", "messages"])
 def test_a_success_that_is_no_completion_is_malformed(body, claude):

@@ -593,7 +593,9 @@ def test_a_prefix_can_be_written_to_the_cache_before_it_is_used():
 
 
 def test_an_image_that_is_none_is_an_error():
-    for result in ("not base64!", 3, "AAAA"):
+    image = ImagePart.from_bytes(PNG).base64
+    assert len(whole(output=[{"type": "image_generation_call", "result": image}]).media) == 1
+    for result in ("not base64!", 3, "AAAA", f"!{image}", f"{image[:8]} {image[8:]}", image + "\n"):
         with pytest.raises(MalformedResponseError):
             whole(output=[{"type": "image_generation_call", "result": result}])
     assert whole(output=[{"type": "image_generation_call", "result": None}]).media == ()

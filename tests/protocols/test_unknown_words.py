@@ -1048,6 +1048,7 @@ NOT_FED = {
     "streaming.accumulator._OWN_CODE": OUR_FIELDS,
     "streaming.accumulator._RULES": OUR_FIELDS,
     "streaming.framing._BLANK": "white space",
+    "streaming.sse._PLAIN_START": "a miss is decoded by lines, and fed through `_decode_field`",
     "streaming.surrogates._ESCAPE": "halves of characters, which any text may hold",
     "streaming.surrogates._JOINED": OUR_FIELDS,
     "streaming.surrogates._PRIVATE": "halves of characters, which any text may hold",

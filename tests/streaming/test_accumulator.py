@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typed_wires import Chat, Claude
 
 import minillmlib
@@ -21,7 +23,7 @@ from minillmlib import (
     ToolCallDelta,
     Usage,
 )
-from minillmlib.streaming.accumulator import ResponseAccumulator, chunk_of, whole_response
+from minillmlib.streaming.accumulator import ResponseAccumulator, chunk_of, is_plain, whole_response
 
 A, B = (TokenLogprob(token=token, logprob=-0.5) for token in "ab")
 IMAGE = ImagePart(url="https://a.example/1.png")
@@ -70,6 +72,28 @@ def test_a_field_of_a_chunk_is_the_responses_streamed_and_whole_and_of_the_chunk
     for response in (accumulator.response(), whole_response([chunk], None)):
         assert getattr(response, field) == expected
         assert getattr(chunk_of(response), field) == sent
+
+
+@pytest.mark.parametrize("field", sorted({*SHARED, "is_end"} - {"raw_finish_reason"}))
+def test_a_chunk_is_plain_if_it_says_nothing_but_its_text_and_whose_it_is(field):
+    value = True if field == "is_end" else VALUES[field][0]
+    chunk = msgspec.structs.replace(StreamChunk(delta="w"), **{field: value})
+    assert is_plain(chunk) == (field in ("id", "model"))
+
+
+CHUNKS = st.builds(StreamChunk, delta=st.sampled_from(["a", "\u00e9", "bc"]),
+                   id=st.sampled_from(["", "1", "2"]), model=st.sampled_from(["", "m", "n"]))  # fmt: skip
+
+
+@given(st.lists(CHUNKS, max_size=9), st.integers(0, 9))
+def test_chunks_of_text_are_added_together_as_one_by_one(chunks, count):
+    one_by_one, together = ResponseAccumulator(), ResponseAccumulator()
+    for chunk in chunks:
+        one_by_one.add(chunk)
+    assert together.add_texts(chunks[:count], 99)
+    assert together.add_texts(chunks[count:], 99)
+    assert together.response() == one_by_one.response()
+    assert together.memory_bytes == one_by_one.memory_bytes
 
 
 def test_a_field_that_comes_in_two_chunks_is_added_up():

@@ -91,6 +91,24 @@ def test_a_text_in_many_pieces_is_joined_and_counts_its_characters_only():
     assert node.text == "".join(words)
 
 
+@pytest.mark.parametrize("is_burst", [True, False])
+def test_text_beyond_the_limit_is_not_given_nor_added_twice(is_burst):
+    events = [b'data: {"choices":[{"delta":{"content":"tick "}}]}\n\n'] * 9 + [END]
+    reply = ScriptedReply.events(*([b"".join(events)] if is_burst else events))
+    generator = scripted(reply).replace(limits=Limits(text_chars=22))
+    texts = []
+
+    async def read() -> None:
+        async with ChatNode.root("s").chat_streaming("u", generator, ONCE) as stream:
+            async for chunk in stream:
+                texts.append(chunk.delta)
+
+    with pytest.raises(LimitExceededError, match="text_chars") as caught:
+        run(read())
+    assert texts == ["tick "] * 4
+    assert caught.value.partial == "tick " * 5
+
+
 PIECES = ['{"a": [', *(f'"{n} {{",' for n in range(3000)), '"]"]}']
 
 

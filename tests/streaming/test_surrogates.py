@@ -95,6 +95,25 @@ def test_arguments_of_calls_that_come_by_turns_are_joined_each():
     assert [call.arguments_json() for call in node.tool_calls] == [{"a": GRIN}, {"b": "\U0001f389"}]
 
 
+def test_a_half_at_the_very_end_of_arguments_or_thoughts_is_one_replacement():
+    function = {"name": "f", "arguments": "{}\ud83d"}
+    node = chat({"tool_calls": [{"index": 0, "id": "c", "function": function}]})
+    assert [call.arguments for call in node.tool_calls] == ["{}\ufffd"]
+    thoughts = {"type": "thinking", "thinking": "", "signature": ""}
+    last = {"type": "thinking_delta", "thinking": "hm \ud83d"}
+    node = claude(
+        {"type": "content_block_start", "index": 0, "content_block": thoughts},
+        {"type": "content_block_delta", "index": 0, "delta": last},
+        {
+            "type": "content_block_start",
+            "index": 1,
+            "content_block": {"type": "text", "text": "ok"},
+        },
+    )
+    (sealed,) = node.response.reasoning_blocks
+    assert (node.text, sealed.fields["thinking"]) == ("ok", "hm \ufffd")
+
+
 def test_what_a_call_holds_besides_stays_with_it():
     extra = {"extra_content": {"google": {"thought_signature": "s\ud83d"}}}
     function = {"name": "f", "arguments": '{"a": "\ud83d'}

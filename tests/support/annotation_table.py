@@ -32,6 +32,8 @@ import pydantic.dataclasses
 import typing_extensions
 
 T = TypeVar("T")
+Bound = TypeVar("Bound", bound=int)
+OneOf = TypeVar("OneOf", int, bool)
 UserId = NewType("UserId", int)
 Small = NewType("Small", Annotated[int, at.Le(9)])
 Names = typing_extensions.TypeAliasType("Names", list[Annotated[str, at.MinLen(1)]])
@@ -63,6 +65,11 @@ class Trip:
 class PlaceDict(TypedDict):
     lat: Annotated[float, at.Interval(ge=-90, le=90)]
     name: NotRequired[str]
+
+
+class Marked(TypedDict):
+    fixed: typing_extensions.ReadOnly[int]
+    loose: NotRequired[typing_extensions.ReadOnly[int]]
 
 
 class PlaceStruct(msgspec.Struct):
@@ -289,7 +296,16 @@ TABLE = [
     Row(Annotated[str, "a name", typing_extensions.Doc("a city's name")], ("a city's name",),
         (('"x"', "x"),), ("1",)),
     Row(pydantic.PositiveInt, ("exclusiveMinimum",), (("1", 1),), ("0",)),
+    Row(Marked, ("integer", "fixed", "loose"), (('{"fixed": 1}', {"fixed": 1}),
+        ('{"fixed": 1, "loose": "2"}', {"fixed": 1, "loose": 2})), ("{}", '{"fixed": "x"}')),
+    Row(T, (), (("1", 1), ('"x"', "x"), ("[null]", [None]))),
+    Row(Bound, ("integer",), (("1", 1),), ("null", '"x"')),
+    Row(OneOf, ("integer", "boolean"), (("1", 1), ("true", True)), ("null", '"x"')),
     Row(pydantic.conlist(int, min_length=1), ("minItems",), (("[1]", [1]),), ("[]",)),
+    Row(Annotated[list[Place], at.Len(1, 2)], ("minItems", "maxItems"),
+        ((f"[{PLACE}]", [OSLO]),), ("[]", f"[{PLACE}, {PLACE}, {PLACE}]")),
+    Row(Annotated[dict[str, Place], at.Len(1, 2)], ('"minProperties": 1', '"maxProperties": 2'),
+        ((f'{{"a": {PLACE}}}', {"a": OSLO}),), ("{}", f'{{"a": {PLACE}, "b": {PLACE}, "c": {PLACE}}}')),
     Row(Annotated[pydantic.PositiveInt, at.Le(9)], ("exclusiveMinimum", "maximum"), (("9", 9),), ("0", "10")),
     Row(decimal.Decimal, ("decimal",), (("0.10000000000000000001", decimal.Decimal("0.10000000000000000001")),
         ('"1.5"', decimal.Decimal("1.5"))), ('"x"',)),

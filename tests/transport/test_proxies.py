@@ -243,7 +243,10 @@ async def test_a_proxy_of_the_callers_own_client_that_wants_a_password_says_so(u
     assert not caught.value.was_sent
 
 
-@pytest.mark.parametrize(("status", "is_retryable"), [("403 Forbidden", False), ("503 Busy", True)])
+@pytest.mark.parametrize(
+    ("status", "is_retryable"),
+    [("403 Forbidden", False), ("499 Closed", False), ("500 Broken", True), ("503 Busy", True)],
+)
 async def test_a_tunnel_that_is_refused_was_not_sent(through, status, is_retryable):
     async with proxied(refusal=status) as (proxy, _):
         generator = at("https://llm.example.test/v1").with_proxy(proxy.origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,22 @@ def test_saving_onto_the_own_journal_keeps_what_others_wrote_there(root, path):
     assert root.find(theirs.id).text == "theirs"
     later = other.add_user("later")
     assert later.id in loaded_ids(path)
+
+
+def test_each_change_is_written_once(root, path):
+    def records_of(change: Callable[[], object]) -> int:
+        before = path.read_bytes()
+        change()
+        assert path.read_bytes().startswith(before)
+        (line,) = path.read_bytes().removeprefix(before).splitlines()
+        return len(json.loads(line))
+
+    assert records_of(lambda: root.set_format_kwarg("x", 2)) == 1
+    child = root.children()[0]
+    assert records_of(child.clear_cache_breakpoint) == 1
+    assert records_of(lambda: child.add_assistant("a")) == 1
+    assert records_of(child.detach) == 1
+    assert records_of(lambda: root.add_user("u")) == 1
 
 
 def test_a_journal_that_is_detached_gets_no_more(root, path):

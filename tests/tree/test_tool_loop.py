@@ -147,6 +147,14 @@ async def test_the_turns_are_limited_and_the_last_results_are_kept():
     assert (await last.run_tools(generator, [add])).text == "ok"
 
 
+async def test_eight_turns_are_enough_unless_the_caller_says_otherwise():
+    calls = [says(None, call(1, "add", a=1, b=1))] * 8
+    answer = await asked().run_tools(model(*calls[:7], says("ok")), [add])
+    assert answer.text == "ok"
+    with pytest.raises(TurnLimitError, match="after 8 turns"):
+        await asked().run_tools(model(*calls, says("ok")), [add])
+
+
 async def test_the_whole_loop_has_a_deadline_also_within_a_tool():
     node = asked()
     with pytest.raises(RequestTimeoutError, match="deadline_secs"):

@@ -304,6 +304,20 @@ def test_what_is_no_path_is_a_typed_error(path):
             use(path)
 
 
+def test_a_missing_folder_is_to_be_made_before_a_file_is_written_there_and_not_to_read_one(
+    tmp_path,
+):
+    root = ChatNode.root("s")
+    path = tmp_path / "no folder" / "file"
+    for write in (root.save_tree, root.save_thread, root.attach_journal):
+        with pytest.raises(StorageError, match="make its folder first"):
+            write(path)
+    for read in (ChatNode.load_tree, ChatNode.from_thread_file):
+        with pytest.raises(StorageError, match="cannot be read") as caught:
+            read(path)
+        assert "make" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff", "x\udc00\ud83d y"])
 def test_half_a_character_which_no_file_can_hold_is_replaced_in_files(text, tmp_path):
     root = ChatNode.root("s")

@@ -20,6 +20,7 @@ from bulk_server import answer
 from row_server import PROMPT, RowServer
 from secret_shapes import SHAPES, Canary
 
+import minillmlib.dask
 from minillmlib import (
     Bank,
     Budget,
@@ -98,6 +99,13 @@ def nested_tool():
 def count_words(text: str) -> int:
     """Count words."""
     return len(text.split())
+
+
+@pytest.mark.parametrize("part_rows", [0, -1, 1.5, "2", True])
+def test_a_part_for_dask_is_a_whole_number_of_rows(part_rows):
+    job = Bulk(GENERATOR, ONCE, prompt=PROMPT)
+    with pytest.raises(InvalidParameterError, match="part_rows must be"):
+        minillmlib.dask.map_complete([], job, part_rows=part_rows)
 
 
 def test_a_job_is_equal_in_each_process(tmp_path):

@@ -137,6 +137,14 @@ def test_an_answer_of_a_type_is_a_text_or_json_after_the_prefix_of_the_job(kind,
     assert bad["my_cost_usd"] == ROW_USD
 
 
+@pytest.mark.parametrize("part_rows", [0, -1, 1.5, "2", True])
+def test_a_part_is_a_whole_number_of_rows(part_rows):
+    with RowServer() as server:
+        job = Bulk(server.generator, BOUNDED, prompt=PROMPT)
+        with pytest.raises(InvalidParameterError, match="part_rows must be"):
+            map_complete(None, job, part_rows=part_rows)
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_column_that_results_would_replace_is_refused_before_anything_runs():
     with RowServer() as server:

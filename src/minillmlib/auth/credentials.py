@@ -282,7 +282,7 @@ def _decode(path: Path) -> JsonValue:
 def _has_expired(expires_at: JsonValue) -> bool:
     """Whether a time in milliseconds has passed. The file may hold null or text."""
     try:
-        return float(expires_at or "inf") / 1000 < time.time()
+        return bool(expires_at) and float(expires_at) / 1000 < time.time()
     except (TypeError, ValueError, OverflowError):
         return False
 

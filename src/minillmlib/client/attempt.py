@@ -140,7 +140,9 @@ class PendingAttempt:
         origin, report = model_key(self.call.generator), self._report
         return msgspec.structs.replace(response, cost=cost, origin=origin, request_report=report)
 
-    def parse_redacted(self, parse: Callable[[TextT], T], text: TextT) -> T:
+    def parse_redacted(
+        self, parse: Callable[[TextT], T], text: TextT, *, is_event: bool = False
+    ) -> T:
         """Return `parse(text)`, in which every failure is one of our errors without a secret.
 
         A provider may be the caller's own, so whatever it raises over an unexpected shape is a
@@ -158,7 +160,9 @@ class PendingAttempt:
                     raise
                 text = redacted  # a traceback of what follows holds this frame
             return parse(text)
-        except (MiniLLMError, MemoryError):
+        except (MiniLLMError, MemoryError) as error:
+            if is_event and isinstance(error, MalformedResponseError):
+                error.is_retryable = True  # the stream is broken, not the server's idea of one
             raise
         except Exception as error:
             raise MalformedResponseError(

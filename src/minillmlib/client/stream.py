@@ -135,8 +135,6 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
-        if self._chunks:
-            self._check_reader()
         while not self._chunks:
             if self._is_over:
                 self._check_whole()

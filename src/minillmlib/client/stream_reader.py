@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import NoReturn
 
 import msgspec
@@ -22,7 +23,7 @@ from minillmlib.errors import (
 from minillmlib.json_value import decode_json, encode_json, excerpt
 from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
-from minillmlib.streaming.accumulator import ResponseAccumulator
+from minillmlib.streaming.accumulator import ResponseAccumulator, is_plain
 from minillmlib.streaming.framing import Decoder
 from minillmlib.streaming.sse import SseEvent
 from minillmlib.streaming.surrogates import SurrogateJoiner
@@ -53,7 +54,7 @@ class StreamReader:
         self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
         self._max_bytes = call.generator.limits.stream_bytes
-        self._pending: deque[SseEvent] = deque()  # arrived, not yet parsed
+        self._pending: Iterator[SseEvent] = iter(())  # arrived, not yet parsed
         has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
         self._grace_secs = USAGE_GRACE_SECS if has_usage else DRAIN_SECS
         self._body_secs = 0.0  # spent waiting for a body that is not known to be a stream
@@ -82,24 +83,24 @@ class StreamReader:
 
         If what came was no stream, return the whole body.
         """
-        while not self._pending:
+        # Not much more than the caller takes at once.
+        while not (batch := tuple(islice(self._pending, MAX_READY))):
             events = await self._next_events()
             if events is None:
                 return (
                     self._finish() if self._exchange.document is None else self._exchange.document
                 )
-            self._pending.extend(events)
-        return self._read_pending()
+            self._pending = iter(events)
+        return self._read_batch(batch)
 
     def read_all(self, batches: Iterator[list[SseEvent]], decoder: Decoder) -> CompletionResponse:
         """Return the answer in all events of a body."""
-        for events in batches:
-            self._pending.extend(events)
-            while self._pending:
-                response = self._read_pending()
-                if response is not None:
-                    return response
-                self._chunks.clear()
+        events = chain.from_iterable(batches)
+        while batch := tuple(islice(events, MAX_READY)):
+            response = self._read_batch(batch)
+            if response is not None:
+                return response
+            self._chunks.clear()
         return self._finish(decoder.unread)
 
     def record_partial(self) -> None:
@@ -109,19 +110,33 @@ class StreamReader:
             attempt.response_id = self._accumulator.id or attempt.response_id
             attempt.cost = self._cost()
 
-    def _read_pending(self) -> CompletionResponse | None:
-        # Not much more than the caller takes at once.
-        for _ in range(min(len(self._pending), MAX_READY)):
-            event = self._pending.popleft()
-            parse = _raise_error if event.event == "error" else self._parse_chunk
-            chunk = self._attempt.parse_redacted(parse, event.data)
-            if chunk is None:
-                continue
-            self._add(chunk)
-            if chunk.is_end:
-                return self._finish()
-            if chunk.delta and chunk.finish_reason is not None:  # it may say so with each chunk
-                self._grace_secs = USAGE_GRACE_SECS
+    def _read_batch(self, events: Sequence[SseEvent]) -> CompletionResponse | None:
+        parse_redacted = self._attempt.parse_redacted
+        is_burst = len(events) > 1  # one by itself costs less without the list
+        texts: list[StreamChunk] = []  # chunks of text and nothing else, not yet added
+        try:
+            for event in events:
+                parse = self._parse
+                if event.event == "error":
+                    parse = _raise_error
+                elif "\\" in event.data or self._joiner is not None:
+                    parse = self._parse_escaped
+                chunk = parse_redacted(parse, event.data, is_event=True)
+                if chunk is None:
+                    continue
+                if is_burst and chunk.delta and is_plain(chunk):
+                    texts.append(chunk)
+                    continue
+                if texts:
+                    self._add_texts(texts)
+                self._add(chunk)
+                if chunk.is_end:
+                    return self._finish()
+                if chunk.delta and chunk.finish_reason is not None:  # it may say so with each chunk
+                    self._grace_secs = USAGE_GRACE_SECS
+        finally:
+            if texts:
+                self._add_texts(texts)
         self._accumulator.join_pieces()
         self._check_memory()
         return None
@@ -138,7 +153,7 @@ class StreamReader:
         if not self._exchange.is_closed:
             self.record_partial()
         self._chunks = deque()  # what a pending wait still brings belongs to nobody
-        self._pending.clear()
+        self._pending = iter(())
         self._exchange.close()
 
     def close_threadsafe(self) -> None:
@@ -184,16 +199,23 @@ class StreamReader:
         finally:
             self._grace_secs = max(0.0, self._grace_secs - self._exchange.waited_secs)
 
-    def _parse_chunk(self, data: str) -> StreamChunk | None:
-        try:
-            if self._joiner is None:
-                if "\\u" not in data:  # as in nearly all
-                    return self._parse(data)
-                self._joiner = SurrogateJoiner()
-            return self._joiner.parse(self._parse, data)
-        except MalformedResponseError as error:
-            error.is_retryable = True  # the stream is broken, not the server's idea of one
-            raise
+    def _parse_escaped(self, data: str) -> StreamChunk | None:
+        if self._joiner is None:
+            if "\\u" not in data:  # slower to find than a backslash, which few events have
+                return self._parse(data)
+            self._joiner = SurrogateJoiner()
+        return self._joiner.parse(self._parse, data)
+
+    def _add_texts(self, texts: list[StreamChunk]) -> None:
+        """Take chunks of text and nothing else from their list; add them at once if possible."""
+        chunks = texts[:]
+        texts.clear()  # now: should adding fail, none is added again
+        is_prefilled = self._prefill is None or self._prefill.is_done
+        if is_prefilled and self._accumulator.add_texts(chunks, self._max_chars):
+            self._chunks.extend(chunks)
+            return
+        for chunk in chunks:
+            self._add(chunk)
 
     def _add(self, chunk: StreamChunk) -> None:
         if self._prefill is not None and not self._prefill.is_done:

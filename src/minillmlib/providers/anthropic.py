@@ -51,9 +51,8 @@ def _prompt_cache(model: str) -> PromptCache:
 
 # See `Billing.priced_extra`.
 PRICED_EXTRA = frozenset({
-    "model", "messages", "system", "max_tokens", "metadata", "stop_sequences", "stream",
-    "temperature", "top_p", "top_k", "tools", "tool_choice", "thinking", "output_config",
-    "service_tier", "speed", "cache_control",
+    "system", "metadata", "stop_sequences", "temperature", "top_p", "top_k", "tools", "tool_choice",
+    "thinking", "output_config", "service_tier", "speed", "cache_control",
 })  # fmt: skip
 
 

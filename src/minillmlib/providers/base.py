@@ -291,12 +291,16 @@ class Provider:
         return f"{base.rstrip('/')}/chat/completions"
 
     def request_url(self, base: str, model: str, *, stream: bool) -> str:
-        """Return the address of one request, for wires with the model in it."""
+        """Return the address of the requests, for wires with the model in it."""
         del model, stream
         return self.endpoint_url(base)
 
     def auth_headers(self, auth: Auth) -> list[tuple[str, str]]:
-        """Return the headers that carry the credential."""
+        """Return the headers that carry the credential.
+
+        A generator keeps the address and the headers of its requests while its credential is the
+        same. What is new in each request, such as a signature, belongs into `finalize`.
+        """
         secret = auth.secret()
         if secret is None:
             return []

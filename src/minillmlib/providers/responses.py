@@ -21,10 +21,10 @@ from minillmlib.types.usage import Usage
 
 # See `Billing.priced_extra`.
 PRICED_EXTRA = frozenset({
-    "model", "input", "instructions", "store", "include", "stream", "max_output_tokens",
-    "max_tool_calls", "reasoning", "text", "temperature", "top_p", "top_logprobs", "tools",
-    "tool_choice", "parallel_tool_calls", "truncation", "service_tier", "prompt_cache_key",
-    "prompt_cache_retention", "metadata", "safety_identifier", "user",
+    "instructions", "store", "include", "max_output_tokens", "max_tool_calls", "reasoning", "text",
+    "temperature", "top_p", "top_logprobs", "tools", "tool_choice", "parallel_tool_calls",
+    "truncation", "service_tier", "prompt_cache_key", "prompt_cache_retention", "metadata",
+    "safety_identifier", "user",
 })  # fmt: skip
 
 

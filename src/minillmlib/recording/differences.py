@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
@@ -11,7 +12,7 @@ from minillmlib.json_value import JsonValue, excerpt
 from minillmlib.recording.records import RecordedRequest
 
 MAX_SHOWN = 5
-MAX_LEAVES = 10_000  # of a request that are compared
+MAX_LEAVES = 10_000  # of a body that are compared
 CONTEXT_CHARS = 20  # shown before the first difference of two texts
 SHOWN_CHARS = 60
 ABSENT = "nothing"
@@ -59,11 +60,7 @@ def _leaves_of(request: RecordedRequest) -> Leaves:
     except (ValueError, RecursionError):
         leaves["body"] = data.decode("utf-8", "replace")
         return leaves
-    for name, leaf in _walk("body", value):
-        leaves[name] = leaf
-        if len(leaves) >= MAX_LEAVES:
-            break
-    return leaves
+    return leaves | dict(islice(_walk("body", value), MAX_LEAVES))
 
 
 def _walk(name: str, value: JsonValue) -> Iterator[tuple[str, JsonValue]]:

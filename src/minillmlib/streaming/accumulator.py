@@ -102,6 +102,26 @@ _RULES: dict[str, _Rule] = {
 _CONTENT = {name: _RULES.get(name, _Rule()) for name in SHARED_FIELDS if name not in _OWN_CODE}
 
 
+def is_plain(chunk: StreamChunk) -> bool:
+    """Whether no field but `delta`, `id` and `model` says anything."""
+    # One expression, because it is asked of every chunk and true of most.
+    return not (
+        chunk.finish_reason is not None
+        or chunk.is_end
+        or chunk.extra
+        or chunk.usage is not None
+        or chunk.usage_record is not None
+        or chunk.reasoning
+        or chunk.tool_calls
+        or chunk.media
+        or chunk.refusal
+        or chunk.refusal_reason
+        or chunk.reasoning_blocks
+        or chunk.reasoning_key
+        or chunk.logprobs
+    )
+
+
 PLAIN_ENDS = (FinishReason.STOP, FinishReason.TOOL_CALLS)  # of an answer that is whole
 
 
@@ -161,6 +181,29 @@ class ResponseAccumulator:
         if chunk.usage is not None or chunk.usage_record is not None:
             self._add_usage(UsageUpdate(usage=chunk.usage, record=chunk.usage_record))
         return has_content
+
+    def add_texts(self, chunks: Sequence[StreamChunk], max_chars: int) -> bool:
+        """Add chunks that are `is_plain`, in a tenth of the time of `add`.
+
+        Return False, and add none, if there is more to do: an end was seen, or a limit is exceeded.
+        """
+        text = "".join([chunk.delta for chunk in chunks])
+        if self.finish_reason is not None or self.chars + len(text) > max_chars:
+            return False
+        if not text:
+            return True
+        self._deltas.append(text)
+        self.chars += len(text)
+        self._is_counted = False
+        if not text.isascii():
+            self._is_ascii = False
+        if not self.id:
+            self.id = next((chunk.id for chunk in chunks if chunk.id), "")
+        for chunk in reversed(chunks):
+            if chunk.model:
+                self.model = chunk.model
+                break
+        return True
 
     def _end(self, chunk: StreamChunk) -> None:
         """Note the finish reason. Of several, the first counts, unless a later one is not plain.

@@ -1,5 +1,7 @@
 """Decodes server-sent events by the WHATWG rules for event streams."""
 
+import re
+
 import msgspec
 
 from minillmlib.errors import LimitExceededError
@@ -13,6 +15,7 @@ CR = 13  # a number, because a search for a byte string takes three times as lon
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _raw_decoder = msgspec.json.Decoder(msgspec.Raw)
+_PLAIN_START = re.compile(r"\n\n(?:event: (.*)\n)?data: ")  # behind the event before
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -66,8 +69,8 @@ class SseDecoder:
 
     def __init__(self, max_bytes: int = 16 * 1024 * 1024) -> None:
         self._max_bytes = max_bytes
-        # A line this short cannot exceed the bound: a character has at most four bytes.
-        self._short_chars = min(LARGE_BYTES, max_bytes // 4 - LINE_BYTES)
+        # No event in a piece this short can exceed the bound.
+        self._text_bytes = min(MAX_TEXT_BYTES, max_bytes - LINE_BYTES)
         self.limit_error: LimitExceededError | None = None  # raised by the next `feed`
         self._line_bytes = 0  # of the incomplete line
         self._event_bytes = 0  # of the data of the incomplete event
@@ -80,6 +83,8 @@ class SseDecoder:
         self._earlier_labels: list[tuple[int, str, str]] = []
         self._event = ""
         self._id = ""
+        # What the plain events begin with that came last, behind the event before, and their name.
+        self._start, self._name = "\n\ndata: ", "message"
         self.unread = b""  # the start of what belongs to no event
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -88,7 +93,7 @@ class SseDecoder:
             raise self.limit_error
         events: list[SseEvent] = []
         is_fast = self._is_between_events and data.endswith(b"\n\n") and CR not in data
-        if is_fast and len(data) <= MAX_TEXT_BYTES:  # nearly always
+        if is_fast and len(data) <= self._text_bytes:  # nearly always
             self._decode_events(data, events)
         else:
             self._decode_any(data, events)
@@ -100,7 +105,7 @@ class SseDecoder:
         if CR in data and not self._after_cr and data.count(b"\r") == data.count(b"\r\n"):
             data = data.replace(b"\r\n", b"\n")
         start, end = 0, 0  # of the whole events
-        if CR not in data and len(data) <= MAX_TEXT_BYTES and b"\n\n" in data:
+        if CR not in data and len(data) <= self._text_bytes and b"\n\n" in data:
             start = 0 if self._is_between_events else data.find(b"\n\n") + 2
             end = data.rfind(b"\n\n") + 2
         self._decode_lines(data[:start], events)
@@ -108,19 +113,26 @@ class SseDecoder:
         self._decode_lines(data[end:], events)
 
     def _decode_events(self, data: bytes, events: list[SseEvent]) -> None:
-        """Decode whole events. Nearly all are one line of data, perhaps with a name before it."""
-        if self.limit_error is not None:
+        """Decode whole events. Nearly all are one line of data, below the same name or none.
+
+        So the text is split at what they begin with, in a third of the time that each by itself
+        would take. What is not of that kind is decoded by lines.
+        """
+        if not data:
             return
-        for block in data[:-2].decode("utf-8", "replace").split("\n\n"):
-            name, line = "", block
-            if block.startswith("event: "):
-                name, _, line = block.partition("\n")
-            if line.startswith("data: ") and "\n" not in line and len(line) < self._short_chars:
-                events.append(SseEvent(line[6:], name[7:] or "message", self._id))
-            elif block:
-                self._decode_lines(block.encode() + b"\n\n", events)
-                if self.limit_error is not None:
-                    return
+        text = "\n\n" + data[:-2].decode("utf-8", "replace")
+        if not text.startswith(self._start):
+            middle = text.rfind("\n\n", 0, len(text) // 2 + 2)
+            if (start := _PLAIN_START.match(text, middle)) is not None:
+                self._start, self._name = start[0], start[1] or "message"
+        before, *texts = text.split(self._start)
+        if before:
+            self._decode_lines(f"{before[2:]}\n\n".encode(), events)
+        for text in texts:
+            if "\n" in text:
+                self._decode_lines(f"{self._start[2:]}{text}\n\n".encode(), events)
+            elif self.limit_error is None:
+                events.append(SseEvent(text, self._name, self._id))
 
     def _decode_lines(self, data: bytes, events: list[SseEvent]) -> None:
         if self.limit_error is not None or not data:

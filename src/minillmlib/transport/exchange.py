@@ -127,10 +127,11 @@ class Exchange:
             self.is_stream = decoder.is_stream
         if not events:
             self._refuse_excess()
-        max_values = self._limits.json_values
-        for event in events:
-            if len(event.data) > max_values:
-                self._check_value_count(event.data, "an event")
+        limits = self._limits
+        if limits.stream_bytes - self._remaining_bytes > limits.json_values:
+            for event in events:
+                if len(event.data) > limits.json_values:
+                    self._check_value_count(event.data, "an event")
         return events
 
     def _finish(self) -> list[SseEvent] | None:

@@ -50,7 +50,7 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     breakpoints: tuple[PlannedBreakpoint, ...] = ()
-    is_automatic: bool = False
+    is_automatic: bool
     min_tokens: int | None = None
     prompt_tokens: int | None = None
     advice: str = ""

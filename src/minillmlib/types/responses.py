@@ -196,7 +196,9 @@ class CompletionResponse(
         return Message.assistant(self.text, calls, media=self.media, reasoning=reasoning)
 
 
-class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True):
+class StreamChunk(
+    _ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, kw_only=True, gc=False
+):
     """One piece of a streamed answer: `delta` is the new text.
 
     The other fields are those of `CompletionResponse`, each with the new part of its value. `media`
@@ -214,7 +216,6 @@ class StreamChunk(_ResponseFields[ToolCallDelta, ReasoningDelta], frozen=True, k
     @property
     def has_only_text(self) -> bool:
         """Whether no field but `delta` holds a part of the answer."""
-        # One expression, because it is asked of every chunk and true of most.
         return not (
             self.reasoning
             or self.tool_calls

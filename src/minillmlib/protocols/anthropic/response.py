@@ -72,12 +72,15 @@ class _BlockDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     content: JsonValue = ""
 
 
-class _DeltaEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Nearly every event of a stream. An event that fits it has nothing else, and is no error."""
+class _DeltaEvent(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """Nearly every event of a stream. An event that fits it has nothing else, and is no error.
+
+    The fields stand in the order of the wire, in which they are found fastest.
+    """
 
     type: Literal["content_block_delta"]
-    delta: _BlockDelta
     index: JsonValue = 0
+    delta: _BlockDelta
 
 
 # An event without a type but with one of these may hold a part of an answer of some wire.
@@ -159,6 +162,9 @@ def parse_event(data: str, parse_usage: UsageParser) -> StreamChunk | None:
         event = _delta_decoder.decode(data)
     except (ValueError, RecursionError):
         return _parse_other_event(data, parse_usage)
+    text = event.delta.text
+    if text and isinstance(text, str) and event.delta.type == "text_delta":
+        return StreamChunk(delta=text)
     return _delta_chunk(event.delta, _number(event.index))
 
 

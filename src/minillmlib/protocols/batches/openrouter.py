@@ -30,7 +30,7 @@ PAGE = 1000
 
 
 class _Counts(msgspec.Struct):
-    total: int = 0
+    total: int | None = None
 
 
 class _Reply(msgspec.Struct):
@@ -113,7 +113,7 @@ class OpenRouterBatches(BatchApi):
             word=_show(batch),
             has_ended=batch.status in ENDED,
             created_at=batch.created_at,
-            total=(batch.request_counts.total if batch.request_counts else 0) or None,
+            total=(batch.request_counts and batch.request_counts.total) or None,
             rows=None if rows is None else tuple(row.to_result() for row in rows),
         )
 

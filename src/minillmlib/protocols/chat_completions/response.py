@@ -140,9 +140,10 @@ class _PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["function"] | None = None
 
 
+# The fields of these three stand in the order of the wire, in which they are found fastest.
 class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    content: str | None = None
     role: Literal["assistant", ""] | None = None
+    content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: None = None
@@ -150,33 +151,33 @@ class _PlainDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     function_call: None = None
 
 
-class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    delta: _PlainDelta
+class _PlainChoice(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
     index: JsonValue = None
+    delta: _PlainDelta
+    logprobs: None = None
     finish_reason: Literal[""] | None = None
     native_finish_reason: None = None
-    logprobs: None = None
     stop_reason: None = None  # vLLM's
     token_ids: None = None
 
 
-class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+class _PlainChunk(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
     """Nearly every event of a stream: a piece of text or of a call, and what each event repeats.
 
     An event that fits it has nothing else, and is no error. What it repeats is read from the other
     events, of which a stream has two at least.
     """
 
-    choices: tuple[_PlainChoice]
-    id: JsonValue = None
-    model: JsonValue = None
+    id: str | None = None
+    provider: JsonValue = None
     object: Literal["chat.completion.chunk"] | None = None
     created: JsonValue = None
-    usage: None = None
-    error: None = None
-    provider: JsonValue = None
+    model: str | None = None
     service_tier: JsonValue = None
     system_fingerprint: JsonValue = None
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    error: None = None
     obfuscation: JsonValue = None
 
 
@@ -290,25 +291,21 @@ def parse_chunk(data: str, parse_usage: UsageParser) -> StreamChunk | None:
     except (ValueError, RecursionError):
         return parse_any_chunk(data, parse_usage)
     delta = chunk.choices[0].delta
-    text, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
-    key = ""
-    if delta.reasoning_content is not None:
-        key = REQUIRED_KEY
-    elif delta.reasoning is not None:
-        key = "reasoning"
-    if delta.tool_calls:
-        calls = tuple(map(_plain_call, delta.tool_calls))
-    elif text or reasoning:
-        calls = ()
-    else:
+    text, reasoning = delta.content, delta.reasoning_content
+    if text and reasoning is None and delta.reasoning is None and delta.tool_calls is None:
+        return StreamChunk(id=chunk.id or "", model=chunk.model or "", delta=text)
+    key = REQUIRED_KEY
+    if reasoning is None:
+        key, reasoning = "reasoning", delta.reasoning
+    if not (text or reasoning or delta.tool_calls):
         return parse_any_chunk(data, parse_usage)
     return StreamChunk(
-        id=string_or_empty(chunk.id),
-        model=string_or_empty(chunk.model),
-        delta=text,
-        reasoning=reasoning,
-        reasoning_key=key,
-        tool_calls=calls,
+        id=chunk.id or "",
+        model=chunk.model or "",
+        delta=text or "",
+        reasoning=reasoning or "",
+        reasoning_key="" if reasoning is None else key,
+        tool_calls=tuple(map(_plain_call, delta.tool_calls or ())),
     )
 
 

@@ -101,17 +101,20 @@ _SILENT = frozenset((
 Place: TypeAlias = tuple[str, int]  # of a part in its item: the key of its list, its number
 
 
-class _TextDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """Nearly every event of a stream. An event that fits it has nothing else, and is no error."""
+class _TextDelta(msgspec.Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """Nearly every event of a stream. An event that fits it has nothing else, and is no error.
+
+    The fields stand in the order of the wire, in which they are found fastest.
+    """
 
     type: Literal["response.output_text.delta"]
-    delta: str
+    sequence_number: JsonValue = None
+    item_id: str | None = None
     output_index: int | None = None
     content_index: int = 0
-    item_id: str | None = None
-    sequence_number: JsonValue = None
+    delta: str
+    logprobs: tuple[()] | None = None
     obfuscation: JsonValue = None
-    logprobs: Annotated[list[JsonValue], msgspec.Meta(max_length=0)] | None = None
 
 
 _delta_decoder = msgspec.json.Decoder(_TextDelta)
