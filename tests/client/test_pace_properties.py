@@ -68,13 +68,20 @@ class Trial:
             self.serve()
 
         def come():
-            request.on_decided = go
-            self.pace.join(request)
-            self.serve()
+            self.begin(request, go)
             if fate == "cancelled in line" and request.is_waiting:
                 self.at(self.now + secs, lambda: (self.pace.leave(request), self.serve()))
 
         self.at(moment, come)
+
+    def begin(self, request, go):
+        is_admitted = self.pace.admit(request, self.now)
+        request.on_decided = go
+        if is_admitted:
+            go()
+        else:
+            self.pace.join(request)
+            self.serve()
 
     def serve(self):
         delay = self.pace.serve(self.now)
@@ -149,6 +156,33 @@ def test_who_came_first_goes_first(events):
 def test_whatever_the_headers_say_every_request_ends(events, limits):
     trial = Trial(Pace(), limits).play(events)
     assert sorted(trial.ended) == list(range(len(events)))
+
+
+def admit(pace, now=0.0, max_output=None):
+    """Return a request of a hundred bytes that went, or None if it has to wait."""
+    request = pace.new_request()
+    request.size, request.max_output = 100, max_output
+    return request if pace.admit(request, now) else None
+
+
+def test_what_is_in_flight_counts_when_a_server_first_states_a_limit():
+    pace = Pace()
+    first, *_ = [admit(pace, max_output=1000) for _ in range(3)]
+    limits = RateLimits(limit_tokens=4000, remaining_tokens=3000)
+    usage = Usage(uncached_input_tokens=30, completion_tokens=10)
+    pace.settle(first, 0.1, limits, is_answer=True, usage=usage)
+    assert admit(pace, 0.1, max_output=1000) is None  # two of 1,030 tokens are still to be counted
+
+
+def test_answers_without_a_limit_are_remembered_for_the_first_that_states_one():
+    pace = Pace()
+    for _ in range(5):
+        usage = Usage(uncached_input_tokens=1000, completion_tokens=10)
+        pace.settle(admit(pace), 0.1, NOTHING, is_answer=True, usage=usage)
+    limits = RateLimits(limit_input_tokens=10_000, remaining_input_tokens=1500)
+    pace.settle(admit(pace), 0.1, limits, is_answer=True)
+    assert admit(pace, 0.1) is not None
+    assert admit(pace, 0.1) is None
 
 
 def come_at(*moments):

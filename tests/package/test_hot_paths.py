@@ -14,7 +14,7 @@ import tracemalloc
 import pytest
 from cost_of_work import steps_of
 
-from minillmlib import ChatNode, GeneratorInfo, Message
+from minillmlib import ChatNode, GeneratorInfo, Message, TokenPrice, map_complete
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 pytestmark = [
@@ -155,6 +155,32 @@ def test_the_memory_of_an_answer_that_is_kept(wire, size):
         assert (before - tracemalloc.get_traced_memory()[0]) / 100 <= MOST_OF_CALL * size
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "item", "steps"),
+    [
+        (ChatNode.root("s").add_user("Row {n}"), {"n": 1}, 1731),
+        (ChatNode.root("s"), "Row 1", 1293),
+    ],
+)
+def test_a_row_of_a_run_beside_its_call(prompt, item, steps):
+    reply = whole("openai")
+    info = generator("openai", reply).with_transport(ScriptedTransport([reply] * 400))
+    info = info.with_token_price(TokenPrice(1, 5))
+
+    async def complete(rows: int) -> None:
+        await map_complete([item] * rows, info, prompt=prompt, width=100).collect()
+
+    async def chat(rows: int) -> None:
+        await asyncio.gather(*[ChatNode.root("s").chat("Row 1", info) for _ in range(rows)])
+
+    def each(work) -> float:
+        return (
+            steps_of(lambda: asyncio.run(work(30))) - steps_of(lambda: asyncio.run(work(10)))
+        ) / 20
+
+    assert each(complete) - each(chat) <= MOST_OF_CALL * steps
 
 
 @pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])

@@ -1026,6 +1026,7 @@ NOT_FED = {
     "protocols.chat_completions.request._CONTINUE": "keys that are sent, not looked up",
     "protocols.chat_completions.request._PREFILL_MARKS": MODEL_FACTS,
     "protocols.chat_completions.request.mark_prefill": "looks at our own body",
+    "providers.base._LIMIT_KEYS": "looks at our own body",
     "providers.models.claude._CACHE_EFFECTS": CACHE_EFFECTS,
     "providers.models.claude._MIN_CACHED_TOKENS": MODEL_FACTS,
     "providers.models.hosts.CONDITIONS": "names of our own, all of which a test uses",
@@ -1059,6 +1060,7 @@ NOT_FED = {
     "types.caching.CacheOutcome": "words of our own",
     "types.costs.RATES": "fields of our own `TokenPrice`",
     "types.messages.EMPTY": "an empty tuple",
+    "types.pace.ONE_REQUEST": "a value of our own, in which nothing is looked up",
     "types.responses.SHARED_FIELDS": OUR_FIELDS,
     "types.values._PLAIN": "types of our own values",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -111,7 +111,7 @@ class ItemCall:
     async def ask(self, question: Question) -> BulkOutcome[Any]:
         """Return the outcome of an item."""
         index, node, key = question.index, question.node, question.key
-        if self._batches is None:
+        if self._journal is not None and self._batches is None:
             self._record_sent(key, node)
         if self.problem is not None:
             return BulkOutcome(index=index, key=key, error=self.problem)
@@ -123,17 +123,21 @@ class ItemCall:
             failure = error
             self._record(lambda journal: journal.record_failed(key, index, failure))
             return BulkOutcome(index=index, key=key, error=error, attempts=error.attempts)
-        self._record(lambda journal: journal.record_done(key, index, _turns(node, answer)))
-        return BulkOutcome(
-            index=index, key=key, node=answer, attempts=_attempts_since(node, answer)
-        )
+        if self._journal is not None:
+            self._record(lambda journal: journal.record_done(key, index, _turns(node, answer)))
+        attempts = _attempts_since(node, answer) if self._tools else answer.response.attempts
+        return BulkOutcome(index=index, key=key, node=answer, attempts=attempts)
 
-    async def _answer(self, question: Question) -> ChatNode:
-        node = question.node
+    def _answer(self, question: Question) -> Awaitable[ChatNode]:
+        """Return the answer to an item, to be awaited."""
         if self._batches is not None:
-            return await self._batches.ask(node, question.key)
+            return self._batches.ask(question.node, question.key)
         if not self._tools:
-            return await node.complete(self.generator, self._settings)
+            return question.node.complete(self.generator, self._settings)
+        return self._answer_by_tools(question)
+
+    async def _answer_by_tools(self, question: Question) -> ChatNode:
+        node = question.node
         run = ToolRun(
             node, self.generator, self._tools, self._settings, self._loop, is_streamed=False
         )

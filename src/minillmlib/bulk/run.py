@@ -16,6 +16,8 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeAlias, TypeVar, overload
 
+from msgspec.structs import replace
+
 from minillmlib.bulk.batch import BatchQueue, check_batches
 from minillmlib.bulk.items import Item, ItemCall, Question
 from minillmlib.bulk.journal import RunJournal
@@ -36,7 +38,7 @@ from minillmlib.generator import GeneratorInfo
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.tool_loop import Tool, ToolLoop, is_async
 from minillmlib.types.budgets import Budget
-from minillmlib.types.costs import Attempt, CostTotal
+from minillmlib.types.costs import EXACT, Attempt, CostResolution, CostTotal
 from minillmlib.types.pace import Pace
 from minillmlib.types.parameters import ParametersLike, TypedParameters, node_parameters
 from minillmlib.types.tools import ToolLike
@@ -229,23 +231,24 @@ class BulkRun(Generic[T]):
     async def _feed(self) -> None:
         """Take items as there is room, and begin to ask each."""
         asyncio = asyncio_module()
+        create_task = asyncio.get_running_loop().create_task
         if self._emitter is not None:
             self._emitter.adopt()
-        items = _each(self._items)
+        items, width = _each(self._items), self._width
         index = 0
         try:
-            while await self._has_room():
+            while self._has_room() or await self._wait_for_room():
                 item = await anext(items)
                 self._unread += 1
                 question = self._call.prepare(index, item)
                 if isinstance(question, BulkOutcome):
                     self._deliver(question)
                 else:
-                    await self._width.acquire()
+                    await width.acquire()
                     if self._is_stopping:
-                        self._width.release()
+                        width.release()
                         break
-                    task = asyncio.ensure_future(self._ask(question))
+                    task = create_task(self._ask(question))
                     self._tasks.add(task)
                     task.add_done_callback(self._note_end)
                 index += 1
@@ -268,9 +271,12 @@ class BulkRun(Generic[T]):
         self._call.finish_input()
         self._note_progress()
 
-    async def _has_room(self) -> bool:
+    def _has_room(self) -> bool:
+        return not self._is_stopping and self._unread < 2 * self._width.limit
+
+    async def _wait_for_room(self) -> bool:
         """Wait until few enough outcomes are unread. Return False if the run is to end."""
-        while not self._is_stopping and self._unread >= 2 * self._width.limit:
+        while not (self._is_stopping or self._has_room()):
             self._room.clear()
             await self._room.wait()
         return not self._is_stopping
@@ -300,7 +306,8 @@ class BulkRun(Generic[T]):
         else:
             attempts = task.result()
         self._width.release(attempts)
-        self._note_progress()
+        if not self._tasks:
+            self._note_progress()
 
     def _note_progress(self) -> None:
         if self._is_over:
@@ -308,19 +315,22 @@ class BulkRun(Generic[T]):
                 self._call.close()
             except StorageError as error:
                 self._problem = self._problem or error
-        self._arrived.set()
+            self._arrived.set()
 
     def _stop_with(self, problem: BaseException) -> None:
         self._problem = self._problem or problem
         self.stop()
 
     def _deliver(self, outcome: BulkOutcome[T]) -> None:
-        self._counts["done" if outcome.error is None else "failed"] += 1
-        self._counts["from_journal"] += outcome.is_from_journal
-        if not outcome.is_from_journal:
-            self.total += CostTotal.of([attempt.cost for attempt in outcome.attempts])
-        if outcome.error is not None:
+        if outcome.error is None:
+            self._counts["done"] += 1
+        else:
+            self._counts["failed"] += 1
             self._note_failure(outcome.error, is_old=outcome.is_from_journal)
+        if outcome.is_from_journal:
+            self._counts["from_journal"] += 1
+        else:
+            self._add_cost(outcome.attempts)
         if self._is_ordered:
             self._early[outcome.index] = outcome
             while (following := self._early.pop(self._next, None)) is not None:
@@ -329,7 +339,15 @@ class BulkRun(Generic[T]):
         else:
             self._ready.append(outcome)
         self._arrived.set()
-        self._report()
+        if self._on_progress is not None:
+            self._report()
+
+    def _add_cost(self, attempts: Sequence[Attempt]) -> None:
+        total, cost = self.total, attempts[0].cost if len(attempts) == 1 else None
+        if cost is not None and cost.resolution is CostResolution.RESOLVED:  # as of nearly all
+            self.total = replace(total, cost=EXACT.add(total.cost, cost.cost))
+        else:
+            self.total = total + CostTotal.of([attempt.cost for attempt in attempts])
 
     def _note_failure(self, error: MiniLLMError, *, is_old: bool) -> None:
         if len(self._errors) < MAX_ERRORS:

@@ -27,7 +27,7 @@ CUT = 0.8
 COOLDOWN_SECS = 15.0
 USED = 0.8  # of the width, for it to grow
 MAX_HISTORY = 10_000
-REFUSALS = (429, 503, 529)  # the server has no room
+REFUSALS = frozenset((429, 503, 529))  # the server has no room
 
 
 class Width:
@@ -58,6 +58,7 @@ class Width:
         self.limit = start
         self.maximum = max(start, maximum)
         self.in_use = 0
+        self._is_fixed = start >= maximum
         self.history: list[tuple[float, int]] = [(0.0, start)]
         self._started = time.monotonic()
         self._exact = float(start)  # growth by 5 % of less than 20 adds up
@@ -69,11 +70,11 @@ class Width:
 
     async def acquire(self) -> None:
         """Wait until one more call may be in flight. First come, first served."""
-        asyncio = asyncio_module()
         with self._lock:
             if self.in_use < self.limit and not self._waiters:
                 self._take()
                 return
+            asyncio = asyncio_module()
             waiter = asyncio.get_running_loop(), asyncio.Event()
             self._waiters.append(waiter)
         try:
@@ -91,8 +92,9 @@ class Width:
         """Note that a call ended, and what the server said to its attempts."""
         with self._lock:
             self.in_use -= 1
-            if attempts:
-                self._learn([attempt.status for attempt in attempts])
+            if attempts and not self._is_fixed:
+                # No answer is as bad as an error of the server.
+                self._learn([attempt.status or 500 for attempt in attempts])
             while self._waiters and self.in_use < self.limit:
                 with contextlib.suppress(RuntimeError):  # its loop is closed
                     wake(*self._waiters.popleft())
@@ -102,15 +104,15 @@ class Width:
         self.in_use += 1
         self._peak = max(self._peak, self.in_use)
 
-    def _learn(self, statuses: Sequence[int | None]) -> None:
+    def _learn(self, statuses: Sequence[int]) -> None:
         now = time.monotonic() - self._started
-        if any(status in REFUSALS for status in statuses):
+        if not REFUSALS.isdisjoint(statuses):
             self._is_slow_start = False
             self._clean = self._peak = 0
             if now - self._cut_at >= COOLDOWN_SECS:
                 self._cut_at = now
                 self._set(self._exact * CUT, now)
-        elif any(status is None or status >= 500 for status in statuses):
+        elif max(statuses) >= 500:
             self._clean = self._peak = 0
         elif len(statuses) == 1:
             self._clean += 1
@@ -121,8 +123,6 @@ class Width:
                 self._clean = self._peak = 0
 
     def _set(self, width: float, now: float) -> None:
-        if self.limit == self.maximum == self.history[0][1]:
-            return  # fixed
         self._exact = min(max(width, 1.0), float(self.maximum))
         if int(self._exact) != self.limit:
             self.limit = int(self._exact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
@@ -29,6 +28,8 @@ T = TypeVar("T")
 # long, since other loops change the line.
 MIN_SECS, MAX_SECS = 0.05, 1.0
 
+ANSWERS = (AttemptOutcome.ANSWERED, AttemptOutcome.REJECTED)
+
 MAX_SHARED = 1000  # in an event loop
 
 
@@ -41,20 +42,24 @@ class Turn:
         self._loop = loop
         self._request = pace.new_request()
         self._pause: float | None = None  # after the last refusal
+        self._holds_place = False  # in line or in flight
 
     async def wait(self, prepared: PreparedRequest, max_wait: Timeout) -> float:
         """Wait until the request may go. Return the seconds that this took.
 
         Raises `RateLimitError` if the server refuses everything.
         """
-        request, loop = self._request, self._loop
+        pace, request, loop = self._pace, self._request, self._loop
         request.size = len(prepared.request.body)
         request.max_output = self._max_output_tokens(prepared)
+        request.on_decided = self._pause = None
+        self._holds_place = True
+        started = loop.time()
+        if pace.admit(request, started):
+            return 0.0
         decided = asyncio_module().Event()
         request.on_decided = partial(wake, loop, decided)
-        self._pause = None
-        started = loop.time()
-        self._pace.join(request)
+        pace.join(request)
         self._serve()
         if request.is_waiting:
             try:
@@ -73,17 +78,18 @@ class Turn:
     ) -> None:
         """Tell the pace how an attempt ended."""
         pace, request, now = self._pace, self._request, self._loop.time()
-        limits = NO_LIMITS
-        with contextlib.suppress(Exception):  # the provider may be the caller's own
+        self._holds_place = False
+        try:
             limits = self._call.generator.provider.limits_of(headers)
+        except Exception:  # noqa: BLE001 - the provider may be the caller's own
+            limits = NO_LIMITS
         if isinstance(error, RateLimitError):
             self._pause = pace.refuse(request, now, limits, error.retry_after_secs)
         elif attempt.outcome is AttemptOutcome.NOT_SENT:
             pace.leave(request)
         else:
-            is_answer = attempt.outcome in (AttemptOutcome.ANSWERED, AttemptOutcome.REJECTED)
             usage = None if attempt.cost is None else attempt.cost.usage
-            pace.settle(request, now, limits, is_answer=is_answer, usage=usage)
+            pace.settle(request, now, limits, is_answer=attempt.outcome in ANSWERS, usage=usage)
         self._serve()
 
     def may_wait(self, secs: float) -> bool:
@@ -92,24 +98,27 @@ class Turn:
 
     def leave(self) -> None:
         """Leave the line, or give back what was not sent."""
-        if self._pace.leave(self._request):
+        if self._holds_place and self._pace.leave(self._request):
             self._serve()
 
     def _max_output_tokens(self, prepared: PreparedRequest) -> int | None:
         call = self._call
-        with contextlib.suppress(Exception):  # the provider may be the caller's own
+        try:
             rule = call.generator.provider.billing.max_output_tokens
             return rule(prepared.body, call.settings.params)
-        return None
+        except Exception:  # noqa: BLE001 - the provider may be the caller's own
+            return None
 
     def _serve(self) -> None:
+        if not self._pace.has_line:  # as mostly
+            return
         if not self._loop.is_running():  # a stream is dropped at the end of its program
             return
         timers: dict[Pace, _Timer] = vars(self._loop).setdefault("_minillmlib_paces", {})
         now = self._loop.time()
         delay, timer = self._pace.serve(now), timers.get(self._pace)
         if timer is None:
-            if delay is None:  # as mostly: nobody waits
+            if delay is None:
                 return
             timer = timers[self._pace] = _Timer(self._pace, self._loop, timers)
         timer.set(now, delay)

@@ -69,10 +69,13 @@ def parts_of(message: Message) -> Sequence[object]:
 
 
 def _fill_message(message: Message, values: Values) -> Message:
-    if isinstance(message.content, str):
-        return msgspec.structs.replace(message, content=fill_text(message.content, values))
+    content = message.content
+    if isinstance(content, str):
+        if "{" not in content:
+            return message
+        return msgspec.structs.replace(message, content=fill_text(content, values))
     parts = tuple(
         TextPart(text=fill_text(part.text, values)) if isinstance(part, TextPart) else part
-        for part in message.content
+        for part in content
     )
     return msgspec.structs.replace(message, content=parts)

@@ -263,10 +263,14 @@ def _why_no_schema(
 
 
 def _fill_settings(settings: NodeCompletionParameters) -> NodeCompletionParameters:
-    texts = {name: getattr(settings, name) for name in ("system_prompt", "force_prepend")}
-    values = settings.format_kwargs
-    changes = {name: fill_text(text, values) for name, text in texts.items() if text}
-    return msgspec.structs.replace(settings, **changes) if changes else settings
+    prompt, prefix, values = settings.system_prompt, settings.force_prepend, settings.format_kwargs
+    if not (prompt or prefix):
+        return settings
+    return msgspec.structs.replace(
+        settings,
+        system_prompt=prompt and fill_text(prompt, values),
+        force_prepend=prefix and fill_text(prefix, values),
+    )
 
 
 def price_of(call: Call) -> TokenPrice | None:

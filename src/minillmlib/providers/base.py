@@ -101,17 +101,22 @@ def _explain_omissions(
     return add_omitted_routing(ignored_breakpoints(messages), params)
 
 
+_LIMIT_KEYS = frozenset(("max_completion_tokens", "max_tokens"))
+
+
 def max_output_tokens(body: JsonObject, params: CompletionParameters) -> int | None:
     """Return the most tokens that a body lets the model write, in all of its answers.
 
     Another wire may have another key for its limit: then `max_tokens` of the parameters counts.
     Some servers take a limit of 0, or less, for none.
     """
-    keys = ("max_completion_tokens", "max_tokens")
-    limits = [body[key] for key in keys if key in body] or [params.max_tokens]
-    copies = [body.get("n", 1), body.get("best_of", 1)]
-    if not all(type(number) is int and number > 0 for number in (*limits, *copies)):
+    if params.max_tokens is None and _LIMIT_KEYS.isdisjoint(body):  # as in most requests
         return None
+    limits = [body[key] for key in _LIMIT_KEYS if key in body] or [params.max_tokens]
+    copies = body.get("n", 1), body.get("best_of", 1)
+    for number in (*limits, *copies):
+        if type(number) is not int or number <= 0:
+            return None
     return int(max(limits) * max(copies))
 
 

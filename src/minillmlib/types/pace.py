@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from operator import sub
+from operator import itemgetter, sub
 from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import InvalidParameterError, RateLimitError
@@ -43,6 +43,7 @@ MAX_ROUNDS = 5
 TOKENS_PER_BYTE = 0.3
 OUTPUT_TOKENS = 500.0
 MEMORY = 0.98  # of what was known before each answer
+MAX_RECENT = 300  # answers
 
 
 class Charge(NamedTuple):
@@ -56,6 +57,9 @@ class Charge(NamedTuple):
     def minus(self, other: Charge) -> Charge:
         """Return the difference."""
         return Charge(*map(sub, self, other))
+
+
+ONE_REQUEST = Charge(1, 0, 0, 0)
 
 
 class Pace:
@@ -105,7 +109,8 @@ class Pace:
         self._spread = {kind: Bucket.spread(limit) for kind, limit in self._given.items()}
         self._stated: dict[str, StatedLimit] = {}
         self._refuted: dict[str, float] = {}  # what was stated, and contradicted by what was taken
-        self._found = FoundRate()
+        self._found: FoundRate | None = None  # after a refusal that no limit explains
+        self._list_buckets()
         self._line: list[tuple[int, PacedRequest]] = []  # a heap
         self._numbers = count()
         self._in_flight: set[PacedRequest] = set()
@@ -153,6 +158,7 @@ class Pace:
         """Let requests go only as `grant` says from now on."""
         with self._lock:
             self._spread["requests"] = self._granted = LeasedRate()
+            self._list_buckets()
 
     def grant(self, requests: int, start_at: float, interval_secs: float) -> None:
         """Let so many requests go from a time of the event loops on, one each interval."""
@@ -175,6 +181,11 @@ class Pace:
             return sum(request.is_waiting for _, request in self._line)
 
     @property
+    def has_line(self) -> bool:
+        """Whether a request may be in line, so that `serve` may have something to do."""
+        return bool(self._line)
+
+    @property
     def limits(self) -> RateLimits:
         """The limits a minute that the server has stated and that are believed."""
         with self._lock:
@@ -184,10 +195,23 @@ class Pace:
         """Return a request that is not in line: `join` it."""
         return PacedRequest(next(self._numbers))
 
+    def admit(self, request: PacedRequest, now: float) -> bool:
+        """Let a request go at once. Return False if it must `join` the line."""
+        with self._lock:
+            if self._line:
+                return False
+            if self._counts_tokens:
+                self._estimate_charge(request)
+            if self._delay(request.charge, now) > 0:
+                return False
+            self._let_go(request, now)
+            return True
+
     def join(self, request: PacedRequest) -> None:
         """Put a request in line: at the place that it had, if it had one. Then `serve`."""
         with self._lock:
-            request.charge = self._estimate.charge(request.size, request.max_output)
+            if self._counts_tokens:
+                self._estimate_charge(request)
             request.is_waiting = True
             heapq.heappush(self._line, (request.number, request))
 
@@ -238,10 +262,15 @@ class Pace:
             if is_answer:
                 self._taken += 1
                 self._refused_since, self.is_shut = None, False
-                self._found.note_answer(now)
-                charge = self._estimate.correct(request, usage)
-                self._check_stated(charge)
-            self._give_back(request, request.charge.minus(charge))
+                if self._found is not None:
+                    self._found.note_answer(now)
+                if usage is not None:
+                    self._estimate.remember(request.size, usage)
+                if self._counts_tokens:
+                    charge = request.charge_of(usage)
+                    self._check_stated(charge)
+            if charge is not request.charge:
+                self._give_back(request, request.charge.minus(charge))
 
     def refuse(
         self, request: PacedRequest, now: float, limits: RateLimits, retry_after: float | None
@@ -261,11 +290,11 @@ class Pace:
             pause = retry_after or 0.0
             if request.sent_at > self._reacted_at:  # else it went before the last reaction
                 self._reacted_at = now
-                self._found.note_refusal()
+                if self._found is not None:
+                    self._found.note_refusal()
                 if not is_explained:
                     is_new = self._doubt_stated(now)
-                    cut = DOUBT_SECS if is_new else self._found.cut(now, self._recent_rate(now))
-                    pause = max(pause, cut)
+                    pause = max(pause, DOUBT_SECS if is_new else self._cut_rate(now))
             if self._refused_since is None or now > self._refused_at + PATIENCE_SECS:
                 self._refused_since = now
             self._refused_at = now
@@ -275,27 +304,34 @@ class Pace:
             self._blocked_until = max(self._blocked_until, now + pause)
             return None if is_alone else self._blocked_until - now
 
-    def _buckets(self) -> list[tuple[str, Bucket]]:
-        return [*self._spread.items(), *self._stated.items(), ("requests", self._found)]
+    def _list_buckets(self) -> None:
+        """List what limits the pace: nothing, until a server states a limit or refuses."""
+        found = [] if self._found is None else [("requests", self._found)]
+        self._buckets = [*self._spread.items(), *self._stated.items(), *found]
+        self._counts_tokens = bool(self._given or self._stated)
+
+    def _estimate_charge(self, request: PacedRequest) -> None:
+        request.charge = self._estimate.charge(request.size, request.max_output)
 
     def _delay(self, charge: Charge, now: float) -> float:
-        is_known = self._given or self._stated
-        if not is_known and len(self._in_flight) >= START + self._answers:
+        if not self._counts_tokens and len(self._in_flight) >= START + self._answers:
             return math.inf
         delay = max(self._blocked_until - now, 0.0)
-        for kind, bucket in self._buckets():
+        for kind, bucket in self._buckets:
             bucket.refill(now)
             delay = max(delay, bucket.delay(getattr(charge, kind)))
         return delay
 
     def _let_go(self, request: PacedRequest, now: float) -> None:
-        for kind, bucket in self._buckets():
+        for kind, bucket in self._buckets:
             bucket.take(getattr(request.charge, kind))
         request.is_waiting, request.sent_at = False, now
-        request.snapshots = {kind: one.snapshot(now) for kind, one in self._stated.items()}
+        request.snapshots = {}
+        for kind, stated in self._stated.items():
+            request.snapshots[kind] = stated.snapshot(now)
         self._in_flight.add(request)
         self._sent_at.append(now)
-        if not request.notify():
+        if request.on_decided is not None and not request.notify():
             self._end_flight(request)
             self._give_back(request, request.charge)
 
@@ -310,7 +346,7 @@ class Pace:
         self, request: PacedRequest, charge: Charge, stated: Charge | None = None
     ) -> None:
         """Give back a charge, or another one to the stated limits."""
-        for kind, bucket in self._buckets():
+        for kind, bucket in self._buckets:
             if not isinstance(bucket, StatedLimit):
                 bucket.take(-getattr(charge, kind))
             elif kind in request.snapshots:
@@ -332,11 +368,14 @@ class Pace:
                 continue
             stated, then = self._stated.get(kind), request.snapshots.get(kind)
             if stated is None:
+                if not self._counts_tokens:
+                    self._count_tokens(request)
                 others = sum(getattr(one.charge, kind) for one in self._in_flight)
                 level = min(remaining or 0, limit) - others
                 stated = self._stated[kind] = StatedLimit(limit, level, now)
                 for one in self._in_flight:
                     one.snapshots[kind] = stated.snapshot(one.sent_at)
+                self._list_buckets()
                 continue
             stated.state(limit, request.sent_at)
             if remaining is not None and then is not None:
@@ -346,17 +385,30 @@ class Pace:
                 is_explained |= stated.compare(remaining, then, now) > 2 * charge
         return is_explained
 
+    def _count_tokens(self, ended: PacedRequest) -> None:
+        """Estimate what all requests count, once tokens do."""
+        for request in (*map(itemgetter(1), self._line), *self._in_flight, ended):
+            self._estimate_charge(request)
+
     def _check_stated(self, charge: Charge) -> None:
         """Forget the limits that cannot be true, as the server has taken more."""
         for kind, stated in list(self._stated.items()):
             if not stated.accept(getattr(charge, kind)):
                 self._refuted[kind] = math.inf if stated.is_noise else stated.limit
                 del self._stated[kind]
+                self._list_buckets()
 
     def _doubt_stated(self, now: float) -> bool:
         """Spread the stated limits evenly. Return whether that changes anything."""
         changes = [stated.doubt(now) for stated in self._stated.values()]  # all of them
         return any(changes)
+
+    def _cut_rate(self, now: float) -> float:
+        """Lower the rate that was found out. Return the pause."""
+        if self._found is None:
+            self._found = FoundRate()
+            self._list_buckets()
+        return self._found.cut(now, self._recent_rate(now))
 
     def _recent_rate(self, now: float) -> float:
         recent = [moment for moment in self._sent_at if moment > now - RECENT_SECS]
@@ -404,8 +456,17 @@ class PacedRequest:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.charge = Charge(1, 0, 0, 0)
+        self.charge = ONE_REQUEST
         self.snapshots: dict[str, Snapshot] = {}
+
+    def charge_of(self, usage: Usage | None) -> Charge:
+        """Return what the request counts by its answer; the estimate if that does not say."""
+        if usage is None or not usage.prompt_tokens:
+            return self.charge
+        output = usage.completion_tokens
+        longest = output if self.max_output is None else self.max_output
+        input_ = usage.uncached_input_tokens + usage.cache_write_tokens
+        return Charge(1, usage.prompt_tokens + longest, input_, output)
 
     def note_refusal(self, taken: int) -> int:
         """Return how often the request was refused after others were answered, `taken` in all."""
@@ -432,9 +493,12 @@ class _Estimate:
     def __init__(self) -> None:
         self._bytes = self._answers = 0.0
         self._prompt = self._input = self._output = 0.0
+        # Added up when they are needed. Older ones would weigh next to nothing.
+        self._recent: deque[tuple[int, Usage]] = deque(maxlen=MAX_RECENT)
 
     def charge(self, size: int, max_output: int | None) -> Charge:
         """Return what a request of so many bytes may count."""
+        self._add_recent()
         prompt = input_ = size * TOKENS_PER_BYTE
         if self._bytes:
             prompt, input_ = (size * sum_ / self._bytes for sum_ in (self._prompt, self._input))
@@ -444,16 +508,18 @@ class _Estimate:
         # Vendors that state one limit for both count the longest answer that may come.
         return Charge(1, prompt + (output if max_output is None else max_output), input_, output)
 
-    def correct(self, request: PacedRequest, usage: Usage | None) -> Charge:
-        """Return what an answered request counts, and remember it."""
-        if usage is None or not usage.prompt_tokens:
-            return request.charge
-        input_ = usage.uncached_input_tokens + usage.cache_write_tokens
-        output = usage.completion_tokens
-        self._bytes = MEMORY * self._bytes + request.size
-        self._prompt = MEMORY * self._prompt + usage.prompt_tokens
-        self._input = MEMORY * self._input + input_
-        self._answers = MEMORY * self._answers + 1
-        self._output = MEMORY * self._output + output
-        longest = output if request.max_output is None else request.max_output
-        return Charge(1, usage.prompt_tokens + longest, input_, output)
+    def remember(self, size: int, usage: Usage) -> None:
+        """Remember what an answered request of so many bytes counted."""
+        self._recent.append((size, usage))
+
+    def _add_recent(self) -> None:
+        while self._recent:
+            size, usage = self._recent.popleft()
+            if not usage.prompt_tokens:
+                continue
+            input_ = usage.uncached_input_tokens + usage.cache_write_tokens
+            self._bytes = MEMORY * self._bytes + size
+            self._prompt = MEMORY * self._prompt + usage.prompt_tokens
+            self._input = MEMORY * self._input + input_
+            self._answers = MEMORY * self._answers + 1
+            self._output = MEMORY * self._output + usage.completion_tokens

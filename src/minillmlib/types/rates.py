@@ -185,7 +185,7 @@ class StatedLimit(Bucket):
 
 
 class FoundRate(Bucket):
-    """The rate of requests that a server takes which does not state it: any, until a refusal.
+    """The rate of requests that a server takes which does not state it, from the first `cut` on.
 
     After a refusal the rate is a part of what it was, is back after `RECOVERY_SECS`, stays there
     for a while, and then grows faster and faster. If the server takes nothing at all, the pauses
@@ -194,7 +194,7 @@ class FoundRate(Bucket):
 
     def __init__(self) -> None:
         super().__init__(math.inf, math.inf)
-        self.cut_at = self._resumes_at = -math.inf
+        self._resumes_at = -math.inf
         self._peak = self._sustained = math.inf
         self._cut, self._recovery_secs = CUT, RECOVERY_SECS
         self._shut_secs = 0.0  # of the last pause in which the server took nothing
@@ -207,20 +207,14 @@ class FoundRate(Bucket):
 
     def refill(self, now: float) -> None:
         """Add what has become free since the last time."""
-        if self._peak < math.inf:
-            self.rate = self._rate_at(now)
-            self.capacity = max(1.0, self.rate * SMOOTH_SECS)
-            super().refill(now)
-
-    def delay(self, amount: float) -> float:
-        """Return the seconds until so much may go."""
-        return super().delay(amount) if self._peak < math.inf else 0.0
+        self.rate = self._rate_at(now)
+        self.capacity = max(1.0, self.rate * SMOOTH_SECS)
+        super().refill(now)
 
     def take(self, amount: float) -> None:
         """Count requests as gone; less than none comes back."""
         self._sent += amount
-        if self._peak < math.inf:
-            super().take(amount)
+        super().take(amount)
 
     def note_answer(self, now: float) -> None:
         """Note that the server takes requests."""
@@ -246,10 +240,10 @@ class FoundRate(Bucket):
         recovery_secs = RECOVERY_REQUESTS / self._peak
         self._recovery_secs = min(max(recovery_secs, RECOVERY_SECS), MAX_RECOVERY_SECS)
         pause = self._shut_secs or PAUSE_SECS
-        self.cut_at, self._resumes_at = now, now + pause
+        self._resumes_at = now + pause
         self._sent = self._refused = 0.0
         self.level, self.updated_at = min(self.level, 0.0), now + pause
         return pause
 
     def __repr__(self) -> str:
-        return "any" if self._peak == math.inf else f"{self.rate:.3g}/s"
+        return f"{self.rate:.3g}/s"
