@@ -130,7 +130,7 @@ def steps_of_stream(wire: str, reply: ScriptedReply) -> int:
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 2821), ("anthropic", 2954), ("responses", 2897)]
+    ("wire", "steps"), [("openai", 2791), ("anthropic", 2924), ("responses", 2867)]
 )
 def test_a_call(wire, steps):
     assert steps_of_call(wire, 2) <= MOST_OF_CALL * steps
@@ -211,7 +211,7 @@ def steps_of_chunk(wire: str, reply_of) -> float:
 
 
 @pytest.mark.parametrize(
-    ("wire", "steps"), [("openai", 214), ("anthropic", 214), ("responses", 188)]
+    ("wire", "steps"), [("openai", 246), ("anthropic", 246), ("responses", 220)]
 )
 def test_a_chunk_of_a_stream_that_comes_at_once(wire, steps):
     at_once = steps_of_chunk(wire, lambda events: ScriptedReply.events(b"".join(events)))

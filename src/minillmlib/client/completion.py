@@ -82,7 +82,8 @@ async def complete(call: Call) -> Completed:
             hide_frames(error)
         raise
     finally:  # settles and reports on every way out
-        await completion.close()
+        if (report := completion.close()).ends:
+            await report
 
 
 class Completion:
@@ -338,7 +339,7 @@ class Completion:
     def close(self) -> Report:
         """Report the completion, good or bad, once.
 
-        Await what this returns to wait for its callback, unless its costs come later.
+        What this returns has no `ends` unless a callback is to be waited for.
         """
         is_first = self._report is None
         report = self.abandon()

@@ -100,8 +100,8 @@ class StreamingCompletion(Generic[NodeT_co]):
     async def aclose(self) -> None:
         """End the stream and its connection at once. May be called again."""
         self._close()
-        if self._completion is not None:
-            await self._completion.close()
+        if self._completion is not None and (report := self._completion.close()).ends:
+            await report
 
     async def cancel(self) -> CostInfo:
         """End the stream and its connection; wait until its cost is known and reported.
@@ -135,6 +135,8 @@ class StreamingCompletion(Generic[NodeT_co]):
         return self
 
     async def __anext__(self) -> StreamChunk:
+        if self._chunks:
+            self._check_reader()
         while not self._chunks:
             if self._is_over:
                 self._check_whole()
@@ -258,7 +260,8 @@ class StreamingCompletion(Generic[NodeT_co]):
     async def _finish(self, completion: Completion, reader: StreamReader) -> None:
         """Add the answer to the tree: only now has the caller taken the last chunk."""
         await reader.drain()
-        await completion.close()
+        if (report := completion.close()).ends:
+            await report
         if not self._is_over and self._completed is not None:
             self._node = self._on_answer(self._completed)
             self._is_over = True
