@@ -37,7 +37,7 @@ def _whole_numbers(value: JsonValue, depth: int) -> JsonValue:
     return value
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The tokens that one request consumed.
 
     The three input buckets are disjoint, and their sum is the whole input.
