@@ -81,12 +81,12 @@ def build_http_request(
         _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
         secrets += secrets_of(generator.proxy)
-    report = RequestReport(sent=_shared(tuple(body)), omitted={**omitted, **call.omitted})
+    report = RequestReport(sent=_intern_keys(tuple(body)), omitted={**omitted, **call.omitted})
     return PreparedRequest(request, body, auth, secrets, report, prefix)
 
 
 @lru_cache(maxsize=256)
-def _shared(keys: tuple[str, ...]) -> tuple[str, ...]:
+def _intern_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Return the first of equal tuples: thousands of answers then keep one."""
     return keys
 
