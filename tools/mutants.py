@@ -34,6 +34,8 @@ TOP = Path(__file__).parents[1]
 SOURCE = Path("src/minillmlib")
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "site", "dist", "__pycache__", ".hypothesis")
 MAX_SECS = 600  # for the tests that one break meets, quick or long
+TEST_SECS = 120  # for one test, which a break may let run for ever
+COMPILES = {"PYTHONDONTWRITEBYTECODE": ""}  # each test file once, not once for each break
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -150,11 +152,11 @@ def run_tests(
     tree: Path, *options: str, max_secs: float | None = None, calls: str = ""
 ) -> tuple[int, str]:
     """Return how pytest ends in a tree, and the first test that fails."""
-    command = [sys.executable, "-m", "pytest", "-qrfE", *options]
+    command = [sys.executable, "-m", "pytest", "-qrfE", f"--timeout={TEST_SECS}", *options]
     path = os.pathsep.join([str(tree / "src"), str(tree / "tools")])
     try:
         done = subprocess.run(  # noqa: S603
-            command, cwd=tree, env=os.environ | {"PYTHONPATH": path, FOLDER: calls},
+            command, cwd=tree, env=os.environ | {"PYTHONPATH": path, FOLDER: calls, **COMPILES},
             capture_output=True, text=True, check=False, timeout=max_secs,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -135,6 +135,7 @@ ENCODED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "changes", "text"), ENCODED)
 @pytest.mark.parametrize("command", ["ask", "chat"])
 def test_what_is_piped_in_is_understood_in_its_encoding(service, command, given, changes, text):
@@ -170,6 +171,7 @@ def test_an_argument_that_is_no_utf8_is_asked_all_the_same(service):
     assert service.said() == [("system", "\ufffd"), ("user", "Gr\ufffd\ufffde?")]
 
 
+@pytest.mark.long
 def test_a_pipe_that_stays_open_is_named_after_a_while_and_loses_nothing(service):
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "ask", "Where?"],

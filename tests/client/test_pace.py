@@ -138,6 +138,7 @@ LIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lie", LIES)
 def test_a_server_whose_headers_lie_is_neither_flooded_nor_left_unused(lie):
     random.seed(1)

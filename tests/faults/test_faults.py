@@ -149,6 +149,7 @@ async def test_a_fault_is_told_in_time_recorded_and_leaves_the_tree(
     record_property("right_cells", sum(len(cells_of(fault)) for fault in faults))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("faults", [*rows()])
 async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure_also_in_a_replay(
     faults, monkeypatch, tmp_path

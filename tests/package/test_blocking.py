@@ -104,7 +104,6 @@ def test_the_collector_may_find_an_unread_stream_while_another_call_starts():
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()
-        gc.unfreeze()
     gc.collect()  # the last of them is not left to another test
     assert not thread.is_alive()
 

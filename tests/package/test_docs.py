@@ -62,6 +62,7 @@ def run_page(page: str, world: World, *, blocks: int | None = None) -> dict:
     return namespace
 
 
+@pytest.mark.long
 def test_the_blocks_of_a_page_type_check(tmp_path):
     """The examples are what callers copy, so they must pass a type checker, too."""
     files = []
@@ -86,6 +87,7 @@ def _world_with_keys(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_world_with_keys")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_of_a_page_run(page, monkeypatch, capsys):

@@ -41,6 +41,7 @@ OTHER_ENDS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded as Linux does it")
 def test_no_answer_takes_more_than_twice_the_limit():
     child = Path(__file__).parents[1] / "support" / "memory_child.py"

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_clock import run_virtually
 
 from minillmlib import (
     AnthropicProvider,
@@ -69,16 +70,20 @@ every_speaking_wire = pytest.mark.parametrize("wire", SPEAKING)
 whole_and_streamed = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
 
-def ask(wire: str, script, streamed: bool, params: object = None):
+async def asked(wire: str, script, streamed: bool, params: object = None):
     transport = script if isinstance(script, ScriptedTransport) else ScriptedTransport([script])
     generator = WIRES[wire].with_api_key("k").with_transport(transport).with_token_price(PRICE)
     root = ChatNode.root("Be brief.")
     if not streamed:
-        return run(root.chat("The capital?", generator, params)).response
+        return (await root.chat("The capital?", generator, params)).response
     stream = root.chat_streaming("The capital?", generator, params)
-    for _ in iterate(stream):
+    async for _ in stream:
         pass
     return stream.response
+
+
+def ask(*arguments, **more):
+    return run(asked(*arguments, **more))
 
 
 @every_wire
@@ -246,7 +251,7 @@ def test_an_error_by_the_word_of_a_vendor(wire):
 @whole_and_streamed
 def test_an_error_is_retried_and_the_next_reply_answers(wire, streamed):
     script = ScriptedTransport([ScriptedReply.error(503, retry_after=0.001), "Paris."])
-    answer = ask(wire, script, streamed, NodeCompletionParameters(retry=1))
+    answer = run_virtually(asked(wire, script, streamed, NodeCompletionParameters(retry=1)))
     assert (answer.content, len(answer.attempts)) == ("Paris.", 2)
 
 

@@ -374,6 +374,7 @@ def key_of(call: ToolCall) -> str | None:
     return None
 
 
+@pytest.mark.long
 def test_loops_that_end_in_any_way():
     run_state_machine_as_test(ToolLoops, settings=settings(RUNS, max_examples=30))
 
