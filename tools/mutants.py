@@ -2,9 +2,10 @@
 
 `make mutants` breaks 100 places; `make mutants MUTANTS="--seed 7 --count 20"` breaks fewer, and
 the same ones again. It works in copies of the tree. First all but the long tests run once, traced,
-to learn which functions each of them calls. Then each break meets the tests that call its function,
-those of its own room first, or all that use its module if an import would see it. What survives
-meets the long tests of the same folders.
+to learn which functions each of them calls. Then each break of a function meets the tests that call
+it, in forks of one process. A break that an import would see meets the tests that use its module,
+those of its own room first, in a process of its own. What survives meets all tests of its folders,
+also the long ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import json
 import os
 import pickle
 import random
@@ -23,12 +25,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
 
-from calls_of_tests import FOLDER, Calls, Place
+import forked_mutants
+from calls_of_tests import FOLDER, Calls
+from forked_mutants import Mutant
 
 TOP = Path(__file__).parents[1]
 SOURCE = Path("src/minillmlib")
@@ -43,12 +46,6 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
 }  # fmt: skip
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
-
-
-class Mutant(NamedTuple):
-    place: Place
-    line: int
-    source: str
 
 
 def changed_values(value: object) -> list[object]:
@@ -149,14 +146,17 @@ def mutants(seed: int) -> Iterator[Mutant]:
 
 
 def run_tests(
-    tree: Path, *options: str, max_secs: float | None = None, calls: str = ""
+    tree: Path, *options: str, max_secs: float | None = None, **folders: str
 ) -> tuple[int, str]:
-    """Return how pytest ends in a tree, and the first test that fails."""
+    """Return how pytest ends in a tree, and the first test that fails.
+
+    The folders are those of the plugins, by their variables.
+    """
     command = [sys.executable, "-m", "pytest", "-qrfE", f"--timeout={TEST_SECS}", *options]
     path = os.pathsep.join([str(tree / "src"), str(tree / "tools")])
     try:
         done = subprocess.run(  # noqa: S603
-            command, cwd=tree, env=os.environ | {"PYTHONPATH": path, FOLDER: calls, **COMPILES},
+            command, cwd=tree, env=os.environ | {"PYTHONPATH": path} | COMPILES | folders,
             capture_output=True, text=True, check=False, timeout=max_secs,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -165,10 +165,26 @@ def run_tests(
     return done.returncode, failed[1] if failed else ""
 
 
+def killers_in_forks(
+    some: list[Mutant], plain: Path, known: Calls, folder: Path, options: argparse.Namespace
+) -> dict[int, str]:
+    """Return the quick test that kills a mutant, by its number, or "" if none does."""
+    folder.mkdir()
+    setup = {"mutants": some, "known": known, "workers": options.workers}
+    (folder / "setup").write_bytes(pickle.dumps(setup))
+    as_forks = ("-p", "forked_mutants", "-p", "no:xdist", "--capture=sys", "-m", "not long")
+    run_tests(plain, *as_forks, **{forked_mutants.FOLDER: str(folder)})
+    verdicts = map(json.loads, (folder / "verdicts").read_text().splitlines())
+    return {number: said.partition("killed: ")[2] for number, said in verdicts}
+
+
 def verdict(
-    mutant: Mutant, tree: Path, plain: Path, known: Calls, max_secs: float
+    mutant: Mutant, tree: Path, known: Calls, max_secs: float, *, has_survived: bool
 ) -> tuple[str, str]:
-    """Return what kills a mutant, "quick" or "long" tests or nothing, and the first such test."""
+    """Return what kills a mutant, "quick" or "long" tests or nothing, and the first such test.
+
+    One that has survived its forks meets the tests of its folders; of them some start programs.
+    """
     file, function = mutant.place
     room = Path(file).parts[2].removesuffix(".py")
     is_imported = not function or mutant.place in known[""][1]
@@ -181,21 +197,20 @@ def verdict(
     order = sorted(files, key=lambda name: (name.split("/")[1] != room, secs[name]))
     folders = {f"tests/{room}", *(str(Path(name).parent) for name in order[:3])}
     homes = sorted(folder for folder in folders if (tree / folder).is_dir()) or ["tests/package"]
-    steps = [("quick", some) for some in (order[:3], order[3:]) if some] or [("quick", homes)]
-    (tree / file).write_text(mutant.source, encoding="utf-8")
-    try:
-        for how, some in (*steps, ("long", homes)):
-            names = [test for name in some for test in files.get(name, [name])]
-            (tree / "names").write_text("\n".join(names), encoding="utf-8")
-            marked = "long" if how == "long" else "not long"
-            code, killer = run_tests(tree, "-x", "-m", marked, "@names", max_secs=max_secs)
-            if code in {0, 5}:  # none fails, none is chosen
-                continue
-            is_sound = killer in known or "::" not in killer
-            if is_sound or not run_tests(plain, "-x", killer, max_secs=max_secs)[0]:
-                return how, killer
-    finally:
-        shutil.copy(plain / file, tree / file)
+    quick = [[test for name in some for test in files[name]] for some in (order[:3], order[3:])]
+    if not order or (has_survived and not is_imported):
+        quick = [homes]
+    text = (tree / file).read_text(encoding="utf-8")
+    for how, names in (*(("quick", some) for some in quick if some), ("long", homes)):
+        (tree / "names").write_text("\n".join(names), encoding="utf-8")
+        (tree / file).write_text(mutant.source, encoding="utf-8")
+        marked = "long" if how == "long" else "not long"
+        code, killer = run_tests(tree, "-x", "-m", marked, "@names", max_secs=max_secs)
+        (tree / file).write_text(text, encoding="utf-8")
+        if code in {0, 5}:  # none fails, none is chosen
+            continue
+        if killer in known or "::" not in killer or not run_tests(tree, killer)[0]:
+            return how, killer
     return "", ""
 
 
@@ -226,26 +241,29 @@ def main() -> None:
         if not kept.exists():
             kept.mkdir()
             spread = ("-n", str(options.workers), "--dist", "loadfile", "-p", "calls_of_tests")
-            run_tests(plain, *spread, "-m", "not long", calls=str(kept))
+            run_tests(plain, *spread, "-m", "not long", **{FOLDER: str(kept)})
         known = Calls()
         for part in kept.iterdir():
             known |= pickle.loads(part.read_bytes())  # noqa: S301
+        some = list(islice(mutants(options.seed), options.count))
+        killers = killers_in_forks(some, plain, known, Path(folder) / "forks", options)
         free: SimpleQueue[Path] = SimpleQueue()
         for tree in trees:
             free.put(tree)
 
-        def judge(mutant: Mutant) -> str:
-            tree = free.get()
-            try:
-                how, killer = verdict(mutant, tree, plain, known, options.max_secs)
-            finally:
+        def judge(number: int, mutant: Mutant) -> str:
+            how, killer = "quick", killers.get(number)
+            if not killer:
+                tree, has_survived = free.get(), killer is not None
+                max_secs = options.max_secs
+                how, killer = verdict(mutant, tree, known, max_secs, has_survived=has_survived)
                 free.put(tree)
             place = f"{mutant.place[0]}:{mutant.line}"
             print(f"{how}: {place}: {killer}" if how else show(mutant), flush=True)  # noqa: T201
             return how
 
         with ThreadPoolExecutor(options.workers) as pool:
-            counts = Counter(pool.map(judge, islice(mutants(options.seed), options.count)))
+            counts = Counter(pool.map(judge, count(), some))
     print(  # noqa: T201
         f"seed {options.seed}: of {counts.total()} mutants, quick tests killed {counts['quick']}, "
         f"long ones {counts['long']} more"
