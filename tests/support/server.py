@@ -31,6 +31,7 @@ class Exchange:
     def __init__(self, connection: Connection, head: bytes, number: int) -> None:
         self.connection = connection
         self.number = number  # of the server's requests, from 1
+        self.request_head = head
         self.request_line, *lines = head.decode("latin-1").split("\r\n")
         self.method, self.path = (*self.request_line.split(" "), "")[:2]
         pairs = (line.partition(":") for line in lines if line)

@@ -37,6 +37,7 @@ METHODS = {
         "_close": ["*", "abort_ssl"],
     },
     aiohttp.ClientRequest: {
+        "update_headers": ["headers"],
         "update_auto_headers": ["skip_auto_headers"],
         "update_expect_continue": ["expect"],
         "update_body_from_data": ["body", "_stacklevel"],

@@ -8,6 +8,7 @@ import socket
 import time
 
 import aiohttp
+import msgspec
 import pytest
 from server import serving
 
@@ -16,6 +17,7 @@ from minillmlib import (
     ChatNode,
     ConnectError,
     GeneratorInfo,
+    GenericProvider,
     IncompleteStreamError,
     NodeCompletionParameters,
     ReadError,
@@ -54,6 +56,20 @@ async def test_a_request_is_one_post_with_its_headers_and_body():
     assert exchange.headers["accept-encoding"] == "identity"
     assert exchange.headers["content-length"] == str(len(exchange.body))
     assert b'"content":"u"' in exchange.body
+
+
+class HostProvider(GenericProvider):
+    """A gateway that goes by the host, whatever the address."""
+
+    def finalize(self, request, auth):
+        return msgspec.structs.replace(request, headers=(*request.headers, ("Host", "of.its.own")))
+
+
+async def test_the_host_that_a_provider_names_is_the_only_one():
+    async with serving(answer) as (url, exchanges):
+        await ROOT.chat("u", at(url).with_provider(HostProvider()))
+    assert exchanges[0].request_head.lower().count(b"\r\nhost:") == 1
+    assert exchanges[0].headers["host"] == "of.its.own"
 
 
 async def test_the_body_follows_its_headers_at_once_even_if_they_ask_for_leave():

@@ -254,7 +254,8 @@ class Completion:
         if retry_quota.is_used:
             retry_quota.give_back(_server_of(self.call.generator.base_url), self._quota_taken)
         request_id = self.attempts[-1].request_id
-        response = msgspec.structs.replace(response, request_id=request_id, attempts=self.attempts)
+        msgspec.structs.force_setattr(response, "request_id", request_id)
+        msgspec.structs.force_setattr(response, "attempts", self.attempts)
         if self.emitter is not None:
             self.emitter.response = response
         prefix = pending.prefix

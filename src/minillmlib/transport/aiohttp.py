@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import LineTooLong
 
@@ -392,6 +393,14 @@ class _Request(aiohttp.ClientRequest):
     """
 
     own_body = b""  # the body that we write; empty if aiohttp does
+
+    def update_headers(self, headers: Any) -> None:
+        """Take the headers, all at once unless one of them is the host's."""
+        super().update_headers(None)
+        if type(headers) is type(self.headers) and hdrs.HOST not in headers:
+            self.headers.extend(headers)
+        else:
+            super().update_headers(headers)
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Add none."""

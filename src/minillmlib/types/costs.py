@@ -215,7 +215,7 @@ class TokenPrice(msgspec.Struct, frozen=True):
         return EXACT.divide(total, MILLION)
 
 
-class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CostOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The cost of a request in USD, and how much is known of it.
 
     `cost` is `Decimal(0)` for `UNPRICED` and `UNKNOWN`: check `resolution` first.
@@ -435,7 +435,7 @@ class AttemptOutcome(enum.StrEnum):
     """Nothing left this machine."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One request, from start to end.
 
     `number` counts from 1, `started_at` is in seconds since 1970, and `sent_bytes` is the size of
