@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 
@@ -21,6 +22,11 @@ KEYS = {
 # Read when a generator is made, which test modules do when they are imported.
 for _preset in PRESETS.values():
     os.environ.pop(_preset.base_url_variable or "", None)
+
+
+# A shell lets what it starts in the background ignore Ctrl-C, which some tests are about.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _check_descriptor(descriptor):
