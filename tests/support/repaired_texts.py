@@ -14,6 +14,7 @@ from pathlib import Path
 from minillmlib import JsonRepairError, json_repair
 
 PATH = Path(__file__).parents[1] / "json_repair" / "repaired_texts.jsonl"
+LONG = 120  # characters of a text that is not looked at after each of them
 
 
 def lines() -> list[str]:
@@ -77,14 +78,17 @@ def _result(finish):
 def _live(text: str, room, scanned) -> list:
     """The values that are seen while the text comes, each after how many characters."""
     partial, live, shown, last = room.PartialJson(), room.IncrementalJson(), [], "null"
+    every = 1 if len(text) < LONG else 50
     try:
         for count, char in enumerate(text, 1):
             live.feed(char)
+            partial.feed(char)
+            if count % every:
+                continue
             seen = live.snapshot()
             if (now := json.dumps(seen)) != last:
                 last = now
                 shown.append([count, seen])
-            partial.feed(char)
             if partial.value != seen and text.lstrip()[:1] != '"':
                 shown.append([count, seen, partial.value])
     except JsonRepairError as error:
