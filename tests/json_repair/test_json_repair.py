@@ -232,6 +232,9 @@ def test_a_result_cannot_be_changed():
         found.value = 2
     with pytest.raises(AttributeError):
         found.changes[0].position = 1
+    for kind in (minillmlib.RepairResult, minillmlib.JsonChange):
+        with pytest.raises(TypeError):
+            kind(1, Kind.EXTRA_COMMA)
     assert hash(found.changes[0]) == hash(minillmlib.JsonChange(position=2, kind=Kind.EXTRA_COMMA))
 
 

@@ -33,7 +33,7 @@ def renewed(line: str, room=json_repair) -> str:
             "strict": _fields(text, room, is_strict=True),
             "lenient": _fields(text, room, is_strict=False),
         }
-    return json.dumps(said)
+    return json.dumps(said, separators=(",", ":"))
 
 
 def _at_once(text: str, room) -> dict:
