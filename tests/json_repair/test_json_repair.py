@@ -184,6 +184,14 @@ def test_many_values_and_many_halves_are_told_up_to_a_thousand(unit):
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(("before", "last"), [(998, 2), (999, 1), (1000, 0)])
+def test_the_thousandth_guess_is_told_whatever_kind_it_is(before, last):
+    for text in ("1 2 3]", "'x', 'y']", '"a"  "b" "c"]', "{'a': 1, 'b': 2}]"):
+        kinds = [change.kind for change in repair("[" + "/**/" * before + text).changes]
+        assert kinds[:before] == [Kind.COMMENT] * before
+        assert len(kinds[before:]) == last
+
+
 def test_numbers_keep_their_digits():
     big = "9" * 400
     assert loads(f"[{big},]") == [int(big)]
