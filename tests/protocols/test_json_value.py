@@ -85,6 +85,13 @@ def test_a_text_is_json_if_it_can_be_read_however_large_it_is(size):
             assert is_json(data.ljust(size)) is is_read, data
 
 
+def test_bytes_that_are_no_text_are_replaced_also_where_the_text_is_long():
+    size = 1024 * 1024
+    before = "x" * (size - 3)  # a piece of a mebibyte ends within the next character
+    data = b'["' + before.encode() + "é".encode() + b'\xff", "\xfe"]'
+    assert decode_json(data) == [before + "é\ufffd", "\ufffd"]
+
+
 def nested(depth, kinds="["):
     """A value that is nested so deeply, in containers of these kinds by turns."""
     text = "1"

@@ -213,6 +213,10 @@ def test_a_journal_knows_whether_its_file_has_what_was_appended(journal, path):
     assert not kept(journal)
     path.write_bytes(b"one\ntwo\nthree")
     assert not kept(journal)
+    path.write_bytes(b"One\ntwo\nthree\n")
+    assert not kept(journal)
+    path.write_bytes(b"one\ntwo\nthree\n")
+    assert kept(journal)
 
 
 @pytest.mark.parametrize(("back", "is_noticed"), [(1, True), (4000, True), (4001, False)])
@@ -367,7 +371,32 @@ def open_files():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files cannot be counted")
+COUNTED = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="open files cannot be counted"
+)
+
+
+@COUNTED
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_holds_no_journal_of_its_parent(path):
+    before = open_files()
+    journals = [FileJournal(path.with_name(name)) for name in "ab"]
+    for journal in journals:
+        append(journal, b"one\n")
+    assert open_files() == before + 2
+    pid = os.fork()
+    if not pid:
+        is_closed = open_files() == before
+        os._exit(0 if is_closed and append(journals[0], b"two\n") else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert open_files() == before + 2
+    assert append(journals[0], b"three\n")
+    assert path.with_name("a").read_bytes() == b"one\ntwo\nthree\n"
+    for journal in journals:
+        journal.close()
+
+
+@COUNTED
 def test_no_file_stays_open(path):
     before = open_files()
     path.mkdir()
