@@ -626,7 +626,6 @@ class Scanner:
 
     def _add_candidate(self, start: int, *, is_weak: bool) -> None:
         is_joined = self._gap == "," and self._end_gap()
-        self._gap = None
         if self.candidates:
             self._ranking = rank(self.candidates[-1], self._ranking)
         candidate = Candidate(
