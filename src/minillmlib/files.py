@@ -34,13 +34,13 @@ def read_small_file(path: FilePath, max_bytes: int) -> bytes:
 def open_regular(path: FilePath) -> IO[bytes]:
     """Open a regular file for reading, or raise `OSError` if it is anything else."""
     # O_NONBLOCK: opening a named pipe must not block.
-    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        _check_regular(file.fileno())
+        _check_regular(descriptor)
     except OSError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def _check_regular(descriptor: int) -> None:

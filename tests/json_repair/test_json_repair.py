@@ -11,7 +11,7 @@ from json_documents import pieces_of
 
 import minillmlib
 from minillmlib import JsonChangeKind as Kind
-from minillmlib import JsonRepairError, loads, repair, repair_json
+from minillmlib import JsonRepairError, json_repair, loads, repair, repair_json
 from minillmlib.json_repair import PartialJson
 
 
@@ -177,10 +177,73 @@ def test_many_guesses_are_told_up_to_a_thousand():
     assert len(repair("[" + "a," * 5000 + "]").changes) == 1000
 
 
+@pytest.mark.parametrize("unit", ["{} ", "[1]so ", '["\ud800"] ', "{a: 1} so "])
+def test_many_values_and_many_halves_are_told_up_to_a_thousand(unit):
+    places = [change.position for change in repair(unit * 2000).changes]
+    assert len(places) == 1000
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("before", "last"), [(998, 2), (999, 1), (1000, 0)])
+def test_the_thousandth_guess_is_told_whatever_kind_it_is(before, last):
+    for text in ("1 2 3]", "'x', 'y']", '"a"  "b" "c"]', "{'a': 1, 'b': 2}]"):
+        kinds = [change.kind for change in repair("[" + "/**/" * before + text).changes]
+        assert kinds[:before] == [Kind.COMMENT] * before
+        assert len(kinds[before:]) == last
+
+
 def test_numbers_keep_their_digits():
     big = "9" * 400
     assert loads(f"[{big},]") == [int(big)]
+    assert loads(f"[{'1' * 4300},]") == [int("1" * 4300)]
+    assert loads(f"[{'1' * 4301},]") == ["1" * 4301]
     assert loads(f'{{"a": {"1" * 5000}}}') == {"a": "1" * 5000}
+
+
+AROUND = [
+    "[0,, @]", "[0,, [@]]", '[{"a": 1,, "b": @}]', "[0,, @, 7]", "[0,, @ 7]", "[0,, @,, 7]", "[0,, @, [8],]",
+    '{"a": 0,, "b": @ "c": @}', '{"a": 0,, "b": @, "c": 1}',
+]  # fmt: skip
+LONG = [  # a value within a long text, what it means, and the kind of what is changed in it
+    ('{"k": [1, {"z": 2.5}], "s": "\\ud83d\\ude00 \\u00e9"}', {"k": [1, {"z": 2.5}], "s": "\U0001f600 \u00e9"}, []),
+    ('{"k": 1, "k": 2, "i": 3}', {"k": 2, "i": 3}, [Kind.REPEATED_KEY]),
+    ('[{"k": 1, "k": 2}]', [{"k": 2}], [Kind.REPEATED_KEY]),
+    ("[1e999]", [None], [Kind.NOT_A_NUMBER]),
+    ("[-1e999, 1.5]", [None, 1.5], [Kind.NOT_A_NUMBER]),
+    ("[NaN]", [None], [Kind.NOT_A_NUMBER]),
+    ("[-Infinity]", [None], [Kind.NOT_A_NUMBER]),
+    ('["\\ud83d"]', ["\ufffd"], [Kind.LONE_SURROGATE]),
+    ('{"k": "x" "i": 1}', {"k": "x", "i": 1}, [Kind.MISSING_COMMA]),
+    ("[]", [], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value", "kinds"), LONG, ids=range(len(LONG)))
+def test_valid_and_broken_parts_of_a_long_text_are_read_as_those_of_a_short_one(text, value, kinds):
+    for around in AROUND:
+        whole = around.replace("@", text)
+        found = repair(whole + " " * 600)
+        assert found == repair(whole)
+        assert repr(value) in repr(found.value)
+        told = [change.kind for change in found.changes]
+        assert told[: len(kinds) + 1] == [Kind.EXTRA_COMMA, *kinds]
+
+
+@pytest.mark.parametrize("text", [case[1] for case in BROKEN])
+def test_what_is_meant_does_not_depend_on_how_much_white_space_follows(text):
+    assert repair(text + " " * 600) == repair(text)
+
+
+def test_a_result_cannot_be_changed():
+    found = repair("[1,]")
+    with pytest.raises(AttributeError):
+        found.value = 2
+    with pytest.raises(AttributeError):
+        found.changes[0].position = 1
+    for kind in (minillmlib.RepairResult, minillmlib.JsonChange):
+        with pytest.raises(TypeError):
+            kind(1, Kind.EXTRA_COMMA)
+    assert hash(found.changes[0]) == hash(minillmlib.JsonChange(position=2, kind=Kind.EXTRA_COMMA))
 
 
 @pytest.mark.parametrize("text", [case[1] for case in BROKEN + CUT])
@@ -212,6 +275,40 @@ def test_a_value_grows_while_its_text_comes():
         "null", "{}", '{"a": []}', '{"a": [12]}', '{"a": [12, "x"]}', '{"a": [12, "xy"]}',
         '{"a": [12, "xy"], "b": true}',
     ]  # fmt: skip
+
+
+def chars_until_seen(size):
+    """After how many characters the end of a key is seen, of which so many are known."""
+    partial = PartialJson()
+    partial.feed('{"a":1,"' + "k" * (size - 1))
+    assert partial.value == {"a": 1}
+    for count, char in enumerate('": [' + "1, " * 30, 1):
+        partial.feed(char)
+        if len(partial.value) > 1:
+            return count
+    return None
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(63, 4), (64, 18), (65, 17), (68, 17), (69, 18), (80, 20)]
+)
+def test_a_long_part_that_is_undecided_is_read_again_when_it_has_grown_by_a_quarter(size, count):
+    assert chars_until_seen(size) == count
+
+
+def test_a_text_that_nobody_looks_at_is_read_in_portions_of_128_characters():
+    partial = PartialJson()
+    partial.feed("[" * 512)
+    for _ in range(127):
+        partial.feed("[")
+    with pytest.raises(JsonRepairError, match="nested more than 512 levels deep"):
+        partial.feed("[")
+
+
+def test_a_name_that_the_module_does_not_have_is_told():
+    with pytest.raises(AttributeError) as caught:
+        json_repair.loadz  # noqa: B018
+    assert str(caught.value) == "module 'minillmlib.json_repair' has no attribute 'loadz'"
 
 
 def test_thoughts_and_prose_are_not_shown_while_they_come():

@@ -184,6 +184,8 @@ CUT = [
     ("in a number", "[1, 2.", [1, 2]),
     ("after a sign", "[1, -", [1, None]),
     ("by the end of a block", 'So:\n```json\n{"a": [1, {"b": "c"\n```\nDone.', {"a": [1, {"b": "c"}]}),
+    ("by the end of a block, before an element", 'So:\n```json\n{"a": [1,\n```\nDone.', {"a": [1]}),
+    ("by the end of a block, before a value", 'So:\n```json\n{"a": 1, "b":\n```\nDone.', {"a": 1, "b": None}),
     ("by a fence right after a string", '```json\n{"a": "b"```', {"a": "b"}),
     ("with a fence in a string", '{"md": "```json\n{}\n```", "b": 1', {"md": "```json\n{}\n```", "b": 1}),
 ]  # fmt: skip
