@@ -80,9 +80,9 @@ async def unread(read: Callable):
 
 
 async def read_twice():
-    stream = ROOT.chat_streaming("u", scripted(streamed("a", "b")))
-    await anext(stream)
-    await anext(stream.partial_json())
+    async with ROOT.chat_streaming("u", scripted(streamed("a", "b"))) as stream:
+        await anext(stream)
+        await anext(stream.partial_json())
 
 
 async def read_by_two():
@@ -94,6 +94,7 @@ async def read_by_two():
     finally:
         first.cancel()
         await asyncio.wait([first])
+        await stream.aclose()
 
 
 async def read_on_after_a_failure():
