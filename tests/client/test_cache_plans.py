@@ -94,6 +94,8 @@ PLANS: dict[str, tuple] = {
     "an hour by a key of the vendor": (thread(*TURNS, m5="5m"), CLAUDE, PARAMS(extra={"cache_control": {"ttl": "1h"}})),
     "only the end by a key of the vendor": (thread(*TURNS), CLAUDE, PARAMS(extra={"cache_control": {}})),
     "no breakpoint by a key of the vendor": (thread(*TURNS, m5="5m"), CLAUDE, PARAMS(extra={"cache_control": None})),
+    "a price": (thread(*TURNS, m0="1h", m1="5m"), CLAUDE.with_token_price(PRICE)),
+    "a price of the call": (thread(*TURNS), CLAUDE, NodeCompletionParameters(token_price=PRICE)),
     "neighbours": (thread(S("s"), words(2000), words(500), "c", A("d"), "e", m2="1h", m5="5m"), CLAUDE),
     "a type": (thread(*TURNS, m0="1h"), GeneratorInfo.custom("c", "https://c.example/v1", "m"), CACHED.expecting(int)),
     "a form by the prompt": (thread(*TURNS, m0="1h"), CLAUDE,
@@ -105,8 +107,7 @@ def plan_of(messages: list[Message], generator: GeneratorInfo, params=None) -> s
     """The plan as it is read, and below what else it says."""
     plan = ChatNode.from_messages(messages)[1].cache_plan(generator, params)
     places = [each.place for each in plan.breakpoints]
-    price = plan.token_price and plan.token_price.prompt
-    return f"{plan}\nplaces {places}, automatic {plan.is_automatic}, USD {price}"
+    return f"{plan}\nplaces {places}, automatic {plan.is_automatic}, saves {plan.savings(3)}"
 
 
 def test_a_plan_says_what_becomes_of_each_breakpoint():

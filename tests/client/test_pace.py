@@ -647,6 +647,36 @@ def test_runs_that_ask_one_model_with_one_key_share_what_they_learn():
     assert server.refused_after(1) == 0
 
 
+@pytest.mark.parametrize(
+    ("pace", "refused", "moments"),
+    [
+        (60, {}, [0, 1, 2, 3, 4, 5]),
+        (6, {}, [0, 10, 20, 30, 40, 50]),
+        (600, {}, [0, 0, 0.05, 0.15, 0.25, 0.35]),
+        (6000, {1: 3}, [0, 0, 0, 0, 0, 0, 3.5]),
+    ],
+)
+def test_the_requests_of_a_line_are_sent_at_these_moments(pace, refused, moments):
+    class Noting:
+        moments = ()
+
+        async def send(self, request):
+            self.moments = (*self.moments, round(now(), 2))
+            wait = refused.get(len(self.moments))
+            step = status(429, {"retry-after": str(wait)}) if wait else ANSWER
+            return await play(slow(0.5, step), request)
+
+    async def run():
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(server)
+        settings = asked(pace=Pace(requests_per_minute=pace))
+        calls = (ChatNode.root("s").chat("u", generator, settings) for _ in range(6))
+        return [node.text for node in await asyncio.gather(*calls)]
+
+    server = Noting()
+    assert run_virtually(run()) == ["ok"] * 6
+    assert list(server.moments) == pytest.approx(moments, abs=0.011)
+
+
 async def test_of_what_runs_share_the_least_used_is_forgotten():
     models = [GeneratorInfo.openai(f"m{number}") for number in range(MAX_SHARED + 1)]
     first, *_, last = map(shared_pace, models)

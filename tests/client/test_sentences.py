@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import pickle
 import warnings
 from collections.abc import Callable
 
 import pytest
-from scripted_server import Server, event, hang, status
+from scripted_server import Server, event, hang, status, whole
 from short_answers import said, scripted, streamed
 from virtual_clock import run_virtually
 
@@ -276,3 +277,27 @@ def test_a_dropped_stream_warns_where_it_is_dropped():
         )
 
     asyncio.run(main())
+
+
+CORRECTION = """\
+The answer does not fit int: Expected `int`, got `str` - at `$.answer`
+
+Answer again, with the whole JSON and nothing else. It must fit this JSON schema:
+{"type":"object","properties":{"answer":{"type":"integer"}},"required":["answer"],\
+"additionalProperties":false}"""
+
+
+def test_a_correction_says_what_is_wrong_and_which_schema_the_answer_must_fit():
+    server = Server([whole('{"answer": "x"}'), whole('{"answer": 7}')])
+    asked = NodeCompletionParameters(retry=1).expecting(int)
+
+    async def main() -> int:
+        return (await ROOT.chat("u", server.generator(), asked)).parsed
+
+    assert run_virtually(main()) == 7
+    first, second = (json.loads(request.body)["messages"] for request in server.requests)
+    assert second[: len(first)] == first
+    assert second[len(first) :] == [
+        {"role": "assistant", "content": '{"answer": "x"}'},
+        {"role": "user", "content": CORRECTION},
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from scripted_server import COUNTS, DONE, FINISH, event
+from scripted_server import COUNTS, DONE, FINISH, Server, event, tried
 from virtual_clock import now, run_virtually
 
 from minillmlib import (
@@ -17,6 +17,7 @@ from minillmlib import (
     ReadError,
     TokenPrice,
 )
+from minillmlib.testing import ScriptedReply
 
 OWN = GeneratorInfo.custom("own", "https://own.example/v1", "m").with_token_price(TokenPrice(1, 2))
 HANG = 1e6
@@ -123,3 +124,31 @@ def test_what_comes_beyond_the_limits_after_the_finish_reason_is_left():
     pieces = [*START, (0, FINISH), (0, b"data: " + b" " * 300 + b"\n\n")]
     assert read(pieces, limits=limits) == ("ab", 0, UNKNOWN)
     assert read([*START, *pieces[-1:]], limits=limits) == ("ab", 0, "LimitExceededError")
+
+
+def test_the_memory_of_a_stream_is_limited_up_to_its_last_chunk():
+    words = event({"content": "a" * 1000})
+    pieces = [(0, words), (0, words), (0, FINISH), (0, DONE)]
+    assert read(pieces, limits=Limits(stream_bytes=20_000))[1:] == (0, UNKNOWN)
+    last = (0, b"".join([words] * 9) + event({"content": "c"}, "stop") + DONE)
+    assert read([last], limits=Limits(stream_bytes=20_000)) == ("a" * 9000 + "c", 0, UNKNOWN)
+    found = read([last], limits=Limits(stream_bytes=9_000))
+    assert found[1:] == (0, "LimitExceededError")
+
+
+@pytest.mark.parametrize(
+    ("reply", "streamed", "attempts"),
+    [
+        (b"data: {\n\n", True, 2),
+        (b'data: {"choices": 7}\n\n', True, 2),
+        (b"{", False, 1),
+        (b'{"choices": 7}', False, 1),
+    ],
+)
+def test_a_broken_event_is_asked_for_again_and_a_broken_body_is_not(reply, streamed, attempts):
+    kind = "text/event-stream" if streamed else "application/json"
+    broken = ScriptedReply(pieces=(reply,), headers={"content-type": kind})
+    server = Server([broken] * 2)
+    settings = NodeCompletionParameters(retry=1, back_off_time=0)
+    assert isinstance(run_virtually(tried(server, settings, streamed=streamed)), MiniLLMError)
+    assert len(server.requests) == attempts
