@@ -9,8 +9,8 @@ import re
 
 import msgspec
 import pytest
-from scripted_server import COUNTS, FINISH, Dripping, Server, event, play, status, whole
-from virtual_clock import run_virtually
+from scripted_server import COUNTS, FINISH, Dripping, Server, event, play, slow, status, whole
+from virtual_clock import now, run_virtually
 
 from minillmlib import (
     AttemptOutcome,
@@ -109,6 +109,35 @@ def test_what_came_of_a_stream_that_was_left_is_recorded(leave, generator, reply
     cost = attempt.cost
     assert attempt.outcome is AttemptOutcome.ABANDONED
     assert (attempt.response_id, str(cost), str(cost.minimum_cost)) == record
+
+
+# Answers that wait for the first one.
+
+
+def test_the_others_are_asked_when_the_first_one_has_begun():
+    class Noting:
+        moments = ()
+
+        async def send(self, request):
+            self.moments = (*self.moments, now())
+            if b'"stream":true' not in request.body:
+                return await play(slow(2, ScriptedReply.text("b")), request)
+            return Late(await play(claude(START, SAYS, ENDS), request))
+
+    class Late(Dripping):
+        async def read(self):
+            await asyncio.sleep(3)
+            return await super().read()
+
+    async def main() -> tuple[list[str], float]:
+        settings = NodeCompletionParameters(use_cache=True)
+        leaf = ChatNode.root("s").add_user("u")
+        nodes = await leaf.complete_many(3, CLAUDE.with_transport(server), settings)
+        return [node.text for node in nodes], now()
+
+    server = Noting()
+    assert run_virtually(main()) == (["a", "b", "b"], 11.0)
+    assert server.moments == (0, 6, 6)
 
 
 # The line of the log.

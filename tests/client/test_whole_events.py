@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 
 import msgspec
 import pytest
@@ -192,6 +193,7 @@ async def events_of(make, *, content: bool) -> list[str]:
             await make()
         except MiniLLMError as error:
             assert KEY not in str(error)
+    assert all(abs(event.at - time.time()) < 60 for event in events)
     ended = [event.attempt for event in events if isinstance(event, AttemptEnded)]
     over = [event.attempts for event in events if isinstance(event, CompletionEnded)]
     assert ended == [attempt for attempts in over for attempt in attempts]
