@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from minillmlib import (
@@ -177,6 +179,30 @@ async def test_parameters_are_recorded_by_what_they_say(log):
     assert one == again
     assert list(one[0]) == ["temperature", "a"]
     assert all(one[0][name] != other[0][name] for name in one[0])
+
+
+@pytest.mark.parametrize("tokens", [600, 9], ids=["recorded", "short"])
+async def test_a_long_conversation_is_kept_as_it_was_sent_with_its_digests(log, tokens):
+    usage = {"prompt_tokens": tokens, "completion_tokens": 1}
+    choice = {"index": 0, "message": {"content": "ok"}, "finish_reason": "stop"}
+    transport = ScriptedTransport([ScriptedReply.json({"choices": [choice], "usage": usage})] * 3)
+    generator = GeneratorInfo.openai("gpt-4o").with_api_key("k").with_transport(transport)
+    turns = [(Message.user, Message.assistant)[n % 2](f"{n}") for n in range(41)]
+    leaf = ChatNode.from_messages([Message.system("s"), *turns])[1]
+    answer = await leaf.complete(generator)
+    more = await answer.chat("more", generator)
+    await more.chat("and more", generator)
+    prefixes = leaf._tree.prefix_cache._prefixes.values()
+    assert [each.count for each in prefixes] == [41, 43, 45]
+    messages = json.loads(transport.requests[-1].body)["messages"]
+    for each in prefixes:
+        assert json.loads(b"[%b]" % each.data) == messages[: each.count]
+        assert each.last_role == messages[each.count - 1]["role"]
+        digests = NO_DIGESTS.with_more(more.thread()[: each.count])
+        assert each.digests == (digests if tokens == 600 else NO_DIGESTS)
+    assert [len(prompt.messages.values) for prompt in log._prompts] == (
+        [42, 44, 46] if tokens == 600 else []
+    )
 
 
 # What runs share.

@@ -185,3 +185,14 @@ def test_a_request_that_is_no_completion_goes_nowhere_else_with_a_key():
     )
     elsewhere = api_request(CUSTOM, url="https://other.example/v1/files").request
     assert (elsewhere.url, elsewhere.method) == ("https://other.example/v1/files", "GET")
+
+
+@pytest.mark.parametrize(("key", "shown"), [("k" * 15, "k" * 15), ("k" * 16, "[hidden]")])
+async def test_a_long_key_is_hidden_in_what_a_good_answer_says_of_itself(key, shown):
+    choice = {"index": 0, "message": {"content": key}, "finish_reason": "stop"}
+    reply = ScriptedReply.json({"id": key, "model": key, "choices": [choice], "x": [key]})
+    generator = CUSTOM.with_api_key(key).with_transport(ScriptedTransport([reply]))
+    response = (await ChatNode.root("s").chat("u", generator)).response
+    assert (response.id, response.model, response.content) == (shown, shown, key)
+    assert response.raw_response["x"] == [shown]
+    assert response.attempts[0].response_id == shown
