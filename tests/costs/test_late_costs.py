@@ -13,10 +13,12 @@ from minillmlib import (
     ChatNode,
     ConnectError,
     CostInfo,
+    CostUpdated,
     MiniLLMError,
     NodeCompletionParameters,
     OpenRouterProvider,
     ReadError,
+    observe,
 )
 from minillmlib.testing import ScriptedReply
 
@@ -88,12 +90,15 @@ def told(
     ],
 )  # fmt: skip
 def test_a_record_is_asked_for_at_these_seconds(replies, times, cost):
-    steps = [FAILED, status(400)]
-    asked, (info,), _ = told(steps, replies)
+    steps, events = [FAILED, status(400)], []
+    with observe(events.append):
+        asked, (info,), _ = told(steps, replies)
     assert asked == times
     first, second = info.attempts
     assert (first.cost.is_unknown, first.cost.cost) == (cost is None, cost or Decimal(0))
     assert second.cost is None
+    updated = [event.attempt for event in events if isinstance(event, CostUpdated)]
+    assert updated == ([] if cost is None else [first])
 
 
 def test_of_two_attempts_each_is_asked_for_in_the_time_that_is_left():
