@@ -148,6 +148,18 @@ def test_what_was_sent_before_never_shows(tmp_path, data):
         assert body == expected
 
 
+@pytest.mark.parametrize(
+    ("wire", "first"), [("claude", None), ("openrouter", None), ("custom", Message.user("none"))]
+)
+def test_each_turn_after_a_long_conversation_is_sent_as_if_for_the_first_time(wire, first):
+    node = talk(LONG, first)
+    for turn in (lambda node: node, *TURNS.values()):
+        node = turn(node)
+        expected, _ = asked(node, wire, whole=True)
+        found, node = asked(node, wire)
+        assert found == expected
+
+
 @pytest.mark.parametrize("wire", sorted(WIRES))
 @pytest.mark.parametrize(
     "last", [[Message.user("u")], [Message.user("u"), calls_of("a"), Message.tool_result("a", "1")]]

@@ -272,6 +272,22 @@ async def test_an_observer_that_is_found_twice_is_told_once():
     assert counts.count == len(WHOLE)
 
 
+async def test_who_observes_everything_is_told_first_and_then_the_context_and_the_generator():
+    told: list[str] = []
+    generator = on(answer()).with_observer(lambda _: told.append("own 1"))
+    generator = generator.with_observer(lambda _: told.append("own 2"))
+    with (
+        observe(lambda _: told.append("here 1")),
+        observe(lambda _: told.append("all 1"), everywhere=True),
+        observe(lambda _: told.append("here 2")) as second,
+        observe(lambda _: told.append("here 3")),
+        observe(lambda _: told.append("all 2"), everywhere=True),
+    ):
+        second.stop()
+        await ChatNode.root("s").chat("u", generator)
+    assert told == ["all 1", "all 2", "here 1", "here 3", "own 1", "own 2"] * len(WHOLE)
+
+
 async def test_what_began_before_the_end_is_told_to_its_end():
     events: list[object] = []
     with observe(events.append):

@@ -50,7 +50,7 @@ from minillmlib import (
     RequestTimeoutError,
     map_complete,
 )
-from minillmlib.client.pacing import MAX_SHARED, shared_pace
+from minillmlib.client.pacing import MAX_SHARED, serve_line, shared_pace
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 WORDS = [20, 40, 200]  # of the prompts of a run
@@ -645,6 +645,64 @@ def test_runs_that_ask_one_model_with_one_key_share_what_they_learn():
 
     assert run_virtually(run()) > 9
     assert server.refused_after(1) == 0
+
+
+@pytest.mark.parametrize(
+    ("pace", "refused", "moments"),
+    [
+        (60, {}, [0, 1, 2, 3, 4, 5]),
+        (6, {}, [0, 10, 20, 30, 40, 50]),
+        (600, {}, [0, 0, 0.05, 0.15, 0.25, 0.35]),
+        (6000, {1: 3}, [0, 0, 0, 0, 0, 0, 3.5]),
+    ],
+)
+def test_the_requests_of_a_line_are_sent_at_these_moments(pace, refused, moments):
+    class Noting:
+        moments = ()
+
+        async def send(self, request):
+            self.moments = (*self.moments, round(now(), 2))
+            wait = refused.get(len(self.moments))
+            step = status(429, {"retry-after": str(wait)}) if wait else ANSWER
+            return await play(slow(0.5, step), request)
+
+    async def run():
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(server)
+        settings = asked(pace=Pace(requests_per_minute=pace))
+        calls = (ChatNode.root("s").chat("u", generator, settings) for _ in range(6))
+        return [node.text for node in await asyncio.gather(*calls)]
+
+    server = Noting()
+    assert run_virtually(run()) == ["ok"] * 6
+    assert list(server.moments) == pytest.approx(moments, abs=0.011)
+
+
+def test_what_is_granted_is_used_as_soon_as_the_line_is_served():
+    class Noting:
+        moments = ()
+
+        async def send(self, request):
+            self.moments = (*self.moments, round(now(), 2))
+            return await play(ANSWER, request)
+
+    async def run():
+        pace = Pace()
+        pace.use_grants()
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(server)
+        chats = [ChatNode.root("s").chat("u", generator, asked(pace=pace)) for _ in range(4)]
+        calls = asyncio.gather(*chats)
+        await asyncio.sleep(0.2)
+        for requests, interval_secs in ((2, 0.3), (1, 1.0), (1, 1.0)):
+            pace.grant(requests, now(), interval_secs)
+            serve_line(pace)
+            await asyncio.sleep(2)
+        await calls
+        serve_line(pace)
+        serve_line(Pace())
+
+    server = Noting()
+    run_virtually(run())
+    assert server.moments == (0.2, 0.5, 2.2, 4.2)
 
 
 async def test_of_what_runs_share_the_least_used_is_forgotten():

@@ -28,6 +28,7 @@ from scripted_server import (
 from virtual_clock import now, run_virtually
 
 from minillmlib import (
+    AuthenticationError,
     ChatNode,
     CostResolution,
     InvalidParameterError,
@@ -370,3 +371,18 @@ def test_a_hint_that_is_no_number_is_ignored_whoever_gives_it():
 def test_a_number_that_is_too_large_is_refused_by_name(field):
     with pytest.raises(InvalidParameterError, match=field):
         asked(**{field: 10**400})
+
+
+@BOTH
+def test_a_key_that_is_refused_is_replaced_once(streamed):
+    keys = iter("abcdef")
+
+    async def get_token() -> str:
+        return f"token-{next(keys)}"
+
+    server = Server([status(401)] * 2)
+    generator = server.generator().with_token_provider(get_token)
+    error = run_virtually(tried(server, asked(retry=0), streamed=streamed, generator=generator))
+    assert isinstance(error, AuthenticationError)
+    sent = {dict(request.expose_headers())["Authorization"] for request in server.requests}
+    assert len(sent) == len(server.requests) == 2

@@ -371,3 +371,60 @@ def test_a_budget_refuses_what_has_no_ceiling_and_lets_through_what_has():
     assert transport.requests == []
     run(root.chat([TextPart(text="u"), IMAGE], generator, asked))
     assert asked.budget.spent == Decimal("0.00001")
+
+
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+CALLED = Message.assistant("", [ToolCall(id="c", name="look", arguments="{}")])
+SEEN = Message.tool_result("c", [TextPart(text="x"), IMAGE])
+TWICE = [Message.user([TextPart(text="x"), IMAGE, IMAGE, ImagePart(data=PNG + b"1")])]
+
+
+@pytest.mark.parametrize(
+    ("wire", "messages", "params", "frames", "media"),
+    [
+        ("openai", HELLO, SOME, 1, []),
+        ("openai", [Message.system("s"), Message.user("é\ud800"), Message.assistant("a")], SOME, 3, []),
+        ("openai", HELLO, SOME.replace(tools=[LOOK, LOOK]), 3, []),
+        ("openai", HELLO, SOME.replace(stop=["x"], temperature=0.5), 1, []),
+        ("anthropic", [*HELLO, CALLED, SEEN], SOME.replace(tools=[LOOK]), 5, [IMAGE]),
+        ("anthropic", TWICE, SOME, 4, [IMAGE, IMAGE, ImagePart(data=PNG + b"1")]),
+    ],
+)  # fmt: skip
+def test_the_ceiling_is_the_bytes_the_frames_and_the_media(wire, messages, params, frames, media):
+    generator = generator_of(wire)
+    text_bytes = sent_bytes(generator, messages, params) - sum(len(part.base64) for part in media)
+    assert tokens(generator, messages, params) == (
+        text_bytes + 64 * frames + TEMPLATE_TOKENS + 1568 * len(media)
+    )
+
+
+def test_all_that_is_missing_is_named_in_one_order():
+    params = CompletionParameters(extra={"web_search_options": {}, "service_tier": "priority"})
+    parts = [IMAGE, AudioPart.from_bytes(b"ID3"), DocumentPart.from_bytes(b"%PDF-"), IMAGE]
+    messages = [Message.user([TextPart(text="x"), *parts])]
+    assert estimate_cost(messages, generator_of("openai", "gpt-7"), params).missing == (
+        "a price (with_token_price)",
+        "max_tokens",
+        "a published rule for the tokens of audio input",
+        "a published rule for the tokens of document input",
+        "a published rule for the tokens of image input",
+        "what 'web_search_options' in the request costs",
+        "what 'service_tier' in the request costs",
+    )
+
+
+def test_a_stream_has_the_ceiling_of_the_whole_answer():
+    generator = generator_of("custom").with_token_price(PER_INPUT)
+    reply = ScriptedReply.text("ok", usage=None)
+    left = []
+    for is_streamed in (False, True):
+        asked = NodeCompletionParameters(params=SOME, budget=Budget(10_000))
+        leaf = ChatNode.root("s").add_user("u")
+        scripted = generator.with_transport(ScriptedTransport([reply]))
+        if is_streamed:
+            run(leaf.complete_streaming(scripted, asked).collect())
+        else:
+            run(leaf.complete(scripted, asked))
+        left.append(asked.budget.remaining)
+    estimate = estimate_cost(leaf.thread(), generator, SOME)
+    assert left == [10_000 - estimate.ceiling] * 2

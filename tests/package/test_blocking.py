@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import gc
 import os
@@ -26,6 +27,7 @@ from minillmlib import (
     iterate,
     run,
 )
+from minillmlib.testing import ScriptedTransport
 
 
 def test_run_returns_the_result_and_raises_the_error_of_a_coroutine():
@@ -119,6 +121,59 @@ def test_leaving_the_loop_of_iterate_ends_the_stream():
 
 async def anext_of(stream):
     return await anext(stream)
+
+
+def test_an_error_thrown_into_iterate_ends_the_stream_and_is_raised():
+    stream = ChatNode.root("s").chat_streaming("u", scripted(streamed("a", "b")))
+    chunks = iterate(stream)
+    assert chunks.send(None).delta == "a"
+    with pytest.raises(LookupError, match="mine"):
+        chunks.throw(LookupError("mine"))
+    assert list(chunks) == []
+    with pytest.raises(StopAsyncIteration):
+        run(anext_of(stream))
+
+
+def test_a_stream_that_another_task_reads_is_not_ended_by_iterate():
+    class Slow(ScriptedTransport):
+        async def send(self, request):
+            await asyncio.sleep(0.05)
+            return await super().send(request)
+
+    generator = scripted().with_transport(Slow([streamed("a", "b")]))
+    stream = ChatNode.root("s").chat_streaming("u", generator)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run, stream.collect())
+        while stream._completion is None:
+            time.sleep(0.001)
+        chunks = iterate(stream)
+        with pytest.raises(InvalidParameterError, match="one task"):
+            next(chunks)
+        chunks.close()
+        del chunks
+        assert first.result(5).text == "ab"
+
+
+def test_an_exit_that_belongs_to_nobody_is_raised_in_the_main_thread():
+    has_begun = threading.Event()
+
+    async def wait() -> str:
+        has_begun.set()
+        return await asyncio.sleep(0.03, "not mine")
+
+    def nobodys() -> None:
+        raise SystemExit
+
+    async def start() -> None:
+        asyncio.get_running_loop().call_soon(nobodys, context=contextvars.Context())
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: run(wait()))
+        has_begun.wait()
+        with pytest.raises(SystemExit):
+            run(start())
+        assert other.result(5) == "not mine"
 
 
 async def test_run_works_while_another_loop_is_running_as_in_a_notebook():
@@ -263,7 +318,11 @@ def test_an_exit_after_its_run_has_ended_is_logged_and_ends_nothing(caplog):
     end = time.monotonic() + 5
     while not caplog.records and time.monotonic() < end:
         time.sleep(0.005)
-    assert "SystemExit" in caplog.text
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [
+        ("minillmlib", "a task of the background event loop raised SystemExit after its run() had "
+         "ended"),
+    ]  # fmt: skip
+    assert caplog.records[0].exc_info[0] is SystemExit
     assert run(asyncio.sleep(0, "next")) == "next"
 
 
@@ -287,8 +346,12 @@ def test_when_the_loop_dies_every_run_gets_an_error_and_the_next_one_a_new_loop(
         waiting = [pool.submit(run, asyncio.sleep(600)) for _ in range(3)]
         waiting.append(pool.submit(run, break_the_loop()))
         for one in waiting:
-            with pytest.raises(ReadError, match="call them again"):
+            with pytest.raises(ReadError) as raised:
                 one.result(5)
+            assert str(raised.value).startswith("the background event loop has ended (")
+            assert str(raised.value).endswith(
+                "), and with it all that run() and iterate() ran; call them again to start a new loop"
+            )
     assert run(ROOT.chat("u", scripted(said("ok")))).text == "ok"
     stream = ROOT.chat_streaming("u", scripted(streamed("a")))
     assert [chunk.delta for chunk in iterate(stream) if chunk.delta] == ["a"]
@@ -444,18 +507,25 @@ def test_a_program_that_used_run_leaves_nothing_open():
 def test_a_task_that_a_run_has_left_behind_cleans_up_before_the_program_ends():
     program = """if 1:
         import asyncio, minillmlib as m
+        async def fail():
+            try: await asyncio.sleep(600)
+            finally: raise LookupError
         async def stay():
             try: await asyncio.sleep(600)
             finally:
                 await asyncio.sleep(0.05)
                 print("cleaned up")
+        async def generate():
+            try: yield
+            finally: print("generated")
         async def start():
-            global task
-            task = asyncio.create_task(stay())
+            global tasks
+            tasks = generate(), *map(asyncio.create_task, (fail(), stay(), fail()))
+            await anext(tasks[0])
             await asyncio.sleep(0)
         m.run(start())
     """
-    assert in_new_process("-c", program) == ("cleaned up\n", 0, "")
+    assert in_new_process("-c", program) == ("cleaned up\ngenerated\n", 0, "")
 
 
 def test_a_program_that_leaves_a_stream_half_read_ends_without_a_word():

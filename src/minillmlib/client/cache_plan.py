@@ -44,7 +44,8 @@ def plan_cache(
     minimum = None if cache is None else cache.min_tokens
     planned = []
     for index, message in enumerate(thread):
-        if message.cache_ttl is None:
+        ttl = sent.get(index, message.cache_ttl)
+        if ttl is None:
             continue
         tokens = lengths[index]
         state, reason = _state_of(message, cache, is_sent=index in sent)
@@ -54,7 +55,7 @@ def plan_cache(
             PlannedBreakpoint(
                 place=min(index + call.first_place, len(messages) - 1),
                 name=place_name(index, call.first_place, is_system=index in system),
-                ttl=sent.get(index, message.cache_ttl),
+                ttl=ttl,
                 state=state,
                 tokens=tokens,
                 reason=reason or _REASONS.get(state, ""),

@@ -12,6 +12,7 @@ import msgspec
 
 from minillmlib.client.attempt import PendingAttempt, cost_of_response, unknown_cost
 from minillmlib.client.prefill import Prefill
+from minillmlib.client.prepare import provider_error
 from minillmlib.errors import (
     IncompleteStreamError,
     InvalidParameterError,
@@ -48,14 +49,19 @@ class StreamReader:
         self._timeouts = timeouts
         self._chunks = chunks  # read, not yet taken by the caller
         self._provider = call.generator.provider
-        self._parse = self._provider.chunk_reader()
+        try:
+            self._parse = self._provider.chunk_reader()
+            has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
+        except MiniLLMError:
+            raise
+        except Exception as error:
+            raise provider_error("prepare to read a stream", error) from error
         self._accumulator = ResponseAccumulator(self._provider.billing.merge_usage)
         self._prefill = call.prefill
         self._joiner: SurrogateJoiner | None = None  # from the first escape of a character on
         self._max_chars = call.generator.limits.text_chars
         self._max_bytes = call.generator.limits.stream_bytes
         self._pending: Iterator[SseEvent] = iter(())  # arrived, not yet parsed
-        has_usage = self._provider.emits_stream_usage(requested=call.wants_usage)
         self._grace_secs = USAGE_GRACE_SECS if has_usage else DRAIN_SECS
         self._body_secs = 0.0  # spent waiting for a body that is not known to be a stream
 
