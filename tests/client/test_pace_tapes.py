@@ -56,6 +56,32 @@ PLANS = {
         tuple(RateLimits(limit_requests=limit, remaining_requests=20)
               for limit in (40, 50, 60, 70)),
     ),
+    "stated too low for long": Plan(
+        {}, 15, (0.5, 1.0, 1.5), ("answered",), stated("requests", 120, 119, 120, 60), steps=100
+    ),
+    "changed twelve times": Plan(
+        {}, 16, (0.1, 1.0), ("answered",),
+        tuple(RateLimits(limit_requests=limit, remaining_requests=20) for limit in range(40, 60)),
+    ),
+    "refused as stated": Plan(
+        {}, 17, (0.1, 0.5, 3.0), ("answered", "refused", "refused"),
+        (*stated("tokens", 90_000, 0, 1000, 80_000), *stated("requests", 600, 598, 300, 0)),
+        steps=120,
+    ),
+    "refused, and taken again": Plan(
+        {}, 18, (0.5, 2.0, 12.0), ("refused", "refused", "refused", "answered"), steps=120, most=3
+    ),
+    "refused in turn": Plan(
+        {}, 19, (0.0, 0.1, 1.0), ("refused", "refused", "refused", "answered"), steps=150, most=5
+    ),
+    "granted": Plan(
+        {}, 20, (0.0, 0.3, 2.0), REFUSALS, steps=80,
+        grants=((2, 0.0, 0.5), (5, 1.0, 0.0), (20, 0.5, 0.1), (3, 4.0, 2.0), (1, 0.0, 0.0)),
+    ),
+    "granted, and tokens limited": Plan(
+        {"input_tokens_per_minute": 9000}, 21, (0.1, 1.0, 9.0), REFUSALS, steps=60,
+        grants=((2, 0.0, 0.7), (40, 0.5, 0.05)),
+    ),
     "stated far too low": Plan(
         {}, 14, (0.0, 0.01, 3.0), ("answered",), stated("tokens", 500, 500, 400), steps=80
     ),

@@ -106,6 +106,8 @@ class Tape:
         if self.pace.is_shut is not self.is_shut:
             self.is_shut = self.pace.is_shut
             facts.append(f"shut: {self.is_shut}")
+        if self.pace.shortfall:
+            facts.append(f"{self.pace.shortfall} short")
         if self.pace.waiting or delay is not None:
             facts.append(f"line {self.pace.waiting} for {shown(delay)}")
         self.lines.append("; ".join(facts))
@@ -124,6 +126,7 @@ class Plan(NamedTuple):
     most: int = 8  # in line, before one ends rather than one comes
     sizes: tuple[int, ...] = (10, 400, 3000)
     longest: tuple[int | None, ...] = (None, 100, 1000)
+    grants: tuple[tuple[int, float, float], ...] = ()  # requests, from so many seconds on, interval
 
 
 def play(plan: Plan) -> list[str]:
@@ -131,10 +134,16 @@ def play(plan: Plan) -> list[str]:
     dice = random.Random(plan.seed)
     pick = lambda some: some[int(dice.random() * len(some))]  # noqa: E731 - the same in any Python
     tape, now = Tape(Pace(**plan.pace).split(plan.shares)[0]), 100.0
+    if plan.grants:
+        tape.pace.use_grants()
     for _ in range(plan.steps):
         now += pick(plan.waits)
         step = dice.random()
-        if step < 0.04 and tape.in_line + tape.in_flight:
+        if plan.grants and step < 0.15:
+            requests, later, interval = pick(plan.grants)
+            tape.pace.grant(requests, now + later, interval)
+            tape.note(now, f"{requests} are granted from {now + later:.6g} on each {interval} s")
+        elif step < 0.04 and tape.in_line + tape.in_flight:
             tape.leave(now, pick(tape.in_line + tape.in_flight))
         elif tape.in_flight and (step > 0.5 or len(tape.in_line) >= plan.most):
             tape.end(now, pick(tape.in_flight), pick(plan.ends), pick(plan.stated))
