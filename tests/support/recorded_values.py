@@ -49,6 +49,6 @@ def said(call: Callable[[], object]) -> str:
     """The name of the class and the text of the error of a call."""
     try:
         call()
-    except MiniLLMError as error:
+    except (MiniLLMError, TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     raise AssertionError

@@ -16,13 +16,17 @@ from minillmlib import (
     AttemptOutcome,
     CachePlan,
     CompletionEnded,
+    CompletionParameters,
     CostInfo,
     CostOutcome,
     ImagePart,
+    NodeCompletionParameters,
     Observer,
     PlannedBreakpoint,
+    ResponseFormat,
     TokenPrice,
     ToolCall,
+    ToolDefinition,
     Usage,
 )
 from minillmlib.auth import secret
@@ -129,3 +133,20 @@ def _without_variables(monkeypatch):
 def test_each_expression_has_the_value_that_is_recorded(first):
     texts = dict(list(RECORDED.items())[first : first + 20])
     assert {one: value_of(one, NAMES) for one in texts} == texts
+
+
+def test_a_value_keeps_a_copy_of_what_its_caller_may_change_later():
+    schema: dict = {"properties": {"a": {}}}
+    extra: dict = {"a": [1]}
+    words = {"name": "Ann"}
+    kept = [
+        ResponseFormat(schema=schema).schema,
+        ToolDefinition(name="n", parameters=schema).parameters["properties"],
+        CompletionParameters(extra=extra).extra,
+        ToolCall(id="1", name="n", arguments="", extra=extra).extra,
+        NodeCompletionParameters(format_kwargs=words).format_kwargs,
+    ]
+    schema["properties"]["a"]["type"] = "null"
+    extra["a"].append(2)
+    words["name"] = "Bob"
+    assert kept == [{"properties": {"a": {}}}, {"a": {}}, {"a": [1]}, {"a": [1]}, {"name": "Ann"}]
