@@ -8,7 +8,7 @@ import pytest
 
 from minillmlib import Pace, RateLimitError, RateLimits
 from minillmlib.types.pace import PacedRequest
-from minillmlib.types.rates import Bucket, LeasedRate, StatedLimit
+from minillmlib.types.rates import Bucket, FoundRate, LeasedRate, StatedLimit
 from minillmlib.types.usage import Usage
 
 NOTHING = RateLimits()
@@ -301,3 +301,93 @@ def test_a_leased_rate_has_what_is_due_and_keeps_what_is_not():
     assert (rate.level, rate.balance) == (1, 6), "one of two that were due is lost"
     rate.refill(25.0)
     assert (rate.level, rate.balance) == (5, 5)
+
+
+def test_what_was_taken_of_a_limit_leaks_away_as_the_limit_allows():
+    for secs, is_true in ((10.0, False), (11.0, True)):
+        limit = StatedLimit(600, 600.0, 0.0)
+        assert limit.accept(1300.0), "one request may be of any size"
+        limit.refill(secs)
+        assert limit.accept(1.0) is is_true
+
+
+def test_a_new_limit_begins_without_the_growth_of_the_old_one_and_with_no_more_than_it_taken():
+    limit = StatedLimit(100, 40.0, 0.0)
+    limit.compare(100, limit.snapshot(0.0), 0.0)
+    limit.accept(190.0)
+    limit.state(100, 0.5)
+    assert limit.rate == pytest.approx(100 * 0.98 * 1.25 / 60), "the same limit changes nothing"
+    limit.state(40, 1.0)
+    assert limit.rate == pytest.approx(40 * 0.98 / 60)
+    assert (limit.capacity, limit.level) == (40, 40.0)
+    assert limit.accept(1.0)
+
+
+@pytest.mark.parametrize(("secs", "part"), [(3.0, 0.9), (2.75, 0.5)])
+def test_a_refusal_soon_after_another_halves_the_rate_and_a_later_one_takes_a_tenth(secs, part):
+    rate = FoundRate()
+    assert rate.cut(0.0, 10.0) == 0.5
+    rate.take(5.0)
+    rate.refill(secs)
+    before = rate.rate
+    rate.cut(secs, 10.0)
+    rate.refill(secs + 0.5)
+    assert rate.rate == pytest.approx(before * part)
+
+
+def test_the_pauses_double_while_nothing_is_taken_and_the_rate_begins_again_slowly():
+    rate, now, pauses = FoundRate(), 0.0, []
+    for _ in range(8):
+        rate.take(1.0)
+        rate.note_refusal()
+        pauses.append(rate.cut(now, 5.0))
+        now += pauses[-1]
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    rates = []
+    for secs in (0.0, 0.5, 1.0, 2.0, 10.0):
+        rate.refill(now + secs)
+        rates.append(rate.rate)
+    assert rates[:3] == pytest.approx([1.0, 2**0.5, 2.0])
+    rate.note_answer(now + 10.0)
+    rate.refill(now + 0.0)
+    assert rate.rate == pytest.approx(1.0), "not yet"
+    rate.note_answer(now + 10.5)
+    rate.refill(now + 0.0)
+    assert rate.rate == pytest.approx(5.0 * 0.5)
+    assert repr(rate) == "2.5/s"
+
+
+def test_who_cannot_be_told_because_its_loop_is_closed_gives_its_turn_back():
+    def closed() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    pace = Pace(requests_per_minute=60)
+    pace.join(first := pace.new_request())
+    first.on_decided = closed
+    pace.join(second := pace.new_request())
+    assert pace.serve(0.0) is None
+    assert (first.is_waiting, second.is_waiting) == (False, False)
+    assert not pace.leave(first)
+    assert pace.leave(second)
+
+
+def test_an_error_of_the_stack_is_no_closed_loop():
+    def deep() -> None:
+        raise RecursionError
+
+    pace = Pace()
+    pace.join(request := pace.new_request())
+    request.on_decided = deep
+    with pytest.raises(RecursionError):
+        pace.serve(0.0)
+
+
+def test_the_third_refusal_in_a_row_lets_the_others_go_first():
+    pace, numbers = Pace(), []
+    request = admit(pace)
+    for number in range(7):
+        numbers.append(request.number)
+        pace.refuse(request, 60.0 * number, NOTHING, 1.0)
+        pace.join(request)
+        pace.serve(60.0 * number + 59.0)
+    assert numbers == [0, 0, 0, 1, 1, 1, 2]
