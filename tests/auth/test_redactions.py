@@ -14,6 +14,7 @@ from secret_echoes import FORMS, KEY
 
 from golden import GOLDEN
 from minillmlib import Secret
+from minillmlib.auth import redaction
 from minillmlib.auth.redaction import Redactor, secret_parts
 
 RECORDED = "redactions.txt"
@@ -94,6 +95,8 @@ def test_an_empty_piece_stays_empty():
 
 # --- what a server may repeat of a secret ---------------------------------------------------------
 
+SIGNS = [base64.urlsafe_b64encode(login).decode().rstrip("=") for login in
+         (b"carol:pass??>>", b"carol:pass??>>>", b"carol:pass??>>>>")]  # fmt: skip
 LOGIN = base64.b64encode(b"carol:pass:word").decode()
 PARTS = {
     "sk-12345": ("sk-12345",),
@@ -103,6 +106,9 @@ PARTS = {
     "Bearer abcdef": ("Bearer abcdef", "abcdef"),
     f"Basic {LOGIN}": (f"Basic {LOGIN}", LOGIN, "carol:pass:word", "carol:pass:word",
                        "pass:word", "pass:word"),
+    **{f"Basic {one}": (f"Basic {one}", one, f"carol:pass??{signs}", f"pass??{signs}")
+       for one, signs in zip(SIGNS, (">>", ">>>", ">>>>"), strict=True)},
+    f"Basic {LOGIN[:6]}!{LOGIN[6:]}": (f"Basic {LOGIN[:6]}!{LOGIN[6:]}", f"{LOGIN[:6]}!{LOGIN[6:]}"),
     "session=abcdefgh; id='1234567', x=\"8901234\"&y=5": (
         "session=abcdefgh; id='1234567', x=\"8901234\"&y=5",
         "session=abcdefgh; id='1234567', x=\"8901234\"&y=5",
@@ -140,6 +146,10 @@ LEAST = {  # the key, the text and what is left of it
     "half a character": (KEY, f"\ud800{KEY}", "\ud800[hidden]"),
     "a blank as a plus sign": ("my secret words", "?q=my+secret+words in", "?q=[hidden] in"),
     "the start again": ("abababx", "ababababx.", "ab[hidden]."),
+    "the start one later": ("aaaaaab", "aaaaaaab.", "a[hidden]."),
+    "a cut escape behind a cut key": (KEY, "the key sk-proj\\u00", "the key [hidden]"),
+    "a cut escape in a short text": (KEY, "sk-proj\\u0", "[hidden]"),
+    "behind what is no escape": (KEY, f"&nosuch; \\u0073{KEY[1:]}.", "&nosuch; [hidden]."),
     "two keys that overlap": ("overlap-one", "xoverlap-one-two.", "x[hidden]-two."),
 }  # fmt: skip
 
@@ -150,6 +160,46 @@ def test_a_part_of_a_secret_is_removed_from_a_certain_length_on(name):
     assert Redactor(Secret(key)).redact(text) == left
     data = text.encode("utf-8", "surrogatepass")
     assert Redactor(Secret(key)).redact(data) == left.encode("utf-8", "surrogatepass")
+
+
+CODED = "key-of-15-chars"
+BASE64, HEX = base64.b64encode(CODED.encode()).decode(), CODED.encode().hex()
+LEAST_CODED = {
+    "sixteen of base64": (f"a {BASE64[:16]} b", "a [hidden] b"),
+    "fifteen of base64": (f"a {BASE64[:15]} b", f"a {BASE64[:15]} b"),
+    "eight of base64 at the end": (f"a {BASE64[:8]}", "a [hidden]"),
+    "seven of base64 at the end": (f"a {BASE64[:7]}", f"a {BASE64[:7]}"),
+    "24 of hex": (f"a {HEX[:24]} b", "a [hidden] b"),
+    "23 of hex": (f"a {HEX[:23]} b", f"a {HEX[:23]} b"),
+    "twelve of hex at the end": (f"a {HEX[:12]}", "a [hidden]"),
+    "eleven of hex at the end": (f"a {HEX[:11]}", f"a {HEX[:11]}"),
+}
+
+
+@pytest.mark.parametrize("name", LEAST_CODED)
+def test_a_part_of_a_secret_that_is_encoded_is_removed_from_a_certain_length_on(name):
+    text, left = LEAST_CODED[name]
+    assert Redactor(Secret(CODED)).redact(text) == left
+
+
+def test_a_secret_within_another_ends_nothing():
+    redactor = Redactor(Secret("neighbour"), Secret("abcdefghijkl"), Secret("cdefghi"))
+    assert redactor.redact("neighbour abcdefghijkl.") == "[hidden] [hidden]."
+
+
+@pytest.mark.parametrize("form", ["as it is", "\\u of all", "hex with colons"])
+def test_a_secret_is_found_at_every_place_of_a_text_that_is_looked_through_in_parts(
+    form, monkeypatch
+):
+    monkeypatch.setattr(redaction, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(redaction, "OVERLAP_BYTES", 32)
+    monkeypatch.setattr(redaction, "MAX_FORM_BYTES", 3)
+    redactor, one = Redactor(Secret(KEY)), FORMS[form](KEY)
+    for start in (*range(60, 70), *range(120, 330, 7)):
+        before, behind = "." * start, "." * (700 - start)
+        text = f"{before}{one}{behind}{one}"
+        assert redactor.redact(text) == f"{before}[hidden]{behind}[hidden]", start
+    assert redactor.redact("." * 900) == "." * 900
 
 
 def test_secrets_that_overlap_are_removed_as_one_and_neighbours_apart():
@@ -240,18 +290,25 @@ def test_what_is_no_text_stays_itself():
         assert Redactor(Secret(KEY)).redact_value(value) is value
 
 
-@pytest.mark.parametrize(
-    ("make", "left"),
-    [(lambda deep: [deep], [["[hidden]"]]), (lambda deep: (deep,), ([["[hidden]"]],)),
-     (lambda deep: {"a": deep}, {"a": [["[hidden]"]]})],
-)  # fmt: skip
-def test_what_is_too_deep_to_be_looked_through_is_hidden(make, left):
-    deep: object = "x"
-    for _ in range(5000):
-        deep = [deep]
-    shown = repr(Redactor(Secret(KEY)).redact_value(make(deep)))
-    assert "'[hidden]'" in shown
-    assert "x" not in shown
+WRAPS = {
+    "list": lambda deep: [deep],
+    "tuple": lambda deep: (deep,),
+    "dict": lambda deep: {"a": deep},
+    "struct": Box,
+}
+
+
+@pytest.mark.parametrize("within", WRAPS)
+@pytest.mark.parametrize("around", ["list", "tuple", "dict"])
+def test_what_is_too_deep_to_be_looked_through_is_hidden(around, within):
+    deep: object = "innermost"
+    for _ in range(2000):
+        deep = WRAPS[within](deep)
+    redacted = Redactor(Secret(KEY)).redact_value(WRAPS[around](deep))
+    assert type(redacted) is type(WRAPS[around](0))
+    shown = repr(redacted)
+    assert "[hidden]" in shown
+    assert "innermost" not in shown
 
 
 def test_of_several_texts_each_is_redacted_under_its_name():
