@@ -407,6 +407,11 @@ async def test_an_error_of_the_start_says_that_nothing_was_sent(child, tmp_path,
     with pytest.raises(LocalModelError, match="cannot be read") as caught:
         await send(monkeypatch, tmp_path / "none.gguf")
     assert caught.value.was_sent is False
+    child.refuses = ReadError("of the pipe")
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ReadError) as broken:
+        await send(monkeypatch, tmp_path / "own.gguf")
+    assert broken.value.was_sent is False
 
 
 @pytest.mark.parametrize(("error", "was_sent"), [(ReadError, True), (ConnectError, False)])

@@ -120,3 +120,38 @@ def matrix() -> str:
 
 def test_the_type_of_each_data_beside_each_label_is_what_is_recorded():
     assert matrix().splitlines() == (GOLDEN / "media_types.txt").read_text().splitlines()
+
+
+def test_a_file_of_more_than_fifty_megabytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.png"
+    for size, least, options in ((50_000_001, "50,000,000", {}), (9, "8", {"max_bytes": 8})):
+        path.write_bytes(DATA["PNG"])
+        with path.open("r+b") as file:
+            file.truncate(size)
+        with pytest.raises(InvalidParameterError) as caught:
+            ImagePart.from_file(path, **options)
+        assert str(caught.value) == (f"'{path}' cannot be read (it is larger than {least} bytes)")
+    assert ImagePart.from_file(path, max_bytes=9).data == DATA["PNG"] + b"\0"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("none.png", "No such file or directory"), (".", "Is a directory"),
+     ("a\0b", "embedded null byte")],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(path, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidParameterError) as caught:
+        DocumentPart.from_file(path)
+    assert str(caught.value) == f"{path!r} cannot be read ({reason})"
+
+
+def test_a_document_keeps_the_name_of_its_file_and_its_size_is_bounded(tmp_path):
+    path = tmp_path / "a report.pdf"
+    path.write_bytes(DATA["PDF"])
+    part = DocumentPart.from_file(str(path), max_bytes=8)
+    assert part == DocumentPart(
+        data=DATA["PDF"], media_type="application/pdf", filename="a report.pdf"
+    )
+    with pytest.raises(InvalidParameterError, match="larger than 7 bytes"):
+        DocumentPart.from_file(path, max_bytes=7)

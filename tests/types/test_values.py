@@ -100,7 +100,7 @@ NAMES = {
     **{name: getattr(parameters, name) for name in ("CALL_FIELDS", "node_parameters")},
     **{name: getattr(tools, name) for name in ("as_tool", "as_tool_choice")},
     **{name: getattr(secret, name) for name in ("header_problem", "header_text_problem", "protect_header")},
-    "convert_counts": usage.convert_counts, "content_text": content_text,
+    "convert_counts": usage.convert_counts, "Count": usage.Count, "content_text": content_text,
     "Decimal": Decimal, "msgspec": msgspec, "said": said, "told": told,
     "Number": Number, "Word": Word, "Uncopied": Uncopied, "remind": remind,
     "coroutine_function": coroutine_function, "observer": Observer(), "plan": plan(),
