@@ -44,6 +44,22 @@ def test_twenty_are_in_flight_before_the_first_answer_and_one_more_for_each():
     assert [admit(pace, 1.0) is not None for _ in range(3)] == [True, True, False]
 
 
+def test_a_new_request_is_in_no_line_and_counts_as_one():
+    pace = Pace(input_tokens_per_minute=60)
+    requests = [pace.new_request() for _ in range(3)]
+    assert [request.number for request in requests] == [0, 1, 2]
+    request = requests[0]
+    assert (request.size, request.max_output, request.error, request.is_waiting) == (
+        0,
+        None,
+        None,
+        False,
+    )
+    assert (request.charge, request.sent_at, request.refusals) == ((1, 0, 0, 0), -math.inf, 0)
+    assert pace.admit(request, 0.0)
+    assert request.charge == (1, 500, 0, 500)
+
+
 def test_a_request_that_is_refused_in_a_sixth_round_of_answers_is_no_longer_asked_for():
     pace, now, pauses = Pace(), 0.0, []
     refused = admit(pace, now)

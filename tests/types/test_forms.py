@@ -45,6 +45,24 @@ def form_of(value: type) -> str:
     return "; ".join([f"{value.__name__}({', '.join(fields)})", *can])
 
 
+def written(signature: inspect.Signature) -> str:
+    """A signature without its annotations."""
+    some = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=some, return_annotation=signature.empty))
+
+
+def defaults_of(value: type) -> dict[str, str]:
+    """The methods of a class that have defaults, as they are written."""
+    found = {}
+    for name, method in vars(value).items():
+        function = inspect.unwrap(getattr(method, "__func__", method))
+        if inspect.isfunction(function) and not name.startswith("_"):
+            signature = inspect.signature(function)
+            if any(one.default is not one.empty for one in signature.parameters.values()):
+                found[f"{value.__name__}.{name}"] = f"{value.__name__}.{name}{written(signature)}"
+    return found
+
+
 def kind_of(error: type[MiniLLMError]) -> str:
     """The bases of an error, and what a caller may conclude from it."""
     made = error("x")
@@ -52,7 +70,8 @@ def kind_of(error: type[MiniLLMError]) -> str:
     says += ["allows a fallback"] if made.allows_fallback else []
     says += ["may be sent"] if made.was_sent else []
     bases = ", ".join(base.__name__ for base in error.__bases__)
-    return "; ".join([f"{error.__name__}({bases})", *says])
+    takes = written(inspect.signature(error)) if "__init__" in vars(error) else ""
+    return "; ".join([f"{error.__name__}({bases}){takes}", *says])
 
 
 def forms() -> list[str]:
@@ -61,6 +80,8 @@ def forms() -> list[str]:
         for name, value in vars(module).items():
             if name.startswith("_") or name == "Preset":  # a row of our own
                 continue
+            if isinstance(value, type) and value.__module__.startswith("minillmlib"):
+                lines |= defaults_of(value)
             if isinstance(value, type) and issubclass(value, MiniLLMError):
                 lines[name] = kind_of(value)
             elif isinstance(value, type) and issubclass(value, msgspec.Struct):
