@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from minillmlib import Auth, AuthenticationError, GeneratorInfo, InvalidParameterError, Secret
@@ -173,6 +174,10 @@ def test_the_file_of_a_plan_is_looked_for_at_home_and_must_be_readable(tmp_path,
     assert refusal(ClaudeSubscriptionToken()) == (
         f"{start}{path} cannot be read (it is larger than 1,000,000 bytes){ADVICE}"
     )
+    plan_file(path.parent, login(accessToken=KEY, expiresAt=(time.time() - 9) * 1000))
+    assert refusal(ClaudeSubscriptionToken()) == (
+        f"{start}the token in {path} has expired; open Claude Code once to renew it{ADVICE}"
+    )
     for expires_at in (None, 0, (time.time() + 9) * 1000, [], "never"):
         plan_file(path.parent, login(accessToken=KEY, expiresAt=expires_at))
         assert ClaudeSubscriptionToken().resolve() == Auth.bearer_token(Secret(KEY))
@@ -311,7 +316,11 @@ def shown_by(error: BaseException | None) -> Iterator[str]:
         trace = error.__traceback__
         while trace is not None:
             if trace.tb_frame.f_code.co_filename != __file__:
-                yield f"{trace.tb_frame.f_code.co_name}: {trace.tb_frame.f_locals}"
+                values = trace.tb_frame.f_locals
+                yield f"{trace.tb_frame.f_code.co_name}: {values}"
+                for value in values.values():
+                    if isinstance(value, msgspec.Struct):  # some tools print every field
+                        yield f"{[getattr(value, name) for name in value.__struct_fields__]}"
             trace = trace.tb_next
         error = error.__cause__ or error.__context__
 
