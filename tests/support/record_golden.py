@@ -32,7 +32,9 @@ def main() -> None:
     write("budget_tapes.txt", load("test_budget_tapes").whole_tape())
     write("forms.txt", (f"{line}\n" for line in load("test_forms").forms()))
     write("media_types.txt", load("test_media_signatures").matrix())
-    redactions, values, refused = map(load, ("test_redactions", "test_values", "test_refused_values"))
+    redactions, values, refused = map(
+        load, ("test_redactions", "test_values", "test_refused_values")
+    )
     pairs = (pair for form in redactions.FORMS for pair in redactions.redactions(form).items())
     write("redactions.txt", (f"{json.dumps(pair, ensure_ascii=False)}\n" for pair in pairs))
     value_of, refusal_of = (load("recorded_values").__dict__[n] for n in ("value_of", "refusal_of"))
