@@ -33,6 +33,28 @@ def test_public_objects_say_where_they_are_imported_from():
             assert value.__module__ == "minillmlib", name
 
 
+def test_a_name_that_is_not_public_is_an_error_that_names_it():
+    with pytest.raises(AttributeError) as caught:
+        minillmlib.nothing  # noqa: B018 - reading it is the test
+    assert str(caught.value) == "module 'minillmlib' has no attribute 'nothing'"
+    assert dir(minillmlib) == sorted({*vars(minillmlib), *minillmlib.__all__})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AnswerCache", "Bank", "BankLike", "Bulk", "BulkReport", "BulkRuntime", "JsonChange",
+     "JsonChangeKind", "Lease", "Recording", "RepairResult", "loads", "log_requests", "repair",
+     "repair_json"],
+)  # fmt: skip
+def test_what_few_programs_need_is_imported_on_its_first_use_and_kept(name, monkeypatch):
+    before = getattr(minillmlib, name)
+    monkeypatch.delitem(vars(minillmlib), name)
+    assert name in dir(minillmlib)
+    found = getattr(minillmlib, name)
+    assert found is before
+    assert (vars(minillmlib)[name], found.__module__) == (before, "minillmlib")
+
+
 def public_objects():
     for door in DOORS:
         for name in door.__all__:

@@ -424,7 +424,7 @@ def _walk(value: object, needles: list[_Needle]) -> object:
             return value if all(map(is_, items, value)) else make(items)
         case msgspec.Struct():
             fields = msgspec.structs.asdict(value)
-            redacted = _redact_value(fields, needles)
+            redacted: JsonValue = _walk(fields, needles)  # which puts nothing else in their place
             return value if redacted is fields else msgspec.structs.replace(value, **redacted)
     return value
 

@@ -179,9 +179,10 @@ def _normalize_content(content: object) -> MessageContent:
     given = type(content).__name__
     if isinstance(content, Iterable) and not isinstance(content, bytes | Mapping):
         parts = tuple(content)
-        if parts and all(isinstance(part, PARTS) for part in parts):
+        odd = [type(part).__name__ for part in parts if not isinstance(part, PARTS)]
+        if parts and not odd:
             return parts
-        given = f"one with a {type(parts[0]).__name__}" if parts else "an empty one"
+        given = f"one with a {odd[0]}" if odd else "an empty one"
     raise InvalidParameterError(
         "the content of a message must be a string or a sequence of parts such as "
         f"TextPart(...), not {given}"
