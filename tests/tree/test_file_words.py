@@ -480,3 +480,33 @@ async def test_what_is_asked_of_the_model_is_the_middle_and_how_to_sum_it_up():
     assert [node.is_generated for node in short.path()] == [False, False, True, False]
     assert short.format_kwargs == {"x": 5}
     assert short.missing_format_kwargs() == []
+
+
+SIZES = [59_800, *range(59_884, 59_890), 60_000, 119_900, 1_060_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_line_may_be_longer_than_what_is_read_at_once(size, tmp_path, caplog):
+    path, cut = tmp_path / "tree", tmp_path / "cut"
+    root = ChatNode.root("s")
+    node = root.add_user("a").add_assistant("x" * size).add_user("b")
+    root.save_tree(path)
+    loaded = ChatNode.load_tree(path)
+    assert [one.id for one in loaded.depth_first()] == [one.id for one in root.depth_first()]
+    text = path.read_text()
+    for length, number, count in (
+        (len(text) - 2, 5, 3), (len(text) - 1, 5, 3), (text.index("xxx") + size // 2, 4, 2),
+    ):  # fmt: skip
+        caplog.clear()
+        cut.write_text(text[:length])
+        assert ChatNode.load_tree(cut).node_count() == count
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{str(cut)!r}: line {number} is cut off and left out"
+        ]
+    cut.write_text(text.replace('"b"', '"c"'))
+    with pytest.raises(StorageError, match="line 5: it was changed"):
+        ChatNode.load_tree(cut)
+    again = ChatNode.load_tree(path)
+    again.attach_journal(cut.with_suffix(".journal"))
+    again.find(node.id).add_assistant("y" * size)
+    assert ChatNode.load_tree(cut.with_suffix(".journal")).node_count() == 5
