@@ -10,6 +10,7 @@ from short_answers import said, scripted
 from minillmlib import (
     AudioPart,
     ChatNode,
+    CompletionResponse,
     DocumentPart,
     ImagePart,
     InvalidParameterError,
@@ -510,3 +511,32 @@ def test_a_line_may_be_longer_than_what_is_read_at_once(size, tmp_path, caplog):
     again.attach_journal(cut.with_suffix(".journal"))
     again.find(node.id).add_assistant("y" * size)
     assert ChatNode.load_tree(cut.with_suffix(".journal")).node_count() == 5
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def with_block(depth: int) -> ChatNode:
+    block = ReasoningBlock(fields={"a": nested(depth)})
+    return ChatNode.from_messages([Message.assistant("a", reasoning=Reasoning(blocks=(block,)))])[1]
+
+
+def with_response(depth: int) -> ChatNode:
+    return ChatNode.root("s").add_response(
+        CompletionResponse(content="a", raw_response=nested(depth))
+    )
+
+
+@pytest.mark.parametrize(("make", "most"), [(with_block, 214), (with_response, 218)])
+def test_what_a_file_can_keep_may_be_nested_some_two_hundred_levels_deep(make, most, tmp_path):
+    node = make(most)
+    node.save_tree(tmp_path / "tree")
+    loaded = ChatNode.load_tree(tmp_path / "tree")
+    assert (loaded.id, loaded.message) == (node.id, node.message)
+    with pytest.raises(InvalidParameterError) as caught:
+        _ = make(most + 1).id
+    assert str(caught.value) == "a message is nested more than 200 deep, so no file can keep it"
