@@ -35,6 +35,7 @@ from minillmlib import (
     Message,
     NodeCompletionParameters,
     RequestTimeoutError,
+    StorageError,
     TextPart,
     Tool,
     ToolCall,
@@ -621,6 +622,26 @@ async def test_a_tool_that_waits_for_its_turn_when_a_loop_is_left_was_never_star
                 break
     assert texts(events.node) == [None, CANCELLED, CANCELLED, NOT_STARTED, NOT_STARTED]
     assert [event async for event in events] == []
+
+
+async def test_a_result_that_its_journal_refuses_is_below_its_call_beside_what_was_there(tmp_path):
+    path = tmp_path / "journal"
+
+    async def work() -> str:
+        """Work."""
+        path.unlink()
+        path.write_text("another file\n")
+        return "done"
+
+    node = asked()
+    node.root_node.attach_journal(path)
+    asking = await node.complete(model(says(None, call(1, "work"))), tools=[work])
+    before = [asking.add_user("before"), asking.add_user("and this")]
+    events = asking.run_tools_streaming(model(says("never")), [work])
+    with pytest.raises(StorageError, match="replaced"):
+        await events.collect()
+    assert events.node.text == "done"
+    assert asking.children() == [*before, events.node]
 
 
 def test_a_loop_that_is_dropped_warns_with_what_to_do():
