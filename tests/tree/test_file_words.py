@@ -540,3 +540,34 @@ def test_what_a_file_can_keep_may_be_nested_some_two_hundred_levels_deep(make, m
     with pytest.raises(InvalidParameterError) as caught:
         _ = make(most + 1).id
     assert str(caught.value) == "a message is nested more than 200 deep, so no file can keep it"
+
+
+@pytest.mark.parametrize("size", [1, 100, 60_001, 1_100_000, 15_900_000, 16_100_000])
+def test_zeros_that_a_crash_left_are_told_by_their_line_or_left_out_at_the_end(
+    size, tmp_path, caplog
+):
+    path = tmp_path / "tree"
+
+    def write(behind: str) -> None:
+        with path.open("wb") as file:
+            file.write((HEADER + S + U).encode())
+            file.truncate(file.tell() + size)
+            file.seek(0, 2)
+            file.write(behind.encode())
+
+    write("\n" + line("notes", node=LEAF.id, values={"a": 1}))
+    with pytest.raises(StorageError) as caught:
+        ChatNode.load_tree(path)
+    told = str(caught.value)
+    assert told.startswith(f"{str(path)!r}, line 4: ")
+    assert told.endswith("\ufffd'" if size == 1 else "\ufffd\u2026'" if size > 60 else "\ufffd'")
+    assert ("it has zero bytes" in told) == (size > 16_000_000)
+    write("")
+    if size > 16_000_000:
+        with pytest.raises(StorageError, match="line 4: it has zero bytes"):
+            ChatNode.load_tree(path)
+        return
+    assert ChatNode.load_tree(path).node_count() == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{str(path)!r}: line 4 is cut off and left out"
+    ]
