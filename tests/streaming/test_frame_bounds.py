@@ -285,8 +285,9 @@ def test_a_document_has_the_limit_of_bodies_and_a_line_that_of_events(pieces, co
 def test_lines_before_one_that_is_too_long_are_given_first():
     decoder = JsonDecoder(Limits(event_bytes=10))
     assert decoder.feed(b"{}\n[]\n[" + b"1," * 10) == [SseEvent("{}"), SseEvent("[]")]
-    with pytest.raises(LimitExceededError):
-        decoder.feed(b"")
+    for more in (b"", b"1]\n{}\n"):
+        with pytest.raises(LimitExceededError):
+            decoder.feed(more)
 
 
 @pytest.mark.parametrize(

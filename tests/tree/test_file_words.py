@@ -456,6 +456,9 @@ def test_the_middle_of_a_conversation_becomes_a_note(keep_last, left, kept):
     assert [one.text for one in short.thread()] == expected
     assert short.is_leaf
     assert not any(node.is_generated for node in short.path())
+    more = short.add_user("more").add_assistant("and more")
+    assert [one.text for one in more.thread()] == [*expected, "more", "and more"]
+    assert [one.text for one in short.root_node.depth_first()] == [*expected, "more", "and more"]
 
 
 async def test_what_is_asked_of_the_model_is_the_middle_and_how_to_sum_it_up():

@@ -296,8 +296,10 @@ def test_placeholders_of_nodes_and_calls_are_filled_by_the_nearest():
     assert [one.text for one in leaf.formatted_thread()] == ["1 3 {c} {d}", "1{e}"]
     assert [one.text for one in leaf.formatted_thread(c="x", a=9, d=0.5)] == ["9 3 x 0.5", "9{e}"]
     params = NodeCompletionParameters().with_format_kwargs({"c": "y", "b": "z"})
-    body = leaf.preview_request(scripted(), params).body
-    assert [one["content"] for one in body["messages"]] == ["1 z y {d}", "1{e}"]
+    preview = leaf.preview_request(scripted(), params)
+    assert preview.url == "https://scripted.example/v1/chat/completions"
+    assert preview.body == {"model": "m", "messages": [
+        {"role": "system", "content": "1 z y {d}"}, {"role": "user", "content": "1{e}"}]}  # fmt: skip
     copied = leaf.copy_thread({"c": 5, "f": True})
     assert copied.format_kwargs == {"a": 1, "b": 3, "c": 5, "f": True}
     assert (copied.depth, copied.root_node != top) == (1, True)
