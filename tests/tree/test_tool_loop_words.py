@@ -660,6 +660,22 @@ def test_a_loop_that_is_dropped_warns_with_what_to_do():
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "name"),
+    [
+        (ToolEvent, {"kind": "answer", "node": None}, "node"),
+        (ToolLoop, {"max_turns": 3}, "max_turns"),
+        (Tool, {"definition": HUMAN, "run": print}, "run"),
+    ],
+)
+def test_what_a_loop_takes_and_gives_is_made_by_name_and_does_not_change(kind, given, name):
+    made = kind(**given)
+    with pytest.raises(AttributeError):
+        setattr(made, name, given[name])
+    with pytest.raises(TypeError):
+        kind(*given.values())
+
+
 async def test_a_tool_is_a_struct_with_its_definition_and_its_function():
     tool = Tool.from_function(add)
     assert tool.definition == ToolDefinition.from_function(add)
