@@ -377,7 +377,7 @@ RUNS = settings(deadline=None, derandomize=True, database=None)
 
 def test_a_tree_is_what_was_said():
     run_state_machine_as_test(
-        Trees, settings=settings(RUNS, max_examples=8, stateful_step_count=20)
+        Trees, settings=settings(RUNS, max_examples=5, stateful_step_count=20)
     )
 
 
