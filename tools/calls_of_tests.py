@@ -29,15 +29,15 @@ class Tracer:
         self.trace("")
 
     def trace(self, test: str) -> None:
-        called: set[Place] = set()
-        self.calls[test] = (0, called)
+        self.called: set[Place] = set()
+        self.calls[test] = (0, self.called)
+        sys.settrace(self.note)
+        threading.settrace(self.note)
 
-        def note(frame: FrameType, *_: object) -> None:
-            if (code := frame.f_code).co_filename.startswith(self.top):
-                called.add((code.co_filename.removeprefix(self.top), code.co_firstlineno))
-
-        sys.settrace(note)
-        threading.settrace(note)
+    def note(self, frame: FrameType, *_: object) -> None:
+        """Note a call for the test that runs, also in a thread that an earlier one has started."""
+        if (code := frame.f_code).co_filename.startswith(self.top):
+            self.called.add((code.co_filename.removeprefix(self.top), code.co_firstlineno))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:

@@ -397,3 +397,91 @@ def test_what_is_not_text_is_refused():
         args.feed(" ")
     args.fail(ReadError("late"))
     assert args.finish() == {}
+
+
+TOLD = [
+    (lambda args: args.feed(b"{}"), "feed() takes text such as delta.arguments, not bytes"),
+    (lambda args: args.field(1), "the name of a field must be a string, not int"),
+    (lambda args: args.fail("broken"), "fail() takes an exception, not str"),
+]
+
+
+@pytest.mark.parametrize(("act", "told"), TOLD)
+def test_an_error_says_what_was_given_and_what_is_taken(act, told):
+    with pytest.raises(InvalidParameterError) as caught:
+        act(ArgumentStream())
+    assert str(caught.value) == told
+
+
+@MODES
+async def test_every_end_has_its_words(strict):
+    args = ArgumentStream(strict=strict)
+    args.feed('{"a": 1, "b": [2]}')
+    assert args.finish() == {"a": 1, "b": [2]}
+    with pytest.raises(MissingFieldError) as missing:
+        await args.field("c").wait()
+    assert str(missing.value) == "the call has no argument 'c'; it has: 'a', 'b'"
+    with pytest.raises(InvalidParameterError) as ended:
+        args.feed("")
+    assert str(ended.value) == (
+        "the arguments have ended; feed a new ArgumentStream for another call"
+    )
+    left = ArgumentStream(strict=strict)
+    with pytest.raises(KeyError), left:
+        raise KeyError
+    with pytest.raises(IncompleteStreamError) as abandoned:
+        await left.field("a").wait()
+    assert str(abandoned.value) == "the arguments were abandoned before their end"
+    with pytest.raises(InvalidParameterError, match="have ended"):
+        left.feed("{}")
+    assert repr(left.field("a")) == "<FieldStream of 'a'>"
+    assert left.field("a").name == "a"
+
+
+async def test_the_first_error_is_the_one_that_counts():
+    args = ArgumentStream()
+    args.feed('{"a": "one, ')
+    first = ReadError("first")
+    for error in (first, ReadError("second")):
+        args.fail(error)
+    for wait in (args.field("b").wait, lambda: anext(args.field("b").delta())):
+        with pytest.raises(ReadError) as caught:
+            await wait()
+        assert caught.value is first
+    with pytest.raises(ReadError) as caught:
+        args.finish()
+    assert caught.value is first
+
+
+async def test_a_field_that_grows_has_its_last_value_and_one_that_is_left_its_error():
+    args = ArgumentStream()
+    pieces = args.field("a").delta()
+    waiter = asyncio.create_task(anext(pieces))
+    await turns()
+    args.feed('{"a": "')
+    await turns()
+    assert not waiter.done()
+    args.feed("xy")
+    assert await waiter == "xy"
+    args.feed('z", "b": "')
+    assert [piece async for piece in pieces] == ["z"]
+    assert [piece async for piece in args.field("a").delta()] == ["xyz"]
+    assert await args.field("a").wait() == "xyz"
+    other = args.field("b")
+    args.fail(ReadError("gone"))
+    with pytest.raises(ReadError, match="gone"):
+        await other.wait()
+    assert await args.field("a").wait() == "xyz"
+
+
+async def test_two_fields_may_be_waited_for_by_one_name_each():
+    args = ArgumentStream()
+    fields = [args.field(name) for name in ("a", "b", "a", "c")]
+    waiters = [asyncio.create_task(field.wait()) for field in fields]
+    await turns()
+    args.feed('{"a": 1, "b": 2, "c": ')
+    await turns()
+    assert [waiter.done() for waiter in waiters] == [True, True, True, False]
+    args.feed("3}")
+    args.finish()
+    assert await asyncio.gather(*waiters) == [1, 2, 1, 3]

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minillmlib
-from minillmlib import ChatNode, GeneratorInfo
+from minillmlib import (
+    ChatNode,
+    FinishReason,
+    GeneratorInfo,
+    ReasoningDelta,
+    StreamChunk,
+    ToolCallDelta,
+)
+from minillmlib.streaming.surrogates import SurrogateJoiner
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 FINISH = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -186,3 +194,124 @@ def test_any_cut_between_utf16_units_gives_the_text_that_was_cut(whole, data):
         for piece in pieces
     ]
     assert (chat(*text("<", *joined, ">")).text) == f"<{whole}>"
+
+
+# Chunk by chunk.
+
+
+def chunk_from(data: str) -> StreamChunk:
+    fields = json.loads(data)
+    calls = tuple(ToolCallDelta(**one) for one in fields.pop("tool_calls", ()))
+    blocks = tuple(ReasoningDelta(**one) for one in fields.pop("reasoning_blocks", ()))
+    if "finish_reason" in fields:
+        fields["finish_reason"] = FinishReason(fields["finish_reason"])
+    return StreamChunk(tool_calls=calls, reasoning_blocks=blocks, **fields)
+
+
+def joined(*events: dict) -> list[StreamChunk]:
+    joiner = SurrogateJoiner()
+    return [joiner.parse(chunk_from, json.dumps(one)) for one in events]
+
+
+def call_piece(index: int | None, arguments: str, **more) -> dict:
+    return {"tool_calls": [{"index": index, "arguments": arguments, **more}]}
+
+
+def block_piece(index: int, **fields) -> dict:
+    return {"reasoning_blocks": [{"index": index, "fields": fields}]}
+
+
+LOW, HIGH, LONE = "\ud83d", "\ude00", "\ufffd"
+END = {"finish_reason": "stop"}
+
+# The events of a stream, and what becomes of each.
+STREAMS = {
+    "every text": (
+        [{"delta": f"a{LOW}", "reasoning": f"b{LOW}", "refusal": f"c{LOW}"},
+         {"delta": f"{HIGH}d", "reasoning": f"{HIGH}e", "refusal": f"{HIGH}f"}],
+        [{"delta": "a", "reasoning": "b", "refusal": "c"},
+         {"delta": f"{GRIN}d", "reasoning": f"{GRIN}e", "refusal": f"{GRIN}f"}]),
+    "only a half": ([{"refusal": LOW}, {"refusal": HIGH}], [{}, {"refusal": GRIN}]),
+    "a longer text": ([{"delta": f"abc{LOW}"}, {"delta": f"{HIGH}def{LOW}"}, {"delta": HIGH}],
+                      [{"delta": "abc"}, {"delta": f"{GRIN}def"}, {"delta": GRIN}]),
+    "a half that is first": ([{"delta": f"{HIGH}abc"}], [{"delta": f"{LONE}abc"}]),
+    "the smallest and the largest halves": (
+        [{"delta": "\ud800"}, {"delta": "\udc00\udbff"}, {"delta": "\udfff\ud7ff\ue000"}],
+        [{}, {"delta": "\U00010000"}, {"delta": "\U0010ffff\ud7ff\ue000"}]),
+    "the end comes with a half": ([{"delta": f"a{LOW}"} | END], [{"delta": f"a{LONE}"} | END]),
+    "the end comes behind halves": (
+        [{"delta": f"a{LOW}", "reasoning": LOW, "refusal": LOW}, END],
+        [{"delta": "a"}, {"delta": LONE, "reasoning": LONE, "refusal": LONE} | END]),
+    "the end marker comes behind a half": ([{"delta": f"a{LOW}"}, {"is_end": True}],
+                                           [{"delta": "a"}, {"delta": LONE, "is_end": True}]),
+    "calls by their index": (
+        [call_piece(0, f"0{LOW}", id="c", name="f"), call_piece(1, f"1{LOW}"), call_piece(1, f"{HIGH}!"),
+         call_piece(0, HIGH)],
+        [call_piece(0, "0", id="c", name="f"), call_piece(1, "1"), call_piece(1, f"{GRIN}!"),
+         call_piece(0, GRIN)]),
+    "a call without an index": ([call_piece(None, LOW), call_piece(None, HIGH)],
+                                [call_piece(None, ""), call_piece(None, GRIN)]),
+    "what a call holds besides": (
+        [call_piece(0, "", id=f"c{LOW}", name=f"f{HIGH}", extra={LOW: [HIGH, 1, None, {"a": LOW}]})],
+        [call_piece(0, "", id=f"c{LONE}", name=f"f{LONE}", extra={LONE: [LONE, 1, None, {"a": LONE}]})]),
+    "the end of a call": (
+        [call_piece(2, LOW), END],
+        [call_piece(2, ""), {"tool_calls": [{"index": 2, "arguments": LONE}]} | END]),
+    "the end of a call that comes with it": (
+        [call_piece(2, LOW), call_piece(3, "x") | END],
+        [call_piece(2, ""), {"tool_calls": [{"index": 3, "arguments": "x"},
+                                            {"index": 2, "arguments": LONE}]} | END]),
+    "blocks by their index and field": (
+        [block_piece(0, thinking=f"a{LOW}", n=[LOW]), block_piece(1, thinking=LOW),
+         block_piece(0, text=LOW), block_piece(0, thinking=f"{HIGH}b"), block_piece(1, thinking=HIGH),
+         block_piece(0, text=HIGH)],
+        [block_piece(0, thinking="a", n=[LONE]), block_piece(1, thinking=""), block_piece(0, text=""),
+         block_piece(0, thinking=f"{GRIN}b"), block_piece(1, thinking=GRIN), block_piece(0, text=GRIN)]),
+    "the end of a block": (
+        [block_piece(4, thinking=f"a{LOW}"), END],
+        [block_piece(4, thinking="a"), block_piece(4, thinking=LONE) | END]),
+    "other fields": (
+        [{"id": LOW, "model": HIGH, "reasoning_key": LOW, "extra": {"k": LOW}, "usage_record": {LOW: 1},
+          "raw_finish_reason": f"s{LOW}"} | END],
+        [{"id": LONE, "model": LONE, "reasoning_key": LONE, "extra": {"k": LONE},
+          "usage_record": {LONE: 1}, "raw_finish_reason": f"s{LONE}"} | END]),
+    "nothing behind the end": ([{"delta": LOW} | END, {"delta": f"{HIGH}a"}],
+                               [{"delta": LONE} | END, {"delta": f"{LONE}a"}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_each_chunk_has_the_characters_that_are_whole_by_then(name):
+    events, expected = STREAMS[name]
+    assert joined(*events) == [chunk_from(json.dumps(one)) for one in expected]
+
+
+@pytest.mark.parametrize("private", ["\U0010f800", "\U0010ffff"])
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_an_event_with_characters_for_private_use_keeps_them(private, is_escaped):
+    data = json.dumps({"delta": f"{private}{LOW}"})
+    if not is_escaped:
+        data = data.replace(json.dumps(private)[1:-1], private)
+    (chunk,) = [SurrogateJoiner().parse(chunk_from, data)]
+    assert chunk.delta == f"{private}{LOW}"  # the wires' parsers replace the half themselves
+    near = "\U0010f7ff"
+    assert joined({"delta": f"{near}{LOW}"}, {"delta": HIGH})[0].delta == near
+
+
+def test_halves_of_a_thousand_texts_wait_and_that_of_one_more_is_replaced():
+    joiner = SurrogateJoiner()
+    for index in range(1001):
+        chunk = joiner.parse(chunk_from, json.dumps(call_piece(index, LOW)))
+        assert chunk.tool_calls[0].arguments == ("" if index < 1000 else LONE)
+    for index, arguments in ((0, GRIN), (999, GRIN), (1000, LONE)):
+        chunk = joiner.parse(chunk_from, json.dumps(call_piece(index, HIGH)))
+        assert chunk.tool_calls[0].arguments == arguments
+
+
+def test_an_event_that_is_no_chunk_has_none():
+    joiner = SurrogateJoiner()
+    for data in ('{"delta": "a"}', json.dumps(LOW)):
+        assert joiner.parse(lambda _: None, data) is None
+    assert joiner.parse(chunk_from, json.dumps({"delta": LOW})).delta == ""
+    assert joiner.parse(lambda _: None, "{}") is None
+    assert joiner.parse(chunk_from, json.dumps({"delta": HIGH})).delta == GRIN

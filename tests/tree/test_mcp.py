@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 
@@ -9,11 +10,17 @@ import pytest
 from tool_scripts import asked, call, flags, model, says, texts
 
 from minillmlib import (
+    AudioPart,
+    DocumentPart,
     ImagePart,
     InvalidParameterError,
     MalformedResponseError,
+    TextPart,
+    ToolCall,
+    ToolError,
     ToolLoop,
     TurnLimitError,
+    VideoPart,
 )
 from minillmlib.mcp import tools_from_mcp
 
@@ -163,6 +170,124 @@ async def test_errors_are_told_to_the_model(result, told):
 async def test_a_list_that_is_none_is_refused(pages, kind, match):
     with pytest.raises(kind, match=match):
         await tools_from_mcp(Client(*pages))
+
+
+class Endless:
+    """A server whose list has this many pages."""
+
+    def __init__(self, count):
+        self.count, self.cursors = count, []
+
+    async def list_tools(self, *, cursor):
+        self.cursors.append(cursor)
+        number = len(self.cursors)
+        return Model(page(f"t{number}", cursor=str(number) if number < self.count else None))
+
+
+async def test_a_list_may_have_a_hundred_pages_and_no_more():
+    server = Endless(100)
+    tools = await tools_from_mcp(server)
+    assert [tool.definition.name for tool in tools] == [f"t{n}" for n in range(1, 101)]
+    assert server.cursors == [None, *map(str, range(1, 100))]
+    with pytest.raises(MalformedResponseError) as caught:
+        await tools_from_mcp(Endless(101))
+    assert str(caught.value) == "the list of the MCP server has more than 100 pages"
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "taken"),
+    [
+        ("weather", "", "weather"), ("a.b/c d\u00e9", "", "a_b_c_d_"), ("A-z_09", "", "A-z_09"),
+        ("x" * 64, "", "x" * 64), ("x" * 65, "", "x" * 64), ("x" * 63, "p.", "p_" + "x" * 62),
+    ],
+)  # fmt: skip
+async def test_a_name_becomes_one_that_models_take(name, prefix, taken):
+    (tool,) = await tools_from_mcp(Client(page(name)), prefix=prefix)
+    assert tool.definition.name == taken
+    assert tool.definition.description == f"Do {name}."
+
+
+def called(result, name="we.ather"):
+    """What the function of the tool returns for a result."""
+    client = Client(page(name), result=result)
+
+    async def main():
+        (tool,) = await tools_from_mcp(client)
+        asked_for = ToolCall(id="c", name="we_ather", arguments='{"city": "Oslo"}')
+        returned = await tool.run(asked_for)
+        assert client.called == [(name, {"city": "Oslo"})]
+        return returned
+
+    return asyncio.run(main())
+
+
+def media(kind, name, data=PNG):
+    return {"type": kind, "data": base64.b64encode(data).decode(), "mimeType": name}
+
+
+def resource(name, **more):
+    return {"type": "resource", "resource": {"uri": "f:a", "mimeType": name, **more}}
+
+
+BLOB = base64.b64encode(b"%PDF-1").decode()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "returned"),
+    [
+        ([text("a")], "a"),
+        ([text("a"), text("b"), text("c")], "a\nb\nc"),
+        ([text("")], ""),
+        ([media("image", "image/png")], [ImagePart(data=PNG, media_type="image/png")]),
+        ([media("audio", "audio/wav", b"RIFF")], [AudioPart(data=b"RIFF", media_type="audio/wav")]),
+        ([media("video", "video/mp4", b"film")], [VideoPart(data=b"film", media_type="video/mp4")]),
+        ([resource("application/pdf", blob=BLOB), text("a")],
+         [DocumentPart(data=b"%PDF-1", media_type="application/pdf"), TextPart("a")]),
+        ([text("a"), media("image", "image/png"), text("b"), media("image", "image/png")],
+         [TextPart("a"), ImagePart(data=PNG, media_type="image/png"), TextPart("b"),
+          ImagePart(data=PNG, media_type="image/png")]),
+        ([resource("text/plain", text="in it")], "in it"),
+        ([resource("application/zip", blob="UEs=")],
+         "[4 characters of application/zip in base64, not shown]"),
+        ([media("thing", "application/x-thing", b"abc")],
+         "[4 characters of application/x-thing in base64, not shown]"),
+        ([resource("text/plain")], "[a block of the type 'resource', not shown]"),
+        ([{"type": "resource_link", "uri": "f:a", "name": None, "size": 0}],
+         '{"type":"resource_link","uri":"f:a","size":0}'),
+        ([{"type": "x" * 60}], f"[a block of the type '{'x' * 39}, not shown]"),
+        ([{"more": 1}], "[a block of the type None, not shown]"),
+        ([{"type": "text", "text": 5}], "[a block of the type 'text', not shown]"),
+        ([{"type": "image", "data": "aGk="}], "[a block of the type 'image', not shown]"),
+    ],
+)  # fmt: skip
+def test_the_blocks_of_a_result_are_text_or_parts(blocks, returned):
+    assert called(content(*blocks)) == returned
+
+
+def test_a_structure_is_the_result_where_there_is_no_text():
+    assert called(content(structuredContent={"a": 1})) == {"a": 1}
+    assert called(content(text(""), structuredContent={"a": 1})) == ""
+    assert called(content(text("b"), structuredContent={"a": 1})) == "b"
+    assert called({"content": []}) is None
+    image = ImagePart(data=PNG, media_type="image/png")
+    assert called(content(media("image", "image/png"), structuredContent=[1])) == [image]
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "told"),
+    [
+        (content(text("a"), text("b"), isError=True), ToolError, "a\nb"),
+        (content(text("a"), media("image", "image/png"), isError=True), ToolError, "a"),
+        (content(isError=True), ToolError, "we.ather failed"),
+        (content(text(""), isError=True), ToolError, "we.ather failed"),
+        ({"content": 3}, MalformedResponseError,
+         "the MCP server sent a result that is none: Expected `array`, got `int` - at `$.content`"),
+    ],
+)  # fmt: skip
+def test_an_error_of_a_tool_has_its_texts(result, kind, told):
+    with pytest.raises(kind) as caught:
+        called(result)
+    assert str(caught.value) == told
 
 
 @contextlib.asynccontextmanager

@@ -217,7 +217,7 @@ def test_images_and_sounds_are_in_the_page():
         (ImagePart(data=b"<svg/>", media_type="image/svg+xml"), "6 bytes, left out: this kind is not shown here"),
         (DocumentPart(data=b"%PDF-1.7"), "8 bytes, left out: this kind is not shown here"),
         (VideoPart(data=b"\x1aE\xdf\xa3"), "4 bytes, left out: this kind is not shown here"),
-        (ImagePart(data=picture() + bytes(2_000_000)), "left out: more than 2,000,000 bytes"),
+        (ImagePart(data=picture().ljust(2_000_001)), "2,000,001 bytes, left out: more than 2,000,000 bytes"),
     ],
     ids=["elsewhere", "with script", "document", "film", "large"],
 )  # fmt: skip
@@ -228,10 +228,25 @@ def test_what_is_not_shown_is_named_with_the_reason(part, reason):
 
 
 def test_a_page_takes_in_twenty_megabytes_of_media_and_names_the_others():
-    image = ImagePart(data=picture().ljust(1_900_000, b"\0"))
-    rows = media_rows(*[image] * 11, ImagePart(data=picture()))
-    assert ["url" in row for row in rows] == [True] * 10 + [False, True]
-    assert rows[10]["left_out"].endswith("the page holds enough media already")
+    image = ImagePart(data=picture().ljust(2_000_000, b"\0"))
+    tiny = ImagePart(data=b"x", media_type="image/png")
+    rest = ImagePart(data=picture().ljust(1_999_999, b"\0"))
+    rows = media_rows(*[image] * 9, tiny, image, rest, tiny)
+    assert ["url" in row for row in rows] == [True] * 10 + [False, True, False]
+    for row, size in ((rows[10], "2,000,000"), (rows[12], "1")):
+        told = f"{size} bytes, left out: the page holds enough media already"
+        assert row["left_out"] == told
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["image/png", "image/jpeg", "image/gif", "image/webp", "audio/wav", "audio/mp3", "audio/mpeg",
+     "audio/aac", "audio/flac", "audio/ogg"],
+)  # fmt: skip
+def test_a_medium_that_browsers_show_and_that_holds_no_script_is_shown(name):
+    kind = ImagePart if name.startswith("image") else AudioPart
+    (row,) = media_rows(kind(data=b"x", media_type=name))
+    assert row == {"kind": name.split("/")[0], "name": name, "url": f"data:{name};base64,eA=="}
 
 
 def test_importing_the_library_does_not_read_the_page():

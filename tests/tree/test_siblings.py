@@ -10,6 +10,7 @@ import json
 import pickle
 from decimal import Decimal
 
+import msgspec
 import pytest
 from cache_server import caching
 from hypothesis import given
@@ -17,11 +18,13 @@ from hypothesis import strategies as st
 
 from minillmlib import (
     AuthenticationError,
+    BadRequestError,
     Budget,
     ChatNode,
     CompletionParameters,
     CostInfo,
     CostOutcome,
+    FinishReason,
     GeneratorInfo,
     IncompleteStreamError,
     InvalidParameterError,
@@ -457,6 +460,218 @@ def test_a_call_that_is_cancelled_before_its_requests_begin_leaves_nothing(is_st
 
     run(cancel())
     gc.collect()  # a coroutine that was never awaited would be told of
+
+
+# What is sent and kept, to the last field.
+
+
+async def test_each_sibling_has_its_choice_and_what_belongs_to_the_whole_request():
+    reply = msgspec.structs.replace(answers("a", "b"), headers={"x-request-id": "r-1"})
+    first, second = await question().complete_many(2, openai(reply))
+    for node, text, number in ((first, "a", 0), (second, "b", 1)):
+        response = node.response
+        assert (response.content, response.id) == (text, "c-1")
+        assert response.finish_reason is FinishReason.STOP
+        assert response.usage == Usage(uncached_input_tokens=10, completion_tokens=2)
+        assert (response.origin, response.request_id) == ("OpenAiProvider:gpt-4o", "r-1")
+        assert response.request_report.sent == ("model", "messages", "n")
+        (choice,) = response.raw_response["choices"]
+        assert choice == {"index": number, "message": {"content": text}, "finish_reason": "stop"}
+        (attempt,) = response.attempts
+        assert (attempt.share_of, attempt.number, attempt.response_id) == (2, 1, "c-1")
+        assert response.cost == attempt.cost
+        assert response.cost.cost == Decimal("0.00003")
+
+
+def cached() -> ChatNode:
+    return ChatNode.root("Be brief.").cache_breakpoint().add_user("A city?")
+
+
+ALONE = NodeCompletionParameters(retry=0).with_cache(True)
+
+
+@pytest.mark.parametrize(
+    ("node", "params", "n", "are_streamed"),
+    [
+        (question(), None, 3, [None, None, None]),
+        (cached(), None, 3, [True, None, None]),
+        (question(), ALONE, 3, [True, None, None]),
+        (cached(), None, 1, [None]),
+        (question(), ALONE, 2, [True, None]),
+    ],
+)
+async def test_one_request_that_is_streamed_goes_ahead_where_a_prompt_is_cached(
+    node, params, n, are_streamed
+):
+    replies = [stream(f"{number}|!") if is_streamed else answers(f"{number}!")
+               for number, is_streamed in enumerate(are_streamed)]  # fmt: skip
+    generator = custom(*replies)
+    nodes = await node.complete_many(n, generator, params)
+    assert [one.text for one in nodes] == [f"{number}!" for number in range(n)]
+    assert node.children() == nodes
+    assert [body.get("stream") for body in bodies(generator)] == are_streamed
+
+
+class Gate:
+    """A transport that counts its requests, and whose first answer waits for `opened`."""
+
+    def __init__(self, *replies: ScriptedReply) -> None:
+        self.inner, self.opened, self.count = ScriptedTransport(replies), asyncio.Event(), 0
+
+    async def send(self, request):
+        self.count += 1
+        if self.count == 1:
+            await self.opened.wait()
+        return await self.inner.send(request)
+
+
+async def turns() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("fails", [False, True], ids=["answers", "fails"])
+async def test_the_others_follow_once_the_first_has_begun_or_failed(fails, is_streamed):
+    lead = ScriptedReply.json({"error": "no"}, status=400) if fails else stream("a|b")
+    gate = Gate(lead, *([stream("c")] * 2 if is_streamed else [answers("c")] * 2))
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(gate)
+    node = cached()
+    streams = node.complete_many_streaming(3, generator, TINY)
+    work = streams.collect() if is_streamed else node.complete_many(3, generator, TINY)
+    task = asyncio.create_task(work)
+    await turns()
+    assert gate.count == 1
+    gate.opened.set()
+    if fails:
+        with pytest.raises(PartialFailureError):
+            await task
+    else:
+        assert [one.text for one in await task] == ["ab", "c", "c"]
+    assert gate.count == 3
+
+
+async def test_without_a_cache_all_go_at_once():
+    for is_streamed in (False, True):
+        gate = Gate(*[stream("a") if is_streamed else answers("a")] * 3)
+        generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(gate)
+        node = question()
+        streams = node.complete_many_streaming(3, generator)
+        work = streams.collect() if is_streamed else node.complete_many(3, generator)
+        task = asyncio.create_task(work)
+        await turns()
+        assert gate.count == 3
+        gate.opened.set()
+        assert len(await task) == 3
+
+
+async def test_streams_are_read_chunk_by_chunk_and_then_have_their_nodes():
+    node, generator = question(), custom(stream("a|b"), stream("c"), stream("d|e"))
+    async with node.complete_many_streaming(3, generator) as streams:
+        assert aiter(streams) is streams
+        chunks = [(index, chunk.delta) async for index, chunk in streams if chunk.delta]
+    assert sorted(chunks) == [(0, "a"), (0, "b"), (1, "c"), (2, "d"), (2, "e")]
+    assert [one.text for one in streams.nodes] == ["ab", "c", "de"]
+    assert await streams.collect() == streams.nodes
+    assert [body.get("stream") for body in bodies(generator)] == [True] * 3
+    assert len(asyncio.all_tasks()) == 1
+
+
+WORDS = {
+    "not read": (
+        lambda streams: streams.nodes,
+        "the streams have not been read to their ends; read every chunk, or call collect()",
+    ),
+    "copied": (copy.copy, "streams cannot be pickled or copied; their nodes can be saved"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_streams_cannot_do_is_told_with_what_to_do(name):
+    act, told = WORDS[name]
+    with pytest.raises(InvalidParameterError) as caught:
+        act(question().complete_many_streaming(2, custom()))
+    assert str(caught.value) == told
+
+
+async def test_the_number_of_answers_must_be_given():
+    with pytest.raises(InvalidParameterError) as caught:
+        await question().complete_many(None, custom())
+    assert str(caught.value) == "n must be the number of answers, not None"
+
+
+def test_streams_are_read_in_one_event_loop():
+    streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+
+    async def begin():
+        await anext(streams)
+        await streams.aclose()
+
+    asyncio.run(begin())
+    with pytest.raises(InvalidParameterError) as caught:
+        asyncio.run(anext(streams))
+    assert str(caught.value) == "a stream is read by one task of one event loop at a time"
+
+
+async def test_streams_that_were_closed_unread_send_nothing():
+    generator = custom(stream("a"), stream("b"))
+    streams = question().complete_many_streaming(2, generator)
+    await streams.aclose()
+    assert [chunk async for chunk in streams] == []
+    assert generator.transport.requests == []
+    with pytest.raises(InvalidParameterError, match="not been read"):
+        _ = streams.nodes
+    del streams
+    gc.collect()
+
+
+async def test_what_ended_the_reader_is_told_to_the_next_one():
+    streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
+    reader = asyncio.create_task(streams.collect())
+    await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    with pytest.raises(IncompleteStreamError) as caught:
+        await anext(streams)
+    assert str(caught.value) == (
+        "the streams cannot be read on: its reader was interrupted (CancelledError)"
+    )
+
+
+async def test_a_partial_failure_says_how_many_failed_and_why_first():
+    def no(word: str) -> ScriptedReply:
+        return ScriptedReply.json({"error": {"message": word}}, status=400)
+
+    for is_streamed in (False, True):
+        node = question()
+        generator = custom(no("one"), stream("b") if is_streamed else answers("b"), no("three"))
+        streams = node.complete_many_streaming(3, generator, TINY)
+        with pytest.raises(PartialFailureError) as caught:
+            await (streams.collect() if is_streamed else node.complete_many(3, generator, TINY))
+        error = caught.value
+        assert [type(one) for one in error.errors] == [BadRequestError] * 2
+        assert str(error) == (
+            "2 of 3 answers failed; the others are in the tree, and in nodes of this error; the "
+            f"first failure: {error.errors[0]}"
+        )
+        assert error.__cause__ is error.errors[0]
+        assert [one.text for one in error.nodes] == ["b"]
+        everything = custom(no("one"), no("two"))
+        streams = node.complete_many_streaming(2, everything, TINY)
+        with pytest.raises(BadRequestError, match="one") as caught:
+            await (streams.collect() if is_streamed else node.complete_many(2, everything, TINY))
+        assert [attempt.status for attempt in caught.value.attempts] == [400, 400]
+
+
+async def test_at_most_sixty_four_chunks_wait_for_who_takes_them():
+    long = stream("a|" * 300 + "b")
+    async with question().complete_many_streaming(2, custom(long, long)) as streams:
+        for taken in range(3):
+            await anext(streams)
+            for _ in range(300):
+                await asyncio.sleep(0)
+            assert streams._arrived.qsize() == 64, taken
 
 
 # A real model.

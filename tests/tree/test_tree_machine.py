@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from minillmlib import ChatNode
-
-pytestmark = pytest.mark.long
 
 MOST_NODES = 60
 TEXTS = st.sampled_from(["a", "b", "{name}"])
@@ -368,7 +372,17 @@ class Trees(RuleBasedStateMachine):
         assert node.format_kwargs == values
 
 
-Trees.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, derandomize=True, database=None
-)
-TestTrees = Trees.TestCase
+RUNS = settings(deadline=None, derandomize=True, database=None)
+
+
+def test_a_tree_is_what_was_said():
+    run_state_machine_as_test(
+        Trees, settings=settings(RUNS, max_examples=5, stateful_step_count=20)
+    )
+
+
+@pytest.mark.long
+def test_a_tree_is_what_was_said_whatever_comes_next():
+    run_state_machine_as_test(
+        Trees, settings=settings(RUNS, max_examples=150, stateful_step_count=30)
+    )

@@ -66,7 +66,7 @@ class JsonDecoder:
         self._rest += b"\n"
         events = self._take_lines()
         if events and not is_whole_event(events[-1].data):
-            self.unread = events.pop().data.encode("utf-8", "replace")
+            self.unread = events.pop().data.encode()
         return events
 
     def _decide(self) -> None:

@@ -171,7 +171,7 @@ class SseDecoder:
         self._dispatch(events)
         for event in events:
             if event.event != "error" and not is_whole_event(event.data):
-                self._note_unread(event.data.encode("utf-8", "replace"))
+                self._note_unread(event.data.encode())
                 return []
         return events
 
