@@ -8,6 +8,7 @@ import types
 from decimal import Decimal
 
 import pytest
+from manual_clock import Clock
 from scripted_server import GENERATOR, whole
 
 from minillmlib import Budget, BulkProgress, CostTotal, ProgressLine, map_complete, run
@@ -106,20 +107,9 @@ def test_a_log_has_a_line_now_and_then_and_at_the_end(stream, monkeypatch):
     assert "\r" not in shown.getvalue()
 
 
-class Clock:
-    """The time that a line is told."""
-
-    now = 5000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("time.monotonic", clock)
-    return clock
+    return Clock().install(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from manual_clock import Clock
 
 from minillmlib import (
     Attempt,
@@ -19,21 +20,9 @@ from minillmlib.bulk.width import mark_call, width_for
 GENERATOR = GeneratorInfo.custom("t", "https://t.example/v1", "m")
 
 
-class Clock:
-    """The time that a width is told."""
-
-    def __init__(self):
-        self.now = 5000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("time.monotonic", clock)
-    return clock
+    return Clock().install(monkeypatch)
 
 
 def attempts(*statuses: int | None) -> list[Attempt]:
