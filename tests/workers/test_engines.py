@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 
 import pytest
+from memory_jobs import ONCE, PROMPT, echo, generator_over
+from memory_jobs import job_of as make_job
 from ray_like import Dask, Dataset, Pool, Ray, install, pyarrow, table_of
 
 import minillmlib.dask
@@ -14,27 +17,16 @@ import minillmlib.ray
 from minillmlib import (
     Budget,
     Bulk,
-    ChatNode,
-    CompletionParameters,
-    GeneratorInfo,
     InvalidParameterError,
     Lease,
     MissingExtraError,
-    NodeCompletionParameters,
     Pace,
-    TokenPrice,
 )
 from minillmlib.auth.credentials import EnvironmentKey
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 from minillmlib.workers import runtime as runtimes
 
-PROMPT = ChatNode.root("Be brief.").add_user("{text}")
-ONCE = NodeCompletionParameters(retry=0, params=CompletionParameters(max_tokens=20))
-
-
-def echo(request) -> ScriptedReply:
-    text = request.messages[-1].text
-    return ScriptedReply.error(400) if text.startswith("bad") else ScriptedReply.text(text.upper())
+job_of = partial(make_job, workers=2)
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +34,6 @@ def _no_runtime_stays():
     yield
     for one in list(runtimes._runtimes):
         one.close()
-
-
-def generator_over(transport: ScriptedTransport) -> GeneratorInfo:
-    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(transport)
-    return generator.with_token_price(TokenPrice(1, 5))  # an answer costs $0.000035
-
-
-def job_of(params=ONCE, reply=echo, **settings) -> Bulk:
-    settings = {"prompt": PROMPT, "workers": 2} | settings
-    return Bulk(generator_over(ScriptedTransport(reply)), params, **settings)
 
 
 @pytest.fixture
@@ -89,7 +71,7 @@ def test_ray_is_told_how_many_workers_get_how_many_rows_at_once():
 @pytest.mark.usefixtures("ray")
 def test_a_worker_of_ray_adds_columns_of_these_kinds():
     rows = [{"n": n, "text": text} for n, text in enumerate(["a", "bad b", "c", "d"])]
-    answers = minillmlib.ray.map_complete(Dataset(*rows), job_of(prefix="a_"), part_rows=3)
+    answers = minillmlib.ray.map_complete(Dataset(*rows), job_of(), part_rows=3)
     first, second = answers.tables()
     kinds = {
         "n": "of the caller", "text": "of the caller", "a_text": "string", "a_parsed": "string",
@@ -127,8 +109,7 @@ class City:
 )
 def test_a_value_is_a_text_as_it_is_or_json(kind, said, parsed):
     job = job_of(ONCE.expecting(kind), [ScriptedReply.text(said)], workers=1)
-    (table,) = minillmlib.ray.map_complete(Dataset({"n": "x", "text": "a"}), job.replace(
-        prefix="a_")).tables()  # fmt: skip
+    (table,) = minillmlib.ray.map_complete(Dataset({"n": "x", "text": "a"}), job).tables()
     assert [row["a_parsed"] for row in table.rows] == [parsed]
 
 
@@ -136,7 +117,7 @@ def test_a_value_is_a_text_as_it_is_or_json(kind, said, parsed):
 def test_a_worker_of_ray_takes_only_the_columns_that_are_asked_about(tmp_path):
     messages = [{"role": "user", "content": "hi"}]
     dataset = Dataset({"n": 1, "other": object(), "messages": messages})
-    job = job_of(prompt=None, prefix="a_")
+    job = job_of(prompt=None)
     (table,) = minillmlib.ray.map_complete(dataset, job).tables()
     assert table.rows[0]["a_text"] == "HI"
     keyed = job.replace(key="n", journal=str(tmp_path))
@@ -144,7 +125,7 @@ def test_a_worker_of_ray_takes_only_the_columns_that_are_asked_about(tmp_path):
     assert (table.rows[0]["a_text"], table.rows[0]["a_error"]) == ("HI", None)
     (table,) = minillmlib.ray.map_complete(dataset, keyed).tables()
     assert table.rows[0]["a_from_journal"] is True
-    (table,) = minillmlib.ray.map_complete(Dataset({"n": 1}), job_of(prefix="a_")).tables()
+    (table,) = minillmlib.ray.map_complete(Dataset({"n": 1}), job_of()).tables()
     assert table.rows[0]["a_error"] == "InvalidParameterError: item 0 has no value for {text}"
 
 
@@ -157,7 +138,7 @@ def test_no_column_of_a_dataset_is_replaced(column):
         "the job a prefix, such as Bulk(..., prefix='answer_')"
     )
     with pytest.raises(InvalidParameterError) as caught:
-        minillmlib.ray.map_complete(dataset, job_of(prefix="a_"))
+        minillmlib.ray.map_complete(dataset, job_of())
     assert str(caught.value) == error
     transport = ScriptedTransport(echo)
     job = Bulk(generator_over(transport), ONCE, prompt=PROMPT, prefix="a_")
@@ -204,7 +185,7 @@ def test_a_key_in_the_runtime_environment_is_refused_whoever_would_use_it(monkey
 
 
 def test_the_datasets_of_a_job_share_one_bank(ray, tmp_path):
-    job = job_of(pace=Pace(6000), budget=Budget("0.5"), journal=tmp_path, prefix="a_")
+    job = job_of(pace=Pace(6000), budget=Budget("0.5"), journal=tmp_path)
     handles = []
     for workers in (2, 3):
         answers = minillmlib.ray.map_complete(
@@ -249,7 +230,7 @@ def test_what_cannot_be_shared_needs_no_bank(ray, tmp_path):
 
 
 def test_the_report_of_a_job_is_read_in_the_cluster(ray, tmp_path):
-    job = job_of(journal=tmp_path, prefix="a_")
+    job = job_of(journal=tmp_path)
     list(minillmlib.ray.map_complete(Dataset({"n": "x", "text": "a"}), job).tables())
     assert str(minillmlib.ray.report(job)) == "1 done, 0 failed; $0.000035"
     assert ray.options == [{"num_cpus": 0}]
@@ -282,7 +263,7 @@ def dask(monkeypatch):
 )
 def test_a_part_for_dask_gives_each_worker_as_many_rows(dask, count, is_list, options, parts):
     rows = [{"n": n} for n in range(count)]  # which are not asked about, as they have no text
-    job = job_of(prefix="a_")
+    job = job_of()
     results = list(minillmlib.dask.map_complete(rows if is_list else iter(rows), job, **options))
     assert [len(part) for part in dask.parts] == parts
     assert [row["n"] for row in results] == list(range(count))
@@ -296,7 +277,7 @@ def test_rows_for_dask_are_read_as_there_is_room(dask):
             taken.append(n)
             yield {"n": n, "text": "a"}
 
-    results = minillmlib.dask.map_complete(rows(), job_of(prefix="a_"), part_rows=3)
+    results = minillmlib.dask.map_complete(rows(), job_of(), part_rows=3)
     assert taken == []
     assert next(results) == {
         "n": 0, "text": "a", "a_text": "A", **GOOD, "a_cost_usd": "0.000035",
@@ -312,7 +293,7 @@ def test_rows_for_dask_are_read_as_there_is_room(dask):
 def test_the_rows_of_a_part_that_ended_its_workers_have_that_as_their_error(dask):
     dask.lethal = lambda row: row["text"] == "b"
     rows = [{"text": text} for text in "abcd"]
-    results = list(minillmlib.dask.map_complete(rows, job_of(prefix="a_"), part_rows=2))
+    results = list(minillmlib.dask.map_complete(rows, job_of(), part_rows=2))
     lost = {
         "a_text": None, "a_parsed": None,
         "a_error": "MiniLLMError: the part of this row was given up after 4 of its workers had "
@@ -325,7 +306,7 @@ def test_the_rows_of_a_part_that_ended_its_workers_have_that_as_their_error(dask
 
 
 def test_without_dask_or_a_client_the_error_says_what_to_do(monkeypatch):
-    job = job_of(prefix="a_")
+    job = job_of()
     install(monkeypatch, Dask(has_client=False).module())
     with pytest.raises(InvalidParameterError) as caught:
         minillmlib.dask.map_complete([], job)
