@@ -386,6 +386,12 @@ def test_a_line_that_contradicts_itself_says_where(changes, problem):
     assert str(caught.value) == problem
 
 
+def test_what_is_no_base64_is_no_body():
+    assert exchange_of(body={"base64": "YWJjZGU="}).body.data == b"abcde"
+    with pytest.raises(ValueError, match="base64"):
+        exchange_of(body={"base64": "YWJj!ZGU="})
+
+
 @pytest.mark.parametrize(
     "changes",
     [
