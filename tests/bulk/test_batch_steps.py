@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from batch_vendors import Anthropic, OpenAi, OpenRouter, Vendor, refuse
@@ -17,6 +18,7 @@ from golden import GOLDEN
 from minillmlib import (
     ApiError,
     Budget,
+    BulkOutcome,
     CompletionParameters,
     GeneratorInfo,
     InvalidParameterError,
@@ -30,7 +32,15 @@ from minillmlib import (
 from minillmlib.bulk import batch as batches
 from minillmlib.bulk.batch import BatchQueue
 from minillmlib.bulk.batch_parts import Missing, Part, RunProblem, StrangersError
-from minillmlib.bulk.journal import RunJournal, SubmittedRecord
+from minillmlib.bulk.journal import (
+    DoneRecord,
+    FailedRecord,
+    Record,
+    RunJournal,
+    SubmittedRecord,
+    SubmittingRecord,
+    read_records,
+)
 from minillmlib.protocols.batches.base import BatchStatus, RowResult
 from minillmlib.testing import ScriptedReply
 
@@ -49,8 +59,9 @@ class Play:
         self, vendor: Vendor, items: Any, *, secs: float | None = None, **settings: Any
     ) -> None:
         """Ask, and leave after `secs`; note each request and what became of the items."""
-        start, before = self.now, len(vendor.log)
         journal = self.folder / settings.pop("journal", "j")
+        start, before = self.now, len(vendor.log)
+        known = len(journal.read_bytes().splitlines()) if journal.exists() else 1
 
         def spread(least: float, most: float) -> float:
             assert (least, most) == (1.0, 1.2)
@@ -62,7 +73,7 @@ class Play:
             self.monkeypatch.setattr("time.monotonic", lambda: start + loop.time())
             self.monkeypatch.setattr("random.uniform", spread)
             bulk = map_complete(
-                items, vendor.generator, BRIEF, journal=journal, batch=True, ordered=True,
+                items, vendor.generator, BRIEF, journal=journal, key=str, batch=True, ordered=True,
                 **settings,
             )  # fmt: skip
             try:
@@ -74,10 +85,7 @@ class Play:
                 return [f"ended by {type(error).__name__}: {error}"]
             finally:
                 self.now = start + loop.time()
-            return [
-                f"{one.text or f'{type(one.error).__name__}: {one.error}'} ({one.cost})"
-                for one in outcomes
-            ]
+            return [line for one in outcomes for line in tell(one)]
 
         try:
             ends = run_virtually(main())
@@ -85,7 +93,38 @@ class Play:
             self.monkeypatch.undo()
         for moment, what in list(zip(vendor.times, vendor.log, strict=True))[before:]:
             self.lines.append(f"{round(start + moment, 3):g} {what}")
-        self.lines += [re.sub(r"\b[0-9a-f]{16}\b", "<tag>", line) for line in ends]
+        self.lines += ends
+        for record in list(read_records(journal))[known:]:
+            self.lines.append(f"    {told_in_journal(record)}")
+
+
+def tell(outcome: BulkOutcome[Any]) -> list[str]:
+    """A line for an outcome, and one for each of its requests."""
+    end = outcome.text or f"{type(outcome.error).__name__}: {outcome.error}"
+    return [
+        f"{end} ({outcome.cost})",
+        *(
+            f"  {one.number} at {one.started_at - EPOCH:g}, {one.sent_bytes} bytes to {one.model} of "
+            f"{one.generator} at {urlsplit(one.url).path}: {one.status} {one.request_id} "
+            f"{one.outcome.value} {one.error} {one.cost}"
+            for one in outcome.attempts
+        ),
+    ]
+
+
+def told_in_journal(record: Record) -> str:
+    match record:
+        case SubmittingRecord(sent_at=sent_at, keys=keys, ceilings=ceilings, attempts=attempts):
+            tried = [len(one) for one in attempts]
+            known = [str(one) for one in ceilings]
+            return f"submitting at {sent_at - EPOCH:g}: {keys} {known} {tried} to {record.url}"
+        case SubmittedRecord(batch=batch, is_certain=is_certain):
+            return f"submitted: {batch} {is_certain}"
+        case FailedRecord(key=key, index=index, error=error, is_final=is_final, attempts=attempts):
+            return f"failed: {index} {key} {error} {is_final} {len(attempts)}"
+        case DoneRecord(key=key, index=index, turns=turns):
+            return f"done: {index} {key} {len(turns)}"
+    return str(record)
 
 
 def at(replies: dict[int, Any]) -> Callable[[int, Any], Any]:
