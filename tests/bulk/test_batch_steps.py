@@ -265,7 +265,8 @@ def endless_list(play: Play, kind: type[Vendor]) -> None:
                    "request_counts": {"total": 7}}], "has_more": True}
     )  # fmt: skip
     play.run(vendor, ["a"])
-    play.lines = [play.lines[0], f"{len(play.lines) - 2} lists", play.lines[-1]]
+    lists = [line for line in play.lines if line.endswith(" GET /api/v1/batches")]
+    play.lines = [f"{len(lists)} lists", *(line for line in play.lines if line not in lists)]
 
 
 ALONE = (down, full_pool, refused_batch, refused_file, strangers, endless_list)
@@ -318,7 +319,7 @@ def test_a_creation_is_sent_again_looked_for_or_given_up_by_its_status(code, mon
     assert first == "POST /api/v1/batches"
     how = {"POST /api/v1/batches": "sent again", "GET /api/v1/batches": "looked up"}
     assert how.get(second, "ended") == CREATIONS[code], play.lines
-    assert (play.lines[-1] == "A ($0.0001 in 1 attempt)") == (CREATIONS[code] != "ended")
+    assert ("A ($0.0001 in 1 attempt)" in play.lines) == (CREATIONS[code] != "ended")
 
 
 @pytest.mark.parametrize(
