@@ -19,6 +19,7 @@ from minillmlib import (
     ApiError,
     Budget,
     BulkOutcome,
+    CompletionEnded,
     CompletionParameters,
     GeneratorInfo,
     InvalidParameterError,
@@ -28,6 +29,7 @@ from minillmlib import (
     RateLimitError,
     ReadError,
     map_complete,
+    observe,
 )
 from minillmlib.bulk import batch as batches
 from minillmlib.bulk.batch import BatchQueue
@@ -256,6 +258,10 @@ def strangers(play: Play, kind: type[Vendor]) -> None:
     play.run(vendor, ["a", "b"])
 
 
+def no_results(play: Play, kind: type[Vendor]) -> None:
+    play.run(kind(polls=1, fault=at({1: "after"})), ["a!missing", "b!missing"])
+
+
 def endless_list(play: Play, kind: type[Vendor]) -> None:
     vendor = OpenRouter()
     play.run(vendor, [])
@@ -273,7 +279,7 @@ ALONE = (down, full_pool, refused_batch, refused_file, strangers, endless_list)
 SCENES = [
     *((scene, kind) for kind in KINDS for scene in (
         plain, lost_replies, lost_before, fates, gone, left_and_resumed, torn, torn_long_ago,
-        never_created, slow_down, budget, slow_input,
+        never_created, no_results, slow_down, budget, slow_input,
     )),
     *((scene, None) for scene in ALONE),
 ]  # fmt: skip
@@ -300,6 +306,33 @@ def test_the_requests_of_batches_come_at_their_moments(scene, kind, monkeypatch,
 
 def test_each_scene_of_the_file_is_played():
     assert list(expected()) == [name_of(*each) for each in SCENES]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_observers_are_told_how_each_row_ended(kind, monkeypatch, tmp_path):
+    ended: list[tuple] = []
+
+    def note(event: Any) -> None:
+        if isinstance(event, CompletionEnded):
+            tries = [one.number for one in event.attempts]
+            ended.append((event.outcome, event.error, event.message, tries, event.finish_reason))
+
+    play = Play(monkeypatch, tmp_path)
+    with observe(note, content=True):
+        play.run(kind(), ["a", "b!400", "c!expired,expired", "d!expired", "e!missing"])
+        play.run(kind(fault=at({1: status(401)})), ["f"], journal="k")
+    bad = "the server reported an error with status 400: no 400"
+    late = "the batch ended before this request ran"
+    found = sorted(ended, key=repr)
+    assert found == [
+        ("abandoned", None, None, [], None),
+        ("answered", None, None, [1, 2], "stop"),
+        ("answered", None, None, [1], "stop"),
+        ("failed", "BadRequestError", bad, [1], None),
+        ("failed", "MalformedResponseError", found[4][2], [1], None),
+        ("failed", "ServerTimeoutError", late, [1, 2], None),
+    ]
+    assert "but its results have none for this request" in found[4][2]
 
 
 CREATIONS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from decimal import Decimal
 
@@ -53,6 +55,15 @@ def body_of(*records, folder) -> str:
 
 def test_the_page_of_a_run_is_as_it_was(tmp_path):
     assert body_of(*RECORDS, folder=tmp_path) == (GOLDEN / "run_report.html").read_text()
+
+
+def test_the_policy_of_the_page_permits_its_style_and_nothing_else(tmp_path):
+    page = run_report(write_journal(tmp_path / "a & b", *RECORDS))
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in page
+    assert re.findall("%%.*?%%", page) == []
+    assert "<title>a &amp; b" in page
 
 
 def facts_in(body: str) -> dict[str, str]:

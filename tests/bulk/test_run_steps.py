@@ -287,6 +287,24 @@ def test_an_input_is_closed_when_the_run_ends():
     run(main())
 
 
+def test_an_input_that_cannot_be_closed_is_the_problem_of_the_run():
+    async def rows():
+        try:
+            for number in range(100):
+                yield str(number)
+        finally:
+            raise OSError("the input cannot be closed")
+
+    async def main() -> None:
+        bulk = map_complete(rows(), Server().generator, width=1)
+        await anext(bulk)
+        bulk.stop()
+        with pytest.raises(OSError, match="^the input cannot be closed$"):
+            await bulk.collect()
+
+    run(main())
+
+
 # Ends.
 
 
