@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import pickle
 import socket
 import threading
 import time
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -31,7 +34,7 @@ from minillmlib import (
     StorageError,
     ToolLoop,
 )
-from minillmlib.bulk.journal import SentRecord
+from minillmlib.bulk.journal import RunJournal, SentRecord
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 from minillmlib.workers import leases
 from minillmlib.workers import runtime as runtimes
@@ -152,6 +155,41 @@ def test_a_value_that_raises_is_the_error_of_its_row_alone():
     )
 
 
+def test_the_prompt_of_a_job_has_the_values_that_it_was_given():
+    prompt = ChatNode.root("{tone}").set_format_kwarg("tone", "Be kind.").add_user("{text}")
+    transport = ScriptedTransport(["A", "B"])
+    job = Bulk(generator_over(transport), ONCE, prompt=prompt, prefix="a_", width=1)
+    assert ask(job, "a", "b") == [row("a"), row("b")]
+    sent = [json.loads(request.body)["messages"] for request in transport.requests]
+    assert sent == [
+        [{"role": "system", "content": "Be kind."}, {"role": "user", "content": text}]
+        for text in "ab"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "asked"),
+    [(["x", "y", "x"], 2), ([1, 2, 1], 2), (["1", 1], 1), ([True, False], 2), ([10**30, 0], 2)],
+)
+def test_rows_with_the_same_key_share_an_answer_in_later_parts(tmp_path, keys, asked):
+    transport = ScriptedTransport(["ok"] * asked)
+    job = Bulk(generator_over(transport), ONCE, prompt=PROMPT, prefix="a_", key="id",
+               journal=tmp_path)  # fmt: skip
+    for key in keys:
+        (one,) = job.runtime().rows([{"id": key, "text": "a"}])
+        assert one["a_text"] == "ok"
+    assert len(transport.requests) == asked
+
+
+@pytest.mark.parametrize("key", [1.5, None, [1], b"a", 2.0])
+def test_a_key_is_a_text_or_a_whole_number(tmp_path, key):
+    job = job_of(key="id", journal=tmp_path)
+    (one,) = job.runtime().rows([{"id": key, "text": "a"}])
+    assert one["a_error"] == (
+        f"InvalidParameterError: the key column 'id' must hold texts or whole numbers, not {key!r}"
+    )
+
+
 # What ends a run.
 
 
@@ -244,6 +282,47 @@ def test_the_methods_of_a_bank_are_looked_for_when_it_is_given():
         assert str(caught.value) == (
             f"the bank of a runtime has a method {name}, and {type(bank).__name__} has none"
         )
+
+
+def test_a_runtime_that_is_closed_leaves_its_shard_once_its_last_part_has_ended(tmp_path):
+    going = asyncio.Event()
+
+    class Gate:
+        async def send(self, request):
+            await going.wait()
+            return await ScriptedTransport(["ok"]).send(request)
+
+    def is_free() -> bool:
+        try:
+            RunJournal(path, retries_failed=False).close()
+        except StorageError:
+            return False
+        return True
+
+    runtime = job_of(journal=tmp_path).runtime()
+    (path,) = tmp_path.glob("*.jsonl")
+    msgspec.structs.force_setattr(runtime.job, "generator", generator_over(Gate()))
+
+    async def main() -> None:
+        parts = [asyncio.ensure_future(runtime.complete([{"text": text}])) for text in "ab"]
+        while not runtime.is_busy:
+            await asyncio.sleep(0)
+        runtime.close()
+        assert not is_free()
+        going.set()
+        assert [rows[0]["a_text"] for rows in await asyncio.gather(*parts)] == ["ok", "ok"]
+
+    asyncio.run(main())
+    assert not runtime.is_busy
+    assert is_free()
+
+
+def test_a_runtime_stays_in_its_process_with_these_words():
+    with pytest.raises(InvalidParameterError) as caught:
+        pickle.dumps(job_of().runtime())
+    assert str(caught.value) == (
+        "the runtime of a job stays in its process: send the job, and call job.runtime() there"
+    )
 
 
 # Leases.
@@ -383,6 +462,35 @@ def test_a_bank_is_called_in_a_thread_of_its_own():
     bank = Noting()
     ask(job_of(pace=Pace(6000)), "a", bank=bank)
     assert bank.thread == ("bank of a job", True)
+
+
+WORKER = ContextVar("WORKER", default="none")
+
+
+def test_a_bank_is_called_in_the_context_of_the_rows():
+    class Noting(OwnBank):
+        def lease(self, *arguments):
+            self.seen = WORKER.get()
+            return super().lease(*arguments)
+
+    bank = Noting()
+    token = WORKER.set("of an engine")
+    ask(job_of(pace=Pace(6000)), "a", bank=bank)
+    WORKER.reset(token)
+    assert bank.seen == "of an engine"
+
+
+def test_a_bank_that_fails_for_a_while_is_asked_again():
+    class Shaky(OwnBank):
+        def lease(self, *arguments):
+            if len(self.calls) < 2:
+                self.calls.append(("failed", *arguments))
+                raise ConnectionResetError
+            return super().lease(*arguments)
+
+    bank = Shaky()
+    assert ask(job_of(pace=Pace(6000)), "a", bank=bank) == [row("a")]
+    assert [call[0] for call in bank.calls] == ["failed", "failed", "lease"]
 
 
 # Jobs.
