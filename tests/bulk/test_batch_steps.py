@@ -19,6 +19,7 @@ from minillmlib import (
     ApiError,
     Budget,
     BulkOutcome,
+    ChatNode,
     CompletionEnded,
     CompletionParameters,
     GeneratorInfo,
@@ -193,6 +194,35 @@ def torn_long_ago(play: Play, kind: type[Vendor]) -> None:
     play.run(vendor, ["a"])
 
 
+def torn_and_the_clock_set_back(play: Play, kind: type[Vendor]) -> None:
+    vendor = kind(polls=1)
+    play.now = 4000.0
+    play.run(vendor, ["a"], secs=5)
+    path = play.folder / "j"
+    path.write_bytes(path.read_bytes()[:-9])
+    play.now = 3000.0
+    play.run(vendor, ["a"])
+
+
+def left_in_the_second_batch(play: Play, kind: type[Vendor]) -> None:
+    vendor = kind(polls=1)
+    first, second = Budget(1), Budget(1)
+    play.run(vendor, ["a!expired", "b", "c!500"], secs=15, budget=first)
+    play.run(vendor, ["a!expired", "b", "d"], budget=second)
+    play.lines += [f"spent {one.spent}, reserved {one.reserved}" for one in (first, second)]
+
+
+def among_older_batches(play: Play, kind: type[Vendor]) -> None:
+    creation = 2 if kind is OpenAi else 1
+    vendor = kind(polls=1)
+    body = {"messages": [{"role": "user", "content": "theirs"}]}
+    for age in (5000, 4000, 2000, 950, 850, 100):
+        batch = vendor.create([("theirs-0", body), ("theirs-1", body)])
+        batch.created_at, batch.polls = EPOCH - age, 1
+    vendor.fault = at({creation: "before"})
+    play.run(vendor, ["a"])
+
+
 def never_created(play: Play, kind: type[Vendor]) -> None:
     vendor = kind(fault=lambda number, request: "before" if number < 100 else None)
     play.run(vendor, ["a"], secs=30)
@@ -279,7 +309,8 @@ ALONE = (down, full_pool, refused_batch, refused_file, strangers, endless_list)
 SCENES = [
     *((scene, kind) for kind in KINDS for scene in (
         plain, lost_replies, lost_before, fates, gone, left_and_resumed, torn, torn_long_ago,
-        never_created, no_results, slow_down, budget, slow_input,
+        torn_and_the_clock_set_back, left_in_the_second_batch, among_older_batches, never_created,
+        no_results, slow_down, budget, slow_input,
     )),
     *((scene, None) for scene in ALONE),
 ]  # fmt: skip
@@ -359,7 +390,7 @@ def test_a_creation_is_sent_again_looked_for_or_given_up_by_its_status(code, mon
     ("count", "error", "secs"),
     [
         (1, None, 10), (2, None, 13), (3, None, 16.9), (4, None, 21.97), (7, None, 48.26809),
-        (8, None, 60), (99, None, 60), (1, ReadError("cut"), 10), (3, ReadError("cut"), 16.9),
+        (8, None, 60), (99, None, 60), (10_000, None, 60), (1, ReadError("cut"), 10), (3, ReadError("cut"), 16.9),
         (1, RateLimitError("slow", status=429, retry_after_secs=7), 7),
         (9, RateLimitError("slow", status=429, retry_after_secs=900), 900),
         (9, RateLimitError("slow", status=429), 60),
@@ -555,6 +586,30 @@ async def test_a_batch_is_a_parts_by_its_tag_or_by_its_moment_and_size(
     status = BatchStatus(**NEAR | changes)
     assert queue._is_likely(status, part, 10.0) is is_likely
     journal.close()
+
+
+@pytest.mark.parametrize(
+    ("spare", "sizes", "is_too_large"),
+    [(1, [2, 2], False), (0, [2, 2], False), (-1, [1, 1, 1, 1], False), (None, [1] * 4, False),
+     (-1000, [], True)],
+)  # fmt: skip
+def test_a_batch_has_as_many_bytes_as_the_vendor_permits(spare, sizes, is_too_large, tmp_path):
+    api = type(OpenAi.provider.batches)()
+    node = ChatNode.root().add_user("a")
+    request = node.preview_request(OpenAi().generator, BRIEF)
+    line = len(api.encode_row("0" * 16 + "-0", request.body, request.data))
+    limit = {None: line, -1000: line - 1}.get(spare, 2 * line + 1 + (spare or 0))
+    small = type("Small", (type(api),), {"max_bytes": limit})
+    provider = type("Provider", (type(OpenAi.provider),), {"batches": small()})()
+    vendor = OpenAi()
+    bulk = map_complete(
+        list("abcd"), vendor.generator.with_provider(provider), BRIEF, batch=True,
+        journal=tmp_path / "j",
+    )  # fmt: skip
+    outcomes = run_virtually(bulk.collect())
+    assert [len(one.rows) for one in vendor.batches.values()] == sizes
+    error = f"the request has {line} bytes, and a batch may have {limit}"
+    assert {str(one.error) for one in outcomes} == {error if is_too_large else "None"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
