@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -101,9 +101,28 @@ class Map:
     towns: list[Town]
 
 
+@dataclass
+class Numbered:
+    """A value whose answer may leave out what has keys that are no texts."""
+
+    a: int
+    names: dict[int, str] = field(default_factory=lambda: {1: "one"})
+
+
+class Opaque:
+    """What nobody can write as JSON."""
+
+
+@dataclass
+class Holding:
+    a: int
+    rest: Opaque | None = field(default_factory=Opaque, init=False)
+
+
 @pytest.mark.parametrize(
     ("kind", "said", "parsed"),
     [
+        (Numbered, '{"a": 1}', {"a": 1, "names": {"1": "one"}}),
         (int, '{"answer": 3}', 3),
         (list[date], '{"answer": ["2020-01-02"]}', ["2020-01-02"]),
         (Map, '{"towns": [{"name": "Bern", "since": 1191}]}',
@@ -115,6 +134,17 @@ def test_a_typed_answer_is_plain_json(kind, said, parsed):
     assert ask(job_of(ONCE.expecting(kind), [ScriptedReply.text(said)]), "a") == [
         row("a", a_text=said, a_parsed=parsed)
     ]
+
+
+def test_a_value_that_cannot_be_json_is_the_error_of_its_row():
+    job = job_of(ONCE.expecting(Holding), [ScriptedReply.text('{"a": 1}')])
+    assert ask(job, "a") == [
+        row(
+            "a", a_text='{"a": 1}',
+            a_error="InvalidParameterError: the parsed answer cannot be written as JSON "
+            "(AttributeError)",
+        )
+    ]  # fmt: skip
 
 
 def test_rows_that_are_none_are_refused_by_their_number():
