@@ -33,9 +33,11 @@ from minillmlib import (
     Pace,
     StorageError,
     ToolLoop,
+    map_complete,
 )
 from minillmlib.bulk.journal import RunJournal, SentRecord
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.types.budgets import LeasedBudget
 from minillmlib.workers import leases
 from minillmlib.workers import runtime as runtimes
 
@@ -355,6 +357,21 @@ def test_a_runtime_stays_in_its_process_with_these_words():
     )
 
 
+def test_a_forked_process_keeps_only_what_it_may_use(tmp_path):
+    plain, journaled, leasing = (
+        job_of().runtime(), job_of(journal=tmp_path).runtime(), job_of().runtime(bank=OwnBank())
+    )  # fmt: skip
+    for runtime in (plain, journaled, leasing):
+        runtime.leave_to_parent()
+    assert plain.rows([{"text": "a"}]) == [row("a")]
+    error = (
+        "InvalidParameterError: the runtime of the job belongs to the process from which this one "
+        "was forked: call job.runtime() again, and ask that one"
+    )
+    for runtime in (journaled, leasing):
+        assert runtime.rows([{"text": "a"}]) == [failed_row("a", error)]
+
+
 # Leases.
 
 
@@ -521,6 +538,43 @@ def test_a_bank_that_fails_for_a_while_is_asked_again():
     bank = Shaky()
     assert ask(job_of(pace=Pace(6000)), "a", bank=bank) == [row("a")]
     assert [call[0] for call in bank.calls] == ["failed", "failed", "lease"]
+
+
+def test_what_breaks_the_leasing_ends_the_run_and_is_raised():
+    def record(_usd) -> None:
+        raise ZeroDivisionError
+
+    budget, bank = LeasedBudget(), OwnBank()
+    job = job_of()
+    leasing = leases.Leases(bank, "w", Pace(), budget, record)
+
+    async def main() -> None:
+        params = job.params.replace(budget=budget)
+        bulk = map_complete(["a"], job.generator, params)
+        async with leasing.during(bulk):
+            assert await bulk.collect() == []
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(asyncio.wait_for(main(), 5))
+    assert len(bank.told("lease")) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "is_taken"), [({}, True), ({"requests": 1}, False), ({"usd": Decimal("1e-9")}, False)]
+)
+def test_a_lease_of_more_than_was_asked_for_is_none(monkeypatch, tmp_path, more, is_taken):
+    monkeypatch.setattr(leases, "PATIENCE_SECS", 0.0)
+
+    class Generous(OwnBank):
+        def lease(self, worker, requests, usd, held):
+            return Lease(requests=requests + more.get("requests", 0), usd=usd + more.get("usd", 0))
+
+    job = job_of(pace=Pace(6000), budget=Budget(1), journal=tmp_path)
+    (one,) = ask(job, "a", bank=Generous())
+    assert one["a_error"] == (None if is_taken else (
+        "MiniLLMError: the bank of the job has not answered for 0 s (the bank returned a Lease of "
+        "more than was asked for); what waited for it was not sent"
+    ))  # fmt: skip
 
 
 # Jobs.
