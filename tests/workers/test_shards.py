@@ -151,14 +151,13 @@ def test_a_lease_is_lost_with_its_process_as_far_as_it_was_not_spent(tmp_path):
 
 
 def test_each_process_gets_an_equal_share_of_what_is_left(tmp_path):
-    first = new_shard(tmp_path, "a")
-    shares, journals = [], [first]
-    for name in "bcd":
-        shards = Shards(tmp_path, retries_failed=False)
-        shares.append(take_share(shards, journals[-1], Decimal("0.9"), 3))
-        journals.append(new_shard(tmp_path, name))
-    assert shares == [Decimal("0.3")] * 3
-    assert take_share(Shards(tmp_path, retries_failed=False), journals[-1], Decimal(1), 3) == 0
+    journals = [new_shard(tmp_path, name) for name in "abcd"]
+    known = [Shards(tmp_path, retries_failed=False) for _ in journals]  # as nobody has a share yet
+    limit = Decimal("0.9")
+    shares = [
+        take_share(shards, own, limit, 3) for shards, own in zip(known, journals, strict=True)
+    ]
+    assert shares == [Decimal("0.3")] * 3 + [0]
     for path, usd in zip(sorted(tmp_path.glob("*.jsonl")), ["0.3", "0.3", "0.3", "0"], strict=True):
         _, line = path.read_text().splitlines()
         kind, _, amount = line.rpartition(":")
