@@ -10,6 +10,7 @@ from minillmlib import (
     ChatNode,
     CompletionParameters,
     GeneratorInfo,
+    Lease,
     NodeCompletionParameters,
     TokenPrice,
 )
@@ -37,3 +38,40 @@ def generator_over(transport) -> GeneratorInfo:
 def job_of(params=ONCE, reply=echo, **settings) -> Bulk:
     settings = {"prompt": PROMPT, "prefix": "a_"} | settings
     return Bulk(generator_over(ScriptedTransport(reply)), params, **settings)
+
+
+def ask(job: Bulk, *texts: str, **options) -> list[dict]:
+    return job.runtime(**options).rows([{"text": text} for text in texts])
+
+
+def row(text: str, **changes) -> dict:
+    """A row that was answered."""
+    return {
+        "text": text, "a_text": text.upper(), "a_parsed": None, "a_error": None,
+        "a_cost_usd": ROW_USD, "a_cost_resolution": "resolved", "a_attempts": 1,
+        "a_from_journal": False, **changes,
+    }  # fmt: skip
+
+
+def failed_row(text: str, error: str, **changes) -> dict:
+    unasked = {"a_text": None, "a_cost_usd": "0", "a_attempts": 0, "a_error": error}
+    return row(text, **unasked | changes)
+
+
+class OwnBank:
+    """Grants all that is asked for, after `wait_secs`, and notes its calls."""
+
+    def __init__(self, **fields) -> None:
+        self.fields = fields
+        self.calls: list[tuple] = []
+
+    def lease(self, *arguments) -> Lease:
+        self.calls.append(("lease", *arguments))
+        _, requests, usd, _ = arguments
+        return Lease(**{"requests": requests, "usd": usd, **self.fields})
+
+    def give_back(self, *arguments) -> None:
+        self.calls.append(("give back", *arguments))
+
+    def told(self, what: str) -> list[tuple]:
+        return [call[1:] for call in self.calls if call[0] == what]

@@ -29,13 +29,6 @@ from minillmlib.workers import runtime as runtimes
 job_of = partial(make_job, workers=2)
 
 
-@pytest.fixture(autouse=True)
-def _no_runtime_stays():
-    yield
-    for one in list(runtimes._runtimes):
-        one.close()
-
-
 @pytest.fixture
 def ray(monkeypatch):
     cluster = Ray()
