@@ -5,67 +5,27 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import browser as chromium
 import pytest
 from cli_program import HOSTILE, run
+from run_records import attempt, done, failed, write_journal
 
-from minillmlib import (
-    Attempt,
-    AttemptOutcome,
-    CompletionResponse,
-    CostOutcome,
-    StorageError,
-    Usage,
-)
-from minillmlib.bulk.journal import DoneRecord, FailedRecord, HeaderRecord, SentRecord, Turn
+from minillmlib import CostOutcome, StorageError, Usage
+from minillmlib.bulk.journal import SentRecord
 from minillmlib.bulk.report import percentile, run_report
-from minillmlib.tree.records import encode_lossy
 
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
-
-START = 1_790_000_000.0
-
-
-def attempt(
-    at: float, secs: float, status: int = 200, error: str | None = None, **fields
-) -> Attempt:
-    is_good = error is None
-    cost = CostOutcome.resolved(
-        Decimal("0.25"), Usage(uncached_input_tokens=10, completion_tokens=2)
-    )
-    given = {
-        "number": 1, "url": "http://127.0.0.1/v1", "model": "m-1", "sent_bytes": 1,
-        "started_at": START + at, "elapsed_secs": secs, "status": status, "error": error,
-        "outcome": AttemptOutcome.ANSWERED if is_good else AttemptOutcome.DENIED,
-        "cost": cost if is_good else None,
-    }  # fmt: skip
-    return Attempt(**given | fields)
-
-
-def done(key: str, *attempts: Attempt) -> DoneRecord:
-    response = CompletionResponse(model="m-1", content="x", attempts=attempts)
-    return DoneRecord(key=key, index=0, turns=(Turn(response=response),))
-
-
-def failed(key: str, *attempts: Attempt, text: str = "no", error: str = "X") -> FailedRecord:
-    return FailedRecord(key=key, index=0, error=error, text=text, is_final=True, attempts=attempts)
 
 
 @pytest.fixture
 def journal(tmp_path):
     """Writes records as a journal, with a last line that a crash left."""
-
-    def write(*records) -> Path:
-        lines = [encode_lossy(one) + b"\n" for one in (HeaderRecord(version=1), *records)]
-        path = tmp_path / "run.journal"
-        path.write_bytes(b"".join(lines) + b'{"kind": "do')
-        return path
-
-    return write
+    return partial(write_journal, tmp_path / "run.journal", end=b'{"kind": "do')
 
 
 class Elements(HTMLParser):

@@ -278,6 +278,138 @@ async def test_an_answer_that_the_settings_reject_is_whole_and_kept(tmp_path):
     assert len(model.requests) == 1
 
 
+def request_of(body: bytes, **changes) -> HttpRequest:
+    request = HttpRequest(url="https://own.example/v1", headers=(), body=body, repeats=0)
+    return msgspec.structs.replace(request, **changes)
+
+
+async def read(response) -> bytes:
+    """The body, whose end the completion understood."""
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    if accept := getattr(response, "accept", None):
+        accept()
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_kept"),
+    [
+        ({"temperature": 0}, True), ({"temperature": 0.0}, True), ({"temperature": 1}, False),
+        ({"temperature": 0.1}, False), ({"temperature": "0"}, False), ({"temperature": None}, False),
+        ({}, False), ({"top_p": 0}, False), ({"options": {"temperature": 0}}, True),
+        ({"a": {"b": 1}, "options": {"x": 1, "temperature": 0}}, True),
+        ({"options": {"temperature": 1}}, False), ({"options": {"deep": {"temperature": 0}}}, False),
+        ({"messages": [{"temperature": 0}]}, False), ([{"temperature": 0}], False), ("a", False),
+    ],
+)  # fmt: skip
+async def test_a_request_is_looked_up_whose_temperature_is_zero_anywhere_in_its_parameters(
+    tmp_path, body, is_kept
+):
+    model = ScriptedTransport([counted("a"), counted("a")])
+    cache = AnswerCache(tmp_path / "c", transport=model)
+    for _ in range(2):
+        assert await read(await cache.send(request_of(json.dumps(body).encode())))
+    assert len(model.requests) == (1 if is_kept else 2)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 5000])
+async def test_a_request_that_is_no_json_has_no_temperature(tmp_path, body):
+    model = ScriptedTransport([counted("a"), counted("a")])
+    cache = AnswerCache(tmp_path / "c", transport=model)
+    for _ in range(2):
+        assert await read(await cache.send(request_of(body)))
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "is_answer"),
+    [(200, "whole", True), (299, "whole", True), (201, "left", False), (199, "whole", False),
+     (300, "whole", False), (404, "whole", False)],
+)  # fmt: skip
+async def test_the_last_exchange_is_an_answer_if_it_is_whole_and_a_success(
+    tmp_path, status, ended, is_answer
+):
+    request = request_of(b'{"temperature":0}')
+    for text, code in (("old", 200), ("new", status)):
+        reply = ScriptedReply(pieces=(text.encode(),), status=code)
+        recorded = await Recording(tmp_path / text, transport=ScriptedTransport([reply])).send(
+            request
+        )
+        assert await recorded.read()
+        if ended == "whole" or text == "old":
+            assert await recorded.read() == b""
+        recorded.close()
+    (tmp_path / "c").write_bytes((tmp_path / "old").read_bytes() + (tmp_path / "new").read_bytes())
+    model = ScriptedTransport([ScriptedReply(pieces=(b"asked",))])
+    cache = AnswerCache(tmp_path / "c", transport=model)
+    assert await read(await cache.send(request)) == (b"new" if is_answer else b"asked")
+
+
+async def test_a_request_that_is_repeated_is_sent_and_its_answer_is_the_one_from_then_on(tmp_path):
+    model = ScriptedTransport([ScriptedReply(pieces=(text,)) for text in (b"a", b"b", b"c")])
+    cache = AnswerCache(tmp_path / "c", any_temperature=True, transport=model)
+    given = [await read(await cache.send(request_of(b"{}", repeats=n))) for n in (0, 0, 1, 0, 2, 0)]
+    assert given == [b"a", b"a", b"b", b"b", b"c", b"c"]
+    assert (
+        await read(await AnswerCache(tmp_path / "c", any_temperature=True).send(request_of(b"{}")))
+        == b"c"
+    )
+
+
+async def test_an_answer_that_nobody_accepts_or_reads_to_its_end_is_not_kept(tmp_path):
+    model = ScriptedTransport([ScriptedReply(pieces=(b"a", b"b"))] * 3)
+    cache = AnswerCache(tmp_path / "c", any_temperature=True, transport=model)
+    response = await cache.send(request_of(b"{}"))
+    while await response.read():
+        pass
+    response = await cache.send(request_of(b"{}"))
+    response.accept()
+    await response.read()
+    response.close()
+    assert not (tmp_path / "c").exists()
+    assert await read(await cache.send(request_of(b"{}"))) == b"ab"
+    assert len((tmp_path / "c").read_text().splitlines()) == 2
+
+
+async def test_a_cache_that_is_sent_elsewhere_has_its_settings(tmp_path):
+    model = ScriptedTransport(["ok"])
+    cache = AnswerCache(tmp_path / "c", any_temperature=True, transport=model)
+    assert repr(cache) == f"AnswerCache({str(tmp_path / 'c')!r})"
+    again = pickle.loads(pickle.dumps(cache))
+    assert repr(again) == repr(cache)
+    assert isinstance(again.inner, ScriptedTransport)
+    assert pickle.loads(pickle.dumps(AnswerCache(tmp_path / "c"))).inner is None
+    for each, count in ((cache, 1), (again, 1), (pickle.loads(pickle.dumps(again)), 1)):
+        node = await ROOT.chat("u", GENERATOR.with_transport(each))
+        assert node.text == "ok"
+        each.close()
+        each.close()
+        assert len(model.requests) == count
+        assert again.inner.requests == []
+
+
+@pytest.mark.parametrize("damage", [b"junk\n"])
+async def test_what_a_cache_cannot_do_is_logged_whole(tmp_path, caplog, damage):
+    path = tmp_path / "none" / "c"
+    cache = AnswerCache(path, any_temperature=True, transport=ScriptedTransport([counted("a")] * 2))
+    await read(await cache.send(request_of(b"{}")))
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    await read(await cache.send(request_of(b"{}")))
+    mend = "; mend or remove the line, or name another file"
+    first, second, *_ = caplog.messages
+    assert first == (
+        f"an answer was not kept: {str(path)!r} cannot be written (No such file or directory); "
+        "make its folder first"
+    )
+    assert second == (
+        f"a request is sent, since its answer cannot be looked up: {str(path)!r}: line 1 is not of "
+        f"a recording (JSON is malformed: invalid character (byte 0)){mend}"
+    )
+
+
 class Reversed(GenericProvider):
     """A wire that only its provider understands."""
 

@@ -175,6 +175,122 @@ def test_a_lease_is_at_most_a_second_of_the_rate():
     assert bank.lease("b", 500, Decimal(0)).wait_secs > 0.9
 
 
+@pytest.mark.parametrize(
+    ("per_minute", "asked", "granted", "interval"),
+    [
+        (None, 7, 7, 0.0), (None, 0, 0, 0.0), (600, 0, 0, 0.1020408), (600, 1, 1, 0.1020408),
+        (600, 9, 9, 0.1020408), (600, 10, 9, 0.1020408), (600, 500, 9, 0.1020408),
+        (30, 5, 1, 2.0408163), (1, 5, 1, 61.2244898), (100_000, 2000, 1633, 0.0006122449),
+    ],
+)  # fmt: skip
+def test_requests_are_leased_for_a_second_at_98_percent_of_the_rate(
+    per_minute, asked, granted, interval
+):
+    now = 5000.0
+    bank = Bank(per_minute, clock=lambda: now)
+    lease = bank.lease("a", asked, Decimal(3))
+    assert (lease.requests, lease.wait_secs, lease.usd, lease.may_come) == (granted, 0, 3, False)
+    assert lease.interval_secs == pytest.approx(interval, rel=1e-5)
+    assert bank.remaining is None
+    bank.give_back("a", Decimal(3))
+    assert bank.remaining is None
+    second = bank.lease("b", 1, Decimal(0))
+    assert second.wait_secs == pytest.approx(granted * interval)
+    now += 0.05
+    third = bank.lease("a", 1, Decimal(0))
+    taken = (granted + 1) * interval
+    assert third.wait_secs == pytest.approx(max(taken - 0.05, 0), abs=1e-4)
+    now += 200
+    assert bank.lease("a", 1, Decimal(0)).wait_secs == 0
+
+
+def test_money_goes_from_hand_to_hand_to_the_cent():
+    now = 5000.0
+    bank = Bank(usd="1.00", clock=lambda: now)
+
+    def lease(worker: str, usd: str, held: str = "0") -> tuple[str, bool, str]:
+        one = bank.lease(worker, 0, Decimal(usd), Decimal(held))
+        return str(one.usd), one.may_come, str(bank.remaining)
+
+    def give_back(worker: str, usd: str, held: str = "0") -> str:
+        assert bank.give_back(worker, Decimal(usd), Decimal(held)) is None
+        return str(bank.remaining)
+
+    assert lease("a", "0.40") == ("0.40", False, "0.60")
+    assert lease("b", "0.80") == ("0.60", True, "0.00")
+    assert give_back("a", "0.10", "0.10") == "0.10"
+    assert lease("c", "0.20") == ("0.10", True, "0.00")
+    assert give_back("b", "0.50") == "0.50"  # the rest is spent
+    assert give_back("b", "0.50") == "0.50"
+    assert give_back("nobody", "0.50") == "0.50"
+    assert give_back("a", "0.90") == "0.60"  # and never more than it had
+    assert lease("a", "0") == ("0", True, "0.60")
+    assert lease("d", "1") == ("0.60", True, "0.00")
+    assert lease("c", "1", "0.10") == ("0.00", True, "0.00")
+    assert lease("d", "1", "0.20") == ("0.00", True, "0.00")
+    now += 59.5
+    assert lease("d", "1", "0.20") == ("0.00", True, "0.00")
+    now += 0.5
+    assert lease("d", "1", "0.20") == ("0.00", False, "0.00")
+    assert lease("e", "1", "0") == ("0.00", True, "0.00")
+    assert give_back("d", "0.10", "0.10") == "0.10"
+    now += 60
+    assert lease("e", "1", "0") == ("0.10", False, "0.00")
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "asked", "granted", "remaining"),
+    [
+        ("1", "0.3", "0.5", "0.5", "0.2"), ("1", "0.3", "0.7", "0.7", "0"),
+        ("1", "0.3", "0.8", "0.7", "0"), ("1", "1", "0.1", "0", "0"), ("1", "5", "0.1", "0", "0"),
+        ("1", "0", "0", "0", "1"),
+    ],
+)  # fmt: skip
+def test_money_of_an_earlier_bank_stays_that_of_its_worker(free, held, asked, granted, remaining):
+    bank = Bank(usd=free, clock=lambda: 0.0)
+    assert bank.lease("a", 0, Decimal(asked), Decimal(held)).usd == Decimal(granted)
+    assert bank.remaining == Decimal(remaining)
+    known = min(Decimal(held), Decimal(free)) + Decimal(granted)
+    bank.give_back("a", Decimal(9))
+    assert bank.remaining == Decimal(remaining) + known
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Lease(requests=1.5), "the requests of a lease must be a whole number, not 1.5"),
+        (lambda: Lease(wait_secs=None), "the wait_secs of a lease must be a number, not None"),
+        (lambda: Lease(interval_secs="1"),
+         "the interval_secs of a lease must be a finite number, not '1'"),
+        (lambda: Lease(wait_secs=-0.1), "the wait_secs of a lease must be at least 0, not -0.1"),
+        (lambda: Lease(usd="1"),
+         "the usd of a lease must be an amount of USD, finite and not negative, not '1'"),
+        (lambda: Bank(0), "requests_per_minute must be at least 1, not 0"),
+        (lambda: Bank(1.5), "requests_per_minute must be a whole number, not 1.5"),
+        (lambda: Bank(usd=-1), "a bank's usd must be an amount of USD, finite and not negative, "
+         "not -1"),
+        (lambda: Bank().lease("a", 1.5, Decimal(0)),
+         "the requests that a worker leases must be a whole number, not 1.5"),
+        (lambda: Bank().lease(5, 1, Decimal(0)), "the name of a worker must be a text, not int"),
+        (lambda: Bank().lease("a", 1, 0),
+         "the usd of a worker must be an amount of USD, finite and not negative, not 0"),
+        (lambda: Bank().give_back("a", Decimal(0), 0),
+         "the held USD of a worker must be an amount of USD, finite and not negative, not 0"),
+    ],
+)  # fmt: skip
+def test_what_is_no_amount_is_refused_by_its_name(make, error):
+    with pytest.raises(InvalidParameterError) as caught:
+        make()
+    assert str(caught.value) == error
+
+
+def test_a_lease_of_nothing_is_one():
+    assert Lease() == Lease(
+        requests=0, wait_secs=0.0, interval_secs=0.0, usd=Decimal(0), may_come=False
+    )
+    assert (Bank(1).remaining, Bank(usd=1).remaining) == (None, 1)
+
+
 def test_a_bank_is_not_copied_and_a_lease_is():
     with pytest.raises(InvalidParameterError, match="its copies would grant the same money"):
         pickle.dumps(Bank(usd=1))

@@ -247,7 +247,7 @@ def _latency_plot(grid: _Grid, answered: Sequence[_Span]) -> str:
 
 def percentile(ordered: Sequence[float], percent: int) -> float | None:
     """Return the smallest value that so many percent do not exceed, or None without values."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else None
+    return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None
 
 
 Series = tuple[str, str, Sequence[float | None]]

@@ -60,6 +60,10 @@ class Body(_Record, frozen=True, kw_only=True):
     @classmethod
     def of(cls, data: bytes) -> Body:
         """Return these bytes, so that `data` is exactly them."""
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            return cls(base64=base64.b64encode(data).decode())
         if data[:1] in (b"{", b"[") and data[-1:] in (b"}", b"]") and b"\n" not in data:
             body = cls(json=msgspec.Raw(data))
             try:
@@ -67,10 +71,7 @@ class Body(_Record, frozen=True, kw_only=True):
                     return body
             except (ValueError, RecursionError):
                 pass
-        try:
-            return cls(text=data.decode())
-        except UnicodeDecodeError:
-            return cls(base64=base64.b64encode(data).decode())
+        return cls(text=text)
 
     @property
     def data(self) -> bytes:

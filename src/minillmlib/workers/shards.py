@@ -236,7 +236,6 @@ class PartJournal:
     maybe_paid = 0
 
     def __init__(self, shards: Shards, own: RunJournal) -> None:
-        self._shards = shards
         self._counts: Counter[str] = Counter()
         self.retries_failed = shards.retries_failed
         self.find = shards.find
