@@ -136,7 +136,9 @@ def test_these_keys_cost_nothing_beyond_tokens_and_all_others_may(provider, keys
 )  # fmt: skip
 def test_a_key_costs_more_by_its_value(provider, extra, is_priced):
     (key,) = extra
-    assert missing(provider, extra) == (() if is_priced else (f"what {key!r} in the request costs",))
+    assert missing(provider, extra) == (
+        () if is_priced else (f"what {key!r} in the request costs",)
+    )
 
 
 def test_all_keys_that_cost_more_are_named_in_their_order():
