@@ -1,6 +1,6 @@
 """More types, and texts for each: what a model is told of them, and how the texts are read.
 
-`tests/golden/told_types.json` has all of it, also of the annotations in `annotation_table`. After a
+`tests/golden/structured/types.json` has all of it, also of the annotations in `annotation_table`. After a
 change that is meant, `write` writes it anew; then read the difference.
 """
 
@@ -44,7 +44,7 @@ from minillmlib import (
     ToolDefinition,
 )
 
-FILE = Path(__file__).parents[1] / "golden" / "told_types.json"
+FILE = Path(__file__).parents[1] / "golden" / "structured" / "types.json"
 N = msgspec.Meta
 T, U = TypeVar("T"), TypeVar("U")
 
