@@ -218,7 +218,7 @@ def _branch_for(value: JsonValue, schema: JsonValue, defs: Mapping[str, JsonValu
 
 def _may_fit(value: JsonValue, branch: JsonObject, defs: Mapping[str, JsonValue]) -> bool:
     name = _NAMES.get(type(value))
-    if branch.get("type", name) not in (name, "number" if name == "integer" else name):
+    if branch.get("type", name) != name:
         return False
     parts = branch.get("properties", {})
     if not isinstance(value, dict):
