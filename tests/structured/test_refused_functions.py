@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import functools
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -282,6 +283,57 @@ def test_what_a_class_raises_is_told_with_its_place(size, told):
     with pytest.raises(ResponseValidationError) as caught:
         result.parse(f'[{{"size": 0}}, {{"size": {size}}}]')
     assert str(caught.value).endswith(f": {told} - at `$.answer[1]`")
+
+
+@dataclass
+class Filled:
+    none: Annotated[int | None, pydantic.Field(default=None)]
+    many: Annotated[list[int], pydantic.Field(default_factory=lambda: [1])]
+    word: Annotated[str, pydantic.Field("x")]
+
+
+def test_defaults_of_pydantic_are_told_and_filled_in_anywhere():
+    result = NodeCompletionParameters().expecting(list[Filled]).result_type
+    assert result.parse("[{}]") == [Filled(None, [1], "x")]
+    parameters = ToolDefinition.from_function(with_kind(one=Filled)).parameters
+    properties = parameters["$defs"]["Filled"]["properties"]
+    assert {name: part["default"] for name, part in properties.items()} == {
+        "none": None, "many": [1], "word": "x",
+    }  # fmt: skip
+    assert parameters["$defs"]["Filled"]["required"] == []
+
+
+def test_a_pattern_with_flags_cannot_be_told():
+    plain = Annotated[str, pydantic.Field(pattern=re.compile("^a"))]
+    schema = ToolDefinition.from_function(with_kind(one=plain)).parameters["properties"]["one"]
+    assert schema == {"type": "string", "pattern": "^a"}
+    flagged = Annotated[str, pydantic.Field(pattern=re.compile("^a", re.IGNORECASE))]
+    with pytest.raises(
+        InvalidParameterError, match="JSON schemas have no flags as those of re.comp"
+    ):
+        ToolDefinition.from_function(with_kind(one=flagged))
+
+
+def add_word(schema):
+    schema["readOnly"] = True
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [(pydantic.Field(json_schema_extra=add_word), {"type": "integer", "readOnly": True}),
+     (pydantic.Field(json_schema_extra={"readOnly": True}), {"type": "integer", "readOnly": True}),
+     (pydantic.Field(strict=True), {"type": "integer"})],
+    ids=["a function", "words", "strict"],
+)  # fmt: skip
+def test_what_only_pydantic_knows_of_a_field_is_left_to_it(field, told):
+    parameters = ToolDefinition.from_function(with_kind(one=Annotated[int, field])).parameters
+    assert parameters["properties"]["one"] == told
+    result = NodeCompletionParameters().expecting(Annotated[int, field]).result_type
+    if field.metadata:  # it is strict
+        with pytest.raises(ResponseValidationError):
+            result.parse('"3"')
+    else:
+        assert result.parse('"3"') == 3
 
 
 # Arguments of a call.
