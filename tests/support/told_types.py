@@ -155,6 +155,73 @@ class StructTwo(msgspec.Struct, Generic[T, U]):
 
 
 @dataclass
+class Deep(Two[list[T], int], Generic[T]):
+    last: T
+
+
+class More(Base[list[T]], Generic[T]):
+    last: T
+
+
+class Named(NamedTuple, Generic[T]):
+    item: T
+    items: list[T] = []  # noqa: RUF012
+
+
+@attrs.define
+class AttributesOf(Generic[T]):
+    item: T
+    none: T | None = None
+
+
+@dataclass
+class Left(Generic[T]):
+    left: T
+
+
+@dataclass
+class Right(Generic[T]):
+    right: T
+
+
+@dataclass
+class Sides(Left[int], Right[str]):
+    pass
+
+
+def _within() -> Any:
+    @dataclass
+    class Chain:
+        size: int
+        next: Chain | None = None
+
+    return Chain
+
+
+def _lost() -> Any:
+    class Unseen:
+        pass
+
+    @dataclass
+    class Lost:
+        size: Unseen
+
+    return Lost
+
+
+class Documented(enum.Enum):
+    """A choice."""
+
+    ONE = 1
+
+
+class Shut(TypedDict):
+    """A dictionary."""
+
+    day: Annotated[dt.date, "a day"]
+
+
+@dataclass
 class Described:
     place: Annotated[Place, "where it is"]
     other: Annotated[Place, N(title="Other", examples=[1])]
@@ -308,6 +375,28 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
                               '{"first": "x", "second": [1], "third": 2}')),
     "StructTwo[int, str]": (StructTwo[int, str], ('{"first": 1, "second": {"a": "b"}}',
                                                   '{"first": "x", "second": {"a": 1}}')),
+    "Deep[str]": (Deep[str], ('{"first": ["a"], "second": [1], "last": "b"}',
+                              '{"first": [1], "second": ["x"], "last": 2}')),
+    "More[int]": (More[int], ('{"item": [1], "last": 2}', '{"item": 1, "last": "x"}')),
+    "Named[int]": (Named[int], ("[1]", "[1, [2]]", '["x"]', '[1, ["x"]]')),
+    "AttributesOf[int]": (AttributesOf[int], ('{"item": 1}', '{"item": "x", "none": "y"}')),
+    "Sides": (Sides, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
+    "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 1, "next": {}}')),
+    "Lost": (_lost(), ()),
+    "Documented": (Documented, ("1", "2")),
+    "Shut": (Shut, ('{"day": "20260101"}', '{"day": 1}')),
+    "dict[str, Documented]": (dict[str, Documented], ('{"a": 1}', '{"a": 2}')),
+    "a list of a union": (list[int | None], ("[1, null]", '["x"]')),
+    "a mapping of unions": (dict[str, list[Place | Plan]],
+                            ('{"a": [{"lat": 1}, {"kind": "plan", "steps": []}]}',
+                             '{"a": [{"lat": 1}, {"kind": "plan"}]}')),
+    "Required and optional": (Partial | None, ('{"a": 1}', "null", "{}")),
+    "Final": (Final[int], ("1",)),
+    "typing.Tuple": (typing.Tuple, ("[1]",)),  # noqa: UP006
+    "typing.Tuple[()]": (typing.Tuple[()], ("[]", "[1]")),  # noqa: UP006
+    "typing.List[int]": (typing.List[int], ("[1]", '["x"]')),  # noqa: UP006
+    "typing.Dict[str, int]": (typing.Dict[str, int], ('{"a": 1}', "[]")),  # noqa: UP006
+    "Optional": (typing.Optional[int], ("1", "null", '"x"')),  # noqa: UP045
     "Pair[int]": (Pair[int], ("[1, 2]", '[1, "x"]')),
     "Day": (Day, ('"20260101"',)),
     "Tree": (Tree, ('{"value": 1}', '{"value": 1, "kids": [{"value": 2}, {"value": "x"}, {}, []]}')),
