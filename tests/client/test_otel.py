@@ -736,6 +736,26 @@ def test_the_spans_of_an_answer_that_is_no_stream_and_of_which_little_is_known(s
     }
 
 
+def test_an_attempt_without_a_byte_has_not_the_time_of_the_one_before(sdk):
+    failed, done = settled("failed", at=103.0), settled(number=2, cost=PAID)
+    play(
+        sdk.observer(),
+        completion(is_streamed=True, base_url="nowhere"),
+        attempt(url="http:/x"),
+        FirstByteReceived(id=1, at=102.0, number=1),
+        failed,
+        attempt(2),
+        done,
+        ended(failed, done),
+    )
+    first, second, whole = spans_of(sdk)
+    assert first[5]["minillmlib.first_byte_secs"] == 2.0
+    assert (first[5]["server.address"], first[5]["server.port"]) == ("", 80)
+    assert "minillmlib.first_byte_secs" not in second[5]
+    assert "gen_ai.response.time_to_first_chunk" not in whole[5]
+    assert (whole[5]["server.address"], whole[5]["server.port"]) == ("", 80)
+
+
 @pytest.mark.parametrize(
     ("costs", "shown"),
     [

@@ -19,9 +19,12 @@ from minillmlib import (
     OpenRouterProvider,
     Provider,
     ReasoningBlock,
+    ResponseFormat,
     ResponsesProvider,
     TokenPrice,
     ToolCall,
+    ToolChoice,
+    ToolDefinition,
     Usage,
     estimate_cost,
 )
@@ -188,10 +191,24 @@ def test_the_most_that_a_body_lets_a_model_write(body, limit, most):
         assert CLAUDE.billing.max_output_tokens(body, params) == expected
 
 
-def test_what_is_the_least_that_a_warm_up_may_ask_for():
-    plain = CompletionParameters()
-    for provider, least in ((CHAT, 1), (OpenAiProvider(), 1), (CLAUDE, 0), (RESPONSES, 16)):
-        assert provider.capabilities.min_output_tokens("m", plain) == least
+FORCED = {"tools": [ToolDefinition(name="f")], "tool_choice": "required"}
+A_SCHEMA = {"response_format": ResponseFormat.json_schema({"type": "object", "properties": {}})}
+
+
+@pytest.mark.parametrize(
+    ("fields", "of_claude"),
+    [
+        ({}, 0), (FORCED, 1), (A_SCHEMA, 1), (FORCED | A_SCHEMA, 1),
+        (FORCED | {"tool_choice": ToolChoice.tool("f")}, 1), (FORCED | {"tool_choice": "auto"}, 0),
+        (FORCED | {"tool_choice": "none"}, 0), ({"tools": FORCED["tools"]}, 0),
+    ],
+)  # fmt: skip
+def test_what_is_the_least_that_a_warm_up_may_ask_for(fields, of_claude):
+    params = CompletionParameters(**fields)
+    for provider, least in (
+        (CHAT, 1), (OpenAiProvider(), 1), (CLAUDE, of_claude), (RESPONSES, 16), (OPENROUTER, 1),
+    ):  # fmt: skip
+        assert provider.capabilities.min_output_tokens("m", params) == least
 
 
 # Figures that LiteLLM's proxy states.

@@ -34,6 +34,7 @@ from minillmlib import (
     ToolCall,
     ToolChoice,
     ToolDefinition,
+    VideoPart,
 )
 from minillmlib.auth.credentials import EnvironmentKey
 from minillmlib.providers.anthropic import AnthropicHost
@@ -577,22 +578,55 @@ def test_the_variable_of_anthropics_own_package_leads_to_another_mantle(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("provider", "shown"),
-    [(AnthropicHost(), "AnthropicHost()"), (AnthropicHost(is_bearer=True), "AnthropicHost(is_bearer=True)"),
-     (AnthropicProvider(), "AnthropicProvider()"),
-     (GenericProvider(), "GenericProvider(legacy_token_limit=None)"),
-     (GenericProvider(legacy_token_limit=True, marks_prefill=False),
-      "GenericProvider(legacy_token_limit=True, marks_prefill=False)"),
-     (PRESETS["mistral"].provider, "GenericProvider(legacy_token_limit=True)"),
-     (GenericProvider(dialect=ChatDialect(fields={"max_tokens": "max_completion_tokens"})),
-      "GenericProvider(legacy_token_limit=False)"),
-     (CompletionsProvider(), "CompletionsProvider()"), (CompletionsProvider(sent), "CompletionsProvider(sent)"),
-     (CompletionsProvider(Template()), "CompletionsProvider(<a template>)"),
-     (AzureResponsesProvider("preview"), "AzureResponsesProvider(api_version='preview')")],
+    ("make", "shown"),
+    [
+        (AnthropicHost, "AnthropicHost()"),
+        (lambda: AnthropicHost(is_bearer=True), "AnthropicHost(is_bearer=True)"),
+        (AnthropicProvider, "AnthropicProvider()"),
+        (GenericProvider, "GenericProvider(legacy_token_limit=None)"),
+        (lambda: GenericProvider(legacy_token_limit=True, marks_prefill=False),
+         "GenericProvider(legacy_token_limit=True, marks_prefill=False)"),
+        (lambda: GenericProvider(dialect=ChatDialect()), "GenericProvider(legacy_token_limit=True)"),
+        (lambda: GenericProvider(dialect=ChatDialect(fields={"seed": "seed"})),
+         "GenericProvider(legacy_token_limit=True)"),
+        (lambda: GenericProvider(dialect=ChatDialect(fields={"max_tokens": NEW})),
+         "GenericProvider(legacy_token_limit=False)"),
+        (CompletionsProvider, "CompletionsProvider()"),
+        (lambda: CompletionsProvider(sent), "CompletionsProvider(sent)"),
+        (lambda: CompletionsProvider(Template()), "CompletionsProvider(<a template>)"),
+        (lambda: AzureResponsesProvider("preview"), "AzureResponsesProvider(api_version='preview')"),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_the_text_form_of_a_provider_is_how_it_is_made(provider, shown):
-    assert repr(provider) == shown
+def test_the_text_form_of_a_provider_is_how_it_is_made(make, shown):
+    assert repr(make()) == shown
+
+
+def test_a_refusal_before_sending_names_the_wire():
+    film = Message.user((VideoPart.from_url("https://a.example/f.mp4"),))
+    _, leaf = ChatNode.from_messages([film])
+    for name, wire in (("mistral", "Mistral"), ("groq", "the OpenAI-compatible wire"),
+                       ("nebius", "the OpenAI-compatible wire"), ("openai", "OpenAI")):  # fmt: skip
+        generator = GeneratorInfo.preset(name, "m").with_api_key(KEY)
+        with pytest.raises(InvalidParameterError, match=rf"\b{wire} "):
+            sent(generator, leaf=leaf)
+
+
+@pytest.mark.parametrize(
+    ("name", "chars"), [("openrouter", 64), ("openai", 40), ("nebius", 40), ("groq", 40)]
+)
+def test_an_id_of_a_call_is_kept_up_to_its_greatest_length(name, chars):
+    for length in (chars, chars + 1):
+        call = ToolCall(id="c" * length, name="f", arguments="{}")
+        _, leaf = ChatNode.from_messages([
+            Message.user("u"), Message.assistant("", tool_calls=(call,)),
+            Message.tool_result(call.id, "r"),
+        ])  # fmt: skip
+        body = sent(GeneratorInfo.preset(name, "m").with_api_key(KEY), leaf=leaf)[2]
+        given = body["messages"][1]["tool_calls"][0]["id"]
+        assert (given == call.id) is (length == chars)
+        assert len(given) <= chars
+        assert body["messages"][2]["tool_call_id"] == given
 
 
 @pytest.mark.parametrize("name", HOSTS)

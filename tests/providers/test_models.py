@@ -8,8 +8,10 @@ from minillmlib import (
     AnthropicProvider,
     AudioPart,
     AzureResponsesProvider,
+    ChatNode,
     CompletionParameters,
     DocumentPart,
+    GeneratorInfo,
     GenericProvider,
     ImagePart,
     Message,
@@ -252,6 +254,24 @@ def test_the_cache_of_a_claude(provider, model):
 
 
 IMAGE_ONLY = (IMAGE,)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "models"),
+    [
+        (512, ["opus-5", "fable-5", "mythos-5", "opus-5-5", "sonnet-5.5", "haiku-5.5"]),
+        (1024, ["opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5-20250929", "sonnet-4-20250514",
+                "opus-4.1", "opus-4-20250514", "3-7-sonnet-20250219", "3.7-sonnet"]),
+        (2048, ["opus-4-7", "3-5-haiku-20241022"]),
+        (4096, ["opus-4-6", "opus-4-5-20251101", "haiku-4.5"]),
+        (None, ["sonnet-2-7", "opus-6", "mythos-preview"]),
+    ],
+)  # fmt: skip
+def test_a_plan_knows_the_shortest_prefix_that_a_claude_caches(minimum, models):
+    node = ChatNode.root("s").cache_breakpoint()
+    for model in models:
+        plan = node.cache_plan(GeneratorInfo.anthropic(f"claude-{model}"))
+        assert plan.min_tokens == minimum, model
 
 
 # OpenAI. The cache, choices, schemas and sealed reasoning of each family.
