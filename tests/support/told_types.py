@@ -189,6 +189,21 @@ class Sides(Left[int], Right[str]):
     pass
 
 
+@dataclass
+class LeftOfInt(Left[int]):
+    pass
+
+
+@dataclass
+class RightOfText(Right[str]):
+    pass
+
+
+@dataclass
+class Joined(LeftOfInt, RightOfText):
+    pass
+
+
 def _within() -> Any:
     @dataclass
     class Chain:
@@ -296,6 +311,12 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "dict[Level, int]": (dict[Level, int], ('{"low": 1}', '{"mid": 1}')),
     "dict[Annotated[str, MinLen(2)], int]": (
         dict[Annotated[str, at.MinLen(2)], int], ('{"ab": 1}', '{"a": 1}')),
+    "dict[Annotated[int, Ge(1)], int]": (dict[Annotated[int, at.Ge(1)], int], ('{"1": 2}', '{"0": 2}')),
+    "dict[Grade, int]": (dict[Grade, int], ('{"1": 2}', '{"3": 2}')),
+    "dict[Literal['a', 1], int]": (dict[Literal["a", 1], int], ('{"a": 1, "1": 2}', '{"b": 2}')),
+    "dict[Annotated[Any, 'a name'], int]": (dict[Annotated[Any, "a name"], int], ('{"x": 2}',)),
+    "dict[Any, int]": (dict[Any, int], ('{"x": 2}',)),
+    "dict[int | None, int]": (dict[int | None, int], ('{"1": 2, "null": 3}', '{"x": 2}')),
     "dict[dt.date, Any]": (dict[dt.date, Any], ('{"20260101": 1}', '{"x": 1}')),
     "Annotated[list[int], Len(1, 2)]": (
         Annotated[list[int], at.Len(1, 2)], ("[]", "[1]", "[1, 2]", "[1, 2, 3]")),
@@ -381,6 +402,7 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "Named[int]": (Named[int], ("[1]", "[1, [2]]", '["x"]', '[1, ["x"]]')),
     "AttributesOf[int]": (AttributesOf[int], ('{"item": 1}', '{"item": "x", "none": "y"}')),
     "Sides": (Sides, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
+    "Joined": (Joined, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
     "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 1, "next": {}}')),
     "Lost": (_lost(), ()),
     "Documented": (Documented, ("1", "2")),

@@ -198,7 +198,8 @@ class ReaderBuilder:
         key, item = self.build(key_kind), self.build(kind)
         schema: JsonObject = {"type": "object", "additionalProperties": item.schema or True}
         bounds = {name: value for name, value in key.schema.items() if name != "type"}
-        if key.schema.get("type", "string") == "string" and bounds:
+        is_text = key.schema.get("type", "string") == "string" and "anyOf" not in bounds
+        if is_text and bounds and all(isinstance(one, str) for one in bounds.get("enum", ())):
             schema["propertyNames"] = key.schema  # names are texts, also those of numbers
         return Table(key, item, schema)
 

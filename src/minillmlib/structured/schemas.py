@@ -185,7 +185,7 @@ def fit_to_schema(value: JsonValue, schema: JsonValue, defs: Mapping[str, JsonVa
             }  # fmt: skip
         case list():
             first, rest = schema.get("prefixItems", ()), schema.get("items")
-            schemas = [*first, *[rest] * (len(value) - len(first))]
+            schemas = [*first, *[rest] * len(value)]
             return [fit_to_schema(*pair, defs) for pair in zip(value, schemas, strict=False)]
         case str() if schema.get("format") in _ISO:
             try:
