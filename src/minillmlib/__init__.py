@@ -306,5 +306,5 @@ def __dir__() -> list[str]:
 
 
 for _public in (globals()[_name] for _name in __all__ if _name not in _DEFERRED):
-    if callable(_public):
+    if callable(_public) and _public.__module__.startswith(f"{__name__}."):  # not `typing.Any`
         _public.__module__ = __name__

@@ -144,24 +144,6 @@ def test_a_lifetime_is_one_of_two():
         message("user", "a", "2h")
 
 
-@pytest.mark.parametrize(
-    ("minimum", "models"),
-    [
-        (512, ["opus-5", "fable-5", "mythos-5", "opus-5-5", "sonnet-5.5", "haiku-5.5"]),
-        (1024, ["opus-4-8", "sonnet-5", "sonnet-4-6", "sonnet-4-5-20250929", "sonnet-4-20250514",
-                "opus-4.1", "opus-4-20250514", "3-7-sonnet-20250219", "3.7-sonnet"]),
-        (2048, ["opus-4-7", "3-5-haiku-20241022"]),
-        (4096, ["opus-4-6", "opus-4-5-20251101", "haiku-4.5"]),
-        (None, ["sonnet-2-7", "opus-6", "mythos-preview"]),
-    ],
-)  # fmt: skip
-def test_a_plan_knows_the_shortest_prefix_that_a_claude_caches(minimum, models):
-    node = ChatNode.root("s").cache_breakpoint()
-    for model in models:
-        plan = node.cache_plan(GeneratorInfo.anthropic(f"claude-{model}"))
-        assert plan.min_tokens == minimum, model
-
-
 def test_a_plan_counts_what_the_marks_reach_from_the_least_on():
     claude = GeneratorInfo.anthropic("claude-sonnet-4-5")
     node = ChatNode.root("w" * 8000).cache_breakpoint()

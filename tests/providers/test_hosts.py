@@ -14,20 +14,30 @@ import minillmlib
 from minillmlib import (
     AnthropicProvider,
     AuthenticationError,
+    AzureProvider,
+    AzureResponsesProvider,
     BadRequestError,
+    ChatDialect,
     ChatNode,
     CompletionParameters,
+    CompletionsProvider,
     FinishReason,
     GeneratorInfo,
+    GenericProvider,
     InvalidParameterError,
     Message,
     NodeCompletionParameters,
+    OpenAiProvider,
     ReasoningConfig,
     ResponseFormat,
+    ResponsesProvider,
     ToolCall,
+    ToolChoice,
     ToolDefinition,
+    VideoPart,
 )
 from minillmlib.auth.credentials import EnvironmentKey
+from minillmlib.providers.anthropic import AnthropicHost
 from minillmlib.providers.models.hosts import CONDITIONS, REFUSALS
 from minillmlib.providers.presets import PRESETS, Preset
 from minillmlib.providers.published_prices import NoPublishedPriceError, find_price
@@ -135,6 +145,14 @@ def sent(generator, params=None, leaf=None):
     return request.url, headers, msgspec.json.decode(request.body)
 
 
+class Template:
+    def __call__(self, messages):
+        return messages[-1].text
+
+    def __repr__(self):
+        return "<a template>"
+
+
 def test_every_row_is_here():
     assert HOSTS.keys() | SKINS.keys() | ELSEWHERE == PRESETS.keys()
 
@@ -178,10 +196,21 @@ def test_a_skin_of_anthropics_wire_has_its_address_and_its_header(name, monkeypa
     assert "anthropic-beta" not in token
 
 
+ALSO = {
+    "azure": "azure_openai azure-openai", "alibaba": "dashscope qwen",
+    "fireworks": "fireworks_ai fireworks-ai", "huggingface": "hf", "mistral": "mistralai",
+    "moonshot": "kimi moonshotai", "nvidia": "nvidia_nim", "together": "together_ai togetherai",
+    "vercel": "vercel_ai_gateway", "xai": "grok", "zai": "z.ai glm",
+    "kimi-anthropic": "moonshot-anthropic", "zai-anthropic": "glm-anthropic",
+    "llamacpp": "llama.cpp llama_cpp", "lmstudio": "lm_studio lm-studio",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_other_name_of_a_row_is_the_same_generator(name, monkeypatch):
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com")
-    for also in PRESETS[name].also:
+    assert " ".join(PRESETS[name].also) == ALSO.get(name, "")
+    for also in ALSO.get(name, "").split():
         assert also not in PRESETS
         assert GeneratorInfo.from_spec(f"{also}:m") == GeneratorInfo.preset(name, "m")
 
@@ -293,6 +322,120 @@ def test_every_condition_and_every_host_with_refusals_is_used():
     assert REFUSALS.keys() <= HOSTS.keys() | SKINS.keys()
 
 
+# Beside the cases above: their other sides.
+SIDES = CASES | {
+    "a schema beside tools": {"response_format": SCHEMA, "tools": TOOLS},
+    "this call": {"tools": TOOLS, "tool_choice": ToolChoice.tool("f")},
+    "any call": {"tools": TOOLS, "tool_choice": "auto"},
+    "no call": {"tools": TOOLS, "tool_choice": "none"},
+    "JSON and tools": {"response_format": ResponseFormat.json(), "tools": TOOLS},
+    "some effort": effort("low"), "a budget": {"reasoning": ReasoningConfig(max_tokens=2000)},
+    "no penalty": {"frequency_penalty": 0, "presence_penalty": 0},
+    "a negative penalty": {"presence_penalty": -0.5}, "seed 0": {"seed": 0},
+    "logprobs 0": {"logprobs": 0}, "tools and logprobs 0": {"tools": TOOLS, "logprobs": 0},
+    "no stop": {"stop": []}, "no tools": {"tools": []}, "nothing": {},
+    "a temperature of 1": {"temperature": 1}, "a temperature below 1": {"temperature": 0.99},
+    "a top_p below 1": {"top_p": 0.99},
+}  # fmt: skip
+A_SCHEMA = ("a schema", "a schema and tools", "a schema beside tools")
+BOTH = A_SCHEMA[1:]
+ANY_TOOLS = (*BOTH, "tools", "tools and logprobs", "a forced call", "a required call", "this call",
+             "any call", "no call", "JSON and tools", "tools and logprobs 0")  # fmt: skip
+FORCED = ("a forced call", "a required call", "this call")
+REQUIRED = ("a forced call", "a required call")
+PENALTIES = ("a penalty", "a frequency_penalty", "a negative penalty")
+SEEDS = ("a seed", "seed 0")
+SOME_LOGPROBS = ("tools and logprobs", "logprobs", "logprobs 0", "tools and logprobs 0")
+OTHER_TEMPERATURES = (
+    "a temperature of its own", "a temperature above 1", "a temperature of 0",
+    "a temperature below 1",
+)  # fmt: skip
+LOW = "use the effort low"
+# By host, for all models (*) or for some: the reason, and in which of these cases it is told.
+KNOWN = [
+    ("groq", "*", A_SCHEMA, "Groq takes a schema for some of its models only, and with neither "
+     "tools nor a stream; ResponseFormat.json() and the schema in the prompt work"),
+    ("deepseek", "*", A_SCHEMA,
+     "DeepSeek has no schemas; use ResponseFormat.json() and state the schema in the prompt"),
+    ("deepseek", "*", FORCED, "DeepSeek forces no tool call while it thinks, which it does by "
+     "default; extra={'thinking': {'type': 'disabled'}} stops that"),
+    ("xai", "grok-4 grok-4.1 Grok-4.5 grok-4.9", ("a stop",), "grok-4 takes no stop; leave it out"),
+    ("xai", "grok-4 grok-4.1 Grok-4.5 grok-4.9", ("a frequency_penalty", "no penalty"),
+     "grok-4 takes no frequency_penalty; leave it out"),
+    ("xai", "Grok-4.5 grok-4.9 grok-5 grok-9", ("no effort",),
+     "from grok-4.5 on the effort none is refused; use low"),
+    ("together", "deepseek-ai/DeepSeek-V4", FORCED,
+     "DeepSeek V4 forces no tool call; use tool_choice='auto'"),
+    ("fireworks", "*", BOTH,
+     "Fireworks takes a schema and tools not together; leave one of them out"),
+    ("cerebras", "gpt-oss-120b kimi-k3 zai-glm-5.3", ("no effort",),
+     f"this model always thinks; {LOW}"),
+    ("perplexity", "*", ANY_TOOLS, "Perplexity calls no tools; leave them out"),
+    ("moonshot", "*", REQUIRED,
+     "Kimi has no tool_choice 'required'; use 'auto', and ask for the call in the prompt"),
+    ("moonshot", "kimi-k3 kimi-k3-thinking", ("no effort",), f"Kimi K3 always thinks; {LOW}"),
+    ("moonshot", "kimi-k2.5 kimi-k2.9 kimi-k3 kimi-k9 kimi-k2-thinking kimi-k3-thinking",
+     OTHER_TEMPERATURES,
+     "the models of Kimi that think take a temperature of 1 only; leave it out"),
+    ("moonshot", "*", ("a temperature above 1",),
+     "Kimi's temperature is at most 1"),
+    ("zai", "*", A_SCHEMA, "most models of Z.ai have no schemas; use "
+     "ResponseFormat.json() and state the schema in the prompt"),
+    ("zai", "*", SEEDS, "Z.ai takes no seed; leave it out"),
+    ("zai", "*", PENALTIES, "Z.ai takes no penalties; leave them out"),
+    ("zai", "*", SOME_LOGPROBS, "Z.ai takes no logprobs; leave it out"),
+    ("zai", "glm-5.3 GLM-5.3-air", ("no effort",), f"GLM-5.3 always thinks; {LOW}"),
+    ("zai-anthropic", "glm-5.3 GLM-5.3-air", ("no effort",), f"GLM-5.3 always thinks; {LOW}"),
+    ("minimax", "*", ("a temperature of 0",),
+     "MiniMax's temperature is above 0; 0.01 is close to it"),
+    ("minimax-anthropic", "*", ("a temperature of 0",),
+     "MiniMax's temperature is above 0; 0.01 is close to it"),
+    ("minimax-anthropic", "*", ("a temperature above 1",), "MiniMax's temperature is at most 1"),
+    ("sambanova", "*", PENALTIES, "SambaNova takes no penalties; leave them out"),
+    ("sambanova", "*", SEEDS, "SambaNova takes no seed; leave it out"),
+    ("lmstudio", "*", ("any JSON", "JSON and tools"),
+     "LM Studio has no JSON without a schema; give one"),
+    ("llamacpp", "*", ("tools and logprobs", "tools and logprobs 0"),
+     "llama.cpp streams no logprobs beside tools; leave one of them out"),
+    ("tgi", "*", ("a top_p of 1",), "TGI's top_p is below 1; leave it out"),
+]  # fmt: skip
+# Models that no pattern of their host is of.
+OTHERS = {
+    "xai": "grok-3 grok-3.5 m", "together": "deepseek-ai/DeepSeek-V3 m",
+    "cerebras": "kimi-k2 glm-5.2 gpt-os m", "zai": "glm-5.2 m", "zai-anthropic": "glm-5.2 m",
+    "moonshot": "kimi-k2.4 kimi-latest m",
+}  # fmt: skip
+
+
+def asked_models():
+    models = {host: set(OTHERS.get(host, "m").split()) for host, *_ in KNOWN}
+    for host, names, *_ in KNOWN:
+        models[host] |= set(names.replace("*", "").split())
+    return [(host, model) for host, names in models.items() for model in sorted(names)]
+
+
+@pytest.mark.parametrize(("name", "model"), asked_models())
+def test_of_each_host_these_refusals_are_known_and_no_others(name, model):
+    explain = PRESETS[name].provider.capabilities.explain_refusal
+    for case, fields in SIDES.items():
+        known = [
+            reason
+            for host, models, cases, reason in KNOWN
+            if host == name and (models == "*" or model in models.split()) and case in cases
+        ]
+        told = explain(model, CompletionParameters(**fields))
+        assert told == ("; ".join(known) or None), case
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_other_hosts_explain_nothing(name):
+    if name in {host for host, *_ in KNOWN} | {"openai", "openai-responses", "azure"}:
+        return
+    explain = PRESETS[name].provider.capabilities.explain_refusal
+    for fields in SIDES.values():
+        assert explain("some-model", CompletionParameters(**fields)) is None
+
+
 def refused(name, model, parameters, status=400):
     """The message of the error when a host refuses a request."""
     body = {"error": {"message": "No.", "type": "invalid_request_error"}}
@@ -365,16 +508,125 @@ def test_mistral_gets_ids_of_nine_letters_and_digits(call_id, is_kept):
     assert (given == call_id) is is_kept
 
 
-@pytest.mark.parametrize(
-    ("name", "mark"),
-    [("mistral", {"prefix": True}), ("deepseek", {"prefix": True}), ("moonshot", {"partial": True}),
-     ("alibaba", {"partial": True}), ("groq", {})],
-)  # fmt: skip
-def test_a_forced_beginning_has_the_key_of_its_host_and_no_other(name, mark):
+MARKS = {"mistral": {"prefix": True}, "deepseek": {"prefix": True}, "moonshot": {"partial": True},
+         "alibaba": {"partial": True}, "groq": {}}  # fmt: skip
+CONTINUES = {"continue_final_message": True, "add_generation_prompt": False}  # vLLM's, SGLang's
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_forced_beginning_has_the_key_of_its_host_and_no_other(name):
     generator = GeneratorInfo.preset(name, "some-model").with_api_key(KEY)
     body = sent(generator, NodeCompletionParameters(force_prepend="So"))[2]
-    assert body["messages"][-1] == {"role": "assistant", "content": "So", **mark}
-    assert body.keys() == {"model", "messages"}
+    assert body == {
+        "model": "some-model",
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "So", **MARKS.get(name, {})},
+        ],
+        **({} if name in MARKS else CONTINUES),
+    }
+    mark = generator.provider.capabilities.mark_prefill
+    user, assistant = {"role": "user"}, {"role": "assistant"}
+    for messages in ([user], [assistant, user], [], [1], None):
+        assert mark("some-model", {"messages": messages, "k": 1}) == {"messages": messages, "k": 1}
+    assert mark("some-model", {"k": 1}) == {"k": 1}
+    one = mark("some-model", {"messages": [assistant], "k": 1})
+    assert one["messages"] == [assistant | MARKS.get(name, {})]
+    assert one["k"] == 1
+
+
+@pytest.mark.parametrize("name", [*HOSTS, *SKINS])
+def test_a_host_is_known_by_its_address_and_says_whether_it_takes_schemas(name):
+    provider = PRESETS[name].provider
+    abilities = provider.capabilities
+    assert abilities.is_generic
+    assert abilities.messages_key == "messages"
+    assert abilities.app_url_header is abilities.app_title_header is provider.batches is None
+    told = abilities.why_no_schema("some-model", SCHEMA)
+    if name in SKINS:
+        assert told == "it is not known whether some-model is held to a schema on this wire"
+    else:
+        is_without = name in ("deepseek", "zai")
+        assert told == ("the host of some-model takes no schema" if is_without else None)
+    assert PRESETS[name].provider_for("gpt-5.6") is provider
+
+
+@pytest.mark.parametrize(
+    ("model", "is_response"),
+    [("gpt-4o", False), ("gpt-5", False), ("gpt-5.5", False), ("gpt-5.6", True),
+     ("gpt-5.6-sol", True), ("gpt-6-astra", True), ("gpt-5.6-chat-latest", False), ("o3", False),
+     ("openai/gpt-6", False)],
+)  # fmt: skip
+def test_openai_is_asked_on_the_wire_that_its_model_needs(model, is_response, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    kind = ResponsesProvider if is_response else OpenAiProvider
+    assert type(GeneratorInfo.openai(model).provider) is kind
+    assert type(PRESETS["azure"].provider_for(model)) is AzureProvider
+    assert type(PRESETS["openai-responses"].provider_for(model)) is ResponsesProvider
+
+
+def test_the_variable_of_anthropics_own_package_leads_to_another_mantle(monkeypatch):
+    monkeypatch.setenv("ANTHROPIC_BEDROCK_MANTLE_BASE_URL", "https://gateway.example/mantle")
+    generator = GeneratorInfo.preset("bedrock-mantle-anthropic", "m").with_api_key(KEY)
+    url, headers, body = sent(generator)
+    assert url == "https://gateway.example/mantle/v1/messages"
+    assert headers[BEARER] == f"Bearer {KEY}"
+    assert body["model"] == "m"
+    for name in ("anthropic", "bedrock-mantle"):
+        assert "gateway" not in GeneratorInfo.preset(name, "m").base_url
+
+
+@pytest.mark.parametrize(
+    ("make", "shown"),
+    [
+        (AnthropicHost, "AnthropicHost()"),
+        (lambda: AnthropicHost(is_bearer=True), "AnthropicHost(is_bearer=True)"),
+        (AnthropicProvider, "AnthropicProvider()"),
+        (GenericProvider, "GenericProvider(legacy_token_limit=None)"),
+        (lambda: GenericProvider(legacy_token_limit=True, marks_prefill=False),
+         "GenericProvider(legacy_token_limit=True, marks_prefill=False)"),
+        (lambda: GenericProvider(dialect=ChatDialect()), "GenericProvider(legacy_token_limit=True)"),
+        (lambda: GenericProvider(dialect=ChatDialect(fields={"seed": "seed"})),
+         "GenericProvider(legacy_token_limit=True)"),
+        (lambda: GenericProvider(dialect=ChatDialect(fields={"max_tokens": NEW})),
+         "GenericProvider(legacy_token_limit=False)"),
+        (CompletionsProvider, "CompletionsProvider()"),
+        (lambda: CompletionsProvider(sent), "CompletionsProvider(sent)"),
+        (lambda: CompletionsProvider(Template()), "CompletionsProvider(<a template>)"),
+        (lambda: AzureResponsesProvider("preview"), "AzureResponsesProvider(api_version='preview')"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_text_form_of_a_provider_is_how_it_is_made(make, shown):
+    assert repr(make()) == shown
+
+
+def test_a_refusal_before_sending_names_the_wire():
+    film = Message.user((VideoPart.from_url("https://a.example/f.mp4"),))
+    _, leaf = ChatNode.from_messages([film])
+    for name, wire in (("mistral", "Mistral"), ("groq", "the OpenAI-compatible wire"),
+                       ("nebius", "the OpenAI-compatible wire"), ("openai", "OpenAI")):  # fmt: skip
+        generator = GeneratorInfo.preset(name, "m").with_api_key(KEY)
+        with pytest.raises(InvalidParameterError, match=rf"\b{wire} "):
+            sent(generator, leaf=leaf)
+
+
+@pytest.mark.parametrize(
+    ("name", "chars"), [("openrouter", 64), ("openai", 40), ("nebius", 40), ("groq", 40)]
+)
+def test_an_id_of_a_call_is_kept_up_to_its_greatest_length(name, chars):
+    for length in (chars, chars + 1):
+        call = ToolCall(id="c" * length, name="f", arguments="{}")
+        _, leaf = ChatNode.from_messages([
+            Message.user("u"), Message.assistant("", tool_calls=(call,)),
+            Message.tool_result(call.id, "r"),
+        ])  # fmt: skip
+        body = sent(GeneratorInfo.preset(name, "m").with_api_key(KEY), leaf=leaf)[2]
+        given = body["messages"][1]["tool_calls"][0]["id"]
+        assert (given == call.id) is (length == chars)
+        assert len(given) <= chars
+        assert body["messages"][2]["tool_call_id"] == given
 
 
 @pytest.mark.parametrize("name", HOSTS)

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 
+import genai_prices
 import pytest
 from genai_prices import data_snapshot, types
 
@@ -19,6 +20,7 @@ from minillmlib import (
     TokenPrice,
     run,
 )
+from minillmlib.providers.published_prices import NoPublishedPriceError, find_price
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 TODAY = datetime.now(tz=UTC)
@@ -28,9 +30,12 @@ TODAY = datetime.now(tz=UTC)
 def table():
     """A table of our own in place of the package's: gives a function that sets it."""
 
-    def holding(*models, fetched=False, address=r"https://api\.openai\.com"):
-        vendor = types.Provider("openai", "OpenAI", address, models=list(models))
-        data_snapshot.set_custom_snapshot(data_snapshot.DataSnapshot([vendor], fetched))
+    def holding(*models, fetched=False, address=r"https://api\.openai\.com", vendor="openai"):
+        vendors = [
+            types.Provider("nobody", "Nobody", r"https://nobody\.example", models=[]),
+            types.Provider(vendor, "A vendor", address, models=list(models)),
+        ]
+        data_snapshot.set_custom_snapshot(data_snapshot.DataSnapshot(vendors, fetched))
 
     yield holding
     data_snapshot.set_custom_snapshot(None)
@@ -204,6 +209,127 @@ def test_a_name_that_only_begins_or_contains_an_entrys_is_another_model(table):
     assert all(price_of(name) for name in known)
     unknown = ("r-10", "m-12", "m-1-mini", "m-1.5", "m-1-20260101-mini", "apart", "part")
     assert not any(price_of(name) for name in unknown)
+
+
+@pytest.mark.parametrize(
+    ("rule", "known", "unknown"),
+    [
+        (types.ClauseEquals("m-1"), ["m-1", "M-1"], ["m-1-latest", "m-1-20260101", "m"]),
+        (types.ClauseStartsWith("m-1"),
+         ["m-1", "M-1", "m-1-20260101", "m-1@20260101", "m-1-2026-01-01", "m-1@2026-01-01",
+          "m-1-latest", "m-1-20260101-v1", "m-1-20260101-v2:0"],
+         ["m-", "m-12", "m-1-2026010", "m-1-202601011", "m-1.20260101", "m-1@latest", "m-1-v1",
+          "m-1-20260101-v1:", "m-1-20260101-v10", "m-1-20260101-20260101", "m-1-latest-1"]),
+        (types.ClauseContains("m-1"), [], ["m-1", "am-1b"]),
+        (types.ClauseEndsWith("m-1"), [], ["m-1", "am-1"]),
+        (types.ClauseAnd([types.ClauseEquals("m-1")]), [], ["m-1"]),
+        (types.ClauseOr([types.ClauseContains("m"), types.ClauseEquals("m-1")]), ["m-1"], ["m-2"]),
+        (types.ClauseRegex(r"^m-\d$"), ["m-1", "M-2"], ["m-10"]),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_rule_of_the_table_names_these_models_and_no_others(table, rule, known, unknown):
+    table(priced("entry", rule))
+    assert [name for name in (*known, *unknown) if price_of(name)] == known
+    for name in unknown:
+        assert why_not(name) == "it does not know this model of openai"
+
+
+def why_not(model="m", url="https://api.openai.com/v1"):
+    """Why the table has no price for a model."""
+    with pytest.raises(NoPublishedPriceError) as caught:
+        find_price(url, model)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["search", "sonar", "audio", "realtime", "image", "transcribe", "tts"]
+)
+def test_a_model_that_also_bills_something_else_has_no_price(table, word):
+    table(priced("entry", types.ClauseRegex("m")))
+    assert price_of("m-plain")
+    for name in (f"m-{word}", f"m-{word}-1"):
+        assert why_not(name) == "the model is not billed by the token alone"
+
+
+@pytest.mark.parametrize("rate", ["input_mtok", "output_mtok"])
+def test_a_model_without_the_rate_of_input_or_output_has_no_price(table, rate):
+    table(priced(**{rate: None}))
+    assert why_not() == "the model is not billed by the token alone"
+
+
+@pytest.mark.parametrize("fee", ["web_searches_kcount", "storage_searches_kcount"])
+def test_the_fee_of_a_tool_is_paid_on_demand_at_some_vendors_only(table, fee):
+    for vendor in ("openai", "anthropic", "openrouter", "google", "perplexity"):
+        table(priced(**{fee: Decimal(9)}), vendor=vendor)
+        if vendor in ("google", "perplexity"):
+            assert why_not() == f"its price has a part that is not of plain tokens, {fee}"
+        else:
+            assert (price_of().input, price_of().output) == (1, 4)
+
+
+def test_each_rate_of_the_table_has_its_place_in_a_price(table):
+    table(priced(cache_read_mtok=Decimal("0.5"), cache_write_mtok=Decimal(2)))
+    price = price_of()
+    assert price == TokenPrice(1, 4, cache_read=0.5, cache_write=2, source=price.source)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "known", "unknown"),
+    [
+        (r"https://api\.v\.example",
+         ["https://api.v.example", "https://api.v.example/", "https://api.v.example/v1"],
+         ["https://api.v.example.evil/v1", "https://api.v.example:8080/v1", "http://api.v.example",
+          "https://x/https://api.v.example"]),
+        (r"https://api\.v\.",
+         ["https://api.v.ai", "https://api.v.ai/v1"],
+         ["https://api.v.cn/v1", "https://api.v.air/v1"]),
+        (r"https://v\.example/openai/", ["https://v.example/openai/v1", "https://v.example/openai/"],
+         ["https://v.example/openai"]),
+        (r"https://(a|b)\.v\.example", ["https://a.v.example/v1", "https://b.v.example"],
+         ["https://c.v.example"]),
+    ],
+)  # fmt: skip
+def test_a_vendor_is_known_by_its_whole_address(table, pattern, known, unknown):
+    table(priced(), address=pattern)
+    for url in known:
+        assert find_price(url, "m").input == 1
+    for url in unknown:
+        assert why_not(url=url) == f"it knows no vendor at {url}"
+
+
+def test_the_first_vendor_with_an_address_and_the_first_entry_with_a_name_count(table):
+    table(priced("m", input_mtok=Decimal(7)), priced("m", input_mtok=Decimal(9)))
+    assert price_of().input == 7
+    assert why_not(url="https://nobody.example/v1") == "it does not know this model of nobody"
+    table(priced(), vendor="azure")
+    assert why_not() == "the name of a deployment does not say which model it is"
+
+
+def test_why_there_is_no_price_is_logged(table, caplog):
+    table()
+    assert price_of("a/m") is None
+    told = "genai-prices has no price for a/m: it does not know this model of openai"
+    assert [record.getMessage() for record in caplog.records] == [told]
+
+
+def test_the_source_of_a_price_names_the_table_the_entry_and_the_day(table):
+    table(priced("m", types.ClauseEquals("n")))
+    version = genai_prices.__version__
+    days = {f"{day:%Y-%m-%d}" for day in (TODAY, datetime.now(tz=UTC))}
+    expected = {f"genai-prices {version}: openai m, as of {day}" for day in days}
+    assert price_of("n").source in expected
+
+
+def test_prices_by_the_hour_and_of_tomorrow_are_not_taken_in_these_words(table):
+    model = priced()
+    night = types.TimeOfDateConstraint(time(1), time(2))
+    tomorrow = types.StartDateConstraint((TODAY + timedelta(days=2)).date())
+    for rule, reason in ((night, "the price changes with the hour"),
+                         (tomorrow, "the price is not in force yet")):  # fmt: skip
+        model.prices = [types.ConditionalPrice(rule, prices=priced().prices)]
+        table(model)
+        assert why_not() == reason
 
 
 def test_prices_that_the_caller_has_fetched_are_used_and_the_source_says_so(table):

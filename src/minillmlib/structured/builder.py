@@ -124,11 +124,14 @@ class ReaderBuilder:
         if kind in _COMPARED:
             return self._comparable(kind, bounds)
         reader = self._plain(kind)
-        if isinstance(reader, Items | Table) and set(bounds) <= set(_LENGTHS):
-            word = "Items" if isinstance(reader, Items) else "Properties"
-            lengths = {_LENGTHS[key] + word: value for key, value in bounds.items()}
-            schema = {**reader.schema, **lengths}
-            return msgspec.structs.replace(reader, schema=schema, bounds=bounds)
+        if isinstance(reader, Items | Table):
+            unknown = {name: bound for name, bound in bounds.items() if name not in _LENGTHS}
+            if not unknown:
+                word = "Items" if isinstance(reader, Items) else "Properties"
+                lengths = {_LENGTHS[key] + word: value for key, value in bounds.items()}
+                schema = {**reader.schema, **lengths}
+                return msgspec.structs.replace(reader, schema=schema, bounds=bounds)
+            bounds = unknown
         if not isinstance(reader, Leaf):
             raise TypeError(f"{name_of(kind)} cannot have the constraint {_first_bound(bounds)}")
         try:
@@ -166,7 +169,7 @@ class ReaderBuilder:
         if origin in _LISTS:
             return self._items(_LISTS[origin], args[0] if args else typing.Any)
         if origin is tuple:
-            return self._tuple(args)
+            return self._tuple(kind, args)
         if origin in _TABLES:
             return self._table(*(args or (str, typing.Any)))
         if isinstance(origin, type) and issubclass(origin, enum.Enum):
@@ -185,17 +188,18 @@ class ReaderBuilder:
             schema["uniqueItems"] = True
         return Items(make, item, schema)
 
-    def _tuple(self, args: tuple[JsonValue, ...]) -> Reader:
-        if not args or args[1:] == (...,):
+    def _tuple(self, kind: JsonValue, args: tuple[JsonValue, ...]) -> Reader:
+        if kind in (tuple, typing.Tuple) or args[1:] == (...,):  # noqa: UP006 - as given
             return self._items(tuple, args[0] if args else typing.Any)
-        readers = tuple(map(self.build, args if args != ((),) else ()))
+        readers = tuple(map(self.build, args))
         return Row(_make_tuple, readers, len(readers), _row_schema(readers, len(readers)))
 
     def _table(self, key_kind: JsonValue, kind: JsonValue) -> Reader:
         key, item = self.build(key_kind), self.build(kind)
         schema: JsonObject = {"type": "object", "additionalProperties": item.schema or True}
         bounds = {name: value for name, value in key.schema.items() if name != "type"}
-        if key.schema.get("type", "string") == "string" and bounds:
+        is_text = key.schema.get("type", "string") == "string" and "anyOf" not in bounds
+        if is_text and bounds and all(isinstance(one, str) for one in bounds.get("enum", ())):
             schema["propertyNames"] = key.schema  # names are texts, also those of numbers
         return Table(key, item, schema)
 

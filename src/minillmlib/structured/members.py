@@ -177,13 +177,16 @@ def _annotations_of(kind: JsonValue, origin: JsonValue) -> JsonObject:
     _bind(kind, {}, bindings)
     if not any(bindings.values()):
         return annotations
-    flat = {key: value for own in reversed(bindings.values()) for key, value in own.items()}
     filled = {}
     for name, annotation in annotations.items():
-        declaring = [
-            base for base in origin.__mro__ if name in vars(base).get("__annotations__", ())
-        ]
-        own = flat if _is_typed_dict(origin) else bindings.get(declaring[0], {})
+        if _is_typed_dict(origin):  # its bases are not in its `__mro__`; each has those of its own
+            declaring = [base for base in bindings if name in getattr(base, "__annotations__", ())]
+            own = bindings[declaring[-1]]
+        else:
+            declaring = [
+                base for base in origin.__mro__ if name in vars(base).get("__annotations__", ())
+            ]
+            own = bindings.get(declaring[0], {})
         filled[name] = _fill(annotation, own)
     return filled
 

@@ -185,7 +185,7 @@ def fit_to_schema(value: JsonValue, schema: JsonValue, defs: Mapping[str, JsonVa
             }  # fmt: skip
         case list():
             first, rest = schema.get("prefixItems", ()), schema.get("items")
-            schemas = [*first, *[rest] * (len(value) - len(first))]
+            schemas = [*first, *[rest] * len(value)]
             return [fit_to_schema(*pair, defs) for pair in zip(value, schemas, strict=False)]
         case str() if schema.get("format") in _ISO:
             try:
@@ -218,7 +218,7 @@ def _branch_for(value: JsonValue, schema: JsonValue, defs: Mapping[str, JsonValu
 
 def _may_fit(value: JsonValue, branch: JsonObject, defs: Mapping[str, JsonValue]) -> bool:
     name = _NAMES.get(type(value))
-    if branch.get("type", name) not in (name, "number" if name == "integer" else name):
+    if branch.get("type", name) != name:
         return False
     parts = branch.get("properties", {})
     if not isinstance(value, dict):

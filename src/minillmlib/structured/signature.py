@@ -34,7 +34,9 @@ class Signature:
         code = code_of(function)
         is_object = code is not inner
         self.name: str = type(inner).__name__ if is_object else inner.__name__
-        doc = inspect.getdoc(code) or (is_object and inspect.getdoc(type(inner))) or ""
+        # Of a `__call__` without a docstring, `getdoc` would find that of `type`.
+        doc = (code.__doc__ or inspect.getdoc(type(inner))) if is_object else inspect.getdoc(code)
+        doc = doc or ""
         self.description = summary_of(doc) or None
         descriptions = parameters_of(doc)
         builder = ReaderBuilder()
