@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from minillmlib.protocols.chat_completions import response as chat
 from minillmlib.protocols.chat_completions.choices import split_choices
 from minillmlib.protocols.chat_completions.usage import merge_usage, parse_usage, usage_record
 from minillmlib.protocols.completions import response as completions
+from minillmlib.protocols.error_words import BASE_RESP_CODES, GENERAL_WORDS, PHRASES, WORDS
 from minillmlib.protocols.errors import (
     error_from_payload,
     error_from_reply,
@@ -39,6 +40,9 @@ BATCHES = {
 }
 INVENTED_ID = "call_[0-9a-f]{24}"  # of a call that the server gave none
 CHECKER_WORDS = r"\((?:Expected|Object missing|JSON is malformed|Input data)[^)]*\)"  # of msgspec
+STATUSES = (
+    400, 401, 402, 403, 404, 405, 408, 412, 413, 418, 422, 424, 429, 451, 500, 501, 502, 503, 504,
+)  # fmt: skip
 WITHOUT = ("raw_response", "cost")  # of an answer: what was given, and what the call puts in
 
 
@@ -95,6 +99,32 @@ def failure_in_a_success(payload: Any) -> Any:
     return [chat.is_error_payload(payload), error_from_payload(payload), error_without_key(payload)]
 
 
+@cache
+def kind_of(status: int, message: str) -> str:
+    """The class of a refusal with this message."""
+    return type(error_from_reply(status, {}, text_of({"message": message}).encode())).__name__
+
+
+def phrase(words: str) -> Any:
+    """The class of a failure that says so, with the statuses of which it would be another."""
+    found: dict[str, list[int]] = {}
+    for status in STATUSES:
+        kind = kind_of(status, f"Sorry: {words.replace('...', ' (7) ').upper()}!")
+        if kind != kind_of(status, "Sorry!"):
+            found.setdefault(kind, []).append(status)
+    inside = error_from_payload({"error": {"message": words.replace("...", " 7 ")}})
+    return [type(inside).__name__, found]
+
+
+def word(code: str | int) -> Any:
+    """The class of a failure with a code: inside a success, and with a status that says little."""
+    if isinstance(code, int):
+        return type(error_from_payload({"base_resp": {"status_code": code}})).__name__
+    body = {"error": {"message": "Sorry!", "type": code.upper()}}
+    kinds = error_from_payload(body), error_from_reply(418, {}, text_of(body).encode())
+    return [type(error).__name__ for error in kinds]
+
+
 def counts(*bodies: Any) -> Any:
     """The counts of a body, or of those of a stream; with their record, if it is not the last."""
     updates = [UsageUpdate(usage=parse_usage(body), record=usage_record(body)) for body in bodies]
@@ -143,6 +173,8 @@ def result_page(raw: Any) -> Any:
 READERS: dict[str, Callable[..., Any]] = {
     "refusals": refusal,
     "failures_in_successes": failure_in_a_success,
+    "error_phrases": phrase,
+    "error_codes": word,
     "counts": counts,
     "chat_answers": answer,
     "chat_events": event,
@@ -166,3 +198,12 @@ def test_each_text_of_a_table_is_read_to_the_last_field(name):
 def test_every_table_is_read():
     names = {path.name for path in TABLES.iterdir()}
     assert names == {f"{name}.jsonl" for name in READERS}
+
+
+def test_the_tables_of_failures_have_all_phrases_and_codes():
+    def given(name: str) -> list[Any]:
+        lines = (TABLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line)[0][0] for line in lines]
+
+    assert given("error_phrases") == [text for phrases in PHRASES.values() for text in phrases]
+    assert given("error_codes") == [*WORDS, *GENERAL_WORDS, *BASE_RESP_CODES]
