@@ -14,11 +14,16 @@ from minillmlib import (
     ImagePart,
     InvalidParameterError,
     Message,
+    OpenAiProvider,
+    OpenRouterProvider,
+    PromptCache,
+    ProviderSettings,
     ReasoningConfig,
     ResponseFormat,
     TextPart,
     ToolCall,
     VideoPart,
+    parse_finish_reason,
 )
 from minillmlib.protocols.cache_control import (
     add_breakpoint,
@@ -611,3 +616,63 @@ def test_what_no_text_can_carry_is_refused(given, messages, words):
     with pytest.raises(InvalidParameterError) as caught:
         text_body(CompletionParameters(**given), messages)
     assert str(caught.value) == words
+
+
+# OpenAI's own dialect.
+
+OPENAIS = {name: SAMPLING[name] for name in SAMPLING if name not in ("top_k", "repetition_penalty")}
+
+
+def test_openai_has_a_limit_of_its_own_name_and_takes_no_parameters_of_open_models():
+    params = CompletionParameters(max_tokens=5, **OPENAIS)
+    assert body(params, OpenAiProvider.dialect) == {
+        "model": "m", "messages": SENT, "max_completion_tokens": 5, **OPENAIS,
+    }  # fmt: skip
+    for name in ("top_k", "repetition_penalty"):
+        with pytest.raises(InvalidParameterError, match=f"has no {name}"):
+            body(CompletionParameters(**{name: 1}), OpenAiProvider.dialect)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "webp", "bmp"])
+@pytest.mark.parametrize("provider", [OpenAiProvider, OpenRouterProvider])
+def test_openai_and_openrouter_take_four_types_of_images(provider, kind):
+    part = ImagePart(data=b"x", media_type=f"image/{kind}")
+    if kind != "bmp":
+        (sent,) = encode_messages(provider.dialect, [user((part,))])
+        assert sent["content"][0]["image_url"]["url"] == f"data:image/{kind};base64,eA=="
+        return
+    with pytest.raises(InvalidParameterError, match="image/jpeg, image/png, image/gif, image/webp"):
+        encode_messages(provider.dialect, [user((part,))])
+
+
+def test_settings_for_openrouter_are_in_no_other_body():
+    params = CompletionParameters(openrouter_routing=ProviderSettings(sort="price"))
+    assert body(params) == {"model": "m", "messages": SENT}
+    assert text_body(params, ASKED) == {"model": "m", "prompt": "u"}
+
+
+def test_a_dialect_with_a_wrong_name_is_refused_with_the_names_that_there_are():
+    with pytest.raises(InvalidParameterError, match=r"^reasoning_echo must be .*'as_sent'.*'thoughts'"):  # fmt: skip
+        ChatDialect(reasoning_echo="thoughts")
+    with pytest.raises(
+        InvalidParameterError, match="a name in the fields of a ChatDialect must be"
+    ):
+        ChatDialect(fields={"max_token": "x"})
+
+
+def test_a_cache_of_unknown_facts_caches_by_itself():
+    assert PromptCache() == PromptCache(
+        supports_breakpoint=None, is_automatic=True, min_tokens=None, lifetime_secs=None,
+        has_system_first=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("", "stop"), (None, None), ("eos", "stop"), ("FINISHREASON.LENGTH", "length"),
+     ("finish-reason: tool_calls", "tool_calls"), ("stop_reason_refusal", "content_filter"),
+     ("finishreasonstopreasonabort", "error"), ("stopreasonfinishreasonstop", "unknown"),
+     ("reason", "unknown"), ("pause turn", "pause")],
+)  # fmt: skip
+def test_a_word_for_an_end_is_read_without_what_gateways_change(word, reason):
+    assert parse_finish_reason(word) == reason
