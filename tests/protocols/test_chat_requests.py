@@ -480,6 +480,8 @@ TRIMMED = [
     ([turn("assistant", "a "), turn("assistant", "b ", x=1)], [turn("assistant", "a "), turn("assistant", "b", x=1)]),
     ([turn("assistant", [{"type": "text", "text": "a "}, {"type": "text", "text": "b ", "k": 1}])],
      [turn("assistant", [{"type": "text", "text": "a "}, {"type": "text", "text": "b", "k": 1}])]),
+    ([turn("user", "u"), turn("assistant", [{"type": "text", "text": "b "}])],
+     [turn("user", "u"), turn("assistant", [{"type": "text", "text": "b"}])]),
     ([turn("assistant", [{"type": "text", "text": " "}])], [turn("assistant", [{"type": "text", "text": " "}])]),
     ([turn("assistant", [{"type": "text", "text": "a "}, {"type": "image"}])],
      [turn("assistant", [{"type": "text", "text": "a "}, {"type": "image"}])]),
