@@ -1,8 +1,9 @@
-"""Replies about batches that real vendors sent, in `golden/batches`."""
+"""Requests about batches, and replies that real vendors sent, in `golden/batches`."""
 
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -12,8 +13,12 @@ from minillmlib import (
     MalformedResponseError,
     OpenAiProvider,
     OpenRouterProvider,
+    PromptCache,
     ResponsesProvider,
 )
+from minillmlib.protocols.batches.base import ApiRequest, BatchApi, BatchStatus, RowResult
+from minillmlib.protocols.batches.openai import OpenAiBatches
+from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 
 OPENAI, ANTHROPIC = OpenAiProvider.batches, AnthropicProvider.batches
 OPENROUTER = OpenRouterProvider.batches
@@ -157,3 +162,163 @@ def test_mistakes_of_servers_in_a_line_are_repaired():
         "x": "\N{REPLACEMENT CHARACTER}",
         "y": None,
     }
+
+
+# Requests.
+
+BASE = "https://h.example/v1/"
+AT = "https://h.example/v1"
+LISTS = {
+    "openai": f"{AT}/batches", "anthropic": f"{AT}/messages/batches", "openrouter": f"{AT}/batches",
+}  # fmt: skip
+ENDED = BatchStatus(id="b1", word="ended", has_ended=True, result_files=("f2", "f3"))
+UPLOAD = (
+    b'--minillmlib-t7\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+    b'--minillmlib-t7\r\nContent-Disposition: form-data; name="file"; filename="t7.jsonl"\r\n'
+    b"Content-Type: application/jsonl\r\n\r\n{1}\n{2}\n\r\n--minillmlib-t7--\r\n"
+)
+
+
+def sent(url: str, method: str = "GET", body: bytes = b"", accept: str = "application/json"):
+    return ApiRequest(url=url, method=method, body=body, accept=accept)
+
+
+@pytest.mark.parametrize("vendor", APIS)
+def test_batches_are_listed_and_polled_at_their_addresses(vendor):
+    api, url = APIS[vendor], LISTS[vendor]
+    after = "after_id" if vendor == "anthropic" else "after"
+    assert api.batches_url(BASE) == url
+    assert api.poll(BASE, "b1") == sent(f"{url}/b1")
+    assert api.recent(BASE, None) == sent(f"{url}?limit=100")
+    assert api.recent(BASE, "b9") == sent(f"{url}?limit=100&{after}=b9")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "row"),
+    [("openai", b'{"custom_id":"a\\"","method":"POST","url":"/v1/chat/completions","body":{"model":1}}'),
+     ("anthropic", b'{"custom_id":"a\\"","params":{"model":1}}'),
+     ("openrouter", b'{"custom_id":"a\\"","body":{"stop":2}}')],
+)  # fmt: skip
+def test_a_row_is_written_as_the_vendor_has_it(vendor, row):
+    body = {"model": "m", "stop": 2} if vendor == "openrouter" else {}
+    assert APIS[vendor].encode_row('a"', body, b'{"model":1}') == row
+
+
+def test_openai_is_sent_a_file_from_which_it_makes_a_batch():
+    upload = OPENAI.upload(BASE, [b"{1}", b"{2}"], "t7")
+    kind = "multipart/form-data; boundary=minillmlib-t7"
+    assert upload == ApiRequest(url=f"{AT}/files", method="POST", body=UPLOAD, content_type=kind)
+    assert OPENAI.delete_upload(BASE, "f1") == sent(f"{AT}/files/f1", "DELETE")
+    created = OPENAI.create_from(BASE, "f1", "t7")
+    assert created == sent(LISTS["openai"], "POST", created.body)
+    assert json.loads(created.body) == {
+        "input_file_id": "f1", "endpoint": "/v1/chat/completions", "completion_window": "24h",
+        "metadata": {"minillmlib_part": "t7"},
+    }  # fmt: skip
+    assert OPENAI.results(BASE, ENDED) == [
+        sent(f"{AT}/files/{name}/content", accept="*/*") for name in ("f2", "f3")
+    ]
+
+
+def test_the_others_are_sent_the_rows_with_the_creation():
+    body = b'{"requests":[{1},{2}]}'
+    assert ANTHROPIC.create(BASE, "m", [b"{1}", b"{2}"], "t7") == sent(
+        LISTS["anthropic"], "POST", body
+    )
+    head = b'{"endpoint":"/v1/chat/completions","model":"m","completion_window":"24h",'
+    assert OPENROUTER.create(BASE, "m", [b"{1}", b"{2}"], "t7") == sent(
+        LISTS["openrouter"], "POST", head + body[1:]
+    )
+    for api in (ANTHROPIC, OPENROUTER):
+        assert api.upload(BASE, [b"{1}"], "t7") is None
+
+
+def test_results_are_asked_for_at_the_generators_own_server():
+    url = f"{LISTS['anthropic']}/b1/results"
+    assert ANTHROPIC.results(BASE, ENDED) == [sent(url, accept="*/*")]
+    url = f"{LISTS['openrouter']}/b1/results?limit=1000"
+    assert OPENROUTER.results(BASE, ENDED) == [sent(url)]
+    for rows in ((), (RowResult(custom_id="a"),)):
+        inline = BatchStatus(id="b1", word="completed", has_ended=True, rows=rows)
+        assert OPENROUTER.results(BASE, inline) == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_id"),
+    [({"id": "f-1"}, True), ({"id": "../f"}, False), ({"id": None}, False), ({}, False),
+     (["f-1"], False), (None, False)],
+)  # fmt: skip
+def test_the_id_of_a_file_can_stand_in_an_address(raw, is_id):
+    if is_id:
+        assert OPENAI.parse_upload(raw) == raw["id"]
+        return
+    with pytest.raises(MalformedResponseError, match="where a batch has an id"):
+        OPENAI.parse_upload(raw)
+
+
+FACTS = ("max_rows", "max_bytes", "price_share", "service_tier", "has_pages", "has_tags",
+         "bills_failures")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("api", "facts"),
+    [(BatchApi(), (50_000, 190_000_000, Decimal("0.5"), None, False, False, True)),
+     (OPENAI, (50_000, 190_000_000, Decimal("0.5"), None, False, True, True)),
+     (ANTHROPIC, (100_000, 240_000_000, Decimal("0.5"), "batch", False, False, False)),
+     (OPENROUTER, (5_000, 190_000_000, Decimal("0.5"), None, True, False, True))],
+)  # fmt: skip
+def test_the_limits_and_prices_of_batches(api, facts):
+    assert tuple(getattr(api, name) for name in FACTS) == facts
+
+
+def test_batch_wires_are_equal_if_they_are_of_one_kind_and_endpoint():
+    one, same, other = OpenAiBatches("/x"), OpenAiBatches("/x"), OpenAiBatches("/y")
+    assert (one == same, one == other, one == ANTHROPIC, type(ANTHROPIC)() == ANTHROPIC) == (
+        True, False, False, True,
+    )  # fmt: skip
+    assert len({one, same, ANTHROPIC, type(ANTHROPIC)()}) == 2
+    assert (repr(one), repr(ANTHROPIC)) == ("OpenAiBatches('/x')", "AnthropicBatches()")
+    assert OpenAiBatches().endpoint == "/v1/chat/completions"
+
+
+def test_a_wire_of_ones_own_says_what_it_lacks():
+    api = BatchApi()
+    lacking = [
+        lambda: api.encode_row("a", {}, b""), lambda: api.delete_upload("b", "f"),
+        lambda: api.create("b", "m", [], "t"), lambda: api.create_from("b", "f", "t"),
+        lambda: api.parse_status({}), lambda: api.results("b", ENDED), lambda: api.parse_result(b""),
+        lambda: api.parse_page(sent("u"), {}),
+    ]  # fmt: skip
+    for call in lacking:
+        with pytest.raises(NotImplementedError):
+            call()
+
+
+@pytest.mark.parametrize("kind", [ApiRequest, RowResult, BatchStatus, PromptCache, ChatDialect,
+                                  MessageCapabilities])  # fmt: skip
+def test_these_values_have_their_fields_by_name_and_stay_as_they_are(kind):
+    names = {"url": "u", "custom_id": "a", "id": "b", "word": "w", "has_ended": True}
+    value = kind(**{name: names[name] for name in names if name in kind.__struct_fields__})
+    with pytest.raises(TypeError):
+        kind("one", "by", "place")
+    with pytest.raises(AttributeError):
+        setattr(value, kind.__struct_fields__[0], "another")
+
+
+def test_a_row_that_was_not_told_about_was_neither_answered_nor_skipped():
+    assert RowResult(custom_id="a") == RowResult(
+        custom_id="a", status=0, body=b"", request_id=None, was_skipped=False
+    )
+    state = BatchStatus(id="b", word="w", has_ended=False)
+    assert (state.created_at, state.total, state.tag, state.problem) == (None, None, None, None)
+    assert (state.is_queue_full, state.file_id, state.result_files, state.rows) == (
+        False, None, (), None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"custom_id":"a","response":{"status_code":"x"}}', b"[" * 5000, b'{"custom_id":1e999}']
+)  # fmt: skip
+def test_a_line_of_another_shape_is_shown_in_the_error(line):
+    with pytest.raises(MalformedResponseError, match=r"(?:unexpected shape|invalid JSON) \("):
+        OPENAI.parse_result(line)

@@ -10,15 +10,18 @@ import minillmlib
 from minillmlib import (
     AnthropicProvider,
     ChatNode,
+    CompletionParameters,
     GeneratorInfo,
     GenericProvider,
     InvalidParameterError,
     Message,
     OpenAiProvider,
     OpenRouterProvider,
+    PromptCache,
     TextPart,
     ToolCall,
 )
+from minillmlib.protocols.chat_completions.dialect import ChatDialect
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 FIVE_MINUTES = {"type": "ephemeral"}
@@ -158,3 +161,36 @@ def test_a_plan_counts_what_the_marks_reach_from_the_least_on():
     openai = node.cache_plan(GeneratorInfo.openai("gpt-4o"))
     assert openai.cached_tokens == openai.prompt_tokens > 0
     assert ChatNode.root("w").cache_plan(GeneratorInfo.openai("gpt-4o")).cached_tokens == 0
+
+
+class Caching(OpenAiProvider):
+    """A provider whose cache has no facts of its own."""
+
+    capabilities = OpenAiProvider.capabilities.replace(prompt_cache=lambda model: PromptCache())
+    dialect = ChatDialect()
+
+
+IGNORED = {
+    "max_tokens": 5, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "frequency_penalty": 0.5,
+    "presence_penalty": 0.5, "repetition_penalty": 0.5, "stop": ["x"], "seed": 5, "logprobs": 0,
+}  # fmt: skip
+IGNORED_KEYS = {"metadata": {"a": "b"}, "user": "me", "safety_identifier": "me", "store": True}
+
+
+@pytest.mark.parametrize("name", [*IGNORED, *IGNORED_KEYS, "reasoning_effort"])
+async def test_a_miss_is_not_blamed_on_a_parameter_that_no_cache_depends_on(name):
+    def reply(read: int) -> ScriptedReply:
+        details = {"cached_tokens": read}
+        usage = {"prompt_tokens": 9000, "completion_tokens": 1, "prompt_tokens_details": details}
+        return ScriptedReply.json(ANSWER | {"usage": usage})
+
+    transport = ScriptedTransport([reply(8000), reply(0)])
+    generator = GeneratorInfo.custom("t", f"https://{name.replace('_', '-')}.example/v1", "m")
+    generator = generator.with_provider(Caching()).with_transport(transport)
+    root = ChatNode.root("s")
+    await root.chat("a", generator)
+    extra = {name: IGNORED_KEYS.get(name, "low")}
+    params = {name: IGNORED[name]} if name in IGNORED else {"extra": extra}
+    verdict = (await root.chat("a", generator, CompletionParameters(**params))).cache_verdict
+    blamed = "parameter reasoning_effort" if name == "reasoning_effort" else None
+    assert (verdict.kind, verdict.changed) == ("miss", blamed)

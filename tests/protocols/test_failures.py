@@ -11,6 +11,7 @@ import pytest
 
 import minillmlib
 from minillmlib import ApiError, ChatNode, GeneratorInfo, MiniLLMError
+from minillmlib.protocols.errors import error_from_page, error_from_reply
 from minillmlib.testing import ScriptedReply, ScriptedTransport
 
 ROOT = ChatNode.root("s")
@@ -380,3 +381,75 @@ def test_a_careless_provider_still_fails_with_our_error(raw):
     generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_provider(Careless())
     with pytest.raises(minillmlib.MalformedResponseError, match="could not read"):
         minillmlib.run(ROOT.chat("u", generator.with_transport(transport)))
+
+
+# Bounds of what is read and shown.
+
+TITLE = b"<title>abc</title>"
+TOO_LONG, WAIT, SUBSCRIBED = "prompt is too long", " try again in 7s", " oauth"
+
+
+@pytest.mark.parametrize(("size", "said"), [(65536, "an HTML page: abc"), (65537, "(no text)")])  # fmt: skip
+def test_a_title_is_looked_for_in_the_first_64_kib(size, said):
+    assert str(failure(TITLE.rjust(size), 502)).endswith(f"with status 502: {said}")
+
+
+@pytest.mark.parametrize(("chars", "is_read"), [(8000, True), (8001, False)])
+def test_words_are_looked_for_in_the_first_8000_characters(chars, is_read):
+    def refused(status: int, words: str) -> ApiError:
+        return failure(msgspec.json.encode({"message": words.rjust(chars, "z")}), status)
+
+    kind = "ContextLengthError" if is_read else "BadRequestError"
+    assert type(refused(400, TOO_LONG)).__name__ == kind
+    assert refused(429, WAIT).retry_after_secs == (7 if is_read else None)
+    assert ("subscription tokens" in str(refused(401, SUBSCRIBED))) == is_read
+
+
+@pytest.mark.parametrize(("chars", "end"), [(1999, "m"), (2000, "m"), (2001, "m…"), (9000, "m…")])
+def test_2000_characters_of_a_message_are_shown(chars, end):
+    text = str(failure(msgspec.json.encode({"message": "m" * chars}), 400))
+    start = "the server reported an error with status 400: "
+    assert text == start + "m" * (min(chars, 2000) - 1) + end
+
+
+@pytest.mark.parametrize(("size", "is_read"), [(1024 * 1024, True), (1024 * 1024 + 1, False)])
+def test_an_event_of_a_refusal_is_read_up_to_a_mebibyte(size, is_read):
+    body = b'data: {"message":"so' + b'"}'.rjust(size - 20)
+    assert str(failure(body, 429)).endswith("429: so") == is_read
+
+
+REASONS = [
+    (None, "BadRequestError", 400, False), (" (why)", "BadRequestError", 400, True),
+    (" (why)", "BadRequestError", 422, True), (" (why)", "NotFoundError", 404, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("reason", "kind", "status", "is_told"), REASONS)
+def test_what_is_known_of_a_refused_request_is_told_with_a_bad_request_only(
+    reason, kind, status, is_told
+):
+    error = error_from_reply(status, {}, b'{"message":"No."}', lambda: reason and reason[2:-1])
+    assert type(error).__name__ == kind
+    assert str(error).endswith("No. (why)") == is_told
+    if kind == "BadRequestError" and not is_told:
+        assert str(error) == "the server reported an error with status 400: No."
+
+
+PAGES = [
+    ({}, b"<html><title>Hi</title>", "an HTML page: Hi"), ({}, b" \n<p>Hi</p>", "a text: <p>Hi</p>"),
+    ({"content-type": "TEXT/HTML"}, b"Hi", "a text: Hi"),
+    ({"content-type": "text/plain; charset=x"}, b"Hi", "a text: Hi"), ({"content-type": "text/plain"}, b"", "a text: "),
+    ({"content-type": "text/plain"}, b' "Hi"', None), ({"content-type": "text/plain"}, b"[", None),
+    ({"content-type": "text/plain"}, b"{", None), ({"content-type": "text/html"}, b"{}", None),
+    ({"content-type": "application/json"}, b"Hi", None), ({}, b"Hi", None), ({}, b"", None),
+    ({"content-type": "a/text/html"}, b"Hi", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "body", "page"), PAGES)
+def test_a_page_for_people_is_told_from_a_body_for_programs(headers, body, page):
+    error = error_from_page(headers, body)
+    assert (error and str(error)) == (page and (
+        f"the server answered with {page}; check that base_url is the address of an API, which "
+        "often ends in /v1"
+    ))  # fmt: skip
