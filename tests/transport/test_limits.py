@@ -152,7 +152,6 @@ BOUNDS = [
     (fetched, BODY, "header_bytes", 5, "headers"),
     (events_of, STREAM, "header_bytes", 29, "headers"),
     (events_of, STREAM, "stream_bytes", 32, "a stream"),
-    (events_of, STREAM, "event_bytes", 14, "an event"),
 ]  # fmt: skip
 
 
