@@ -1,8 +1,9 @@
 """What is read of many events and whole answers, beside them: `golden/read`.
 
-A line with ">" is an event of a stream, one with "<" a whole answer, and the line after it is what
-it is read as: the fields that are set, an error after "!", or nothing. Each title begins a new
-stream. After a change that is meant, or for new lines with ">" or "<",
+A line with ">" is an event of a stream, one with "<" a whole answer, one with "+" the records of
+counts in the events of a stream, one after another. The line after it is what it is read as: the
+fields that are set, an error after "!", or nothing. Each title begins a new stream. After a change
+that is meant, or for new lines with one of these marks,
 `python tests/support/read_events.py` writes the other lines again, and their difference is to be
 read.
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import msgspec
 
 from minillmlib import AnthropicProvider, MiniLLMError, Provider, ResponsesProvider
+from minillmlib.types.usage import UsageUpdate
 
 FOLDER = Path(__file__).parents[1] / "golden" / "read"
 WIRES: dict[str, Provider] = {"anthropic": AnthropicProvider(), "responses": ResponsesProvider()}
@@ -51,6 +53,16 @@ def result(read: Callable[[], object]) -> str:
     return "= nothing" if found is None else f"= {json.dumps(set_fields(found))}"
 
 
+def merged(provider: Provider, records: list[dict[str, object]]) -> UsageUpdate:
+    """Return the counts of a stream whose events have these records."""
+    events = [{"type": "message_start" if not number else "message_delta", "usage": record}
+              for number, record in enumerate(records)]  # fmt: skip
+    updates = [
+        UsageUpdate(usage=provider.parse_usage(event), record=event["usage"]) for event in events
+    ]
+    return reduce(provider.billing.merge_usage, updates)
+
+
 def with_results(wire: str, text: str) -> str:
     """Return the lines with the results that they have now."""
     provider, lines = WIRES[wire], []
@@ -66,6 +78,8 @@ def with_results(wire: str, text: str) -> str:
             lines.append(result(partial(reader, data)))
         elif mark == "< ":
             lines.append(result(partial(provider.parse_response, json.loads(data))))
+        elif mark == "+ ":
+            lines.append(result(partial(merged, provider, json.loads(data))))
     return "\n".join(lines) + "\n"
 
 
