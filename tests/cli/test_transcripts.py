@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
-from cli_transcripts import FOLDER, ROOMS, transcript
+from cli_transcripts import FOLDER, ROOMS, drawings, transcript
 
 TEXTS = {room: (FOLDER / f"{room}.txt").read_text().split("\n\n#### ") for room in ROOMS}
 USES = [(room, use) for room, uses in ROOMS.items() for use in uses]
@@ -20,3 +20,7 @@ def test_a_use_of_the_commands_goes_as_written(room, use):
     )
     lines = written.removeprefix("#### ").splitlines()
     assert transcript(use).removeprefix("#### ").splitlines() == lines
+
+
+def test_a_tree_is_drawn_at_many_widths():
+    assert drawings().splitlines() == (FOLDER / "drawings.txt").read_text().splitlines()

@@ -24,6 +24,7 @@ from typer.main import get_command
 
 from minillmlib import ChatNode, CompletionResponse, FinishReason, ToolCall, __version__
 from minillmlib.cli.app import app
+from minillmlib.cli.tree_view import render_tree, summary
 from minillmlib.testing import (
     ScriptedReply,
     ScriptedTransport,
@@ -71,6 +72,16 @@ class Use(NamedTuple):
     files: Mapping[str, str | bytes] = {}
     shows: Sequence[str] = ()  # the files that are shown at the end
     variables: Mapping[str, str] = {}
+    is_screen: bool = False  # whether the outputs are terminals
+
+
+class Stream(io.TextIOWrapper):
+    """An output in memory, which may be a terminal."""
+
+    is_screen = False
+
+    def isatty(self) -> bool:
+        return self.is_screen
 
 
 class Names:
@@ -93,7 +104,12 @@ class Names:
 def transcript(use: Use) -> str:
     """Return all that the commands of a use print, send and write."""
     lines, names = [f"#### {use.name}"], Names()
-    variables = {"OPENAI_API_KEY": "k", "COLUMNS": "80", "MINILLMLIB_MODEL": "openai:x"}
+    variables = {
+        "TERM": "xterm",
+        "OPENAI_API_KEY": "k",
+        "COLUMNS": "80",
+        "MINILLMLIB_MODEL": "openai:x",
+    }
     with (
         tempfile.TemporaryDirectory() as folder,
         chdir(folder),
@@ -107,25 +123,26 @@ def transcript(use: Use) -> str:
             Path(name).write_bytes(data)
         for command in use.commands:
             words = command.split() if isinstance(command, str) else command
-            lines += run_once(words, use.given, names)
+            lines += run_once(words, use, names)
         for name in use.shows:
             path = Path(name)
             text = path.read_bytes().decode() if path.is_file() else "(none)\n"
             lines += [f"[{name}]", names.replace(text).rstrip("\n")]
         lines.append(f"files: {' '.join(sorted(path.name for path in Path().iterdir()))}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("\x1b", "<ESC>") + "\n"
 
 
-def run_once(words: Sequence[str], given: bytes, names: Names) -> list[str]:
+def run_once(words: Sequence[str], use: Use, names: Names) -> list[str]:
     transport, code = ScriptedTransport(answer), None
-    output, errors = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    output, errors = (Stream(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    output.is_screen = errors.is_screen = use.is_screen
     with (
         tempfile.TemporaryFile() as file,
         io.TextIOWrapper(file, encoding="utf-8") as given_stream,
         use_transport(transport),
         mock.patch.multiple(sys, stdin=given_stream, stdout=output, stderr=errors),
     ):
-        file.write(given)
+        file.write(use.given)
         file.seek(0)
         try:
             COMMAND.main(list(words), prog_name="minillmlib")
@@ -358,9 +375,61 @@ RUNS = [
                      "report o.jsonl.journal -o r.txt", "report o.jsonl.journal -o page.html"],
         b"", {"r.txt": "one\nfail\n"}),
 ]  # fmt: skip
-ROOMS = {"ask": ASKING, "chat": CHATS, "repair": REPAIRS, "run": RUNS}
+SCREENS = [
+    use._replace(name=f"{use.name}, on a screen", is_screen=True)
+    for use in [
+        Use("answers", ["ask Where? --price 1,2", "ask line", "ask hostile", "ask cut", "ask empty",
+                        "ask refuse", "ask uncounted", "ask Where? -m openai:busy,openai:x"]),
+        Use("failures", ["ask", "ask fail", "ask break", "ask key"], b" "),
+        Use("a chat", ["chat first --price 1,2", "chat --save j", "chat --save j"],
+            b"one\n/tree\n/cost\n/branch\n/zzz\n[bold]:smile:\n/goto 2\n"),
+        Use("a chat that goes on", ["chat --save j"], b"", {"j": TREE}),
+        Use("a tree", ["tree t", "tree thread.json"], b"", {"t": TREE, "thread.json": THREAD},
+            variables={"COLUMNS": "40"}),
+        Use("a page", ["view t", ["view", "t", "-o", "a\x1bb.html"]], b"", {"t": TREE}),
+        Use("rows", ["run r.txt", "run r.txt --dry-run", "run r.csv -p {a}"], b"",
+            {"r.txt": "hostile\na\x1b[2J\n", "r.csv": "a,b\n\x1b,hostile\n"}),
+        Use("changes", ["repair --changes"], b"{'a': 1"),
+    ]
+]  # fmt: skip
+ROOMS = {"screen": SCREENS, "ask": ASKING, "chat": CHATS, "repair": REPAIRS, "run": RUNS}
+
+
+def drawings() -> str:
+    """The tree of all at many widths, with its styles."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "tree")
+        path.write_text(TREE)
+        root = ChatNode.load_tree(path)
+    deep = root.in_insertion_order()[-1]
+    for number in range(12):
+        deep.add_user(f"aside {number}")
+        deep = deep.add_assistant(f"说{number}" * 9)
+    nodes = root.in_insertion_order()
+    lines = []
+    for width, here, is_ascii in [
+        (8, None, False), (16, nodes[2], False), (30, root, True), (44, None, False),
+        (59, nodes[-1], False), (60, None, True), (61, nodes[5], False), (120, None, False),
+    ]:  # fmt: skip
+        lines.append(f"#### {width} columns{', ascii' * is_ascii}")
+        for node, line in zip(
+            order_of(root), render_tree(root, width, here, is_ascii), strict=True
+        ):
+            styles = " ".join(f"{span.style}:{span.start}-{span.end}" for span in line.spans)
+            lines.append(f"{line.plain.replace(node.id[:6], 'abcdef')} | {styles}")
+    return "\n".join([*lines, summary(root)]) + "\n"
+
+
+def order_of(root: ChatNode) -> list[ChatNode]:
+    """The nodes as they are drawn: each before its children, and those in their order."""
+    order, pending = [], [root]
+    while pending:
+        order.append(pending.pop())
+        pending += order[-1].children()[::-1]
+    return order
 
 
 if __name__ == "__main__":
+    (FOLDER / "drawings.txt").write_text(drawings())
     for room, uses in ROOMS.items():
         (FOLDER / f"{room}.txt").write_text("\n".join(map(transcript, uses)))
