@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import ssl
 
 import httpx2
@@ -19,9 +20,10 @@ from minillmlib import (
     TlsError,
 )
 from minillmlib.httpx import HttpxTransport
-from minillmlib.testing import ScriptedTransport
+from minillmlib.testing import ScriptedTransport, forbid_network
 from minillmlib.transport.base import check_transport, origin_of, refuse_by_proxy
 from minillmlib.transport.connect_failures import blocked_error, find_tls_failure, tls_error
+from minillmlib.transport.guard import NetworkForbiddenError, check_host
 
 URL = "https://x.example:8443/v1?key=secret"
 SERVER = "https://x.example:8443"
@@ -279,3 +281,37 @@ def test_only_a_client_of_httpx2_is_taken(client):
     assert str(caught.value) == (
         f"HttpxTransport takes an httpx2.AsyncClient, not {type(client).__name__}"
     )
+
+
+# The guard of the engines
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("localhost", True), ("LOCALHOST", True), ("localhost.", True), ("a.localhost", True),
+     ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True), ("128.0.0.1", False),
+     ("::2", False), ("x.example", False), ("localhost.example", False), ("mylocalhost", False),
+     ("", False), (None, False)],
+)  # fmt: skip
+def test_a_guard_lets_this_machine_pass_or_nobody(host, is_here):
+    with forbid_network():
+        if is_here:
+            check_host(host)
+        else:
+            with pytest.raises(NetworkForbiddenError, match="^the network is forbidden$"):
+                check_host(host)
+    with forbid_network(allow_loopback=False):
+        words = re.escape(f"the network is forbidden, also to {host or ''}")
+        with pytest.raises(NetworkForbiddenError, match=f"^{words}$"):
+            check_host(host)
+    check_host(host)
+
+
+def test_the_guard_before_is_back_when_one_ends():
+    with forbid_network():
+        with pytest.raises(ZeroDivisionError), forbid_network(allow_loopback=False):
+            raise ZeroDivisionError
+        check_host("localhost")
+        with pytest.raises(NetworkForbiddenError):
+            check_host("x.example")
+    check_host("x.example")
