@@ -7,6 +7,7 @@ is to be read.
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_type_hints
 from unittest import mock
 
 from typer.main import get_command
@@ -25,6 +26,7 @@ from typer.main import get_command
 from minillmlib import ChatNode, CompletionResponse, FinishReason, ToolCall, __version__
 from minillmlib.cli.app import app
 from minillmlib.cli.tree_view import render_tree, summary
+from minillmlib.providers.presets import PRESETS
 from minillmlib.testing import (
     ScriptedReply,
     ScriptedTransport,
@@ -283,7 +285,7 @@ BROKEN = [
     b"1\n{'a': 2}\n", b"# one\n{'a': 1}\n{'b': 2}\n", b'\xef\xbb\xbf{"a": 1}\n{"b": 2}\n',
     "\ufeff{'é': 1}\n{'b': 2}\n".encode("utf-16-le"), b"NaN", b"{'a': NaN}", b"[" * 300,
     b"{'a': 1}\r\n{'b': 2}\r\n", b"{'a': 'b\n", b"[1] [2] words [3]", b"true false",
-    b"{'a': 1\n{'b': 2}\n{'c': 3}\n", b"{'a': True, 'b': None, c: 'd' /* e */, f: +.5}",
+    b"{'a': 1\n{'b': 2}\n{'c': 3}\n", b'{"a": 1}\n[2]\n{"b": \nwords\n{"c": 3}\n{"d":\n', b"{'a': True, 'b': None, c: 'd' /* e */, f: +.5}",
 ]  # fmt: skip
 REPAIRS = [
     Use(f"repairing {given[:40]!r}", ["repair", "repair --changes", "repair --strict"], given)
@@ -395,6 +397,27 @@ SCREENS = [
 ROOMS = {"screen": SCREENS, "ask": ASKING, "chat": CHATS, "repair": REPAIRS, "run": RUNS}
 
 
+def options() -> str:
+    """What each command takes, and what its help says of it."""
+    facts = ("default", "param_decls", "metavar", "envvar", "min", "exists", "dir_okay")
+    lines = []
+    for registered in app.registered_commands:
+        function = registered.callback
+        lines += [f"#### {function.__name__}: {inspect.getdoc(function)}"]
+        hints = get_type_hints(function, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            kind, option = get_args(hints[name])
+            told = {fact: getattr(option, fact) for fact in facts}
+            known = {fact: value for fact, value in told.items() if value not in (None, (), ...)}
+            kinds = " or ".join(
+                getattr(one, "__name__", str(one)) for one in get_args(kind) or [kind]
+            )
+            lines.append(f"{name}: {kinds}, by default {parameter.default}: {known}")
+            lines.append(f"  {option.help}")
+    text = "\n".join(lines).replace(", ".join(PRESETS), "PROVIDERS")
+    return text.replace(str(inspect.Parameter.empty), "required") + "\n"
+
+
 def drawings() -> str:
     """The tree of all at many widths, with its styles."""
     with tempfile.TemporaryDirectory() as folder:
@@ -431,5 +454,6 @@ def order_of(root: ChatNode) -> list[ChatNode]:
 
 if __name__ == "__main__":
     (FOLDER / "drawings.txt").write_text(drawings())
+    (FOLDER / "options.txt").write_text(options())
     for room, uses in ROOMS.items():
         (FOLDER / f"{room}.txt").write_text("\n".join(map(transcript, uses)))

@@ -46,6 +46,7 @@ from minillmlib.testing import (
     ScriptedReply,
     ScriptedTransport,
     SentRequest,
+    fake_keys,
     forbid_network,
     use_transport,
 )
@@ -637,6 +638,22 @@ def test_a_reply_for_a_program_that_makes_its_own_generators(monkeypatch):
     with use_transport(ScriptedTransport([ScriptedReply.text(json.dumps({"city": "Paris"}))])):
         node = run(ChatNode.root("s").chat("u", GeneratorInfo.openai("gpt-4o-mini")))
     assert node.text == '{"city": "Paris"}'
+
+
+def test_a_stand_in_for_a_key_is_sent_where_there_is_none(monkeypatch):
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    generator = GeneratorInfo.preset("groq", "m")
+    transport = ScriptedTransport(["Paris.", "Rome."])
+    with use_transport(transport), fake_keys():
+        run(ChatNode.root("s").chat("u", generator))
+        run(ChatNode.root("s").chat("u", generator.with_api_key("my-own-key")))
+    sent = [dict(request.expose_headers())["Authorization"] for request in transport.requests]
+    assert sent == ["Bearer a-stand-in-for-a-key", "Bearer my-own-key"]
+    with (
+        use_transport(ScriptedTransport(["Paris."])),
+        pytest.raises(MiniLLMError, match="GROQ_API_KEY"),
+    ):
+        run(ChatNode.root("s").chat("u", generator))
 
 
 async def test_transports_in_use_may_end_in_any_order():
