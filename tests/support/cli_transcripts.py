@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -75,15 +76,23 @@ class Use(NamedTuple):
     shows: Sequence[str] = ()  # the files that are shown at the end
     variables: Mapping[str, str] = {}
     is_screen: bool = False  # whether the outputs are terminals
+    failure: type[BaseException] | OSError | None = None  # of the first writing of output
 
 
 class Stream(io.TextIOWrapper):
     """An output in memory, which may be a terminal."""
 
     is_screen = False
+    failure: type[BaseException] | OSError | None = None
 
     def isatty(self) -> bool:
         return self.is_screen
+
+    def write(self, text: str) -> int:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return super().write(text)
 
 
 class Names:
@@ -138,6 +147,7 @@ def run_once(words: Sequence[str], use: Use, names: Names) -> list[str]:
     transport, code = ScriptedTransport(answer), None
     output, errors = (Stream(io.BytesIO(), encoding="utf-8") for _ in range(2))
     output.is_screen = errors.is_screen = use.is_screen
+    output.failure, handler = use.failure, signal.getsignal(signal.SIGINT)
     with (
         tempfile.TemporaryFile() as file,
         io.TextIOWrapper(file, encoding="utf-8") as given_stream,
@@ -150,6 +160,8 @@ def run_once(words: Sequence[str], use: Use, names: Names) -> list[str]:
             COMMAND.main(list(words), prog_name="minillmlib")
         except SystemExit as ending:
             code = ending.code
+        finally:
+            signal.signal(signal.SIGINT, handler)
         output.flush()
         errors.flush()
     lines = [f"$ minillmlib {' '.join(map(repr_of, words))}"]
@@ -394,7 +406,27 @@ SCREENS = [
         Use("changes", ["repair --changes"], b"{'a': 1"),
     ]
 ]  # fmt: skip
-ROOMS = {"screen": SCREENS, "ask": ASKING, "chat": CHATS, "repair": REPAIRS, "run": RUNS}
+FULL = OSError(28, "No space left on device")
+ENDINGS = [
+    Use("a reader that leaves", ["ask Where?", "repair", "view t", "tree t"], b"{'a': 1}",
+        {"t": TREE}, failure=BrokenPipeError),
+    Use("a full disk", ["ask Where?", "repair"], b"{'a': 1}", failure=FULL),
+    Use("an error without words", ["ask Where?"], failure=OSError("odd")),
+    Use("an interrupt", ["ask Where?", "view t"], b"", {"t": TREE}, failure=KeyboardInterrupt),
+    Use("an interrupt on a screen", ["ask Where?"], is_screen=True, failure=KeyboardInterrupt),
+    Use("an interrupted answer of a chat", ["chat"], b"one\ntwo\n/tree\n/branch\n",
+        failure=KeyboardInterrupt),
+    Use("an interrupted answer that is asked again", ["chat"], b"one\n/retry\n/tree\n",
+        is_screen=True, failure=KeyboardInterrupt),
+]  # fmt: skip
+ROOMS = {
+    "endings": ENDINGS,
+    "screen": SCREENS,
+    "ask": ASKING,
+    "chat": CHATS,
+    "repair": REPAIRS,
+    "run": RUNS,
+}
 
 
 def options() -> str:
