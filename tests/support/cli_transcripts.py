@@ -309,7 +309,7 @@ REPAIRS += [
 JSONL = '{"a": 1, "b": "x"}\n\n{"b": "fail", "a": [1, "é"]}\n{"a": null}\n{"a": "z", "b": "busy"}\n'
 CSV = 'a,b\n1,x\n"two\nlines","a ""quoted"", cell"\n\n3\n4,fail\n'
 ODD = (
-    '"a string"\n[1]\nnull\n5\n{"a": 1, "a": 2}\n{"a": 1e999}\n{"a": NaN}\n{"a": {"b": 1}}\n'
+    '"a string"\n[1]\nnull\n5\n{"a": 1, "a": 2}\n{"a": 1e999}\n{"a": NaN}\n{"a": {"b": 1}}\n{"a": 1.50}\n{"a": -1e2}\n{"a": true}\n{"a": ""}\n'
     '{"a": "x", "c": 1}\nwords\n{"text": "t", "answer": "mine", "input_answer": 2, "a": "y"}\n'
 )  # fmt: skip
 SCHEMA = json.dumps({
@@ -399,7 +399,7 @@ SCREENS = [
             b"one\n/tree\n/cost\n/branch\n/zzz\n[bold]:smile:\n/goto 2\n"),
         Use("a chat that goes on", ["chat --save j"], b"", {"j": TREE}),
         Use("a tree", ["tree t", "tree thread.json"], b"", {"t": TREE, "thread.json": THREAD},
-            variables={"COLUMNS": "40"}),
+            variables={"COLUMNS": "30"}),
         Use("a page", ["view t", ["view", "t", "-o", "a\x1bb.html"]], b"", {"t": TREE}),
         Use("rows", ["run r.txt", "run r.txt --dry-run", "run r.csv -p {a}"], b"",
             {"r.txt": "hostile\na\x1b[2J\n", "r.csv": "a,b\n\x1b,hostile\n"}),
@@ -472,7 +472,11 @@ def drawings() -> str:
         ):
             styles = " ".join(f"{span.style}:{span.start}-{span.end}" for span in line.spans)
             lines.append(f"{line.plain.replace(node.id[:6], 'abcdef')} | {styles}")
-    return "\n".join([*lines, summary(root)]) + "\n"
+    lines.append(summary(root))
+    for width in range(14, 62):
+        drawn = (line.plain for line in render_tree(root, width, None, is_ascii=False))
+        lines += [f"{width}: {line.partition('assistant')[2]}" for line in drawn if "· " in line]
+    return "\n".join(lines) + "\n"
 
 
 def order_of(root: ChatNode) -> list[ChatNode]:
