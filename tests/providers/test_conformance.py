@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from golden import GOLDEN
 from minillmlib import (
     AnthropicProvider,
     AzureProvider,
+    BadRequestError,
     ChatDialect,
     CompletionParameters,
     CompletionsProvider,
@@ -21,8 +24,13 @@ from minillmlib import (
     OpenAiProvider,
     OpenRouterProvider,
     Provider,
+    ProviderSettings,
+    ReasoningConfig,
+    ResponseFormat,
     ResponsesProvider,
     ToolCall,
+    ToolChoice,
+    ToolDefinition,
     Usage,
 )
 from minillmlib.providers.presets import PRESETS
@@ -224,26 +232,273 @@ class Miscounting(GenericProvider):
         return usage and Usage(uncached_input_tokens=usage.prompt_tokens + 1, completion_tokens=1)
 
 
+class Slashed(GenericProvider):
+    def endpoint_url(self, base):
+        return base + "/chat/completions"
+
+
+class Insistent(GenericProvider):
+    """Sends a credential where there is none."""
+
+    def auth_headers(self, auth):
+        return super().auth_headers(auth) or [("Authorization", "Bearer none")]
+
+
+class Leaking(Talkative):
+    """Writes the secret into one of the places where it is not to be."""
+
+    def __init__(self, place):
+        super().__init__()
+        self.place = place
+
+    def leaked(self, place):
+        return next(filter(None, self.seen)) if place == self.place and self.seen else ""
+
+    def __repr__(self):
+        return f"Leaking({self.place!r})"
+
+    def endpoint_url(self, base):
+        return super().endpoint_url(base) + self.leaked("address")
+
+    def build_request(self, model, messages, params, **how):
+        body = super().build_request(model, messages, params, **how)
+        return body | {"user": self.leaked("body")}
+
+    def parse_response(self, raw):
+        return replace(super().parse_response(raw), id=self.leaked("response"))
+
+
+class Strict(GenericProvider):
+    def limits_of(self, headers):
+        return [int(value) for value in headers.values()]
+
+
+class Numbering(OpenAiProvider):
+    """Encodes a message otherwise once another one follows."""
+
+    capabilities = OpenAiProvider.capabilities
+
+    def build_request(self, model, messages, params, **how):
+        body = super().build_request(model, messages, params, **how)
+        body["messages"][0]["name"] = str(len(messages))
+        return body
+
+
+class Merging(OpenAiProvider):
+    """Sends all messages as one."""
+
+    capabilities = OpenAiProvider.capabilities
+
+    def build_request(self, model, messages, params, **how):
+        body = super().build_request(model, messages, params, **how)
+        return body | {"messages": [{"role": "user", "content": str(body["messages"])}]}
+
+
+class Overpriced(GenericProvider):
+    def cost_of(self, usage, price):
+        return super().cost_of(usage, price) if price is None else CostOutcome.resolved(1, usage)
+
+
+class Raising(GenericProvider):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def build_request(self, *asked, **how):
+        raise self.error
+
+
+class Misreading(GenericProvider):
+    def parse_response(self, raw):
+        answer = super().parse_response(raw)
+        return replace(answer, content="other", finish_reason=FinishReason.LENGTH)
+
+    def parse_chunk(self, data):
+        chunk = super().parse_chunk(data)
+        renamed = [replace(call, id=call.id and f"x{call.id}") for call in chunk.tool_calls]
+        return replace(chunk, tool_calls=tuple(renamed))
+
+
+class Uncounted(GenericProvider):
+    """Takes answers without counts for free."""
+
+    def parse_usage(self, raw):
+        return None
+
+
+def problems_of(provider, cases):
+    with pytest.raises(AssertionError) as caught:
+        check_provider(provider, cases)
+    first, *problems = str(caught.value).split("\n- ")
+    assert first == f"{provider!r} breaks its contract:"
+    return problems
+
+
+ALL = ("text, whole", "stream, streamed", "calls, streamed")
+COUNTED = [case.usage for case in CHAT]
+RENAMED, NAMED = (
+    [(f"{start}{call.id}", call.name, call.arguments) for call in GAUGES] for start in ("x", "")
+)
+RENAMED = f"tool_calls is {RENAMED}, not {NAMED}"
+
+
+def in_all_cases(problem):
+    return [f"case {case}: {problem}" for case in ALL]
+
+
+LOST_CALLS = [
+    f"tool calls are not refused, but {words!r} is lost"
+    for words in ("look_up", "heron", "a wading bird")
+]
+LOST_TEXTS = [
+    f"a conversation of plain text loses {words!r}"
+    for words in ("first words", "second words", "third words")
+]
+
+
 @pytest.mark.parametrize(
-    ("provider", "complaints"),
+    ("provider", "problems"),
     [
-        (Elsewhere(), ["another server"]),
-        (NoCredential(), ["does not send the secret"]),
-        (Talkative(), ["secret is in the provider's text form"]),
-        (Forgetful(), ["seed is neither sent nor refused", "loses 'first words'"]),
-        (Lenient(), ["unknown kind", "'look_up' is lost"]),
-        (FreeLunch(), ["not UNPRICED"]),
-        (Guesser(), ["it is a success"]),
-        (Miscounting(), ["usage is"]),
-        (AnthropicProvider(), ["MalformedResponseError"]),
+        (Elsewhere(), [
+            *["request_url leads to another server: https://elsewhere.example/v1/chat/completions"]
+            * 2,
+            "a plain call fails with InvalidParameterError: the provider leads to "
+            "https://elsewhere.example, but the credential is for https://provider.example; set "
+            "base_url to the server that is meant"]),
+        (Slashed(), [
+            f"request_url(stream={stream}) depends on a slash at the end of the base URL: use "
+            "base.rstrip('/')" for stream in (False, True)]),
+        (NoCredential(), [
+            "auth_headers does not send the secret of Auth(api_key)",
+            "auth_headers does not send the secret of Auth(bearer_token)"]),
+        (Insistent(), ["auth_headers sends a credential where there is none"]),
+        (Leaking("body"), ["the secret is in the body"]),
+        (Leaking("address"), ["the secret is in the address", "the secret is in the response"]),
+        (Leaking("response"), ["the secret is in the response"]),
+        (Forgetful(), ["seed is neither sent nor refused nor reported as omitted", *LOST_CALLS,
+                       *LOST_TEXTS[:2]]),
+        (Lenient(), ["content of an unknown kind is not refused", *LOST_CALLS[:2]]),
+        (Numbering(), ["a message is encoded otherwise once another one follows it"] * 2),
+        (Merging(), ["the body has no item for each message under the messages_key 'messages'"]),
+        (Strict(), [f"limits_of raises ValueError over a header {value!r}"
+                    for value in ("", "999999999", "1e999", "soon", "\x00")]),
+        (FreeLunch(), in_all_cases("without a price the cost is not UNPRICED")),
+        (Overpriced(), in_all_cases("with a price the cost is 1, not tokens times price")),
+        (Guesser(), ["case stream: truncated after 2 events it is a success: text is 'Low water', "
+                     "not 'Low water at 06:12.'"]),
+        (Miscounting(), [
+            f"case {case}: usage is {Usage(uncached_input_tokens=count, completion_tokens=1)!r}, not "
+            f"{usage!r}"
+            for case, count, usage in zip(ALL, (28, 1621, 141), COUNTED, strict=True)]),
+        (Uncounted(), [f"case {case}: usage is None, not {usage!r}"
+                       for case, usage in zip(ALL, COUNTED, strict=True)]),
+        (Misreading(), [
+            "case text, whole: text is 'other', not 'Two high waters on Tuesday.'",
+            "case text, whole: finish_reason is <FinishReason.LENGTH: 'length'>, not "
+            "<FinishReason.STOP: 'stop'>",
+            f"case calls, streamed: {RENAMED}",
+            f"case calls: truncated after 5 events it is a success: {RENAMED}",
+            f"case calls: truncated after 6 events it is a success: {RENAMED}"]),
+        (Raising(BadRequestError("no")), [
+            *["a plain call fails with BadRequestError: no"] * 3,
+            *in_all_cases("BadRequestError: no")]),
+        (Raising(InvalidParameterError("no")), [
+            "a plain call fails with InvalidParameterError: no", *LOST_TEXTS,
+            *in_all_cases("InvalidParameterError: no")]),
     ],
     ids=lambda value: type(value).__name__,
-)
-def test_a_broken_provider_is_told_what_it_breaks(provider, complaints):
-    with pytest.raises(AssertionError) as caught:
-        check_provider(provider, CHAT)
-    for complaint in complaints:
-        assert complaint in str(caught.value)
+)  # fmt: skip
+def test_a_broken_provider_is_told_all_that_it_breaks(provider, problems):
+    assert problems_of(provider, CHAT) == problems
+
+
+def test_a_secret_in_the_text_form_of_a_provider_is_a_problem():
+    with pytest.raises(AssertionError, match="- the secret is in the provider's text form$"):
+        check_provider(Talkative(), CHAT)
+
+
+def test_a_provider_of_another_wire_reads_no_case():
+    problems = problems_of(AnthropicProvider(), CHAT)
+    begins = ["a plain call fails with MalformedResponseError: "] * 3
+    begins += in_all_cases("MalformedResponseError: ")
+    assert [
+        problem[: len(begin)] for problem, begin in zip(problems, begins, strict=True)
+    ] == begins
+
+
+class Listening(GenericProvider):
+    """Notes what it is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.models, self.asked, self.headers, self.texts = set(), {}, [], []
+
+    def build_request(self, model, messages, params, **how):
+        self.models.add(model)
+        self.texts.append([message.text for message in messages])
+        nothing = CompletionParameters()
+        for name in CompletionParameters.__struct_fields__:
+            if (value := getattr(params, name)) != getattr(nothing, name):
+                self.asked[name] = value
+        return super().build_request(model, messages, params, **how)
+
+    def limits_of(self, headers):
+        if len(headers) > 1:
+            self.headers.append(dict(headers))
+        return super().limits_of(headers)
+
+
+def test_each_parameter_and_each_header_of_a_rate_limit_is_tried():
+    provider = Listening()
+    check_provider(provider, CHAT, model="the-model")
+    assert provider.models == {"the-model"}
+    assert provider.asked == {
+        "max_tokens": 77, "temperature": 0.25, "top_p": 0.75, "top_k": 5, "frequency_penalty": 0.5,
+        "presence_penalty": 0.5, "repetition_penalty": 1.5, "stop": ("STOP",), "seed": 5,
+        "logprobs": 2, "response_format": ResponseFormat.json(),
+        "reasoning": ReasoningConfig(effort="low"), "tools": (ToolDefinition(name="look_up"),),
+        "tool_choice": ToolChoice.none(), "parallel_tool_calls": False,
+        "openrouter_routing": ProviderSettings(sort="price"), "extra": {"conformance_key": 1},
+    }  # fmt: skip
+    names = {
+        *(f"x-ratelimit-{fact}-{of}" for fact in ("limit", "remaining", "reset")
+          for of in ("requests", "tokens")),
+        *(f"anthropic-ratelimit-{of}-{fact}" for fact in ("limit", "remaining", "reset")
+          for of in ("requests", "tokens")),
+    }  # fmt: skip
+    values = ("", "-1", "9" * 5000, "1e999", "soon", "\x00")
+    assert provider.headers == [dict.fromkeys(names, value) for value in values]
+    assert ["s", "first words", "second words", "third words"] in provider.texts
+
+
+def test_tool_calls_without_ids_are_compared_without_them():
+    nameless = [replace(call, id="") for call in GAUGES]
+    check_provider(GenericProvider(), [replace(CHAT[2], tool_calls=tuple(nameless))])
+    other = replace(CHAT[2], tool_calls=(nameless[0], replace(GAUGES[1], name="x")))
+    (problem, *_) = problems_of(GenericProvider(), [other])
+    read, wanted = (
+        [("", call.name, call.arguments) for call in calls] for calls in (GAUGES, other.tool_calls)
+    )
+    assert problem == f"case calls, streamed: tool_calls is {read}, not {wanted}"
+
+
+def test_a_case_has_two_forms_of_one_answer_and_events_of_several_lines():
+    text = "Low water at 06:12."
+    body = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+    event = {"choices": [{"delta": {"content": text}, "finish_reason": "stop"}]}
+    case = ProviderCase(
+        name="two forms",
+        text="other",
+        body=json.dumps(body).encode(),
+        events=(json.dumps(event, indent=1), "[DONE]"),
+    )
+    problem = f"text is {text!r}, not 'other'"
+    assert problems_of(GenericProvider(), [case]) == [
+        f"case two forms, whole: {problem}",
+        f"case two forms, streamed: {problem}",
+        f"case two forms: truncated after 1 events it is a success: {problem}",
+    ]
+    check_provider(GenericProvider(), [replace(case, text=text)])
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ from minillmlib.testing import (
     ScriptedReply,
     ScriptedTransport,
     SentRequest,
+    fake_keys,
     forbid_network,
     use_transport,
 )
@@ -551,28 +552,85 @@ def test_any_arguments(arguments, streamed, wire):
 HALF = "\ud83d"
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ScriptedReply.text(HALF),
-        lambda: ScriptedReply.text("x", reasoning=HALF),
-        lambda: ScriptedReply.stream(["x", HALF]),
-        lambda: ScriptedReply.refusal(HALF),
-        lambda: ScriptedReply.error(400, HALF),
-        lambda: ScriptedReply.tool_call(HALF),
-        lambda: ScriptedReply.tool_call("f", a=HALF),
-        lambda: ScriptedReply.tool_call("f", a=float("nan")),
-        lambda: ScriptedReply.tool_call("f", a=object()),
-        lambda: ScriptedReply.tool_calls("f"),
-        lambda: ScriptedReply.text(3),
-        lambda: ScriptedReply.error(200),
-        lambda: ScriptedReply.error(429, retry_after=0),
-        lambda: ScriptedReply.error(429, retry_after=float("inf")),
-    ],
+HALF_TEXT = "a reply cannot say '\\ud83d': half of a surrogate pair is not text"
+A_CALL = (
+    "a call of a script is a name and its arguments, such as ('add', {'a': 1}), or a ToolCall, not"
 )
-def test_what_no_server_can_send_is_refused(make):
-    with pytest.raises(InvalidParameterError):
+A_WAIT = "retry_after must be seconds, at least 0.001, not"
+REFUSED = [
+    (lambda: ScriptedReply.text(HALF), HALF_TEXT),
+    (lambda: ScriptedReply.text("x", reasoning=HALF), HALF_TEXT),
+    (lambda: ScriptedReply.stream(["x", HALF]), HALF_TEXT),
+    (lambda: ScriptedReply.refusal(HALF), HALF_TEXT),
+    (lambda: ScriptedReply.error(400, HALF), HALF_TEXT),
+    (lambda: ScriptedReply.error(400, "x", code=HALF), HALF_TEXT),
+    (lambda: ScriptedReply.tool_call(HALF), HALF_TEXT),
+    (lambda: ScriptedReply.tool_call("f", a=HALF), HALF_TEXT.replace(r"\ud83d", r'{"a": "\ud83d"}')),
+    (lambda: ScriptedReply.tool_calls(ToolCall(id=HALF, name="f", arguments="{}")), HALF_TEXT),
+    (lambda: ScriptedReply.text(3), "a reply says texts, not int"),
+    (lambda: ScriptedReply.stream(["x", None]), "a reply says texts, not NoneType"),
+    (lambda: ScriptedReply.error(400, 5), "a reply says texts, not int"),
+    (lambda: ScriptedReply.stream(5), "the pieces of a stream must be a list, not int"),
+    (lambda: ScriptedReply.text("x", usage=5), "the usage of a reply must be a Usage, not int"),
+    (lambda: ScriptedReply.tool_call("f", a=float("nan")), "the arguments of f are no JSON: ..."),
+    (lambda: ScriptedReply.tool_call("g", a=object()), "the arguments of g are no JSON: ..."),
+    (lambda: ScriptedReply.tool_calls("f"), f"{A_CALL} 'f'"),
+    (lambda: ScriptedReply.tool_calls(("f", 5)), f"{A_CALL} ('f', 5)"),
+    (lambda: ScriptedReply.tool_calls((5, {})), f"{A_CALL} (5, {{}})"),
+    (lambda: ScriptedReply.error(200), "an error has a status of 400 to 599, not 200"),
+    (lambda: ScriptedReply.error(399), "an error has a status of 400 to 599, not 399"),
+    (lambda: ScriptedReply.error(600), "an error has a status of 400 to 599, not 600"),
+    (lambda: ScriptedReply.error("400"), "an error has a status of 400 to 599, not '400'"),
+    (lambda: ScriptedReply.error(429, retry_after=0), f"{A_WAIT} 0"),
+    (lambda: ScriptedReply.error(429, retry_after=0.0009), f"{A_WAIT} 0.0009"),
+    (lambda: ScriptedReply.error(429, retry_after=float("inf")), f"{A_WAIT} inf"),
+    (lambda: ScriptedReply.error(429, retry_after="5"),
+     "retry_after must be a int | float, not str"),
+    (lambda: ScriptedReply.json(object()), "a reply cannot be written as JSON: ..."),
+    (lambda: ScriptedReply.json("\ud800"), "a reply cannot be written as JSON: ..."),
+    (lambda: ScriptedReply.json({}, status="x"), "the status of a reply must be a int, not str"),
+    (lambda: ScriptedReply.events("data: x\n\n"),
+     "a piece of a reply must be a bytes | bytearray, not str"),
+    (lambda: ScriptedReply(pieces=[b"x", "y"]),
+     "a piece of a reply must be a bytes | bytearray, not str"),
+    (lambda: ScriptedReply(pieces="abc"), "the pieces of a reply are a tuple of bytes"),
+    (lambda: ScriptedReply(pieces=b"abc"), "the pieces of a reply are a tuple of bytes"),
+    (lambda: ScriptedReply(headers=5), "the headers of a reply must be a Mapping, not int"),
+    (lambda: ScriptedReply(headers={5: "1"}),
+     "the name or value of a header must be a str, not int"),
+    (lambda: ScriptedReply(headers={"a": "1", "b": 5}),
+     "the name or value of a header must be a str, not int"),
+    (lambda: ScriptedTransport(5), "a script must be a list, not int"),
+    (lambda: ScriptedTransport(None), "a script must be a list, not NoneType"),
+    (lambda: ScriptedTransport("Paris."), "a script is a list of replies or a function, not a "
+     "single reply; write ['Paris.'] for one, and lambda request: ... to repeat it"),
+    (lambda: ScriptedTransport([], wire="claude"), "there is no wire 'claude'; the wires: "
+     "openrouter, chat, completions, responses, anthropic"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED)
+def test_what_no_server_can_send_is_refused_when_it_is_made(make, words):
+    with pytest.raises(InvalidParameterError) as caught:
         make()
+    said = str(caught.value)
+    begin = words.removesuffix("...")  # the words of the encoder follow
+    assert said == words if begin == words else said.startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("secs", "text"),
+    [(0.001, "0.001"), (0.25, "0.25"), (1, "1"), (1.0, "1"), (90.0, "90"), (100, "100"),
+     (1.23456, "1.235"), (3600.5, "3600.5"), (10**6, "1000000")],
+)  # fmt: skip
+def test_a_wait_is_told_in_plain_digits(secs, text):
+    assert ScriptedReply.error(429, retry_after=secs).headers == {"retry-after": text}
+
+
+def test_headers_have_their_names_in_lower_case():
+    reply = ScriptedReply(headers={"X-Limit": "A", "y": "B"})
+    assert (reply.headers, reply.status, reply.pieces) == ({"x-limit": "A", "y": "B"}, 200, ())
+    assert not reply.breaks_off
 
 
 def test_a_reply_for_a_program_that_makes_its_own_generators(monkeypatch):
@@ -580,6 +638,22 @@ def test_a_reply_for_a_program_that_makes_its_own_generators(monkeypatch):
     with use_transport(ScriptedTransport([ScriptedReply.text(json.dumps({"city": "Paris"}))])):
         node = run(ChatNode.root("s").chat("u", GeneratorInfo.openai("gpt-4o-mini")))
     assert node.text == '{"city": "Paris"}'
+
+
+def test_a_stand_in_for_a_key_is_sent_where_there_is_none(monkeypatch):
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    generator = GeneratorInfo.preset("groq", "m")
+    transport = ScriptedTransport(["Paris.", "Rome."])
+    with use_transport(transport), fake_keys():
+        run(ChatNode.root("s").chat("u", generator))
+        run(ChatNode.root("s").chat("u", generator.with_api_key("my-own-key")))
+    sent = [dict(request.expose_headers())["Authorization"] for request in transport.requests]
+    assert sent == ["Bearer a-stand-in-for-a-key", "Bearer my-own-key"]
+    with (
+        use_transport(ScriptedTransport(["Paris."])),
+        pytest.raises(MiniLLMError, match="GROQ_API_KEY"),
+    ):
+        run(ChatNode.root("s").chat("u", generator))
 
 
 async def test_transports_in_use_may_end_in_any_order():
@@ -602,26 +676,3 @@ async def test_transports_in_use_may_end_in_any_order():
 def test_only_a_transport_can_be_used(transport):
     with pytest.raises(InvalidParameterError, match="transport"), use_transport(transport):
         pass
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: ScriptedTransport(5),
-        lambda: ScriptedTransport(None),
-        lambda: ScriptedReply.text("x", usage=5),
-        lambda: ScriptedReply.stream(5),
-        lambda: ScriptedReply.error(429, retry_after="5"),
-        lambda: ScriptedReply.json(object()),
-        lambda: ScriptedReply.json("\ud800"),
-        lambda: ScriptedReply.json({}, status="x"),
-        lambda: ScriptedReply.events("data: x\n\n"),
-        lambda: ScriptedReply(pieces="abc"),
-        lambda: ScriptedReply(headers=5),
-        lambda: ScriptedReply(headers={5: "1"}),
-        lambda: ScriptedReply(headers={"a": 5}),
-    ],
-)
-def test_a_reply_of_wrong_kinds_is_refused_when_it_is_made(make):
-    with pytest.raises(InvalidParameterError):
-        make()

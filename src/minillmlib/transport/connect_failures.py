@@ -26,8 +26,10 @@ def describe_tls_failure(failure: ssl.SSLError) -> str:
     """Return the cause in words; the number of an `SSLError` is not one of the system's."""
     if isinstance(failure, ssl.SSLCertVerificationError):
         return getattr(failure, "verify_message", "").rstrip(".") or "it cannot be verified"
-    words = failure.reason or failure.strerror or type(failure).__name__
-    return words.replace("_", " ").lower() if words == failure.reason else words
+    reason: str | None = getattr(failure, "reason", None)  # set by OpenSSL, and by nobody else
+    if reason:
+        return reason.replace("_", " ").lower()
+    return failure.strerror or type(failure).__name__
 
 
 def tls_error(failure: ssl.SSLError, url: str, via: str = "") -> TlsError:

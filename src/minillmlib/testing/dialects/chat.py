@@ -44,7 +44,8 @@ class ChatCompletions(Dialect):
     chunk_kind = "chat.completion.chunk"
 
     def read_messages(self, asked: JsonObject) -> list[Message]:
-        return [as_message(value, place) for place, value in enumerate(asked["messages"])]
+        messages = [as_message(value, place) for place, value in enumerate(asked["messages"])]
+        return [msgspec.structs.replace(message, reasoning=None) for message in messages]
 
     def read_tools(self, asked: JsonObject) -> list[ToolDefinition]:
         tools = asked.get("tools") or ()
