@@ -32,11 +32,14 @@ def path(tmp_path) -> Path:
 
 @pytest.fixture
 def synced(monkeypatch):
-    """The inodes of what was written to disk, in order."""
+    """The inodes of what was written to disk, in order, and of a file how large it was then."""
     inodes, real = [], os.fsync
 
     def sync(descriptor):
-        inodes.append(os.fstat(descriptor).st_ino)
+        found = os.fstat(descriptor)
+        inodes.append(found.st_ino)
+        if stat.S_ISREG(found.st_mode):
+            inodes.append(found.st_size)
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
@@ -108,7 +111,7 @@ def test_a_file_is_written_whole_beside_the_old_one_and_then_takes_its_place(pat
     assert old == b"old"
     assert path.read_bytes() == b"new content"
     assert list(path.parent.iterdir()) == [path]
-    assert synced == [inode(path), inode(path.parent)]
+    assert synced == [inode(path), len(b"new content"), inode(path.parent)]
 
 
 def test_a_long_name_is_shortened_for_the_draft(path):
@@ -305,7 +308,7 @@ def test_a_new_journal_is_readable_as_other_files_are_and_its_name_is_on_disk(
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert synced == [inode(path.parent)]
     append(journal, b"one\n", b"two\n")
-    assert synced == [inode(path.parent), inode(path)]
+    assert synced == [inode(path.parent), inode(path), len(b"one\ntwo\n")]
 
 
 @pytest.mark.parametrize(
