@@ -484,6 +484,7 @@ PASSWORD = "planted-secret-0123456789"
         (f"https://me@h/v1?Auth={PASSWORD}#f", "https://[hidden]@h/v1?Auth=[hidden]#f"),
         ("https://@h/v1", "https://[hidden]@h/v1"),
         (f"https://h/v1?key=a={PASSWORD}", "https://h/v1?key=[hidden]"),
+        ("https://me:ab@h/v1?key=abc&n=1", "https://[hidden]@h/v1?key=[hidden]&n=1"),
     ],
 )
 def test_an_address_is_kept_without_its_secrets(url, shown):
