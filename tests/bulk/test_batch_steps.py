@@ -314,7 +314,7 @@ SCENES = [
     )),
     *((scene, None) for scene in ALONE),
 ]  # fmt: skip
-STEPS = GOLDEN / "batch_steps.txt"
+STEPS = GOLDEN / "bulk" / "batch_steps.txt"
 
 
 def name_of(scene: Callable[..., None], kind: type[Vendor] | None) -> str:

@@ -54,7 +54,7 @@ def body_of(*records, folder) -> str:
 
 
 def test_the_page_of_a_run_is_as_it_was(tmp_path):
-    assert body_of(*RECORDS, folder=tmp_path) == (GOLDEN / "run_report.html").read_text()
+    assert body_of(*RECORDS, folder=tmp_path) == (GOLDEN / "bulk" / "run_report.html").read_text()
 
 
 def test_the_policy_of_the_page_permits_its_style_and_nothing_else(tmp_path):

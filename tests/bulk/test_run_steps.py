@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from contextlib import suppress
 from decimal import Decimal
@@ -27,7 +28,9 @@ from minillmlib import (
     Pace,
     PartialFailureError,
     RateLimitError,
+    StorageError,
     Width,
+    iterate,
     map_complete,
     observe,
     run,
@@ -368,6 +371,26 @@ def test_an_input_that_is_cancelled_says_so():
     with pytest.raises(MiniLLMError) as caught:
         run(map_complete(items(), Server().generator).collect())
     assert str(caught.value) == "the input of the run was cancelled before its end"
+
+
+def test_an_item_that_cannot_be_recorded_is_not_asked_and_says_so(tmp_path, monkeypatch):
+    def write(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    server, outcomes = Server(), []
+    bulk = map_complete(list("abc"), server.generator, journal=tmp_path / "j", width=1, key=str)
+    monkeypatch.setattr("os.write", write)
+    with pytest.raises(StorageError) as caught:
+        outcomes.extend(iterate(bulk))
+    monkeypatch.undo()
+    assert str(caught.value) == (
+        f"the journal {str(tmp_path / 'j')!r} cannot be written (No space left on device); the run "
+        "has ended: make room and run it again, and only what is missing is asked"
+    )
+    (outcome,) = outcomes
+    assert (outcome.index, outcome.key, outcome.text, outcome.attempts) == (0, "a", None, ())
+    assert outcome.error is caught.value
+    assert (server.said, lines_of(tmp_path / "j")) == ([], [])
 
 
 # Observers.

@@ -302,6 +302,20 @@ async def test_a_renewal_writes_the_exchanges_in_the_order_in_which_they_began(t
     assert found == [(1, {"a": 1}), (2, {}), (3, {})]
 
 
+async def test_a_file_that_cannot_be_written_says_what_to_do(tmp_path):
+    path = tmp_path / "none" / "r"
+    error = f"{str(path)!r} cannot be written (No such file or directory); make its folder first"
+    with pytest.raises(StorageError) as caught:
+        Recording(path, mode="new").close()
+    assert str(caught.value) == error
+    recording = Recording(path, transport=ScriptedTransport([OK]))
+    response = await recording.send(request_of({}))
+    assert await response.read()
+    with pytest.raises(StorageError) as caught:
+        await response.read()
+    assert str(caught.value) == error
+
+
 def test_a_recording_that_is_sent_elsewhere_has_its_settings(tmp_path):
     plain = Recording(tmp_path / "r")
     timed = Recording(tmp_path / "r", transport=ScriptedTransport([OK]), keeps_timing=True)

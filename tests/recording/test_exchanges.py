@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from minillmlib import (
     MiniLLMError,
     ReadError,
     RequestTimeoutError,
+    Secret,
     StorageError,
     TransportError,
 )
@@ -482,6 +484,7 @@ PASSWORD = "planted-secret-0123456789"
         (f"https://me@h/v1?Auth={PASSWORD}#f", "https://[hidden]@h/v1?Auth=[hidden]#f"),
         ("https://@h/v1", "https://[hidden]@h/v1"),
         (f"https://h/v1?key=a={PASSWORD}", "https://h/v1?key=[hidden]"),
+        ("https://me:ab@h/v1?key=abc&n=1", "https://[hidden]@h/v1?key=[hidden]&n=1"),
     ],
 )
 def test_an_address_is_kept_without_its_secrets(url, shown):
@@ -491,6 +494,38 @@ def test_an_address_is_kept_without_its_secrets(url, shown):
     if PASSWORD in url and f":{PASSWORD}@" not in url:
         assert PASSWORD not in kept.body.data.decode()
     assert PASSWORD not in kept.url
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "shown"),
+    [
+        ("llama-3.1-8b", '"llama-3.1-8b"', "llama-3.1-8b said own.example"),
+        ("own.example", '"llama-3.1-8b"', "own.example said llama"),
+        ("llama-3.1-8b", '"qwen"', "[hidden] said own.example"),
+        ("llama-3.1-8b", '["llama-3.1-8b"]', "[hidden] said own.example"),
+    ],
+)
+def test_a_short_key_that_is_a_part_of_the_host_or_the_model_is_shown(key, model, shown):
+    text = shown.replace("[hidden]", key)
+    request = msgspec.structs.replace(
+        REQUEST, headers=(("Authorization", Secret(f"Bearer {key}")),),
+        body=f'{{"model":{model},"text":"{text}"}}'.encode(),
+    )  # fmt: skip
+    kept = redact_request(request, redactor_for(request))
+    assert json.loads(kept.body.data)["text"] == shown
+    assert kept.headers == {"authorization": "[hidden]"}
+
+
+@pytest.mark.parametrize("proxy", [None, "http://me:planted-proxy-0123456789@127.0.0.1:1"])
+def test_the_password_of_the_proxy_in_the_environment_is_no_text_of_a_file(monkeypatch, proxy):
+    login = b64encode(b"me:planted-proxy-0123456789").decode()
+    text = f"Basic {login} or {login} or planted-proxy-0123456789"
+    if proxy is not None:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+    request = msgspec.structs.replace(REQUEST, body=json.dumps({"text": text}).encode())
+    kept = redact_request(request, redactor_for(request))
+    shown = text if proxy is None else "[hidden] or [hidden] or [hidden]"
+    assert json.loads(kept.body.data) == {"text": shown}
 
 
 async def test_the_headers_of_a_response_are_kept_without_secrets(clock):

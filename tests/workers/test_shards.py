@@ -81,12 +81,17 @@ def test_what_processes_add_is_read_line_by_line(tmp_path):
     shards.refresh()
     assert state_of(shards) == (2, 0, "0.50", 0, 0, "0")
     assert type(shards.find("2")).__name__ == "DoneRecord"
-    (tmp_path / "a.jsonl").write_bytes(b"x" * 2000)
-    with pytest.raises(StorageError) as caught:
-        shards.find("1")
-    assert str(caught.value) == (
-        f"{str(tmp_path / 'a.jsonl')!r} was changed by another program during the run"
-    )
+    path = tmp_path / "a.jsonl"
+    old = path.read_bytes()
+    other = old.replace(b'"kind":"done","key":"1"', b'"kind":"done","key":"9"')
+    pad = b'{"kind":"sent","key":"1"}'
+    unended = old.replace(lines[0], pad.ljust(len(lines[0]) - 1) + b"\n")
+    for changed in (b"x" * 2000, other, unended):
+        assert changed != old
+        path.write_bytes(changed)
+        with pytest.raises(StorageError) as caught:
+            shards.find("1")
+        assert str(caught.value) == (f"{str(path)!r} was changed by another program during the run")
     assert shards.find("2").key == "2"
 
 
