@@ -305,6 +305,12 @@ def test_these_values_have_their_fields_by_name_and_stay_as_they_are(kind):
         setattr(value, kind.__struct_fields__[0], "another")
 
 
+def test_a_request_is_plain_unless_it_says_otherwise():
+    assert ApiRequest(url="u") == ApiRequest(
+        url="u", method="GET", body=b"", content_type="application/json", accept="application/json"
+    )
+
+
 def test_a_row_that_was_not_told_about_was_neither_answered_nor_skipped():
     assert RowResult(custom_id="a") == RowResult(
         custom_id="a", status=0, body=b"", request_id=None, was_skipped=False

@@ -40,9 +40,6 @@ BATCHES = {
 }
 INVENTED_ID = "call_[0-9a-f]{24}"  # of a call that the server gave none
 CHECKER_WORDS = r"\((?:Expected|Object missing|JSON is malformed|Input data)[^)]*\)"  # of msgspec
-STATUSES = (
-    400, 401, 402, 403, 404, 405, 408, 412, 413, 418, 422, 424, 429, 451, 500, 501, 502, 503, 504,
-)  # fmt: skip
 WITHOUT = ("raw_response", "cost")  # of an answer: what was given, and what the call puts in
 
 
@@ -105,15 +102,21 @@ def kind_of(status: int, message: str) -> str:
     return type(error_from_reply(status, {}, text_of({"message": message}).encode())).__name__
 
 
-def phrase(words: str) -> Any:
-    """The class of a failure that says so, with the statuses of which it would be another."""
+def phrase_statuses(words: str) -> Any:
+    """The statuses with which a message changes the class of a failure, and the class."""
     found: dict[str, list[int]] = {}
-    for status in STATUSES:
-        kind = kind_of(status, f"Sorry: {words.replace('...', ' (7) ').upper()}!")
+    for status in (*range(400, 432), 451, *range(499, 506)):
+        kind = kind_of(status, words)
         if kind != kind_of(status, "Sorry!"):
             found.setdefault(kind, []).append(status)
+    return found
+
+
+def phrase(words: str) -> Any:
+    """The class of a failure that says so: inside a success, and with three statuses."""
     inside = error_from_payload({"error": {"message": words.replace("...", " 7 ")}})
-    return [type(inside).__name__, found]
+    said = f"Sorry: {words.replace('...', ' (7) ').upper()}!"
+    return [type(inside).__name__, *(kind_of(status, said) for status in (400, 500, 503))]
 
 
 def word(code: str | int) -> Any:
@@ -174,6 +177,7 @@ READERS: dict[str, Callable[..., Any]] = {
     "refusals": refusal,
     "failures_in_successes": failure_in_a_success,
     "error_phrases": phrase,
+    "error_phrase_statuses": phrase_statuses,
     "error_codes": word,
     "counts": counts,
     "chat_answers": answer,
@@ -206,4 +210,6 @@ def test_the_tables_of_failures_have_all_phrases_and_codes():
         return [json.loads(line)[0][0] for line in lines]
 
     assert given("error_phrases") == [text for phrases in PHRASES.values() for text in phrases]
+    first = [next(iter(phrases)) for phrases in PHRASES.values()]
+    assert given("error_phrase_statuses") == first
     assert given("error_codes") == [*WORDS, *GENERAL_WORDS, *BASE_RESP_CODES]
