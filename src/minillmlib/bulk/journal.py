@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -157,6 +157,14 @@ class OpenRow(msgspec.Struct, frozen=True):
         attempts = self.part.record.attempts
         return attempts[self.place] if attempts else ()
 
+    def committed_cost(self, attempts: Iterable[Attempt]) -> Decimal:
+        """Return what attempts for the row count: the ceiling for each of unknown cost."""
+        totals = [CostTotal.of([attempt.cost]) for attempt in attempts]
+        ceiling = self.ceiling or Decimal(0)
+        return exact_sum(
+            total.cost if total.is_exact else max(total.cost, ceiling) for total in totals
+        )
+
 
 Record: TypeAlias = (
     HeaderRecord
@@ -210,8 +218,8 @@ class Ledger:
         for key in keys:
             self._lost += chain(*self._open.pop(key, ()))
 
-    def note_end(self, record: Ended) -> None:
-        """Note how an item ended."""
+    def note_end(self, record: Ended, row: OpenRow | None = None) -> None:
+        """Note how an item ended, which may have been a row of a batch."""
         asked = self._open.get(record.key, [])
         ceiling = exact_sum(asked.pop() if asked else ())
         if not asked:
@@ -219,6 +227,8 @@ class Ledger:
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
         known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
+        if row is not None:
+            known = row.committed_cost(attempts_of(record))
         self._known = EXACT.add(self._known, known)
 
 
@@ -323,16 +333,15 @@ class RunJournal:
             elif isinstance(record, SubmittingRecord | SubmittedRecord):
                 ledger.note_submitted(self._note_batch(record))
             elif isinstance(record, Ended):
-                self.open_rows.pop(record.key, None)
-                ledger.note_end(record)
+                ledger.note_end(record, self.open_rows.pop(record.key, None))
                 self._note(record, end, len(line))
             end += len(line)
         os.ftruncate(self._descriptor, end)
         if end == 0:
             self._append(HeaderRecord(version=VERSION))
         self.spent, self.maybe_paid = ledger.spent, ledger.maybe_paid
-        before = (one.cost for row in self.open_rows.values() for one in row.attempts)
-        self.committed = EXACT.add(ledger.max_cost, CostTotal.of(before).cost)
+        before = exact_sum(row.committed_cost(row.attempts) for row in self.open_rows.values())
+        self.committed = EXACT.add(ledger.max_cost, before)
 
     def _note(self, record: Ended, start: int, size: int) -> None:
         if isinstance(record, DoneRecord) or (record.is_final and not self.retries_failed):
