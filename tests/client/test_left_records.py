@@ -171,14 +171,20 @@ def test_each_request_is_logged_on_a_line(step, line, caplog):
         assert [re.sub(r"[0-9]\.[0-9]{3} s", "N s", text) for text in found] == expected
 
 
-def test_a_coroutine_that_no_loop_can_run_is_closed_and_logged(caplog):
-    async def tell(_info: CostInfo) -> None:
+@pytest.mark.parametrize("is_tracked", [False, True], ids=["alone", "beside a context's"])
+def test_a_coroutine_that_no_loop_can_run_is_closed_and_logged(is_tracked, caplog):
+    async def tell(*_) -> None:
         """Never runs."""
 
     async def main() -> list:
         settings = NodeCompletionParameters(cost_callback=tell)
         generator = Server([ScriptedReply.events(A, A)]).generator()
-        stream = ChatNode.root("s").chat_streaming("u", generator, settings)
+        root = ChatNode.root("s")
+        if is_tracked:
+            context = CompletionContext(generator, None, tell)
+            stream = root.chat_streaming_tracked("u", context, settings)
+        else:
+            stream = root.chat_streaming("u", generator, settings)
         await anext(stream)
         return [stream]
 
@@ -186,9 +192,9 @@ def test_a_coroutine_that_no_loop_can_run_is_closed_and_logged(caplog):
     with pytest.warns(ResourceWarning, match="dropped"):
         handles.clear()
     gc.collect()
-    assert [record.getMessage() for record in caplog.records if record.name == "minillmlib"] == [
-        "a coroutine of a cost_callback was not run: its event loop has ended"
-    ]
+    logged = [record.getMessage() for record in caplog.records if record.name == "minillmlib"]
+    line = "a coroutine of a cost_callback was not run: its event loop has ended"
+    assert logged == [line] * (1 + is_tracked)
 
 
 def test_reports_of_a_context_need_an_event_loop():

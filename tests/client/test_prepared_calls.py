@@ -95,6 +95,7 @@ CALLS: dict[str, tuple] = {
     "the cache of the whole and a system prompt": ([U("a")], CLAUDE, SETTINGS(use_cache=True, system_prompt="s")),
     # The form of the answer.
     "a type": ([U("u")], GPT, SETTINGS().expecting(int)),
+    "a type that is not strict": ([U("u")], GPT, SETTINGS().expecting(int | dict[str, int])),
     "a type by the prompt": ([U("u")], OWN, SETTINGS().expecting(int)),
     "a type and a form": ([U("u")], GPT, SETTINGS(params=CompletionParameters(response_format=ResponseFormat.json_schema(SCHEMA))).expecting(int)),
     "a type and a beginning": ([U("u")], OWN, SETTINGS(force_prepend="[").expecting(list[int])),

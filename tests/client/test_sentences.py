@@ -26,6 +26,7 @@ from minillmlib import (
     MiniLLMError,
     NodeCompletionParameters,
     OpenAiProvider,
+    RequestTimeoutError,
     TokenPrice,
     iterate,
     log_requests,
@@ -245,6 +246,13 @@ def sentence_of(misuse: Callable) -> str:
 def test_a_misuse_and_a_failure_are_told_in_these_words():
     found = [sentence_of(misuse) for misuse, _ in SENTENCES]
     assert found == [sentence for _, sentence in SENTENCES]
+
+
+def test_a_request_that_waits_for_its_token_was_not_sent():
+    call = chat(generator=KEYED.with_token_provider(Late().get_token), params=NO_RETRY)
+    with pytest.raises(RequestTimeoutError) as raised:
+        run_virtually(call())
+    assert (raised.value.was_sent, raised.value.clock) == (False, "total")
 
 
 def test_what_stands_for_a_thing_says_what_it_is():

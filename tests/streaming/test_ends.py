@@ -141,6 +141,7 @@ def test_the_memory_of_a_stream_is_limited_up_to_its_last_chunk():
     [
         (b"data: {\n\n", True, 2),
         (b'data: {"choices": 7}\n\n', True, 2),
+        (event({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), True, 2),
         (b"{", False, 1),
         (b'{"choices": 7}', False, 1),
     ],
