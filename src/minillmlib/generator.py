@@ -251,7 +251,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             'https://tides.openai.azure.com/openai/v1'
         """
         check_choice("the wire", wire, ("chat", "responses"))
-        version, base_url = _azure_address(endpoint, api_version)
+        try:
+            version, base_url = _azure_address(endpoint, api_version)
+        finally:
+            del endpoint  # it may hold a password; see with_api_key
         provider: Provider = PRESETS["azure"].provider
         if wire == "responses":
             provider = AzureResponsesProvider(version)

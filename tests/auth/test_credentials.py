@@ -304,6 +304,7 @@ WRONG = {
     "replace limits": lambda: OWN.replace(limits=KEY),
     "an address of the environment": lambda: GeneratorInfo.openai("m"),
     "an endpoint of the environment": lambda: GeneratorInfo.azure("m"),
+    "an endpoint": lambda: GeneratorInfo.azure("m", URL),
     "a place": lambda: GeneratorInfo.preset("databricks", "m"),
     "a variable": KEYS.resolve,
 }
