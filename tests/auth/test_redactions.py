@@ -24,6 +24,7 @@ PLACES = {
     "twice": "{0}, {0} \u00e9",
     "a third": "{1} then others",
     "a third and an ellipsis": "{1}... or",
+    "a third and a sign of ellipsis": "{1}\u2026 or",
     "half": "{2} then others",
     "half and an ellipsis": "{2}\u2026",
     "half at the end": "the key {2}",

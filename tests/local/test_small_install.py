@@ -159,6 +159,11 @@ NO_ROOM = (
 PIP_SAYS = {
     "": f"pip says: pip gave no reason; {NETWORK}",
     "a\nb: odd\n\n": f"pip says: b: odd; {NETWORK}",
+    "odd \udcff": f"pip says: odd \ufffd; {NETWORK}",  # a byte that is no text
+    "(from versions: none) DO NOT MATCH THE HASHES": (
+        "its checksum is wrong, so it was deleted ((from versions: none) DO NOT MATCH THE HASHES); "
+        "run again, or check the package index and proxy that pip uses"
+    ),
     "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES\nlast": (
         "its checksum is wrong, so it was deleted (last); run again, or check the package index and "
         "proxy that pip uses"
@@ -172,7 +177,7 @@ PIP_SAYS = {
 
 @pytest.mark.parametrize("errors", PIP_SAYS)
 def test_what_pip_says_is_told_with_what_to_do(errors, pip, cache):
-    pip.errors = errors.encode() or b"\n"
+    pip.errors = errors.encode("utf-8", "surrogateescape") or b"\n"
     assert failure() == (
         f"the built-in model could not be downloaded: {PIP_SAYS[errors]}, {OTHER_WAY}"
     )
