@@ -579,7 +579,10 @@ _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 
 def _azure_address(endpoint: str | None, given: str | None) -> tuple[str | None, str]:
     """Return the version of the API and the base URL for an endpoint and a version."""
-    root, is_v1 = _azure_endpoint(endpoint)
+    try:
+        root, is_v1 = _azure_endpoint(endpoint)
+    finally:
+        del endpoint  # see with_api_key
     version = given or os.environ.get("OPENAI_API_VERSION", "").strip() or None
     if is_v1 and is_dated(version):
         if given is not None:

@@ -42,7 +42,7 @@ def written(form: str, place: str) -> str:
 
 
 def recorded_lines() -> dict[str, str]:
-    lines = (GOLDEN / RECORDED).read_text(encoding="utf-8").splitlines()
+    lines = (GOLDEN / "values" / RECORDED).read_text(encoding="utf-8").splitlines()
     return dict(json.loads(line) for line in lines)
 
 

@@ -95,6 +95,6 @@ def whole_tape():
 
 @pytest.mark.parametrize("name", PLANS)
 def test_each_step_of_a_pace_is_that_of_its_tape(name):
-    recorded = (GOLDEN / "pace_tapes.txt").read_text()
+    recorded = (GOLDEN / "values" / "pace_tapes.txt").read_text()
     found = recorded.partition(f"# {name}\n")[2].partition("\n\n")[0].splitlines()
     assert play(PLANS[name]) == found

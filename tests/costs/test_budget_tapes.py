@@ -46,7 +46,7 @@ def whole_tape() -> str:
 
 @pytest.mark.parametrize("name", PLANS)
 def test_each_step_of_a_budget_is_that_of_its_tape(name):
-    recorded = (GOLDEN / "budget_tapes.txt").read_text()
+    recorded = (GOLDEN / "values" / "budget_tapes.txt").read_text()
     found = recorded.partition(f"# {name}\n")[2].partition("\n\n")[0].splitlines()
     assert PLANS[name]() == found
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-GOLDEN = TESTS / "golden"
+GOLDEN = TESTS / "golden" / "values"
 
 
 def below(value: str) -> str:

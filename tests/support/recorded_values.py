@@ -23,7 +23,7 @@ PUBLIC = {
 def recorded(file: str) -> dict[str, str]:
     """The expressions of a golden file, with the text below each."""
     texts: dict[str, list[str]] = {}
-    for line in (GOLDEN / file).read_text(encoding="utf-8").splitlines():
+    for line in (GOLDEN / "values" / file).read_text(encoding="utf-8").splitlines():
         if line.startswith("    "):
             texts[next(reversed(texts))].append(line[4:])
         else:

@@ -95,7 +95,7 @@ def forms() -> list[str]:
 
 
 def test_each_value_has_the_fields_and_defaults_that_are_recorded():
-    assert forms() == (GOLDEN / "forms.txt").read_text(encoding="utf-8").splitlines()
+    assert forms() == (GOLDEN / "values" / "forms.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("value", [Message.user("x"), Usage(), CompletionParameters()])

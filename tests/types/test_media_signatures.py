@@ -119,7 +119,7 @@ def matrix() -> str:
 
 
 def test_the_type_of_each_data_beside_each_label_is_what_is_recorded():
-    assert matrix().splitlines() == (GOLDEN / "media_types.txt").read_text().splitlines()
+    assert matrix().splitlines() == (GOLDEN / "values" / "media_types.txt").read_text().splitlines()
 
 
 def test_a_file_of_more_than_fifty_megabytes_is_refused_before_it_is_read(tmp_path):
@@ -136,7 +136,7 @@ def test_a_file_of_more_than_fifty_megabytes_is_refused_before_it_is_read(tmp_pa
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("none.png", "No such file or directory"), (".", "Is a directory"),
+    [("none.png", "No such file or directory"), (".", "it is a directory, not a regular file"),
      ("a\0b", "embedded null byte")],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(path, reason, tmp_path, monkeypatch):
