@@ -327,6 +327,8 @@ RUNS = [
     Use("a string is a text", ["run r.ndjson"], b"", {"r.ndjson": '"one"\n{"text": "two"}\n'}),
     Use("CSV", ["run r.csv -p {b}", "run r.csv -p {b} -o out.csv", "run r.csv -p {b} -o out.jsonl"],
         b"", {"r.csv": CSV}, ["out.csv", "out.jsonl"]),
+    Use("CSV with a broken first row", ["run r.csv -p {a}", "run s.csv -p {b}"], b"",
+        {"r.csv": "a,b\n1\n\n2,x,3\n4,y\n", "s.csv": '"a\n\nc",b\n1\n2,x\n'}),
     Use("CSV that is none", ["run r.csv -p {a}", "run s.csv -p {a}", "run t.csv -p {a}",
                              "run u.csv -p {a}"], b"",
         {"r.csv": 'a\n"b', "s.csv": "a,b,a\n1,2,3\n", "t.csv": b"\xffa\n1\n", "u.csv": ""}),
