@@ -77,6 +77,7 @@ class Use(NamedTuple):
     variables: Mapping[str, str] = {}
     is_screen: bool = False  # whether the outputs are terminals
     failure: type[BaseException] | OSError | None = None  # of the first writing of output
+    fails_beside: bool = False  # whether it is that of the first writing beside the output
 
 
 class Stream(io.TextIOWrapper):
@@ -106,7 +107,7 @@ class Names:
             return self.known.setdefault(found[1][:6], f"node-{len(self.known) + 1}")
 
         text = re.sub(r"(?m)(?<=\d )([0-9a-f]{6})(?= )", name, text)
-        text = re.sub(r"\b0 s\b|\b\d+\.\d+ s\b", "N s", text)
+        text = re.sub(r"\b\d+(\.\d+)? s\b", "N s", text)
         text = re.sub(r'"[0-9a-f]{32}"', '"ID"', text)
         text = re.sub(r"\(Object missing [^)]*\)|\(Expected [^)]*\)", "(...)", text)
         return text.replace(f"minillmlib/{__version__}", "minillmlib/VERSION")
@@ -147,7 +148,8 @@ def run_once(words: Sequence[str], use: Use, names: Names) -> list[str]:
     transport, code = ScriptedTransport(answer), None
     output, errors = (Stream(io.BytesIO(), encoding="utf-8") for _ in range(2))
     output.is_screen = errors.is_screen = use.is_screen
-    output.failure, handler = use.failure, signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
+    (errors if use.fails_beside else output).failure = use.failure
     with (
         tempfile.TemporaryFile() as file,
         io.TextIOWrapper(file, encoding="utf-8") as given_stream,
@@ -420,6 +422,8 @@ ENDINGS = [
         failure=KeyboardInterrupt),
     Use("an interrupted answer that is asked again", ["chat"], b"one\n/retry\n/tree\n",
         is_screen=True, failure=KeyboardInterrupt),
+    Use("an interrupted command of a chat", ["chat"], b"/tree\n/cost\n", is_screen=True,
+        failure=KeyboardInterrupt, fails_beside=True),
 ]  # fmt: skip
 ROOMS = {
     "endings": ENDINGS,
