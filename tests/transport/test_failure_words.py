@@ -14,6 +14,7 @@ from minillmlib import (
     ConnectError,
     HttpRequest,
     InvalidParameterError,
+    MiniLLMError,
     MissingExtraError,
     ProtocolError,
     ReadError,
@@ -272,6 +273,38 @@ def test_a_proxy_of_the_client_that_wants_a_password_was_not_sent():
 
     error = asyncio.run(send())
     assert str(error) == str(refuse_by_proxy(407, URL, ""))
+
+
+class Reporting(httpx2.AsyncBaseTransport):
+    """Reports, as real ones do, that it sends a request, and then answers or fails."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    async def handle_async_request(self, request):
+        trace = request.extensions["trace"]
+        for event in ("connection.connect_tcp.started", "http11.send_request_headers.started"):
+            await trace(event, {})
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "was_sent"),
+    [(httpx2.Response(407), ConnectError, False), (httpx2.ReadError("x"), ReadError, True),
+     (httpx2.RemoteProtocolError("x"), ProtocolError, True)],
+)  # fmt: skip
+def test_what_httpx2_reports_says_whether_a_request_was_sent(outcome, kind, was_sent):
+    async def send() -> MiniLLMError:
+        async with httpx2.AsyncClient(transport=Reporting(outcome)) as client:
+            with pytest.raises(MiniLLMError) as caught:
+                await HttpxTransport(client).send(REQUEST)
+        return caught.value
+
+    error = asyncio.run(send())
+    assert type(error) is kind
+    assert vars(error).get("was_sent", True) is was_sent
 
 
 @pytest.mark.parametrize("client", [5, None, httpx2.AsyncClient])
