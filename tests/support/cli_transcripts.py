@@ -380,7 +380,7 @@ RUNS = [
     ], b"", {"r.jsonl": '"one"\n', "old": "mine", "old2": "mine"}, ["old"]),
     Use("dry runs", [
         "run r.txt --dry-run --no-journal", "run r.txt --dry-run --price 1,2 --max-tokens 5",
-        "run t.txt --dry-run --price 1,2", "run t.txt --dry-run --max-tokens 5 -m groq:m",
+        "run t.txt --dry-run --price 1,2", "run t.txt --dry-run --price 0,0 --max-tokens 5", "run t.txt --dry-run --max-tokens 5 -m groq:m",
         "run t.txt --dry-run --price 1,2 --max-tokens 5 --budget 1 -s Brief.",
         "run t.txt -p {a} --dry-run", "run s.jsonl -p {a} --dry-run", "run empty.txt --dry-run",
         "run empty.txt",
