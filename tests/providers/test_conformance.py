@@ -473,6 +473,7 @@ def test_each_parameter_and_each_header_of_a_rate_limit_is_tried():
     values = ("", "-1", "9" * 5000, "1e999", "soon", "\x00")
     assert provider.headers == [dict.fromkeys(names, value) for value in values]
     assert provider.streams == {("s", False), ("s", True), ("one", False)}
+    assert ["s", None, "a wading bird", "u"] in provider.texts
     assert ["s", "first words", "second words", "third words"] in provider.texts
 
 
