@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from minillmlib import Attempt, AttemptOutcome, CompletionResponse, FinishReason
@@ -9,6 +11,7 @@ from minillmlib import Attempt, AttemptOutcome, CompletionResponse, FinishReason
 pytest.importorskip("typer", reason="the extra `cli` is not installed")
 pytest.importorskip("rich", reason="the extra `cli` is not installed")
 
+from minillmlib.cli.app import run_app
 from minillmlib.cli.format import name_options, notices, one_line, truncation_notice, visible
 
 
@@ -134,3 +137,13 @@ def attempt(generator: str, error: str | None) -> Attempt:
 def test_who_answered_is_told_if_it_was_a_fallback(attempts, words):
     response = answered(attempts=tuple(attempt(*each) for each in attempts))
     assert notices(response) == words
+
+
+def test_an_unknown_option_is_safe_to_show(monkeypatch, capsys):
+    given = ["minillmlib", "ask", "a\x1b[2J", "--b\x1b[2J=c\x1b[2J", "-\x07"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ending:
+        run_app()
+    assert ending.value.code == 2
+    assert sys.argv == ["minillmlib", "ask", "a\x1b[2J", "--b\\x1b[2J=c\x1b[2J", "-\\x07"]
+    assert "\x1b[2J" not in capsys.readouterr().err

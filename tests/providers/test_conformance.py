@@ -429,13 +429,17 @@ def test_a_provider_of_another_wire_reads_no_case():
 class Listening(GenericProvider):
     """Notes what it is asked for."""
 
+    capabilities = OpenAiProvider.capabilities
+
     def __init__(self):
         super().__init__()
         self.models, self.asked, self.headers, self.texts = set(), {}, [], []
+        self.streams = set()
 
     def build_request(self, model, messages, params, **how):
         self.models.add(model)
         self.texts.append([message.text for message in messages])
+        self.streams.add((messages[0].text, how["stream"]))
         nothing = CompletionParameters()
         for name in CompletionParameters.__struct_fields__:
             if (value := getattr(params, name)) != getattr(nothing, name):
@@ -468,6 +472,8 @@ def test_each_parameter_and_each_header_of_a_rate_limit_is_tried():
     }  # fmt: skip
     values = ("", "-1", "9" * 5000, "1e999", "soon", "\x00")
     assert provider.headers == [dict.fromkeys(names, value) for value in values]
+    assert provider.streams == {("s", False), ("s", True), ("one", False)}
+    assert ["s", None, "a wading bird", "u"] in provider.texts
     assert ["s", "first words", "second words", "third words"] in provider.texts
 
 

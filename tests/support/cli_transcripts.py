@@ -77,6 +77,7 @@ class Use(NamedTuple):
     variables: Mapping[str, str] = {}
     is_screen: bool = False  # whether the outputs are terminals
     failure: type[BaseException] | OSError | None = None  # of the first writing of output
+    fails_beside: bool = False  # whether it is that of the first writing beside the output
 
 
 class Stream(io.TextIOWrapper):
@@ -106,7 +107,7 @@ class Names:
             return self.known.setdefault(found[1][:6], f"node-{len(self.known) + 1}")
 
         text = re.sub(r"(?m)(?<=\d )([0-9a-f]{6})(?= )", name, text)
-        text = re.sub(r"\b0 s\b|\b\d+\.\d+ s\b", "N s", text)
+        text = re.sub(r"\b\d+(\.\d+)? s\b", "N s", text)
         text = re.sub(r'"[0-9a-f]{32}"', '"ID"', text)
         text = re.sub(r"\(Object missing [^)]*\)|\(Expected [^)]*\)", "(...)", text)
         return text.replace(f"minillmlib/{__version__}", "minillmlib/VERSION")
@@ -147,7 +148,8 @@ def run_once(words: Sequence[str], use: Use, names: Names) -> list[str]:
     transport, code = ScriptedTransport(answer), None
     output, errors = (Stream(io.BytesIO(), encoding="utf-8") for _ in range(2))
     output.is_screen = errors.is_screen = use.is_screen
-    output.failure, handler = use.failure, signal.getsignal(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
+    (errors if use.fails_beside else output).failure = use.failure
     with (
         tempfile.TemporaryFile() as file,
         io.TextIOWrapper(file, encoding="utf-8") as given_stream,
@@ -327,6 +329,8 @@ RUNS = [
     Use("a string is a text", ["run r.ndjson"], b"", {"r.ndjson": '"one"\n{"text": "two"}\n'}),
     Use("CSV", ["run r.csv -p {b}", "run r.csv -p {b} -o out.csv", "run r.csv -p {b} -o out.jsonl"],
         b"", {"r.csv": CSV}, ["out.csv", "out.jsonl"]),
+    Use("CSV with a broken first row", ["run r.csv -p {a}", "run s.csv -p {b}"], b"",
+        {"r.csv": "a,b\n1\n\n2,x,3\n4,y\n", "s.csv": '"a\n\nc",b\n1\n2,x\n'}),
     Use("CSV that is none", ["run r.csv -p {a}", "run s.csv -p {a}", "run t.csv -p {a}",
                              "run u.csv -p {a}"], b"",
         {"r.csv": 'a\n"b', "s.csv": "a,b,a\n1,2,3\n", "t.csv": b"\xffa\n1\n", "u.csv": ""}),
@@ -376,7 +380,7 @@ RUNS = [
     ], b"", {"r.jsonl": '"one"\n', "old": "mine", "old2": "mine"}, ["old"]),
     Use("dry runs", [
         "run r.txt --dry-run --no-journal", "run r.txt --dry-run --price 1,2 --max-tokens 5",
-        "run t.txt --dry-run --price 1,2", "run t.txt --dry-run --max-tokens 5 -m groq:m",
+        "run t.txt --dry-run --price 1,2", "run t.txt --dry-run --price 0,0 --max-tokens 5", "run t.txt --dry-run --max-tokens 5 -m groq:m",
         "run t.txt --dry-run --price 1,2 --max-tokens 5 --budget 1 -s Brief.",
         "run t.txt -p {a} --dry-run", "run s.jsonl -p {a} --dry-run", "run empty.txt --dry-run",
         "run empty.txt",
@@ -418,6 +422,8 @@ ENDINGS = [
         failure=KeyboardInterrupt),
     Use("an interrupted answer that is asked again", ["chat"], b"one\n/retry\n/tree\n",
         is_screen=True, failure=KeyboardInterrupt),
+    Use("an interrupted command of a chat", ["chat"], b"/tree\n/cost\n", is_screen=True,
+        failure=KeyboardInterrupt, fails_beside=True),
 ]  # fmt: skip
 ROOMS = {
     "endings": ENDINGS,

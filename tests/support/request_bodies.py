@@ -156,6 +156,12 @@ THREADS: dict[str, list[Message]] = {
             ({"type": "reasoning", "encrypted_content": "", "summary": [1]}, 0, 0))),
         USER,
     ],
+    "an image that it made": [
+        USER,
+        answer("one", media=(PNG,), reasoning=thought(
+            ({"type": "image_generation_call", "result": "iVBORw0KGgo="}, 0, 0))),
+        USER,
+    ],
     "images that it made": [
         USER,
         answer("one", media=(PNG, PNG), reasoning=thought(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
+import socket
 import ssl
 
+import aiohttp
 import httpx2
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 
 from minillmlib import (
     ConnectError,
     HttpRequest,
     InvalidParameterError,
+    MiniLLMError,
     MissingExtraError,
     ProtocolError,
     ReadError,
@@ -23,6 +28,7 @@ from minillmlib.httpx import HttpxTransport
 from minillmlib.testing import ScriptedTransport, forbid_network
 from minillmlib.transport.base import check_transport, origin_of, refuse_by_proxy
 from minillmlib.transport.connect_failures import blocked_error, find_tls_failure, tls_error
+from minillmlib.transport.default import shared_engine
 from minillmlib.transport.guard import NetworkForbiddenError, check_host
 
 URL = "https://x.example:8443/v1?key=secret"
@@ -274,6 +280,38 @@ def test_a_proxy_of_the_client_that_wants_a_password_was_not_sent():
     assert str(error) == str(refuse_by_proxy(407, URL, ""))
 
 
+class Reporting(httpx2.AsyncBaseTransport):
+    """Reports, as real ones do, that it sends a request, and then answers or fails."""
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    async def handle_async_request(self, request):
+        trace = request.extensions["trace"]
+        for event in ("connection.connect_tcp.started", "http11.send_request_headers.started"):
+            await trace(event, {})
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "was_sent"),
+    [(httpx2.Response(407), ConnectError, False), (httpx2.ReadError("x"), ReadError, True),
+     (httpx2.RemoteProtocolError("x"), ProtocolError, True)],
+)  # fmt: skip
+def test_what_httpx2_reports_says_whether_a_request_was_sent(outcome, kind, was_sent):
+    async def send() -> MiniLLMError:
+        async with httpx2.AsyncClient(transport=Reporting(outcome)) as client:
+            with pytest.raises(MiniLLMError) as caught:
+                await HttpxTransport(client).send(REQUEST)
+        return caught.value
+
+    error = asyncio.run(send())
+    assert type(error) is kind
+    assert vars(error).get("was_sent", True) is was_sent
+
+
 @pytest.mark.parametrize("client", [5, None, httpx2.AsyncClient])
 def test_only_a_client_of_httpx2_is_taken(client):
     with pytest.raises(InvalidParameterError) as caught:
@@ -281,6 +319,56 @@ def test_only_a_client_of_httpx2_is_taken(client):
     assert str(caught.value) == (
         f"HttpxTransport takes an httpx2.AsyncClient, not {type(client).__name__}"
     )
+
+
+# The errors of aiohttp
+
+PLACE = ConnectionKey("x.example", 8443, True, True, None, None, None)
+REFUSED = ConnectionRefusedError(111, "Connect call failed")
+UNKNOWN = socket.gaierror(-2, "Name or service not known")
+CERTIFICATE = certificate_failure(10, "expired")
+CONNECTOR = f"could not connect (is the address right, and is the server up?) to {SERVER}"
+BROKE = f"the connection broke: {SERVER}"
+OF_AIOHTTP = [
+    (aiohttp.ClientConnectorError(PLACE, REFUSED), ConnectError,
+     f"{CONNECTOR} ({os.strerror(111)})"),
+    (aiohttp.ClientConnectorError(PLACE, UNKNOWN), ConnectError,
+     f"{CONNECTOR} (Name or service not known)"),
+    (aiohttp.ClientConnectorError(PLACE, OSError("odd")), ConnectError, CONNECTOR),
+    (aiohttp.ClientConnectorError(PLACE, OSError(0, "odd words")), ConnectError,
+     f"{CONNECTOR} (odd words)"),
+    (aiohttp.ClientConnectorCertificateError(PLACE, CERTIFICATE), TlsError,
+     f"the certificate of {SERVER} is not accepted: expired ({CLOCK})"),
+    (aiohttp.ClientConnectorSSLError(PLACE, handshake_failure("BAD_THING", 1, "x")), TlsError,
+     f"TLS failed (is it an http address?) at {SERVER} (bad thing)"),
+    (handshake_failure("BAD_THING", 1, "x"), ReadError, f"{BROKE} (bad thing)"),
+    (aiohttp.ConnectionTimeoutError(), ConnectError, "no connection within 10 s (is the address "
+     f"right, and is the server up?) to {SERVER}"),
+    (aiohttp.InvalidURL("x"), InvalidParameterError, f"not a usable address: {SERVER}"),
+    (aiohttp.ServerDisconnectedError(), ReadError,
+     f"the connection closed without a response: {SERVER}"),
+    (aiohttp.ClientPayloadError(), ReadError,
+     f"the connection closed before the response ended: {SERVER}"),
+    (aiohttp.ClientError(), ReadError, BROKE),
+    (ConnectionResetError(104, "x"), ReadError, f"{BROKE} ({os.strerror(104)})"),
+    (OSError("x"), ReadError, BROKE),
+    (ValueError("x"), InvalidParameterError, f"not a usable address or header for {SERVER}"),
+    (RuntimeError("the loop was closed"), ReadError,
+     f"the event loop is shutting down; nothing can be sent to {SERVER}"),
+    (RuntimeError("no network"), ConnectError, str(blocked_error(RuntimeError("no network"), URL))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "kind", "text"), OF_AIOHTTP)
+async def test_an_error_of_aiohttp_is_one_of_ours(monkeypatch, error, kind, text):
+    async def fail(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", fail)
+    with pytest.raises(MiniLLMError) as caught:
+        await shared_engine().send(REQUEST)
+    assert (type(caught.value), str(caught.value)) == (kind, text)
+    assert caught.value.__cause__ is None
 
 
 # The guard of the engines

@@ -151,6 +151,8 @@ BOUNDS = [
     (fetched, BODY, "body_bytes", 13, "a response"),
     (fetched, BODY, "header_bytes", 5, "headers"),
     (events_of, STREAM, "header_bytes", 29, "headers"),
+    (fetched, BODY, "json_values", 3, "a response"),
+    (events_of, STREAM, "json_values", 2, "an event"),
     (events_of, STREAM, "stream_bytes", 32, "a stream"),
 ]  # fmt: skip
 
