@@ -450,6 +450,31 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "bounds of a union": (Annotated[int | list[int] | str, at.Le(5), at.MaxLen(1)],
                           ("5", "6", "[1]", "[1, 2]", '"a"', '"ab"')),
     "Annotated[Place | None]": (Annotated[Place | None, "where"], ('{"lat": 1}', "null", "1")),
+    "date | str": (dt.date | str, ('"20260210"', '"2026-02-10T00:00:00Z"', '"soon"', "7")),
+    "datetime | str": (dt.datetime | str, ('"2026-02-10"', '"2026-02-10 09:00Z"', '"soon"')),
+    "time | date | datetime": (
+        dt.time | dt.date | dt.datetime,
+        ('"09:00"', '"2026-02-10"', '"2026-02-10T00:00"', '"2026-02-10T09:00"', '"x"')),
+    "Decimal | str": (decimal.Decimal | str, ("1.5", '"1.5"', "1", '"x"')),
+    "Decimal | int | None": (decimal.Decimal | int | None, ("1.5", "null", "[]")),
+    "bool | int": (bool | int, ("true", "1", '"1"', '"true"', "1.5")),
+    "Level | str": (Level | str, ('"low"', '"mid"', "1")),
+    "Grade | int": (Grade | int, ("1", "3", '"2"', "true")),
+    "Literal['a'] | Level | None": (Literal["a"] | Level | None, ('"a"', '"low"', "null", '"b"')),
+    "Shade | int": (Shade | int, ('"black"', '"light"', "1", '"1"', '"x"')),
+    "list[Plan | Place] | Plan": (
+        list[Plan | Place] | Plan,
+        ('[{"lat": 1}]', '{"kind": "plan", "steps": []}', '[{"kind": "plan"}]', '{"kind": "x"}')),
+    "list[dict[str, Place]] | list[dict[str, Plan]]": (
+        list[dict[str, Place]] | list[dict[str, Plan]],
+        ('[{"a": {"kind": "plan", "steps": []}}]', '[{"a": {"lat": 1}}]', '[{"a": {"x": 1}}]')),
+    "Plain | Line": (Plain | Line, ('[1, "a"]', "[[1, 2], 3]", "[1]", "[]")),
+    "Partial | Shut | Derived": (
+        Partial | Shut | Derived, ('{"a": 1}', '{"day": "20260101"}', '{"item": 1, "more": "x"}',
+                                   '{"item": 1, "a": 1, "b": 2}', "{}", '{"answer": {"a": 1}}')),
+    "Described places": (
+        Annotated[Place, "one"] | Annotated[Plan, "other"],
+        ('{"lat": 1}', '{"kind": "plan", "steps": []}', '{"kind": "plan"}', '{"lat": 91}')),
     # What is refused.
     "two patterns": (Annotated[str, N(pattern="a"), N(pattern="b")], ()),
     "one pattern twice": (Annotated[str, N(pattern="a"), N(pattern="a")], ('"a"', '"b"')),
