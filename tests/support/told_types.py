@@ -351,6 +351,11 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "date": (dt.date, ('"2026-01-01T00:00"', '"2026-01-01T00:01"', "null")),
     "float": (float, ("1", "1.5", '"1.5"', "true", "null")),
     "float | str": (float | str, ("1", "1.5", '"1.5"')),
+    "beside a Decimal": (
+        tuple[decimal.Decimal, list[float], int, Literal[1.5], Any],
+        ("[0.10, [2.5], 3, 1.5, [4.5]]", "[0.10, 1.5, 3, 1.5, null]", "[0.10, [], 1.5, 1.5, null]",
+         "[0.10, [], 3, 2.5, null]", "[0.10, [true], 3, 1.5, null]")),
+    "numbers of any length": (list[int], ("[123456789012345678901234567890]", "[1e3]", "[1.0]")),
     # Words beside types.
     "a text": (Annotated[int, "how many"], ("1",)),
     "an empty text": (Annotated[int, ""], ("1",)),
