@@ -206,6 +206,45 @@ def test_the_media_that_a_server_of_the_chat_wire_takes(provider):
     assert takes(*asked) is has_tool_media
 
 
+def test_a_host_has_the_abilities_that_it_is_given():
+    def explain(model, params):
+        return f"{model} takes none of it"
+
+    plain = CompletionParameters()
+    host = AnthropicHost(explain_refusal=explain)
+    assert host.capabilities == AnthropicHost().capabilities.replace(explain_refusal=explain)
+    assert host.capabilities.explain_refusal("m", plain) == "m takes none of it"
+    assert AnthropicHost().capabilities == AnthropicProvider().capabilities.replace(is_generic=True)
+    abilities = GenericProvider.capabilities.replace(explain_refusal=explain)
+    host = GenericProvider(capabilities=abilities)
+    assert host.capabilities == abilities
+    assert GenericProvider().capabilities == GenericProvider.capabilities
+    silent = GenericProvider(capabilities=abilities, marks_prefill=False).capabilities
+    body = {"messages": [{"role": "assistant", "content": "So"}]}
+    assert silent.mark_prefill("m", body) == body != abilities.mark_prefill("m", body)
+    assert silent.explain_refusal("m", plain) == "m takes none of it"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "is_trimmed"),
+    [
+        (GenericProvider(), "claude-haiku-4-5", True), (GenericProvider(), "m", False),
+        (GenericProvider(), "claude-next", False),
+        (OpenRouterProvider(), "anthropic/claude-haiku-4.5", True),
+        (OpenRouterProvider(), "a/m", False), (OpenAiProvider(), "claude-haiku-4-5", False),
+    ],
+)  # fmt: skip
+def test_a_beginning_of_claude_ends_without_white_space(provider, model, is_trimmed):
+    def sent(*messages):
+        params = CompletionParameters()
+        body = provider.build_request(model, messages, params, stream=False, include_usage=False)
+        return body["messages"][-1]["content"]
+
+    beginning = Message.assistant("So \n")
+    assert sent(Message.user("u"), beginning) == ("So" if is_trimmed else "So \n")
+    assert sent(Message.user("u"), beginning, Message.user("v \n")) == "v \n"
+
+
 def test_what_no_template_is_is_refused_and_names_its_type():
     with pytest.raises(InvalidParameterError, match="must be a function of messages, not str"):
         CompletionsProvider("{text}")
