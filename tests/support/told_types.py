@@ -207,7 +207,7 @@ class Joined(LeftOfInt, RightOfText):
 def _within() -> Any:
     @dataclass
     class Chain:
-        size: int
+        size: Annotated[int, N(ge=1)]
         next: Chain | None = None
 
     return Chain
@@ -408,7 +408,7 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "AttributesOf[int]": (AttributesOf[int], ('{"item": 1}', '{"item": "x", "none": "y"}')),
     "Sides": (Sides, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
     "Joined": (Joined, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
-    "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 1, "next": {}}')),
+    "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 0, "next": {}}')),
     "Lost": (_lost(), ()),
     "Documented": (Documented, ("1", "2")),
     "Shut": (Shut, ('{"day": "20260101"}', '{"day": 1}')),
