@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
+import sys
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -49,6 +51,7 @@ from minillmlib import (
     InvalidParameterError,
     Message,
     MiniLLMError,
+    MissingExtraError,
     NodeCompletionParameters,
     RequestSent,
     TextPart,
@@ -1119,3 +1122,12 @@ def test_the_refusal_of_a_provider_names_what_it_lacks(wrong, problem):
     with pytest.raises(InvalidParameterError) as caught:
         OtelObserver(**wrong)
     assert str(caught.value) == problem
+
+
+def test_without_opentelemetry_the_error_names_the_command_that_helps(monkeypatch):
+    monkeypatch.delitem(sys.modules, "minillmlib.otel")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    with pytest.raises(MissingExtraError) as caught:
+        importlib.import_module("minillmlib.otel")
+    told = "OtelObserver needs opentelemetry-api: pip install 'minillmlib[otel]'"
+    assert str(caught.value) == told

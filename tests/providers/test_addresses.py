@@ -6,16 +6,23 @@ import pytest
 
 from minillmlib import (
     AnthropicProvider,
+    AudioPart,
     Auth,
     AzureProvider,
     AzureResponsesProvider,
+    CompletionParameters,
     CompletionsProvider,
+    DocumentPart,
     GenericProvider,
+    ImagePart,
     InvalidParameterError,
+    Message,
     OpenAiProvider,
     OpenRouterProvider,
     ResponsesProvider,
     Secret,
+    ToolCall,
+    VideoPart,
 )
 from minillmlib.providers.anthropic import AnthropicHost
 
@@ -120,6 +127,122 @@ def test_the_abilities_of_each_wire(provider, facts):
     assert {name: getattr(abilities, name) for name in neutral} == neutral | facts
     without_batches = (GenericProvider, AnthropicHost, CompletionsProvider)
     assert (provider.batches is None) is (type(provider) in without_batches)
+
+
+USER = {"role": "user", "content": "u"}
+STREAMED = {"model": "m", "stream": True}
+
+
+@pytest.mark.parametrize(
+    ("provider", "whole", "streamed"),
+    [
+        *((provider, {"model": "m", "messages": [USER]},
+           STREAMED | {"messages": [USER], "stream_options": {"include_usage": True}})
+          for provider in (OpenAiProvider(), AzureProvider(), GenericProvider())),
+        (OpenRouterProvider(), {"model": "m", "messages": [USER]}, STREAMED | {"messages": [USER]}),
+        (CompletionsProvider(), {"model": "m", "prompt": "u"},
+         STREAMED | {"prompt": "u", "stream_options": {"include_usage": True}}),
+        *((provider,
+           {"model": "m", "max_tokens": 4096, "messages": [
+               {"role": "user", "content": [{"type": "text", "text": "u"}]}]}, None)
+          for provider in (AnthropicProvider(), AnthropicHost())),
+        *((provider,
+           {"model": "m", "input": [{"type": "message", **USER}], "store": False,
+            "include": ["reasoning.encrypted_content"]}, None)
+          for provider in (ResponsesProvider(), AzureResponsesProvider())),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_the_least_body_of_each_wire(provider, whole, streamed):
+    def body(*, stream, include_usage):
+        message, params = [Message.user("u")], CompletionParameters()
+        return provider.build_request("m", message, params, stream=stream,
+                                      include_usage=include_usage)  # fmt: skip
+
+    assert body(stream=False, include_usage=True) == whole
+    expected = whole | {"stream": True} if streamed is None else streamed
+    assert body(stream=True, include_usage=True) == expected
+    without = {key: expected[key] for key in expected if key != "stream_options"}
+    assert body(stream=True, include_usage=False) == without
+
+
+OPENAI_IMAGES = {"image/jpeg", "image/png", "image/gif", "image/webp"}
+BMP = "image/bmp"
+FACTS = {  # the types of images and sounds, films, addresses of documents, media of tools
+    OpenAiProvider(): (OPENAI_IMAGES, {"wav", "mp3"}, False, False, False),
+    AzureProvider(): (OPENAI_IMAGES, {"wav", "mp3"}, False, False, False),
+    GenericProvider(): (OPENAI_IMAGES | {BMP}, {"wav", "mp3"}, False, False, False),
+    OpenRouterProvider(): (
+        OPENAI_IMAGES, {"wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a"}, True, True, True),
+}  # fmt: skip
+SOUNDS = ("wav", "mp3", "aiff", "aac", "ogg", "flac", "m4a", "opus")
+
+
+@pytest.mark.parametrize("provider", FACTS, ids=repr)
+def test_the_media_that_a_server_of_the_chat_wire_takes(provider):
+    def takes(*messages):
+        params = CompletionParameters()
+        try:
+            provider.build_request("m", messages, params, stream=False, include_usage=False)
+        except InvalidParameterError:
+            return False
+        return True
+
+    def takes_part(part):
+        return takes(Message.user((part,)))
+
+    images, sounds, has_films, has_documents, has_tool_media = FACTS[provider]
+    for kind in OPENAI_IMAGES | {BMP}:
+        part = ImagePart.from_bytes(b"x", media_type=kind)
+        assert takes_part(part) is (kind in images), kind
+    for sound in SOUNDS:
+        part = AudioPart.from_bytes(b"x", media_type=f"audio/{sound}")
+        assert takes_part(part) is (sound in sounds), sound
+    assert takes_part(VideoPart.from_url("https://a.example/f.mp4")) is has_films
+    assert takes_part(DocumentPart.from_url("https://a.example/f.pdf")) is has_documents
+    call = ToolCall(id="c", name="f", arguments="{}")
+    result = Message.tool_result("c", (ImagePart.from_url("https://a.example/i.png"),))
+    asked = (Message.user("u"), Message.assistant("", tool_calls=(call,)), result)
+    assert takes(*asked) is has_tool_media
+
+
+def test_a_host_has_the_abilities_that_it_is_given():
+    def explain(model, params):
+        return f"{model} takes none of it"
+
+    plain = CompletionParameters()
+    host = AnthropicHost(explain_refusal=explain)
+    assert host.capabilities == AnthropicHost().capabilities.replace(explain_refusal=explain)
+    assert host.capabilities.explain_refusal("m", plain) == "m takes none of it"
+    assert AnthropicHost().capabilities == AnthropicProvider().capabilities.replace(is_generic=True)
+    abilities = GenericProvider.capabilities.replace(explain_refusal=explain)
+    host = GenericProvider(capabilities=abilities)
+    assert host.capabilities == abilities
+    assert GenericProvider().capabilities == GenericProvider.capabilities
+    silent = GenericProvider(capabilities=abilities, marks_prefill=False).capabilities
+    body = {"messages": [{"role": "assistant", "content": "So"}]}
+    assert silent.mark_prefill("m", body) == body != abilities.mark_prefill("m", body)
+    assert silent.explain_refusal("m", plain) == "m takes none of it"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "is_trimmed"),
+    [
+        (GenericProvider(), "claude-haiku-4-5", True), (GenericProvider(), "m", False),
+        (GenericProvider(), "claude-next", False),
+        (OpenRouterProvider(), "anthropic/claude-haiku-4.5", True),
+        (OpenRouterProvider(), "a/m", False), (OpenAiProvider(), "claude-haiku-4-5", False),
+    ],
+)  # fmt: skip
+def test_a_beginning_of_claude_ends_without_white_space(provider, model, is_trimmed):
+    def sent(*messages):
+        params = CompletionParameters()
+        body = provider.build_request(model, messages, params, stream=False, include_usage=False)
+        return body["messages"][-1]["content"]
+
+    beginning = Message.assistant("So \n")
+    assert sent(Message.user("u"), beginning) == ("So" if is_trimmed else "So \n")
+    assert sent(Message.user("u"), beginning, Message.user("v \n")) == "v \n"
 
 
 def test_what_no_template_is_is_refused_and_names_its_type():

@@ -150,6 +150,9 @@ def test_all_keys_that_cost_more_are_named_in_their_order():
     unpriced = CHAT.billing.unpriced_keys
     assert unpriced(body) == ["plugins", "speed", "models", "model", "tools"]
     assert unpriced({"model": "a/m:online:free", "tools": None}) == []
+    for key in ("audio", "inference_geo", "mcp_servers", "modalities", "models", "plugins",
+                "prediction", "service_tier", "speed", "web_search_options"):  # fmt: skip
+        assert unpriced({key: "x"}) == [key]
     assert unpriced({}) == []
 
 

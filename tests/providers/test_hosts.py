@@ -753,5 +753,7 @@ def test_a_row_is_plain_data():
     for row in PRESETS.values():
         assert type(row) is Preset
         assert row == msgspec.structs.replace(row)
+        with pytest.raises(AttributeError, match="immutable"):
+            row.base_url = "https://x.example"
         for variable in row.credential.variables if type(row.credential) is EnvironmentKey else ():
             assert variable.isupper()

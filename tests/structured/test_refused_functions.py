@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import annotated_types as at
 import msgspec
 import pydantic
+import pydantic_core
 import pytest
 from annotation_table import LeftA, LeftB
 
@@ -224,6 +225,24 @@ def test_pydantic_knows_no_meta_of_msgspec(kind, problem):
     with pytest.raises(InvalidParameterError) as caught:
         NodeCompletionParameters().expecting(kind)
     assert str(caught.value).endswith(f": {problem}")
+
+
+class Even:
+    """A number that pydantic reads, though the class is none of its models."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler):
+        return pydantic_core.core_schema.no_info_after_validator_function(cls, handler(int))
+
+
+def test_a_class_with_a_hook_for_pydantic_is_read_by_it():
+    result = NodeCompletionParameters().expecting(list[Even]).result_type
+    assert result.schema["properties"]["answer"] == {"type": "array", "items": {"type": "integer"}}
+    (even,) = result.parse("[4]")
+    assert (type(even), even.number) == (Even, 4)
 
 
 def double(value: int) -> int:

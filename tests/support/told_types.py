@@ -207,7 +207,7 @@ class Joined(LeftOfInt, RightOfText):
 def _within() -> Any:
     @dataclass
     class Chain:
-        size: int
+        size: Annotated[int, N(ge=1)]
         next: Chain | None = None
 
     return Chain
@@ -351,6 +351,11 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "date": (dt.date, ('"2026-01-01T00:00"', '"2026-01-01T00:01"', "null")),
     "float": (float, ("1", "1.5", '"1.5"', "true", "null")),
     "float | str": (float | str, ("1", "1.5", '"1.5"')),
+    "beside a Decimal": (
+        tuple[decimal.Decimal, list[float], int, Literal[1.5], Any],
+        ("[0.10, [2.5], 3, 1.5, [4.5]]", "[0.10, 1.5, 3, 1.5, null]", "[0.10, [], 1.5, 1.5, null]",
+         "[0.10, [], 3, 2.5, null]", "[0.10, [true], 3, 1.5, null]")),
+    "numbers of any length": (list[int], ("[123456789012345678901234567890]", "[1e3]", "[1.0]")),
     # Words beside types.
     "a text": (Annotated[int, "how many"], ("1",)),
     "an empty text": (Annotated[int, ""], ("1",)),
@@ -403,7 +408,7 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "AttributesOf[int]": (AttributesOf[int], ('{"item": 1}', '{"item": "x", "none": "y"}')),
     "Sides": (Sides, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
     "Joined": (Joined, ('{"left": 1, "right": "a"}', '{"left": "x", "right": 1}')),
-    "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 1, "next": {}}')),
+    "Chain": (_within(), ('{"size": 1, "next": {"size": 2}}', '{"size": 0, "next": {}}')),
     "Lost": (_lost(), ()),
     "Documented": (Documented, ("1", "2")),
     "Shut": (Shut, ('{"day": "20260101"}', '{"day": 1}')),
@@ -450,6 +455,31 @@ TYPES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "bounds of a union": (Annotated[int | list[int] | str, at.Le(5), at.MaxLen(1)],
                           ("5", "6", "[1]", "[1, 2]", '"a"', '"ab"')),
     "Annotated[Place | None]": (Annotated[Place | None, "where"], ('{"lat": 1}', "null", "1")),
+    "date | str": (dt.date | str, ('"20260210"', '"2026-02-10T00:00:00Z"', '"soon"', "7")),
+    "datetime | str": (dt.datetime | str, ('"2026-02-10"', '"2026-02-10 09:00Z"', '"soon"')),
+    "time | date | datetime": (
+        dt.time | dt.date | dt.datetime,
+        ('"09:00"', '"2026-02-10"', '"2026-02-10T00:00"', '"2026-02-10T09:00"', '"x"')),
+    "Decimal | str": (decimal.Decimal | str, ("1.5", '"1.5"', "1", '"x"')),
+    "Decimal | int | None": (decimal.Decimal | int | None, ("1.5", "null", "[]")),
+    "bool | int": (bool | int, ("true", "1", '"1"', '"true"', "1.5")),
+    "Level | str": (Level | str, ('"low"', '"mid"', "1")),
+    "Grade | int": (Grade | int, ("1", "3", '"2"', "true")),
+    "Literal['a'] | Level | None": (Literal["a"] | Level | None, ('"a"', '"low"', "null", '"b"')),
+    "Shade | int": (Shade | int, ('"black"', '"light"', "1", '"1"', '"x"')),
+    "list[Plan | Place] | Plan": (
+        list[Plan | Place] | Plan,
+        ('[{"lat": 1}]', '{"kind": "plan", "steps": []}', '[{"kind": "plan"}]', '{"kind": "x"}')),
+    "list[dict[str, Place]] | list[dict[str, Plan]]": (
+        list[dict[str, Place]] | list[dict[str, Plan]],
+        ('[{"a": {"kind": "plan", "steps": []}}]', '[{"a": {"lat": 1}}]', '[{"a": {"x": 1}}]')),
+    "Plain | Line": (Plain | Line, ('[1, "a"]', "[[1, 2], 3]", "[1]", "[]")),
+    "Partial | Shut | Derived": (
+        Partial | Shut | Derived, ('{"a": 1}', '{"day": "20260101"}', '{"item": 1, "more": "x"}',
+                                   '{"item": 1, "a": 1, "b": 2}', "{}", '{"answer": {"a": 1}}')),
+    "Described places": (
+        Annotated[Place, "one"] | Annotated[Plan, "other"],
+        ('{"lat": 1}', '{"kind": "plan", "steps": []}', '{"kind": "plan"}', '{"lat": 91}')),
     # What is refused.
     "two patterns": (Annotated[str, N(pattern="a"), N(pattern="b")], ()),
     "one pattern twice": (Annotated[str, N(pattern="a"), N(pattern="a")], ('"a"', '"b"')),

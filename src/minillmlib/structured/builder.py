@@ -51,7 +51,10 @@ _TABLES = (dict, abc.Mapping, abc.MutableMapping)
 _COMPARED = (dt.datetime, dt.date, dt.time, dt.timedelta, decimal.Decimal)
 _MOMENTS: dict[object, str] = {dt.datetime: "date-time", dt.date: "date", dt.time: "time"}
 _LENGTHS = {"min_length": "min", "max_length": "max"}
-_WITHOUT_OFFSET = "ISO 8601 without an offset from UTC, such as 2026-02-10T09:00:00"
+_WITHOUT_OFFSET = {
+    dt.datetime: "ISO 8601 without an offset from UTC, such as 2026-02-10T09:00:00",
+    dt.time: "ISO 8601 without an offset from UTC, such as 09:00:00",
+}
 _UNIONS = (typing.Union, types.UnionType)
 _PYDANTIC_HOOKS = (
     "__get_pydantic_core_schema__", "__pydantic_core_schema__", "__pydantic_config__",
@@ -153,7 +156,7 @@ class ReaderBuilder:
         if bounds.get("tz") is False:
             del schema["format"]  # RFC 3339 demands an offset
             without = "without an offset from UTC"
-            schema["description"] = schema["description"].replace(without, _WITHOUT_OFFSET)
+            schema["description"] = schema["description"].replace(without, _WITHOUT_OFFSET[kind])
         return Bounded(reader, bounds, schema)
 
     def _plain(self, kind: JsonValue) -> Reader:  # noqa: PLR0911 - a table of kinds
