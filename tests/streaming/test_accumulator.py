@@ -498,6 +498,7 @@ def test_the_input_of_a_block_is_no_call_and_that_of_a_call_no_block():
         (["content", "reasoning_content", "reasoning"], "reasoning_content"),
         (["other"], "other"),
         (["other", "another"], "another"),
+        (["other", ""], "other"),
     ],
 )
 def test_of_several_names_of_the_reasoning_the_one_that_is_sent_back_is_kept(keys, kept):

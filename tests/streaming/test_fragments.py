@@ -82,6 +82,10 @@ FRAGMENTS = {
                                              [("c", "f", '"a"ab')]),
     "what looks repeated and is not": ([piece(0, "c", "f", "1"), piece(0, arguments="11")],
                                        [("c", "f", "111")]),
+    "a cut text whose last piece is JSON": ([piece(0, "c", "f", '{"a": '), piece(0, arguments="1")],
+                                            [("c", "f", '{"a": 1')]),
+    "a cut text that was repeated once": ([piece(0, "c", "f", "[1, "), piece(0, arguments="[1, "),
+                                           piece(0, arguments="2")], [("c", "f", "[1, [1, 2")]),
     "not every piece repeats": ([piece(0, "c", "f", '"a'), piece(0, arguments="b"),
                                  piece(0, arguments='b"')], [("c", "f", '"abb"')]),
 }  # fmt: skip

@@ -71,6 +71,20 @@ def test_a_line_may_have_sixteen_mebibytes_unless_the_caller_says_otherwise():
         decoder.feed(b"x")
 
 
+def test_each_line_that_comes_in_pieces_may_be_as_long_as_the_limit():
+    decoder = SseDecoder(100)
+    for _ in range(3):
+        assert decoder.feed(b": ") == []
+        assert decoder.feed(b"x" * 98) == []
+        assert decoder.feed(b"\n") == []
+    for _ in range(3):
+        assert decoder.feed(b"data: ") == []
+        assert decoder.feed(b"x" * 30) == []
+        assert decoder.feed(b"\n\n") == [SseEvent("x" * 30)]
+    with pytest.raises(LimitExceededError):
+        decoder.feed(b"data: " + b"x" * 95)
+
+
 @pytest.mark.parametrize("length", [LARGE - 1, LARGE, LARGE + 1, 1024 * 1024 + 1])
 @pytest.mark.parametrize(
     ("start", "event"),

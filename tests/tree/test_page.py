@@ -12,12 +12,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from page_trees import answer, bushy_tree, deep_tree, hostile_strings, picture, travel_tree, tree_of
 
 import minillmlib
 from minillmlib import (
     AudioPart,
     ChatNode,
+    CompletionResponse,
     DocumentPart,
     ImagePart,
     Message,
@@ -195,6 +197,19 @@ def test_a_failed_tool_and_failed_attempts_are_told():
     assert failed["failed"] is True
     assert "attempts" not in hello
     assert all_said["attempts"] == 3
+
+
+def test_what_an_answer_cost_is_told_with_its_share_of_a_request():
+    once = answer(ChatNode.root("s").add_user("u"), "a", cost=0.5)
+    (attempt,) = once.response.attempts
+    third = replace(once.response, attempts=(replace(attempt, share_of=3),))
+    for response, words in (
+        (third, "$0.5 (1/3 of a request)"),
+        (once.response, "$0.5"),
+        (CompletionResponse(content="a"), "at least $0 (1 unknown)"),
+    ):
+        row = rows_of(ChatNode.root("s").add_response(response).root_node)[1]
+        assert row["cost"] == words
 
 
 def media_rows(*parts: object) -> list[dict]:

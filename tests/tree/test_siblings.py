@@ -38,6 +38,7 @@ from minillmlib import (
     run,
 )
 from minillmlib.testing import ScriptedReply, ScriptedTransport
+from minillmlib.tree.siblings import SiblingStreams
 
 PRICE = TokenPrice(3, 15).with_cache_rates(0.3, 3.75, 6)
 TINY = NodeCompletionParameters(retry=0)
@@ -412,8 +413,10 @@ def test_streams_that_are_dropped_end_with_a_warning():
     async def drop():
         streams = question().complete_many_streaming(2, custom(*[stream("a|" * 200 + "b")] * 2))
         await anext(streams)
-        with pytest.warns(ResourceWarning, match="dropped before their end"):
+        told = "streams were dropped before their end; use `async with` to leave early"
+        with pytest.warns(ResourceWarning, match=f"^{told}$") as warned:
             del streams
+        assert (warned[0].filename, type(warned[0].source)) == (__file__, SiblingStreams)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) == 1

@@ -47,7 +47,7 @@ from minillmlib import (
     TurnLimitError,
     run,
 )
-from minillmlib.tree.tool_loop import open_calls
+from minillmlib.tree.tool_loop import ToolRun, open_calls
 
 HUMAN = ToolDefinition(name="ask_human")
 
@@ -655,7 +655,7 @@ def test_a_loop_that_is_dropped_warns_with_what_to_do():
         with pytest.warns(ResourceWarning, match=f"^{pattern}$") as warned:  # noqa: PT031
             del events
             await asyncio.sleep(0)
-        assert warned[0].filename == __file__
+        assert (warned[0].filename, type(warned[0].source)) == (__file__, ToolRun)
 
     run(main())
 
