@@ -303,6 +303,26 @@ def test_an_exit_anywhere_in_a_run_is_raised_by_it_and_the_next_run_works(exit_,
     gc.collect()
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("exit_", [in_a_task, in_a_callback_of_the_loop])
+def test_an_exit_is_raised_in_the_thread_whose_run_it_comes_from(exit_):
+    has_begun = threading.Event()
+
+    async def wait(answer: str) -> str:
+        has_begun.set()
+        return await asyncio.sleep(0.05, answer)
+
+    with ThreadPoolExecutor(3) as pool:
+        before = pool.submit(lambda: run(wait("before")))
+        has_begun.wait()
+        leaving = pool.submit(lambda: run(exit_(MyExit)))
+        after = pool.submit(lambda: run(wait("after")))
+        assert run(wait("main")) == "main"
+        with pytest.raises(MyExit):
+            leaving.result(5)
+        assert (before.result(5), after.result(5)) == ("before", "after")
+
+
 def test_an_exit_is_raised_though_the_coroutine_refuses_to_end(monkeypatch):
     monkeypatch.setattr("minillmlib.blocking.END_SECS", 0.05)
     with pytest.raises(SystemExit):
