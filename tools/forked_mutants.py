@@ -66,6 +66,11 @@ def in_turn(tests: Sequence[str], room: str, known: Calls) -> list[str]:
     return list(filter(None, chain.from_iterable(zip_longest(*order))))
 
 
+class Job(NamedTuple):
+    number: int  # of the mutant
+    killer: str = ""  # the test that it failed, to be run without it
+
+
 class Forks:
     """Runs no test in this process, and the tests that a break may meet in a fork for each."""
 
@@ -85,80 +90,85 @@ class Forks:
             self.failed = self.failed or report.nodeid
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        functions = functions_of(self.top)
-        todo = [
-            (number, mutant)
+        self.collected = {item.nodeid: item for item in session.items}
+        self.functions = functions_of(self.top)
+        factory = vars(session.config)["_tmp_path_factory"]
+        jobs = [
+            Job(number)
             for number, mutant in enumerate(self.mutants)
-            if mutant.place in functions and mutant.place in self.calling
+            if mutant.place in self.functions and mutant.place in self.calling
         ]
-        running: dict[int, tuple[int, int, float]] = {}
+        running: dict[int, tuple[Job, int, float]] = {}
         with (self.folder / "verdicts").open("w", encoding="utf-8") as verdicts:
-            while todo or running:
-                while todo and len(running) < self.workers:
-                    number, mutant = todo.pop()
-                    pipe, pid = self.fork(number, mutant, functions[mutant.place], session)
-                    running[pipe] = (number, pid, time.monotonic() + MAX_SECS)
+            while jobs or running:
+                while jobs and len(running) < self.workers:
+                    job = jobs.pop()
+                    factory._basetemp = self.folder / str(job.number)  # noqa: SLF001
+                    pipe, pid = self.fork(job)
+                    running[pipe] = (job, pid, time.monotonic() + MAX_SECS)
                 ended = select.select(list(running), [], [], 1)[0]
-                for pipe, (number, pid, latest) in list(running.items()):
-                    if pipe in ended or time.monotonic() > latest:
-                        said = os.read(pipe, MAX_BYTES).decode() if pipe in ended else "late"
-                        self.end(number, pipe, pid)
-                        del running[pipe]
-                        print(json.dumps([number, said]), file=verdicts, flush=True)
+                for pipe, (job, pid, latest) in list(running.items()):
+                    if pipe not in ended and time.monotonic() < latest:
+                        continue
+                    del running[pipe]
+                    killer = os.read(pipe, MAX_BYTES).decode() if pipe in ended else ""
+                    self.end(job, pipe, pid)
+                    if killer and not job.killer:
+                        jobs.append(Job(job.number, killer))
+                    else:  # a test that fails without the break, too, says nothing about it
+                        print(json.dumps([job.number, "" if killer else job.killer]), file=verdicts)
         return True
 
-    def end(self, number: int, pipe: int, pid: int) -> None:
+    def end(self, job: Job, pipe: int, pid: int) -> None:
         os.close(pipe)
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        shutil.rmtree(self.folder / str(number), ignore_errors=True)
+        shutil.rmtree(self.folder / str(job.number), ignore_errors=True)
 
-    def fork(
-        self, number: int, mutant: Mutant, functions: list[FunctionType], session: pytest.Session
-    ) -> tuple[int, int]:
-        """Start a fork that writes which test fails, "alive", or why it could not be tried."""
+    def fork(self, job: Job) -> tuple[int, int]:
+        """Start a fork that writes the first test that fails in it, or nothing."""
         reading, writing = os.pipe()
         pid = os.fork()
         if pid:
             os.close(writing)
             return reading, pid
-        said = "error: "
         try:
             os.setsid()
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
             os.dup2(1, 2)
-            said = self.meet(number, mutant, functions, session)
-        except BaseException as error:  # noqa: BLE001
-            said += repr(error)
+            (self.folder / str(job.number)).mkdir()
+            if not job.killer:
+                self.break_function(self.mutants[job.number])
+            self.run_tests([job.killer] if job.killer else self.tests_for(job.number))
         finally:
-            os.write(writing, said.encode()[:MAX_BYTES])
+            os.write(writing, self.failed.encode()[:MAX_BYTES])
             os._exit(0)
 
-    def meet(
-        self, number: int, mutant: Mutant, functions: list[FunctionType], session: pytest.Session
-    ) -> str:
-        factory = vars(session.config)["_tmp_path_factory"]
-        factory._basetemp = self.folder / str(number)  # noqa: SLF001
-        (self.folder / str(number)).mkdir()
+    def break_function(self, mutant: Mutant) -> None:
         file, first = mutant.place
-        module = compile(mutant.source, f"{self.top}{file}", "exec")
+        functions = self.functions[mutant.place]
         name = functions[0].__qualname__
-        (code,) = [
-            code for code in codes_of(module)
+        (code,) = (
+            code
+            for code in codes_of(compile(mutant.source, f"{self.top}{file}", "exec"))
             if (code.co_firstlineno, code.co_qualname) == (first, name)
-        ]  # fmt: skip
+        )
         for function in functions:
             function.__code__ = code
-        room = Path(file).parts[2].removesuffix(".py")
-        collected = {item.nodeid: item for item in session.items}
-        names = [test for test in self.calling[mutant.place] if test in collected]
-        items = [collected[test] for test in in_turn(names, room, self.known)]
+
+    def tests_for(self, number: int) -> list[str]:
+        """Return the tests that call the function of a mutant, in their order."""
+        place = self.mutants[number].place
+        names = [test for test in self.calling[place] if test in self.collected]
+        return in_turn(names, Path(place[0]).parts[2].removesuffix(".py"), self.known)
+
+    def run_tests(self, names: Sequence[str]) -> None:
+        items = [self.collected[name] for name in names]
         for item, following in pairwise([*items, None]):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:
-                return f"killed: {self.failed}"
-        return "alive"
+                break
 
 
 def pytest_configure(config: pytest.Config) -> None:

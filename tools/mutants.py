@@ -174,8 +174,7 @@ def killers_in_forks(
     (folder / "setup").write_bytes(pickle.dumps(setup))
     as_forks = ("-p", "forked_mutants", "-p", "no:xdist", "--capture=sys", "-m", "not long")
     run_tests(plain, *as_forks, **{forked_mutants.FOLDER: str(folder)})
-    verdicts = map(json.loads, (folder / "verdicts").read_text().splitlines())
-    return {number: said.partition("killed: ")[2] for number, said in verdicts}
+    return dict(map(json.loads, (folder / "verdicts").read_text().splitlines()))
 
 
 def verdict(
