@@ -52,7 +52,7 @@ METHODS = {
         "read_nowait": ["n"],
         "readany": [],
     },
-    aiohttp.ClientSession: {"detach": []},
+    aiohttp.ClientSession: {"detach": [], "_prepare_headers": ["headers"]},
 }
 PROPERTIES = {
     ResponseHandler: ["should_close", "writing_paused"],
@@ -126,6 +126,11 @@ def test_every_other_private_name_in_the_engine_is_its_own():
     looked_for = {
         node.args[1].value for node in ast.walk(TREE)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr"
+    }  # fmt: skip
+    looked_for |= {
+        node.slice.value for node in ast.walk(TREE)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, str)
     }  # fmt: skip
     private = {name for name in used | looked_for if name.startswith("_") and name[1] != "_"}
     assert private - theirs - own == set()

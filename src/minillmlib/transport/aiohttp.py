@@ -493,7 +493,7 @@ _MAX_HEADERS: dict[str, Any] = (  # older versions of aiohttp count none
 
 
 def _new_session(connector: _Connector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECS),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -501,6 +501,10 @@ def _new_session(connector: _Connector) -> aiohttp.ClientSession:
         request_class=_Request,
         **_MAX_HEADERS,
     )
+    # aiohttp would go through the headers one by one, to merge them with those of the session.
+    headers_type = type(session.headers)
+    vars(session)["_prepare_headers"] = lambda headers: headers_type(headers or ())
+    return session
 
 
 def _merge_headers(headers: Mapping[str, str]) -> dict[str, str]:
