@@ -50,6 +50,11 @@ def test_what_is_piped_in_comes_out_as_json():
     assert (done.stdout, done.stderr, done.returncode) == ('{"city": "Oslo"}\n', "", 0)
 
 
+def test_a_single_value_with_more_repairs_than_are_listed_is_whole():
+    done = run("[" + "1,," * 1500 + "1]")
+    assert (done.stdout.count("1"), done.returncode) == (1501, 0)
+
+
 def test_valid_json_is_written_as_it_is(tmp_path):
     file = tmp_path / "valid.json"
     file.write_text('{\n  "n": 1.50\n}\n')

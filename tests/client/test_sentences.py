@@ -21,6 +21,7 @@ from minillmlib import (
     CostCallbackError,
     GeneratorInfo,
     IncompleteStreamError,
+    InvalidParameterError,
     Limits,
     Message,
     MiniLLMError,
@@ -63,14 +64,15 @@ def stream_of(*replies, params=None, **changes):
 
 
 class Broken(OpenAiProvider):
-    """A provider that makes a mistake in one of its methods."""
+    """A provider that raises in some of its methods, by mistake or on purpose."""
 
-    def __init__(self, *names):
+    def __init__(self, *names, error=None):
+        self.error = error or ZeroDivisionError("oh")
         for name in names:
             setattr(self, name, self.fail)
 
     def fail(self, *_, **__):
-        raise ZeroDivisionError("oh")
+        raise self.error
 
 
 def broken(name: str):
@@ -195,6 +197,8 @@ SENTENCES: list[tuple[Callable, str]] = [
      "(ZeroDivisionError: oh)"),
     *((stream_of(streamed("a"), provider=Broken(name)), "the provider could not prepare to read a "
        "stream (ZeroDivisionError: oh)") for name in ("chunk_reader", "emits_stream_usage")),
+    (stream_of(streamed("a"), provider=Broken("chunk_reader", error=InvalidParameterError("no"))),
+     "no"),
     (chat(ScriptedReply(status=199)), "the server answered with status 199 and no answer"),
     (chat(ScriptedReply(pieces=(b" \n",))), "the server answered with status 200 and no text"),
     (chat(ScriptedReply(pieces=(), status=204)), "the server answered with status 204 and no text"),

@@ -322,3 +322,12 @@ async def test_a_stream_of_azure_without_an_end_is_no_success(cut):
     with pytest.raises(MiniLLMError):
         await root.chat_streaming("u", azure_with(ScriptedReply.events(*events))).collect()
     assert root.children() == []
+
+
+def test_what_a_resource_made_is_known_by_its_address():
+    origins = set()
+    for endpoint in (ENDPOINT, ENDPOINT.replace("tides", "ebbs")):
+        transport = ScriptedTransport([ScriptedReply.json(ANSWER)])
+        generator = GeneratorInfo.azure("d", endpoint).with_api_key(KEY).with_transport(transport)
+        origins.add(minillmlib.run(ROOT.chat("u", generator)).response.origin)
+    assert origins == {f"AzureProvider:d@{name}.openai.azure.com" for name in ("tides", "ebbs")}
