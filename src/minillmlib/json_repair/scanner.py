@@ -376,14 +376,16 @@ class ValueReader:
                 self._skip(Kind.WRONG_BRACKET, _OPEN_PARENTHESIS)
             else:
                 self.open(char)
+        elif not (char == "`" and self._is_end_of_block(char)) and (
+            opener := opener_at(buffer, buffer.pos)
+        ):
+            self._strings.start(opener)
+            self.stack.place = STRING
         elif char == "" or char in ",}])" or self._is_end_of_block(char):
             if self.stack.is_in_object:
                 self._record(Kind.MISSING_VALUE)
                 self.stack.add_value(None)
             self.stack.place = AFTER
-        elif opener := opener_at(buffer, buffer.pos):
-            self._strings.start(opener)
-            self.stack.place = STRING
         elif char in ":=;\ufeff\u200b\u180e":
             self._skip(Kind.JUNK, _JUNK_FOR_VALUE)
         else:
