@@ -51,7 +51,7 @@ def test_what_is_piped_in_comes_out_as_json():
 
 
 def test_a_single_value_with_more_repairs_than_are_listed_is_whole():
-    done = run("[" + "1,," * 1500 + "1]")
+    done = run("Sure! [" + "1,," * 1500 + "1]")
     assert (done.stdout.count("1"), done.returncode) == (1501, 0)
 
 
