@@ -58,6 +58,11 @@ class Play:
         self.lines: list[str] = []
         self.now = 0.0
 
+    def tear_journal(self) -> None:
+        """Cut off the end of the last line."""
+        path = self.folder / "j"
+        path.write_bytes(path.read_bytes()[:-9])
+
     def run(
         self, vendor: Vendor, items: Any, *, secs: float | None = None, **settings: Any
     ) -> None:
@@ -180,16 +185,14 @@ def left_and_resumed(play: Play, kind: type[Vendor]) -> None:
 def torn(play: Play, kind: type[Vendor]) -> None:
     vendor = kind(polls=3)
     play.run(vendor, ["a", "b"], secs=5)
-    path = play.folder / "j"
-    path.write_bytes(path.read_bytes()[:-9])
+    play.tear_journal()
     play.run(vendor, ["a", "b"])
 
 
 def torn_long_ago(play: Play, kind: type[Vendor]) -> None:
     vendor = kind(polls=3)
     play.run(vendor, ["a"], secs=5)
-    path = play.folder / "j"
-    path.write_bytes(path.read_bytes()[:-9])
+    play.tear_journal()
     play.now = 4000.0
     play.run(vendor, ["a"])
 
@@ -198,8 +201,7 @@ def torn_and_the_clock_set_back(play: Play, kind: type[Vendor]) -> None:
     vendor = kind(polls=1)
     play.now = 4000.0
     play.run(vendor, ["a"], secs=5)
-    path = play.folder / "j"
-    path.write_bytes(path.read_bytes()[:-9])
+    play.tear_journal()
     play.now = 3000.0
     play.run(vendor, ["a"])
 

@@ -382,14 +382,18 @@ def test_streams_belong_to_one_task_at_a_time():
     run(read_twice())
 
 
+async def cancel_reader(streams):
+    reader = asyncio.create_task(streams.collect())
+    await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+
 def test_streams_whose_reader_was_cancelled_do_not_end_as_if_they_were_whole():
     async def cancel():
         streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
-        reader = asyncio.create_task(streams.collect())
-        await asyncio.sleep(0)
-        reader.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reader
+        await cancel_reader(streams)
         assert len(asyncio.all_tasks()) == 1
         with pytest.raises(IncompleteStreamError, match="cannot be read on"):
             await anext(streams)
@@ -630,11 +634,7 @@ async def test_streams_that_were_closed_unread_send_nothing():
 
 async def test_what_ended_the_reader_is_told_to_the_next_one():
     streams = question().complete_many_streaming(2, custom(stream("a|b"), stream("c|d")))
-    reader = asyncio.create_task(streams.collect())
-    await asyncio.sleep(0)
-    reader.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reader
+    await cancel_reader(streams)
     with pytest.raises(IncompleteStreamError) as caught:
         await anext(streams)
     assert str(caught.value) == (

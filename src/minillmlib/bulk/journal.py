@@ -226,8 +226,9 @@ class Ledger:
             self._open.pop(record.key, None)
         cost = CostTotal.of([CostInfo.of(attempts_of(record))])
         self.spent += cost
-        known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
-        if row is not None:
+        if row is None:
+            known = cost.cost if cost.is_exact else max(cost.cost, ceiling)
+        else:
             known = row.committed_cost(attempts_of(record))
         self._known = EXACT.add(self._known, known)
 
