@@ -306,6 +306,21 @@ async def test_a_loop_that_is_closed_by_hand_ends_in_silence(certified, name, tl
     assert (out.split(), err) == (["ok"] * 3, "")
 
 
+async def test_no_read_asks_for_so_much_memory_that_it_is_mapped_for_it_alone():
+    program = """
+        import socket
+        sizes, receive = [], socket.socket.recv
+        def recorded(self, size):
+            sizes.append(size)
+            return receive(self, size)
+        socket.socket.recv = recorded
+        print(asyncio.run(ask()), max(sizes))
+    """
+    async with Server(answer) as server:
+        out, _ = await run_program(program, server.url)
+    assert out == "ok 65536\n"  # glibc maps 128 KiB and more
+
+
 async def test_a_loop_that_is_never_closed_ends_in_silence():
     async with Server(answer) as server:
         program = "print(run_by_hand(ask(), close=False))"

@@ -62,6 +62,11 @@ MAX_HEADERS = 512
 
 CLOSE_SECS = 1.0  # at most, to close the connections of a loop that ends
 
+# The most that a read asks for. asyncio's own 256 KiB, of which an answer fills a few, are so many
+# that glibc maps them from the system for each read, and unmaps them: up to a seventh of a call.
+# With TLS, asyncio reads into one buffer.
+READ_BYTES = 64 * 1024
+
 
 class _RequestContext(msgspec.Struct):
     """The state of the request in progress, for the subclasses of aiohttp's parts."""
@@ -253,6 +258,8 @@ class _Protocol(ResponseHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        if hasattr(transport, "max_size"):  # as those of asyncio have that read from a socket
+            transport.max_size = READ_BYTES
         self.has_input = _input_test(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
