@@ -6,10 +6,6 @@ from importlib import import_module as _import_module
 from minillmlib.auth.credentials import CredentialSource
 from minillmlib.auth.secret import Auth, AuthKind, Secret
 from minillmlib.blocking import iterate, run
-from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
-from minillmlib.bulk.progress import ProgressLine
-from minillmlib.bulk.run import BulkRun, map_complete
-from minillmlib.bulk.width import Width
 from minillmlib.client.context import CompletionContext, CompletionMeta
 from minillmlib.client.estimate import estimate_cost
 from minillmlib.client.http_request import RequestPreview
@@ -87,6 +83,10 @@ from minillmlib.types.usage import Usage, UsageUpdate
 from minillmlib.version import __version__
 
 if typing.TYPE_CHECKING:
+    from minillmlib.bulk.outcome import BulkOutcome, BulkProgress
+    from minillmlib.bulk.progress import ProgressLine
+    from minillmlib.bulk.run import BulkRun, map_complete
+    from minillmlib.bulk.width import Width
     from minillmlib.client.request_log import log_requests
     from minillmlib.json_repair import (
         JsonChange,
@@ -277,13 +277,17 @@ __all__ = [
     "run",
 ]
 
-# A sixth of our import, and few programs need them: imported on first use, from these modules.
+# A quarter of our import, and few programs need all: imported on first use, from these modules.
 _DEFERRED = {
     "AnswerCache": "minillmlib.recording.answer_cache",
     **dict.fromkeys(("Bank", "BankLike", "Lease"), "minillmlib.workers.bank"),
     **dict.fromkeys(("Bulk", "BulkReport"), "minillmlib.workers.job"),
+    **dict.fromkeys(("BulkOutcome", "BulkProgress"), "minillmlib.bulk.outcome"),
+    **dict.fromkeys(("BulkRun", "map_complete"), "minillmlib.bulk.run"),
     "BulkRuntime": "minillmlib.workers.runtime",
+    "ProgressLine": "minillmlib.bulk.progress",
     "Recording": "minillmlib.recording.recording",
+    "Width": "minillmlib.bulk.width",
     "log_requests": "minillmlib.client.request_log",
     **dict.fromkeys(
         ("JsonChange", "JsonChangeKind", "RepairResult", "loads", "repair", "repair_json"),

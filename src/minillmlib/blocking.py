@@ -8,18 +8,14 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
-from minillmlib.bulk.run import BulkRun
 from minillmlib.client.completion import threads_of_tasks
-from minillmlib.client.stream import StreamingCompletion
 from minillmlib.deferred_imports import asyncio_module, logger
 from minillmlib.errors import InvalidParameterError, ReadError
-from minillmlib.streaming.partial_json import PartialJsonStream
-from minillmlib.tree.siblings import SiblingStreams
-from minillmlib.tree.tool_loop import ToolRun
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,15 +24,15 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 END_SECS = 2.0
-STREAMS = (StreamingCompletion, PartialJsonStream, ToolRun, SiblingStreams, BulkRun)
 
 
+@runtime_checkable
 class Readable(Protocol[T_co]):
-    """A stream, or the values of its `partial_json()`."""
+    """A stream of the library, the values of its `partial_json()`, or an asynchronous generator."""
 
-    def __anext__(self) -> Coroutine[object, object, T_co]: ...
+    def __anext__(self) -> Awaitable[T_co]: ...
 
-    def aclose(self) -> Coroutine[object, object, None]: ...
+    def aclose(self) -> Awaitable[None]: ...
 
 
 def run(coroutine: Coroutine[object, object, T]) -> T:
@@ -63,8 +59,8 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
 def iterate(stream: Readable[T]) -> Generator[T, None, None]:
     """Yield the chunks of a stream in a plain `for` loop; leaving the loop closes the connection.
 
-    Also takes `stream.partial_json()`, `run_tools_streaming`, `complete_many_streaming` and
-    `map_complete`, and yields their values.
+    Also takes `stream.partial_json()`, `run_tools_streaming`, `complete_many_streaming`,
+    `map_complete` and any asynchronous generator, and yields their values.
 
     Examples:
         >>> stream = ChatNode.root().chat_streaming("Hello", GeneratorInfo.openai("gpt-4o-mini"))
@@ -72,7 +68,7 @@ def iterate(stream: Readable[T]) -> Generator[T, None, None]:
         ...     print(chunk.delta, end="")
         Paris.
     """
-    if not isinstance(stream, STREAMS):
+    if not isinstance(stream, Readable):
         raise InvalidParameterError(
             "iterate() takes a stream, as from node.chat_streaming(...), "
             f"not {type(stream).__name__}"
@@ -119,7 +115,7 @@ class _Chunks(Generator[T, None, None]):
             return  # a forked child: the stream is the parent's
         self._arrived.clear()
         try:
-            _run_in_background(stream.aclose)
+            _run_in_background(partial(_close, stream))
         except InvalidParameterError:
             pass  # the program and its loop have ended
         except SystemExit as error:
@@ -128,6 +124,10 @@ class _Chunks(Generator[T, None, None]):
 
     def __del__(self) -> None:
         self.close()
+
+
+async def _close(stream: Readable[object]) -> None:
+    await stream.aclose()
 
 
 def _run_in_background(make: Callable[[], Coroutine[object, object, T]]) -> T:

@@ -123,6 +123,25 @@ async def anext_of(stream):
     return await anext(stream)
 
 
+def test_iterate_takes_a_generator_over_streams_and_ends_it():
+    generator, has_ended = scripted(*[streamed("a", "b")] * 2), []
+
+    async def upper_case():
+        try:
+            async with ChatNode.root("s").chat_streaming("u", generator) as stream:
+                async for chunk in stream:
+                    if chunk.delta:
+                        yield chunk.delta.upper()
+        finally:
+            has_ended.append(True)
+
+    assert list(iterate(upper_case())) == ["A", "B"]
+    for text in iterate(upper_case()):
+        assert text == "A"
+        break
+    assert has_ended == [True, True]
+
+
 def test_an_error_thrown_into_iterate_ends_the_stream_and_is_raised():
     stream = ChatNode.root("s").chat_streaming("u", scripted(streamed("a", "b")))
     chunks = iterate(stream)
