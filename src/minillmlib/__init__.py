@@ -13,6 +13,7 @@ from minillmlib.client.observation import Observation, observe
 from minillmlib.client.stream import StreamingCompletion, TrackedStream
 from minillmlib.errors import *
 from minillmlib.generator import GeneratorInfo
+from minillmlib.locks import import_lock as _import_lock
 from minillmlib.protocols.cache_control import PromptCache
 from minillmlib.protocols.chat_completions.dialect import ChatDialect, MessageCapabilities
 from minillmlib.protocols.finish_reasons import parse_finish_reason
@@ -299,7 +300,8 @@ _DEFERRED = {
 def __getattr__(name: str) -> object:
     if name not in _DEFERRED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_import_module(_DEFERRED[name]), name)
+    with _import_lock:
+        value = getattr(_import_module(_DEFERRED[name]), name)
     value.__module__ = __name__
     globals()[name] = value
     return value

@@ -472,6 +472,15 @@ with without_retries():
     thread.join()
 """
 
+IN_THE_MIDDLE_OF_DEFERRED_IMPORTS = """
+def use_all(): [getattr(m, name) for name in m.__all__]
+call()
+thread = threading.Thread(target=use_all)
+thread.start()
+print(sum(fork(use_all) for _ in range(8)))
+thread.join()
+"""
+
 OF_A_STREAM_IN_PROGRESS = """
 import asyncio
 class Slow:
@@ -501,9 +510,10 @@ print(fork(use), "".join(chunk.delta for chunk in chunks), stream.node.text)
     [
         (IN_THE_MIDDLE_OF_CALLS, "0 ok\n"),
         (IN_THE_MIDDLE_OF_IMPORTS, "0\n"),
+        (IN_THE_MIDDLE_OF_DEFERRED_IMPORTS, "0\n"),
         (OF_A_STREAM_IN_PROGRESS, "0 aaaaaaaa aaaaaaaaa\n"),
     ],
-    ids=["calls", "imports", "stream"],
+    ids=["calls", "imports", "deferred imports", "stream"],
 )
 def test_a_child_forked_at_any_moment_does_not_hang(program, out):
     assert in_new_process("-c", FORKS + program) == (out, 0, "")
