@@ -54,6 +54,11 @@ METHODS = {
     },
     aiohttp.ClientSession: {"detach": [], "_prepare_headers": ["headers"]},
 }
+# A method that is called with these keywords among many.
+REQUEST_KEYWORDS = {
+    "headers", "data", "allow_redirects", "max_line_size", "max_field_size", "proxy",
+    "proxy_headers",
+}  # fmt: skip
 PROPERTIES = {
     ResponseHandler: ["should_close", "writing_paused"],
     Connection: ["protocol", "transport"],
@@ -92,6 +97,12 @@ def test_a_method_is_there_and_is_called_as_before(owner, name):
     assert parameters_of(method) == METHODS[owner][name]
 
 
+def test_a_request_takes_a_method_an_address_and_our_keywords():
+    names = parameters_of(aiohttp.ClientSession._request)
+    assert names[:3] == ["method", "str_or_url", "*"]
+    assert set(names) >= REQUEST_KEYWORDS
+
+
 @pytest.mark.parametrize(("owner", "names"), PROPERTIES.items())
 def test_a_property_is_there(owner, names):
     assert all(inspect.isdatadescriptor(inspect.getattr_static(owner, name)) for name in names)
@@ -112,7 +123,8 @@ def test_every_method_that_we_override_is_listed(subclass):
 
 
 def test_every_other_private_name_in_the_engine_is_its_own():
-    theirs = {name for names in METHODS.values() for name in names} | {*ATTRIBUTES, *OF_ASYNCIO}
+    methods = {name for names in METHODS.values() for name in names} | {"_request"}
+    theirs = methods | {*ATTRIBUTES, *OF_ASYNCIO}
     own = set()
     bases = {one.__name__: inspect.getsource(one.__mro__[1]) for one in SUBCLASSES}
     for node in TREE.body:

@@ -122,8 +122,9 @@ class AiohttpTransport:
         started_at = time.monotonic()
         failure: BaseException
         try:
-            # The whole request is in the ordinary arguments, where recorders and mocks look.
-            response = await session.request(
+            # The whole request is in the ordinary arguments, where recorders and mocks look. They
+            # replace this method, too, which the public one only wraps for `async with`.
+            response = await session._request(  # noqa: SLF001 - see above
                 request.method,
                 request.url,
                 headers=_expose_headers(request, proxy),

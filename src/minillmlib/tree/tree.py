@@ -39,6 +39,7 @@ from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
 
 NO_NODE = -1
+_PARENT_OF_ROOT = array("i", [NO_NODE])
 
 _renewing = fork_safe_lock()
 
@@ -152,7 +153,9 @@ class NodeStore:
     def __init__(self, thread: Sequence[Message] = ()) -> None:
         self.end = len(thread)  # nodes from here on belong to an append that was interrupted
         self.messages = list(thread)
-        self.parents = array("i", range(NO_NODE, self.end - 1))
+        self.parents = _PARENT_OF_ROOT[: self.end]
+        if self.end > 1:
+            self.parents.extend(range(self.end - 1))
         self.responses: list[CompletionResponse | None] = []  # up to the last one
         self.values = NO_VALUES
         self._links: ChildLinks | None = None
