@@ -65,6 +65,13 @@ def streamed(generator: GeneratorInfo, params: NodeCompletionParameters = ONCE) 
     return stream.node
 
 
+def ask_for(payload: dict, mode: str) -> ChatNode:
+    """Return the node of an answer in one body, or in one event."""
+    if mode == "whole":
+        return whole(custom(ScriptedReply.json(payload)))
+    return streamed(custom(events(payload, end=DONE)))
+
+
 def claude_events(text: str, stop: str | None, *others: dict) -> ScriptedReply:
     delta = {"type": "text_delta", "text": text}
     return events(
@@ -278,6 +285,29 @@ def test_text_and_calls_in_two_choices_are_one_answer(ends):
     choices[0]["finish_reason"] = "length"
     cut = whole(custom(ScriptedReply.json({"choices": choices}))).response
     assert cut.finish_reason is FinishReason.LENGTH
+
+
+@pytest.mark.parametrize("failure", [{"finish_reason": "error"}, {"error": {"message": "died"}}])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("mode", ["whole", "streamed"])
+def test_the_failure_of_one_choice_has_the_text_of_all(mode, place, failure):
+    contents = ("a", ["b", {"type": "text", "text": "c"}, {"type": "thinking", "text": "-"}], "d")
+    key = "message" if mode == "whole" else "delta"
+    choices = [{"index": 0, key: {"content": content}} for content in contents]
+    choices[place] |= failure
+    with pytest.raises(ServerError) as caught:
+        ask_for({"choices": choices}, mode)
+    assert caught.value.partial == "abcd"
+
+
+@pytest.mark.parametrize("message", [{"content": ["a", {"text": "b"}]},
+                                     {"content": [], "audio": {"transcript": "ab"}}])  # fmt: skip
+@pytest.mark.parametrize("mode", ["whole", "streamed"])
+def test_a_failure_of_the_body_has_the_text_beside_it(mode, message):
+    key = "message" if mode == "whole" else "delta"
+    with pytest.raises(ServerError) as caught:
+        ask_for({"choices": [{key: message}], "error": {"message": "died"}}, mode)
+    assert caught.value.partial == "ab"
 
 
 @pytest.mark.parametrize("wire", [custom, claude])

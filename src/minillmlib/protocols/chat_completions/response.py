@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from itertools import count, filterfalse
 from typing import Annotated, Literal, TypeAlias
@@ -235,7 +235,7 @@ def parse_completion(raw: JsonValue, parse_usage: UsageParser) -> CompletionResp
             extra=unread_keys(raw, _READ_OF_BODY),
         )
     if is_error_payload(raw):
-        raise error_from_payload(raw)
+        raise error_from_payload(raw, partial=_partial_text(raw))
     body = convert_json(raw, _Body)
     messages = [choice.message for choice in body.choices or () if choice.message is not None]
     if not messages:
@@ -357,10 +357,13 @@ def parse_any_chunk(
 def _partial_text(raw: JsonValue) -> str:
     """Return the text beside an error, if the rest has its usual shape."""
     try:
-        body = convert_json(raw, _Body)
-        return "".join(_text(choice.delta or choice.message) for choice in body.choices or ())
+        return _all_text(convert_json(raw, _Body).choices or ())
     except MalformedResponseError:
         return ""
+
+
+def _all_text(choices: Iterable[_Choice]) -> str:
+    return "".join(_text(choice.delta or choice.message) for choice in choices)
 
 
 def is_error_payload(payload: JsonValue) -> bool:
@@ -384,7 +387,7 @@ def _content_fields(body: _Body, raw: JsonObject) -> JsonObject:
     pieces: Pieces = {}
     fields: JsonObject = {"finish_reason": None}
     for choice in choices:
-        found = _choice_fields(choice, pieces)
+        found = _choice_fields(choice, choices, pieces)
         fields = _join_choices(fields, found) if len(choices) > 1 else found
     extra = _unread_of_body(raw)
     for choice in raw["choices"] if choices else ():
@@ -449,10 +452,10 @@ def unread_of_message(message: JsonObject, read: AbstractSet[str]) -> JsonObject
     return unread
 
 
-def _choice_fields(choice: _Choice, pieces: Pieces) -> JsonObject:
+def _choice_fields(choice: _Choice, choices: Iterable[_Choice], pieces: Pieces) -> JsonObject:
     """Return the fields of a chunk; add to `pieces` what its content parts hold beside.
 
-    Raises an `ApiError` if the choice reports a failure.
+    Raises an `ApiError` with the text of all choices if this one reports a failure.
     """
     message = choice.delta or choice.message or _Message()
     native = choice.native_finish_reason
@@ -460,9 +463,9 @@ def _choice_fields(choice: _Choice, pieces: Pieces) -> JsonObject:
     word = choice.finish_reason or choice.camel_finish_reason or native or None
     reason = None if word is None else FINISH_REASONS.get(word) or parse_finish_reason(word)
     if choice.error:
-        raise error_from_payload({"error": choice.error}, partial=_text(message))
+        raise error_from_payload({"error": choice.error}, partial=_all_text(choices))
     if reason is FinishReason.ERROR:
-        check_finish_reason(reason, word, _text(message))
+        check_finish_reason(reason, word, _all_text(choices))
     rest: JsonObject = {"finish_reason": reason, "raw_finish_reason": native or word}
     if choice.logprobs:
         rest["logprobs"] = _logprobs(choice.logprobs, "content")
@@ -533,11 +536,16 @@ def _text(message: _Message | None) -> str:
     """Return the text; of a spoken answer, its transcript."""
     if message is None:
         return ""
-    if isinstance(message.content, list):
-        parts = (part for part in message.content if isinstance(part, dict))
-        texts = (part.get("text") for part in parts if part.get("type") in (None, *_TEXT_PARTS))
-        return "".join(text for text in texts if isinstance(text, str))
-    return message.content or (message.audio and message.audio.transcript) or ""
+    content = message.content
+    if isinstance(content, list):
+        content = "".join(map(_text_of_part, content))
+    return content or (message.audio and message.audio.transcript) or ""
+
+
+def _text_of_part(part: JsonObject | str) -> str:
+    if isinstance(part, str):
+        return part
+    return string_or_empty(part.get("text")) if part.get("type") in (None, *_TEXT_PARTS) else ""
 
 
 def _reasoning(message: _Message) -> str:
