@@ -699,6 +699,34 @@ def test_a_call_of_openais_free_kind_goes_back_as_one():
     assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [call]
 
 
+CUSTOM = {"id": "c", "type": "custom", "k": 1,
+          "custom": {"name": "f", "input": "ab", "arguments": 2, "note": {"x": 3, "y": 4}}}  # fmt: skip
+
+
+def test_unknown_keys_of_a_call_of_the_free_kind_go_back_in_their_place():
+    node = answered(OpenAiProvider(), {"choices": [{"message": {"tool_calls": [CUSTOM]}}]})
+    (call,) = node.parent.tool_calls
+    assert (call.name, call.arguments) == ("f", "ab")
+    assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [CUSTOM]
+
+
+def test_unknown_keys_of_a_call_of_the_free_kind_are_collected_from_its_fragments():
+    fragments = [
+        {"index": 0, "id": "c", "type": "custom", "custom": {"name": "f", "input": "a"}},
+        {"index": 0, "k": 1, "custom": {"input": "b", "note": {"x": 3}}},
+        {"index": 0, "custom": {"arguments": 2, "note": {"y": 4}}},
+    ]
+    deltas = [{"choices": [{"delta": {"tool_calls": [one]}}]} for one in fragments]
+    end = {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
+    pieces = (b"data: " + msgspec.json.encode(one) + b"\n\n" for one in (*deltas, end))
+    transport = ScriptedTransport([ScriptedReply.events(*pieces)])
+    generator = GeneratorInfo.custom("t", "https://t.example/v1", "m").with_transport(transport)
+    stream = asked("u").complete_streaming(generator.with_provider(OpenAiProvider()))
+    list(minillmlib.iterate(stream))
+    node = stream.node.add_tool_result("c", "ok")
+    assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [CUSTOM]
+
+
 @pytest.mark.parametrize("has_null", [True, False])
 def test_no_text_beside_tool_calls_is_null_or_empty_by_the_dialect(has_null):
     class Own(minillmlib.Provider):

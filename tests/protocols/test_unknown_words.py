@@ -306,14 +306,17 @@ def feed_a_role(word: str) -> None:
 @door(
     "protocols.chat_completions.response._CALL_KEYS",
     "protocols.chat_completions.response._FUNCTION_KEYS",
+    "protocols.chat_completions.response._CUSTOM_KEYS",
     "protocols.chat_completions.response._CALL_TYPES",
     "protocols.anthropic.response._TOOL_USE_KEYS",
 )
 def feed_a_key_and_a_type_of_a_tool_call(word: str) -> None:
     function = {"name": "f", "arguments": "{}"}
     plain = {"id": "call_1", "type": "function", "function": function}
+    custom = {"name": "f", "input": "x", word: 1}
     for call in (
-        plain | {word: 1}, plain | {"type": word}, plain | {"function": function | {word: 1}}
+        plain | {word: 1}, plain | {"type": word}, plain | {"function": function | {word: 1}},
+        {"id": "call_1", "type": "custom", "custom": custom},
     ):  # fmt: skip
         message = {"tool_calls": [call]}
         check_call(outcomes("chat", chat_body("tool_calls", **message),

@@ -170,9 +170,9 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call that the model asks for. `arguments` is the JSON text exactly as it wrote it.
 
     `extra` holds the further keys that the server gave the call, such as Gemini's signature; those
-    within its `function` object are under `"function"`. They go back unchanged, as does an id of
-    any form, but only to `origin`, the model that made the call. Without an origin, `extra`
-    is the caller's own and goes to every model.
+    within its `function` or `custom` object are under that name. They go back unchanged, as does
+    an id of any form, but only to `origin`, the model that made the call. Without an origin,
+    `extra` is the caller's own and goes to every model.
     """
 
     id: str

@@ -273,7 +273,8 @@ def _tool_call(call: ToolCall, dialect: ChatDialect, own_ids: Collection[str]) -
         return {**body, "function": function}
     extra = dict(call.extra)
     if extra.get("type") == "custom":  # OpenAI's free kind
-        custom = {"name": call.name, "input": call.arguments}
+        inner = extra.pop("custom", {})
+        custom = {**inner, "name": call.name, "input": call.arguments}
         return {**extra, "id": body["id"], "custom": custom}
     inner = extra.pop("function", {})
     return {**body, **extra, "id": body["id"], "function": {**inner, **function}}

@@ -65,6 +65,7 @@ _CALL_KEYS = frozenset(_Call.__struct_fields__)
 _CALL_TYPES = ("function", "custom", "", None)
 _TEXT_KEYS = ("text", "summary", "thinking")  # of a block of reasoning
 _FUNCTION_KEYS = frozenset(_Function.__struct_fields__)
+_CUSTOM_KEYS = frozenset(_Custom.__struct_encode_fields__)
 
 
 class _Audio(msgspec.Struct):
@@ -672,8 +673,10 @@ def _tool_call(raw: JsonObject) -> ToolCallDelta:
     if has_known_keys and has_known_type and call.custom is None:  # as in nearly all
         return _call_delta(call)
     extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
-    if more := {key: value for key, value in inner.items() if key not in _FUNCTION_KEYS}:
-        extra["function"] = more
+    for name, known in (("function", _FUNCTION_KEYS), ("custom", _CUSTOM_KEYS)):
+        inner = raw.get(name) or {}
+        if more := {key: value for key, value in inner.items() if key not in known}:
+            extra[name] = more
     if call.custom is not None or not has_known_type:
         extra["type"] = call.type if call.custom is None else "custom"
     return msgspec.structs.replace(_call_delta(call), extra=extra)
