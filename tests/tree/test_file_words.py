@@ -88,6 +88,9 @@ READ = {
     "a call with more": (called(id="c", function=FUNCTION | {"p": 1}, q=2), call_of("{}", q=2, function={"p": 1})),
     "a custom call": (called(id="c", type="custom", custom={"name": "f", "input": "x"}),
                       call_of("x", type="custom")),
+    "a custom call with more": (
+        called(id="c", type="custom", index=3, custom={"name": "f", "input": "x", "p": 1}, q=2),
+        call_of("x", type="custom", q=2, custom={"p": 1})),
     "a result": ({"role": "tool", "content": "r", "tool_call_id": "c", "name": "f", "is_error": False},
                  Message.tool_result("c", "r")),
     "a result that is an error": ({"role": "tool", "content": "r", "tool_call_id": "c", "is_error": True},

@@ -216,20 +216,26 @@ def _parse_calls(raw: JsonValue, where: str) -> Iterator[ToolCall]:
             } if outer.get("type") in ("function", "", None):
                 if not isinstance(arguments, str):
                     arguments = msgspec.json.encode(arguments).decode()
-                extra: JsonObject = {
-                    str(key): outer[key] for key in outer if key not in ("type", "index")
-                }
-                if inner:
-                    extra["function"] = inner
+                extra = _call_extra(outer, "function", inner)
                 yield ToolCall(id=id_, name=name, arguments=arguments, extra=extra)
             case {
                 "id": str() as id_,
                 "type": "custom" as kind,
-                "custom": {"name": str() as name, "input": str() as text},
+                "custom": {"name": str() as name, "input": str() as text, **inner},
+                **outer,
             }:
-                yield ToolCall(id=id_, name=name, arguments=text, extra={"type": kind})
+                extra = {"type": kind} | _call_extra(outer, kind, inner)
+                yield ToolCall(id=id_, name=name, arguments=text, extra=extra)
             case _:
                 raise StorageError(f"{where}[{place}] is no call: {excerpt_of(call, 60)}")
+
+
+def _call_extra(
+    outer: Mapping[object, JsonValue], kind: str, inner: Mapping[object, JsonValue]
+) -> JsonObject:
+    """Return the unread keys of a call, with those of the object in it under its kind."""
+    extra = {str(key): outer[key] for key in outer if key not in ("type", "index")}
+    return extra | {kind: inner} if inner else extra
 
 
 def _refuse_unknown(raw: Mapping[object, JsonValue], known: set[str], where: str) -> None:
