@@ -524,10 +524,13 @@ def feed_an_event_of_responses(word: str) -> None:
     "protocols.responses.usage._ItemWithoutFee",
     "protocols.responses.usage._WITHOUT_FEE",
     "protocols.responses.usage._STATED_AS",
+    "protocols.responses.usage._PARTS_OF_TOTAL",
 )
 def feed_a_tool_at_the_vendor(word: str) -> None:
     usage = {"input_tokens": 5, "output_tokens": 2}
-    for more in ({"tool_usage": {word: {"count": 1}}}, {"tool_usage": {word: 1}}, {}):
+    beside_total = {"tool_usage": {"image_gen": {"total_tokens": 3, word: 1}}}
+    of_word = ({"tool_usage": {word: {"count": 1}}}, {"tool_usage": {word: 1}})
+    for more in (*of_word, beside_total, {}):
         items = (said(),) if more else (said(), {"type": word})
         body = responses_body(*items, usage=usage, **more)
         events = responses_events(*items, usage=usage, **more)

@@ -619,6 +619,7 @@ class Fee(NamedTuple):
 
 FAST = TokenPrice("2.5", 20, service_tier="priority")
 SEARCHED = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
+DRAWN = {"type": "image_generation_call", "id": "ig_1", "status": "completed"}
 NO_FEES = {"web_search": {"num_requests": 0},
            "image_gen": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}}  # fmt: skip
 # Each answer is of 100 tokens in and 20 out.
@@ -642,6 +643,24 @@ FEES = {
     "an image": Fee({"tool_usage": NO_FEES | {"image_gen": {
         "input_tokens": 61, "output_tokens": 272, "total_tokens": 333}}}, GPT,
         "image_gen total_tokens: 333", None),
+    "an image without a total": Fee({"tool_usage": NO_FEES | {"image_gen": {
+        "input_tokens": 61, "output_tokens": 272}}}, GPT,
+        "image_gen input_tokens: 61, image_gen output_tokens: 272", None),
+    "an image that its total denies": Fee({"tool_usage": NO_FEES | {"image_gen": {
+        "input_tokens": 0, "output_tokens": 272, "total_tokens": 0}}}, GPT,
+        "image_gen output_tokens: 272", None),
+    "an image by its details alone": Fee({"tool_usage": {"image_gen": {"total_tokens": 0,
+        "output_tokens_details": {"image_tokens": 272, "text_tokens": 0}}}}, GPT,
+        "image_gen output_tokens_details: {'image_tokens': 272, 'text_tokens': 0}", None),
+    "an image that was none": Fee({"tool_usage": {"image_gen": {"input_tokens": 0,
+        "output_tokens": 0, "input_tokens_details": {"image_tokens": 0}}}, "output": [DRAWN]},
+        GPT, None, "0.000325"),
+    "an image without counts": Fee({"tool_usage": {"image_gen": {}}, "output": [DRAWN]}, GPT,
+        "image_generation_call: 1", None),
+    "an image whose counts are null": Fee({"tool_usage": {"image_gen": {"total_tokens": None}},
+        "output": [DRAWN]}, GPT, "image_generation_call: 1", None),
+    "a search whose record is null": Fee({"tool_usage": {"web_search": None},
+        "output": [SEARCHED]}, GPT, "web_search_call: 1", None),
     "a search that nothing counts": Fee({"output": [SEARCHED, SEARCHED]}, GPT,
         "web_search_call: 2", None),
     "a container": Fee({"tool_usage": NO_FEES, "output": [{"type": "code_interpreter_call"}]}, GPT,
@@ -650,6 +669,11 @@ FEES = {
         "file_search_call: 1", None),
     "a tool of tomorrow": Fee({"tool_usage": {"hologram": {"seconds": 4}}}, GPT,
         "hologram seconds: 4", None),
+    "a tool of tomorrow that counts within": Fee({"tool_usage": {"hologram": {
+        "calls": {"ended": 0, "begun": 4}}}}, GPT,
+        "hologram calls: {'ended': 0, 'begun': 4}", None),
+    "a record of tools that is a list": Fee({"tool_usage": [{"hologram": 4}]}, GPT,
+        "tool_usage count: [{'hologram': 4}]", None),
     "the caller's own tools": Fee({"output": [{"type": "function_call", "name": "f"},
         {"type": "reasoning"}, {"type": "mcp_call"}]}, GPT, None, "0.000325"),
 }  # fmt: skip

@@ -30,6 +30,10 @@ _ItemWithoutFee: TypeAlias = Literal[
 _WITHOUT_FEE = frozenset(get_args(_ItemWithoutFee))
 # The items whose number, or tokens, `tool_usage` states under another name.
 _STATED_AS = {"web_search_call": "web_search", "image_generation_call": "image_gen"}
+_PARTS_OF_TOTAL = frozenset((
+    "input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details",
+))  # fmt: skip
+_Zeros: TypeAlias = dict[str, Literal[0] | None]
 
 
 class _PlainUsage(PlainUsage, gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -54,11 +58,11 @@ class _NoSearches(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _NoImages(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    input_tokens: JsonValue = 0
-    output_tokens: JsonValue = 0
+    input_tokens: Literal[0] = 0
+    output_tokens: Literal[0] = 0
     total_tokens: Literal[0] = 0
-    input_tokens_details: JsonObject = {}
-    output_tokens_details: JsonObject = {}
+    input_tokens_details: _Zeros = {}
+    output_tokens_details: _Zeros = {}
 
 
 class _NoToolUse(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -97,15 +101,11 @@ def parse_usage(raw: JsonValue) -> Usage | None:
 
 def _tool_charges(body: JsonObject) -> Iterator[str]:
     stated = body.get("tool_usage")
-    stated = stated if isinstance(stated, dict) else {}
+    stated = stated if isinstance(stated, dict) else {"tool_usage": stated}
     for name, counts in stated.items():
-        facts = counts.items() if isinstance(counts, dict) else [("count", counts)]
-        for fact, count in facts:
-            if (
-                count
-                and not isinstance(count, dict)
-                and fact not in ("input_tokens", "output_tokens")
-            ):
+        used = {fact: count for fact, count in _facts(counts).items() if not _is_zero(count)}
+        for fact, count in used.items():
+            if "total_tokens" not in used or fact not in _PARTS_OF_TOTAL:
                 yield excerpt(f"{name} {fact}: {count}")
     output = body.get("output")
     items = output if isinstance(output, list) else ()
@@ -113,5 +113,19 @@ def _tool_charges(body: JsonObject) -> Iterator[str]:
     if _WITHOUT_FEE.issuperset(kinds):  # as in most answers
         return
     for kind, count in Counter(kinds).items():
-        if kind not in _WITHOUT_FEE and _STATED_AS.get(kind) not in stated:
+        if kind in _STATED_AS:
+            facts = _facts(stated.get(_STATED_AS[kind]))
+            is_stated = any(fact is not None for fact in facts.values())
+        else:
+            is_stated = kind in _WITHOUT_FEE
+        if not is_stated:
             yield excerpt(f"{kind}: {count}")
+
+
+def _facts(counts: JsonValue) -> JsonObject:
+    """Return the counts of one tool by their names."""
+    return counts if isinstance(counts, dict) else {"count": counts}
+
+
+def _is_zero(count: JsonValue) -> bool:
+    return not any(count.values()) if isinstance(count, dict) else not count
