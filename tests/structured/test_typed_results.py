@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
@@ -681,6 +682,38 @@ class Hidden(pydantic.BaseModel, arbitrary_types_allowed=True):
 def test_a_type_without_a_schema_is_refused_when_the_parameters_are_made(kind):
     with pytest.raises(InvalidParameterError, match="no answer can be read as"):
         NodeCompletionParameters().expecting(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        (dict[tuple[int, int], str],
+         "dict[tuple[int, int], str]: the keys of a JSON object are texts, and none of them is "
+         "tuple[int, int]; use list[tuple[tuple[int, int], str]]"),
+        (dict[frozenset[str], int | None],
+         "dict[frozenset[str], int | None]: the keys of a JSON object are texts, and none of them "
+         "is frozenset[str]; use list[tuple[frozenset[str], int | None]]"),
+        (dict[City, dict[str, int]],
+         f"dict[{__name__}.City, dict[str, int]]: the keys of a JSON object are texts, and "
+         "none of them is City; use list[tuple[City, dict[str, int]]]"),
+        (list[Mapping[list[int] | dict[str, int], int]],
+         "list[collections.abc.Mapping[list[int] | dict[str, int], int]]: the keys of a JSON object "
+         "are texts, and none of them is list[int] | dict[str, int]; use "
+         "list[tuple[list[int] | dict[str, int], int]]"),
+    ],
+)  # fmt: skip
+def test_a_mapping_whose_keys_no_text_can_state_is_refused_and_pairs_are_named(kind, problem):
+    with pytest.raises(InvalidParameterError) as caught:
+        NodeCompletionParameters().expecting(kind)
+    assert str(caught.value) == f"no answer can be read as {problem}"
+
+
+@pytest.mark.parametrize("kind", [dict[int, str], dict[int | tuple[int, int], str]])
+def test_keys_that_a_text_can_state_are_read_from_it(kind):
+    transport = ScriptedTransport(['{"1": "Oslo"}'])
+    generator = GeneratorInfo.openai("m").with_api_key("k").with_transport(transport)
+    answer = run(ROOT.chat("?", generator, NodeCompletionParameters().expecting(kind)))
+    assert answer.parsed == {1: "Oslo"}
 
 
 def test_a_wide_type_is_told_as_it_is_and_not_spelled_out_without_end():

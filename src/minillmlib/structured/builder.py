@@ -199,6 +199,11 @@ class ReaderBuilder:
 
     def _table(self, key_kind: JsonValue, kind: JsonValue) -> Reader:
         key, item = self.build(key_kind), self.build(kind)
+        if not _reads_text(key):
+            raise TypeError(
+                f"the keys of a JSON object are texts, and none of them is {name_of(key_kind)}; "
+                f"use list[tuple[{name_of(key_kind)}, {name_of(kind)}]]"
+            )
         schema: JsonObject = {"type": "object", "additionalProperties": item.schema or True}
         bounds = {name: value for name, value in key.schema.items() if name != "type"}
         is_text = key.schema.get("type", "string") == "string" and "anyOf" not in bounds
@@ -411,6 +416,13 @@ def _leaf(kind: JsonValue) -> Reader:
 
     schema = msgspec.json.schema(kind, schema_hook=refuse)
     return Leaf(kind, schema) if schema else Leaf(kind, refuse(kind))
+
+
+def _reads_text(reader: Reader) -> bool:
+    """Whether a text may fit a type."""
+    if isinstance(reader, Union):
+        return any(map(_reads_text, reader.branches))
+    return not isinstance(reader, Items | Row | Table | Record | DescribedRecord)
 
 
 def _choice(choices: Sequence[tuple[JsonValue, JsonValue]]) -> Choice:
