@@ -427,7 +427,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def with_token_price(self, token_price: TokenPrice) -> Self:
         """Return a copy with this price, for providers that count tokens but report no cost."""
-        return self.replace(token_price=token_price)
+        try:
+            return self.replace(token_price=token_price)
+        finally:
+            del token_price  # it may be a misplaced key; see with_api_key
 
     def with_published_price(self) -> Self:
         """Return a copy with the price that the package genai-prices lists today.
@@ -459,11 +462,17 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             >>> GeneratorInfo.openai("gpt-4o-mini").or_else(claude).fallbacks == (claude,)
             True
         """
-        return self.replace(fallbacks=(*self.fallbacks, *others))
+        try:
+            return self.replace(fallbacks=(*self.fallbacks, *others))
+        finally:
+            del others  # one may be a misplaced key; see with_api_key
 
     def with_provider(self, provider: Provider) -> Self:
         """Return a copy that speaks another wire."""
-        return self.replace(provider=provider)
+        try:
+            return self.replace(provider=provider)
+        finally:
+            del provider  # it may be a misplaced key; see with_api_key
 
     def with_base_url(self, base_url: str) -> Self:
         """Return a copy at another address. The credential goes there too."""
@@ -474,7 +483,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def with_transport(self, transport: Transport) -> Self:
         """Return a copy whose requests all go through this transport."""
-        return self.replace(transport=transport)
+        try:
+            return self.replace(transport=transport)
+        finally:
+            del transport  # it may be a misplaced key; see with_api_key
 
     def with_observer(self, observer: ObserverLike, *, content: bool = False) -> Self:
         """Return a copy whose every call is told to one more observer; see `observe`.
@@ -488,7 +500,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             >>> events[-1].outcome, events[-1].finish_reason
             ('answered', 'stop')
         """
-        return self.replace(observers=(*self.observers, as_observer(observer, content=content)))
+        try:
+            return self.replace(observers=(*self.observers, as_observer(observer, content=content)))
+        finally:
+            del observer  # it may be a misplaced key; see with_api_key
 
     def with_proxy(self, proxy: str | Secret | None) -> Self:
         """Return a copy whose requests all go through this proxy, whatever `NO_PROXY` says.

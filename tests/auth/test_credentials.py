@@ -12,7 +12,14 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from minillmlib import Auth, AuthenticationError, GeneratorInfo, InvalidParameterError, Secret
+from minillmlib import (
+    Auth,
+    AuthenticationError,
+    GeneratorInfo,
+    InvalidParameterError,
+    Secret,
+    observe,
+)
 from minillmlib.auth import credentials
 from minillmlib.auth.credentials import (
     AzureCredential,
@@ -296,6 +303,14 @@ WRONG = {
     "with_header": lambda: OWN.with_header("x-key", BAD),
     "with_base_url": lambda: OWN.with_base_url(URL),
     "with_proxy": lambda: OWN.with_proxy(f"https://user:{KEY}"),
+    "with_provider": lambda: OWN.with_provider(KEY),
+    "with_token_price": lambda: OWN.with_token_price(KEY),
+    "with_transport": lambda: OWN.with_transport(KEY),
+    "with_observer": lambda: OWN.with_observer(KEY),
+    "with_observer and content": lambda: OWN.with_observer(KEY, content=True),
+    "observe": lambda: observe(KEY),
+    "or_else": lambda: OWN.or_else(KEY),
+    "or_else with another": lambda: OWN.or_else(OWN, KEY),
     "replace": lambda: OWN.replace(credential=KEY),
     "replace proxy": lambda: OWN.replace(proxy=f"https://user:{KEY}"),
     "replace fallbacks": lambda: OWN.replace(fallbacks=KEY),

@@ -118,7 +118,10 @@ def observe(
         AttemptEnded
         CompletionEnded
     """
-    observation = Observation(as_observer(observer, content=content), everywhere=everywhere)
+    try:
+        observation = Observation(as_observer(observer, content=content), everywhere=everywhere)
+    finally:
+        del observer  # it may be a misplaced key, and tracebacks show local variables
     if everywhere:
         observed_everywhere.append(observation)
     else:

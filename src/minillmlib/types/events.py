@@ -339,8 +339,11 @@ def as_observer(observer: ObserverLike, *, content: bool) -> Observer:
             )
         return observer
     if isinstance(observer, type) or not callable(observer):
+        given: object = observer
+        shown = given if isinstance(given, type) else type(given).__name__
+        del observer, given  # it may be a misplaced key, and tracebacks show local variables
         raise InvalidParameterError(
-            f"an observer is a function of an event, or an Observer, not {observer!r:.80}"
+            f"an observer is a function of an event, or an Observer, not {shown}"
         )
     if iscoroutinefunction(observer):
         raise InvalidParameterError(
