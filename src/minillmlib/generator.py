@@ -18,6 +18,7 @@ from minillmlib.auth.credentials import (
 )
 from minillmlib.auth.secret import Auth, Secret, header_problem, header_text_problem, protect_header
 from minillmlib.errors import InvalidParameterError
+from minillmlib.json_value import with_article
 from minillmlib.locks import import_lock
 from minillmlib.providers.azure import AzureProvider, AzureResponsesProvider, is_dated
 from minillmlib.providers.base import Provider
@@ -307,8 +308,9 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         try:
             path = None if model_file is None else Path(model_file).absolute()
         except TypeError:
+            given = with_article(type(model_file).__name__)
             raise InvalidParameterError(
-                f"a model file is given by its path, not by a {type(model_file).__name__}"
+                f"a model file is given by its path, not by {given}"
             ) from None
         return cls(
             name="local",

@@ -1,4 +1,4 @@
-"""Decodes and encodes JSON from untrusted sources, and shortens it for error messages."""
+"""Decodes and encodes JSON from untrusted sources, and has words for error messages."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 T = TypeVar("T")
 TextT = TypeVar("TextT", str, bytes)
 
+_VOWEL = re.compile("[aeio]|u(?!n?i|r[il]|s|u)", re.IGNORECASE)  # a Usage, a URL, an Update
 EXCERPT_CHARS = 200
 PIECE_BYTES = 1024 * 1024
 COUNTED_BYTES = 64 * 1024  # at once: a pattern takes a hundred bytes for each string in them
@@ -275,6 +276,16 @@ def json_text(value: JsonValue) -> str:
 def string_or_empty(value: JsonValue) -> str:
     """Return the value if it is a text, else `""`."""
     return value if isinstance(value, str) else ""
+
+
+def with_article(name: str) -> str:
+    """Return the name of a type or thing with "a" or "an" before it, by its first sound."""
+    return f"an {name}" if _VOWEL.match(name) else f"a {name}"
+
+
+def plural(noun: str, count: int) -> str:
+    """Return a noun as it stands after a count."""
+    return noun if count == 1 else f"{noun}s"
 
 
 def excerpt_of(value: JsonValue, limit: int = EXCERPT_CHARS) -> str:

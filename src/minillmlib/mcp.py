@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from minillmlib.errors import MalformedResponseError, ToolError
-from minillmlib.json_value import JsonObject, JsonValue, json_text
+from minillmlib.json_value import JsonObject, JsonValue, json_text, plural
 from minillmlib.tree.tool_loop import Tool
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, VideoPart
 from minillmlib.types.messages import ContentPart, TextPart
@@ -125,5 +125,6 @@ def _part(block: JsonObject) -> ContentPart:
             for kind in MEDIA:
                 if name.startswith(kind.types):
                     return kind(data=base64.b64decode(data), media_type=name)
-            return TextPart(f"[{len(data)} characters of {name} in base64, not shown]")
+            size = f"{len(data)} {plural('character', len(data))}"
+            return TextPart(f"[{size} of {name} in base64, not shown]")
     return TextPart(f"[a block of the type {block.get('type')!r:.40}, not shown]")

@@ -66,7 +66,7 @@ def test_who_leaves_the_line_is_told_whether_money_or_its_place_was_missing():
     for one in reversed(waiting):
         one.settle(None)
     state = (
-        "of the budget of $10 remain: $0 are spent, and $5 are set aside for 1 requests in progress; "
+        "of the budget of $10 remain: $0 are spent, and $5 are set aside for 1 request in progress; "
         "it was not sent"
     )
     assert [str(one.error) for one in waiting] == [

@@ -107,9 +107,9 @@ def test_fragments_become_the_calls_that_were_meant(name):
         ),
         (
             [piece(0, "c", "f", "[]"), piece(1, arguments="x")],
-            "none of its 1 tool calls (index 1, 1 characters)",
+            "none of its 1 tool call (index 1, 1 character)",
         ),
-        ([piece(arguments="x")], "none of its 0 tool calls (index None, 1 characters)"),
+        ([piece(arguments="x")], "none of its 0 tool calls (index None, 1 character)"),
     ],
 )
 def test_arguments_that_belong_to_no_call_are_an_error(pieces, told):

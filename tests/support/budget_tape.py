@@ -23,7 +23,7 @@ OUTCOMES = {
 
 def amounts_of(error: BudgetExceededError) -> str:
     """The numbers in the text of an error, and whether others came first."""
-    return " ".join(re.findall(r"\$-?[\d.]*\d|others|\d+ requests", str(error)))
+    return " ".join(re.findall(r"\$-?[\d.]*\d|others|\d+ requests?", str(error)))
 
 
 class Tape:

@@ -276,9 +276,9 @@ def user(text: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (user("Hi"), " (model 'm', 1 messages, the last of the user: 'Hi')"),
-        (user("x" * 80), f" (model 'm', 1 messages, the last of the user: '{'x' * 80}')"),
-        (user("x" * 81), f" (model 'm', 1 messages, the last of the user: '{'x' * 80}…')"),
+        (user("Hi"), " (model 'm', 1 message, the last of the user: 'Hi')"),
+        (user("x" * 80), f" (model 'm', 1 message, the last of the user: '{'x' * 80}')"),
+        (user("x" * 81), f" (model 'm', 1 message, the last of the user: '{'x' * 80}…')"),
         ({"messages": []}, " (16 bytes)"),
         (b"12345", " (5 bytes)"),
     ],

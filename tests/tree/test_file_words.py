@@ -124,7 +124,7 @@ def test_a_message_of_another_program_is_read_whole(name):
 LONG = "x" * 100
 CUT = "x" * 59
 WRONG = {
-    "no object": (5, "message 1 is a int"),
+    "no object": (5, "message 1 is an int"),
     "another role": ({"role": "root", "content": "a"}, "message 1.role is 'root'"),
     "a role of another kind": ({"role": ["user"], "content": "a"}, "message 1.role is ['user']"),
     "a long role": ({"role": LONG, "content": "a"}, f"message 1.role is '{CUT}\u2026"),
@@ -313,7 +313,7 @@ def test_what_cannot_be_written_is_named():
     with pytest.raises(InvalidParameterError) as caught:
         encode_lossy(object())
     assert str(caught.value) == (
-        "a object cannot be written as JSON (Encoding objects of type object is unsupported)"
+        "an object cannot be written as JSON (Encoding objects of type object is unsupported)"
     )
 
 

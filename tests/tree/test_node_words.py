@@ -47,7 +47,7 @@ REFUSED = {
     "a second message of another kind": (
         lambda: ChatNode.from_messages([Message.user("u"), 5]),
         "a message is a Message, such as Message.user(text), or a dictionary such as "
-        "{'role': 'user', 'content': text}; message 1 is a int"),
+        "{'role': 'user', 'content': text}; message 1 is an int"),
     "a dictionary that is no message": (
         lambda: ChatNode.from_messages([Message.user("u"), {"role": "x", "content": "a"}]),
         "message 1.role is 'x'"),

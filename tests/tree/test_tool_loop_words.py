@@ -187,7 +187,7 @@ ERRORS = [
     (TimeoutError("slow"), "TimeoutError: slow"),
     (ValueError("x" * 30), "ValueError: xxxxxxxx\n[22 more characters were cut off]"),
     (ValueError("x" * 8), "ValueError: xxxxxxxx"),
-    (ValueError("x" * 9), "ValueError: xxxxxxxx\n[1 more characters were cut off]"),
+    (ValueError("x" * 9), "ValueError: xxxxxxxx\n[1 more character was cut off]"),
 ]
 
 
@@ -222,7 +222,7 @@ class Both:
 
 IMAGE = ImagePart(data=b"GIF89a")
 RESULTS = [
-    ("", None), ("a" * 40, "a" * 40), ("a" * 41, "a" * 40 + "\n[1 more characters were cut off]"),
+    ("", None), ("a" * 40, "a" * 40), ("a" * 41, "a" * 40 + "\n[1 more character was cut off]"),
     ("a" * 2041, "a" * 40 + "\n[2,001 more characters were cut off]"),
     ([1] * 30, "[" + "1," * 19 + "1" + "\n[21 more characters were cut off]"),
     (Dumped(), '{"mode":"json"}'), (Shown(), '"shown"'), ([Both()], '["both"]'), ([], "[]"), ((), "[]"),
@@ -508,7 +508,7 @@ def test_a_loop_has_the_time_of_its_deadline_wherever_it_waits(place, secs):
         assert now() == min(secs, 10)
         if secs == 9:
             assert str(caught.value) == (
-                "the model still asks for tools after 1 turns; call run_tools on the last node to "
+                "the model still asks for tools after 1 turn; call run_tools on the last node to "
                 "go on, or raise max_turns"
             )
         elif place != "model":

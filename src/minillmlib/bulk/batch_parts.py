@@ -23,6 +23,7 @@ from minillmlib.errors import (
     MiniLLMError,
     ServerTimeoutError,
 )
+from minillmlib.json_value import plural
 from minillmlib.protocols.batches.base import BatchApi, RowResult
 from minillmlib.tree.node import ChatNode
 from minillmlib.types.budgets import Reservation
@@ -154,7 +155,8 @@ def _error_of(fate: Fate) -> MiniLLMError:
         case Refused(problem):
             return BadRequestError(f"the server refused the batch: {problem}")
         case Missing(state, unreadable):
-            lines = f" ({unreadable} lines of them cannot be read)" if unreadable else ""
+            lines = f" ({unreadable} {plural('line', unreadable)} of them cannot be read)"
+            lines = lines if unreadable else ""
             return MalformedResponseError(
                 f"the batch is {state}, but its results have none for this request{lines}; it may "
                 "have been billed"

@@ -366,10 +366,14 @@ class RunJournal:
 
     def check_no_batches(self) -> None:
         """Raise `InvalidParameterError` if items are in batches of the provider."""
-        if self.open_rows:
+        count = len(self.open_rows)
+        if count:
+            words = "items of this journal are in batches"
+            if count == 1:
+                words = "item of this journal is in a batch"
             raise InvalidParameterError(
-                f"{len(self.open_rows)} items of this journal are in batches whose results were "
-                "not fetched yet: run it with batch=True, or name another journal"
+                f"{count} {words} whose results were not fetched yet: run it with batch=True, or "
+                "name another journal"
             )
 
     def key_of(self, name: str) -> str:

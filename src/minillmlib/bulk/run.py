@@ -35,6 +35,7 @@ from minillmlib.errors import (
 )
 from minillmlib.files import FilePath
 from minillmlib.generator import GeneratorInfo
+from minillmlib.json_value import plural
 from minillmlib.tree.node import DEFAULT_LOOP, ChatNode
 from minillmlib.tree.tool_loop import Tool, ToolLoop, is_async
 from minillmlib.types.budgets import Budget
@@ -153,8 +154,9 @@ class BulkRun(Generic[T]):
         """Raise `PartialFailureError` if items failed, with the first hundred of their errors."""
         failed = self._counts["failed"]
         if failed:
+            count = failed + self._counts["done"]
             raise PartialFailureError(
-                f"{failed} of {failed + self._counts['done']} items failed; the first failure: "
+                f"{failed} of {count} {plural('item', count)} failed; the first failure: "
                 f"{self._errors[0]}",
                 errors=self._errors,
             ) from self._errors[0]

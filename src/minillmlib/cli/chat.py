@@ -24,6 +24,7 @@ from minillmlib.cli.conversation_files import FileId, export, identify_file, is_
 from minillmlib.cli.format import closing_line, notices, one_line, visible
 from minillmlib.cli.terminal import show_error, show_hint, show_line
 from minillmlib.cli.tree_view import DIM, excerpt, summary
+from minillmlib.json_value import plural
 from minillmlib.tree.node import EXPORTS
 
 RECENT_MESSAGES = 4
@@ -176,7 +177,7 @@ def _branch(session: ChatSession, words: str) -> None:
     if not asked:
         raise InvalidParameterError("nothing was said yet on this branch; write a message first")
     if count > len(asked):
-        things = f"{len(asked)} thing{'s' * (len(asked) != 1)}"
+        things = f"{len(asked)} {plural('thing', len(asked))}"
         raise InvalidParameterError(f"you said only {things} on this branch; give a smaller number")
     before = asked[-count].parent
     if before is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from minillmlib import CompletionResponse, CostTotal, FinishReason
+from minillmlib.json_value import plural
 from minillmlib.types.costs import total_words
 
 # Terminals obey control characters, and bidi controls reorder the text that a person reads.
@@ -91,7 +92,7 @@ def closing_line(response: CompletionResponse) -> str:
     usage, counts = response.usage, "no token counts"
     if usage is not None:
         sides = f"{usage.prompt_tokens} in, {usage.completion_tokens} out"
-        counts = f"{usage.total_tokens} tokens ({sides})"
+        counts = f"{usage.total_tokens} {plural('token', usage.total_tokens)} ({sides})"
     return " · ".join([counts, cost, *notices(response)])
 
 

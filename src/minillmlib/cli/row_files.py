@@ -21,7 +21,7 @@ from minillmlib import InvalidParameterError, StorageError
 from minillmlib.cli.format import visible
 from minillmlib.cli.terminal import waiting_notice
 from minillmlib.files import try_lock
-from minillmlib.json_value import MAX_DEPTH, JsonObject, JsonValue, excerpt, is_too_deep
+from minillmlib.json_value import MAX_DEPTH, JsonObject, JsonValue, excerpt, is_too_deep, plural
 from minillmlib.tree.records import encode_lossy
 from minillmlib.tree.tree_file import as_storage_error
 
@@ -139,7 +139,8 @@ class RowReader:
         if isinstance(record, list):
             if len(record) == len(self._header):
                 return Row(line, dict(zip(self._header, record, strict=True)))
-            return Row(line, {}, f"it has {len(record)} cells, but the header {len(self._header)}")
+            cells = f"{len(record)} {plural('cell', len(record))}"
+            return Row(line, {}, f"it has {cells}, but the header {len(self._header)}")
         if self.kind is RowFormat.LINES:
             return Row(line, {TEXT: record})
         try:

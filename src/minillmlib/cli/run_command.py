@@ -33,7 +33,7 @@ from minillmlib.cli.conversation_files import is_same_file
 from minillmlib.cli.format import name_options, one_line, visible
 from minillmlib.cli.row_files import STANDARD, Row, RowFormat, RowReader, RowWriter, format_of
 from minillmlib.cli.row_plan import RowPlan, RunPrompt
-from minillmlib.cli.run_summary import Tally
+from minillmlib.cli.run_summary import Tally, count_rows
 from minillmlib.cli.terminal import show_line
 from minillmlib.cli.tree_view import DIM
 from minillmlib.json_value import JsonValue
@@ -111,9 +111,13 @@ class RunCommand:
         for line in tally.lines(run, self._rows.count - tally.answered - tally.failed):
             show_line(one_line(line))
         if isinstance(ending, KeyboardInterrupt) and self._asked:
-            show_line(f"{len(self._asked)} calls in flight were ended, and may have been billed")
+            count = len(self._asked)
+            words = "call in flight was" if count == 1 else "calls in flight were"
+            show_line(f"{count} {words} ended, and may have been billed")
         if remaining and writer.draft is not None:
-            show_line(f"the first {writer.written} rows are in {visible(str(writer.draft))}", DIM)
+            count = writer.written
+            words = "row is" if count == 1 else f"{count} rows are"
+            show_line(f"the first {words} in {visible(str(writer.draft))}", DIM)
         for line in tally.advice(remaining, ending) if self._journal is not None else ():
             show_line(line, DIM)
         if remaining and ending is None:
@@ -256,7 +260,7 @@ class RunCommand:
             parts.append(f"their maximum cost needs {missing}")
         elif counts["new"]:
             parts.append(f"at most {total_words(CostTotal(cost=ceiling))}")
-        _print(" · ".join([f"{self._rows.count} rows", *parts]))
+        _print(" · ".join([count_rows(self._rows.count), *parts]))
         for _, _, error in list(self._unreadable)[:PREVIEWS]:
             show_line(one_line(name_options(str(error))))
         try:

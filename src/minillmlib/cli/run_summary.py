@@ -10,7 +10,7 @@ from minillmlib.bulk.outcome import STOPPING, is_final, last_error
 from minillmlib.bulk.progress import duration_words
 from minillmlib.cli.format import name_options, truncation_notice
 from minillmlib.cli.row_files import Row
-from minillmlib.json_value import JsonValue
+from minillmlib.json_value import JsonValue, plural
 from minillmlib.types.costs import total_words
 
 MAX_CLASSES = 10  # of errors that are listed
@@ -50,7 +50,7 @@ class Tally:
         """Yield what is to be said, line by line; `remaining` rows have no outcome."""
         ended = self.answered + self.failed
         parts = [
-            f"{ended} of {_rows(ended + remaining)}" if remaining else _rows(ended),
+            f"{ended} of {count_rows(ended + remaining)}" if remaining else count_rows(ended),
             f"{self.answered} answered",
         ]
         parts += [f"{self.failed} failed"] if self.failed else []
@@ -60,8 +60,9 @@ class Tally:
         if run.earlier.cost or not run.earlier.is_exact:
             yield f"earlier runs: {total_words(run.earlier)}"
         if run.maybe_paid:
+            words = "request was" if run.maybe_paid == 1 else "requests were"
             yield (
-                f"{run.maybe_paid} requests were in flight when earlier runs ended, and may have "
+                f"{run.maybe_paid} {words} in flight when earlier runs ended, and may have "
                 "been billed as well"
             )
         for name, count in self._classes.most_common(MAX_CLASSES):
@@ -72,7 +73,7 @@ class Tally:
     def advice(self, remaining: int, ending: BaseException | None) -> Iterator[str]:
         """Yield what to do next; `ending` is the error that ended the run."""
         if self._not_asked:
-            yield f"{_rows(self._not_asked)} could not be asked: correct the input"
+            yield f"{count_rows(self._not_asked)} could not be asked: correct the input"
         if isinstance(ending, BudgetExceededError):
             yield "run the same command with a larger --budget for the rest"
         elif isinstance(ending, STOPPING):
@@ -80,10 +81,11 @@ class Tally:
         elif remaining:
             yield "run the same command again for the rest"
         elif self._may_pass:
-            yield f"run the same command again to retry {_rows(self._may_pass)}"
+            yield f"run the same command again to retry {count_rows(self._may_pass)}"
         if self._final:
-            yield f"{_rows(self._final)} failed permanently; --retry-failed asks again"
+            yield f"{count_rows(self._final)} failed permanently; --retry-failed asks again"
 
 
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
+def count_rows(count: int) -> str:
+    """Return a count of rows in words."""
+    return f"{count} {plural('row', count)}"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from minillmlib import ChatNode, Message, Role
 from minillmlib.cli.format import one_line
+from minillmlib.json_value import plural
 from minillmlib.tree.render import message_text, visible_notes
 from minillmlib.types.costs import total_words
 
@@ -95,6 +96,6 @@ def excerpt(message: Message, columns: int) -> str:
 def summary(root: ChatNode) -> str:
     """Return the counts of a tree and its total cost."""
     count, ends = root.node_count(), sum(1 for _ in root.leaves())
-    messages = f"{count} message{'s' * (count != 1)}"
+    messages = f"{count} {plural('message', count)}"
     branches = f" in {ends} branches" if ends > 1 else ""
     return f"{messages}{branches} · {total_words(root.subtree_cost())}"

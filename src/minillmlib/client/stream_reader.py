@@ -21,7 +21,7 @@ from minillmlib.errors import (
     MiniLLMError,
     TransportError,
 )
-from minillmlib.json_value import decode_json, encode_json, excerpt
+from minillmlib.json_value import decode_json, encode_json, excerpt, plural
 from minillmlib.protocols.chat_completions.response import is_error_payload
 from minillmlib.protocols.errors import error_from_payload
 from minillmlib.streaming.accumulator import ResponseAccumulator, is_plain
@@ -234,7 +234,8 @@ class StreamReader:
             raise
         if max(accumulator.chars, accumulator.extra_chars) > self._max_chars:
             raise LimitExceededError(
-                f"the answer holds more than {self._max_chars:,} characters; "
+                f"the answer holds more than {self._max_chars:,} "
+                f"{plural('character', self._max_chars)}; "
                 "raise text_chars of the generator's limits if that is right"
             )
         is_at_end = accumulator.finish_reason is not None

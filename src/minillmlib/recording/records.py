@@ -20,7 +20,7 @@ from minillmlib.auth.secret import (
     protect_header,
 )
 from minillmlib.errors import MiniLLMError, StorageError, TransportError
-from minillmlib.json_value import JsonValue, replace_surrogates
+from minillmlib.json_value import JsonValue, plural, replace_surrogates
 from minillmlib.transport.base import HttpRequest
 from minillmlib.transport.proxy import ENVIRONMENT, find_environment_proxy, secrets_of
 
@@ -156,7 +156,9 @@ class RecordedExchange(_Record, frozen=True, kw_only=True, tag="exchange", tag_f
     def __post_init__(self) -> None:
         size = len(self.body.data)
         if any(length <= 0 for _, length in self.pieces) or size != sum(n for _, n in self.pieces):
-            raise StorageError(f"the pieces of a body must add up to its {size} bytes")
+            raise StorageError(
+                f"the pieces of a body must add up to its {size} {plural('byte', size)}"
+            )
         if not 0 < (self.status or 1) <= MAX_STATUS or (self.status is None and self.pieces):
             raise StorageError(f"{self.status} is no status of a response with a body")
         if (self.ended == "failed") != (self.error is not None):

@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from minillmlib.errors import MalformedResponseError
-from minillmlib.json_value import JsonObject, JsonValue, is_json
+from minillmlib.json_value import JsonObject, JsonValue, is_json, plural
 from minillmlib.types.tools import ToolCall, ToolCallDelta
 
 EMPTY: tuple[object, ...] = (None, "", [], {})
@@ -140,9 +140,11 @@ class ToolCallAccumulator:
             return self._open[0]
         if delta.id:
             return None
+        count, size = len(self._calls), len(delta.arguments)
         raise MalformedResponseError(
-            f"the stream holds arguments that belong to none of its {len(self._calls)} tool calls "
-            f"(index {delta.index}, {len(delta.arguments)} characters)"
+            f"the stream holds arguments that belong to none of its {count} "
+            f"{plural('tool call', count)} (index {delta.index}, "
+            f"{size} {plural('character', size)})"
         )
 
     def __len__(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minillmlib.errors import InvalidParameterError, MalformedResponseError
-from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt
+from minillmlib.json_value import JsonObject, JsonValue, decode_json, excerpt, plural
 from minillmlib.testing.dialects.base import Dialect
 from minillmlib.testing.dialects.table import find_dialect
 from minillmlib.transport.base import HttpRequest
@@ -71,13 +71,13 @@ class SentRequest(HttpRequest, frozen=True, kw_only=True):
     def describe(self) -> str:
         """Return the request in a few words, for the message of an error."""
         try:
-            last = self.messages[-1]
+            last, count = self.messages[-1], len(self.messages)
             return (
-                f"{self._address} (model {self.model!r}, {len(self.messages)} messages, the last "
-                f"of the {last.role}: {excerpt(last.text or '', SHOWN_CHARS)!r})"
+                f"{self._address} (model {self.model!r}, {count} {plural('message', count)}, the "
+                f"last of the {last.role}: {excerpt(last.text or '', SHOWN_CHARS)!r})"
             )
         except (InvalidParameterError, IndexError):
-            return f"{self._address} ({len(self.body)} bytes)"
+            return f"{self._address} ({len(self.body)} {plural('byte', len(self.body))})"
 
     @property
     def _address(self) -> str:

@@ -16,6 +16,7 @@ from minillmlib.json_value import (
     has_many_brackets,
     is_too_deep,
     replace_surrogates,
+    with_article,
 )
 from minillmlib.types.messages import CacheTtl, Message
 from minillmlib.types.responses import CompletionResponse
@@ -130,8 +131,8 @@ def encode_lossy(value: object) -> bytes:
     except UnicodeEncodeError:
         return encode(replace_surrogates(msgspec.to_builtins(value)))
     except (TypeError, ValueError, RecursionError) as error:
-        what = type(value).__name__.strip("_")
-        raise InvalidParameterError(f"a {what} cannot be written as JSON ({error})") from None
+        what = with_article(type(value).__name__.strip("_"))
+        raise InvalidParameterError(f"{what} cannot be written as JSON ({error})") from None
 
 
 def derive_id(parent_id: bytes | bytearray, content: bytes, duplicate_index: int = 0) -> bytes:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError, StorageError
-from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of
+from minillmlib.json_value import JsonObject, JsonValue, excerpt, excerpt_of, with_article
 from minillmlib.tree.file_kinds import FileKind, kind_of
 from minillmlib.tree.records import FormatValue, encode_lossy
 from minillmlib.types.media import AudioPart, DocumentPart, ImagePart, VideoPart
@@ -77,7 +77,8 @@ def as_message(value: Message | JsonObject, place: int) -> Message:
     if not isinstance(value, dict):
         raise InvalidParameterError(
             "a message is a Message, such as Message.user(text), or a dictionary such as "
-            f"{{'role': 'user', 'content': text}}; message {place} is a {type(value).__name__}"
+            f"{{'role': 'user', 'content': text}}; message {place} is "
+            f"{with_article(type(value).__name__)}"
         )
     try:
         return _parse_message(value, f"message {place}")

@@ -23,7 +23,7 @@ from minillmlib.errors import (
     TurnLimitError,
 )
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonValue
+from minillmlib.json_value import JsonValue, plural
 from minillmlib.locks import fork_safe_lock
 from minillmlib.structured.signature import code_of
 from minillmlib.types.messages import (
@@ -359,8 +359,9 @@ class ToolRun(Generic[NodeT]):
 
     async def _ask_model(self) -> None:
         if self._turns == self._loop.max_turns:
+            turns = f"{self._turns} {plural('turn', self._turns)}"
             raise TurnLimitError(
-                f"the model still asks for tools after {self._turns} turns; call run_tools on the "
+                f"the model still asks for tools after {turns}; call run_tools on the "
                 "last node to go on, or raise max_turns",
             )
         settings = self._later_settings if self._turns else self._settings
@@ -681,7 +682,9 @@ def _cut_parts(parts: Iterable[ContentPart], max_chars: int) -> tuple[ContentPar
 def _cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
-    return f"{text[:max_chars]}\n[{len(text) - max_chars:,} more characters were cut off]"
+    count = len(text) - max_chars
+    words = "character was" if count == 1 else "characters were"
+    return f"{text[:max_chars]}\n[{count:,} more {words} cut off]"
 
 
 def _as_json(value: object) -> str:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import BudgetExceededError, InvalidParameterError
+from minillmlib.json_value import plural
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import (
     EXACT,
@@ -215,14 +216,15 @@ class Reservation:
     def refuse(self) -> None:
         """Leave the queue without a sum; the error lists what is spent and reserved."""
         account = min(self.accounts, key=attrgetter("remaining"))
+        count = account.sums.requests
         remaining = f"only {_dollars(account.remaining)}"
         if self.ceiling <= account.remaining:
             remaining = f"others came before it in line, and {_dollars(account.remaining)}"
         self.error = BudgetExceededError(
             f"the request may cost {_dollars(self.ceiling)}, but {remaining} of the budget of "
             f"{_dollars(account.limit)} remain: {_dollars(account.sums.spent)} are spent, and "
-            f"{_dollars(account.sums.reserved)} are set aside for {account.sums.requests} requests "
-            "in progress; it was not sent"
+            f"{_dollars(account.sums.reserved)} are set aside for {count} "
+            f"{plural('request', count)} in progress; it was not sent"
         )
         self.is_waiting, self._is_final = False, True
 

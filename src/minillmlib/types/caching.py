@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from minillmlib.json_value import plural
 from minillmlib.types.costs import TokenPrice, exact_sum
 from minillmlib.types.messages import CacheTtl
 from minillmlib.types.usage import Usage
@@ -34,7 +35,9 @@ class PlannedBreakpoint(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
     def __str__(self) -> str:
-        size = "" if self.tokens is None else f", about {self.tokens:,} tokens"
+        size = ""
+        if self.tokens is not None:
+            size = f", about {self.tokens:,} {plural('token', self.tokens)}"
         reason = f" ({self.reason})" if self.reason else ""
         return f"{self.name}: {self.state}{reason}, {self.ttl}{size}"
 
@@ -84,7 +87,8 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         facts = [self.model]
         if self.prompt_tokens is not None:
-            facts.append(f"a prompt of about {self.prompt_tokens:,} tokens")
+            tokens = plural("token", self.prompt_tokens)
+            facts.append(f"a prompt of about {self.prompt_tokens:,} {tokens}")
         if self.min_tokens is not None:
             facts.append(f"cache minimum {self.min_tokens:,}")
         lines = [", ".join(facts), *map(str, self.breakpoints), self.advice]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
-from minillmlib.json_value import JsonObject, excerpt_of
+from minillmlib.json_value import JsonObject, excerpt_of, plural
 from minillmlib.types.usage import Usage
 from minillmlib.types.values import check_kind, check_number
 
@@ -551,7 +551,7 @@ class CostInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         count = len(self.attempts)
-        return f"{CostTotal.of([self])} in {count} {'attempt' if count == 1 else 'attempts'}"
+        return f"{CostTotal.of([self])} in {count} {plural('attempt', count)}"
 
 
 class CostEstimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from minillmlib.errors import InvalidParameterError
 from minillmlib.files import FilePath, file_name, read_small_file
+from minillmlib.json_value import with_article
 from minillmlib.types.values import check_choice, check_kind
 
 MAX_FILE_BYTES = 50_000_000
@@ -89,7 +90,7 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         source: object = self.url if self.data is None else self.data
         if not isinstance(source, str if self.data is None else bytes):
             raise InvalidParameterError(
-                f"the url of an {self.kind} must be a string and its data bytes"
+                f"the url of {with_article(self.kind)} must be a string and its data bytes"
             )
         if self.data is not None and not self.data:
             raise InvalidParameterError(f"the data of this {self.kind} is empty; give its bytes")
@@ -127,7 +128,8 @@ class MediaPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         is_address = url.startswith(("https://", "http://")) and url.isprintable()
         if not is_address or " " in url:
             raise InvalidParameterError(
-                f"the URL of an {cls.kind} must be an http(s) or data URL; for a file use from_file"
+                f"the URL of {with_article(cls.kind)} must be an http(s) or data URL; for a file "
+                "use from_file"
             )
         return cls(url=url)
 

@@ -7,6 +7,7 @@ from typing import Literal, Self, TypeAlias, get_args
 import msgspec
 
 from minillmlib.errors import InvalidParameterError
+from minillmlib.json_value import with_article
 from minillmlib.types.media import Media, MediaPart
 from minillmlib.types.reasoning import Reasoning
 from minillmlib.types.tools import ToolCall
@@ -182,7 +183,7 @@ def _normalize_content(content: object) -> MessageContent:
         odd = [type(part).__name__ for part in parts if not isinstance(part, PARTS)]
         if parts and not odd:
             return parts
-        given = f"one with a {odd[0]}" if odd else "an empty one"
+        given = f"one with {with_article(odd[0])}" if odd else "an empty one"
     raise InvalidParameterError(
         "the content of a message must be a string or a sequence of parts such as "
         f"TextPart(...), not {given}"

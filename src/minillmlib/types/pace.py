@@ -17,6 +17,7 @@ from operator import itemgetter, sub
 from typing import NamedTuple, NoReturn
 
 from minillmlib.errors import InvalidParameterError, RateLimitError
+from minillmlib.json_value import plural
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.limits import NO_LIMITS, RateLimits
 from minillmlib.types.rates import (
@@ -139,8 +140,9 @@ class Pace:
         """Return the last, and smallest, of the shares of `split`, without making the others."""
         for kind, limit in self._given.items():
             if limit < count:
+                words = plural(kind.removesuffix("s"), limit)
                 raise InvalidParameterError(
-                    f"{limit} {kind} a minute cannot be shared by {count} processes: take fewer"
+                    f"{limit} {words} a minute cannot be shared by {count} processes: take fewer"
                 )
         return self._share(count - 1, count)
 

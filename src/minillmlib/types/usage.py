@@ -5,7 +5,7 @@ from typing import Annotated, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from minillmlib.json_value import JsonObject, JsonValue
+from minillmlib.json_value import JsonObject, JsonValue, plural
 
 T = TypeVar("T")
 
@@ -92,7 +92,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     def __str__(self) -> str:
         cached = f" ({self.cache_read_tokens:,} cached)" if self.cache_read_tokens else ""
-        return f"{self.prompt_tokens:,} tokens in{cached}, {self.completion_tokens:,} out"
+        tokens = plural("token", self.prompt_tokens)
+        return f"{self.prompt_tokens:,} {tokens} in{cached}, {self.completion_tokens:,} out"
 
 
 class UsageUpdate(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from minillmlib.errors import InvalidParameterError, MiniLLMError
-from minillmlib.json_value import JsonValue, excerpt_of, plain_value
+from minillmlib.json_value import JsonValue, excerpt_of, plain_value, with_article
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -62,8 +62,8 @@ _PLAIN = (int, float, bool, str)
 def check_kind(name: str, value: object, kind: type | UnionType) -> None:
     """Raise `InvalidParameterError` unless `value` has this type."""
     if value is not None and not isinstance(value, kind):
-        wanted = kind.__name__ if isinstance(kind, type) else kind
-        raise InvalidParameterError(f"{name} must be a {wanted}, not {type(value).__name__}")
+        wanted = with_article(kind.__name__ if isinstance(kind, type) else str(kind))
+        raise InvalidParameterError(f"{name} must be {wanted}, not {type(value).__name__}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
