@@ -329,7 +329,12 @@ async def test_a_hundred_tasks_may_branch_from_one_node():
 
 async def test_a_system_prompt_is_put_in_front_only_where_there_is_none():
     settings = NodeCompletionParameters().with_system_prompt("Be nice.")
-    for first, system in [(Message.user("x"), "Be nice."), (Message.system("s"), "s")]:
+    for first, system in [
+        (Message.user("x"), "Be nice."),
+        (Message.system("s"), "s"),
+        (Message.system(" \n"), "Be nice."),
+        (Message.system([TextPart(" ")]), "Be nice."),
+    ]:
         _, leaf = ChatNode.from_messages([first])
         generator = scripted(said("ok"))
         await leaf.chat("y", generator, settings)
@@ -500,6 +505,21 @@ async def test_a_root_without_a_system_prompt_is_not_sent_and_leaves_room_for_on
     assert [message["role"] for message in bodies[0]["messages"]] == ["user"]
     assert "system" not in bodies[0]
     assert "be brief" in json.dumps(bodies[1])
+
+
+@pytest.mark.parametrize(
+    ("make", "reply"),
+    [(GeneratorInfo.openai, said("a")), (GeneratorInfo.anthropic, ScriptedReply.json(CLAUDE))],
+)
+async def test_a_root_of_spaces_gives_way_to_the_system_prompt_of_the_settings(make, reply):
+    transport = ScriptedTransport([reply])
+    generator = make("m").with_api_key("sk-key-of-tests").with_transport(transport)
+    root = ChatNode.root(" ").cache_breakpoint()
+    await root.chat("hi", generator, NodeCompletionParameters(system_prompt="be brief"))
+    body = transport.requests[0].json()
+    assert json.dumps(body).count("be brief") == 1
+    assert '" "' not in json.dumps(body)
+    assert ("cache_control" in json.dumps(body)) == (make == GeneratorInfo.anthropic)
 
 
 async def test_the_common_fields_are_keywords_and_win_over_the_parameters():

@@ -191,14 +191,24 @@ def _apply_settings(
     messages: Sequence[Message], settings: NodeCompletionParameters, instruction: str | None
 ) -> tuple[Message, ...]:
     thread = fill_placeholders(messages, settings.format_kwargs)
-    if settings.system_prompt and not any(message.role is Role.SYSTEM for message in thread):
-        thread = (Message.system(settings.system_prompt), *thread)
+    if settings.system_prompt:
+        root, others = Message.system(""), thread
+        if _is_bare_system(thread[0]):
+            root, others = thread[0], thread[1:]
+        if not any(message.role is Role.SYSTEM for message in others):
+            thread = (msgspec.structs.replace(root, content=settings.system_prompt), *others)
     if instruction is not None:
         thread = (*thread, Message.user(instruction))
     if settings.use_cache:
         last = msgspec.structs.replace(thread[-1], cache_ttl=thread[-1].cache_ttl or "5m")
         thread = (*thread[:-1], last)
     return thread
+
+
+def _is_bare_system(message: Message) -> bool:
+    """Whether this is a system prompt of spaces only, which some wires leave out."""
+    is_text = not message.attachments and not (message.text or "").strip()
+    return message.role is Role.SYSTEM and is_text
 
 
 def check_generator(generator: object) -> None:
