@@ -316,6 +316,31 @@ def test_a_waiter_whose_event_loop_was_closed_holds_nobody_up():
     lost.close()
 
 
+@pytest.mark.parametrize("was_given_a_place", [False, True])
+def test_a_waiter_of_a_closed_event_loop_returns_a_place_only_if_it_was_given_one(
+    was_given_a_place,
+):
+    width = Width(1, 1)
+    take(width)
+    lost, loop = width.acquire(), asyncio.new_event_loop()
+
+    async def wait_in_vain() -> None:
+        lost.send(None)
+
+    loop.run_until_complete(wait_in_vain())
+    if was_given_a_place:
+        width.release()
+        assert width.in_use == 1, "the place is that of the one that waits"
+    loop.close()
+    if not was_given_a_place:
+        width.release()
+        assert width.in_use == 0, "nobody is there to take the place"
+    lost.close()
+    assert width.in_use == 0
+    take(width)
+    assert width.in_use == 1
+
+
 async def test_a_run_has_the_width_that_was_given_or_that_of_its_server():
     own = Width(3)
     assert width_for(own, GENERATOR) is own

@@ -65,7 +65,7 @@ class Width:
         self._is_slow_start = True
         self._clean = self._peak = 0  # calls that were taken, and the most in flight, of a round
         self._cut_at = -COOLDOWN_SECS
-        self._waiters: deque[tuple[AbstractEventLoop, Event]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         self._lock = fork_safe_lock()
 
     async def acquire(self) -> None:
@@ -74,17 +74,15 @@ class Width:
             if self.in_use < self.limit and not self._waiters:
                 self._take()
                 return
-            asyncio = asyncio_module()
-            waiter = asyncio.get_running_loop(), asyncio.Event()
+            waiter = _Waiter()
             self._waiters.append(waiter)
         try:
-            await waiter[1].wait()
+            await waiter.called.wait()
         except BaseException:
             with self._lock:
-                is_in_line = waiter in self._waiters
-                if is_in_line:
+                if waiter in self._waiters:
                     self._waiters.remove(waiter)
-            if not is_in_line:
+            if waiter.has_place:
                 self.release()
             raise
 
@@ -96,9 +94,11 @@ class Width:
                 # No answer is as bad as an error of the server.
                 self._learn([attempt.status or 500 for attempt in attempts])
             while self._waiters and self.in_use < self.limit:
+                waiter = self._waiters.popleft()
                 with contextlib.suppress(RuntimeError):  # its loop is closed
-                    wake(*self._waiters.popleft())
+                    wake(waiter.loop, waiter.called)
                     self._take()
+                    waiter.has_place = True
 
     def _take(self) -> None:
         self.in_use += 1
@@ -137,6 +137,18 @@ class Width:
 
     def __repr__(self) -> str:
         return f"Width(limit={self.limit}, in_use={self.in_use}, maximum={self.maximum})"
+
+
+class _Waiter:
+    """A call in line for a place, in its event loop."""
+
+    __slots__ = ("called", "has_place", "loop")
+
+    def __init__(self) -> None:
+        asyncio = asyncio_module()
+        self.loop: AbstractEventLoop = asyncio.get_running_loop()
+        self.called: Event = asyncio.Event()
+        self.has_place = False
 
 
 # Whether this is part of an item of a run, such as a tool.
