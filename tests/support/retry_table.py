@@ -107,9 +107,9 @@ STATUSES = [
     *(Row(f"{code} did no work and is tried again", [status(code), ANSWER], [1], REFUSED)
       for code in (409, 429, 503, 529)),
     *(Row(f"{code} is final", [status(code)], [], "denied", kind) for code, kind in {
-        307: RedirectError, 400: BadRequestError, 401: AuthenticationError, 402: BillingError,
-        403: PermissionDeniedError, 404: NotFoundError, 413: RequestTooLargeError,
-        418: BadRequestError, 422: BadRequestError}.items()),
+        300: RedirectError, 307: RedirectError, 400: BadRequestError, 401: AuthenticationError,
+        402: BillingError, 403: PermissionDeniedError, 404: NotFoundError, 413: RequestTooLargeError,
+        418: BadRequestError, 422: BadRequestError, 499: BadRequestError}.items()),
     Row("a model that loads is waited for", [status(503, message="Loading model"), ANSWER], [1],
         REFUSED),
     Row("a model that never loads", [status(503, message="Loading model")] * 2, [1],
@@ -122,6 +122,8 @@ STATUSES = [
         "denied", ContextLengthError),
     Row("an overload inside a success", [status(200, message="x", type="overloaded_error"), ANSWER],
         [1], FAILED),
+    Row("an overload inside the last success",
+        [status(299, message="x", type="overloaded_error"), ANSWER], [1], FAILED),
     Row("a used up quota inside a success", [status(200, message="x", type="insufficient_quota")],
         [], "failed", BillingError),
     Row("a 409 that stays", [status(409)] * 4, [1, 2, 4], "denied denied denied denied",
