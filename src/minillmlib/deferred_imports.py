@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -44,5 +45,9 @@ def _import() -> tuple[ModuleType, Logger]:
     delay_forks_over_imports()
     with import_lock:
         import asyncio  # noqa: PLC0415 - see above
+
+        with suppress(OSError):  # no file may be opened now
+            # Event loops import it on first use, without the lock.
+            import concurrent.futures.thread  # noqa: F401, PLC0415 - see above
 
     return asyncio, logging.getLogger("minillmlib")

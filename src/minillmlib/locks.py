@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 
@@ -36,7 +37,17 @@ def delay_forks_over_imports() -> None:
 
 
 def _wait_for_imports() -> None:
+    former = _executor_lock()
     import_lock.acquire(timeout=IMPORT_SECS)
+    lock = _executor_lock()
+    if former is None and lock is not None:
+        # Its module was imported meanwhile, and releases it after this fork, but did not take it.
+        lock.acquire(blocking=False)
+
+
+def _executor_lock() -> threading.Lock | None:
+    """Return the lock that `concurrent.futures.thread` holds over forks, if it is imported."""
+    return getattr(sys.modules.get("concurrent.futures.thread"), "_global_shutdown_lock", None)
 
 
 def _go_on() -> None:

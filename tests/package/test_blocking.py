@@ -460,13 +460,16 @@ print(sum(fork(call) for _ in range(30)), call())
 stopped.append(1)
 """
 
-IN_THE_MIDDLE_OF_IMPORTS = """
+FIRST_CALL = """
 import logging
 def first_call():
     try: m.run(m.ChatNode.root("s").chat("u", m.GeneratorInfo.custom("t", "http://127.0.0.1:9", "m")))
     except m.ConnectError: pass
+thread = threading.Thread(target=first_call)
+"""
+
+IN_THE_MIDDLE_OF_IMPORTS = """
 with without_retries():
-    thread = threading.Thread(target=first_call)
     thread.start()
     print(sum(fork(first_call) for _ in range(8)))
     thread.join()
@@ -479,6 +482,22 @@ thread = threading.Thread(target=use_all)
 thread.start()
 print(sum(fork(use_all) for _ in range(8)))
 thread.join()
+"""
+
+# The import of concurrent.futures.thread registers what holds a lock over a fork.
+IN_THE_MIDDLE_OF_THE_IMPORT_OF_EXECUTORS = """
+begun, parent = threading.Event(), os.getpid()
+class SlowImport:
+    def find_spec(name, *_):
+        if name == "queue" and os.getpid() == parent:  # which it imports in turn
+            begun.set()
+            time.sleep(0.2)
+sys.meta_path.insert(0, SlowImport)
+with without_retries():
+    thread.start()
+    begun.wait()
+    print(sum(fork(first_call) for _ in range(2)))
+    thread.join()
 """
 
 OF_A_STREAM_IN_PROGRESS = """
@@ -509,11 +528,12 @@ print(fork(use), "".join(chunk.delta for chunk in chunks), stream.node.text)
     ("program", "out"),
     [
         (IN_THE_MIDDLE_OF_CALLS, "0 ok\n"),
-        (IN_THE_MIDDLE_OF_IMPORTS, "0\n"),
+        (FIRST_CALL + IN_THE_MIDDLE_OF_IMPORTS, "0\n"),
+        (FIRST_CALL + IN_THE_MIDDLE_OF_THE_IMPORT_OF_EXECUTORS, "0\n"),
         (IN_THE_MIDDLE_OF_DEFERRED_IMPORTS, "0\n"),
         (OF_A_STREAM_IN_PROGRESS, "0 aaaaaaaa aaaaaaaaa\n"),
     ],
-    ids=["calls", "imports", "deferred imports", "stream"],
+    ids=["calls", "imports", "import of executors", "deferred imports", "stream"],
 )
 def test_a_child_forked_at_any_moment_does_not_hang(program, out):
     assert in_new_process("-c", FORKS + program) == (out, 0, "")
