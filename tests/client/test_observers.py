@@ -544,6 +544,19 @@ async def test_a_long_body_is_cut_and_a_stream_is_logged_as_it_came(caplog):
     assert last.endswith(" more characters]")
 
 
+async def test_at_the_lowest_level_and_with_no_characters_a_body_is_logged_as_its_length(caplog):
+    caplog.set_level(1)
+    reply = answer("Paris.")
+    transport = ScriptedTransport([reply])
+    with log_requests(1, max_chars=0):
+        await ChatNode.root("s").chat("a question", OWN.with_transport(transport))
+    first, _, last = [each.getMessage() for each in caplog.records if each.levelno == 1]
+    assert first.endswith(f":  [{len(transport.requests[0].body)} more characters]")
+    assert last.endswith(f":  [{len(reply.pieces[0])} more characters]")
+    assert "question" not in first
+    assert "Paris" not in last
+
+
 async def test_a_log_that_nobody_reads_keeps_no_body(caplog):
     caplog.set_level(logging.WARNING)
     with log_requests():

@@ -28,7 +28,7 @@ def log_requests(
     function has no body at all.
 
     Args:
-        level: The level of the lines, `logging.INFO` by default.
+        level: The level of the lines, `logging.INFO` by default. Not 0, at which nothing is logged.
         max_chars: Maximum characters of a body; a note says what was cut off.
         everywhere: Whether to log the calls of the whole process, or of this context only.
 
@@ -39,7 +39,7 @@ def log_requests(
         ...     answer = run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
     """
     check_number("max_chars", max_chars, minimum=0, is_whole=True)
-    check_number("level", level, minimum=0, is_whole=True)
+    check_number("level", level, minimum=1, is_whole=True)
     return observe(_RequestLog(level, max_chars), everywhere=everywhere)
 
 
