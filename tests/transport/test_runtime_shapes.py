@@ -167,6 +167,18 @@ def test_a_dropped_transport_leaves_its_loop_to_close_what_it_opened():
         wait_until(lambda: not server.open_connections())
 
 
+def test_a_dropped_transport_closes_at_once_what_it_opened_in_a_loop_at_rest():
+    loop = asyncio.new_event_loop()
+    with ThreadedServer(either("openai")) as server:
+        generator = generator_at(server, "openai").with_transport(AiohttpTransport())
+        assert loop.run_until_complete(both_texts(generator)) == [TEXT, TEXT]
+        assert server.open_connections()
+        del generator
+        gc.collect()
+        wait_until(lambda: not server.open_connections())
+        loop.close()
+
+
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
@@ -368,6 +380,67 @@ def test_both_sides_of_a_fork_call_and_share_no_connection(program):
         at = {said_in(request)[-1]: request.connection for request in server.requests}
     assert at["first"] is at["again"]
     assert at["child"] is not at["first"]
+
+
+# Where warnings are errors, that of a dropped loop keeps asyncio from closing it.
+WARNINGS_ARE_ERRORS = """
+import warnings
+unraisable = []
+def raise_warnings():
+    warnings.simplefilter("error", ResourceWarning)
+    sys.unraisablehook = lambda it: unraisable.append(str(it.exc_value))
+"""
+
+DROPPED_LOOPS = """
+async def ask():
+    say((await root.chat("u", generator)).text)
+
+raise_warnings()
+for _ in range(3):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(ask())
+    del loop
+    gc.collect()
+say(sum("unclosed event loop" in each for each in unraisable))
+say([each for each in unraisable if "raddr" in each])  # of sockets with a connection
+"""
+
+
+def test_a_dropped_loop_that_is_not_closed_leaves_no_open_connection_either():
+    with ThreadedServer(whole("openai")) as server:
+        lines = in_new_process(WARNINGS_ARE_ERRORS + DROPPED_LOOPS, server)
+    assert lines == [TEXT, TEXT, TEXT, "3", "[]"]
+
+
+FORK_BESIDE_A_LOOP_AT_REST = """
+async def ask(who):
+    say((await root.chat(who, generator)).text)
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(ask("first"))
+child = os.fork()
+if child == 0:
+    raise_warnings()
+    if DROPS_LOOP:
+        del loop
+        gc.collect()
+    asyncio.run(ask("child"))
+    sys.exit()
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+loop.run_until_complete(asyncio.wait_for(ask("again"), 10))
+say(status)
+loop.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("drops_loop", [False, True], ids=["ends", "drops the loop"])
+def test_a_child_that_cleans_up_leaves_the_connections_of_its_parent_as_they_were(drops_loop):
+    with ThreadedServer(whole("openai")) as server:
+        program = f"DROPS_LOOP = {drops_loop}" + WARNINGS_ARE_ERRORS + FORK_BESIDE_A_LOOP_AT_REST
+        assert in_new_process(program, server) == [TEXT, TEXT, TEXT, "0"]
+        at = {said_in(request)[-1]: request.connection for request in server.requests}
+    assert at["first"] is at["again"]
 
 
 FIRST_CALLS = """
