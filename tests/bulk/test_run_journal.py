@@ -443,7 +443,7 @@ def test_a_full_disk_ends_the_run_and_loses_no_answer(tmp_path, monkeypatch):
     assert len([one for one in outcomes if one.text]) == len(server.said) < 100
     asked = len(server.said)
     again, _ = ask(server, list(map(str, range(100))), tmp_path / "j")
-    assert [one.text for one in again] == list(map(str, range(100)))
+    assert [one.text or one.error for one in again] == list(map(str, range(100)))
     assert len(server.said) <= 100 + 8
     assert asked < 20
 

@@ -15,7 +15,6 @@ import re
 import signal
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -127,9 +126,7 @@ def transcript(use: Use) -> str:
         chdir(folder),
         mock.patch.dict(os.environ, variables | dict(use.variables), clear=True),
         without_retries(),
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", ResourceWarning)  # the rows stay open until the end
         for name, content in use.files.items():
             data = content.encode() if isinstance(content, str) else content
             Path(name).write_bytes(data)

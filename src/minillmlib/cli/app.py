@@ -6,7 +6,7 @@ import signal
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -301,8 +301,9 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command
     )
     generator = choose_generator(model, base_url=base_url, key_env=key_env, price=price)
     settings = RunSettings(generator, params, width, retry_failed, batch)
-    command = RunCommand(files, words, settings)
-    if not (command.preview() if dry_run else command.run()):
+    with closing(RunCommand(files, words, settings)) as command:
+        is_done = command.preview() if dry_run else command.run()
+    if not is_done:
         raise typer.Exit(FAILED)
 
 

@@ -87,8 +87,19 @@ class RowReader:
         with as_storage_error("read", path):
             self._text = _as_text(_open_seekable(path))
         self._header: list[str] = []
-        with as_storage_error("read", path):
-            self.count = sum(1 for _ in self._records())
+        try:
+            with as_storage_error("read", path):
+                self.count = sum(1 for _ in self._records())
+            self._check_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._text.close()
+
+    def _check_header(self) -> None:
         if not _is_unicode("".join(self._header)):
             raise InvalidParameterError("the header of the input is not text in UTF-8")
         repeated = {name for name in self._header if self._header.count(name) > 1}

@@ -74,13 +74,21 @@ class RunCommand:
         self._output = files.output
         _check_files(files, self._journal)
         self._rows = RowReader(files.source, format_of(files.source, files.kind))
-        self._plan = RowPlan(self._rows, prompt, settings.params, files.output)
+        try:
+            self._plan = RowPlan(self._rows, prompt, settings.params, files.output)
+        except BaseException:
+            self.close()
+            raise
         self._settings = settings
         self._params = self._plan.params
         self._asked: dict[int, tuple[int, Row]] = {}  # by the index of the item
         self._unreadable: deque[tuple[int, Row, MiniLLMError]] = deque()  # to be written
         self._unreadable_count = 0
         self._is_stopping = False
+
+    def close(self) -> None:
+        """Close the input."""
+        self._rows.close()
 
     def run(self) -> bool:
         """Ask about all rows; return whether all were answered.
