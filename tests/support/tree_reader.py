@@ -7,6 +7,7 @@ or compiles meanwhile, beside the file that it was given to read.
 from __future__ import annotations
 
 import asyncio  # noqa: F401 - the library imports these when it needs them, which is no harm
+import concurrent.futures.thread  # noqa: F401
 import hashlib  # noqa: F401
 import json
 import logging
