@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from manual_clock import Clock
 from run_records import attempt, done, failed, write_journal
+from system_words import null_byte_words
 
 from minillmlib import (
     AuthenticationError,
@@ -325,7 +326,7 @@ def test_a_journal_in_use_is_refused_by_its_name(tmp_path):
 def test_a_file_that_is_none_is_refused_with_the_reason(tmp_path):
     for path, reason in (
         (tmp_path, "Is a directory"), (tmp_path / "no" / "j", "No such file or directory"),
-        ("a\0", "embedded null byte"),
+        ("a\0", null_byte_words()),
     ):  # fmt: skip
         with pytest.raises(StorageError) as caught:
             journal_at(path)

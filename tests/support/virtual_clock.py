@@ -49,6 +49,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    async def shutdown_default_executor(self, *_: object) -> None:
+        """Wait for the threads without a limit: they end in real time."""
+        await super().shutdown_default_executor()
+
     def be_busy(self, secs: float) -> None:
         """Let time pass in which the loop does not turn, as when code blocks."""
         self._jumping.now += secs

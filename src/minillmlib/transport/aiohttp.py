@@ -7,9 +7,10 @@ import io
 import os
 import select
 import socket
+import sys
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -157,8 +158,25 @@ class AiohttpTransport:
     async def _new_pool(self, loop: asyncio.AbstractEventLoop) -> "_Pool":
         pool = self._pools[id(loop)] = _Pool(loop)
         _LoopClose.of(loop).pools.append(pool)
-        await anext(pool.closer)  # which the loop, now that it has started, ends at shutdown
+        await _start(pool.closer)  # which the loop, now that it has started, ends at shutdown
         return pool
+
+
+def _start(generator: AsyncGenerator[None, None]) -> Awaitable[None]:
+    """Start a generator. If its loop is dropped, nothing ends it: its end would never be awaited.
+
+    Python 3.13 warns of that.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(finalizer=_leave)
+    try:
+        return anext(generator)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _leave(_generator: AsyncGenerator[None, None]) -> None:
+    pass
 
 
 def _abandon_pools(pools: "weakref.WeakValueDictionary[int, _Pool]") -> None:
