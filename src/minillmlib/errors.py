@@ -226,7 +226,8 @@ class RequestTimeoutError(TransportError, TimeoutError):
     def __init__(self, message: str, *, clock: Clock = "total", partial: str = "") -> None:
         super().__init__(message, partial=partial)
         self.clock = clock
-        self.is_retryable = self.allows_fallback = clock != "deadline"
+        self.is_retryable: bool = clock != "deadline"
+        self.allows_fallback: bool = clock != "deadline"
 
 
 class ApiError(MiniLLMError):
@@ -441,10 +442,12 @@ class PartialFailureError(MiniLLMError):
         nodes: "Sequence[ChatNode]" = (),
     ) -> None:
         super().__init__(message)
-        self.errors = tuple(errors)
-        self.nodes = tuple(nodes)
-        self.attempts = tuple(attempt for error in errors for attempt in error.attempts)
-        self.is_retryable = any(error.is_retryable for error in errors)
+        self.errors: tuple[MiniLLMError, ...] = tuple(errors)
+        self.nodes: tuple[ChatNode, ...] = tuple(nodes)
+        self.attempts: tuple[Attempt, ...] = tuple(
+            attempt for error in errors for attempt in error.attempts
+        )
+        self.is_retryable: bool = any(error.is_retryable for error in errors)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self.args, {**vars(self), "nodes": ()}

@@ -96,8 +96,9 @@ class BulkRun(Generic[T]):
         self._is_ordered = is_ordered
         self._on_progress = on_progress
         self._count = len(items) if isinstance(items, Sequence) else None
-        self.total = CostTotal()
-        self.earlier, self.maybe_paid = call.earlier, call.maybe_paid
+        self.total: CostTotal = CostTotal()
+        self.earlier: CostTotal = call.earlier
+        self.maybe_paid: int = call.maybe_paid
         self._counts = {"done": 0, "failed": 0, "from_journal": 0}
         self._errors: list[MiniLLMError] = []
         self._ready: deque[BulkOutcome[T]] = deque()

@@ -55,9 +55,9 @@ class Width:
             if value is None:
                 raise InvalidParameterError(f"the {name} of a width must be a whole number")
             check_number(f"the {name} of a width", value, minimum=1, is_whole=True)
-        self.limit = start
-        self.maximum = max(start, maximum)
-        self.in_use = 0
+        self.limit: int = start
+        self.maximum: int = max(start, maximum)
+        self.in_use: int = 0
         self._is_fixed = start >= maximum
         self.history: list[tuple[float, int]] = [(0.0, start)]
         self._started = time.monotonic()

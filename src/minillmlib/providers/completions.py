@@ -35,7 +35,7 @@ class CompletionsProvider(Provider):
         CompletionsProvider(dialogue)
     """
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         prompt_key=request.PROMPT_KEY, why_no_schema=_why_no_schema, is_generic=True
     )
 

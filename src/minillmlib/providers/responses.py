@@ -54,7 +54,7 @@ class ResponsesProvider(Provider):
     this endpoint, too.
     """
 
-    capabilities = Capabilities(
+    capabilities: Capabilities = Capabilities(
         messages_key="input",
         why_no_prefill=_why_no_prefill,
         why_no_schema=models.why_no_schema,
@@ -65,7 +65,7 @@ class ResponsesProvider(Provider):
         replayable_media=("image",),
         is_generic=True,
     )
-    billing = Billing(max_media_tokens=models.max_media_tokens, priced_extra=PRICED_EXTRA)
+    billing: Billing = Billing(max_media_tokens=models.max_media_tokens, priced_extra=PRICED_EXTRA)
     batches: BatchApi | None = OpenAiBatches("/v1/responses")
     seals_reasoning: bool = True  # whether to ask a model for it that may give it
 

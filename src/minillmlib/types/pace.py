@@ -122,7 +122,7 @@ class Pace:
         self._refused_at = -math.inf
         self._sent_at: deque[float] = deque(maxlen=1000)
         self._estimate = _Estimate()
-        self.is_shut = False
+        self.is_shut: bool = False
         self._granted: LeasedRate | None = None
         self._shares = 1  # of what the server states, of which this pace takes one
 

@@ -78,8 +78,8 @@ class BulkRuntime:
 
     def __init__(self, job: Bulk, worker: str | None = None, bank: BankLike | None = None) -> None:
         self.job = job
-        self.worker = worker or f"{socket.gethostname()}-{os.getpid()}"
-        self.width = Width() if job.width is None else Width(job.width, job.width)
+        self.worker: str = worker or f"{socket.gethostname()}-{os.getpid()}"
+        self.width: Width = Width() if job.width is None else Width(job.width, job.width)
         self._prompt = None if job.prompt is None else job.prompt.to_node()
         self._end: _End | None = None  # that every further row would have
         self._parts = 0  # that are asked now
