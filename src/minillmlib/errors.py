@@ -227,7 +227,7 @@ class RequestTimeoutError(TransportError, TimeoutError):
         super().__init__(message, partial=partial)
         self.clock = clock
         self.is_retryable: bool = clock != "deadline"
-        self.allows_fallback: bool = clock != "deadline"
+        self.allows_fallback: bool = self.is_retryable
 
 
 class ApiError(MiniLLMError):

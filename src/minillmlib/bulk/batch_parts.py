@@ -155,8 +155,9 @@ def _error_of(fate: Fate) -> MiniLLMError:
         case Refused(problem):
             return BadRequestError(f"the server refused the batch: {problem}")
         case Missing(state, unreadable):
-            lines = f" ({unreadable} {plural('line', unreadable)} of them cannot be read)"
-            lines = lines if unreadable else ""
+            lines = ""
+            if unreadable:
+                lines = f" ({unreadable} {plural('line', unreadable)} of them cannot be read)"
             return MalformedResponseError(
                 f"the batch is {state}, but its results have none for this request{lines}; it may "
                 "have been billed"

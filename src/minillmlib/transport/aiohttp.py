@@ -168,15 +168,11 @@ def _start(generator: AsyncGenerator[None, None]) -> Awaitable[None]:
     Python 3.13 warns of that.
     """
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(finalizer=_leave)
+    sys.set_asyncgen_hooks(finalizer=_do_nothing)
     try:
         return anext(generator)
     finally:
         sys.set_asyncgen_hooks(*hooks)
-
-
-def _leave(_generator: AsyncGenerator[None, None]) -> None:
-    pass
 
 
 def _abandon_pools(pools: "weakref.WeakValueDictionary[int, _Pool]") -> None:
@@ -474,7 +470,7 @@ class _HeldTransport:
         self.written += data
 
 
-def _do_nothing() -> None:
+def _do_nothing(*_: object) -> None:
     pass
 
 
