@@ -36,6 +36,7 @@ from minillmlib import (
 )
 from minillmlib.client.prepare import prepare
 from minillmlib.testing import ScriptedReply
+from minillmlib.transport.base import HttpRequest
 
 ROOT = ChatNode.root("s")
 NO_RETRY = NodeCompletionParameters(retry=0)
@@ -77,6 +78,13 @@ class Broken(OpenAiProvider):
 
 def broken(name: str):
     return chat(said("ok"), provider=Broken(name))
+
+
+def misled(name: str, value: object):
+    """A call whose provider returns a value that it may not."""
+    provider = OpenAiProvider()
+    setattr(provider, name, lambda *_, **__: value)
+    return chat(said("ok"), provider=provider)
 
 
 async def unread(read: Callable):
@@ -194,6 +202,13 @@ SENTENCES: list[tuple[Callable, str]] = [
     (broken("request_url"), "the provider could not name the address (ZeroDivisionError: oh)"),
     (broken("auth_headers"), "the provider could not name its headers (ZeroDivisionError)"),
     (broken("finalize"), "the provider could not finalize the request (ZeroDivisionError)"),
+    *((misled("request_url", url), f"the provider's address must look like https://host/path, not "
+       f"{shown}")
+      for url, shown in ((None, "NoneType"), ("", "''"), ("v1", "'v1'"), ("/v1?key=1", "'/v1'"),
+                         ("http://[::1/v1?key=1", "'http://[::1/v1'"))),
+    (misled("finalize", None), "finalize must return an HttpRequest, not NoneType"),
+    (misled("finalize", HttpRequest(url="v1?key=1", headers=(), body=b"{}")), "the provider's "
+     "address must look like https://host/path, not 'v1'"),
     (broken("parse_response"), "the provider could not read the server's answer "
      "(ZeroDivisionError: oh)"),
     *((stream_of(streamed("a"), provider=Broken(name)), "the provider could not prepare to read a "

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from itertools import count
 from pathlib import Path
 
+import aiohttp
 import faults_bodies
 import faults_http
 import faults_streamed
@@ -156,6 +157,13 @@ async def test_a_fallback_answers_after_a_fault_that_another_model_may_cure_also
 ):
     if faults[0].grace_secs is not None:
         monkeypatch.setattr(stream_reader, "USAGE_GRACE_SECS", faults[0].grace_secs)
+    real = aiohttp.ClientSession._request
+
+    # As a recorder does it, so that these go all the way through aiohttp's session.
+    async def record(session, *args, **options):
+        return await real(session, *args, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", record)
     transports = {"aiohttp": AiohttpTransport()}
     wrong = await complaints_about(faults, transports, has_fallback=True, folder=tmp_path)
     assert not wrong, "\n".join(wrong)

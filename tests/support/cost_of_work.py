@@ -16,10 +16,11 @@ import minillmlib
 OURS = str(Path(minillmlib.__file__).parent)
 
 
-def steps_of(work, counts=lambda _frame: True) -> int:
+def steps_of(work, counts=lambda _frame: True, *, packages=(OURS,)) -> int:
     """How many instructions of our own code are executed, the second time that it is done.
 
-    `counts` says of the frame of each instruction whether it counts.
+    `counts` says of the frame of each instruction whether it counts, of those in the folders of
+    `packages`.
     """
     work()
     steps = 0
@@ -27,7 +28,7 @@ def steps_of(work, counts=lambda _frame: True) -> int:
     def trace(frame, event, _argument):
         nonlocal steps
         if event == "call":
-            if not frame.f_code.co_filename.startswith(OURS):
+            if not frame.f_code.co_filename.startswith(packages):
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
         elif event == "opcode":

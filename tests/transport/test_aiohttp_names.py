@@ -52,14 +52,24 @@ METHODS = {
         "read_nowait": ["n"],
         "readany": [],
     },
-    aiohttp.ClientSession: {"detach": [], "_prepare_headers": ["headers"]},
+    aiohttp.ClientSession: {"detach": []},
+    aiohttp.ClientResponse: {"start": ["connection"], "close": []},
+    Connection: {"close": []},
 }
-# A method that is called with these keywords among many.
-REQUEST_KEYWORDS = {
-    "headers", "data", "allow_redirects", "max_line_size", "max_field_size", "proxy",
-    "proxy_headers",
+# What is called with these keywords among many.
+KEYWORDS = {
+    aiohttp.ClientSession._request: {
+        "headers", "data", "allow_redirects", "max_line_size", "max_field_size", "proxy",
+        "proxy_headers",
+    },
+    aiohttp.ClientRequest.__init__: {"headers", "data", "loop", "session"},
+    ResponseHandler.set_response_params: {
+        "read_until_eof", "auto_decompress", "max_line_size", "max_field_size",
+        *engine._MAX_HEADERS,
+    },
 }  # fmt: skip
 PROPERTIES = {
+    aiohttp.ClientSession: ["connector", "timeout", "trace_configs"],
     ResponseHandler: ["should_close", "writing_paused"],
     Connection: ["protocol", "transport"],
     aiohttp.ClientResponse: ["connection", "closed"],
@@ -97,10 +107,18 @@ def test_a_method_is_there_and_is_called_as_before(owner, name):
     assert parameters_of(method) == METHODS[owner][name]
 
 
-def test_a_request_takes_a_method_an_address_and_our_keywords():
-    names = parameters_of(aiohttp.ClientSession._request)
-    assert names[:3] == ["method", "str_or_url", "*"]
-    assert set(names) >= REQUEST_KEYWORDS
+@pytest.mark.parametrize(("function", "keywords"), KEYWORDS.items())
+def test_our_keywords_are_known(function, keywords):
+    assert set(parameters_of(function)) >= keywords
+
+
+def test_a_request_takes_a_method_and_an_address():
+    assert parameters_of(aiohttp.ClientSession._request)[:3] == ["method", "str_or_url", "*"]
+    assert parameters_of(aiohttp.ClientRequest.__init__)[:3] == ["method", "url", "*"]
+
+
+def test_the_method_of_the_session_is_known_to_be_aiohttps_own():
+    assert engine._OWN_REQUEST is aiohttp.ClientSession._request
 
 
 @pytest.mark.parametrize(("owner", "names"), PROPERTIES.items())
@@ -183,6 +201,49 @@ async def test_a_connection_in_use_is_kept_where_the_engine_looks():
         assert type(protocol) is engine._Protocol
         assert protocol.transport.get_extra_info("socket") is not None
         await generator.transport._pools.popitem()[1].closer.aclose()
+
+
+async def test_a_plain_request_is_made_and_answered_as_by_the_session_itself(monkeypatch):
+    """What the engine does in place of the session, and what it leaves to the defaults."""
+    made, real = [], (aiohttp.ClientRequest.__init__, ResponseHandler.set_response_params)
+
+    def recorder_of(function):
+        def record(owner, *args, **options):
+            function(owner, *args, **options)
+            bound = inspect.signature(function).bind(owner, *args, **options)
+            bound.apply_defaults()
+            made[-1].append({**bound.arguments, "self": None})
+
+        return record
+
+    async def answer(exchange):
+        made[-1].append(exchange.headers)
+        await exchange.answer(b'{"choices": [{"message": {"content": "ok"}}]}')
+
+    async def pass_on(session, *args, **options):
+        return await engine._OWN_REQUEST(session, *args, **options)
+
+    monkeypatch.setattr(aiohttp.ClientRequest, "__init__", recorder_of(real[0]))
+    monkeypatch.setattr(ResponseHandler, "set_response_params", recorder_of(real[1]))
+    async with serving(answer) as (url, _):
+        transport = engine.AiohttpTransport()
+        generator = GeneratorInfo.custom("names", url, "m").with_transport(transport)
+        for method in (engine._OWN_REQUEST, pass_on):
+            monkeypatch.setattr(aiohttp.ClientSession, "_request", method)
+            made.append([])
+            await ChatNode.root("s").chat("u", generator)
+        await transport._pools.popitem()[1].closer.aclose()
+    for one in made:
+        assert len(one) == 3
+        for options in one[:2]:
+            options["timer"] = None  # there is no timeout of its own, and so it does nothing
+    ours, theirs = made
+    # Nothing, told in two ways.
+    of_nothing = {"params": None, "cookies": None, "traces": None, "response_class": None}
+    assert ours[0] | of_nothing == theirs[0] | of_nothing
+    assert not any(theirs[0][name] for name in ("params", "cookies", "traces"))
+    assert theirs[0]["response_class"] is aiohttp.ClientResponse
+    assert ours[1:] == theirs[1:]
 
 
 async def test_a_request_has_the_traces_of_its_session():

@@ -24,6 +24,8 @@ from minillmlib import (
     NodeCompletionParameters,
     ReadError,
 )
+from minillmlib.transport.base import HttpRequest
+from minillmlib.transport.default import shared_engine
 
 ANSWER = b'{"choices":[{"index":0,"message":{"content":"ok"},"finish_reason":"stop"}]}'
 SAID = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
@@ -69,6 +71,63 @@ async def test_a_recorder_sees_the_whole_request_in_aiohttps_own_arguments(monke
         assert options["data"] == exchange.body
         assert "x" * chars in msgspec.json.decode(options["data"])["messages"][-1]["content"]
         assert dict(options["headers"])["Authorization"] == "Bearer sk-loopback"
+
+
+# They stand in for aiohttp's method before the engine is imported, and pass for it.
+EARLY_RECORDERS = {
+    "a function that wraps it": """
+        @functools.wraps(real)
+        async def recorder(*args, **options):
+            seen.append(options["data"])
+            return await real(*args, **options)""",
+    "an object that has its attributes": """
+        class Recorder:
+            __class__ = property(lambda _: type(real))
+            def __getattr__(self, name):
+                return getattr(real, name)
+            def __get__(self, session, owner=None):
+                return self if session is None else functools.partial(self, session)
+            async def __call__(self, *args, **options):
+                seen.append(options["data"])
+                return await real(*args, **options)
+        recorder = Recorder()""",
+}
+
+
+@pytest.mark.parametrize("recorder", EARLY_RECORDERS)
+async def test_a_recorder_that_was_there_before_the_engine_sees_the_requests(recorder):
+    program = f"""
+        import aiohttp, functools
+        seen, real = [], aiohttp.ClientSession._request
+        {EARLY_RECORDERS[recorder].strip()}
+        aiohttp.ClientSession._request = recorder
+        print(asyncio.run(ask()), asyncio.run(ask()), len(seen))
+        aiohttp.ClientSession._request = real
+        print(asyncio.run(ask()), len(seen))
+    """
+    async with Server(answer) as server:
+        assert await run_program(program, server.url) == ("ok ok 2\nok 2\n", "")
+
+
+BAD_ADDRESSES = ["ftp://127.0.0.1/v1", "http://127.0.0.1:99999/v1", "http:///v1", "v1"]
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+@pytest.mark.parametrize("url", BAD_ADDRESSES)
+async def test_an_address_that_is_none_is_told_before_anything_is_sent(
+    monkeypatch, url, is_recorded
+):
+    real = aiohttp.ClientSession._request
+
+    async def record(session, *args, **options):
+        return await real(session, *args, **options)
+
+    if is_recorded:
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", record)
+    request = HttpRequest(url=url, headers=(), body=b"{}")
+    with pytest.raises(InvalidParameterError, match="not a usable address") as caught:
+        await shared_engine().send(request)
+    assert caught.value.was_sent is False
 
 
 @pytest.mark.parametrize("chars", [1, 100_000, 3_000_000])

@@ -14,6 +14,7 @@ from minillmlib.protocols.cache_control import (
     NO_CONTENT,
     TOO_MANY,
     PromptCache,
+    has_breakpoint,
     select_breakpoints,
 )
 from minillmlib.types.caching import BreakpointState, CachePlan, PlannedBreakpoint
@@ -75,7 +76,7 @@ def plan_cache(
 def marked_places(call: Call) -> dict[int, CacheTtl]:
     """Return the breakpoints that are sent, by their messages' indexes in the call's thread."""
     extra = call.settings.params.extra
-    if not extra and not any(map(_TTL, call.messages)):  # as in most calls
+    if not extra and not has_breakpoint(call.messages):  # as in most calls
         return {}
     cache = call.generator.provider.capabilities.prompt_cache(call.generator.model)
     if cache is None or cache.supports_breakpoint is None:

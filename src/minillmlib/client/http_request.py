@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from operator import attrgetter
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,8 +14,9 @@ from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key, provider_error
 from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
-from minillmlib.json_value import JsonObject, T, encode_json
+from minillmlib.json_value import JsonObject, T, encode_json, excerpt
 from minillmlib.protocols.batches.base import ApiRequest
+from minillmlib.protocols.cache_control import has_breakpoint
 from minillmlib.protocols.chat_completions.request import omitted_reasoning
 from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
@@ -27,8 +27,6 @@ from minillmlib.version import __version__
 
 HeaderValue = str | Secret
 S = TypeVar("S")
-
-_REASONING, _CACHE_TTL = attrgetter("reasoning"), attrgetter("cache_ttl")
 
 # No compression: a small answer could grow without bound, and text streams gain little.
 _DEFAULT_HEADERS: dict[str, tuple[str, HeaderValue]] = {
@@ -77,8 +75,13 @@ def build_http_request(
     )
     request = _ask_provider("finalize the request", generator.provider.finalize, built, auth)
     secrets = envelope.secrets
-    if secrets and request is not built:
-        _check_destination(request.url, generator)
+    if request is not built:
+        if not isinstance(request, HttpRequest):
+            given = type(request).__name__
+            raise InvalidParameterError(f"finalize must return an HttpRequest, not {given}")
+        _check_address(request.url)
+        if secrets:
+            _check_destination(request.url, generator)
     if isinstance(generator.proxy, Secret):
         secrets += secrets_of(generator.proxy)
     report = RequestReport(sent=_intern_keys(tuple(body)), omitted={**omitted, **call.omitted})
@@ -156,13 +159,28 @@ def preview_request(call: Call) -> RequestPreview:
 def _url_of(call: Call) -> str:
     generator = call.generator
     try:
-        return generator.provider.request_url(
+        url = generator.provider.request_url(
             generator.base_url, generator.model, stream=call.stream
         )
     except MiniLLMError:
         raise
     except Exception as error:
         raise provider_error("name the address", error) from error
+    _check_address(url)
+    return url
+
+
+def _check_address(url: object) -> None:
+    """Refuse what a provider takes for an address and is none; it may be the caller's own."""
+    try:
+        is_address = isinstance(url, str) and bool(urlsplit(url).hostname)
+    except ValueError:
+        is_address = False
+    if not is_address:
+        shown = repr(url.partition("?")[0]) if isinstance(url, str) else type(url).__name__
+        raise InvalidParameterError(
+            f"the provider's address must look like https://host/path, not {excerpt(shown)}"
+        )
 
 
 def _ask_provider(task: str, method: Callable[[S, Auth], T], subject: S, auth: Auth) -> T:
@@ -184,6 +202,7 @@ def build_api_request(call: Call, wanted: ApiRequest) -> PreparedRequest:
     generator = call.generator
     auth = generator.credential.resolve()
     secrets = secrets_for(generator, auth)
+    _check_address(wanted.url)
     if secrets:
         _check_destination(wanted.url, generator)
     headers = {name.lower(): (name, value) for name, value in _merge_headers(call, auth)}
@@ -247,8 +266,9 @@ def _find_omitted(call: Call, messages: tuple[Message, ...]) -> dict[str, str]:
     """Return the parts that the provider omits, and reasoning that its wire does not take back."""
     model, provider = call.generator.model, call.generator.provider
     omitted = provider.capabilities.omitted(model, messages, call.settings.params)
-    if any(map(_REASONING, messages)):
-        omitted = {**omitted, **omitted_reasoning(provider.dialect, messages)}
+    for message in messages:
+        if message.reasoning is not None:
+            return {**omitted, **omitted_reasoning(provider.dialect, messages)}
     return omitted
 
 
@@ -263,7 +283,7 @@ def _extend_prefix(call: Call, prefix: EncodedPrefix) -> BuiltBody | None:
         return None
     head = messages[:1] if messages[0].role is SYSTEM else ()  # some wires have it elsewhere
     new = messages[prefix.count or len(head) :]
-    if any(map(_CACHE_TTL, (*head, *new))):  # only so many can be sent
+    if has_breakpoint((*head, *new)):  # only so many can be sent
         return None
     try:
         body = _build(call, (*head, *new))

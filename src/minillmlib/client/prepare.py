@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import attrgetter, is_, is_not
+from operator import attrgetter, is_not
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -35,7 +34,6 @@ from minillmlib.types.parameters import (
 from minillmlib.types.reasoning import REQUIRED_KEY, Reasoning
 from minillmlib.types.tools import ToolCall
 
-_ROLE, _ADDITIONS = attrgetter("role"), attrgetter("reasoning", "media", "tool_calls")
 METERED_TOOLS = ("mcp_servers", "tools")  # usage reports whether these were actually used
 
 SCHEMA_INSTRUCTION = """Answer with JSON and nothing else. It must fit this JSON schema:
@@ -325,7 +323,10 @@ def _drop_foreign_parts(
     Other models' reasoning would leak, and the keys of their tool calls would be refused. Returns
     the same messages if there is nothing to change. The `earlier` ones come before them.
     """
-    if not any(chain.from_iterable(map(_ADDITIONS, messages))):
+    for message in messages:
+        if message.reasoning or message.media or message.tool_calls:
+            break
+    else:
         return messages, {}
     key, replayable = model_key(generator), generator.provider.capabilities.replayable_media
     omitted: dict[str, str] = {}
@@ -395,9 +396,14 @@ def merge_adjacent(messages: Sequence[Message], generator: GeneratorInfo) -> tup
     separated by an empty line, and blank ones are dropped. A message with tool calls, results or
     reasoning stays alone, and so does one that ends with a cache breakpoint.
     """
-    roles = list(map(_ROLE, messages))
-    is_alternating = not any(map(is_, roles, roles[1:]))  # as in most conversations
-    if is_alternating or generator.provider.capabilities.prompt_key is not None:
+    role = None
+    for message in messages:
+        if message.role is role:
+            break
+        role = message.role
+    else:  # they alternate, as in most conversations
+        return tuple(messages)
+    if generator.provider.capabilities.prompt_key is not None:
         return tuple(messages)
     turns: list[Message] = []
     for message in messages:

@@ -1,7 +1,6 @@
 """The facts about a prompt cache, and which breakpoints are sent; a vendor takes only so many."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -13,7 +12,6 @@ from minillmlib.types.messages import CacheTtl, Message, Role
 MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
 BREAKPOINTS = "cache breakpoints"
 TOO_MANY = f"only the last {MAX_BREAKPOINTS} can be sent"
-CACHE_TTL = attrgetter("cache_ttl")
 NO_CONTENT = "a message without content takes none"
 
 SupportsBreakpoint = Callable[[Message], bool]
@@ -78,6 +76,14 @@ def has_block(message: Message) -> bool:
     return has_text(message) or bool(message.attachments) or is_of_tools
 
 
+def has_breakpoint(messages: Sequence[Message]) -> bool:
+    """Whether there is any, on whatever message."""
+    for message in messages:  # noqa: SIM110 - `any` takes three times as long
+        if message.cache_ttl is not None:
+            return True
+    return False
+
+
 def select_breakpoints(
     messages: Sequence[Message], supports_breakpoint: SupportsBreakpoint
 ) -> dict[int, CacheTtl]:
@@ -87,7 +93,7 @@ def select_breakpoints(
     for an hour anyway, so its breakpoints say so. The vendor's order counts: all system text
     comes first, wherever it is in the conversation.
     """
-    if not any(map(CACHE_TTL, messages)):
+    if not has_breakpoint(messages):
         return {}
     found = [n for n, m in enumerate(messages) if m.cache_ttl and supports_breakpoint(m)]
     found.sort(key=lambda index: messages[index].role is not Role.SYSTEM)
@@ -101,7 +107,7 @@ def omitted_breakpoints(
     messages: Sequence[Message], supports_breakpoint: SupportsBreakpoint
 ) -> dict[str, str]:
     """Return why some breakpoints are not sent, for the request report."""
-    if not any(map(CACHE_TTL, messages)):
+    if not has_breakpoint(messages):
         return {}
     wanted = [message for message in messages if message.cache_ttl is not None]
     count = sum(map(supports_breakpoint, wanted))

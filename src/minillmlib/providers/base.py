@@ -8,7 +8,7 @@ import msgspec
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.batches.base import BatchApi
-from minillmlib.protocols.cache_control import BREAKPOINTS, CACHE_TTL, PromptCache
+from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache, has_breakpoint
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
@@ -90,8 +90,9 @@ def add_omitted_routing(omitted: dict[str, str], params: CompletionParameters) -
 
 def ignored_breakpoints(messages: Sequence[Message]) -> dict[str, str]:
     """Return the report of cache breakpoints for a service that caches by itself."""
-    is_any = any(map(CACHE_TTL, messages))
-    return {BREAKPOINTS: "this provider caches by itself"} if is_any else {}
+    if not has_breakpoint(messages):
+        return {}
+    return {BREAKPOINTS: "this provider caches by itself"}
 
 
 def _explain_omissions(

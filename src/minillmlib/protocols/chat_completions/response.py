@@ -437,8 +437,10 @@ def _join_choices(fields: JsonObject, more: JsonObject) -> JsonObject:
 
 def unread_keys(raw: JsonObject, read: AbstractSet[str]) -> JsonObject:
     """Return the keys that are not in `read` and hold something."""
-    unread = {}
-    for key in filterfalse(read.__contains__, raw):  # none, in most choices and messages
+    unread: JsonObject = {}
+    if raw.keys() <= read:  # as in most choices and messages
+        return unread
+    for key in filterfalse(read.__contains__, raw):
         value = raw[key]
         if value or value == 0:
             unread[key] = value
