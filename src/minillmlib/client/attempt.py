@@ -274,12 +274,13 @@ class PendingAttempt:
     def _id_in_headers(self, names: tuple[str, ...] = ID_HEADERS) -> str | None:
         """Return the first of these ids that the server sent, as one line."""
         headers = self.exchange.headers
-        for name in filter(headers.__contains__, names):
-            text = headers[name]
-            # The rest of a secret that is cut is not found.
-            if len(text) > EXCERPT_CHARS or self.shows_secret(text.encode()):
-                text = self._redactor.redact(text)
-            return excerpt(text)
+        for name in names:
+            if name in headers:
+                text = headers[name]
+                # The rest of a secret that is cut is not found.
+                if len(text) > EXCERPT_CHARS or self.shows_secret(text.encode()):
+                    text = self._redactor.redact(text)
+                return excerpt(text)
         return None
 
 

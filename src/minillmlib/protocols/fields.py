@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from operator import attrgetter
 from uuid import NAMESPACE_OID, uuid5
 
 from minillmlib.errors import InvalidParameterError
@@ -19,7 +18,6 @@ RESERVED = ("stream", "stream_options")
 COMMON = ("extra", "openrouter_routing")
 FIELDS = tuple(name for name in CompletionParameters.__struct_fields__ if name not in COMMON)
 NOTHING_SET = CompletionParameters()
-TOOL_CALLS = attrgetter("tool_calls")
 
 
 def write_parameters(
@@ -83,6 +81,14 @@ def encode_tool(like: ToolLike, schema_key: str) -> JsonObject:
     options = {"description": tool.description, "strict": tool.strict}
     given = {key: value for key, value in options.items() if value is not None}
     return {"name": tool.name, schema_key: tool.parameters, **given}
+
+
+def has_calls(messages: Sequence[Message]) -> bool:
+    """Whether a model called tools in them."""
+    for message in messages:  # noqa: SIM110 - `any` takes three times as long
+        if message.tool_calls:
+            return True
+    return False
 
 
 def own_ids(messages: Sequence[Message]) -> Collection[str]:

@@ -75,7 +75,7 @@ def _split_system(
     turns: list[JsonObject] = []
     system: list[JsonObject] = []
     has_breakpoint = False
-    own_ids = fields.own_ids(messages) if any(map(fields.TOOL_CALLS, messages)) else ()
+    own_ids = fields.own_ids(messages) if fields.has_calls(messages) else ()
     breakpoints = select_breakpoints(messages, has_block)
     role = None  # of the last turn
     for index, message in enumerate(messages):

@@ -74,7 +74,7 @@ def build_body(
 
 def encode_input(messages: Sequence[Message]) -> list[JsonObject]:
     """Return the items of the messages, at least one for each."""
-    has_calls = any(map(fields.TOOL_CALLS, messages))
+    has_calls = fields.has_calls(messages)
     own_ids = fields.own_ids(messages) if has_calls else ()
     custom_ids = _custom_ids(messages) if has_calls else ()
     items: list[JsonObject] = []
