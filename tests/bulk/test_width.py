@@ -67,8 +67,8 @@ def test_a_width_has_a_text_and_values_of_its_own():
 @pytest.mark.parametrize(
     ("values", "error"),
     [
-        ((None,), "the start of a width must be a whole number"),
-        ((1, None), "the maximum of a width must be a whole number"),
+        ((None,), "the start of a width must be a whole number, not None"),
+        ((1, None), "the maximum of a width must be a whole number, not None"),
         ((0,), "the start of a width must be at least 1, not 0"),
         ((1, 0), "the maximum of a width must be at least 1, not 0"),
         ((1.5,), "the start of a width must be a whole number, not 1.5"),

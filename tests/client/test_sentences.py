@@ -186,6 +186,8 @@ SENTENCES: list[tuple[Callable, str]] = [
     (closed_context, "the callback of a CompletionContext failed (LookupError); the answers and "
      "their records are whole"),
     (lambda: log_requests(0), "level must be at least 1, not 0"),
+    (lambda: log_requests(None), "level must be a whole number, not None"),
+    (lambda: log_requests(max_chars=None), "max_chars must be a whole number, not None"),
     (lambda: log_requests(-1), "level must be at least 1, not -1"),
     (lambda: log_requests(1.5), "level must be a whole number, not 1.5"),
     (lambda: log_requests(max_chars=-1), "max_chars must be at least 0, not -1"),

@@ -710,6 +710,13 @@ def test_unknown_keys_of_a_call_of_the_free_kind_go_back_in_their_place():
     assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [CUSTOM]
 
 
+def test_a_function_beside_the_free_kind_of_a_call_goes_back_too():
+    both = {**CUSTOM, "function": {"name": "g", "arguments": "{}", "strict": True}}
+    node = answered(OpenAiProvider(), {"choices": [{"message": {"tool_calls": [both]}}]})
+    assert node.parent.tool_calls[0].name == "f"
+    assert body_of(OpenAiProvider(), node)["messages"][2]["tool_calls"] == [both]
+
+
 def test_unknown_keys_of_a_call_of_the_free_kind_are_collected_from_its_fragments():
     fragments = [
         {"index": 0, "id": "c", "type": "custom", "custom": {"name": "f", "input": "a"}},

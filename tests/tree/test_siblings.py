@@ -604,7 +604,7 @@ def test_what_streams_cannot_do_is_told_with_what_to_do(name):
 async def test_the_number_of_answers_must_be_given():
     with pytest.raises(InvalidParameterError) as caught:
         await question().complete_many(None, custom())
-    assert str(caught.value) == "n must be the number of answers, not None"
+    assert str(caught.value) == "n must be a whole number, not None"
 
 
 def test_streams_are_read_in_one_event_loop():

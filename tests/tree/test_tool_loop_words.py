@@ -79,7 +79,7 @@ SETTINGS = [
     ({"max_turns": 0}, "max_turns must be at least 1, not 0"),
     ({"max_parallel": 0}, "max_parallel must be at least 1, not 0"),
     ({"max_result_chars": 0}, "max_result_chars must be at least 1, not 0"),
-    ({"max_turns": None}, "max_turns must be at least 1, not 0"),
+    ({"max_turns": None}, "max_turns must be a whole number, not None"),
     ({"max_parallel": 1.5}, "max_parallel must be a whole number, not 1.5"),
     ({"tool_timeout_secs": -1}, "tool_timeout_secs must be at least 0, not -1"),
     ({"deadline_secs": -1}, "deadline_secs must be at least 0, not -1"),

@@ -15,7 +15,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import Attempt
-from minillmlib.types.values import check_number
+from minillmlib.types.values import check_required_number
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Event
@@ -52,9 +52,7 @@ class Width:
 
     def __init__(self, start: int = START, maximum: int = MAXIMUM) -> None:
         for name, value in (("start", start), ("maximum", maximum)):
-            if value is None:
-                raise InvalidParameterError(f"the {name} of a width must be a whole number")
-            check_number(f"the {name} of a width", value, minimum=1, is_whole=True)
+            check_required_number(f"the {name} of a width", value, minimum=1, is_whole=True)
         self.limit: int = start
         self.maximum: int = max(start, maximum)
         self.in_use: int = 0

@@ -190,11 +190,12 @@ def _apply_settings(
 ) -> tuple[Message, ...]:
     thread = fill_placeholders(messages, settings.format_kwargs)
     if settings.system_prompt:
-        root, others = Message.system(""), thread
+        prompt, others = Message.system(settings.system_prompt), thread
         if _is_bare_system(thread[0]):
-            root, others = thread[0], thread[1:]
+            prompt = msgspec.structs.replace(thread[0], content=settings.system_prompt)
+            others = thread[1:]
         if not any(message.role is Role.SYSTEM for message in others):
-            thread = (msgspec.structs.replace(root, content=settings.system_prompt), *others)
+            thread = (prompt, *others)
     if instruction is not None:
         thread = (*thread, Message.user(instruction))
     if settings.use_cache:

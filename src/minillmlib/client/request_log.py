@@ -13,7 +13,7 @@ from minillmlib.types.events import (
     ObservedEvent,
     Observer,
 )
-from minillmlib.types.values import check_number
+from minillmlib.types.values import check_required_number
 
 INFO = 20  # of logging, whose import takes time
 
@@ -38,8 +38,8 @@ def log_requests(
         >>> with log_requests():
         ...     answer = run(ChatNode.root().chat("Hello", GeneratorInfo.openai("gpt-4o-mini")))
     """
-    check_number("max_chars", max_chars, minimum=0, is_whole=True)
-    check_number("level", level, minimum=1, is_whole=True)
+    check_required_number("max_chars", max_chars, minimum=0, is_whole=True)
+    check_required_number("level", level, minimum=1, is_whole=True)
     return observe(_RequestLog(level, max_chars), everywhere=everywhere)
 
 

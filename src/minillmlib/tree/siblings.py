@@ -20,7 +20,7 @@ from minillmlib.errors import (
     PartialFailureError,
 )
 from minillmlib.types.responses import StreamChunk
-from minillmlib.types.values import check_number
+from minillmlib.types.values import check_required_number
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Event, Queue, Semaphore, Task
@@ -46,7 +46,7 @@ async def complete_many(n: int, call: Call, on_answer: Callable[[Completed], Nod
 
     Raises `PartialFailureError` if some of them failed, and the first error if all did.
     """
-    _check_count(n)
+    check_required_number("n", n, minimum=1, is_whole=True)
     outcomes: list[NodeT | _Failure] = []
     if 1 < n <= _max_choices(call):
         outcomes = [_add(on_answer, answer) for answer in await _complete_choices(call, n)]
@@ -62,12 +62,6 @@ def _add(on_answer: Callable[[Completed], NodeT], answer: Completed) -> NodeT | 
         return on_answer(answer)
     except MiniLLMError as error:
         return _Failure(error)
-
-
-def _check_count(n: object) -> None:
-    if n is None:
-        raise InvalidParameterError("n must be the number of answers, not None")
-    check_number("n", n, minimum=1, is_whole=True)
 
 
 def _max_choices(call: Call) -> int:
@@ -183,7 +177,7 @@ class SiblingStreams(Generic[NodeT]):
     """
 
     def __init__(self, n: int, call: Call, on_answer: Callable[[Completed], NodeT]) -> None:
-        _check_count(n)
+        check_required_number("n", n, minimum=1, is_whole=True)
         asyncio = asyncio_module()
         self._streams = [StreamingCompletion(call, on_answer) for _ in range(n)]
         self._asks_for_cache = n > 1 and _asks_for_cache(call)

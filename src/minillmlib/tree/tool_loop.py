@@ -36,7 +36,7 @@ from minillmlib.types.messages import (
 from minillmlib.types.parameters import NodeCompletionParameters, ParametersLike, node_parameters
 from minillmlib.types.responses import StreamChunk
 from minillmlib.types.tools import ToolCall, ToolChoice, ToolDefinition, ToolLike, as_tool
-from minillmlib.types.values import check_choice, check_kind, check_number
+from minillmlib.types.values import check_choice, check_kind, check_number, check_required_number
 
 if TYPE_CHECKING:
     from asyncio import Future, Semaphore, Task
@@ -149,7 +149,7 @@ class ToolLoop(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "max_parallel", "max_result_chars"):
-            check_number(name, getattr(self, name) or 0, minimum=1, is_whole=True)
+            check_required_number(name, getattr(self, name), minimum=1, is_whole=True)
         for name in ("tool_timeout_secs", "deadline_secs"):
             check_number(name, getattr(self, name), minimum=0)
         check_choice("on_error", self.on_error, ("tell", "raise"))

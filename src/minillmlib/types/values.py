@@ -76,7 +76,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def check_number(
     name: str, value: object, *, minimum: float | None = None, is_whole: bool = False
 ) -> None:
-    """Raise `InvalidParameterError` unless `value` is a finite number of at least `minimum`."""
+    """Raise `InvalidParameterError` unless this is None or a finite number from `minimum` on."""
     if value is None:
         return
     number: JsonValue = value
@@ -89,6 +89,16 @@ def check_number(
         raise InvalidParameterError(f"{name} must be {wanted}, not {excerpt_of(value)}")
     if minimum is not None and number < minimum:
         raise InvalidParameterError(f"{name} must be at least {minimum}, not {value!r}")
+
+
+def check_required_number(
+    name: str, value: object, *, minimum: float | None = None, is_whole: bool = False
+) -> None:
+    """Do what `check_number` does, and refuse None."""
+    if value is None:
+        wanted = "a whole number" if is_whole else "a number"
+        raise InvalidParameterError(f"{name} must be {wanted}, not None")
+    check_number(name, value, minimum=minimum, is_whole=is_whole)
 
 
 def check_count(count: object) -> None:

@@ -11,7 +11,7 @@ from minillmlib.errors import InvalidParameterError
 from minillmlib.locks import fork_safe_lock
 from minillmlib.types.costs import EXACT, ZERO, parse_usd
 from minillmlib.types.rates import MARGIN, MINUTE_SECS
-from minillmlib.types.values import check_number
+from minillmlib.types.values import check_number, check_required_number
 
 LEASE_SECS = 1.0  # of the rate in one lease
 SILENT_SECS = 60.0  # after which a worker's money is not expected back
@@ -42,9 +42,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _check_amount(name: str, value: object, *, is_whole: bool = False) -> None:
-    if value is None:
-        raise InvalidParameterError(f"{name} must be a number, not None")
-    check_number(name, value, minimum=0, is_whole=is_whole)
+    check_required_number(name, value, minimum=0, is_whole=is_whole)
 
 
 class BankLike(Protocol):

@@ -675,7 +675,10 @@ def _tool_call(raw: JsonObject) -> ToolCallDelta:
     if has_known_keys and has_known_type and call.custom is None:  # as in nearly all
         return _call_delta(call)
     extra = {key: value for key, value in raw.items() if key not in _CALL_KEYS}
-    for name, known in (("function", _FUNCTION_KEYS), ("custom", _CUSTOM_KEYS)):
+    read: dict[str, AbstractSet[str]] = {"function": _FUNCTION_KEYS}
+    if call.custom is not None:
+        read = {"function": frozenset(), "custom": _CUSTOM_KEYS}
+    for name, known in read.items():
         inner = raw.get(name) or {}
         if more := {key: value for key, value in inner.items() if key not in known}:
             extra[name] = more
