@@ -507,3 +507,18 @@ async def test_over_httpx_nothing_of_netrc_is_sent_and_nothing_of_the_clients_ow
             async with httpx2.AsyncClient(auth=auth) as client:
                 await ROOT.chat("u", custom(url).with_transport(HttpxTransport(client)))
     assert ["authorization" in exchange.headers for exchange in exchanges] == [False] * 3
+
+
+@pytest.mark.parametrize("form", [
+    "127.0.0.1/v1/{}/chat", "https:///v1/{}", "https://user:{}@/v1", "v1#key={}", "http://[::1/{}",
+    "https://user:{}@127.0.0.1/v1", "https://{}.example.com/v1", "x" * 190 + "{}",
+])  # fmt: skip
+async def test_an_address_that_finalize_put_the_key_into_is_refused_without_it(form):
+    class Misled(GenericProvider):
+        def finalize(self, request, auth):
+            return msgspec.structs.replace(request, url=form.format(auth.secret().expose_secret()))
+
+    generator = custom("http://127.0.0.1:9").replace(provider=Misled()).with_api_key(KEY)
+    with pytest.raises(InvalidParameterError, match="the provider") as refused:
+        await ROOT.chat("u", generator)
+    assert KEY[:12] not in str(refused.value)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from minillmlib.auth.redaction import Redactor
 from minillmlib.auth.secret import Auth, Secret, header_problem
 from minillmlib.client.prefix_cache import EncodedPrefix
 from minillmlib.client.prepare import Call, model_key, provider_error
@@ -79,9 +80,13 @@ def build_http_request(
         if not isinstance(request, HttpRequest):
             given = type(request).__name__
             raise InvalidParameterError(f"finalize must return an HttpRequest, not {given}")
-        _check_address(request.url)
-        if secrets:
-            _check_destination(request.url, generator)
+        try:
+            _check_address(request.url)
+            if secrets:
+                _check_destination(request.url, generator)
+        except InvalidParameterError as error:  # finalize may have put the key into the address
+            Redactor(*secrets, known=f"{generator.base_url} {generator.model}").redact_error(error)
+            raise
     if isinstance(generator.proxy, Secret):
         secrets += secrets_of(generator.proxy)
     report = RequestReport(sent=_intern_keys(tuple(body)), omitted={**omitted, **call.omitted})
