@@ -130,6 +130,100 @@ async def test_an_address_that_is_none_is_told_before_anything_is_sent(
     assert caught.value.was_sent is False
 
 
+@pytest.mark.parametrize("path", ["", "/model@1"])
+async def test_a_user_name_in_an_address_never_replaces_the_key_of_the_request(path):
+    key = (("Authorization", "Bearer sk-loopback"),)
+    async with serving(answer) as (url, exchanges):
+        await shared_engine().send(HttpRequest(url=url + path, headers=key, body=b"{}"))
+        named = url.replace("http://", "http://user:password@") + path
+        with pytest.raises(InvalidParameterError, match="not a usable address or header"):
+            await shared_engine().send(HttpRequest(url=named, headers=key, body=b"{}"))
+        await shared_engine().send(HttpRequest(url=named, headers=(), body=b"{}"))
+    sent = [exchange.headers["authorization"] for exchange in exchanges]
+    assert sent == ["Bearer sk-loopback", "Basic dXNlcjpwYXNzd29yZA=="]
+    assert [exchange.path for exchange in exchanges] == [f"/v1{path}"] * 2
+
+
+async def _add_header(request, handler):
+    request.headers["X-Trace"] = "1"
+    return await handler(request)
+
+
+ADDED = {"headers": {"headers": {"X-Trace": "1"}}, "middlewares": {"middlewares": (_add_header,)}}
+
+
+@pytest.mark.parametrize("added", ADDED)
+async def test_what_instrumentation_gives_to_every_new_session_is_sent(monkeypatch, added):
+    real = aiohttp.ClientSession.__init__
+
+    def instrumented(session, *args, **options):
+        real(session, *args, **ADDED[added], **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", instrumented)
+    async with serving(answer) as (url, exchanges):
+        await ROOT.chat("u", at(url), BRIEF)
+    assert exchanges[0].headers["x-trace"] == "1"
+
+
+@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
+async def test_the_sessions_that_a_recorder_put_its_class_under_are_recorded_to_their_end(
+    monkeypatch,
+):
+    seen = []
+
+    class Recorder(aiohttp.ClientSession):
+        async def _request(self, *args, **options):
+            seen.append(options["data"])
+            return await super()._request(*args, **options)
+
+    async with serving(answer) as (url, exchanges):
+        with monkeypatch.context() as patch:
+            patch.setattr(aiohttp, "ClientSession", Recorder)
+            await ROOT.chat("u", at(url), BRIEF)
+        await ROOT.chat("u", at(url), BRIEF)
+    assert seen == [exchange.body for exchange in exchanges]
+
+
+@pytest.mark.parametrize("part", ["session", "connector"])
+async def test_a_session_that_something_else_has_closed_is_told_as_an_error_of_ours(
+    monkeypatch, part
+):
+    sessions, real = [], aiohttp.TCPConnector.connect
+
+    async def note(connector, request, *args):
+        sessions.append(request.session)
+        return await real(connector, request, *args)
+
+    monkeypatch.setattr(aiohttp.TCPConnector, "connect", note)
+    async with serving(answer) as (url, exchanges):
+        await ROOT.chat("u", at(url), BRIEF)
+        await (sessions[0] if part == "session" else sessions[0].connector).close()
+        with pytest.raises(ReadError, match="the event loop is shutting down") as caught:
+            await ROOT.chat("u", at(url), BRIEF)
+    assert caught.value.was_sent is False
+    assert len(exchanges) == 1
+
+
+@pytest.mark.parametrize("method", ["send", "start"])
+async def test_a_kept_connection_that_breaks_with_a_bare_error_of_the_system_is_replaced(
+    monkeypatch, method
+):
+    owner = aiohttp.ClientRequest if method == "send" else aiohttp.ClientResponse
+    real, broken = getattr(owner, method), []
+
+    async def break_once(part, connection):
+        if not broken:
+            broken.append(part)
+            raise BrokenPipeError(32, "Broken pipe")
+        return await real(part, connection)
+
+    async with serving(answer) as (url, _):
+        await ROOT.chat("u", at(url), BRIEF)
+        monkeypatch.setattr(owner, method, break_once)
+        response = await ROOT.chat("u", at(url), BRIEF)
+    assert (response.text, len(broken)) == ("ok", 1)
+
+
 @pytest.mark.parametrize("chars", [1, 100_000, 3_000_000])
 async def test_a_tracer_sees_the_body_that_is_sent(monkeypatch, chars):
     sent = []

@@ -132,10 +132,11 @@ class AiohttpTransport:
         try:
             if (
                 proxy is None
-                and not pool.is_traced
-                and aiohttp.ClientSession._request is _OWN_REQUEST  # noqa: SLF001 - see there
+                and pool.is_plain
+                and type(session)._request is _OWN_REQUEST  # noqa: SLF001 - see there
                 and request.method == "POST"
                 and 0 < len(request.body) < LARGE_BYTES
+                and "@" not in request.url  # the session sees to a user name and password
             ):
                 response = await _post(request, session, loop)
             else:
@@ -276,8 +277,12 @@ def _own_request() -> object:
     Such a thing may pass for the method in all but its type or its code.
     """
     method = aiohttp.ClientSession._request  # noqa: SLF001 - as they do
-    is_own = type(method) is FunctionType
-    return method if is_own and method.__code__.co_filename == aiohttp.client.__file__ else None
+    return method if _is_own(method) else None
+
+
+def _is_own(method: object) -> bool:
+    """Whether a method of the session is aiohttp's own."""
+    return type(method) is FunctionType and method.__code__.co_filename == aiohttp.client.__file__
 
 
 _OWN_REQUEST = _own_request()
@@ -291,6 +296,9 @@ async def _post(
     The session also sees to redirects, cookies, repeated sending, proxies, tracing and timeouts of
     its own. None of it is used here, and together it takes a twentieth of the time of a call.
     """
+    connector = session.connector
+    if connector is None or connector.closed:
+        raise RuntimeError("the session is closed")
     try:
         url = URL(request.url)
     except ValueError as error:
@@ -305,9 +313,8 @@ async def _post(
         loop=loop,
         session=session,
     )
-    assert session.connector is not None
     try:
-        connection = await session.connector.connect(sent, [], session.timeout)
+        connection = await connector.connect(sent, [], session.timeout)
     except TimeoutError as error:
         raise aiohttp.ConnectionTimeoutError from error
     response = None
@@ -334,8 +341,8 @@ def _is_stale(error: BaseException) -> bool:
     """Whether a pooled connection may have been closed before we wrote to it."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return isinstance(error.message, str)  # else it holds the start of a response
-    broken = (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
-    return isinstance(error, broken) and not isinstance(error, aiohttp.ClientConnectorError)
+    unconnected = (aiohttp.ClientConnectorError, TimeoutError)
+    return isinstance(error, OSError) and not isinstance(error, unconnected)
 
 
 class _Protocol(ResponseHandler):
@@ -563,7 +570,9 @@ class _Pool:
         self.is_closed = False
         self.session = _new_session(_Connector(loop_end, force_close=False))
         self.single_use = _new_session(_Connector(loop_end, force_close=True))
-        self.is_traced = bool(self.session.trace_configs)
+        # Instrumentation gives sessions more than we do as they are made: headers, middlewares.
+        init = type(self.session).__init__
+        self.is_plain = not self.session.trace_configs and _is_own(init)
         self.closer = self._close_at_shutdown()
 
     def abandon(self) -> None:
