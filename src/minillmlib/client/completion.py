@@ -73,9 +73,7 @@ async def complete(call: Call) -> Completed:
     try:
         while True:
             try:
-                attempt = await completion.start_attempt()
-                body = await attempt.exchange.fetch(completion.timeouts.response_timeout())
-                return completion.finish(body)
+                return completion.finish(await completion.send())
             except MiniLLMError as error:
                 await completion.retry_or_raise(error)
     except BaseException as error:
@@ -208,6 +206,11 @@ class Completion:
     def _check_open(self) -> None:
         if self._report is not None:
             raise InvalidParameterError("the stream was closed before its request was sent")
+
+    async def send(self) -> bytes:
+        """Make an attempt; return the whole body of its answer."""
+        attempt = await self.start_attempt()
+        return await attempt.exchange.fetch(self.timeouts.response_timeout())
 
     def finish(self, body: bytes) -> Completed:
         """Parse, price, validate and record the answer in `body`."""
