@@ -109,7 +109,13 @@ async def test_a_recorder_that_was_there_before_the_engine_sees_the_requests(rec
         assert await run_program(program, server.url) == ("ok ok 2\nok 2\n", "")
 
 
-BAD_ADDRESSES = ["ftp://127.0.0.1/v1", "http://127.0.0.1:99999/v1", "http:///v1", "v1"]
+BAD_ADDRESSES = [
+    "ftp://127.0.0.1/v1",
+    "http://127.0.0.1:99999/v1",
+    "http:///v1",
+    "v1",
+    "http://[::1/v1",
+]
 
 
 @pytest.mark.parametrize("is_recorded", [False, True])

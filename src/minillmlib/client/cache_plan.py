@@ -14,11 +14,10 @@ from minillmlib.protocols.cache_control import (
     NO_CONTENT,
     TOO_MANY,
     PromptCache,
-    has_breakpoint,
     select_breakpoints,
 )
 from minillmlib.types.caching import BreakpointState, CachePlan, PlannedBreakpoint
-from minillmlib.types.messages import SYSTEM, CacheTtl, Message
+from minillmlib.types.messages import SYSTEM, CacheTtl, Message, has_breakpoint
 from minillmlib.types.parameters import ParametersLike
 
 _TTL = attrgetter("cache_ttl")

@@ -17,12 +17,11 @@ from minillmlib.errors import InvalidParameterError, MiniLLMError
 from minillmlib.generator import GeneratorInfo
 from minillmlib.json_value import JsonObject, T, encode_json, excerpt
 from minillmlib.protocols.batches.base import ApiRequest
-from minillmlib.protocols.cache_control import has_breakpoint
 from minillmlib.protocols.chat_completions.request import omitted_reasoning
 from minillmlib.providers.base import Provider
 from minillmlib.transport.base import HttpRequest
 from minillmlib.transport.proxy import ENVIRONMENT, is_loopback, secrets_of, show_proxy
-from minillmlib.types.messages import SYSTEM, TOOL, Message
+from minillmlib.types.messages import SYSTEM, TOOL, Message, has_breakpoint
 from minillmlib.types.responses import RequestReport
 from minillmlib.version import __version__
 

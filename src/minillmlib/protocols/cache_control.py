@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from minillmlib.json_value import JsonObject
-from minillmlib.types.messages import CacheTtl, Message, Role
+from minillmlib.types.messages import CacheTtl, Message, Role, has_breakpoint
 
 MAX_BREAKPOINTS = 4  # at Anthropic, and at everybody who passes Claude's breakpoints on
 BREAKPOINTS = "cache breakpoints"
@@ -74,14 +74,6 @@ def has_block(message: Message) -> bool:
     """Whether a breakpoint can be set on it where calls, results and media carry them too."""
     is_of_tools = bool(message.tool_calls) or message.tool_call_id is not None
     return has_text(message) or bool(message.attachments) or is_of_tools
-
-
-def has_breakpoint(messages: Sequence[Message]) -> bool:
-    """Whether there is any, on whatever message."""
-    for message in messages:  # noqa: SIM110 - `any` takes three times as long
-        if message.cache_ttl is not None:
-            return True
-    return False
 
 
 def select_breakpoints(

@@ -8,7 +8,7 @@ import msgspec
 from minillmlib.auth.secret import Auth
 from minillmlib.json_value import JsonObject, JsonValue
 from minillmlib.protocols.batches.base import BatchApi
-from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache, has_breakpoint
+from minillmlib.protocols.cache_control import BREAKPOINTS, PromptCache
 from minillmlib.protocols.chat_completions import request, response, usage
 from minillmlib.protocols.chat_completions.choices import ask_choices, split_choices
 from minillmlib.protocols.chat_completions.dialect import ChatDialect
@@ -18,7 +18,7 @@ from minillmlib.transport.base import HttpRequest
 from minillmlib.types.costs import CostOutcome, TokenPrice
 from minillmlib.types.limits import RateLimits
 from minillmlib.types.media import MediaPart
-from minillmlib.types.messages import Message
+from minillmlib.types.messages import Message, has_breakpoint
 from minillmlib.types.parameters import CompletionParameters, ResponseFormat
 from minillmlib.types.responses import CompletionResponse, StreamChunk
 from minillmlib.types.usage import Usage, UsageUpdate

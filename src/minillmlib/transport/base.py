@@ -151,7 +151,10 @@ def translate_error(
 
 def origin_of(url: str) -> str:
     """Return the server of an address, as errors name it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(it cannot be read)"
     return f"{parts.scheme}://{parts.netloc}"
 
 

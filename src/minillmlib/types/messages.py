@@ -1,7 +1,7 @@
 """Messages and their content."""
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self, TypeAlias, get_args
 
 import msgspec
@@ -172,6 +172,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
         if isinstance(self.content, str):
             return ()
         return tuple(part for part in self.content if not isinstance(part, TextPart))
+
+
+def has_breakpoint(messages: Sequence[Message]) -> bool:
+    """Whether one of the messages has a cache breakpoint."""
+    for message in messages:  # noqa: SIM110 - `any` takes three times as long
+        if message.cache_ttl is not None:
+            return True
+    return False
 
 
 def _normalize_content(content: object) -> MessageContent:
