@@ -121,7 +121,7 @@ class AiohttpTransport:
         """Send `request` once. See `Transport.send`."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(id(loop))
-        if pool is None or pool.is_closed or pool.fork_count != locks.fork_count:
+        if pool is None or pool.fork_count != locks.fork_count or pool.session.closed:
             pool = await self._new_pool(loop)
         session = pool.single_use if request.on_new_connection else pool.session
         proxy = None if request.proxy is None else _find_proxy(request)
@@ -217,7 +217,7 @@ class _LoopClose:
         close = vars(loop).get("close")
         if not isinstance(close, cls):
             close = vars(loop)["close"] = cls(loop)
-        close.pools = [pool for pool in close.pools if not pool.is_closed]
+        close.pools = [pool for pool in close.pools if not pool.session.closed]
         return close
 
     def __call__(self) -> None:
@@ -296,9 +296,6 @@ async def _post(
     The session also sees to redirects, cookies, repeated sending, proxies, tracing and timeouts of
     its own. None of it is used here, and together it takes a twentieth of the time of a call.
     """
-    connector = session.connector
-    if connector is None or connector.closed:
-        raise RuntimeError("the session is closed")
     try:
         url = URL(request.url)
     except ValueError as error:
@@ -313,6 +310,9 @@ async def _post(
         loop=loop,
         session=session,
     )
+    connector = session.connector
+    if connector is None:
+        raise RuntimeError("the session is closed")
     try:
         connection = await connector.connect(sent, [], session.timeout)
     except TimeoutError as error:
@@ -370,10 +370,10 @@ class _Connector(aiohttp.TCPConnector):
     """Records on the request in progress when it has a connection, and whether that is new."""
 
     def __init__(
-        self, loop_end: "weakref.finalize[[], asyncio.AbstractEventLoop]", *, force_close: bool
+        self, loop: "weakref.ref[asyncio.AbstractEventLoop]", *, force_close: bool
     ) -> None:
         self._fork_count = locks.fork_count
-        self._loop_end = loop_end
+        self._loop_reference = loop
         # The system's resolver knows its hosts file, VPN and containers. aiohttp would prefer
         # aiodns where that is installed.
         resolver = aiohttp.ThreadedResolver()
@@ -431,7 +431,7 @@ class _Connector(aiohttp.TCPConnector):
     @property
     def closed(self) -> bool:
         """Whether nothing can be sent. Then the destructor of the session logs nothing."""
-        return self._closed or not self._loop_end.alive
+        return self._closed or self._loop_reference() is None
 
     def abandon(self) -> None:
         """Close what is open, after the loop has ended."""
@@ -564,12 +564,10 @@ class _Pool:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.fork_count = locks.fork_count
         self.loop = loop
-        # Called when the loop is collected, before any destructor of what is collected with it.
-        loop_end = weakref.finalize(loop, _do_nothing)
-        loop_end.atexit = False
-        self.is_closed = False
-        self.session = _new_session(_Connector(loop_end, force_close=False))
-        self.single_use = _new_session(_Connector(loop_end, force_close=True))
+        # With a function to call, it is dead before any destructor of what is collected with it.
+        reference = weakref.ref(loop, _do_nothing)
+        self.session = _new_session(_Connector(reference, force_close=False))
+        self.single_use = _new_session(_Connector(reference, force_close=True))
         # Instrumentation gives sessions more than we do as they are made: headers, middlewares.
         init = type(self.session).__init__
         self.is_plain = not self.session.trace_configs and _is_own(init)
@@ -579,7 +577,6 @@ class _Pool:
         """Close everything after the loop has ended."""
         if self.fork_count != locks.fork_count:
             return  # a forked child: the connections are the parent's
-        self.is_closed = True
         for session in (self.session, self.single_use):
             connector = session.connector
             session.detach()  # it would warn of an open connector
@@ -590,7 +587,6 @@ class _Pool:
         try:
             yield
         finally:
-            self.is_closed = True
             # At once, but for a transport whose own `close` a RecursionError broke: it never ends.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_SECS):
