@@ -355,7 +355,9 @@ def test_a_key_goes_to_no_other_origin_than_the_base_url(url, credential, monkey
     transport = ScriptedTransport([])
     generator = custom("https://host.example/v1").with_provider(LeadsTo(url))
     generator = CREDENTIALS[credential](generator).with_transport(transport)
-    with pytest.raises(InvalidParameterError, match="the credential is for|must look like") as caught_error:
+    with pytest.raises(
+        InvalidParameterError, match="the credential is for|must look like"
+    ) as caught_error:
         minillmlib.run(ROOT.chat("u", generator))
     assert KEY not in str(caught_error.value)
     assert transport.requests == []

@@ -171,16 +171,17 @@ async def test_what_instrumentation_gives_to_every_new_session_is_sent(monkeypat
     assert exchanges[0].headers["x-trace"] == "1"
 
 
-@pytest.mark.filterwarnings("ignore:Inheritance class:DeprecationWarning")
 async def test_the_sessions_that_a_recorder_put_its_class_under_are_recorded_to_their_end(
     monkeypatch,
 ):
     seen = []
 
-    class Recorder(aiohttp.ClientSession):
-        async def _request(self, *args, **options):
-            seen.append(options["data"])
-            return await super()._request(*args, **options)
+    with pytest.warns(DeprecationWarning, match="Inheritance class"):
+
+        class Recorder(aiohttp.ClientSession):
+            async def _request(self, *args, **options):
+                seen.append(options["data"])
+                return await super()._request(*args, **options)
 
     async with serving(answer) as (url, exchanges):
         with monkeypatch.context() as patch:
