@@ -271,21 +271,17 @@ def _proxy_options(request: HttpRequest, proxy: Proxy) -> dict[str, Any]:
     }
 
 
-def _own_request() -> object:
-    """Return aiohttp's method, or None if a recorder or a mock stands in its place just now.
-
-    Such a thing may pass for the method in all but its type or its code.
-    """
-    method = aiohttp.ClientSession._request  # noqa: SLF001 - as they do
-    return method if _is_own(method) else None
-
-
 def _is_own(method: object) -> bool:
-    """Whether a method of the session is aiohttp's own."""
+    """Whether a method of the session is aiohttp's own, and not of a recorder or a mock.
+
+    Those may pass for it in all but their type or their code.
+    """
     return type(method) is FunctionType and method.__code__.co_filename == aiohttp.client.__file__
 
 
-_OWN_REQUEST = _own_request()
+# None if something stands in its place just now; then no request goes past the session.
+_REQUEST: object = aiohttp.ClientSession._request  # noqa: SLF001 - as they do
+_OWN_REQUEST = _REQUEST if _is_own(_REQUEST) else None
 
 
 async def _post(
